@@ -1,0 +1,609 @@
+//! What stands in the parentheses of the attribute.
+//!
+//! An argument added later is a variant of [`Name`], a field of [`Arguments`] and an arm in [`Arguments::read`].
+
+use std::time::Duration;
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::ext::IdentExt as _;
+use syn::parse::{ParseStream, Parser as _};
+use syn::{Ident, Lit, LitStr, Path, Token, bracketed, parenthesized, token};
+
+use crate::diagnostics::{self, Diagnostics};
+
+/// The arguments as they were given; what was left out is for the harness to choose.
+#[derive(Default)]
+pub(crate) struct Arguments {
+    /// What leads to the database, in the order written.
+    pub(crate) steps: Vec<Step>,
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) start_timeout: Option<Duration>,
+    /// The path of the package `sandboxed-db`, where it cannot be found by its name.
+    pub(crate) krate: Option<Path>,
+}
+
+pub(crate) enum Step {
+    Migrations(LitStr),
+    Seed(LitStr),
+}
+
+/// A setting of the server, its value as text.
+pub(crate) struct Setting {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+/// The names an argument can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Migrations,
+    Seed,
+    Settings,
+    StartTimeout,
+    Crate,
+}
+
+impl Name {
+    const ALL: [Self; 5] = [
+        Self::Migrations,
+        Self::Seed,
+        Self::Settings,
+        Self::StartTimeout,
+        Self::Crate,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Migrations => "migrations",
+            Self::Seed => "seed",
+            Self::Settings => "settings",
+            Self::StartTimeout => "start_timeout",
+            Self::Crate => "crate",
+        }
+    }
+
+    /// How the argument is written, for messages.
+    const fn example(self) -> &'static str {
+        match self {
+            Self::Migrations => r#"`migrations = "migrations"`"#,
+            Self::Seed => r#"`seed = "users.sql"` or `seed = ["a.sql", "b.sql"]`"#,
+            Self::Settings => "`settings(max_connections = 50)`",
+            Self::StartTimeout => r#"`start_timeout = "30s"`"#,
+            Self::Crate => r#"`crate = "renamed"`"#,
+        }
+    }
+
+    /// How to say twice what may be said once, where there is a way.
+    const fn instead_of_twice(self) -> Option<&'static str> {
+        match self {
+            Self::Seed => Some(r#"several files are written as `seed = ["a.sql", "b.sql"]`"#),
+            Self::Settings => Some("write all settings in one list"),
+            Self::Migrations | Self::StartTimeout | Self::Crate => None,
+        }
+    }
+
+    fn find(written: &Ident) -> syn::Result<Self> {
+        let found = Self::ALL.into_iter().find(|name| written == name.as_str());
+        found.ok_or_else(|| diagnostics::unknown_argument(written, &Self::ALL.map(Self::as_str)))
+    }
+}
+
+impl Arguments {
+    /// Reads all arguments; those with a mistake are left out and the mistake is added to `diagnostics`.
+    pub(crate) fn parse(tokens: TokenStream, diagnostics: &mut Diagnostics) -> Self {
+        let mut arguments = Self::default();
+        let mut given = Vec::new();
+        let list = |input: ParseStream<'_>| {
+            comma_separated(input, diagnostics, |input, diagnostics| {
+                let written = input.call(Ident::parse_any).map_err(|error| {
+                    diagnostics::not_an_argument(error.span(), &Name::ALL.map(Name::as_str))
+                })?;
+                let name = Name::find(&written)?;
+                if given.contains(&name) {
+                    return Err(diagnostics::duplicate_argument(&written, name.instead_of_twice()));
+                }
+                given.push(name);
+                arguments.read(&Argument { name, written }, input, diagnostics)
+            });
+            Ok(())
+        };
+        let read = list.parse2(tokens);
+        diagnostics.collect(read);
+        arguments
+    }
+
+    fn read(
+        &mut self,
+        argument: &Argument,
+        input: ParseStream<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> syn::Result<()> {
+        match argument.name {
+            Name::Migrations => {
+                argument.equals(input)?;
+                self.steps.push(Step::Migrations(argument.path(input)?));
+            }
+            Name::Seed => {
+                argument.equals(input)?;
+                self.steps
+                    .extend(argument.paths(input, diagnostics)?.into_iter().map(Step::Seed));
+            }
+            Name::Settings => self.settings = argument.settings(input, diagnostics)?,
+            Name::StartTimeout => {
+                argument.equals(input)?;
+                self.start_timeout = Some(argument.duration(input)?);
+            }
+            Name::Crate => {
+                argument.equals(input)?;
+                self.krate = Some(argument.module(input)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An argument whose name is read and whose value comes next.
+struct Argument {
+    name: Name,
+    written: Ident,
+}
+
+impl Argument {
+    fn malformed(&self, input: ParseStream<'_>, expected: &str) -> syn::Error {
+        // Where something is missing there is no token to point at but the name.
+        let missing = input.is_empty() || input.peek(Token![,]);
+        let at = if missing {
+            self.written.span()
+        } else {
+            input.span()
+        };
+        diagnostics::malformed_argument(at, expected, self.name.example())
+    }
+
+    fn equals(&self, input: ParseStream<'_>) -> syn::Result<()> {
+        match input.parse::<Option<Token![=]>>()? {
+            Some(_) => Ok(()),
+            None => Err(self.malformed(input, "`=` and a value")),
+        }
+    }
+
+    /// A path in the file system; whether it exists is asked when the test runs.
+    fn path(&self, input: ParseStream<'_>) -> syn::Result<LitStr> {
+        if !input.peek(LitStr) {
+            return Err(self.malformed(input, "a path as a string"));
+        }
+        let path: LitStr = input.parse()?;
+        if path.value().is_empty() {
+            Err(diagnostics::empty_path(path.span()))
+        } else {
+            Ok(path)
+        }
+    }
+
+    /// A path, or several in brackets.
+    fn paths(&self, input: ParseStream<'_>, diagnostics: &mut Diagnostics) -> syn::Result<Vec<LitStr>> {
+        if !input.peek(token::Bracket) {
+            return Ok(vec![self.path(input)?]);
+        }
+        let list;
+        let brackets = bracketed!(list in input);
+        if list.is_empty() {
+            return Err(diagnostics::no_files(brackets.span.join()));
+        }
+        let mut paths = Vec::new();
+        comma_separated(&list, diagnostics, |input, _| {
+            paths.push(self.path(input)?);
+            Ok(())
+        });
+        Ok(paths)
+    }
+
+    fn settings(&self, input: ParseStream<'_>, diagnostics: &mut Diagnostics) -> syn::Result<Vec<Setting>> {
+        if !input.peek(token::Paren) {
+            return Err(self.malformed(input, "a list in parentheses"));
+        }
+        let list;
+        parenthesized!(list in input);
+        let mut settings: Vec<Setting> = Vec::new();
+        comma_separated(&list, diagnostics, |input, _| {
+            let at = input.span();
+            let setting = Setting::parse(input)?;
+            if settings.iter().any(|earlier| earlier.name == setting.name) {
+                return Err(diagnostics::duplicate_setting(at, &setting.name));
+            }
+            settings.push(setting);
+            Ok(())
+        });
+        Ok(settings)
+    }
+
+    /// A time with its unit, or whole seconds.
+    fn duration(&self, input: ParseStream<'_>) -> syn::Result<Duration> {
+        if !input.peek(Lit) {
+            return Err(self.malformed(input, "a duration as a string"));
+        }
+        let literal: Lit = input.parse()?;
+        let at = literal.span();
+        let duration = match &literal {
+            Lit::Str(text) => duration(&text.value()).ok_or_else(|| diagnostics::not_a_duration(at))?,
+            Lit::Int(seconds) if seconds.suffix().is_empty() => Duration::from_secs(
+                seconds
+                    .base10_parse()
+                    .map_err(|_| diagnostics::not_a_duration(at))?,
+            ),
+            Lit::Int(with_unit) => return Err(diagnostics::unquoted_unit(at, with_unit)),
+            _ => return Err(diagnostics::not_a_duration(at)),
+        };
+        if duration.is_zero() {
+            Err(diagnostics::zero_timeout(at))
+        } else {
+            Ok(duration)
+        }
+    }
+
+    /// A path in Rust, bare or in a string.
+    fn module(&self, input: ParseStream<'_>) -> syn::Result<Path> {
+        if input.peek(LitStr) {
+            let quoted: LitStr = input.parse()?;
+            return quoted.parse_with(Path::parse_mod_style).map_err(|_| {
+                diagnostics::malformed_argument(quoted.span(), "the path of a crate", self.name.example())
+            });
+        }
+        input
+            .call(Path::parse_mod_style)
+            .map_err(|_| self.malformed(input, "the path of a crate"))
+    }
+}
+
+impl Setting {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let at = input.span();
+        let name = Self::parse_name(input)?;
+        if input.parse::<Option<Token![=]>>()?.is_none() {
+            return Err(diagnostics::setting_without_value(at, &name));
+        }
+        let value = Self::parse_value(input)?;
+        Ok(Self { name, value })
+    }
+
+    /// `max_connections`, `auto_explain.log_min_duration` or either in quotes.
+    fn parse_name(input: ParseStream<'_>) -> syn::Result<String> {
+        if input.peek(LitStr) {
+            let quoted: LitStr = input.parse()?;
+            let name = quoted.value();
+            return if name.is_empty() {
+                Err(diagnostics::not_a_setting_name(quoted.span()))
+            } else {
+                Ok(name)
+            };
+        }
+        let word = || match input.call(Ident::parse_any) {
+            Ok(word) => Ok(word.unraw().to_string()),
+            Err(error) => Err(diagnostics::not_a_setting_name(error.span())),
+        };
+        let mut name = word()?;
+        while input.peek(Token![.]) {
+            input.parse::<Token![.]>()?;
+            name.push('.');
+            name.push_str(&word()?);
+        }
+        Ok(name)
+    }
+
+    fn parse_value(input: ParseStream<'_>) -> syn::Result<String> {
+        let literal: Lit = input
+            .parse()
+            .map_err(|_| diagnostics::not_a_setting_value(input.span()))?;
+        match &literal {
+            Lit::Str(text) => Ok(text.value()),
+            Lit::Int(number) if number.suffix().is_empty() => Ok(number.base10_digits().to_owned()),
+            Lit::Float(number) if number.suffix().is_empty() => Ok(number.base10_digits().to_owned()),
+            Lit::Bool(switch) => Ok(if switch.value { "on" } else { "off" }.to_owned()),
+            Lit::Int(_) | Lit::Float(_) => Err(diagnostics::unquoted_unit(literal.span(), &literal)),
+            _ => Err(diagnostics::not_a_setting_value(literal.span())),
+        }
+    }
+}
+
+/// A whole number followed by `ms`, `s` or `m`.
+fn duration(text: &str) -> Option<Duration> {
+    let unit = text.find(|letter: char| !letter.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit);
+    let number: u64 = number.parse().ok()?;
+    let milliseconds = match unit {
+        "ms" => number,
+        "s" => number.checked_mul(1_000)?,
+        "m" => number.checked_mul(60_000)?,
+        _ => return None,
+    };
+    Some(Duration::from_millis(milliseconds))
+}
+
+/// Reads `item, item, …`. After a mistake it goes on behind the next comma, so it always reads to the end.
+fn comma_separated(
+    input: ParseStream<'_>,
+    diagnostics: &mut Diagnostics,
+    mut item: impl FnMut(ParseStream<'_>, &mut Diagnostics) -> syn::Result<()>,
+) {
+    while !input.is_empty() {
+        let mut result = item(input, diagnostics);
+        if result.is_ok() && !input.is_empty() && !input.peek(Token![,]) {
+            result = Err(diagnostics::missing_comma(input.span()));
+        }
+        diagnostics.collect(result);
+        // A token that cannot be read does not exist: a tree is a group or a single token.
+        while !input.is_empty() && !input.peek(Token![,]) && input.parse::<TokenTree>().is_ok() {}
+        let _ = input.parse::<Option<Token![,]>>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::{ToTokens as _, quote};
+
+    use super::*;
+
+    fn read(tokens: TokenStream) -> Arguments {
+        let mut diagnostics = Diagnostics::default();
+        let arguments = Arguments::parse(tokens, &mut diagnostics);
+        assert_eq!(diagnostics.messages(), [""; 0]);
+        arguments
+    }
+
+    fn mistakes(tokens: TokenStream) -> Vec<String> {
+        let mut diagnostics = Diagnostics::default();
+        Arguments::parse(tokens, &mut diagnostics);
+        diagnostics.messages()
+    }
+
+    fn only_mistake(tokens: TokenStream) -> String {
+        let mut mistakes = mistakes(tokens);
+        assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+        mistakes.remove(0)
+    }
+
+    fn steps(arguments: &Arguments) -> Vec<(&str, String)> {
+        let text = |step: &Step| match step {
+            Step::Migrations(path) => ("migrations", path.value()),
+            Step::Seed(path) => ("seed", path.value()),
+        };
+        arguments.steps.iter().map(text).collect()
+    }
+
+    fn settings(tokens: TokenStream) -> Vec<(String, String)> {
+        read(tokens)
+            .settings
+            .into_iter()
+            .map(|setting| (setting.name, setting.value))
+            .collect()
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn no_arguments_are_fine() {
+        let arguments = read(quote!());
+        assert!(arguments.steps.is_empty() && arguments.settings.is_empty());
+        assert!(arguments.start_timeout.is_none() && arguments.krate.is_none());
+    }
+
+    #[test]
+    fn steps_keep_the_order_written() {
+        let arguments = read(quote!(migrations = "m", seed = "s"));
+        assert_eq!(
+            steps(&arguments),
+            [("migrations", "m".into()), ("seed", "s".into())]
+        );
+        let arguments = read(quote!(seed = ["a", "b",], migrations = "m",));
+        assert_eq!(
+            steps(&arguments),
+            [
+                ("seed", "a".into()),
+                ("seed", "b".into()),
+                ("migrations", "m".into())
+            ]
+        );
+    }
+
+    #[test]
+    fn settings_become_text() {
+        let read = settings(quote!(settings(
+            max_connections = 50,
+            big = 1_000,
+            hex = 0x10,
+            negative = -1,
+            random_page_cost = 1.5,
+            fsync = true,
+            jit = false,
+            log_statement = "all",
+            auto_explain.log_min_duration = 0,
+            "my.ext_setting" = "x",
+            r#type = "raw",
+        )));
+        let expected = [
+            pair("max_connections", "50"),
+            pair("big", "1000"),
+            pair("hex", "16"),
+            pair("negative", "-1"),
+            pair("random_page_cost", "1.5"),
+            pair("fsync", "on"),
+            pair("jit", "off"),
+            pair("log_statement", "all"),
+            pair("auto_explain.log_min_duration", "0"),
+            pair("my.ext_setting", "x"),
+            pair("type", "raw"),
+        ];
+        assert_eq!(read, expected);
+        assert_eq!(settings(quote!(settings())), []);
+    }
+
+    #[test]
+    fn start_timeout_has_a_unit_or_is_in_seconds() {
+        let limit = |tokens| read(tokens).start_timeout.unwrap();
+        assert_eq!(limit(quote!(start_timeout = "30s")), Duration::from_secs(30));
+        assert_eq!(limit(quote!(start_timeout = "500ms")), Duration::from_millis(500));
+        assert_eq!(limit(quote!(start_timeout = "2m")), Duration::from_secs(120));
+        assert_eq!(limit(quote!(start_timeout = 30)), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn durations_that_cannot_be_read_are_refused() {
+        for text in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5s",
+            "30 s",
+            "30S",
+            "1h",
+            "99999999999999999999s",
+            "18446744073709551615m",
+        ] {
+            assert_eq!(duration(text), None, "{text:?}");
+            let mistake = only_mistake(quote!(start_timeout = #text));
+            assert!(mistake.starts_with("expected a duration"), "{mistake}");
+        }
+        assert!(only_mistake(quote!(start_timeout = -1)).starts_with("expected a duration"));
+        assert!(only_mistake(quote!(start_timeout = 1.5)).starts_with("expected a duration"));
+        assert!(only_mistake(quote!(start_timeout = 0)).contains("timeout of zero"));
+        assert!(only_mistake(quote!(start_timeout = "0ms")).contains("timeout of zero"));
+        assert_eq!(
+            only_mistake(quote!(start_timeout = 30s)),
+            "a number with a unit is written as a string: \"30s\""
+        );
+    }
+
+    #[test]
+    fn crate_is_a_path_with_or_without_quotes() {
+        let path = |tokens| {
+            read(tokens)
+                .krate
+                .unwrap()
+                .to_token_stream()
+                .to_string()
+                .replace(' ', "")
+        };
+        assert_eq!(path(quote!(crate = "renamed")), "renamed");
+        assert_eq!(path(quote!(crate = "::outer::inner")), "::outer::inner");
+        assert_eq!(path(quote!(crate = crate::reexport)), "crate::reexport");
+        for tokens in [
+            quote!(crate = "no path"),
+            quote!(crate = ""),
+            quote!(crate = 5),
+            quote!(crate = "a<b>"),
+        ] {
+            let mistake = only_mistake(tokens);
+            assert_eq!(
+                mistake,
+                "expected the path of a crate, as in `crate = \"renamed\"`"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_argument_is_answered_with_the_valid_ones() {
+        assert_eq!(
+            only_mistake(quote!(migration = "m")),
+            "unknown argument `migration`, did you mean `migrations`?\n\
+             valid arguments are: `migrations`, `seed`, `settings`, `start_timeout`, `crate`"
+        );
+        assert!(
+            only_mistake(quote!(fixtures("a")))
+                .starts_with("unknown argument `fixtures`\nvalid arguments are: ")
+        );
+        assert!(only_mistake(quote!("migrations")).starts_with("expected the name of an argument\n"));
+    }
+
+    #[test]
+    fn an_argument_is_given_once() {
+        assert_eq!(
+            only_mistake(quote!(seed = "a", seed = "b")),
+            "argument `seed` is given twice; several files are written as `seed = [\"a.sql\", \"b.sql\"]`"
+        );
+        assert_eq!(
+            only_mistake(quote!(start_timeout = 1, start_timeout = 1)),
+            "argument `start_timeout` is given twice"
+        );
+        assert_eq!(
+            only_mistake(quote!(settings(jit = true, "jit" = false))),
+            "setting `jit` is given twice"
+        );
+    }
+
+    #[test]
+    fn a_malformed_value_is_answered_with_an_example() {
+        let path = "expected a path as a string, as in `migrations = \"migrations\"`";
+        assert_eq!(only_mistake(quote!(migrations = 5)), path);
+        assert_eq!(only_mistake(quote!(migrations =)), path);
+        assert_eq!(only_mistake(quote!(migrations = DIRECTORY)), path);
+        let value = "expected `=` and a value, as in `migrations = \"migrations\"`";
+        assert_eq!(only_mistake(quote!(migrations)), value);
+        assert_eq!(only_mistake(quote!(migrations("m"))), value);
+        assert_eq!(
+            only_mistake(quote!(settings = "jit")),
+            "expected a list in parentheses, as in `settings(max_connections = 50)`"
+        );
+        assert_eq!(only_mistake(quote!(migrations = "")), "the path is empty");
+        assert_eq!(only_mistake(quote!(seed = [])), "the list names no file");
+        assert_eq!(
+            only_mistake(quote!(settings(shared_buffers = 64MB))),
+            "a number with a unit is written as a string: \"64MB\""
+        );
+    }
+
+    #[test]
+    fn malformed_settings_are_refused() {
+        assert_eq!(
+            only_mistake(quote!(settings(a.b, c = 1))),
+            "expected `=` and a value after `a.b`, as in `max_connections = 50`"
+        );
+        for tokens in [
+            quote!(settings("" = 1)),
+            quote!(settings(5 = 1)),
+            quote!(settings(a. = 1)),
+            quote!(settings(= 1)),
+        ] {
+            assert!(only_mistake(tokens).starts_with("expected the name of a server setting"));
+        }
+        for tokens in [
+            quote!(settings(a = 'c')),
+            quote!(settings(a = b"x")),
+            quote!(settings(a = b)),
+            quote!(settings(a =)),
+        ] {
+            assert!(only_mistake(tokens).starts_with("expected the value of a setting"));
+        }
+    }
+
+    #[test]
+    fn reading_goes_on_after_a_mistake() {
+        let tokens = quote!(
+            migration = "m",
+            seed = [1, "a", 2],
+            settings(a = 'c', b = 1 2, c = 3),
+            start_timeout = "2m" "3m",
+            crate = "renamed",
+        );
+        let mut diagnostics = Diagnostics::default();
+        let arguments = Arguments::parse(tokens, &mut diagnostics);
+        assert_eq!(steps(&arguments), [("seed", "a".into())]);
+        assert_eq!(arguments.settings.len(), 2);
+        assert!(arguments.start_timeout.is_some() && arguments.krate.is_some());
+        let beginnings = [
+            "unknown",
+            "expected a path",
+            "expected a path",
+            "expected the value",
+            "expected `,`",
+            "expected `,`",
+        ];
+        let messages = diagnostics.messages();
+        assert_eq!(messages.len(), beginnings.len(), "{messages:#?}");
+        for (message, beginning) in messages.iter().zip(beginnings) {
+            assert!(message.starts_with(beginning), "{message}");
+        }
+    }
+}

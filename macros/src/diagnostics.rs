@@ -1,0 +1,304 @@
+//! What the attribute says when it cannot be used as written.
+//!
+//! Every message is worded here: the mistake first, at the token that makes it, then what to write instead. Mistakes
+//! are collected instead of stopping at the first, so that one compilation shows them all.
+
+use std::fmt::Write as _;
+
+use proc_macro2::{Span, TokenStream};
+use quote::ToTokens;
+use syn::{Error, Ident, Path};
+
+/// The functions that can be tests, shown with every mistake in a signature.
+const ACCEPTED: &str = "accepted:
+    fn name(db: Sandbox)
+    fn name(db: &Sandbox)
+    fn name(url: String)
+each also as `async fn`, and each also with `-> Result<(), E>`";
+
+/// The mistakes found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Diagnostics(Option<Error>);
+
+impl Diagnostics {
+    pub(crate) fn push(&mut self, error: Error) {
+        match &mut self.0 {
+            Some(earlier) => earlier.combine(error),
+            None => self.0 = Some(error),
+        }
+    }
+
+    /// Keeps the mistake, or hands on what was read without one.
+    pub(crate) fn collect<T>(&mut self, result: syn::Result<T>) -> Option<T> {
+        result.map_err(|error| self.push(error)).ok()
+    }
+
+    /// One `compile_error!` per mistake; nothing if there was none.
+    pub(crate) fn into_compile_errors(self) -> Option<TokenStream> {
+        self.0.map(Error::into_compile_error)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn messages(self) -> Vec<String> {
+        self.0
+            .into_iter()
+            .flatten()
+            .map(|error| error.to_string())
+            .collect()
+    }
+}
+
+// Arguments
+
+pub(crate) fn not_an_argument(at: Span, valid: &[&str]) -> Error {
+    Error::new(
+        at,
+        format!("expected the name of an argument\n{}", valid_arguments(valid)),
+    )
+}
+
+pub(crate) fn unknown_argument(name: &Ident, valid: &[&str]) -> Error {
+    let written = name.to_string();
+    let mut message = format!("unknown argument `{written}`");
+    if let Some(suggestion) = closest(&written, valid) {
+        let _ = write!(message, ", did you mean `{suggestion}`?");
+    }
+    Error::new(name.span(), format!("{message}\n{}", valid_arguments(valid)))
+}
+
+pub(crate) fn duplicate_argument(name: &Ident, hint: Option<&str>) -> Error {
+    let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+    Error::new(name.span(), format!("argument `{name}` is given twice{hint}"))
+}
+
+pub(crate) fn malformed_argument(at: Span, expected: &str, example: &str) -> Error {
+    Error::new(at, format!("expected {expected}, as in {example}"))
+}
+
+pub(crate) fn missing_comma(at: Span) -> Error {
+    Error::new(at, "expected `,` before this")
+}
+
+pub(crate) fn empty_path(at: Span) -> Error {
+    Error::new(at, "the path is empty")
+}
+
+pub(crate) fn no_files(at: Span) -> Error {
+    Error::new(at, "the list names no file")
+}
+
+pub(crate) fn not_a_duration(at: Span) -> Error {
+    Error::new(
+        at,
+        "expected a duration: a whole number and `ms`, `s` or `m`, as in \"500ms\", \"30s\" or \"2m\"",
+    )
+}
+
+pub(crate) fn unquoted_unit(at: Span, literal: &dyn ToTokens) -> Error {
+    Error::new(
+        at,
+        format!(
+            "a number with a unit is written as a string: \"{}\"",
+            literal.to_token_stream()
+        ),
+    )
+}
+
+pub(crate) fn zero_timeout(at: Span) -> Error {
+    Error::new(
+        at,
+        "a timeout of zero lets no server start; the shortest is \"1ms\"",
+    )
+}
+
+pub(crate) fn not_a_setting_name(at: Span) -> Error {
+    Error::new(
+        at,
+        "expected the name of a server setting, as in `max_connections = 50`, \
+         `auto_explain.log_min_duration = 0` or `\"my.setting\" = \"x\"`",
+    )
+}
+
+pub(crate) fn setting_without_value(at: Span, name: &str) -> Error {
+    Error::new(
+        at,
+        format!("expected `=` and a value after `{name}`, as in `max_connections = 50`"),
+    )
+}
+
+pub(crate) fn not_a_setting_value(at: Span) -> Error {
+    Error::new(
+        at,
+        "expected the value of a setting: a string, an integer, a float, `true` or `false`",
+    )
+}
+
+pub(crate) fn duplicate_setting(at: Span, name: &str) -> Error {
+    Error::new(at, format!("setting `{name}` is given twice"))
+}
+
+// Signature
+
+pub(crate) fn not_a_function(at: Span) -> Error {
+    Error::new(at, format!("`#[sandboxed_db]` goes on a function\n{ACCEPTED}"))
+}
+
+pub(crate) fn other_test_attribute(path: &Path) -> Error {
+    let written = display(path);
+    let message = format!(
+        "remove `#[{written}]`: `#[sandboxed_db]` makes the function a test, and runs an `async fn` on a runtime of \
+         its own"
+    );
+    Error::new_spanned(path, message)
+}
+
+pub(crate) fn repeated_attribute(path: &Path) -> Error {
+    Error::new_spanned(
+        path,
+        "`#[sandboxed_db]` is given twice; write all arguments in one",
+    )
+}
+
+pub(crate) fn qualifier(tokens: impl ToTokens, keyword: &str) -> Error {
+    signature(tokens, &format!("a test cannot be `{keyword}`"))
+}
+
+pub(crate) fn generic_parameter(tokens: impl ToTokens) -> Error {
+    signature(tokens, "a test cannot be generic: nothing chooses what to put in")
+}
+
+pub(crate) fn lifetime_parameter(tokens: impl ToTokens) -> Error {
+    signature(
+        tokens,
+        "a test needs no named lifetime: the database lives as long as the test runs",
+    )
+}
+
+pub(crate) fn no_parameter(tokens: impl ToTokens) -> Error {
+    signature(
+        tokens,
+        "a test with `#[sandboxed_db]` takes one parameter, its database; this one takes none",
+    )
+}
+
+pub(crate) fn too_many_parameters(extra: impl ToTokens) -> Error {
+    signature(
+        extra,
+        "a test with `#[sandboxed_db]` takes one parameter, its database; this is one too many",
+    )
+}
+
+pub(crate) fn receiver(tokens: impl ToTokens) -> Error {
+    signature(tokens, "a test is a free function, it has no `self`")
+}
+
+pub(crate) fn mutable_reference(tokens: impl ToTokens) -> Error {
+    signature(
+        tokens,
+        "a parameter is taken by value or by `&`; to change it, take it by value, as in `mut db: Sandbox`",
+    )
+}
+
+pub(crate) fn impl_trait(tokens: impl ToTokens) -> Error {
+    signature(
+        tokens,
+        "a parameter needs a type with a name: `impl Trait` does not say what to hand over",
+    )
+}
+
+fn signature(at: impl ToTokens, mistake: &str) -> Error {
+    Error::new_spanned(at, format!("{mistake}\n{ACCEPTED}"))
+}
+
+// Wording
+
+fn valid_arguments(names: &[&str]) -> String {
+    format!("valid arguments are: `{}`", names.join("`, `"))
+}
+
+/// A path as people write it, `tokio::test`, where the tokens would print as `tokio :: test`.
+fn display(path: &Path) -> String {
+    path.to_token_stream().to_string().replace(' ', "")
+}
+
+/// The valid name that was probably meant: one that contains or is contained in what was written (`timeout` for
+/// `start_timeout`), else the one with the fewest typing mistakes, if these are at most a third of its letters.
+fn closest<'a>(written: &str, valid: &[&'a str]) -> Option<&'a str> {
+    let contained = |name: &&&str| written.len() >= 4 && (name.contains(written) || written.contains(**name));
+    let distance = |name: &str| edit_distance(written, name);
+    let by_distance = || {
+        let nearest = valid.iter().min_by_key(|name| distance(name))?;
+        (distance(nearest) <= (nearest.len() / 3).max(1)).then_some(nearest)
+    };
+    valid.iter().find(contained).or_else(by_distance).copied()
+}
+
+/// How many letters must be added, removed, replaced or swapped with their neighbour to get from `a` to `b`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let added_or_removed = rows[i - 1][j].min(rows[i][j - 1]) + 1;
+                let swapped = if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    rows[i - 2][j - 2] + 1
+                } else {
+                    usize::MAX
+                };
+                replaced.min(added_or_removed).min(swapped)
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distance_counts_single_mistakes() {
+        assert_eq!(edit_distance("", ""), 0);
+        assert_eq!(edit_distance("", "seed"), 4);
+        assert_eq!(edit_distance("seed", "seed"), 0);
+        assert_eq!(edit_distance("sed", "seed"), 1);
+        assert_eq!(edit_distance("seeds", "seed"), 1);
+        assert_eq!(edit_distance("seel", "seed"), 1);
+        assert_eq!(edit_distance("sede", "seed"), 1);
+        assert_eq!(
+            edit_distance("migrations", "settings"),
+            edit_distance("settings", "migrations")
+        );
+    }
+
+    #[test]
+    fn closest_suggests_only_what_is_near() {
+        let valid = ["migrations", "seed", "settings", "start_timeout"];
+        assert_eq!(closest("migration", &valid), Some("migrations"));
+        assert_eq!(closest("migartions", &valid), Some("migrations"));
+        assert_eq!(closest("sede", &valid), Some("seed"));
+        assert_eq!(closest("timeout", &valid), Some("start_timeout"));
+        assert_eq!(closest("seed_files", &valid), Some("seed"));
+        assert_eq!(closest("s", &valid), None);
+        assert_eq!(closest("fixtures", &valid), None);
+    }
+
+    #[test]
+    fn diagnostics_keep_every_mistake_in_order() {
+        let mut diagnostics = Diagnostics::default();
+        assert_eq!(diagnostics.collect(Ok(1)), Some(1));
+        assert_eq!(
+            diagnostics.collect::<()>(Err(empty_path(Span::call_site()))),
+            None
+        );
+        diagnostics.push(no_files(Span::call_site()));
+        assert_eq!(
+            diagnostics.messages(),
+            ["the path is empty", "the list names no file"]
+        );
+    }
+}

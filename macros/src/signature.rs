@@ -1,0 +1,472 @@
+//! The function below the attribute: what of it the expansion needs, and which functions can be tests.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::quote;
+use syn::parse::{Parse, ParseStream};
+use syn::{
+    Attribute, FnArg, GenericParam, Generics, Path, Safety, Signature, Type, TypeReference, Visibility,
+};
+
+use crate::diagnostics::{self, Diagnostics};
+
+/// A function as it was written.
+///
+/// Its body stays a heap of tokens: nothing here depends on it, and code that is being typed, or syntax that is newer
+/// than our parser, gets to the compiler unharmed.
+pub(crate) struct Function {
+    pub(crate) attributes: Vec<Attribute>,
+    pub(crate) visibility: Visibility,
+    pub(crate) signature: Signature,
+    pub(crate) body: TokenStream,
+}
+
+/// The type of the one parameter, and how the function takes it.
+pub(crate) struct Parameter<'a> {
+    /// Without the `&`, if there is one.
+    pub(crate) ty: &'a Type,
+    pub(crate) by_reference: bool,
+}
+
+impl Function {
+    pub(crate) fn parse(item: TokenStream) -> syn::Result<Self> {
+        syn::parse2(item)
+    }
+
+    /// Reads what kind of test the function is. If it can be none, the reasons are added to `diagnostics`.
+    pub(crate) fn check(&self, diagnostics: &mut Diagnostics) -> Option<Parameter<'_>> {
+        self.check_attributes(diagnostics);
+        self.check_qualifiers(diagnostics);
+        diagnostics.collect(check_generics(&self.signature.generics));
+        diagnostics.collect(self.parameter())
+    }
+
+    /// Whether the test is marked `#[should_panic]`.
+    pub(crate) fn should_panic(&self) -> bool {
+        self.attributes
+            .iter()
+            .any(|attribute| attribute.path().is_ident("should_panic"))
+    }
+
+    fn check_attributes(&self, diagnostics: &mut Diagnostics) {
+        for path in self.attributes.iter().map(Attribute::path) {
+            if is_test(path) {
+                diagnostics.push(diagnostics::other_test_attribute(path));
+            } else if is_ours(path) {
+                diagnostics.push(diagnostics::repeated_attribute(path));
+            }
+        }
+    }
+
+    fn check_qualifiers(&self, diagnostics: &mut Diagnostics) {
+        let Signature {
+            constness,
+            safety,
+            abi,
+            ..
+        } = &self.signature;
+        if let Some(keyword) = constness {
+            diagnostics.push(diagnostics::qualifier(keyword, "const"));
+        }
+        if let Safety::Unsafe(keyword) = safety {
+            diagnostics.push(diagnostics::qualifier(keyword, "unsafe"));
+        }
+        if let Some(abi) = abi {
+            diagnostics.push(diagnostics::qualifier(abi, "extern"));
+        }
+    }
+
+    fn parameter(&self) -> syn::Result<Parameter<'_>> {
+        let Signature {
+            ident,
+            inputs,
+            variadic,
+            ..
+        } = &self.signature;
+        let mut parameters = inputs.iter();
+        let first = match parameters.next() {
+            Some(FnArg::Typed(first)) => first,
+            Some(FnArg::Receiver(receiver)) => return Err(diagnostics::receiver(receiver)),
+            None => return Err(diagnostics::no_parameter(ident)),
+        };
+        if parameters.len() > 0 || variadic.is_some() {
+            return Err(diagnostics::too_many_parameters(
+                quote!(#(#parameters),* #variadic),
+            ));
+        }
+        Parameter::of_type(&first.ty)
+    }
+
+    /// The function alone, emitted when it cannot be a test, so that the compiler does not report what uses it, or
+    /// what it uses, on top of the mistake itself.
+    pub(crate) fn without_test(&self) -> TokenStream {
+        let Self {
+            attributes,
+            visibility,
+            signature,
+            body,
+        } = self;
+        // A body that is fine in a test is rarely fine in a `const fn`.
+        let signature = Signature {
+            constness: None,
+            ..signature.clone()
+        };
+        let attributes = attributes.iter().filter(|attribute| {
+            let path = attribute.path();
+            !is_test(path) && !is_ours(path)
+        });
+        quote! {
+            #(#attributes)*
+            #[allow(unused)]
+            #visibility #signature #body
+        }
+    }
+}
+
+impl Parse for Function {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attributes = input.call(Attribute::parse_outer)?;
+        let visibility = input.parse()?;
+        let mut words = input.fork().parse::<TokenStream>()?.into_iter();
+        if !words.any(|word| matches!(word, TokenTree::Ident(word) if word == "fn")) {
+            return Err(diagnostics::not_a_function(input.span()));
+        }
+        let signature = input.parse()?;
+        let body = input.parse()?;
+        Ok(Self {
+            attributes,
+            visibility,
+            signature,
+            body,
+        })
+    }
+}
+
+impl<'a> Parameter<'a> {
+    fn of_type(written: &'a Type) -> syn::Result<Self> {
+        let parameter = match ungrouped(written) {
+            Type::Reference(TypeReference {
+                mutability: Some(_), ..
+            }) => {
+                return Err(diagnostics::mutable_reference(written));
+            }
+            Type::Reference(TypeReference {
+                lifetime: Some(lifetime),
+                ..
+            }) if lifetime.ident == "static" => {
+                return Err(diagnostics::lifetime_parameter(lifetime));
+            }
+            Type::Reference(TypeReference { elem, .. }) => Self {
+                ty: elem,
+                by_reference: true,
+            },
+            _ => Self {
+                ty: written,
+                by_reference: false,
+            },
+        };
+        match ungrouped(parameter.ty) {
+            Type::ImplTrait(ty) => Err(diagnostics::impl_trait(ty)),
+            _ => Ok(parameter),
+        }
+    }
+}
+
+fn check_generics(generics: &Generics) -> syn::Result<()> {
+    match generics.params.first() {
+        None => Ok(()),
+        Some(GenericParam::Lifetime(_)) => Err(diagnostics::lifetime_parameter(generics)),
+        Some(_) => Err(diagnostics::generic_parameter(generics)),
+    }
+}
+
+/// The type in parentheses, or in the invisible group a `macro_rules!` macro puts around a `$ty:ty`.
+fn ungrouped(mut ty: &Type) -> &Type {
+    loop {
+        ty = match ty {
+            Type::Group(group) => &group.elem,
+            Type::Paren(paren) => &paren.elem,
+            _ => return ty,
+        }
+    }
+}
+
+/// `#[test]`, by any path, and its namesakes in other crates, such as `#[tokio::test]`.
+fn is_test(path: &Path) -> bool {
+    is_named(path, "test")
+}
+
+fn is_ours(path: &Path) -> bool {
+    is_named(path, "sandboxed_db")
+}
+
+fn is_named(path: &Path, name: &str) -> bool {
+    path.segments.last().is_some_and(|last| last.ident == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::ToTokens as _;
+
+    use super::*;
+
+    fn mistakes(item: TokenStream) -> Vec<String> {
+        let mut diagnostics = Diagnostics::default();
+        if let Some(function) = diagnostics.collect(Function::parse(item)) {
+            function.check(&mut diagnostics);
+        }
+        // Only the mistakes; the rest of each message shows what is accepted.
+        let first_line = |message: String| message.lines().next().unwrap().to_owned();
+        diagnostics.messages().into_iter().map(first_line).collect()
+    }
+
+    fn parameter(item: TokenStream) -> (String, bool) {
+        let function = Function::parse(item).unwrap();
+        let mut diagnostics = Diagnostics::default();
+        let parameter = function
+            .check(&mut diagnostics)
+            .map(|p| (p.ty.to_token_stream().to_string(), p.by_reference));
+        assert_eq!(diagnostics.messages(), [""; 0]);
+        parameter.unwrap()
+    }
+
+    #[test]
+    fn a_parameter_is_taken_by_value_or_by_reference() {
+        assert_eq!(
+            parameter(quote!(
+                fn t(db: Sandbox) {}
+            )),
+            ("Sandbox".into(), false)
+        );
+        assert_eq!(
+            parameter(quote!(
+                async fn t(db: &Sandbox) {}
+            )),
+            ("Sandbox".into(), true)
+        );
+        assert_eq!(
+            parameter(quote!(
+                fn t(db: &'_ Sandbox) {}
+            )),
+            ("Sandbox".into(), true)
+        );
+        assert_eq!(
+            parameter(quote!(
+                fn t(db: (&Sandbox)) {}
+            )),
+            ("Sandbox".into(), true)
+        );
+        assert_eq!(
+            parameter(quote!(
+                fn t(url: String) -> Result<(), E> {}
+            )),
+            ("String".into(), false)
+        );
+    }
+
+    #[test]
+    fn a_parameter_can_be_any_pattern_and_type() {
+        for pattern in [
+            quote!(_),
+            quote!(mut db),
+            quote!(ref db),
+            quote!(Sandbox { .. }),
+            quote!((a, [b, ..])),
+        ] {
+            assert_eq!(
+                parameter(quote!(fn t(#pattern: Pool<Postgres, 5>) {})).0,
+                "Pool < Postgres , 5 >"
+            );
+        }
+        assert_eq!(
+            parameter(quote!(
+                fn t(#[allow(unused)] db: (A, B)) {}
+            )),
+            ("(A , B)".into(), false)
+        );
+    }
+
+    #[test]
+    fn a_type_from_a_macro_is_seen_through_its_invisible_group() {
+        let ty = proc_macro2::Group::new(proc_macro2::Delimiter::None, quote!(&Sandbox));
+        assert_eq!(parameter(quote!(fn t(db: #ty) {})), ("Sandbox".into(), true));
+    }
+
+    #[test]
+    fn the_body_is_not_parsed() {
+        let function = Function::parse(quote!(pub fn t(db: Sandbox) { db. let ~ })).unwrap();
+        assert_eq!(function.body.to_string(), quote!({ db. let ~ }).to_string());
+    }
+
+    #[test]
+    fn there_is_one_parameter() {
+        let takes = "a test with `#[sandboxed_db]` takes one parameter, its database; ";
+        assert_eq!(
+            mistakes(quote!(
+                fn t() {}
+            )),
+            [format!("{takes}this one takes none")]
+        );
+        let one_too_many = [format!("{takes}this is one too many")];
+        assert_eq!(
+            mistakes(quote!(
+                fn t(a: Sandbox, b: String) {}
+            )),
+            one_too_many
+        );
+        assert_eq!(
+            mistakes(quote!(
+                fn t(a: Sandbox, b: String, c: u8) {}
+            )),
+            one_too_many
+        );
+        assert_eq!(
+            mistakes(quote!(
+                fn t(a: Sandbox, ...) {}
+            )),
+            one_too_many
+        );
+    }
+
+    #[test]
+    fn parameters_that_cannot_be_made_are_refused() {
+        for function in [
+            quote!(
+                fn t(self) {}
+            ),
+            quote!(
+                fn t(&self, db: Sandbox) {}
+            ),
+        ] {
+            assert_eq!(
+                mistakes(function),
+                ["a test is a free function, it has no `self`"]
+            );
+        }
+        assert!(
+            mistakes(quote!(
+                fn t(db: &mut Sandbox) {}
+            ))[0]
+                .contains("`mut db: Sandbox`")
+        );
+        for function in [
+            quote!(
+                fn t(db: impl Db) {}
+            ),
+            quote!(
+                fn t(db: &impl Db) {}
+            ),
+        ] {
+            assert!(mistakes(function)[0].contains("`impl Trait`"));
+        }
+    }
+
+    #[test]
+    fn nothing_is_generic() {
+        for function in [
+            quote!(
+                fn t<T>(db: T) {}
+            ),
+            quote!(
+                fn t<const N: usize>(db: Db<N>) {}
+            ),
+        ] {
+            assert_eq!(
+                mistakes(function),
+                ["a test cannot be generic: nothing chooses what to put in"]
+            );
+        }
+        for function in [
+            quote!(
+                fn t<'a>(db: &'a Sandbox) {}
+            ),
+            quote!(
+                fn t(db: &'static Sandbox) {}
+            ),
+        ] {
+            let named = "a test needs no named lifetime: the database lives as long as the test runs";
+            assert_eq!(mistakes(function), [named]);
+        }
+    }
+
+    #[test]
+    fn several_mistakes_are_collected() {
+        let found = mistakes(quote! {
+            #[test]
+            #[sandboxed_db]
+            const unsafe extern "C" fn t<T>() {}
+        });
+        let beginnings = [
+            "remove `#[test]`",
+            "`#[sandboxed_db]` is given twice",
+            "a test cannot be `const`",
+            "a test cannot be `unsafe`",
+            "a test cannot be `extern`",
+            "a test cannot be generic",
+            "a test with `#[sandboxed_db]` takes one parameter",
+        ];
+        assert_eq!(found.len(), beginnings.len(), "{found:#?}");
+        for (mistake, beginning) in found.iter().zip(beginnings) {
+            assert!(mistake.starts_with(beginning), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn other_test_attributes_are_named_as_written() {
+        for path in ["test", "tokio::test", "::core::prelude::v1::test"] {
+            let attribute: Path = syn::parse_str(path).unwrap();
+            let found = mistakes(quote!(#[#attribute] fn t(db: Sandbox) {}));
+            assert!(
+                found[0].starts_with(&format!("remove `#[{path}]`: ")),
+                "{found:?}"
+            );
+        }
+        for attribute in [
+            quote!(ignore),
+            quote!(should_panic(expected = "test")),
+            quote!(cfg(test)),
+            quote!(test_log),
+        ] {
+            assert_eq!(mistakes(quote!(#[#attribute] fn t(db: Sandbox) {})), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_function_is_told_so() {
+        for item in [
+            quote!(
+                struct T {
+                    f: fn(),
+                }
+            ),
+            quote!(
+                const X: u8 = 1;
+            ),
+            quote!(impl T { fn f() {} }),
+        ] {
+            assert_eq!(mistakes(item), ["`#[sandboxed_db]` goes on a function"]);
+        }
+    }
+
+    #[test]
+    fn the_function_alone_keeps_what_does_not_make_it_a_test() {
+        let function = quote!(
+            #[doc = "d"]
+            #[tokio::test]
+            #[sandboxed_db]
+            pub const fn t(db: &mut Sandbox) {
+                body
+            }
+        );
+        let expected = quote!(
+            #[doc = "d"]
+            #[allow(unused)]
+            pub fn t(db: &mut Sandbox) {
+                body
+            }
+        );
+        assert_eq!(
+            Function::parse(function).unwrap().without_test().to_string(),
+            expected.to_string()
+        );
+    }
+}

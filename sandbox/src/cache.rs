@@ -1,0 +1,76 @@
+//! The one directory that outlives a run: layers, what is known of servers, unpacked packages.
+
+use std::env;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+
+const VARIABLE: &str = "SANDBOXED_DB_CACHE";
+
+/// `$SANDBOXED_DB_CACHE`, else `$XDG_CACHE_HOME/sandboxed-db`, else `~/.cache/sandboxed-db`; not created yet.
+pub(crate) fn directory() -> Result<PathBuf> {
+    let set = |name| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let directory = set(VARIABLE)
+        .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("sandboxed-db")))
+        .or_else(|| env::home_dir().map(|home| home.join(".cache/sandboxed-db")))
+        .ok_or_else(|| {
+            Error::new(ErrorKind::InvalidConfig, "find the cache directory").with_hint(no_cache_hint())
+        })?;
+    std::path::absolute(&directory).map_err(|error| {
+        Error::io(
+            ErrorKind::InvalidConfig,
+            "make absolute the path",
+            &directory,
+            error,
+        )
+    })
+}
+
+/// Makes a directory of the cache, readable by its owner only, and those above it.
+pub(crate) fn create(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| failed("create the cache directory", path, error))
+}
+
+/// Writes a small file so that readers see all of it or nothing.
+pub(crate) fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    create(parent)?;
+    let write = || {
+        let file = tempfile::NamedTempFile::new_in(parent)?;
+        fs::write(file.path(), contents)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|error: std::io::Error| failed("write", path, error))
+}
+
+/// A failed file operation in the cache, with the remedy where the cause is a usual one.
+pub(crate) fn failed(verb: &str, path: &Path, error: std::io::Error) -> Error {
+    let remedy = match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Some(format!(
+            "the file system of the cache is full: make room, or set {VARIABLE} to a directory on another one"
+        )),
+        Some(libc::EROFS | libc::EACCES | libc::EPERM) => Some(format!(
+            "the cache is not writable: set {VARIABLE} to a directory that is"
+        )),
+        _ => None,
+    };
+    Error::io(ErrorKind::Layer, verb, path, error).or_hint(|| remedy)
+}
+
+fn no_cache_hint() -> String {
+    format!("set {VARIABLE}, XDG_CACHE_HOME or HOME")
+}

@@ -1,0 +1,145 @@
+//! What differs from one database to another: its programs, its data directory, its clients.
+
+mod apt;
+mod installation;
+mod packages;
+mod postgres;
+mod psql;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::launch::Command;
+
+pub use installation::Installation;
+pub use postgres::Postgres;
+
+/// A kind of database server that sandboxes can run.
+///
+/// [`Postgres`] is one. An engine describes; it runs nothing itself: the commands it returns are run in a sandbox.
+/// All paths that it returns are paths in the sandbox unless said otherwise.
+pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
+    /// The engine's name in lower case, as it appears in digests and messages.
+    fn name(&self) -> &'static str;
+
+    /// Finds the server's programs on this machine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there are none, or not the version asked for.
+    fn locate(&self) -> Result<Installation>;
+
+    /// What a freshly initialised data directory depends on besides the installation: pairs of a name and a value.
+    fn identity(&self) -> Vec<(String, String)>;
+
+    /// Where the data directory is mounted.
+    fn data_dir(&self) -> PathBuf;
+
+    /// The command that fills an empty data directory.
+    fn initialise(&self, installation: &Installation) -> Command;
+
+    /// A script for [`client`](Engine::client) that makes what a freshly initialised server lacks.
+    fn set_up(&self) -> Option<String> {
+        None
+    }
+
+    /// A script for [`client`](Engine::client) that is run at the end of each layer, to leave nothing for later:
+    /// statistics gathered, tables vacuumed.
+    fn settle(&self) -> Option<String> {
+        None
+    }
+
+    /// How the server is run, with settings of the user.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that cannot be set.
+    fn server(&self, installation: &Installation, settings: &[(String, String)]) -> Result<Server>;
+
+    /// Whether the server answers by its protocol. `root` is the sandbox's root as seen from outside.
+    ///
+    /// Must return within about a second.
+    fn is_ready(&self, root: &Path) -> bool;
+
+    /// A client that reads a script from its standard input.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program.
+    fn client(&self, installation: &Installation) -> Result<Command>;
+
+    /// A script for [`client`](Engine::client) that runs files in their order, each as if in a session of its own, and
+    /// prints `marker` and the file's index on a line before each.
+    fn run_files(&self, files: &[&Path], marker: &str) -> String;
+
+    /// Files that a file of SQL makes the client read in turn: paths as written in it.
+    fn included_files(&self, contents: &str) -> Vec<String>;
+
+    /// The client's report of a failure, taken apart.
+    fn script_error(&self, stderr: &str) -> ScriptError;
+
+    /// Removes what a cleanly stopped server leaves and makes anew. `data` is a directory outside a sandbox.
+    ///
+    /// # Errors
+    /// File operations that fail, or data that a layer cannot hold.
+    fn tidy(&self, data: &Path) -> std::io::Result<()>;
+
+    /// The URL under which clients outside reach the server. `root` is the sandbox's root as seen from outside.
+    fn url(&self, root: &Path) -> String;
+}
+
+/// How a server is run: the command, and what it needs around it.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub(crate) command: Command,
+    pub(crate) directories: Vec<(PathBuf, u32)>,
+    pub(crate) files: Vec<(PathBuf, String)>,
+    pub(crate) notifies: bool,
+    pub(crate) stop_signal: i32,
+}
+
+impl Server {
+    /// A server that is run by `command` and shuts down cleanly at the signal `stop_signal`, by number.
+    pub fn new(command: Command, stop_signal: i32) -> Self {
+        Self {
+            command,
+            directories: Vec::new(),
+            files: Vec::new(),
+            notifies: false,
+            stop_signal,
+        }
+    }
+
+    /// Makes a directory in the sandbox with permissions `mode`, for sockets and the like.
+    #[must_use]
+    pub fn directory(mut self, path: impl Into<PathBuf>, mode: u32) -> Self {
+        self.directories.push((path.into(), mode));
+        self
+    }
+
+    /// Makes a file in the sandbox, readable by the server.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>, contents: impl Into<String>) -> Self {
+        self.files.push((path.into(), contents.into()));
+        self
+    }
+
+    /// The server says by sd_notify(3) when it is ready. Otherwise [`Engine::is_ready`] is asked again and again.
+    #[must_use]
+    pub fn notifies(mut self, notifies: bool) -> Self {
+        self.notifies = notifies;
+        self
+    }
+}
+
+/// A failure of a script: where and why, as far as the client told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScriptError {
+    /// The file.
+    pub file: Option<PathBuf>,
+    /// The line at fault in it, counted from one.
+    pub line: Option<u64>,
+    /// The server's message.
+    pub message: String,
+    /// The statement that failed.
+    pub statement: Option<String>,
+}

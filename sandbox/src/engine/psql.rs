@@ -1,0 +1,190 @@
+//! psql(1): the scripts it is given, and what its reports mean.
+
+use std::path::{Path, PathBuf};
+
+use super::ScriptError;
+
+/// Runs files in their order, each in a session as good as new: `DISCARD ALL` undoes what a file set, and fails where a
+/// file left a transaction open.
+pub(super) fn run_files(files: &[&Path], marker: &str) -> String {
+    let mut script = String::new();
+    for (index, file) in files.iter().enumerate() {
+        let directory = quote(&file.parent().unwrap_or(file).to_string_lossy());
+        let file = quote(&file.to_string_lossy());
+        script.push_str(&format!(
+            "\\set ON_ERROR_STOP on\n\\echo {marker} {index}\n\\cd {directory}\n\\i {file}\nDISCARD ALL;\n"
+        ));
+    }
+    script
+}
+
+/// Goes over to a database. A connection string, since a bare name that holds `=` would be taken for one.
+pub(super) fn connect(database: &str) -> String {
+    let conninfo = format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"));
+    format!("\\connect -reuse-previous=on {}\n", quote(&conninfo))
+}
+
+/// An argument of a psql command: in single quotes, with C-like escapes.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// The files that a script has psql read: by `\i`, `\ir` and their long names, and by `\copy … from`.
+pub(super) fn included_files(contents: &str) -> Vec<String> {
+    contents
+        .lines()
+        .filter_map(|line| included_file(line.trim()))
+        .collect()
+}
+
+fn included_file(line: &str) -> Option<String> {
+    let (command, rest) = line.strip_prefix('\\')?.split_once(char::is_whitespace)?;
+    let rest = rest.trim().trim_end_matches(';').trim_end();
+    match command {
+        "i" | "include" | "ir" | "include_relative" => Some(unquote(rest)),
+        "copy" => {
+            let at = rest.to_ascii_lowercase().find(" from ")?;
+            let source = rest[at + " from ".len()..].trim_start();
+            let end = match source.strip_prefix('\'') {
+                Some(quoted) => quoted.find('\'')? + 2,
+                None => source.find(char::is_whitespace).unwrap_or(source.len()),
+            };
+            let source = &source[..end];
+            (!matches!(
+                source.to_ascii_lowercase().as_str(),
+                "stdin" | "pstdin" | "program"
+            ))
+            .then(|| unquote(source))
+        }
+        _ => None,
+    }
+}
+
+fn unquote(text: &str) -> String {
+    let inner = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+    inner.map_or_else(
+        || text.to_owned(),
+        |inner| inner.replace("\\'", "'").replace("\\\\", "\\"),
+    )
+}
+
+/// Takes psql's report of an error apart: `psql:FILE:LINE: ERROR:  …`, and with `--echo-errors` the statement.
+///
+/// psql counts the line where the statement ends; the server's `LINE n:` counts from where it begins.
+pub(super) fn script_error(stderr: &str) -> ScriptError {
+    let mut error = ScriptError::default();
+    let mut message = Vec::new();
+    let mut statement: Option<Vec<&str>> = None;
+    let mut end_line = None;
+    for line in stderr.lines() {
+        match parse_prefix(line) {
+            Some((_, _, text)) if text.starts_with("STATEMENT:") && end_line.is_some() => {
+                statement = Some(vec![text.trim_start_matches("STATEMENT:").trim_start()]);
+            }
+            Some((file, number, text)) if is_error(text) && end_line.is_none() => {
+                error.file = (file != "<stdin>").then(|| PathBuf::from(file));
+                end_line = Some(number);
+                message = vec![text];
+            }
+            // Notices before the error; anything after its statement.
+            Some(_) if statement.is_some() => break,
+            Some(_) => {}
+            None => match &mut statement {
+                Some(statement) => statement.push(line),
+                None if end_line.is_some() => message.push(line),
+                None => {}
+            },
+        }
+    }
+    let lines = statement.as_ref().map_or(1, Vec::len) as u64;
+    let within = message
+        .iter()
+        .find_map(|line| line.strip_prefix("LINE ")?.split_once(':')?.0.parse().ok());
+    error.line = end_line.map(|end| (end + 1).saturating_sub(lines) + within.unwrap_or(1) - 1);
+    error.message = if message.is_empty() {
+        stderr.trim().to_owned()
+    } else {
+        message.join("\n")
+    };
+    error.statement = statement.map(|lines| lines.join("\n"));
+    error
+}
+
+fn is_error(text: &str) -> bool {
+    ["ERROR:", "FATAL:", "PANIC:", "error:", "fatal:"]
+        .iter()
+        .any(|severity| text.starts_with(severity))
+}
+
+/// `psql:FILE:LINE: TEXT`. File names may hold colons, so the line number is looked for from the text's end.
+fn parse_prefix(line: &str) -> Option<(&str, u64, &str)> {
+    let rest = line.strip_prefix("psql:")?;
+    rest.match_indices(": ").find_map(|(at, _)| {
+        let (file, number) = rest[..at].rsplit_once(':')?;
+        Some((file, number.parse().ok()?, &rest[at + 2..]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parse_error_is_found_at_its_line() {
+        let error = script_error(
+            "psql:/m/1.sql:1: NOTICE:  hello\n\
+             psql:/m/2.sql:6: ERROR:  type \"nosuchtype\" does not exist\nLINE 3:   y nosuchtype\n            ^\n\
+             psql:/m/2.sql:6: STATEMENT:  create table b (\n  x int,\n  y nosuchtype\n);\n",
+        );
+        assert_eq!(error.file.unwrap(), Path::new("/m/2.sql"));
+        assert_eq!(error.line, Some(5));
+        assert!(
+            error.message.starts_with("ERROR:  type \"nosuchtype\""),
+            "{}",
+            error.message
+        );
+        assert_eq!(error.statement.unwrap().lines().count(), 4);
+    }
+
+    #[test]
+    fn an_error_while_running_is_found_at_its_statement() {
+        let error = script_error(
+            "psql:/m/a: b/4.sql:5: ERROR:  division by zero\nCONTEXT:  SQL statement\n\
+             psql:/m/a: b/4.sql:5: STATEMENT:  do $$\nbegin\n  perform 1/0;\nend\n$$;\n",
+        );
+        assert_eq!(
+            (error.file.unwrap().to_str().unwrap(), error.line),
+            ("/m/a: b/4.sql", Some(1))
+        );
+        assert!(error.message.ends_with("CONTEXT:  SQL statement"));
+    }
+
+    #[test]
+    fn a_failure_of_psql_itself_is_its_own_words() {
+        let error = script_error("psql:/m/7.sql:1: error: invalid command \\foo\n");
+        assert_eq!(
+            (error.line, error.message.as_str()),
+            (Some(1), "error: invalid command \\foo")
+        );
+        let error = script_error("psql: error: connection to server failed\n");
+        assert_eq!((error.file, error.line), (None, None));
+        assert_eq!(error.message, "psql: error: connection to server failed");
+    }
+
+    #[test]
+    fn files_that_a_script_reads_are_found() {
+        let script = "\\i a.sql\n  \\ir '../b c.sql'\n\\copy t(x, y) from 'it.csv' csv header\n\\copy t from stdin\n\
+                      select '\\i no';\n\\include_relative d.sql;\n\\copy t FROM e.csv with csv\n\\echo x\n";
+        assert_eq!(
+            included_files(script),
+            ["a.sql", "../b c.sql", "it.csv", "d.sql", "e.csv"]
+        );
+    }
+
+    #[test]
+    fn names_are_quoted() {
+        let script = run_files(&[Path::new("/a b/it's\\.sql")], "mark");
+        assert!(script.contains("\\i '/a b/it\\'s\\\\.sql'\n"), "{script}");
+        assert!(script.contains("\\echo mark 0\n"));
+    }
+}

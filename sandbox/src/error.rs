@@ -1,0 +1,207 @@
+//! The one error of the library, and how it is worded.
+//!
+//! Callers of a test tool read errors far more often than they match on them. So an error carries the step that
+//! failed, the object it concerned, the cause, the remedy and the end of the server's log, and its `Debug` is the
+//! whole report, because `Debug` is what libtest prints for a test that returns `Err`.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for callers who decide by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// This machine refuses something that a sandbox needs; the hint names the switch.
+    HostUnsupported,
+    /// The description is wrong: a missing file, a bad setting, a server that is not installed.
+    InvalidConfig,
+    /// A layer could not be built, stored or read.
+    Layer,
+    /// A sandbox could not be launched, for a reason that is not known to be this machine's configuration.
+    Launch,
+    /// The server did not answer within the start timeout.
+    NotReady,
+    /// The server ended, or ended with an error, when it should have been running.
+    Exited,
+    /// A running sandbox did not do what was asked of it, or did not end in time.
+    Cleanup,
+}
+
+/// The error of every fallible function of this library.
+///
+/// `Display` is one line. `Debug` is the full report on several lines: the chain of causes, a hint that says what
+/// to do, and the end of the server's log where there is one.
+pub struct Error(Box<Repr>);
+
+struct Repr {
+    kind: ErrorKind,
+    step: String,
+    hint: Option<String>,
+    log: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `step` says what could not be done, to what, as a lower-case phrase without a full stop.
+    pub(crate) fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
+        Self(Box::new(Repr {
+            kind,
+            step: step.into(),
+            hint: None,
+            log: None,
+            source: None,
+        }))
+    }
+
+    /// An error of an [`Engine`](crate::Engine) outside this crate: `step` says what could not be done, to what,
+    /// as a lower-case phrase without a full stop; `hint` says what to do about it.
+    ///
+    /// # Example
+    /// ```
+    /// use sandboxed_db::{Error, ErrorKind};
+    /// let error = Error::custom(ErrorKind::InvalidConfig, "find `valkey-server`", "install Valkey");
+    /// assert_eq!(error.to_string(), "find `valkey-server`");
+    /// assert_eq!(error.hint(), Some("install Valkey"));
+    /// ```
+    pub fn custom(kind: ErrorKind, step: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(kind, step).with_hint(hint)
+    }
+
+    /// A failed file operation: `verb` and the path it concerned.
+    pub(crate) fn io(kind: ErrorKind, verb: &str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::new(kind, format!("{verb} `{}`", path.display())).caused_by(source.into())
+    }
+
+    pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a remedy where the error has none of its own.
+    pub(crate) fn or_hint(mut self, hint: impl FnOnce() -> Option<String>) -> Self {
+        if self.0.hint.is_none() {
+            self.0.hint = hint();
+        }
+        self
+    }
+
+    pub(crate) fn with_log(mut self, log: impl Into<String>) -> Self {
+        let log = log.into();
+        self.0.log = (!log.trim().is_empty()).then_some(log);
+        self
+    }
+
+    /// What went wrong, for callers who decide by it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The step that failed and the object it concerned, such as ``start the server `postgres` ``.
+    #[must_use]
+    pub fn step(&self) -> &str {
+        &self.0.step
+    }
+
+    /// What to do about it, where the library knows.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The end of the server's log, where the server wrote one.
+    #[must_use]
+    pub fn log(&self) -> Option<&str> {
+        self.0.log.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.step)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {}", self.0.step)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, "\n  cause: {}", Indented(&error.to_string(), "         "))?;
+            cause = error.source();
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, "\n  hint: {}", Indented(hint, "        "))?;
+        }
+        if let Some(log) = &self.0.log {
+            write!(
+                f,
+                "\n  server log, its end:\n    | {}",
+                Indented(log.trim_end(), "    | ")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Text whose further lines start with a margin.
+struct Indented<'a>(&'a str, &'a str);
+
+impl fmt::Display for Indented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.0.lines().enumerate() {
+            if index > 0 {
+                write!(f, "\n{}", self.1)?;
+            }
+            f.write_str(line)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_is_the_whole_report() {
+        let error = Error::new(ErrorKind::Launch, "mount the overlay at `/data`")
+            .caused_by(io::Error::from_raw_os_error(libc::EPERM))
+            .with_hint("one\ntwo")
+            .with_log("LOG:  a\nLOG:  b\n");
+        assert_eq!(
+            format!("{error:?}"),
+            "could not mount the overlay at `/data`\n  cause: Operation not permitted (os error 1)\n  hint: one\n        two\
+             \n  server log, its end:\n    | LOG:  a\n    | LOG:  b"
+        );
+        assert_eq!(error.to_string(), "mount the overlay at `/data`");
+    }
+
+    #[test]
+    fn causes_are_listed_down_to_the_last() {
+        let inner =
+            Error::new(ErrorKind::Layer, "copy `a`").caused_by(io::Error::from_raw_os_error(libc::ENOSPC));
+        let outer = Error::new(ErrorKind::Layer, "build layer `b`").caused_by(inner);
+        let report = format!("{outer:?}");
+        assert!(
+            report.contains("cause: copy `a`\n  cause: No space left on device"),
+            "{report}"
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! From a plan to a running container, and what keeps it in hand.
+//!
+//! A test process is threaded and may be large, so it neither forks nor unshares. It executes its own program once
+//! more as the *launcher* (single-threaded, small), which clones an *init* for each container; init builds the root,
+//! starts the server and watches the socket that ties it to the test process.
+
+mod client;
+mod init;
+mod launcher;
+mod log;
+mod mounts;
+pub(crate) mod plan;
+mod protocol;
+mod refusal;
+
+pub(crate) use client::{Container, Readiness};
+pub(crate) use launcher::become_launcher_if_asked;
+pub(crate) use log::Log;
+pub use plan::Command;

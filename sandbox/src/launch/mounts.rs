@@ -1,0 +1,301 @@
+//! The root of a container: read-only pieces of the host, a tmpfs for the rest, the data directory, pivot_root(2).
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{chdir, pivot_root};
+
+use super::init::{failed, told};
+use super::plan::{Data, Plan};
+use super::protocol::{Failure, Step};
+use crate::sys::mount::{
+    MountError, MountOption, attach, clone_tree, create, make_read_only, open_directory,
+};
+
+const CLOSED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+const READ_ONLY: MountAttrFlags = CLOSED.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
+const NO_EXEC: MountAttrFlags = CLOSED.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// Devices that programs expect everywhere. Binds, since a user namespace may not make device nodes.
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+
+/// Where the new root is put together: a directory that every system has. What it held was taken before.
+const STAGE: &str = "/usr";
+
+/// Builds the root, enters it and returns the server's log: a file on the root's tmpfs that has no name.
+pub(super) fn build(plan: &Plan) -> Result<File, Failure> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(|errno| failed(Step::PrivateMounts, "/", errno))?;
+
+    // Taken first: once the new root is staged, some of these paths mean something else.
+    let usr = usr(&plan.usr)?;
+    let devices = DEVICES.map(|name| take(&format!("/dev/{name}"), MountAttrFlags::MOUNT_ATTR_NOSUID));
+    let binds = plan
+        .binds
+        .iter()
+        .map(|bind| take(&utf8(&bind.source), READ_ONLY).map(|tree| (bind, tree)));
+    let binds = binds.collect::<Result<Vec<_>, _>>()?;
+    let data = data(&plan.data)?;
+
+    let scratch = tmpfs(plan.scratch_size, "0755", CLOSED)?;
+    attach(scratch.as_fd(), STAGE).map_err(|errno| failed(Step::Attach, "the new root", errno))?;
+    chdir(STAGE).map_err(|errno| failed(Step::Attach, STAGE, errno))?;
+    skeleton(plan)?;
+
+    mount_at(&usr, "usr")?;
+    for (name, device) in DEVICES.iter().zip(devices) {
+        mount_file(&device?, Path::new(&format!("dev/{name}")))?;
+    }
+    for (bind, tree) in &binds {
+        if bind.source.is_dir() {
+            make_directory(&bind.target)?;
+            mount_at(tree, &utf8(relative(&bind.target)))?;
+        } else {
+            make_parent(&bind.target)?;
+            mount_file(tree, relative(&bind.target))?;
+        }
+    }
+    mount_at(&tmpfs(plan.shm_size, "1777", NO_EXEC)?, "dev/shm")?;
+    // Bound onto themselves these stay writable when the root no longer is.
+    for writable in ["tmp", "run"] {
+        mount_at(&take(writable, CLOSED)?, writable)?;
+    }
+    // Below a mount that stays writable: one with a file open for writing cannot be made read-only.
+    let log = File::options()
+        .read(true)
+        .append(true)
+        .mode(0o600)
+        .custom_flags(libc::O_TMPFILE)
+        .open("run")
+        .map_err(|error| told(Step::Skeleton, "the log file", &error))?;
+    make_directory(&plan.data_dir)?;
+    mount_at(&data, &utf8(relative(&plan.data_dir)))?;
+    mount_proc()?;
+    make_read_only(c".").map_err(|errno| failed(Step::Attach, "the read-only root", errno))?;
+    enter()?;
+    Ok(log)
+}
+
+/// The programs' tree: the host's /usr, or an overlay of further trees on it.
+fn usr(lowers: &[PathBuf]) -> Result<OwnedFd, Failure> {
+    match lowers {
+        [only] => take(&utf8(only), READ_ONLY),
+        several => {
+            let lowers = several
+                .iter()
+                .map(|path| open_lower(path))
+                .collect::<Result<Vec<_>, _>>()?;
+            overlay(&lowers, None, READ_ONLY).map_err(|error| refused(Step::Overlay, "/usr", error))
+        }
+    }
+}
+
+fn data(data: &Data) -> Result<OwnedFd, Failure> {
+    match data {
+        Data::Writable { source } => take(&utf8(source), CLOSED),
+        Data::Overlay { lower, upper_size } => {
+            let upper = tmpfs(*upper_size, "0700", CLOSED)?;
+            let lower = open_lower(lower)?;
+            overlay(&[lower], Some(&upper), CLOSED)
+                .map_err(|error| refused(Step::Overlay, "the data directory", error))
+        }
+    }
+}
+
+/// An overlay of `lowers`, the first on top, writable if there is a tmpfs for its upper.
+///
+/// `userxattr` is what lets an unprivileged overlay mark a directory opaque; `volatile` makes fsync(2) a no-op, which
+/// costs nothing since the upper dies with the sandbox (Documentation/filesystems/overlayfs.rst).
+fn overlay(
+    lowers: &[OwnedFd],
+    upper: Option<&OwnedFd>,
+    flags: MountAttrFlags,
+) -> Result<OwnedFd, MountError> {
+    let mut options = vec![MountOption::Flag("userxattr")];
+    options.extend(
+        lowers
+            .iter()
+            .map(|lower| MountOption::Fd("lowerdir+", lower.as_fd())),
+    );
+    let directories = upper.map(upper_directories).transpose()?;
+    if let Some((upper, work)) = &directories {
+        options.extend([
+            MountOption::Fd("upperdir", upper.as_fd()),
+            MountOption::Fd("workdir", work.as_fd()),
+            MountOption::Flag("volatile"),
+        ]);
+    }
+    match create("overlay", &options, flags) {
+        // Before Linux 6.13 layers are given by path.
+        Err(MountError {
+            errno: Errno::INVAL | Errno::BADF,
+            ..
+        }) => overlay_by_path(lowers, upper, flags),
+        result => result,
+    }
+}
+
+/// The upper takes its mode to the overlay's root, and servers refuse a data directory that others may enter.
+fn upper_directories(upper: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
+    for name in ["upper", "work"] {
+        rustix::fs::mkdirat(upper, name, rustix::fs::Mode::RWXU)?;
+    }
+    Ok((
+        open_directory(upper.as_fd(), "upper")?,
+        open_directory(upper.as_fd(), "work")?,
+    ))
+}
+
+/// The same by paths, which /proc makes short and free of the characters that the option would split at.
+fn overlay_by_path(
+    lowers: &[OwnedFd],
+    upper: Option<&OwnedFd>,
+    flags: MountAttrFlags,
+) -> Result<OwnedFd, MountError> {
+    let path = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let lowerdir = lowers
+        .iter()
+        .map(|lower| path(lower.as_fd()))
+        .collect::<Vec<_>>()
+        .join(":");
+    let mut options = vec![
+        MountOption::Flag("userxattr"),
+        MountOption::Text("lowerdir", &lowerdir),
+    ];
+    let Some(upper) = upper else {
+        return create("overlay", &options, flags);
+    };
+    let (upperdir, workdir) = (
+        format!("{}/upper", path(upper.as_fd())),
+        format!("{}/work", path(upper.as_fd())),
+    );
+    options.extend([
+        MountOption::Text("upperdir", &upperdir),
+        MountOption::Text("workdir", &workdir),
+        MountOption::Flag("volatile"),
+    ]);
+    // These kernels take an upper from an attached mount only; the overlay keeps it when it is detached again.
+    attach(upper.as_fd(), STAGE)?;
+    let overlay = create("overlay", &options, flags);
+    unmount(STAGE, UnmountFlags::DETACH)?;
+    overlay
+}
+
+fn tmpfs(size: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failure> {
+    let size = size.to_string();
+    let options = [MountOption::Text("size", &size), MountOption::Text("mode", mode)];
+    create("tmpfs", &options, flags)
+        .map_err(|error| refused(Step::Scratch, &format!("of {size} bytes"), error))
+}
+
+fn skeleton(plan: &Plan) -> Result<(), Failure> {
+    for name in ["usr", "etc", "dev", "dev/shm", "proc", "run", "tmp"] {
+        fs::create_dir(name).map_err(|error| told(Step::Skeleton, name, &error))?;
+    }
+    fs::set_permissions("tmp", Permissions::from_mode(0o1777))
+        .map_err(|error| told(Step::Skeleton, "/tmp", &error))?;
+    let links = [
+        ("dev/fd", "/proc/self/fd"),
+        ("dev/stdin", "fd/0"),
+        ("dev/stdout", "fd/1"),
+        ("dev/stderr", "fd/2"),
+    ];
+    let links = links
+        .iter()
+        .map(|&(path, target)| (Path::new(path), Path::new(target)));
+    let planned = plan
+        .symlinks
+        .iter()
+        .map(|link| (relative(&link.path), link.target.as_path()));
+    for (path, target) in links.chain(planned) {
+        symlink(target, path).map_err(|error| told(Step::Skeleton, &utf8(path), &error))?;
+    }
+    for directory in &plan.directories {
+        make_directory(&directory.path)?;
+        set_mode(&directory.path, directory.mode)?;
+    }
+    for file in &plan.files {
+        make_parent(&file.path)?;
+        let written = fs::write(relative(&file.path), &file.contents);
+        written.map_err(|error| told(Step::Skeleton, &utf8(&file.path), &error))?;
+        set_mode(&file.path, file.mode)?;
+    }
+    Ok(())
+}
+
+/// A fresh /proc of the new pid namespace; the kernel refuses one where the outer /proc is partly hidden ("mount too
+/// revealing"), as in most containers. Then the outer one is bound: it shows outer processes, but grants nothing more.
+fn mount_proc() -> Result<(), Failure> {
+    match create("proc", &[], NO_EXEC) {
+        Ok(proc) => mount_at(&proc, "proc"),
+        Err(MountError {
+            errno: Errno::PERM, ..
+        }) => mount_at(&take("/proc", MountAttrFlags::empty())?, "proc"),
+        Err(error) => Err(refused(Step::Proc, "/proc", error)),
+    }
+}
+
+/// pivot_root(2), "pivot_root(".", ".")": the old root ends up stacked on the new one and is then let go.
+fn enter() -> Result<(), Failure> {
+    pivot_root(".", ".")
+        .and_then(|()| unmount(".", UnmountFlags::DETACH))
+        .and_then(|()| chdir("/"))
+        .map_err(|errno| failed(Step::PivotRoot, "the new root", errno))
+}
+
+fn take(path: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
+    clone_tree(path, attributes).map_err(|errno| failed(Step::HostTree, path, errno))
+}
+
+fn open_lower(path: &Path) -> Result<OwnedFd, Failure> {
+    open_directory(rustix::fs::CWD, &utf8(path)).map_err(|errno| failed(Step::Overlay, &utf8(path), errno))
+}
+
+fn mount_at(mount: &OwnedFd, target: &str) -> Result<(), Failure> {
+    attach(mount.as_fd(), target).map_err(|errno| failed(Step::Attach, &format!("/{target}"), errno))
+}
+
+fn mount_file(mount: &OwnedFd, target: &Path) -> Result<(), Failure> {
+    File::create(target).map_err(|error| told(Step::Skeleton, &utf8(target), &error))?;
+    mount_at(mount, &utf8(target))
+}
+
+fn make_directory(path: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(relative(path)).map_err(|error| told(Step::Skeleton, &utf8(path), &error))
+}
+
+fn make_parent(path: &Path) -> Result<(), Failure> {
+    path.parent().map_or(Ok(()), make_directory)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), Failure> {
+    let set = |path: &Path| -> io::Result<()> { fs::set_permissions(path, Permissions::from_mode(mode)) };
+    set(relative(path)).map_err(|error| told(Step::Skeleton, &utf8(path), &error))
+}
+
+/// The staged place of a path of the new root.
+fn relative(path: &Path) -> &Path {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    }
+}
+
+/// Plans travel as JSON, so their paths are UTF-8.
+fn utf8(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn refused(step: Step, object: &str, error: MountError) -> Failure {
+    Failure {
+        detail: error.message,
+        ..failed(step, object, error.errno)
+    }
+}

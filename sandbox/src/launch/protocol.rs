@@ -1,0 +1,155 @@
+//! What the test process, the launcher and init say to each other: one JSON document a message.
+//!
+//! A request to launch goes to the launcher with one end of a socket pair; from then on the test process talks over
+//! its other end to the init of that container alone, and the pair's end of file is how either learns of the other's
+//! death.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Command;
+
+/// The longest message either side sends. Plans, which may be longer, travel as a file descriptor.
+pub(crate) const LONGEST_MESSAGE: usize = 64 << 10;
+
+/// From the test process to init.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Start the server.
+    Start(Command),
+    /// Run a program to its end; carries its standard input, output and error.
+    Run(Command),
+    /// Send the server a signal, by number.
+    Signal(i32),
+}
+
+/// From the launcher (`Spawned`, and `Failed` before it) and from init to the test process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Event {
+    /// The container's init exists; carries its pidfd.
+    Spawned { pid: i32 },
+    /// The root is built and a planned server executed; carries the log file.
+    Up,
+    /// The server said by sd_notify(3) that it is ready.
+    Ready,
+    /// The server ended.
+    ServerExited(Exit),
+    /// The program of `Request::Run` ended.
+    RunExited(Exit),
+    /// A step of the launch failed; the container is gone.
+    Failed(Failure),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+impl Exit {
+    pub(crate) fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// A launch that failed: where, on what, why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    /// What the step was about: a path, a file system, a program.
+    pub(crate) object: String,
+    /// The error number, or 0 where `detail` says it all.
+    pub(crate) errno: i32,
+    /// What the kernel added in words, often nothing.
+    pub(crate) detail: String,
+}
+
+/// The steps of a launch, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Receive,
+    Clone,
+    Descriptors,
+    MapIds,
+    Loopback,
+    Hostname,
+    PrivateMounts,
+    HostTree,
+    Scratch,
+    Skeleton,
+    Attach,
+    Overlay,
+    Proc,
+    PivotRoot,
+    Limits,
+    Capabilities,
+    Execute,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Receive => "read the plan",
+            Self::Clone => "create the namespaces",
+            Self::Descriptors => "close inherited descriptors",
+            Self::MapIds => "map the user id",
+            Self::Loopback => "bring up the loopback interface",
+            Self::Hostname => "set the host name",
+            Self::PrivateMounts => "make the mounts private",
+            Self::HostTree => "take a read-only copy of the mount",
+            Self::Scratch => "mount the tmpfs",
+            Self::Skeleton => "make",
+            Self::Attach => "mount",
+            Self::Overlay => "mount the overlay",
+            Self::Proc => "mount",
+            Self::PivotRoot => "change the root to",
+            Self::Limits => "set the limit",
+            Self::Capabilities => "drop",
+            Self::Execute => "execute",
+        })
+    }
+}
+
+/// # Errors
+/// A path that is not UTF-8 cannot be encoded.
+pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let failure = Failure {
+            step: Step::Overlay,
+            object: "/da\"ta".into(),
+            errno: 22,
+            detail: "é".into(),
+        };
+        let bytes = encode(&Event::Failed(failure.clone())).unwrap();
+        match serde_json::from_slice(&bytes).unwrap() {
+            Event::Failed(read) => assert_eq!(read, failure),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_refused() {
+        for bytes in [&b""[..], b"{", b"[]", b"\"Unknown\"", b"\xff\xfe"] {
+            assert!(serde_json::from_slice::<Event>(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! From a recipe to a layer: the longest prefix that is in the store, and a build for each step beyond it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::digest::{self, Digest};
+use super::manifest::{Manifest, copy_tree};
+use super::progress::Progress;
+use super::store::{Layer, Store, data_directory, make_data_directory};
+use crate::cache;
+use crate::engine::{Engine, Installation};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::plan::Data;
+use crate::sandbox::{LOG_TAIL, Sandbox, Start};
+use crate::step::{Input, SourceFile, Step, load, run_script};
+
+/// What a layer is made from.
+#[derive(Debug)]
+pub(crate) struct Recipe<'a, E> {
+    pub(crate) engine: &'a E,
+    pub(crate) installation: &'a Installation,
+    pub(crate) settings: &'a [(String, String)],
+    pub(crate) steps: &'a [Step],
+    /// Where relative paths of the steps start.
+    pub(crate) base: &'a Path,
+    pub(crate) start_timeout: Duration,
+    /// For one wait: for another builder, for the files of a step.
+    pub(crate) build_timeout: Duration,
+}
+
+/// A part of the chain that is built and published at once.
+struct Stage<'a> {
+    digest: Digest,
+    label: String,
+    files: &'a [SourceFile],
+}
+
+/// Layers that this process uses. One lock a layer and process is enough; it lasts to the process's end.
+static IN_USE: Mutex<Option<HashMap<Digest, Arc<Layer>>>> = Mutex::new(None);
+
+/// The layer of the recipe, and whether anything had to be built for it.
+pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, bool)> {
+    let inputs = recipe
+        .steps
+        .iter()
+        .map(|step| step.read(recipe.base, recipe.engine));
+    let inputs = inputs.collect::<Result<Vec<Input>>>()?;
+    let base = digest::base(recipe.engine, recipe.installation);
+    let chain = digest::chain(base, recipe.settings, &inputs);
+    let wanted = chain
+        .last()
+        .and_then(|digests| digests.last())
+        .copied()
+        .unwrap_or(base);
+
+    let store = Store::open()?;
+    if let Some(layer) = in_use(&store, wanted)? {
+        return Ok((layer, false));
+    }
+    let (done, mut layer) = longest_prefix(&store, base, &chain)?;
+    let mut built = false;
+    if layer.is_none() {
+        let stage = Stage {
+            digest: base,
+            label: "a fresh server".to_owned(),
+            files: &[],
+        };
+        layer = Some(ensure(&store, recipe, &stage, None)?);
+        built = true;
+    }
+    let mut seen = 0;
+    for (input, digests) in inputs.iter().zip(&chain) {
+        let skip = done.saturating_sub(seen).min(digests.len());
+        seen += digests.len();
+        let (Some(digest), false) = (digests.last(), skip == digests.len()) else {
+            continue;
+        };
+        let stage = Stage {
+            digest: *digest,
+            label: input.label.clone(),
+            files: &input.files[skip..],
+        };
+        layer = Some(ensure(&store, recipe, &stage, layer.as_deref())?);
+        built = true;
+    }
+    let layer = layer.ok_or_else(|| Error::new(ErrorKind::Layer, "obtain a layer"))?;
+    Ok((register(layer), built))
+}
+
+/// How many files of the chain the longest published prefix holds, and its layer.
+fn longest_prefix(store: &Store, base: Digest, chain: &[Vec<Digest>]) -> Result<(usize, Option<Arc<Layer>>)> {
+    let digests: Vec<_> = std::iter::once(base)
+        .chain(chain.iter().flatten().copied())
+        .collect();
+    for (count, digest) in digests.into_iter().enumerate().rev() {
+        if let Some(layer) = in_use(store, digest)? {
+            return Ok((count, Some(layer)));
+        }
+    }
+    Ok((0, None))
+}
+
+fn in_use(store: &Store, digest: Digest) -> Result<Option<Arc<Layer>>> {
+    let known = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(layer) = known
+        .as_ref()
+        .and_then(|layers| layers.get(&digest))
+        .filter(|layer| layer.exists())
+    {
+        return Ok(Some(layer.clone()));
+    }
+    drop(known);
+    Ok(store.find(digest)?.map(|layer| register(Arc::new(layer))))
+}
+
+fn register(layer: Arc<Layer>) -> Arc<Layer> {
+    let mut known = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    known.get_or_insert_default().insert(layer.digest, layer.clone());
+    layer
+}
+
+/// Builds a stage on its parent, unless somebody else does or did.
+fn ensure<E: Engine>(
+    store: &Store,
+    recipe: &Recipe<'_, E>,
+    stage: &Stage<'_>,
+    parent: Option<&Layer>,
+) -> Result<Arc<Layer>> {
+    let deadline = Instant::now() + recipe.build_timeout;
+    let mut waiting = None;
+    let lock = store.lock(stage.digest, deadline, &mut |holder| {
+        let text = || format!("waiting for {holder} to build {}", stage.label);
+        waiting.get_or_insert_with(|| Progress::start(&text()));
+    })?;
+    drop(waiting);
+    if let Some(layer) = in_use(store, stage.digest)? {
+        return Ok(layer);
+    }
+    let staging = store.staging(stage.digest, &lock)?;
+    let progress = Progress::start(&format!("building {}", stage.label));
+    let begin = Instant::now();
+    let manifest = fill(recipe, stage, parent, staging.path(), &progress)
+        .map_err(|error| full_store(error, staging.path()))?;
+    progress.step("storing");
+    store.publish(staging, stage.digest, &manifest, &lock)?;
+    tracing::info!(digest = %stage.digest, took = ?begin.elapsed(), "built {}", stage.label);
+    let layer = store.find(stage.digest)?;
+    layer.map(|layer| register(Arc::new(layer))).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Layer,
+            format!("find the layer {} just built", stage.digest),
+        )
+        .with_hint("something removes files from the cache directory while it is in use")
+    })
+}
+
+/// Runs a stage's files on a copy of the parent's data, or initialises a fresh one.
+fn fill<E: Engine>(
+    recipe: &Recipe<'_, E>,
+    stage: &Stage<'_>,
+    parent: Option<&Layer>,
+    staging: &Path,
+    progress: &Progress,
+) -> Result<Manifest> {
+    let Recipe {
+        engine, installation, ..
+    } = *recipe;
+    let data = match parent {
+        None => {
+            progress.step("initialising");
+            make_data_directory(staging)?
+        }
+        Some(parent) => {
+            progress.step("copying");
+            let data = data_directory(staging);
+            copy_tree(&parent.data(), &data)
+                .map_err(|error| cache::failed("copy the layer to", &data, error))?;
+            data
+        }
+    };
+    let visible = stage
+        .files
+        .iter()
+        .flat_map(SourceFile::all)
+        .map(|file| file.path.clone())
+        .collect();
+    let sandbox = Sandbox::start(Start {
+        engine,
+        installation,
+        settings: recipe.settings,
+        start_timeout: recipe.start_timeout,
+        data: Data::Writable { source: data.clone() },
+        initialise: parent.is_none(),
+        visible,
+    })?;
+    run(&sandbox, recipe, stage, parent.is_none(), progress).map_err(|error| with_log(error, &sandbox))?;
+    sandbox.stop()?;
+
+    if let Some(changed) = stage
+        .files
+        .iter()
+        .flat_map(SourceFile::all)
+        .find(|file| !file.is_unchanged())
+    {
+        return Err(Error::new(ErrorKind::Layer, format!("build {}", stage.label))
+            .caused_by(format!(
+                "`{}` changed while it was being run",
+                changed.path.display()
+            ))
+            .with_hint("run the tests again"));
+    }
+    let failed = |error| cache::failed("finish the layer in", &data, error);
+    engine.tidy(&data).map_err(failed)?;
+    let parent_digest = parent.map(|parent| parent.digest.to_string());
+    let steps = stage
+        .files
+        .iter()
+        .map(|file| file.path.display().to_string())
+        .collect();
+    let manifest =
+        Manifest::of(&data, engine.name(), installation.version(), parent_digest, steps).map_err(failed)?;
+    if let Some(parent) = parent {
+        let shared = manifest
+            .share_with(&data, &parent.manifest()?, &parent.data())
+            .map_err(failed)?;
+        tracing::debug!(shared, "bytes shared with the parent layer");
+    }
+    Ok(manifest)
+}
+
+fn run<E: Engine>(
+    sandbox: &Sandbox<E>,
+    recipe: &Recipe<'_, E>,
+    stage: &Stage<'_>,
+    fresh: bool,
+    progress: &Progress,
+) -> Result<()> {
+    if fresh && let Some(script) = recipe.engine.set_up() {
+        run_script(sandbox, &script, recipe.build_timeout)?;
+    }
+    if !stage.files.is_empty() {
+        progress.files(stage.files.len());
+        load(sandbox, stage.files, recipe.build_timeout, &mut |index| {
+            progress.file(index, &stage.files[index].name());
+        })?;
+        if let Some(script) = recipe.engine.settle() {
+            progress.step("settling");
+            run_script(sandbox, &script, recipe.build_timeout)?;
+        }
+    }
+    Ok(())
+}
+
+/// A failing statement says what is wrong by itself; a server that died says it in its log.
+fn with_log<E: Engine>(error: Error, sandbox: &Sandbox<E>) -> Error {
+    match sandbox.container().server_exit() {
+        Some(_) => error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default()),
+        None => error,
+    }
+}
+
+/// A build that failed for want of room says so in a dozen ways; the file system says it plainly.
+fn full_store(error: Error, staging: &Path) -> Error {
+    let full = rustix::fs::statvfs(staging).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 1 << 20);
+    error.or_hint(|| {
+        full.then(|| {
+            "the file system of the cache is full: make room, or set SANDBOXED_DB_CACHE to a directory on another one"
+                .to_owned()
+        })
+    })
+}

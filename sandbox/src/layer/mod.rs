@@ -1,0 +1,9 @@
+//! Layers: data directories that never change, built once from the steps of a snapshot and found again by digest.
+
+mod build;
+mod digest;
+mod manifest;
+mod progress;
+mod store;
+
+pub(crate) use build::{Recipe, obtain};

@@ -1,0 +1,53 @@
+//! What a build tells while it goes on: one line on a terminal, one event a step otherwise.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// The progress of one build or of a wait for one. The line goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    pub(super) fn start(what: &str) -> Self {
+        tracing::info!("{what}");
+        if !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new_spinner();
+        bar.set_style(Self::style("{spinner} {prefix} {msg} ({elapsed})"));
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(bar)
+    }
+
+    pub(super) fn step(&self, step: &str) {
+        tracing::info!(step);
+        self.0.set_message(step.to_owned());
+    }
+
+    /// Goes through `count` files from here on.
+    pub(super) fn files(&self, count: usize) {
+        self.0.set_length(count as u64);
+        self.0.set_style(Self::style(
+            "{spinner} {prefix} {bar:24} {pos}/{len} {msg} ({elapsed})",
+        ));
+    }
+
+    pub(super) fn file(&self, index: usize, name: &str) {
+        tracing::debug!(file = name);
+        self.0.set_position(index as u64);
+        self.0.set_message(name.to_owned());
+    }
+
+    fn style(template: &str) -> ProgressStyle {
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,300 @@
+//! The running server's handle.
+
+use std::any::Any;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::{Engine, Installation, Postgres, Server};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::plan::{self, Data, Directory, File};
+use crate::launch::{Container, Log, Readiness};
+
+/// How many lines of the server's log an error carries.
+pub(crate) const LOG_TAIL: usize = 20;
+/// How long a server may take to shut down cleanly.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A running database server of its own, in a container of its own.
+///
+/// Dropping it kills the server and everything in the container; the kernel frees the rest. So does the end of the test
+/// process, however it comes.
+///
+/// # Example
+/// ```no_run
+/// use sandboxed_db::{Postgres, Snapshot};
+/// # fn main() -> sandboxed_db::Result<()> {
+/// let db = Snapshot::new(Postgres::new()).start()?;
+/// println!("psql '{}'", db.url());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Sandbox<E: Engine = Postgres> {
+    engine: E,
+    installation: Installation,
+    container: Container,
+    stop_signal: i32,
+    url: String,
+    timings: Timings,
+    /// What must not be given up while the sandbox lives: its layer.
+    _layer: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// How long each part of a start took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Finding the layer, and building it if it was not there.
+    pub layer: Duration,
+    /// Whether the layer had to be built.
+    pub layer_built: bool,
+    /// From the request to the executed server: namespaces, mounts, the root.
+    pub launch: Duration,
+    /// From the executed server to a server that is ready.
+    pub server: Duration,
+}
+
+impl Timings {
+    /// The whole start.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.layer + self.launch + self.server
+    }
+}
+
+/// What a sandbox is started from.
+pub(crate) struct Start<'a, E> {
+    pub(crate) engine: &'a E,
+    pub(crate) installation: &'a Installation,
+    pub(crate) settings: &'a [(String, String)],
+    pub(crate) start_timeout: Duration,
+    pub(crate) data: Data,
+    /// Whether the data directory is empty and must be filled first.
+    pub(crate) initialise: bool,
+    /// Files of the host that show in the sandbox at their own paths.
+    pub(crate) visible: Vec<PathBuf>,
+}
+
+impl<E: Engine> Sandbox<E> {
+    pub(crate) fn start(start: Start<'_, E>) -> Result<Self> {
+        let Start {
+            engine,
+            installation,
+            settings,
+            start_timeout,
+            data,
+            initialise,
+            visible,
+        } = start;
+        let server = engine.server(installation, settings)?;
+        let begin = Instant::now();
+        let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
+        for path in installation.binds().iter().chain(&visible) {
+            plan.bind(path);
+        }
+        let Server {
+            command,
+            directories,
+            files,
+            notifies,
+            stop_signal,
+        } = server;
+        plan.directories.extend(
+            directories
+                .into_iter()
+                .map(|(path, mode)| Directory { path, mode }),
+        );
+        plan.files.extend(files.into_iter().map(|(path, contents)| File {
+            path,
+            mode: 0o644,
+            contents,
+        }));
+        if !initialise {
+            plan.server = Some(command.clone());
+        }
+        let container = Container::launch(&plan)?;
+        let mut sandbox = Self {
+            url: engine.url(&container.root()),
+            engine: engine.clone(),
+            installation: installation.clone(),
+            container,
+            stop_signal,
+            timings: Timings {
+                launch: begin.elapsed(),
+                ..Timings::default()
+            },
+            _layer: None,
+        };
+        if initialise {
+            sandbox.initialise()?;
+            sandbox.container.start_server(command)?;
+        }
+        let executed = Instant::now();
+        sandbox
+            .wait_ready(notifies, start_timeout)
+            .map_err(|error| sandbox.explained(error, settings))?;
+        sandbox.timings.server = executed.elapsed();
+        tracing::debug!(pid = sandbox.pid(), timings = ?sandbox.timings, "sandbox started");
+        Ok(sandbox)
+    }
+
+    pub(crate) fn from_layer(
+        mut self,
+        layer: Arc<dyn Any + Send + Sync>,
+        took: Duration,
+        built: bool,
+    ) -> Self {
+        self._layer = Some(layer);
+        self.timings.layer = took;
+        self.timings.layer_built = built;
+        self
+    }
+
+    fn initialise(&self) -> Result<()> {
+        const TIMEOUT: Duration = Duration::from_secs(120);
+        let command = self.engine.initialise(&self.installation);
+        let program = command.name();
+        let nothing = tempfile::tempfile()
+            .map_err(|error| Error::new(ErrorKind::Layer, "make an empty file").caused_by(error))?;
+        let run = self.container.run(command, nothing, &mut |_| {}, TIMEOUT)?;
+        if run.exit.success() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Layer,
+            format!("initialise the data directory by `{program}`: {}", run.exit),
+        )
+        .caused_by(run.stderr.trim().to_owned()))
+    }
+
+    fn wait_ready(&self, notifies: bool, timeout: Duration) -> Result<()> {
+        let root = self.container.root();
+        let probe = || self.engine.is_ready(&root);
+        let readiness = if notifies {
+            Readiness::Notify(&probe)
+        } else {
+            Readiness::Probe(&probe)
+        };
+        self.container.wait_ready(readiness, timeout)
+    }
+
+    /// Adds the log's end, and the remedy for the usual causes of a server that does not start.
+    fn explained(&self, error: Error, settings: &[(String, String)]) -> Error {
+        let hint = || {
+            if let Some(hint) = self.full_disk_hint() {
+                return Some(hint);
+            }
+            if error.kind() == ErrorKind::NotReady {
+                return Some("raise `start_timeout`, or run fewer tests at a time".into());
+            }
+            let names: Vec<_> = settings.iter().map(|(name, _)| format!("`{name}`")).collect();
+            (!names.is_empty()).then(|| format!("check the settings {}", names.join(", ")))
+        };
+        let hint = hint();
+        error
+            .or_hint(|| hint)
+            .with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default())
+    }
+
+    /// What to do about a data directory that has no room left.
+    fn full_disk_hint(&self) -> Option<String> {
+        let data = self.engine.data_dir();
+        let path = self
+            .container
+            .root()
+            .join(data.strip_prefix("/").unwrap_or(&data));
+        let disk = rustix::fs::statvfs(&path).ok()?;
+        // A server stops writing before the last page is taken.
+        let nearly_full = disk.f_bavail * disk.f_frsize < 256 << 10;
+        nearly_full.then(|| {
+            let megabytes = (disk.f_blocks * disk.f_frsize) >> 20;
+            format!("the sandbox's disk of {megabytes} MB is full: raise `disk`")
+        })
+    }
+
+    /// The URL for clients, in the form that libpq, tokio-postgres, sqlx and diesel accept unchanged.
+    ///
+    /// It leads through the Unix socket, so it holds no password: only the user who runs the test can open it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What the server has written to its log so far.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Launch`] when the log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        let read = self.container.log().read();
+        read.map_err(|error| Error::new(ErrorKind::Launch, "read the server's log").caused_by(error))
+    }
+
+    /// How long each part of the start took.
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// The process id of the sandbox's init, PID 1 inside, in the pid namespace of the caller.
+    ///
+    /// `nsenter(1)` and `/proc/<pid>/root` lead into the sandbox by it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.container.pid()
+    }
+
+    /// Shuts the server down cleanly and ends the sandbox. A server that has ended by itself is no error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cleanup`] when the server does not end within 60 seconds; the sandbox is killed all the same.
+    pub fn stop(self) -> Result<()> {
+        self.stop_server()?;
+        self.container.kill()
+    }
+
+    pub(crate) fn stop_server(&self) -> Result<()> {
+        let log = || self.container.log().tail(LOG_TAIL).unwrap_or_default();
+        self.container
+            .stop_server(self.stop_signal, STOP_TIMEOUT)
+            .map(drop)
+            .map_err(|error| error.with_log(log()))
+    }
+
+    pub(crate) fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    pub(crate) fn installation(&self) -> &Installation {
+        &self.installation
+    }
+
+    pub(crate) fn container(&self) -> &Container {
+        &self.container
+    }
+
+    /// What can still be told of the sandbox once it is gone.
+    pub(crate) fn log_handle(&self) -> Arc<Log> {
+        self.container.log().clone()
+    }
+
+    /// What to tell of a failed test besides its log: a server that died, a disk that is full.
+    pub(crate) fn diagnosis(&self) -> Option<String> {
+        let ended = self
+            .container
+            .server_exit()
+            .map(|exit| format!("the server has ended with {exit}"));
+        self.full_disk_hint().or(ended)
+    }
+}
+
+impl<E: Engine> fmt::Debug for Sandbox<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("engine", &self.engine.name())
+            .field("version", &self.installation.version())
+            .field("pid", &self.pid())
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}

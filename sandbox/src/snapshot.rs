@@ -1,0 +1,207 @@
+//! The description of a prepared database: an engine and the steps that lead to it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::engine::{Engine, Postgres};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::plan::Data;
+use crate::layer::{self, Recipe};
+use crate::sandbox::{Sandbox, Start};
+use crate::step::Step;
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+const DISK: u64 = 1 << 30;
+/// Less than that no server starts on.
+const SMALLEST_DISK: u64 = 64 << 10;
+
+/// A description of a prepared database, from which any number of pristine servers are started.
+///
+/// Describing does nothing; the first start runs the steps and keeps the outcome as a layer in the cache directory.
+/// Every further start, in this process or any other, uses the layer. A file that changes makes another layer: what is
+/// cached is found by the contents of all files.
+///
+/// The cache directory is `SANDBOXED_DB_CACHE`, else `sandboxed-db` in `XDG_CACHE_HOME`, else `~/.cache/sandboxed-db`.
+///
+/// # Example
+/// ```no_run
+/// use sandboxed_db::{Postgres, Snapshot};
+/// # fn main() -> sandboxed_db::Result<()> {
+/// let shop = Snapshot::new(Postgres::new()).migrations("migrations").seed("seeds/shop.sql");
+/// let one = shop.start()?;
+/// let other = shop.start()?;
+/// assert_ne!(one.url(), other.url());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Snapshot<E: Engine = Postgres> {
+    engine: E,
+    steps: Vec<Step>,
+    settings: Vec<(String, String)>,
+    base: PathBuf,
+    start_timeout: Duration,
+    build_timeout: Duration,
+    disk: u64,
+}
+
+impl<E: Engine> Snapshot<E> {
+    /// A fresh server of that engine, without any steps.
+    ///
+    /// Relative paths start at the package's directory when run by cargo (`CARGO_MANIFEST_DIR`), else at the working
+    /// directory.
+    #[must_use]
+    pub fn new(engine: E) -> Self {
+        let base = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map(PathBuf::from)
+            .unwrap_or_default();
+        Self::with_base(engine, &base)
+    }
+
+    pub(crate) fn with_base(engine: E, base: &Path) -> Self {
+        Self {
+            engine,
+            steps: Vec::new(),
+            settings: Vec::new(),
+            base: base.to_owned(),
+            start_timeout: START_TIMEOUT,
+            build_timeout: BUILD_TIMEOUT,
+            disk: DISK,
+        }
+    }
+
+    /// Adds migrations: the `.sql` files of a directory, run in the order of their names by psql(1), each in a session of
+    /// its own. `.down.sql` files are left out.
+    ///
+    /// The outcome is a layer. When files are added at the end, only they are run.
+    #[must_use]
+    pub fn migrations(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.steps.push(Step::Migrations(directory.into()));
+        self
+    }
+
+    /// Adds a seed: a file of SQL with everything that psql(1) accepts in one, `COPY … FROM stdin` with its data and
+    /// `\ir` of further files included. The outcome is a layer.
+    #[must_use]
+    pub fn seed(mut self, file: impl Into<PathBuf>) -> Self {
+        self.steps.push(Step::Seed(file.into()));
+        self
+    }
+
+    /// Sets a setting of the server, by the name it has in `postgresql.conf`; the last of a name counts.
+    ///
+    /// Settings hold while steps are run, too, so other settings make other layers. What the sandbox itself depends on
+    /// (`data_directory`, `unix_socket_directories`, `port`) cannot be set.
+    #[must_use]
+    pub fn setting(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+        self.settings.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Sets several settings, as [`setting`](Self::setting) does one.
+    #[must_use]
+    pub fn settings<N: Into<String>, V: ToString>(self, settings: impl IntoIterator<Item = (N, V)>) -> Self {
+        settings
+            .into_iter()
+            .fold(self, |snapshot, (name, value)| snapshot.setting(name, value))
+    }
+
+    /// Sets how long a server may take from its execution until it is ready. Default 30 s; zero is refused at the start.
+    ///
+    /// pg_ctl(1) waits 60 s by default; servers here take some hundredths of a second, so 30 s means a machine that is
+    /// badly overloaded or a server that will never be ready.
+    #[must_use]
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.start_timeout = limit;
+        self
+    }
+
+    /// Sets how long the files of one step may take when a layer is built, and how long another process's build of it is
+    /// waited for. Default 30 minutes; zero is refused at the start.
+    #[must_use]
+    pub fn build_timeout(mut self, limit: Duration) -> Self {
+        self.build_timeout = limit;
+        self
+    }
+
+    /// Sets how many bytes a sandbox may write into its data directory. Default 1 GiB.
+    ///
+    /// They are kept in memory, and a file of the layer counts whole as soon as a part of it is written. Nothing is
+    /// reserved: what is not written costs nothing.
+    #[must_use]
+    pub fn disk(mut self, bytes: u64) -> Self {
+        self.disk = bytes;
+        self
+    }
+
+    /// Starts a server on a pristine copy.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a description that cannot work: no server found, a missing file, a migration that
+    /// fails, a setting that cannot be set. [`ErrorKind::HostUnsupported`] for a machine that refuses containers,
+    /// [`ErrorKind::Layer`] for a cache that cannot be read or written, [`ErrorKind::Exited`] and [`ErrorKind::NotReady`]
+    /// for a server that does not start.
+    pub fn start(&self) -> Result<Sandbox<E>> {
+        self.check()?;
+        let begin = Instant::now();
+        let installation = self.engine.locate()?;
+        let recipe = Recipe {
+            engine: &self.engine,
+            installation: &installation,
+            settings: &self.settings,
+            steps: &self.steps,
+            base: &self.base,
+            start_timeout: self.start_timeout,
+            build_timeout: self.build_timeout,
+        };
+        let (layer, built) = layer::obtain(&recipe)?;
+        let took = begin.elapsed();
+        let sandbox = Sandbox::start(Start {
+            engine: &self.engine,
+            installation: &installation,
+            settings: &self.settings,
+            start_timeout: self.start_timeout,
+            data: Data::Overlay {
+                lower: layer.data(),
+                upper_size: self.disk,
+            },
+            initialise: false,
+            visible: Vec::new(),
+        })?;
+        Ok(sandbox.from_layer(layer, took, built))
+    }
+
+    /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
+    ///
+    /// The work is done on a thread of its own. When the future is dropped, a sandbox that is still started ends at once.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_async(&self) -> Result<Sandbox<E>> {
+        let failed = || Error::new(ErrorKind::Launch, "start a sandbox on a thread of its own");
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let snapshot = self.clone();
+        std::thread::Builder::new()
+            .name("sandboxed-db".to_owned())
+            .spawn(move || drop(sender.send(snapshot.start())))
+            .map_err(|error| failed().caused_by(error))?;
+        receiver.await.map_err(|error| failed().caused_by(error))?
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |what: &str, hint: &str| {
+            Err(Error::new(ErrorKind::InvalidConfig, format!("set `{what}`")).with_hint(hint))
+        };
+        if self.start_timeout.is_zero() {
+            return refuse("start_timeout", "it must be longer than zero");
+        }
+        if self.build_timeout.is_zero() {
+            return refuse("build_timeout", "it must be longer than zero");
+        }
+        if self.disk < SMALLEST_DISK {
+            return refuse("disk", "it is a number of bytes, at least 65536");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! The steps that lead from a fresh server to a prepared database: one file per kind, each read into files to run.
+
+mod load;
+mod migrations;
+mod seed;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) use load::{load, run_script};
+
+/// A step as described; nothing of it has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A directory of .sql files.
+    Migrations(PathBuf),
+    /// One .sql file.
+    Seed(PathBuf),
+}
+
+/// A step as read: what it runs, in order. Each file becomes a link of the digest chain.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) label: String,
+    pub(crate) files: Vec<SourceFile>,
+}
+
+/// A file of SQL, with the files that it has the client read.
+#[derive(Debug)]
+pub(crate) struct SourceFile {
+    pub(crate) path: PathBuf,
+    pub(crate) hash: blake3::Hash,
+    pub(crate) included: Vec<SourceFile>,
+    identity: Identity,
+}
+
+/// What changes when a file is written: enough to notice an edit between reading and running.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Step {
+    /// Reads the step's files. Relative paths start at `base`.
+    pub(crate) fn read(&self, base: &Path, engine: &impl Engine) -> Result<Input> {
+        match self {
+            Self::Migrations(directory) => migrations::read(&base.join(directory), engine),
+            Self::Seed(file) => seed::read(&base.join(file), engine),
+        }
+    }
+}
+
+impl SourceFile {
+    /// Reads a file and, recursively, those it includes.
+    fn read(path: &Path, engine: &impl Engine) -> Result<Self> {
+        let path = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
+        let mut seen = HashSet::from([path.clone()]);
+        Self::read_below(&path, path.parent().unwrap_or(&path), engine, &mut seen)
+    }
+
+    fn read_below(
+        path: &Path,
+        top: &Path,
+        engine: &impl Engine,
+        seen: &mut HashSet<PathBuf>,
+    ) -> Result<Self> {
+        let identity = Identity::of(path).map_err(|error| unreadable(path, error))?;
+        let contents = fs::read(path).map_err(|error| unreadable(path, error))?;
+        let hash = blake3::hash(&contents);
+        let mut included = Vec::new();
+        for name in engine.included_files(&String::from_utf8_lossy(&contents)) {
+            // Some commands start at the including file's directory, some at the client's. One that is not there at
+            // all is reported by the client, in its own words.
+            for directory in [path.parent().unwrap_or(top), top] {
+                if let Ok(found) = fs::canonicalize(directory.join(&name))
+                    && seen.insert(found.clone())
+                {
+                    included.push(Self::read_below(&found, top, engine, seen)?);
+                }
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            hash,
+            included,
+            identity,
+        })
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// The file and all it includes.
+    pub(crate) fn all(&self) -> Vec<&Self> {
+        std::iter::once(self)
+            .chain(self.included.iter().flat_map(Self::all))
+            .collect()
+    }
+
+    /// Whether the file is still the one that was read.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        Identity::of(&self.path).is_ok_and(|identity| identity == self.identity)
+    }
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self {
+            inode: file.ino(),
+            size: file.size(),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
+    }
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    let hint = (error.kind() == io::ErrorKind::NotFound)
+        .then(|| "relative paths start at the directory of the package's Cargo.toml".to_owned());
+    Error::io(ErrorKind::InvalidConfig, "read", path, error).or_hint(|| hint)
+}

@@ -1,0 +1,15 @@
+//! Seeds: a file of SQL with everything that the engine's client accepts.
+
+use std::path::Path;
+
+use super::{Input, SourceFile};
+use crate::engine::Engine;
+use crate::error::Result;
+
+pub(super) fn read(file: &Path, engine: &impl Engine) -> Result<Input> {
+    let file = SourceFile::read(file, engine)?;
+    Ok(Input {
+        label: format!("seed `{}`", file.path.display()),
+        files: vec![file],
+    })
+}

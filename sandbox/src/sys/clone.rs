@@ -1,0 +1,102 @@
+//! clone3(2): a child in namespaces of its own.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::process::SingleThreaded;
+
+/// Every namespace a sandbox has to itself.
+const NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
+
+/// clone3's own flag, beyond the 32 bits of the constant in libc (linux/sched.h): caught signals get default actions.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Which of the two processes returned from [`into_namespaces`].
+#[derive(Debug)]
+pub(crate) enum Cloned {
+    /// The caller, with the child's id and a descriptor that names it for as long as it is open.
+    Parent { pid: Pid, pidfd: OwnedFd },
+    /// The child: PID 1 of its namespaces, a copy of the caller.
+    Child,
+}
+
+/// Forks the calling process into new user, mount, pid, net, ipc, uts and cgroup namespaces.
+///
+/// Falls back to clone(2) where clone3 answers `ENOSYS`, as some seccomp profiles make it do.
+///
+/// # References
+/// clone(2), user_namespaces(7), pid_namespaces(7)
+pub(crate) fn into_namespaces(_proof: &SingleThreaded) -> Result<Cloned, Errno> {
+    match clone3() {
+        Err(Errno::NOSYS) => clone(),
+        result => result,
+    }
+}
+
+fn clone3() -> Result<Cloned, Errno> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: `clone_args` consists of integers only, for which all zeroes is a valid value and means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = NAMESPACES as u64 | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
+    args.pidfd = ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM and with no stack given, the call behaves as fork(2): the child runs on its own copy of
+    // this memory. `args` and `pidfd` outlive the call and the size is that of `args`. `SingleThreaded` says that no
+    // other thread can hold a lock which the child would then find locked for ever.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            ptr::from_mut(&mut args),
+            size_of::<libc::clone_args>(),
+        )
+    };
+    cloned(pid, pidfd)
+}
+
+fn clone() -> Result<Cloned, Errno> {
+    let mut pidfd: RawFd = -1;
+    let flags = i64::from(NAMESPACES | libc::CLONE_PIDFD | libc::SIGCHLD);
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: as for clone3 above; CLONE_PIDFD makes the kernel write one int through the third argument, which points
+    // at `pidfd`. The thread-related arguments that follow it are null and their flags unset.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            flags,
+            none,
+            ptr::from_mut(&mut pidfd),
+            none,
+            none,
+        )
+    };
+    cloned(pid, pidfd)
+}
+
+fn cloned(pid: libc::c_long, pidfd: RawFd) -> Result<Cloned, Errno> {
+    match pid {
+        ..0 => Err(last_errno()),
+        0 => Ok(Cloned::Child),
+        _ => {
+            let pid = i32::try_from(pid)
+                .ok()
+                .and_then(Pid::from_raw)
+                .expect("the kernel returns positive pids");
+            // SAFETY: the call succeeded, so the kernel opened `pidfd` in this process and nobody else knows of it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid, pidfd })
+        }
+    }
+}
+
+pub(super) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).expect("a failed system call sets errno")
+}

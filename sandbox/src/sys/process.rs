@@ -1,0 +1,184 @@
+//! What a process does to itself: threads, descriptors, signals, its network's loopback.
+
+use std::fs;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::clone::last_errno;
+
+/// The word of its holder that this process has one thread and will start no other.
+///
+/// Held by the launcher, which is caught before `main` and never starts a thread; it cannot be sent to one.
+#[derive(Debug)]
+pub(crate) struct SingleThreaded(PhantomData<*const ()>);
+
+impl SingleThreaded {
+    /// Counts this process's threads.
+    pub(crate) fn check() -> io::Result<Self> {
+        match fs::read_dir("/proc/self/task")?.count() {
+            1 => Ok(Self(PhantomData)),
+            n => Err(io::Error::other(format!(
+                "{n} threads run before main where one is expected"
+            ))),
+        }
+    }
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// # References
+/// close_range(2), Linux 5.9
+pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
+    // SAFETY: the call takes integers only. Its callers run in a child just forked, whose Rust objects that own
+    // descriptors at or above `first` are never used or dropped again.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Takes ownership of descriptor `fd` if it is open.
+///
+/// For the fixed numbers by which a launcher is handed its socket and a child just forked keeps what it needs.
+pub(crate) fn take_fd(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD takes no pointer and fails with EBADF for a descriptor that is not open.
+    let open = unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1;
+    // SAFETY: the descriptor is open, and callers take a number that no other object of this process owns.
+    open.then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Moves descriptor `fd` to the number `to`, which is closed first if open, and marks it close-on-exec.
+pub(crate) fn move_fd(fd: OwnedFd, to: RawFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() == to {
+        return Ok(fd);
+    }
+    // SAFETY: takes integers only; what had the number `to` belongs to the launcher's half of a fork and is not used
+    // in this process again.
+    if unsafe { libc::dup3(fd.as_raw_fd(), to, libc::O_CLOEXEC) } == -1 {
+        return Err(last_errno());
+    }
+    // SAFETY: dup3 succeeded, so `to` is open and this is its only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(to) })
+}
+
+/// Every signal to its default action, none blocked: what the test process ignores or blocks must not reach a server.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no code. Numbers that may not be changed are refused with EINVAL, harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    set_signal_mask(None);
+}
+
+/// Lets the kernel reap this process's children by itself.
+///
+/// # References
+/// wait(2), "SIGCHLD set to be ignored"
+pub(crate) fn reap_children_automatically() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Ends the process at once: no destructors, no exit handlers, which belong to the program this is a copy of.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// A descriptor that becomes readable when a child ends. The signal is blocked from here on.
+///
+/// # References
+/// signalfd(2)
+pub(crate) fn child_signals() -> Result<OwnedFd, Errno> {
+    let mask = set_signal_mask(Some(libc::SIGCHLD));
+    // SAFETY: `mask` is an initialised signal set that outlives the call; -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd == -1 {
+        return Err(last_errno());
+    }
+    // SAFETY: the call succeeded and returned a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Blocks exactly the given signal, or none.
+fn set_signal_mask(blocked: Option<i32>) -> libc::sigset_t {
+    // SAFETY: sigemptyset initialises the set it is given, sigaddset and sigprocmask read it, and all three get valid
+    // pointers to a live local. The process has one thread, for which sigprocmask is defined.
+    unsafe {
+        let mut mask = std::mem::zeroed();
+        libc::sigemptyset(&raw mut mask);
+        if let Some(signal) = blocked {
+            libc::sigaddset(&raw mut mask, signal);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+        mask
+    }
+}
+
+/// Brings the loopback interface of this network namespace up; the kernel then gives it 127.0.0.1 and ::1.
+///
+/// # References
+/// netdevice(7)
+pub(crate) fn loopback_up() -> Result<(), Errno> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: `ifreq` is plain data for which all zeroes is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l'.cast_signed();
+    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq` with a NUL-terminated name and the flags set; `request` is one and lives
+    // through the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Whether the code of this library lies in the program itself, so that executing the program again runs it.
+///
+/// It does not where the library is part of a shared object that another program loaded.
+pub(crate) fn is_in_main_program() -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let here = is_in_main_program as *const () as usize;
+    let program = fs::metadata("/proc/self/exe")?;
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    Ok(maps
+        .lines()
+        .filter_map(Mapping::parse)
+        .any(|mapping| mapping.range.contains(&here) && mapping.inode == program.ino()))
+}
+
+/// A line of /proc/pid/maps, proc_pid_maps(5).
+struct Mapping {
+    range: std::ops::Range<usize>,
+    inode: u64,
+}
+
+impl Mapping {
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let inode = fields.nth(3)?.parse().ok()?;
+        Some(Self {
+            range: usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?,
+            inode,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_maps_is_parsed() {
+        let mapping = Mapping::parse("7f1c-8f1c r-xp 00026000 fe:00 1973 /usr/lib/a b.so").unwrap();
+        assert_eq!((mapping.range, mapping.inode), (0x7f1c..0x8f1c, 1973));
+        assert!(Mapping::parse("").is_none());
+    }
+
+    #[test]
+    fn a_test_program_holds_the_library_itself() {
+        assert!(is_in_main_program().unwrap());
+    }
+}

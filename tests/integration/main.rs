@@ -1,0 +1,9 @@
+//! The promises, one file each, on the real kernel and with real servers.
+
+mod attribute;
+mod drivers;
+mod errors;
+mod isolation;
+mod layers;
+mod lifecycle;
+mod pristine;
