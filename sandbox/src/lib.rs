@@ -1,4 +1,4 @@
-#![doc = include_str!("../../README.md")]
+#![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cache;
@@ -8,6 +8,7 @@ mod error;
 pub mod harness;
 mod launch;
 mod layer;
+mod progress;
 mod sandbox;
 mod snapshot;
 mod step;
@@ -20,5 +21,43 @@ pub use launch::Command;
 pub use sandbox::{Sandbox, Timings};
 pub use snapshot::Snapshot;
 
+/// Turns a function that takes a database into a test with a pristine server of its own.
+///
+/// The function may be `async` if the feature `tokio` is on, which it is by default: it then runs on a single-threaded
+/// tokio runtime of its own. It may return `()` or a `Result<(), E>` whose `E` is `Debug`. `#[ignore]`, `#[should_panic]`,
+/// `#[cfg]` and documentation work as on any test.
+///
+/// # Parameter
+/// One, by value or by reference: [`Sandbox`], which the test may [stop](Sandbox::stop) or drop, or `String`, the
+/// server's URL. The server lives at least as long as the test runs.
+///
+/// # Arguments
+/// All are optional; each has a method of the same name on [`Snapshot`], where defaults and errors are told.
+///
+/// - `migrations = "directory"`: see [`Snapshot::migrations`].
+/// - `seed = "file.sql"` or `seed = ["a.sql", "b.sql"]`: see [`Snapshot::seed`]. Steps run in the order they are written.
+/// - `settings(name = value, …)`: strings, numbers or booleans; see [`Snapshot::setting`]. Names with dots are written so:
+///   `auto_explain.log_min_duration = 0`.
+/// - `start_timeout = "30s"`: a number with `ms`, `s` or `m`; see [`Snapshot::start_timeout`].
+/// - `crate = "path"`: where this crate is, if it is renamed in a way that Cargo.toml does not tell.
+///
+/// Relative paths start at the package's directory. Files are read when the test runs: an edited migration counts without
+/// a new compilation.
+///
+/// # Failures
+/// When the test fails, the end of the server's log is printed with its output. When the server cannot be started the test
+/// fails with the whole report of the [`Error`]; so does a `#[should_panic]` test, by not panicking.
+///
+/// # Example
+/// ```no_run
+/// use sandboxed_db::sandboxed_db;
+///
+/// #[sandboxed_db(settings(max_connections = 200, log_statement = "all"), start_timeout = "10s")]
+/// async fn answers(url: String) -> Result<(), std::io::Error> {
+///     assert!(url.starts_with("postgresql://"));
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
 #[cfg(feature = "macros")]
 pub use sandboxed_db_macros::sandboxed_db;

@@ -139,7 +139,7 @@ impl<E: Engine> Sandbox<E> {
         Ok(sandbox)
     }
 
-    pub(crate) fn from_layer(
+    pub(crate) fn with_layer(
         mut self,
         layer: Arc<dyn Any + Send + Sync>,
         took: Duration,

@@ -169,7 +169,7 @@ impl<E: Engine> Snapshot<E> {
             initialise: false,
             visible: Vec::new(),
         })?;
-        Ok(sandbox.from_layer(layer, took, built))
+        Ok(sandbox.with_layer(layer, took, built))
     }
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.

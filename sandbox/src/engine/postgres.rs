@@ -1,5 +1,6 @@
 //! PostgreSQL, versions 13 to 18.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,9 +12,11 @@ use super::{Engine, ScriptError, Server, packages, psql};
 use crate::cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Command;
+use crate::progress::Progress;
 
-/// Names the directory of the server's programs.
+/// Names the directory of the server's programs, or asks for the distribution's packages.
 const VARIABLE: &str = "SANDBOXED_DB_POSTGRES";
+const PACKAGES: &str = "packages";
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
 
 const DATA: &str = "/var/lib/postgresql/data";
@@ -75,8 +78,9 @@ const DEFAULTS: [(&str, &str, u32); 30] = [
 /// PostgreSQL, versions 13 to 18.
 ///
 /// The server is that of the directory named by `SANDBOXED_DB_POSTGRES`, else of the first directory in `PATH` that
-/// holds `postgres`, else the newest in the usual installation directories. Where there is none at all, a Debian or
-/// Ubuntu machine's own packages are downloaded and unpacked into the cache directory, without root.
+/// holds `postgres`, else the newest in the usual installation directories. Where there is none at all, or where
+/// `SANDBOXED_DB_POSTGRES` is `packages`, a Debian or Ubuntu machine's own packages are downloaded and unpacked into the
+/// cache directory, without root.
 ///
 /// The superuser is `postgres`, without a password: only the user who runs the tests can reach the server. The encoding
 /// is UTF-8, the locale `C.UTF-8`, the time zone UTC.
@@ -145,11 +149,15 @@ impl Postgres {
         self
     }
 
-    fn found(&self) -> Result<Vec<Installation>> {
-        if let Some(directory) = std::env::var_os(VARIABLE)
+    /// The installations of this machine that are worth a look, the preferred first.
+    fn installed(&self) -> Result<Vec<Installation>> {
+        let named = std::env::var_os(VARIABLE)
             .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-        {
+            .map(PathBuf::from);
+        if let Some(directory) = named {
+            if directory.as_os_str() == PACKAGES {
+                return Ok(Vec::new());
+            }
             let bin = if directory.join("postgres").exists() {
                 directory
             } else {
@@ -227,28 +235,11 @@ impl Engine for Postgres {
     }
 
     fn locate(&self) -> Result<Installation> {
-        let found = self.found()?;
-        if !found.is_empty() {
-            return self.choose(found);
+        let mut found = self.installed()?;
+        if found.is_empty() {
+            found.push(unpacked()?);
         }
-        let tree = packages::obtain(&cache::directory()?.join("packages"), &|step| {
-            tracing::info!(
-                step,
-                "PostgreSQL is not installed; getting the distribution's packages"
-            );
-        })?;
-        let bins = children(&tree.join("usr/lib/postgresql"))
-            .into_iter()
-            .map(|version| version.join("bin"));
-        let bin = bins.max_by_key(|bin| version_in_path(bin)).ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidConfig,
-                format!("find PostgreSQL in the packages at `{}`", tree.display()),
-            )
-            .with_hint(packages::install_hint())
-        })?;
-        let inside = Path::new("/").join(bin.strip_prefix(&tree).unwrap_or(&bin));
-        self.choose(vec![Installation::inspect_unpacked(&tree, &inside, "postgres")?])
+        self.choose(found)
     }
 
     fn identity(&self) -> Vec<(String, String)> {
@@ -427,6 +418,28 @@ impl Engine for Postgres {
             root.display()
         )
     }
+}
+
+/// The distribution's packages, unpacked into the cache.
+fn unpacked() -> Result<Installation> {
+    let progress = OnceCell::new();
+    let tree = packages::obtain(&cache::directory()?.join("packages"), &|step| {
+        progress
+            .get_or_init(|| Progress::start("getting PostgreSQL:"))
+            .step(step);
+    })?;
+    let bins = children(&tree.join("usr/lib/postgresql"))
+        .into_iter()
+        .map(|version| version.join("bin"));
+    let bin = bins.max_by_key(|bin| version_in_path(bin)).ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidConfig,
+            format!("find PostgreSQL in the packages at `{}`", tree.display()),
+        )
+        .with_hint(packages::install_hint())
+    })?;
+    let inside = Path::new("/").join(bin.strip_prefix(&tree).unwrap_or(&bin));
+    Installation::inspect_unpacked(&tree, &inside, "postgres")
 }
 
 fn with_environment(command: Command) -> Command {

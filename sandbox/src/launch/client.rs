@@ -199,19 +199,12 @@ impl Container {
 
     fn await_launch(launcher: &Launcher, socket: OwnedFd) -> Result<Self> {
         let deadline = Instant::now() + LAUNCH_TIMEOUT;
-        let mut process = None;
+        // The launcher reports the one, init the other, and either may be first.
+        let (mut process, mut log) = (None, None);
         loop {
-            match receive(socket.as_fd(), deadline)? {
-                Received::Event(Event::Spawned { pid }, fds) => {
-                    process = Pid::from_raw(pid).zip(fds.into_iter().next());
-                }
-                Received::Event(Event::Up, fds) => {
-                    let Some(((pid, pidfd), log)) = process.zip(fds.into_iter().next()) else {
-                        return Err(Error::new(
-                            ErrorKind::Launch,
-                            "launch the sandbox: read init's report",
-                        ));
-                    };
+            (process, log) = match (process, log) {
+                (Some((pid, pidfd)), Some(log)) => {
+                    // What init reports of a server that is faster still waits in the socket.
                     let control = Control {
                         socket,
                         server_exit: None,
@@ -225,6 +218,13 @@ impl Container {
                         control: Mutex::new(control),
                     });
                 }
+                incomplete => incomplete,
+            };
+            match receive(socket.as_fd(), deadline)? {
+                Received::Event(Event::Spawned { pid }, fds) => {
+                    process = Pid::from_raw(pid).zip(fds.into_iter().next());
+                }
+                Received::Event(Event::Up, fds) => log = fds.into_iter().next(),
                 Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
                 Received::Event(..) => {}
                 Received::End => {

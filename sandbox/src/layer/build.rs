@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::digest::{self, Digest};
 use super::manifest::{Manifest, copy_tree};
-use super::progress::Progress;
 use super::store::{Layer, Store, data_directory, make_data_directory};
 use crate::cache;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::Data;
+use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, Start};
 use crate::step::{Input, SourceFile, Step, load, run_script};
 

@@ -3,7 +3,6 @@
 mod build;
 mod digest;
 mod manifest;
-mod progress;
 mod store;
 
 pub(crate) use build::{Recipe, obtain};

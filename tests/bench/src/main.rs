@@ -1,2 +1,154 @@
-//! Benchmark.
-fn main() {}
+//! How long a sandbox takes, and what it costs.
+//!
+//! `cargo run --release -p sandboxed-db-bench -- [--quick] [--json FILE]`
+
+mod bare;
+mod figures;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use postgres::{Client, NoTls};
+use sandboxed_db::{Engine, Postgres, Sandbox, Snapshot};
+
+use bare::Bare;
+use figures::{Figure, Figures, Unit, available_memory, processor_time};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures sandboxes on this machine.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// A tenth of the rounds.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> Outcome<()> {
+    let arguments = Arguments::parse();
+    let rounds = if arguments.quick { 30 } else { 300 };
+    let empty = Snapshot::new(Postgres::new());
+    let shop = sandboxed_db_fixtures::shop_snapshot();
+    let bare = Snapshot::new(Bare);
+    // The layers, and whatever the first start pays for.
+    drop((empty.start()?, shop.start()?, bare.start()?));
+
+    let mut figures = Figures::default();
+    one_at_a_time(&mut figures, "container, no server", &bare, rounds, |_| Ok(()))?;
+    one_at_a_time(&mut figures, "empty database", &empty, rounds, |db| {
+        query(db, "select 1")
+    })?;
+    one_at_a_time(&mut figures, "shop, 50,000 rows", &shop, rounds, |db| {
+        query(db, "select count(*) from orders")
+    })?;
+    for at_a_time in [2, 8] {
+        many_at_a_time(&mut figures, &empty, rounds, at_a_time)?;
+    }
+    live(&mut figures, &empty, if arguments.quick { 20 } else { 100 })?;
+    figures.print();
+    if let Some(path) = arguments.json {
+        figures.write(&path)?;
+    }
+    Ok(())
+}
+
+fn query<E: Engine>(db: &Sandbox<E>, sql: &str) -> Outcome<()> {
+    Client::connect(db.url(), NoTls)?.query_one(sql, &[])?;
+    Ok(())
+}
+
+/// Asked, answered, gone: each part by itself, and the processor time of all.
+fn one_at_a_time<E: Engine>(
+    figures: &mut Figures,
+    what: &str,
+    snapshot: &Snapshot<E>,
+    rounds: usize,
+    use_it: impl Fn(&Sandbox<E>) -> Outcome<()>,
+) -> Outcome<()> {
+    let (mut answered, mut launch, mut server, mut teardown) = (vec![], vec![], vec![], vec![]);
+    let processor = processor_time()?;
+    for _ in 0..rounds {
+        let begin = Instant::now();
+        let db = snapshot.start()?;
+        use_it(&db)?;
+        answered.push(begin.elapsed());
+        launch.push(db.timings().launch);
+        server.push(db.timings().server);
+        let end = Instant::now();
+        drop(db);
+        teardown.push(end.elapsed());
+    }
+    let processor = (processor_time()? - processor) / u32::try_from(rounds)?;
+    figures.distribution(&format!("{what}: asked to first answer"), answered);
+    figures.distribution(&format!("{what}: of it the container"), launch);
+    figures.distribution(&format!("{what}: of it the server"), server);
+    figures.distribution(&format!("{what}: teardown"), teardown);
+    figures.push(Figure::of(
+        format!("{what}: processor time each"),
+        processor.as_secs_f64() * 1e3,
+        Unit::Milliseconds,
+    ));
+    Ok(())
+}
+
+fn many_at_a_time(
+    figures: &mut Figures,
+    snapshot: &Snapshot,
+    rounds: usize,
+    at_a_time: usize,
+) -> Outcome<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Outcome<Vec<Duration>> {
+        let mut answered = Vec::new();
+        while next.fetch_add(1, Ordering::Relaxed) < rounds {
+            let begin = Instant::now();
+            let db = snapshot.start()?;
+            query(&db, "select 1")?;
+            answered.push(begin.elapsed());
+        }
+        Ok(answered)
+    };
+    let begin = Instant::now();
+    let answered = thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("a worker does not panic"))
+            .collect::<Outcome<Vec<_>>>()
+    })?;
+    let per_second = rounds as f64 / begin.elapsed().as_secs_f64();
+    let what = format!("empty database, {at_a_time} at a time");
+    figures.distribution(&format!("{what}: asked to first answer"), answered.concat());
+    figures.push(Figure::of(
+        format!("{what}: with a query each"),
+        per_second,
+        Unit::PerSecond,
+    ));
+    Ok(())
+}
+
+/// Memory of servers that are alive at once and have answered a query.
+fn live(figures: &mut Figures, snapshot: &Snapshot, count: usize) -> Outcome<()> {
+    let before = available_memory()?;
+    let sandboxes = (0..count).map(|_| {
+        let db = snapshot.start()?;
+        query(&db, "select 1")?;
+        Ok(db)
+    });
+    let sandboxes = sandboxes.collect::<Outcome<Vec<_>>>()?;
+    let each = before.saturating_sub(available_memory()?) as f64 / count as f64 / f64::from(1 << 20);
+    figures.push(Figure::of(
+        format!("memory of each of {count} live servers"),
+        each,
+        Unit::Megabytes,
+    ));
+    drop(sandboxes);
+    Ok(())
+}

@@ -1,16 +1,16 @@
-//! What a build tells while it goes on: one line on a terminal, one event a step otherwise.
+//! What is told of work that takes a while: one line on a terminal, one event a step otherwise.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// The progress of one build or of a wait for one. The line goes when this is dropped.
+/// The progress of one such piece of work. The line goes when this is dropped.
 #[derive(Debug)]
-pub(super) struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    pub(super) fn start(what: &str) -> Self {
+    pub(crate) fn start(what: &str) -> Self {
         tracing::info!("{what}");
         if !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
@@ -22,20 +22,23 @@ impl Progress {
         Self(bar)
     }
 
-    pub(super) fn step(&self, step: &str) {
+    pub(crate) fn step(&self, step: &str) {
         tracing::info!(step);
         self.0.set_message(step.to_owned());
     }
 
     /// Goes through `count` files from here on.
-    pub(super) fn files(&self, count: usize) {
+    pub(crate) fn files(&self, count: usize) {
+        if count == 1 {
+            return;
+        }
         self.0.set_length(count as u64);
         self.0.set_style(Self::style(
             "{spinner} {prefix} {bar:24} {pos}/{len} {msg} ({elapsed})",
         ));
     }
 
-    pub(super) fn file(&self, index: usize, name: &str) {
+    pub(crate) fn file(&self, index: usize, name: &str) {
         tracing::debug!(file = name);
         self.0.set_position(index as u64);
         self.0.set_message(name.to_owned());

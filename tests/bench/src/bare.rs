@@ -1,0 +1,67 @@
+//! An engine without a server, to measure the container alone; and a small example of an engine of one's own.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sandboxed_db::{Command, Engine, Installation, Result, ScriptError, Server};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Bare;
+
+impl Engine for Bare {
+    fn name(&self) -> &'static str {
+        "bare"
+    }
+
+    fn locate(&self) -> Result<Installation> {
+        Installation::inspect(Path::new("/usr/bin"), "sleep")
+    }
+
+    fn identity(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        "/data".into()
+    }
+
+    fn initialise(&self, installation: &Installation) -> Command {
+        Command::new(installation.program("touch")).arg("/data/file")
+    }
+
+    fn server(&self, installation: &Installation, _settings: &[(String, String)]) -> Result<Server> {
+        let sigterm = 15;
+        Ok(Server::new(
+            Command::new(installation.program("sleep")).arg("infinity"),
+            sigterm,
+        ))
+    }
+
+    fn is_ready(&self, _root: &Path) -> bool {
+        true
+    }
+
+    fn client(&self, installation: &Installation) -> Result<Command> {
+        Ok(Command::new(installation.program("sh")))
+    }
+
+    fn run_files(&self, _files: &[&Path], _marker: &str) -> String {
+        String::new()
+    }
+
+    fn included_files(&self, _contents: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn script_error(&self, _stderr: &str) -> ScriptError {
+        ScriptError::default()
+    }
+
+    fn tidy(&self, _data: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn url(&self, root: &Path) -> String {
+        root.display().to_string()
+    }
+}

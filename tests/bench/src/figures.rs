@@ -1,0 +1,110 @@
+//! Figures: gathered, printed, written.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) enum Unit {
+    #[serde(rename = "ms")]
+    Milliseconds,
+    #[serde(rename = "1/s")]
+    PerSecond,
+    #[serde(rename = "MB")]
+    Megabytes,
+}
+
+/// One measured figure; of a distribution, `value` is the median.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figure {
+    name: String,
+    value: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p99: Option<f64>,
+    unit: Unit,
+}
+
+impl Figure {
+    pub(crate) fn of(name: String, value: f64, unit: Unit) -> Self {
+        Self {
+            name,
+            value,
+            p99: None,
+            unit,
+        }
+    }
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Figures(Vec<Figure>);
+
+impl Figures {
+    pub(crate) fn push(&mut self, figure: Figure) {
+        self.0.push(figure);
+    }
+
+    pub(crate) fn distribution(&mut self, name: &str, mut samples: Vec<Duration>) {
+        samples.sort();
+        let at =
+            |share: usize| samples[(samples.len() * share / 100).min(samples.len() - 1)].as_secs_f64() * 1e3;
+        self.push(Figure {
+            name: name.to_owned(),
+            value: at(50),
+            p99: Some(at(99)),
+            unit: Unit::Milliseconds,
+        });
+    }
+
+    #[expect(clippy::print_stdout, reason = "a program for people")]
+    pub(crate) fn print(&self) {
+        println!("{:<50} {:>10} {:>10}", "", "median", "p99");
+        for Figure {
+            name,
+            value,
+            p99,
+            unit,
+        } in &self.0
+        {
+            let unit = match unit {
+                Unit::Milliseconds => "ms",
+                Unit::PerSecond => "/s",
+                Unit::Megabytes => "MB",
+            };
+            let p99 = p99.map(|p99| format!("{p99:.2} {unit}")).unwrap_or_default();
+            println!("{name:<50} {:>10} {p99:>10}", format!("{value:.2} {unit}"));
+        }
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, serde_json::to_vec_pretty(self)?)
+    }
+}
+
+/// What the kernel could give to new programs, proc_meminfo(5).
+pub(crate) fn available_memory() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes
+        .map(|kilobytes| kilobytes << 10)
+        .ok_or_else(|| io::Error::other("no MemAvailable in /proc/meminfo"))
+}
+
+/// What all processes of the machine have used, proc_stat(5): sandboxes' processes are not children of this one, so on a
+/// busy machine this counts others' too.
+pub(crate) fn processor_time() -> io::Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let fields = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .skip(1);
+    let ticks: Vec<u64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
+    // user, nice, system, and after idle and iowait: irq, softirq. In hundredths of a second.
+    let used: u64 = [0, 1, 2, 5, 6].iter().filter_map(|&index| ticks.get(index)).sum();
+    Ok(Duration::from_millis(used * 10))
+}
