@@ -1,5 +1,6 @@
 //! The test process's side: one launcher, and a handle for each container.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,7 +36,7 @@ struct Launcher {
     socket: OwnedFd,
     child: Mutex<Child>,
     /// What the launcher and its inits print when they panic; normally nothing.
-    complaints: File,
+    complaints: Log,
     /// A process forked from the test process must not share its parent's launcher.
     owner: u32,
 }
@@ -65,10 +66,7 @@ impl Launcher {
             ));
         }
         let (ours, theirs) = socket::pair().map_err(|errno| failed(errno.into()))?;
-        let complaints = File::from(
-            memfd_create(c"sandboxed-db launcher", MemfdFlags::CLOEXEC)
-                .map_err(|errno| failed(errno.into()))?,
-        );
+        let complaints = memory(c"sandboxed-db launcher", b"").map_err(|errno| failed(errno.into()))?;
         let child = Process::new("/proc/self/exe")
             .arg0("sandboxed-db-launcher")
             .env(MARKER, "1")
@@ -82,7 +80,7 @@ impl Launcher {
         Ok(Self {
             socket: ours,
             child: Mutex::new(child),
-            complaints,
+            complaints: Log::new(complaints),
             owner: std::process::id(),
         })
     }
@@ -91,22 +89,13 @@ impl Launcher {
         matches!(lock(&self.child).try_wait(), Ok(None))
     }
 
-    fn complaints(&self) -> String {
-        let mut text = String::new();
-        let mut file = &self.complaints;
-        let _ = file
-            .seek(SeekFrom::Start(0))
-            .and_then(|_| file.read_to_string(&mut text));
-        text
-    }
-
     /// The error when a launcher or an init ended without a word.
     fn ended(&self, what: &str) -> Error {
         let error = Error::new(
             ErrorKind::Launch,
             format!("launch the sandbox: {what} ended unexpectedly"),
         );
-        match self.complaints() {
+        match self.complaints.read().unwrap_or_default() {
             text if text.is_empty() => error.with_hint(
                 "it was killed, by the out-of-memory killer or by hand; `dmesg` may tell. The next start uses a new one",
             ),
@@ -135,6 +124,8 @@ pub(crate) struct Run {
 /// A running container. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Container {
+    /// The process that launched it. A copy that it forks must not end what is not its own.
+    owner: u32,
     pid: Pid,
     pidfd: OwnedFd,
     log: Arc<Log>,
@@ -182,18 +173,14 @@ impl Container {
                 )));
             }
         };
-        let mut memory = File::from(memfd_create(c"sandboxed-db plan", MemfdFlags::CLOEXEC)?);
-        memory
-            .write_all(&bytes)
-            .and_then(|()| memory.seek(SeekFrom::Start(0)))
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        let plan = memory(c"sandboxed-db plan", &bytes)?;
         let (ours, theirs) = socket::pair()?;
         socket::send(
             launcher.socket.as_fd(),
             b"launch",
-            &[theirs.as_fd(), memory.as_fd()],
+            &[theirs.as_fd(), plan.as_fd()],
         )?;
-        drop((theirs, memory));
+        drop((theirs, plan));
         Ok(Self::await_launch(launcher, ours))
     }
 
@@ -212,6 +199,7 @@ impl Container {
                     };
                     let log = Arc::new(Log::new(File::from(log)));
                     return Ok(Self {
+                        owner: std::process::id(),
                         pid,
                         pidfd,
                         log,
@@ -307,7 +295,7 @@ impl Container {
     pub(crate) fn run(
         &self,
         command: Command,
-        stdin: File,
+        stdin: &[u8],
         on_line: &mut dyn FnMut(&str),
         timeout: Duration,
     ) -> Result<Run> {
@@ -315,34 +303,37 @@ impl Container {
         let failed =
             |error: io::Error| Error::new(ErrorKind::Launch, format!("run `{name}`")).caused_by(error);
         let (output, theirs) = io::pipe().map_err(failed)?;
-        let errors = File::from(
-            memfd_create(c"sandboxed-db stderr", MemfdFlags::CLOEXEC)
-                .map_err(|errno| failed(errno.into()))?,
-        );
+        let input = memory(c"sandboxed-db stdin", stdin).map_err(|errno| failed(errno.into()))?;
+        let errors = memory(c"sandboxed-db stderr", b"").map_err(|errno| failed(errno.into()))?;
         let deadline = Instant::now() + timeout;
         let mut control = lock(&self.control);
         control.request(
             &Request::Run(command),
-            &[stdin.as_fd(), theirs.as_fd(), errors.as_fd()],
+            &[input.as_fd(), theirs.as_fd(), errors.as_fd()],
         )?;
-        drop((theirs, stdin));
+        drop((theirs, input));
 
         let mut lines = Lines::default();
-        let mut buffer = [0; 8192];
         let late = || Error::new(ErrorKind::NotReady, format!("run `{name}` within {timeout:?}"));
-        loop {
-            // A program that could not be executed closes the pipe as one that ended does.
-            if !socket::wait_readable(output.as_fd(), deadline).map_err(|errno| failed(errno.into()))? {
-                return Err(late());
+        // The program's own end counts, not that of its output: a process that it left in the background may hold
+        // the pipe open.
+        let mut output_open = true;
+        let exit = loop {
+            let pipe = output_open.then(|| output.as_fd());
+            match socket::wait_either(pipe, control.socket.as_fd(), deadline) {
+                Ok((_, true)) => {
+                    if let Some(exit) = control.take_event(deadline)? {
+                        break exit;
+                    }
+                }
+                Ok((true, false)) => output_open = lines.read(&output, on_line).map_err(failed)? > 0,
+                Ok((false, false)) => return Err(late().with_hint("raise `build_timeout`")),
+                Err(errno) => return Err(failed(errno.into())),
             }
-            match (&output).read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => lines.push(&buffer[..length], on_line),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
+        };
+        while output_open && socket::wait_readable(output.as_fd(), Instant::now()) == Ok(true) {
+            output_open = lines.read(&output, on_line).map_err(failed)? > 0;
         }
-        let exit = control.wait_run(deadline)?.ok_or_else(late)?;
         let mut stderr = Vec::new();
         let read = (&errors)
             .seek(SeekFrom::Start(0))
@@ -406,6 +397,9 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            return;
+        }
         if let Err(error) = self.kill() {
             tracing::error!(?error, "a sandbox did not end");
         }
@@ -441,15 +435,6 @@ impl Control {
         }
         Ok(None)
     }
-
-    fn wait_run(&mut self, deadline: Instant) -> Result<Option<Exit>> {
-        while Instant::now() < deadline {
-            if let Some(exit) = self.take_event(deadline)? {
-                return Ok(Some(exit));
-            }
-        }
-        Ok(None)
-    }
 }
 
 enum Received {
@@ -481,15 +466,33 @@ fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
 struct Lines(Vec<u8>);
 
 impl Lines {
-    fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(&str)) {
-        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+    /// Reads once, what is there; 0 at end of file.
+    fn read(&mut self, mut input: impl Read, on_line: &mut dyn FnMut(&str)) -> io::Result<usize> {
+        let mut buffer = [0; 8192];
+        let length = loop {
+            match input.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        for part in buffer[..length].split_inclusive(|&byte| byte == b'\n') {
             self.0.extend_from_slice(part);
             if self.0.ends_with(b"\n") {
                 on_line(String::from_utf8_lossy(&self.0).trim_end());
                 self.0.clear();
             }
         }
+        Ok(length)
     }
+}
+
+/// A file in memory with these contents, to be read from its beginning.
+fn memory(name: &CStr, contents: &[u8]) -> Result<File, Errno> {
+    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
+    file.write_all(contents)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(file)
 }
 
 /// A thread that panicked while it held one of these locks left nothing half-done behind it.

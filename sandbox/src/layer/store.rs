@@ -58,8 +58,14 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|error| cache::failed("open the layer", &directory, error))?,
         };
-        lock.lock_shared()
-            .map_err(|error| cache::failed("lock the layer", &directory, error))?;
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            // Somebody is removing it.
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => {
+                return Err(cache::failed("lock the layer", &directory, error));
+            }
+        }
         // It may have been removed between the two calls; then the lock is on a directory without a name.
         let complete = directory.join(MANIFEST).exists() && directory.join(DATA).exists();
         Ok(complete.then_some(Layer {

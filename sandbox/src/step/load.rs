@@ -1,8 +1,6 @@
 //! Running SQL in a sandbox by the engine's own client.
 
-use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -58,15 +56,9 @@ fn run<E: Engine>(
     on_line: &mut dyn FnMut(&str),
 ) -> Result<Option<ScriptError>> {
     let client = sandbox.engine().client(sandbox.installation())?;
-    let write = || -> std::io::Result<File> {
-        let mut file = tempfile::tempfile()?;
-        file.write_all(script.as_bytes())?;
-        file.seek(SeekFrom::Start(0))?;
-        Ok(file)
-    };
-    let stdin = write()
-        .map_err(|error| Error::new(ErrorKind::Layer, "write the client's script").caused_by(error))?;
-    let run = sandbox.container().run(client, stdin, on_line, timeout)?;
+    let run = sandbox
+        .container()
+        .run(client, script.as_bytes(), on_line, timeout)?;
     Ok((!run.exit.success()).then(|| {
         let mut error = sandbox.engine().script_error(&run.stderr);
         if error.message.is_empty() {

@@ -91,6 +91,26 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> Result<boo
     }
 }
 
+/// Waits until one of two is readable or at its end, and says which. Neither when `deadline` comes first.
+pub(crate) fn wait_either(
+    one: Option<BorrowedFd<'_>>,
+    other: BorrowedFd<'_>,
+    deadline: Instant,
+) -> Result<(bool, bool), Errno> {
+    let Some(one) = one else {
+        return Ok((false, wait_readable(other, deadline)?));
+    };
+    let mut fds = [one, other].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match poll(&mut fds, Some(&timespec(left))) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => return Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty())),
+        }
+    }
+}
+
 fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
