@@ -24,10 +24,9 @@ fn main() -> Outcome<()> {
 
     let first = shop.start()?;
     match first.timings() {
-        timings if timings.layer_built => say(&format!(
-            "layer       built in {:.1?}, kept for later runs",
-            timings.layer
-        )),
+        timings if timings.layer_built => {
+            say(&format!("layer       built in {:.1?}, kept for later runs", timings.layer))
+        }
         timings => say(&format!("layer       found in {:.1?}", timings.layer)),
     }
     drop(first);
@@ -57,19 +56,9 @@ fn main() -> Outcome<()> {
     say(&format!(
         "sandboxes   {SANDBOXES}, {AT_A_TIME} at a time, each pristine when it came and wrecked when it went"
     ));
-    say(&format!(
-        "start       {:.1?} median, {:.1?} slowest",
-        starts[SANDBOXES / 2],
-        starts[SANDBOXES - 1]
-    ));
-    say(&format!(
-        "throughput  {:.0} a second, queries included",
-        SANDBOXES as f64 / took.as_secs_f64()
-    ));
-    let alive = visits
-        .iter()
-        .filter(|visit| Path::new(&format!("/proc/{}", visit.pid)).exists())
-        .count();
+    say(&format!("start       {:.1?} median, {:.1?} slowest", starts[SANDBOXES / 2], starts[SANDBOXES - 1]));
+    say(&format!("throughput  {:.0} a second, queries included", SANDBOXES as f64 / took.as_secs_f64()));
+    let alive = visits.iter().filter(|visit| Path::new(&format!("/proc/{}", visit.pid)).exists()).count();
     let Traces { mounts, descriptors } = Traces::now();
     say(&format!(
         "left        {alive} processes, {} mounts, {} descriptors",
@@ -101,7 +90,7 @@ fn visit(shop: &Snapshot) -> Outcome<Visit> {
     let (customers, visited, intruders): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
     if (customers, visited, intruders) != (2500, 0, 0) {
         return Err(
-            format!("not pristine: {customers} customers, {visited} visited, {intruders} intruders").into(),
+            format!("not pristine: {customers} customers, {visited} visited, {intruders} intruders").into()
         );
     }
     client.batch_execute("alter system set work_mem = '1MB'")?;

@@ -44,13 +44,7 @@ enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 5] = [
-        Self::Migrations,
-        Self::Seed,
-        Self::Settings,
-        Self::StartTimeout,
-        Self::Crate,
-    ];
+    const ALL: [Self; 5] = [Self::Migrations, Self::Seed, Self::Settings, Self::StartTimeout, Self::Crate];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -125,8 +119,7 @@ impl Arguments {
             }
             Name::Seed => {
                 argument.equals(input)?;
-                self.steps
-                    .extend(argument.paths(input, diagnostics)?.into_iter().map(Step::Seed));
+                self.steps.extend(argument.paths(input, diagnostics)?.into_iter().map(Step::Seed));
             }
             Name::Settings => self.settings = argument.settings(input, diagnostics)?,
             Name::StartTimeout => {
@@ -152,11 +145,7 @@ impl Argument {
     fn malformed(&self, input: ParseStream<'_>, expected: &str) -> syn::Error {
         // Where something is missing there is no token to point at but the name.
         let missing = input.is_empty() || input.peek(Token![,]);
-        let at = if missing {
-            self.written.span()
-        } else {
-            input.span()
-        };
+        let at = if missing { self.written.span() } else { input.span() };
         diagnostics::malformed_argument(at, expected, self.name.example())
     }
 
@@ -173,11 +162,7 @@ impl Argument {
             return Err(self.malformed(input, "a path as a string"));
         }
         let path: LitStr = input.parse()?;
-        if path.value().is_empty() {
-            Err(diagnostics::empty_path(path.span()))
-        } else {
-            Ok(path)
-        }
+        if path.value().is_empty() { Err(diagnostics::empty_path(path.span())) } else { Ok(path) }
     }
 
     /// A path, or several in brackets.
@@ -226,19 +211,13 @@ impl Argument {
         let at = literal.span();
         let duration = match &literal {
             Lit::Str(text) => duration(&text.value()).ok_or_else(|| diagnostics::not_a_duration(at))?,
-            Lit::Int(seconds) if seconds.suffix().is_empty() => Duration::from_secs(
-                seconds
-                    .base10_parse()
-                    .map_err(|_| diagnostics::not_a_duration(at))?,
-            ),
+            Lit::Int(seconds) if seconds.suffix().is_empty() => {
+                Duration::from_secs(seconds.base10_parse().map_err(|_| diagnostics::not_a_duration(at))?)
+            }
             Lit::Int(with_unit) => return Err(diagnostics::unquoted_unit(at, with_unit)),
             _ => return Err(diagnostics::not_a_duration(at)),
         };
-        if duration.is_zero() {
-            Err(diagnostics::zero_timeout(at))
-        } else {
-            Ok(duration)
-        }
+        if duration.is_zero() { Err(diagnostics::zero_timeout(at)) } else { Ok(duration) }
     }
 
     /// A path in Rust, bare or in a string.
@@ -249,9 +228,7 @@ impl Argument {
                 diagnostics::malformed_argument(quoted.span(), "the path of a crate", self.name.example())
             });
         }
-        input
-            .call(Path::parse_mod_style)
-            .map_err(|_| self.malformed(input, "the path of a crate"))
+        input.call(Path::parse_mod_style).map_err(|_| self.malformed(input, "the path of a crate"))
     }
 }
 
@@ -291,9 +268,7 @@ impl Setting {
     }
 
     fn parse_value(input: ParseStream<'_>) -> syn::Result<String> {
-        let literal: Lit = input
-            .parse()
-            .map_err(|_| diagnostics::not_a_setting_value(input.span()))?;
+        let literal: Lit = input.parse().map_err(|_| diagnostics::not_a_setting_value(input.span()))?;
         match &literal {
             Lit::Str(text) => Ok(text.value()),
             Lit::Int(number) if number.suffix().is_empty() => Ok(number.base10_digits().to_owned()),
@@ -371,11 +346,7 @@ mod tests {
     }
 
     fn settings(tokens: TokenStream) -> Vec<(String, String)> {
-        read(tokens)
-            .settings
-            .into_iter()
-            .map(|setting| (setting.name, setting.value))
-            .collect()
+        read(tokens).settings.into_iter().map(|setting| (setting.name, setting.value)).collect()
     }
 
     fn pair(name: &str, value: &str) -> (String, String) {
@@ -392,18 +363,11 @@ mod tests {
     #[test]
     fn steps_keep_the_order_written() {
         let arguments = read(quote!(migrations = "m", seed = "s"));
-        assert_eq!(
-            steps(&arguments),
-            [("migrations", "m".into()), ("seed", "s".into())]
-        );
+        assert_eq!(steps(&arguments), [("migrations", "m".into()), ("seed", "s".into())]);
         let arguments = read(quote!(seed = ["a", "b",], migrations = "m",));
         assert_eq!(
             steps(&arguments),
-            [
-                ("seed", "a".into()),
-                ("seed", "b".into()),
-                ("migrations", "m".into())
-            ]
+            [("seed", "a".into()), ("seed", "b".into()), ("migrations", "m".into())]
         );
     }
 
@@ -478,28 +442,15 @@ mod tests {
 
     #[test]
     fn crate_is_a_path_with_or_without_quotes() {
-        let path = |tokens| {
-            read(tokens)
-                .krate
-                .unwrap()
-                .to_token_stream()
-                .to_string()
-                .replace(' ', "")
-        };
+        let path = |tokens| read(tokens).krate.unwrap().to_token_stream().to_string().replace(' ', "");
         assert_eq!(path(quote!(crate = "renamed")), "renamed");
         assert_eq!(path(quote!(crate = "::outer::inner")), "::outer::inner");
         assert_eq!(path(quote!(crate = crate::reexport)), "crate::reexport");
-        for tokens in [
-            quote!(crate = "no path"),
-            quote!(crate = ""),
-            quote!(crate = 5),
-            quote!(crate = "a<b>"),
-        ] {
+        for tokens in
+            [quote!(crate = "no path"), quote!(crate = ""), quote!(crate = 5), quote!(crate = "a<b>")]
+        {
             let mistake = only_mistake(tokens);
-            assert_eq!(
-                mistake,
-                "expected the path of a crate, as in `crate = \"renamed\"`"
-            );
+            assert_eq!(mistake, "expected the path of a crate, as in `crate = \"renamed\"`");
         }
     }
 
@@ -527,10 +478,7 @@ mod tests {
             only_mistake(quote!(start_timeout = 1, start_timeout = 1)),
             "argument `start_timeout` is given twice"
         );
-        assert_eq!(
-            only_mistake(quote!(settings(jit = true, "jit" = false))),
-            "setting `jit` is given twice"
-        );
+        assert_eq!(only_mistake(quote!(settings(jit = true, "jit" = false))), "setting `jit` is given twice");
     }
 
     #[test]

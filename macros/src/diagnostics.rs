@@ -40,21 +40,14 @@ impl Diagnostics {
 
     #[cfg(test)]
     pub(crate) fn messages(self) -> Vec<String> {
-        self.0
-            .into_iter()
-            .flatten()
-            .map(|error| error.to_string())
-            .collect()
+        self.0.into_iter().flatten().map(|error| error.to_string()).collect()
     }
 }
 
 // Arguments
 
 pub(crate) fn not_an_argument(at: Span, valid: &[&str]) -> Error {
-    Error::new(
-        at,
-        format!("expected the name of an argument\n{}", valid_arguments(valid)),
-    )
+    Error::new(at, format!("expected the name of an argument\n{}", valid_arguments(valid)))
 }
 
 pub(crate) fn unknown_argument(name: &Ident, valid: &[&str]) -> Error {
@@ -95,20 +88,11 @@ pub(crate) fn not_a_duration(at: Span) -> Error {
 }
 
 pub(crate) fn unquoted_unit(at: Span, literal: &dyn ToTokens) -> Error {
-    Error::new(
-        at,
-        format!(
-            "a number with a unit is written as a string: \"{}\"",
-            literal.to_token_stream()
-        ),
-    )
+    Error::new(at, format!("a number with a unit is written as a string: \"{}\"", literal.to_token_stream()))
 }
 
 pub(crate) fn zero_timeout(at: Span) -> Error {
-    Error::new(
-        at,
-        "a timeout of zero lets no server start; the shortest is \"1ms\"",
-    )
+    Error::new(at, "a timeout of zero lets no server start; the shortest is \"1ms\"")
 }
 
 pub(crate) fn not_a_setting_name(at: Span) -> Error {
@@ -120,17 +104,11 @@ pub(crate) fn not_a_setting_name(at: Span) -> Error {
 }
 
 pub(crate) fn setting_without_value(at: Span, name: &str) -> Error {
-    Error::new(
-        at,
-        format!("expected `=` and a value after `{name}`, as in `max_connections = 50`"),
-    )
+    Error::new(at, format!("expected `=` and a value after `{name}`, as in `max_connections = 50`"))
 }
 
 pub(crate) fn not_a_setting_value(at: Span) -> Error {
-    Error::new(
-        at,
-        "expected the value of a setting: a string, an integer, a float, `true` or `false`",
-    )
+    Error::new(at, "expected the value of a setting: a string, an integer, a float, `true` or `false`")
 }
 
 pub(crate) fn duplicate_setting(at: Span, name: &str) -> Error {
@@ -153,10 +131,7 @@ pub(crate) fn other_test_attribute(path: &Path) -> Error {
 }
 
 pub(crate) fn repeated_attribute(path: &Path) -> Error {
-    Error::new_spanned(
-        path,
-        "`#[sandboxed_db]` is given twice; write all arguments in one",
-    )
+    Error::new_spanned(path, "`#[sandboxed_db]` is given twice; write all arguments in one")
 }
 
 pub(crate) fn qualifier(tokens: impl ToTokens, keyword: &str) -> Error {
@@ -168,24 +143,15 @@ pub(crate) fn generic_parameter(tokens: impl ToTokens) -> Error {
 }
 
 pub(crate) fn lifetime_parameter(tokens: impl ToTokens) -> Error {
-    signature(
-        tokens,
-        "a test needs no named lifetime: the database lives as long as the test runs",
-    )
+    signature(tokens, "a test needs no named lifetime: the database lives as long as the test runs")
 }
 
 pub(crate) fn no_parameter(tokens: impl ToTokens) -> Error {
-    signature(
-        tokens,
-        "a test with `#[sandboxed_db]` takes one parameter, its database; this one takes none",
-    )
+    signature(tokens, "a test with `#[sandboxed_db]` takes one parameter, its database; this one takes none")
 }
 
 pub(crate) fn too_many_parameters(extra: impl ToTokens) -> Error {
-    signature(
-        extra,
-        "a test with `#[sandboxed_db]` takes one parameter, its database; this is one too many",
-    )
+    signature(extra, "a test with `#[sandboxed_db]` takes one parameter, its database; this is one too many")
 }
 
 pub(crate) fn receiver(tokens: impl ToTokens) -> Error {
@@ -200,10 +166,7 @@ pub(crate) fn mutable_reference(tokens: impl ToTokens) -> Error {
 }
 
 pub(crate) fn impl_trait(tokens: impl ToTokens) -> Error {
-    signature(
-        tokens,
-        "a parameter needs a type with a name: `impl Trait` does not say what to hand over",
-    )
+    signature(tokens, "a parameter needs a type with a name: `impl Trait` does not say what to hand over")
 }
 
 fn signature(at: impl ToTokens, mistake: &str) -> Error {
@@ -269,10 +232,7 @@ mod tests {
         assert_eq!(edit_distance("seeds", "seed"), 1);
         assert_eq!(edit_distance("seel", "seed"), 1);
         assert_eq!(edit_distance("sede", "seed"), 1);
-        assert_eq!(
-            edit_distance("migrations", "settings"),
-            edit_distance("settings", "migrations")
-        );
+        assert_eq!(edit_distance("migrations", "settings"), edit_distance("settings", "migrations"));
     }
 
     #[test]
@@ -291,14 +251,8 @@ mod tests {
     fn diagnostics_keep_every_mistake_in_order() {
         let mut diagnostics = Diagnostics::default();
         assert_eq!(diagnostics.collect(Ok(1)), Some(1));
-        assert_eq!(
-            diagnostics.collect::<()>(Err(empty_path(Span::call_site()))),
-            None
-        );
+        assert_eq!(diagnostics.collect::<()>(Err(empty_path(Span::call_site()))), None);
         diagnostics.push(no_files(Span::call_site()));
-        assert_eq!(
-            diagnostics.messages(),
-            ["the path is empty", "the list names no file"]
-        );
+        assert_eq!(diagnostics.messages(), ["the path is empty", "the list names no file"]);
     }
 }

@@ -41,12 +41,7 @@ pub(crate) fn sandboxed_db(arguments: TokenStream, item: &TokenStream) -> TokenS
 
 /// The test, with the user's function inside.
 fn test(function: &Function, parameter: &Parameter<'_>, arguments: &Arguments) -> TokenStream {
-    let Function {
-        attributes,
-        visibility,
-        signature,
-        body,
-    } = function;
+    let Function { attributes, visibility, signature, body } = function;
     let krate = arguments.krate.clone().unwrap_or_else(find_crate);
     let function_name = &signature.ident;
     let name = function_name.to_string();
@@ -56,11 +51,7 @@ fn test(function: &Function, parameter: &Parameter<'_>, arguments: &Arguments) -
     let should_panic = function.should_panic().then(|| quote!(.should_panic()));
     let run = run(function, parameter, &krate);
     // Would complain of what the attribute asks for: a `&String`, a `Sandbox` that is only read.
-    let lint = if parameter.by_reference {
-        quote!(ptr_arg)
-    } else {
-        quote!(needless_pass_by_value)
-    };
+    let lint = if parameter.by_reference { quote!(ptr_arg) } else { quote!(needless_pass_by_value) };
 
     // The function keeps its name, for backtraces and so that it can call itself. Its attributes stay outside: lint
     // levels reach inwards, and an `#[expect]` is to be met once.
@@ -84,19 +75,12 @@ fn test(function: &Function, parameter: &Parameter<'_>, arguments: &Arguments) -
 
 /// `.migrations("…").seed("…")…`
 fn builder_calls(arguments: &Arguments) -> TokenStream {
-    let Arguments {
-        steps,
-        settings,
-        start_timeout,
-        krate: _,
-    } = arguments;
+    let Arguments { steps, settings, start_timeout, krate: _ } = arguments;
     let steps = steps.iter().map(|step| match step {
         Step::Migrations(path) => quote!(.migrations(#path)),
         Step::Seed(path) => quote!(.seed(#path)),
     });
-    let settings = settings
-        .iter()
-        .map(|Setting { name, value }| quote!(.setting(#name, #value)));
+    let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
     let start_timeout = start_timeout.map(|limit| {
         let (seconds, nanoseconds) = (limit.as_secs(), limit.subsec_nanos());
         quote!(.start_timeout(::core::time::Duration::new(#seconds, #nanoseconds)))
@@ -249,10 +233,7 @@ mod tests {
             ),
         )
         .to_string();
-        assert!(
-            expansion.contains(":: sandboxed_db :: harness :: run"),
-            "{expansion}"
-        );
+        assert!(expansion.contains(":: sandboxed_db :: harness :: run"), "{expansion}");
     }
 
     #[test]

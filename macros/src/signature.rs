@@ -42,9 +42,7 @@ impl Function {
 
     /// Whether the test is marked `#[should_panic]`.
     pub(crate) fn should_panic(&self) -> bool {
-        self.attributes
-            .iter()
-            .any(|attribute| attribute.path().is_ident("should_panic"))
+        self.attributes.iter().any(|attribute| attribute.path().is_ident("should_panic"))
     }
 
     fn check_attributes(&self, diagnostics: &mut Diagnostics) {
@@ -58,12 +56,7 @@ impl Function {
     }
 
     fn check_qualifiers(&self, diagnostics: &mut Diagnostics) {
-        let Signature {
-            constness,
-            safety,
-            abi,
-            ..
-        } = &self.signature;
+        let Signature { constness, safety, abi, .. } = &self.signature;
         if let Some(keyword) = constness {
             diagnostics.push(diagnostics::qualifier(keyword, "const"));
         }
@@ -76,12 +69,7 @@ impl Function {
     }
 
     fn parameter(&self) -> syn::Result<Parameter<'_>> {
-        let Signature {
-            ident,
-            inputs,
-            variadic,
-            ..
-        } = &self.signature;
+        let Signature { ident, inputs, variadic, .. } = &self.signature;
         let mut parameters = inputs.iter();
         let first = match parameters.next() {
             Some(FnArg::Typed(first)) => first,
@@ -89,9 +77,7 @@ impl Function {
             None => return Err(diagnostics::no_parameter(ident)),
         };
         if parameters.len() > 0 || variadic.is_some() {
-            return Err(diagnostics::too_many_parameters(
-                quote!(#(#parameters),* #variadic),
-            ));
+            return Err(diagnostics::too_many_parameters(quote!(#(#parameters),* #variadic)));
         }
         Parameter::of_type(&first.ty)
     }
@@ -99,17 +85,9 @@ impl Function {
     /// The function alone, emitted when it cannot be a test, so that the compiler does not report what uses it, or
     /// what it uses, on top of the mistake itself.
     pub(crate) fn without_test(&self) -> TokenStream {
-        let Self {
-            attributes,
-            visibility,
-            signature,
-            body,
-        } = self;
+        let Self { attributes, visibility, signature, body } = self;
         // A body that is fine in a test is rarely fine in a `const fn`.
-        let signature = Signature {
-            constness: None,
-            ..signature.clone()
-        };
+        let signature = Signature { constness: None, ..signature.clone() };
         let attributes = attributes.iter().filter(|attribute| {
             let path = attribute.path();
             !is_test(path) && !is_ours(path)
@@ -132,37 +110,21 @@ impl Parse for Function {
         }
         let signature = input.parse()?;
         let body = input.parse()?;
-        Ok(Self {
-            attributes,
-            visibility,
-            signature,
-            body,
-        })
+        Ok(Self { attributes, visibility, signature, body })
     }
 }
 
 impl<'a> Parameter<'a> {
     fn of_type(written: &'a Type) -> syn::Result<Self> {
         let parameter = match ungrouped(written) {
-            Type::Reference(TypeReference {
-                mutability: Some(_), ..
-            }) => {
+            Type::Reference(TypeReference { mutability: Some(_), .. }) => {
                 return Err(diagnostics::mutable_reference(written));
             }
-            Type::Reference(TypeReference {
-                lifetime: Some(lifetime),
-                ..
-            }) if lifetime.ident == "static" => {
+            Type::Reference(TypeReference { lifetime: Some(lifetime), .. }) if lifetime.ident == "static" => {
                 return Err(diagnostics::lifetime_parameter(lifetime));
             }
-            Type::Reference(TypeReference { elem, .. }) => Self {
-                ty: elem,
-                by_reference: true,
-            },
-            _ => Self {
-                ty: written,
-                by_reference: false,
-            },
+            Type::Reference(TypeReference { elem, .. }) => Self { ty: elem, by_reference: true },
+            _ => Self { ty: written, by_reference: false },
         };
         match ungrouped(parameter.ty) {
             Type::ImplTrait(ty) => Err(diagnostics::impl_trait(ty)),
@@ -222,9 +184,8 @@ mod tests {
     fn parameter(item: TokenStream) -> (String, bool) {
         let function = Function::parse(item).unwrap();
         let mut diagnostics = Diagnostics::default();
-        let parameter = function
-            .check(&mut diagnostics)
-            .map(|p| (p.ty.to_token_stream().to_string(), p.by_reference));
+        let parameter =
+            function.check(&mut diagnostics).map(|p| (p.ty.to_token_stream().to_string(), p.by_reference));
         assert_eq!(diagnostics.messages(), [""; 0]);
         parameter.unwrap()
     }
@@ -265,17 +226,10 @@ mod tests {
 
     #[test]
     fn a_parameter_can_be_any_pattern_and_type() {
-        for pattern in [
-            quote!(_),
-            quote!(mut db),
-            quote!(ref db),
-            quote!(Sandbox { .. }),
-            quote!((a, [b, ..])),
-        ] {
-            assert_eq!(
-                parameter(quote!(fn t(#pattern: Pool<Postgres, 5>) {})).0,
-                "Pool < Postgres , 5 >"
-            );
+        for pattern in
+            [quote!(_), quote!(mut db), quote!(ref db), quote!(Sandbox { .. }), quote!((a, [b, ..]))]
+        {
+            assert_eq!(parameter(quote!(fn t(#pattern: Pool<Postgres, 5>) {})).0, "Pool < Postgres , 5 >");
         }
         assert_eq!(
             parameter(quote!(
@@ -337,10 +291,7 @@ mod tests {
                 fn t(&self, db: Sandbox) {}
             ),
         ] {
-            assert_eq!(
-                mistakes(function),
-                ["a test is a free function, it has no `self`"]
-            );
+            assert_eq!(mistakes(function), ["a test is a free function, it has no `self`"]);
         }
         assert!(
             mistakes(quote!(
@@ -370,10 +321,7 @@ mod tests {
                 fn t<const N: usize>(db: Db<N>) {}
             ),
         ] {
-            assert_eq!(
-                mistakes(function),
-                ["a test cannot be generic: nothing chooses what to put in"]
-            );
+            assert_eq!(mistakes(function), ["a test cannot be generic: nothing chooses what to put in"]);
         }
         for function in [
             quote!(
@@ -415,17 +363,11 @@ mod tests {
         for path in ["test", "tokio::test", "::core::prelude::v1::test"] {
             let attribute: Path = syn::parse_str(path).unwrap();
             let found = mistakes(quote!(#[#attribute] fn t(db: Sandbox) {}));
-            assert!(
-                found[0].starts_with(&format!("remove `#[{path}]`: ")),
-                "{found:?}"
-            );
+            assert!(found[0].starts_with(&format!("remove `#[{path}]`: ")), "{found:?}");
         }
-        for attribute in [
-            quote!(ignore),
-            quote!(should_panic(expected = "test")),
-            quote!(cfg(test)),
-            quote!(test_log),
-        ] {
+        for attribute in
+            [quote!(ignore), quote!(should_panic(expected = "test")), quote!(cfg(test)), quote!(test_log)]
+        {
             assert_eq!(mistakes(quote!(#[#attribute] fn t(db: Sandbox) {})), [""; 0]);
         }
     }
@@ -464,9 +406,6 @@ mod tests {
                 body
             }
         );
-        assert_eq!(
-            Function::parse(function).unwrap().without_test().to_string(),
-            expected.to_string()
-        );
+        assert_eq!(Function::parse(function).unwrap().without_test().to_string(), expected.to_string());
     }
 }

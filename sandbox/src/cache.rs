@@ -11,25 +11,15 @@ const VARIABLE: &str = "SANDBOXED_DB_CACHE";
 
 /// `$SANDBOXED_DB_CACHE`, else `$XDG_CACHE_HOME/sandboxed-db`, else `~/.cache/sandboxed-db`; not created yet.
 pub(crate) fn directory() -> Result<PathBuf> {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let directory = set(VARIABLE)
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("sandboxed-db")))
         .or_else(|| env::home_dir().map(|home| home.join(".cache/sandboxed-db")))
         .ok_or_else(|| {
             Error::new(ErrorKind::InvalidConfig, "find the cache directory").with_hint(no_cache_hint())
         })?;
-    std::path::absolute(&directory).map_err(|error| {
-        Error::io(
-            ErrorKind::InvalidConfig,
-            "make absolute the path",
-            &directory,
-            error,
-        )
-    })
+    std::path::absolute(&directory)
+        .map_err(|error| Error::io(ErrorKind::InvalidConfig, "make absolute the path", &directory, error))
 }
 
 /// Makes a directory of the cache, readable by its owner only, and those above it.
@@ -63,9 +53,9 @@ pub(crate) fn failed(verb: &str, path: &Path, error: std::io::Error) -> Error {
         Some(libc::ENOSPC | libc::EDQUOT) => Some(format!(
             "the file system of the cache is full: make room, or set {VARIABLE} to a directory on another one"
         )),
-        Some(libc::EROFS | libc::EACCES | libc::EPERM) => Some(format!(
-            "the cache is not writable: set {VARIABLE} to a directory that is"
-        )),
+        Some(libc::EROFS | libc::EACCES | libc::EPERM) => {
+            Some(format!("the cache is not writable: set {VARIABLE} to a directory that is"))
+        }
         _ => None,
     };
     Error::io(ErrorKind::Layer, verb, path, error).or_hint(|| remedy)

@@ -49,13 +49,7 @@ struct Repr {
 impl Error {
     /// An error of `kind`; `step` says what could not be done, to what, as a lower-case phrase without a full stop.
     pub(crate) fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
-        Self(Box::new(Repr {
-            kind,
-            step: step.into(),
-            hint: None,
-            log: None,
-            source: None,
-        }))
+        Self(Box::new(Repr { kind, step: step.into(), hint: None, log: None, source: None }))
     }
 
     /// An error of an [`Engine`](crate::Engine) outside this crate: `step` says what could not be done, to what,
@@ -144,11 +138,7 @@ impl fmt::Debug for Error {
             write!(f, "\n  hint: {}", Indented(hint, "        "))?;
         }
         if let Some(log) = &self.0.log {
-            write!(
-                f,
-                "\n  server log, its end:\n    | {}",
-                Indented(log.trim_end(), "    | ")
-            )?;
+            write!(f, "\n  server log, its end:\n    | {}", Indented(log.trim_end(), "    | "))?;
         }
         Ok(())
     }
@@ -199,9 +189,6 @@ mod tests {
             Error::new(ErrorKind::Layer, "copy `a`").caused_by(io::Error::from_raw_os_error(libc::ENOSPC));
         let outer = Error::new(ErrorKind::Layer, "build layer `b`").caused_by(inner);
         let report = format!("{outer:?}");
-        assert!(
-            report.contains("cause: copy `a`\n  cause: No space left on device"),
-            "{report}"
-        );
+        assert!(report.contains("cause: copy `a`\n  cause: No space left on device"), "{report}");
     }
 }

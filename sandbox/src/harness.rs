@@ -20,12 +20,7 @@ pub struct Test {
 impl Test {
     #[must_use]
     pub const fn new(manifest_dir: &'static str, module: &'static str, name: &'static str) -> Self {
-        Self {
-            manifest_dir,
-            module,
-            name,
-            should_panic: false,
-        }
+        Self { manifest_dir, module, name, should_panic: false }
     }
 
     /// The test is marked `#[should_panic]`.
@@ -63,12 +58,7 @@ impl<E: Engine> Parameter<E> for Sandbox<E> {
 
 impl<E: Engine> Parameter<E> for String {
     fn from_lease(lease: &mut Lease<E>) -> Self {
-        lease
-            .0
-            .as_ref()
-            .expect("a test has one parameter")
-            .url()
-            .to_owned()
+        lease.0.as_ref().expect("a test has one parameter").url().to_owned()
     }
 }
 
@@ -121,12 +111,7 @@ pub fn run<E: Engine, R: Outcome>(
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&mut lease)));
     if outcome.as_ref().map_or(!test.should_panic, R::is_failure) {
         let diagnosis = lease.0.as_ref().and_then(Sandbox::diagnosis);
-        report(
-            test,
-            pid,
-            &log.tail(LOG_TAIL).unwrap_or_default(),
-            diagnosis.as_deref(),
-        );
+        report(test, pid, &log.tail(LOG_TAIL).unwrap_or_default(), diagnosis.as_deref());
     }
     match outcome {
         Ok(outcome) => outcome,
@@ -181,10 +166,7 @@ fn report(test: Test, pid: u32, log: &str, diagnosis: Option<&str>) {
     print(&text);
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "libtest captures it and shows it with the failed test"
-)]
+#[expect(clippy::print_stderr, reason = "libtest captures it and shows it with the failed test")]
 fn print(text: &str) {
     eprintln!("{text}");
 }

@@ -33,9 +33,7 @@ impl Progress {
             return;
         }
         self.0.set_length(count as u64);
-        self.0.set_style(Self::style(
-            "{spinner} {prefix} {bar:24} {pos}/{len} {msg} ({elapsed})",
-        ));
+        self.0.set_style(Self::style("{spinner} {prefix} {bar:24} {pos}/{len} {msg} ({elapsed})"));
     }
 
     pub(crate) fn file(&self, index: usize, name: &str) {

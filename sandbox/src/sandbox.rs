@@ -78,38 +78,16 @@ pub(crate) struct Start<'a, E> {
 
 impl<E: Engine> Sandbox<E> {
     pub(crate) fn start(start: Start<'_, E>) -> Result<Self> {
-        let Start {
-            engine,
-            installation,
-            settings,
-            start_timeout,
-            data,
-            initialise,
-            visible,
-        } = start;
+        let Start { engine, installation, settings, start_timeout, data, initialise, visible } = start;
         let server = engine.server(installation, settings)?;
         let begin = Instant::now();
         let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
         for path in installation.binds().iter().chain(&visible) {
             plan.bind(path);
         }
-        let Server {
-            command,
-            directories,
-            files,
-            notifies,
-            stop_signal,
-        } = server;
-        plan.directories.extend(
-            directories
-                .into_iter()
-                .map(|(path, mode)| Directory { path, mode }),
-        );
-        plan.files.extend(files.into_iter().map(|(path, contents)| File {
-            path,
-            mode: 0o644,
-            contents,
-        }));
+        let Server { command, directories, files, notifies, stop_signal } = server;
+        plan.directories.extend(directories.into_iter().map(|(path, mode)| Directory { path, mode }));
+        plan.files.extend(files.into_iter().map(|(path, contents)| File { path, mode: 0o644, contents }));
         if !initialise {
             plan.server = Some(command.clone());
         }
@@ -120,10 +98,7 @@ impl<E: Engine> Sandbox<E> {
             installation: installation.clone(),
             container,
             stop_signal,
-            timings: Timings {
-                launch: begin.elapsed(),
-                ..Timings::default()
-            },
+            timings: Timings { launch: begin.elapsed(), ..Timings::default() },
             _layer: None,
         };
         if initialise {
@@ -131,9 +106,7 @@ impl<E: Engine> Sandbox<E> {
             sandbox.container.start_server(command)?;
         }
         let executed = Instant::now();
-        sandbox
-            .wait_ready(notifies, start_timeout)
-            .map_err(|error| sandbox.explained(error, settings))?;
+        sandbox.wait_ready(notifies, start_timeout).map_err(|error| sandbox.explained(error, settings))?;
         sandbox.timings.server = executed.elapsed();
         tracing::debug!(pid = sandbox.pid(), timings = ?sandbox.timings, "sandbox started");
         Ok(sandbox)
@@ -169,11 +142,7 @@ impl<E: Engine> Sandbox<E> {
     fn wait_ready(&self, notifies: bool, timeout: Duration) -> Result<()> {
         let root = self.container.root();
         let probe = || self.engine.is_ready(&root);
-        let readiness = if notifies {
-            Readiness::Notify(&probe)
-        } else {
-            Readiness::Probe(&probe)
-        };
+        let readiness = if notifies { Readiness::Notify(&probe) } else { Readiness::Probe(&probe) };
         self.container.wait_ready(readiness, timeout)
     }
 
@@ -190,18 +159,13 @@ impl<E: Engine> Sandbox<E> {
             (!names.is_empty()).then(|| format!("check the settings {}", names.join(", ")))
         };
         let hint = hint();
-        error
-            .or_hint(|| hint)
-            .with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default())
+        error.or_hint(|| hint).with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default())
     }
 
     /// What to do about a data directory that has no room left.
     fn full_disk_hint(&self) -> Option<String> {
         let data = self.engine.data_dir();
-        let path = self
-            .container
-            .root()
-            .join(data.strip_prefix("/").unwrap_or(&data));
+        let path = self.container.root().join(data.strip_prefix("/").unwrap_or(&data));
         let disk = rustix::fs::statvfs(&path).ok()?;
         // A server stops writing before the last page is taken.
         let nearly_full = disk.f_bavail * disk.f_frsize < 256 << 10;
@@ -278,10 +242,7 @@ impl<E: Engine> Sandbox<E> {
 
     /// What to tell of a failed test besides its log: a server that died, a disk that is full.
     pub(crate) fn diagnosis(&self) -> Option<String> {
-        let ended = self
-            .container
-            .server_exit()
-            .map(|exit| format!("the server has ended with {exit}"));
+        let ended = self.container.server_exit().map(|exit| format!("the server has ended with {exit}"));
         self.full_disk_hint().or(ended)
     }
 }

@@ -53,9 +53,7 @@ impl<E: Engine> Snapshot<E> {
     /// directory.
     #[must_use]
     pub fn new(engine: E) -> Self {
-        let base = std::env::var_os("CARGO_MANIFEST_DIR")
-            .map(PathBuf::from)
-            .unwrap_or_default();
+        let base = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
         Self::with_base(engine, &base)
     }
 
@@ -102,9 +100,7 @@ impl<E: Engine> Snapshot<E> {
     /// Sets several settings, as [`setting`](Self::setting) does one.
     #[must_use]
     pub fn settings<N: Into<String>, V: ToString>(self, settings: impl IntoIterator<Item = (N, V)>) -> Self {
-        settings
-            .into_iter()
-            .fold(self, |snapshot, (name, value)| snapshot.setting(name, value))
+        settings.into_iter().fold(self, |snapshot, (name, value)| snapshot.setting(name, value))
     }
 
     /// Sets how long a server may take from its execution until it is ready. Default 30 s; zero is refused at the start.
@@ -162,10 +158,7 @@ impl<E: Engine> Snapshot<E> {
             installation: &installation,
             settings: &self.settings,
             start_timeout: self.start_timeout,
-            data: Data::Overlay {
-                lower: layer.data(),
-                upper_size: self.disk,
-            },
+            data: Data::Overlay { lower: layer.data(), upper_size: self.disk },
             initialise: false,
             visible: Vec::new(),
         })?;

@@ -19,14 +19,8 @@ const MACHINE_STATUS: &str = "/var/lib/dpkg/status";
 
 /// What the server depends on by name only: maintainer scripts, service management, the sources of locales
 /// (C.UTF-8 is part of libc). Claimed to be installed, so that they and what they depend on are not fetched.
-const NOT_NEEDED: [&str; 6] = [
-    "debconf",
-    "dpkg",
-    "locales",
-    "postgresql-client-common",
-    "postgresql-common",
-    "ssl-cert",
-];
+const NOT_NEEDED: [&str; 6] =
+    ["debconf", "dpkg", "locales", "postgresql-client-common", "postgresql-common", "ssl-cert"];
 
 /// Read after the machine's own settings, whose hooks write outside our directories when root runs them. It
 /// also leaves out index files that are of no use here.
@@ -70,17 +64,8 @@ impl Apt {
         let status = fs::read_to_string(MACHINE_STATUS).unwrap_or_default();
         fs::write(dir.join("status"), claims(&status))?;
         fs::write(dir.join("settings"), SETTINGS)?;
-        let lists = if machine_lists {
-            PathBuf::from(MACHINE_LISTS)
-        } else {
-            dir.join("state/lists")
-        };
-        Ok(Self {
-            dir: dir.to_owned(),
-            lists,
-            deadline,
-            said: String::new(),
-        })
+        let lists = if machine_lists { PathBuf::from(MACHINE_LISTS) } else { dir.join("state/lists") };
+        Ok(Self { dir: dir.to_owned(), lists, deadline, said: String::new() })
     }
 
     /// Fetches the package lists.
@@ -90,8 +75,7 @@ impl Apt {
 
     /// The files that make up `package` with its dependencies.
     pub(super) fn plan(&mut self, package: &str) -> io::Result<Vec<Archive>> {
-        self.run(&["install", "--yes", "--print-uris", package])
-            .map(|output| archives(&output))
+        self.run(&["install", "--yes", "--print-uris", package]).map(|output| archives(&output))
     }
 
     /// Downloads and verifies what [`plan`](Self::plan) listed, and returns the directory it is in.
@@ -102,10 +86,7 @@ impl Apt {
 
     fn run(&mut self, arguments: &[&str]) -> io::Result<String> {
         let mut command = Command::new("apt-get");
-        command
-            .arg("--quiet")
-            .arg("--config-file")
-            .arg(self.dir.join("settings"));
+        command.arg("--quiet").arg("--config-file").arg(self.dir.join("settings"));
         for (option, path) in [
             ("Dir::State", self.dir.join("state")),
             ("Dir::State::Lists", self.lists.clone()),
@@ -141,11 +122,7 @@ fn is_package_list(name: &OsStr) -> bool {
 
 /// Unpacks a package file into `tree`, and runs none of its scripts.
 pub(super) fn unpack(file: &Path, tree: &Path, scratch: &Path, deadline: Instant) -> io::Result<()> {
-    let (done, said) = run(
-        Command::new("dpkg-deb").arg("-x").arg(file).arg(tree),
-        scratch,
-        deadline,
-    )?;
+    let (done, said) = run(Command::new("dpkg-deb").arg("-x").arg(file).arg(tree), scratch, deadline)?;
     done.map_err(|why| Error::other(format!("{why}\n{}", complaints(&said))))
 }
 
@@ -212,16 +189,10 @@ fn drop_set_id(dir: &Path) -> io::Result<()> {
 fn run(command: &mut Command, scratch: &Path, deadline: Instant) -> io::Result<(Result<(), String>, String)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = File::create(scratch)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output);
-    command
-        .env("LC_ALL", "C")
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    let mut child = command
-        .spawn()
-        .map_err(|error| Error::new(error.kind(), format!("run `{name}`: {error}")))?;
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+    let mut child =
+        command.spawn().map_err(|error| Error::new(error.kind(), format!("run `{name}`: {error}")))?;
     let done = loop {
         match child.try_wait()? {
             Some(status) if status.success() => break Ok(()),
@@ -248,18 +219,8 @@ fn claims(status: &str) -> String {
         let has = |line: &str| stanza.lines().any(|other| other == line);
         if has("Package: libc6") && has("Status: install ok installed") {
             // Without its dependencies, which are not claimed.
-            let kept = [
-                "Package:",
-                "Status:",
-                "Architecture:",
-                "Multi-Arch:",
-                "Version:",
-                "Provides:",
-            ];
-            for line in stanza
-                .lines()
-                .filter(|line| kept.iter().any(|field| line.starts_with(field)))
-            {
+            let kept = ["Package:", "Status:", "Architecture:", "Multi-Arch:", "Version:", "Provides:"];
+            for line in stanza.lines().filter(|line| kept.iter().any(|field| line.starts_with(field))) {
                 claims.push_str(line);
                 claims.push('\n');
             }
@@ -280,13 +241,8 @@ fn archives(output: &str) -> Vec<Archive> {
     let archive = |line: &str| {
         let (_, rest) = line.strip_prefix('\'')?.split_once("' ")?;
         let mut words = rest.split(' ');
-        let file = words
-            .next()
-            .filter(|file| file.ends_with(".deb") && !file.contains('/'))?;
-        Some(Archive {
-            file: file.to_owned(),
-            size: words.next()?.parse().ok()?,
-        })
+        let file = words.next().filter(|file| file.ends_with(".deb") && !file.contains('/'))?;
+        Some(Archive { file: file.to_owned(), size: words.next()?.parse().ok()? })
     };
     output.lines().filter_map(archive).collect()
 }
@@ -294,11 +250,7 @@ fn archives(output: &str) -> Vec<Archive> {
 /// What tells why, in the output of a package client: errors, warnings and unmet dependencies, else its end.
 fn complaints(output: &str) -> String {
     const LIMIT: usize = 20;
-    let lines: Vec<&str> = output
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let tells = |line: &&str| {
         line.starts_with("E: ") || line.starts_with("W: ") || line.starts_with(' ') && line.contains(" : ")
     };
@@ -348,14 +300,8 @@ mod tests {
                       'http://mirror.example/x.deb' ../x.deb 1 \n";
         let found = archives(output);
         let expected = [
-            Archive {
-                file: "libllvm14_1%3a14.0.6-12_amd64.deb".into(),
-                size: 21_840_232,
-            },
-            Archive {
-                file: "postgresql-15_15.20-0+deb12u1_amd64.deb".into(),
-                size: 17_091_392,
-            },
+            Archive { file: "libllvm14_1%3a14.0.6-12_amd64.deb".into(), size: 21_840_232 },
+            Archive { file: "postgresql-15_15.20-0+deb12u1_amd64.deb".into(), size: 17_091_392 },
         ];
         assert_eq!(found, expected);
     }
@@ -377,9 +323,7 @@ mod tests {
 
     #[test]
     fn lists_of_packages_are_told_from_other_files() {
-        assert!(is_package_list(
-            "mirror_dists_stable_main_binary-amd64_Packages.lz4".as_ref()
-        ));
+        assert!(is_package_list("mirror_dists_stable_main_binary-amd64_Packages.lz4".as_ref()));
         assert!(!is_package_list("partial".as_ref()));
     }
 
@@ -390,38 +334,20 @@ mod tests {
         for dir in ["usr/lib/x", "lib/x", "lib64", "sbin", "etc/default", "usr/bin"] {
             fs::create_dir_all(tree.join(dir)).unwrap();
         }
-        for file in [
-            "usr/lib/x/a.so",
-            "lib/x/b.so.1",
-            "lib64/ld.so",
-            "sbin/tool",
-            "etc/default/c",
-            "usr/bin/su",
-        ] {
+        for file in
+            ["usr/lib/x/a.so", "lib/x/b.so.1", "lib64/ld.so", "sbin/tool", "etc/default/c", "usr/bin/su"]
+        {
             fs::write(tree.join(file), file).unwrap();
         }
         std::os::unix::fs::symlink("b.so.1", tree.join("lib/x/b.so")).unwrap();
         fs::set_permissions(tree.join("usr/bin/su"), Permissions::from_mode(0o6755)).unwrap();
         tidy(tree).unwrap();
-        let left: Vec<_> = fs::read_dir(tree)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let left: Vec<_> = fs::read_dir(tree).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["usr"]);
-        assert_eq!(
-            fs::read_to_string(tree.join("usr/lib/x/b.so")).unwrap(),
-            "lib/x/b.so.1"
-        );
+        assert_eq!(fs::read_to_string(tree.join("usr/lib/x/b.so")).unwrap(), "lib/x/b.so.1");
         assert!(tree.join("usr/lib/x/a.so").is_file() && tree.join("usr/lib64/ld.so").is_file());
         assert!(tree.join("usr/sbin/tool").is_file());
-        assert_eq!(
-            fs::metadata(tree.join("usr/bin/su"))
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o7777,
-            0o755
-        );
+        assert_eq!(fs::metadata(tree.join("usr/bin/su")).unwrap().permissions().mode() & 0o7777, 0o755);
     }
 
     #[test]
@@ -431,10 +357,7 @@ mod tests {
         command.args(["-c", "echo first; echo second >&2; exec sleep 600"]);
         let deadline = Instant::now() + Duration::from_millis(300);
         let (done, said) = run(&mut command, &dir.path().join("said"), deadline).unwrap();
-        assert_eq!(
-            done.unwrap_err(),
-            "`sh` was killed because it did not end in time"
-        );
+        assert_eq!(done.unwrap_err(), "`sh` was killed because it did not end in time");
         assert_eq!(said, "first\nsecond\n");
     }
 
@@ -446,9 +369,6 @@ mod tests {
         assert_eq!(done.unwrap_err(), "`sh` ended with exit status: 3");
         let missing = run(&mut Command::new("no-such-client"), &scratch, soon()).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        assert!(
-            missing.to_string().starts_with("run `no-such-client`: "),
-            "{missing}"
-        );
+        assert!(missing.to_string().starts_with("run `no-such-client`: "), "{missing}");
     }
 }

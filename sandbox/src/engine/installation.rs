@@ -48,20 +48,11 @@ impl Installation {
             // A Nix store path needs its siblings; any other installation is complete below its prefix.
             let prefix = match bin.starts_with("/nix/store") {
                 true => Path::new("/nix/store"),
-                false => bin
-                    .parent()
-                    .filter(|prefix| prefix.parent().is_some())
-                    .unwrap_or(&bin),
+                false => bin.parent().filter(|prefix| prefix.parent().is_some()).unwrap_or(&bin),
             };
             binds.push(prefix.to_owned());
         }
-        Ok(Self {
-            on_host: bin.clone(),
-            bin,
-            usr: vec![PathBuf::from("/usr")],
-            binds,
-            facts,
-        })
+        Ok(Self { on_host: bin.clone(), bin, usr: vec![PathBuf::from("/usr")], binds, facts })
     }
 
     /// Inspects packages unpacked at `tree`, whose `usr` shows over the host's: `bin` is a path below `/usr`.
@@ -73,20 +64,10 @@ impl Installation {
                 .map(|entry| entry.path())
                 .filter(|path| path.to_string_lossy().ends_with("-linux-gnu"))
         });
-        let libraries: Vec<_> = libraries
-            .into_iter()
-            .flatten()
-            .chain([tree.join("usr/lib")])
-            .collect();
+        let libraries: Vec<_> = libraries.into_iter().flatten().chain([tree.join("usr/lib")]).collect();
         let facts = Facts::of(&on_host.join(server), &libraries)?;
         let usr = vec![tree.join("usr"), PathBuf::from("/usr")];
-        Ok(Self {
-            bin: bin.to_owned(),
-            on_host,
-            usr,
-            binds: Vec::new(),
-            facts,
-        })
+        Ok(Self { bin: bin.to_owned(), on_host, usr, binds: Vec::new(), facts })
     }
 
     /// The path in a sandbox of the installation's program `name`.
@@ -142,9 +123,7 @@ impl Installation {
 
 /// The first number of a version text.
 pub(super) fn major(version: &str) -> u32 {
-    let digits = version
-        .split(|c: char| !c.is_ascii_digit())
-        .find(|part| !part.is_empty());
+    let digits = version.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
@@ -164,10 +143,7 @@ impl Facts {
         )
             .hash(&mut key);
         let known = cache::directory()?.join(format!("servers/{:016x}.json", key.finish()));
-        if let Some(facts) = fs::read(&known)
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-        {
+        if let Some(facts) = fs::read(&known).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(facts);
         }
         let contents = fs::read(program).map_err(|error| unusable(program, "the server").caused_by(error))?;
@@ -190,11 +166,7 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
     const TIMEOUT: Duration = Duration::from_secs(10);
     let failed = || unusable(program, "the server");
     let mut command = Command::new(program);
-    command
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if let Ok(path) = std::env::join_paths(libraries)
         && !libraries.is_empty()
     {
@@ -202,11 +174,7 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
     }
     let mut child = command.spawn().map_err(|error| failed().caused_by(error))?;
     let deadline = Instant::now() + TIMEOUT;
-    while child
-        .try_wait()
-        .map_err(|error| failed().caused_by(error))?
-        .is_none()
-    {
+    while child.try_wait().map_err(|error| failed().caused_by(error))?.is_none() {
         if Instant::now() >= deadline {
             let _ = child.kill();
             let _ = child.wait();
@@ -214,30 +182,18 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| failed().caused_by(error))?;
-    let text = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
+    let output = child.wait_with_output().map_err(|error| failed().caused_by(error))?;
+    let text = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned();
     if output.status.success() && major(&text) > 0 {
         return Ok(text);
     }
     let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(failed().caused_by(format!(
-        "`--version` ended with {} and printed `{text}` {complaint}",
-        output.status
-    )))
+    Err(failed()
+        .caused_by(format!("`--version` ended with {} and printed `{text}` {complaint}", output.status)))
 }
 
 fn unusable(path: &Path, server: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidConfig,
-        format!("use `{}` as {server}", path.display()),
-    )
+    Error::new(ErrorKind::InvalidConfig, format!("use `{}` as {server}", path.display()))
 }
 
 /// The directories in `PATH` that hold `program`.

@@ -4,6 +4,8 @@ mod apt;
 mod installation;
 mod packages;
 mod postgres;
+mod postgres_config;
+mod postgres_programs;
 mod psql;
 
 use std::fmt;
@@ -99,13 +101,7 @@ pub struct Server {
 impl Server {
     /// A server that is run by `command` and shuts down cleanly at the signal `stop_signal`, by number.
     pub fn new(command: Command, stop_signal: i32) -> Self {
-        Self {
-            command,
-            directories: Vec::new(),
-            files: Vec::new(),
-            notifies: false,
-            stop_signal,
-        }
+        Self { command, directories: Vec::new(), files: Vec::new(), notifies: false, stop_signal }
     }
 
     /// Makes a directory in the sandbox with permissions `mode`, for sockets and the like.
@@ -142,4 +138,12 @@ pub struct ScriptError {
     pub message: String,
     /// The statement that failed.
     pub statement: Option<String>,
+}
+
+/// What a directory holds, in the order of names; nothing if it cannot be read.
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let mut children: Vec<_> =
+        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    children.sort();
+    children
 }

@@ -58,9 +58,7 @@ pub(crate) fn install_hint() -> String {
 
 /// The newest tree in `store`.
 fn find(store: &Path) -> Option<PathBuf> {
-    let names = fs::read_dir(store)
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = fs::read_dir(store).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut trees: Vec<(u32, String)> = names.filter_map(|name| Some((major(&name)?, name))).collect();
     trees.sort_by_cached_key(|(_, name)| numbers(name));
     let whole = |(major, name): (u32, String)| Some(store.join(name)).filter(|root| is_whole(root, major));
@@ -70,9 +68,7 @@ fn find(store: &Path) -> Option<PathBuf> {
 /// Whether the programs are there that everything else needs.
 fn is_whole(root: &Path, major: u32) -> bool {
     let bin = root.join(format!("usr/lib/postgresql/{major}/bin"));
-    ["initdb", "postgres", "psql"]
-        .iter()
-        .all(|program| bin.join(program).is_file())
+    ["initdb", "postgres", "psql"].iter().all(|program| bin.join(program).is_file())
 }
 
 /// The `<N>` of `postgresql-<N>_<version>_<architecture>`, with or without `.deb`.
@@ -82,19 +78,13 @@ fn major(name: &str) -> Option<u32> {
 
 /// The numbers in a name, by which versions are in order.
 fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect()
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 /// Waits for the lock of `store`, which the kernel gives back when its holder ends, however it ends.
 fn lock(store: &Path, limit: Duration, progress: &dyn Fn(&str)) -> Result<File> {
     let path = store.join(".lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| Error::io(ErrorKind::Layer, "open", &path, error))?;
     let deadline = Instant::now() + limit;
     let mut told = false;
@@ -104,10 +94,7 @@ fn lock(store: &Path, limit: Duration, progress: &dyn Fn(&str)) -> Result<File> 
             Err(TryLockError::Error(error)) => return Err(Error::io(ErrorKind::Layer, "lock", &path, error)),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
                 let step = "wait for another process that fetches PostgreSQL";
-                let hint = format!(
-                    "see which process holds `{}` (`fuser` tells) and end it",
-                    path.display()
-                );
+                let hint = format!("see which process holds `{}` (`fuser` tells) and end it", path.display());
                 return Err(Error::new(ErrorKind::Layer, step).with_hint(hint));
             }
             Err(TryLockError::WouldBlock) => {
@@ -139,12 +126,9 @@ fn fetch(temp: &Path, deadline: Instant, progress: &dyn Fn(&str)) -> Result<(Vec
         return Ok(fetched);
     }
     download(&temp.join("apt-own-lists"), false, deadline, progress).map_err(|error| {
-        Error::new(
-            ErrorKind::InvalidConfig,
-            "get PostgreSQL from the distribution's packages",
-        )
-        .caused_by(error)
-        .with_hint(install_hint())
+        Error::new(ErrorKind::InvalidConfig, "get PostgreSQL from the distribution's packages")
+            .caused_by(error)
+            .with_hint(install_hint())
     })
 }
 
@@ -161,27 +145,18 @@ fn download(
     }
     let archives = apt.plan(PACKAGE)?;
     let name = server(&archives).ok_or_else(|| {
-        io::Error::other(format!(
-            "package `{PACKAGE}` does not lead to a `{PACKAGE}-<version>`"
-        ))
+        io::Error::other(format!("package `{PACKAGE}` does not lead to a `{PACKAGE}-<version>`"))
     })?;
     let megabytes = archives.iter().map(|archive| archive.size).sum::<u64>() / 1_000_000;
-    progress(&format!(
-        "downloading {name} and what it needs, {} packages, {megabytes} MB",
-        archives.len()
-    ));
+    progress(&format!("downloading {name} and what it needs, {} packages, {megabytes} MB", archives.len()));
     let files = apt.download(PACKAGE)?;
     Ok((archives, files))
 }
 
 /// The tree's name: that of the newest server package.
 fn server(archives: &[Archive]) -> Option<&str> {
-    let names = archives
-        .iter()
-        .filter_map(|archive| archive.file.strip_suffix(".deb"));
-    names
-        .filter(|name| major(name).is_some())
-        .max_by_key(|name| numbers(name))
+    let names = archives.iter().filter_map(|archive| archive.file.strip_suffix(".deb"));
+    names.filter(|name| major(name).is_some()).max_by_key(|name| numbers(name))
 }
 
 /// Unpacks the files into a tree below `temp`, and moves it to its place in `store`.
@@ -194,21 +169,12 @@ fn publish(
     progress: &dyn Fn(&str),
 ) -> Result<PathBuf> {
     let failed = |error: io::Error| {
-        Error::new(
-            ErrorKind::Layer,
-            format!("unpack PostgreSQL in `{}`", store.display()),
-        )
-        .caused_by(error)
+        Error::new(ErrorKind::Layer, format!("unpack PostgreSQL in `{}`", store.display())).caused_by(error)
     };
     let tree = temp.join("tree");
     fs::create_dir(&tree).map_err(failed)?;
     for (done, archive) in archives.iter().enumerate() {
-        progress(&format!(
-            "unpacking {} ({}/{})",
-            archive.file,
-            done + 1,
-            archives.len()
-        ));
+        progress(&format!("unpacking {} ({}/{})", archive.file, done + 1, archives.len()));
         apt::unpack(&files.join(&archive.file), &tree, &temp.join("said"), deadline).map_err(failed)?;
     }
     apt::tidy(&tree).map_err(failed)?;
@@ -217,17 +183,12 @@ fn publish(
     let name = name.ok_or_else(|| {
         let cause =
             format!("they have no `usr/lib/{PACKAGE}/<version>/bin` with `initdb`, `postgres` and `psql`");
-        Error::new(
-            ErrorKind::InvalidConfig,
-            "use the distribution's packages of PostgreSQL",
-        )
-        .caused_by(cause)
-        .with_hint(install_hint())
+        Error::new(ErrorKind::InvalidConfig, "use the distribution's packages of PostgreSQL")
+            .caused_by(cause)
+            .with_hint(install_hint())
     })?;
     // A name must not outlive a power cut without its content.
-    File::open(&tree)
-        .and_then(|tree| Ok(rustix::fs::syncfs(tree)?))
-        .map_err(failed)?;
+    File::open(&tree).and_then(|tree| Ok(rustix::fs::syncfs(tree)?)).map_err(failed)?;
     let root = store.join(name);
     // In its place can only be a tree that has lost its programs.
     if root.exists() {
@@ -240,27 +201,19 @@ fn publish(
 /// The text of os-release(5), empty where there is none.
 fn os_release() -> String {
     let places = ["/etc/os-release", "/usr/lib/os-release"];
-    places
-        .iter()
-        .find_map(|place| fs::read_to_string(place).ok())
-        .unwrap_or_default()
+    places.iter().find_map(|place| fs::read_to_string(place).ok()).unwrap_or_default()
 }
 
 /// The value of a field in the text of os-release(5), without its quotes; empty if it is missing.
 fn field<'a>(os_release: &'a str, name: &str) -> &'a str {
-    let value = os_release
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let value = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     value.unwrap_or_default().trim_matches(['"', '\''])
 }
 
 /// A directory name for the distribution, its release and the architecture, which a tree is made for.
 fn distribution(os_release: &str, architecture: &str) -> String {
     let version = ["VERSION_ID", "VERSION_CODENAME"].map(|name| field(os_release, name));
-    let version = version
-        .into_iter()
-        .find(|version| !version.is_empty())
-        .unwrap_or("rolling");
+    let version = version.into_iter().find(|version| !version.is_empty()).unwrap_or("rolling");
     let name = format!("{}-{version}-{architecture}", field(os_release, "ID"));
     name.replace(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)), "_")
 }
@@ -275,9 +228,8 @@ fn hint_for(os_release: &str) -> String {
         id if id.contains("suse") => Some("sudo zypper install postgresql-server"),
         _ => None,
     });
-    let install = command.map_or("install PostgreSQL".to_owned(), |command| {
-        format!("install it: `{command}`")
-    });
+    let install =
+        command.map_or("install PostgreSQL".to_owned(), |command| format!("install it: `{command}`"));
     format!("{install}, or set SANDBOXED_DB_POSTGRES to the directory of its programs")
 }
 
@@ -294,10 +246,7 @@ mod tests {
     }
 
     fn archive(file: &str) -> Archive {
-        Archive {
-            file: file.to_owned(),
-            size: 1,
-        }
+        Archive { file: file.to_owned(), size: 1 }
     }
 
     #[test]
@@ -316,10 +265,7 @@ mod tests {
         tree(store.path(), ".unfinished-abc", 17);
         tree(store.path(), "postgresql-client-16_16.1-1_amd64", 16);
         fs::create_dir(store.path().join("postgresql-16_16.1-1_amd64")).unwrap();
-        assert_eq!(
-            find(store.path()),
-            Some(store.path().join("postgresql-15_15.18-0+deb12u1_amd64"))
-        );
+        assert_eq!(find(store.path()), Some(store.path().join("postgresql-15_15.18-0+deb12u1_amd64")));
     }
 
     #[test]
@@ -339,10 +285,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let held = lock(store.path(), LOCK_LIMIT, &|_| ()).unwrap();
         let error = lock(store.path(), Duration::from_millis(120), &|_| ()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "wait for another process that fetches PostgreSQL"
-        );
+        assert_eq!(error.to_string(), "wait for another process that fetches PostgreSQL");
         assert!(error.hint().unwrap().contains(".lock"), "{error:?}");
         drop(held);
         lock(store.path(), Duration::ZERO, &|_| ()).unwrap();
@@ -362,20 +305,11 @@ mod tests {
     fn the_hint_speaks_the_distributions_language() {
         for (os_release, command) in [
             ("ID=debian\nVERSION_ID=\"12\"", "sudo apt-get install postgresql"),
-            (
-                "ID=linuxmint\nID_LIKE=\"ubuntu debian\"",
-                "sudo apt-get install postgresql",
-            ),
-            (
-                "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"",
-                "sudo dnf install postgresql-server",
-            ),
+            ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"", "sudo apt-get install postgresql"),
+            ("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"", "sudo dnf install postgresql-server"),
             ("NAME=Arch\nID=arch", "sudo pacman -S postgresql"),
             ("ID='alpine'", "sudo apk add postgresql"),
-            (
-                "ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"",
-                "sudo zypper install postgresql-server",
-            ),
+            ("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"", "sudo zypper install postgresql-server"),
         ] {
             let expected = format!(
                 "install it: `{command}`, or set SANDBOXED_DB_POSTGRES to the directory of its programs"
@@ -390,14 +324,8 @@ mod tests {
 
     #[test]
     fn distributions_are_told_apart() {
-        assert_eq!(
-            distribution("ID=debian\nVERSION_ID=\"12\"\n", "x86_64"),
-            "debian-12-x86_64"
-        );
-        assert_eq!(
-            distribution("VERSION_CODENAME=forky\nID=debian\n", "aarch64"),
-            "debian-forky-aarch64"
-        );
+        assert_eq!(distribution("ID=debian\nVERSION_ID=\"12\"\n", "x86_64"), "debian-12-x86_64");
+        assert_eq!(distribution("VERSION_CODENAME=forky\nID=debian\n", "aarch64"), "debian-forky-aarch64");
         assert_eq!(distribution("ID=a/b\n", "x86_64"), "a_b-rolling-x86_64");
     }
 }

@@ -31,10 +31,7 @@ fn quote(text: &str) -> String {
 
 /// The files that a script has psql read: by `\i`, `\ir` and their long names, and by `\copy … from`.
 pub(super) fn included_files(contents: &str) -> Vec<String> {
-    contents
-        .lines()
-        .filter_map(|line| included_file(line.trim()))
-        .collect()
+    contents.lines().filter_map(|line| included_file(line.trim())).collect()
 }
 
 fn included_file(line: &str) -> Option<String> {
@@ -50,11 +47,8 @@ fn included_file(line: &str) -> Option<String> {
                 None => source.find(char::is_whitespace).unwrap_or(source.len()),
             };
             let source = &source[..end];
-            (!matches!(
-                source.to_ascii_lowercase().as_str(),
-                "stdin" | "pstdin" | "program"
-            ))
-            .then(|| unquote(source))
+            (!matches!(source.to_ascii_lowercase().as_str(), "stdin" | "pstdin" | "program"))
+                .then(|| unquote(source))
         }
         _ => None,
     }
@@ -62,10 +56,7 @@ fn included_file(line: &str) -> Option<String> {
 
 fn unquote(text: &str) -> String {
     let inner = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
-    inner.map_or_else(
-        || text.to_owned(),
-        |inner| inner.replace("\\'", "'").replace("\\\\", "\\"),
-    )
+    inner.map_or_else(|| text.to_owned(), |inner| inner.replace("\\'", "'").replace("\\\\", "\\"))
 }
 
 /// Takes psql's report of an error apart: `psql:FILE:LINE: ERROR:  …`, and with `--echo-errors` the statement.
@@ -97,23 +88,15 @@ pub(super) fn script_error(stderr: &str) -> ScriptError {
         }
     }
     let lines = statement.as_ref().map_or(1, Vec::len) as u64;
-    let within = message
-        .iter()
-        .find_map(|line| line.strip_prefix("LINE ")?.split_once(':')?.0.parse().ok());
+    let within = message.iter().find_map(|line| line.strip_prefix("LINE ")?.split_once(':')?.0.parse().ok());
     error.line = end_line.map(|end| (end + 1).saturating_sub(lines) + within.unwrap_or(1) - 1);
-    error.message = if message.is_empty() {
-        stderr.trim().to_owned()
-    } else {
-        message.join("\n")
-    };
+    error.message = if message.is_empty() { stderr.trim().to_owned() } else { message.join("\n") };
     error.statement = statement.map(|lines| lines.join("\n"));
     error
 }
 
 fn is_error(text: &str) -> bool {
-    ["ERROR:", "FATAL:", "PANIC:", "error:", "fatal:"]
-        .iter()
-        .any(|severity| text.starts_with(severity))
+    ["ERROR:", "FATAL:", "PANIC:", "error:", "fatal:"].iter().any(|severity| text.starts_with(severity))
 }
 
 /// `psql:FILE:LINE: TEXT`. File names may hold colons, so the line number is looked for from the text's end.
@@ -138,11 +121,7 @@ mod tests {
         );
         assert_eq!(error.file.unwrap(), Path::new("/m/2.sql"));
         assert_eq!(error.line, Some(5));
-        assert!(
-            error.message.starts_with("ERROR:  type \"nosuchtype\""),
-            "{}",
-            error.message
-        );
+        assert!(error.message.starts_with("ERROR:  type \"nosuchtype\""), "{}", error.message);
         assert_eq!(error.statement.unwrap().lines().count(), 4);
     }
 
@@ -152,20 +131,14 @@ mod tests {
             "psql:/m/a: b/4.sql:5: ERROR:  division by zero\nCONTEXT:  SQL statement\n\
              psql:/m/a: b/4.sql:5: STATEMENT:  do $$\nbegin\n  perform 1/0;\nend\n$$;\n",
         );
-        assert_eq!(
-            (error.file.unwrap().to_str().unwrap(), error.line),
-            ("/m/a: b/4.sql", Some(1))
-        );
+        assert_eq!((error.file.unwrap().to_str().unwrap(), error.line), ("/m/a: b/4.sql", Some(1)));
         assert!(error.message.ends_with("CONTEXT:  SQL statement"));
     }
 
     #[test]
     fn a_failure_of_psql_itself_is_its_own_words() {
         let error = script_error("psql:/m/7.sql:1: error: invalid command \\foo\n");
-        assert_eq!(
-            (error.line, error.message.as_str()),
-            (Some(1), "error: invalid command \\foo")
-        );
+        assert_eq!((error.line, error.message.as_str()), (Some(1), "error: invalid command \\foo"));
         let error = script_error("psql: error: connection to server failed\n");
         assert_eq!((error.file, error.line), (None, None));
         assert_eq!(error.message, "psql: error: connection to server failed");
@@ -175,10 +148,7 @@ mod tests {
     fn files_that_a_script_reads_are_found() {
         let script = "\\i a.sql\n  \\ir '../b c.sql'\n\\copy t(x, y) from 'it.csv' csv header\n\\copy t from stdin\n\
                       select '\\i no';\n\\include_relative d.sql;\n\\copy t FROM e.csv with csv\n\\echo x\n";
-        assert_eq!(
-            included_files(script),
-            ["a.sql", "../b c.sql", "it.csv", "d.sql", "e.csv"]
-        );
+        assert_eq!(included_files(script), ["a.sql", "../b c.sql", "it.csv", "d.sql", "e.csv"]);
     }
 
     #[test]

@@ -1,38 +1,27 @@
-//! The test process's side: one launcher, and a handle for each container.
+//! The test process's hold on its launcher.
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::launcher::MARKER;
 use super::log::Log;
-use super::plan::{Command, Plan};
-use super::protocol::{Event, Exit, LONGEST_MESSAGE, Request, encode};
-use super::refusal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::process::is_in_main_program;
 use crate::sys::socket;
 
-/// How long a container may take to be built; it takes about two milliseconds.
-const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the kernel may take to end a container that was killed.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-
 static LAUNCHER: Mutex<Option<Arc<Launcher>>> = Mutex::new(None);
 
-/// The test process's hold on its launcher.
+/// The launcher of this process.
 #[derive(Debug)]
-struct Launcher {
+pub(super) struct Launcher {
     socket: OwnedFd,
     child: Mutex<Child>,
     /// What the launcher and its inits print when they panic; normally nothing.
@@ -43,7 +32,7 @@ struct Launcher {
 
 impl Launcher {
     /// The launcher of this process, started at the first call and again should it have died.
-    fn get() -> Result<Arc<Self>> {
+    pub(super) fn get() -> Result<Arc<Self>> {
         let mut slot = lock(&LAUNCHER);
         match &*slot {
             Some(launcher) if launcher.owner == std::process::id() && launcher.is_alive() => {
@@ -89,12 +78,19 @@ impl Launcher {
         matches!(lock(&self.child).try_wait(), Ok(None))
     }
 
+    /// Hands over a plan and one end of a control socket.
+    pub(super) fn request(&self, control: &OwnedFd, plan: &File) -> Result<(), Errno> {
+        socket::send(self.socket.as_fd(), b"launch", &[control.as_fd(), plan.as_fd()])
+    }
+
+    /// Waits for the end of a launcher that hung up.
+    pub(super) fn reap(&self) {
+        let _ = lock(&self.child).wait();
+    }
+
     /// The error when a launcher or an init ended without a word.
-    fn ended(&self, what: &str) -> Error {
-        let error = Error::new(
-            ErrorKind::Launch,
-            format!("launch the sandbox: {what} ended unexpectedly"),
-        );
+    pub(super) fn ended(&self, what: &str) -> Error {
+        let error = Error::new(ErrorKind::Launch, format!("launch the sandbox: {what} ended unexpectedly"));
         match self.complaints.read().unwrap_or_default() {
             text if text.is_empty() => error.with_hint(
                 "it was killed, by the out-of-memory killer or by hand; `dmesg` may tell. The next start uses a new one",
@@ -104,390 +100,8 @@ impl Launcher {
     }
 }
 
-/// When a server counts as ready.
-#[derive(Clone, Copy)]
-pub(crate) enum Readiness<'a> {
-    /// When it says so through `NOTIFY_SOCKET`; should it stay silent for two seconds, the probe is asked as well.
-    Notify(&'a dyn Fn() -> bool),
-    /// When the probe answers `true`.
-    Probe(&'a dyn Fn() -> bool),
-}
-
-/// A program that ran to its end in a container.
-#[derive(Debug)]
-pub(crate) struct Run {
-    pub(crate) exit: Exit,
-    /// Its standard error.
-    pub(crate) stderr: String,
-}
-
-/// A running container. Dropping it ends it.
-#[derive(Debug)]
-pub(crate) struct Container {
-    /// The process that launched it. A copy that it forks must not end what is not its own.
-    owner: u32,
-    pid: Pid,
-    pidfd: OwnedFd,
-    log: Arc<Log>,
-    control: Mutex<Control>,
-}
-
-/// The control socket, and events that came while another was awaited.
-#[derive(Debug)]
-struct Control {
-    socket: OwnedFd,
-    server_exit: Option<Exit>,
-    ready: bool,
-}
-
-impl Container {
-    /// Launches a container and waits until its root is built and a planned server is executed.
-    pub(crate) fn launch(plan: &Plan) -> Result<Self> {
-        let launcher = Launcher::get()?;
-        match Self::launch_by(&launcher, plan) {
-            // The launcher died since it was last used; it is not at fault for what happens to the next.
-            Err(Errno::PIPE | Errno::CONNRESET) => {
-                let _ = lock(&launcher.child).wait();
-                let launcher = Launcher::get()?;
-                Self::launch_by(&launcher, plan).map_err(|_| launcher.ended("the launcher"))?
-            }
-            result => result.map_err(|errno| {
-                Error::new(ErrorKind::Launch, "send the plan to the launcher")
-                    .caused_by(io::Error::from(errno))
-            })?,
-        }
-    }
-
-    /// The outer error is about reaching the launcher, the inner one about the launch.
-    fn launch_by(launcher: &Launcher, plan: &Plan) -> Result<Result<Self>, Errno> {
-        let bytes = match encode(plan) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                return Ok(Err(Error::new(
-                    ErrorKind::InvalidConfig,
-                    "describe the sandbox's root",
-                )
-                .caused_by(error)
-                .with_hint(
-                    "the paths of layers and of the server's programs must be UTF-8",
-                )));
-            }
-        };
-        let plan = memory(c"sandboxed-db plan", &bytes)?;
-        let (ours, theirs) = socket::pair()?;
-        socket::send(
-            launcher.socket.as_fd(),
-            b"launch",
-            &[theirs.as_fd(), plan.as_fd()],
-        )?;
-        drop((theirs, plan));
-        Ok(Self::await_launch(launcher, ours))
-    }
-
-    fn await_launch(launcher: &Launcher, socket: OwnedFd) -> Result<Self> {
-        let deadline = Instant::now() + LAUNCH_TIMEOUT;
-        // The launcher reports the one, init the other, and either may be first.
-        let (mut process, mut log) = (None, None);
-        loop {
-            (process, log) = match (process, log) {
-                (Some((pid, pidfd)), Some(log)) => {
-                    // What init reports of a server that is faster still waits in the socket.
-                    let control = Control {
-                        socket,
-                        server_exit: None,
-                        ready: false,
-                    };
-                    let log = Arc::new(Log::new(File::from(log)));
-                    return Ok(Self {
-                        owner: std::process::id(),
-                        pid,
-                        pidfd,
-                        log,
-                        control: Mutex::new(control),
-                    });
-                }
-                incomplete => incomplete,
-            };
-            match receive(socket.as_fd(), deadline)? {
-                Received::Event(Event::Spawned { pid }, fds) => {
-                    process = Pid::from_raw(pid).zip(fds.into_iter().next());
-                }
-                Received::Event(Event::Up, fds) => log = fds.into_iter().next(),
-                Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
-                Received::Event(..) => {}
-                Received::End => {
-                    return Err(launcher.ended(if process.is_some() { "init" } else { "the launcher" }));
-                }
-                Received::Timeout => {
-                    if let Some((_, pidfd)) = process {
-                        let _ = pidfd_send_signal(pidfd, Signal::KILL);
-                    }
-                    return Err(Error::new(
-                        ErrorKind::Launch,
-                        format!("launch the sandbox within {LAUNCH_TIMEOUT:?}"),
-                    )
-                    .with_hint("the machine is overloaded: run fewer tests at a time"));
-                }
-            }
-        }
-    }
-
-    /// The id of the container's init in the test process's pid namespace.
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().unsigned_abs()
-    }
-
-    /// The container's root as the test process reaches it, proc_pid_root(5).
-    pub(crate) fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.pid()))
-    }
-
-    pub(crate) fn log(&self) -> &Arc<Log> {
-        &self.log
-    }
-
-    /// Starts the server in a container that was planned without one.
-    pub(crate) fn start_server(&self, command: Command) -> Result<()> {
-        let mut control = lock(&self.control);
-        (control.ready, control.server_exit) = (false, None);
-        control.request(&Request::Start(command), &[])
-    }
-
-    /// Waits until the server is ready.
-    pub(crate) fn wait_ready(&self, readiness: Readiness<'_>, timeout: Duration) -> Result<()> {
-        const SILENCE: Duration = Duration::from_secs(2);
-        const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-        let begin = Instant::now();
-        let deadline = begin + timeout;
-        let mut pause = Duration::from_millis(1);
-        let mut control = lock(&self.control);
-        loop {
-            let next = match readiness {
-                Readiness::Notify(_) if begin.elapsed() < SILENCE => deadline.min(begin + SILENCE),
-                Readiness::Notify(probe) | Readiness::Probe(probe) => {
-                    if probe() {
-                        return Ok(());
-                    }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    deadline.min(Instant::now() + pause)
-                }
-            };
-            control.take_event(next)?;
-            if control.ready {
-                return Ok(());
-            }
-            if let Some(exit) = control.server_exit {
-                return Err(Error::new(
-                    ErrorKind::Exited,
-                    format!("start the server: it ended with {exit}"),
-                ));
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::new(
-                    ErrorKind::NotReady,
-                    format!("start the server within {timeout:?}"),
-                ));
-            }
-        }
-    }
-
-    /// Runs a program to its end. `stdin` is what it reads; each line it prints goes to `on_line`.
-    pub(crate) fn run(
-        &self,
-        command: Command,
-        stdin: &[u8],
-        on_line: &mut dyn FnMut(&str),
-        timeout: Duration,
-    ) -> Result<Run> {
-        let name = command.name();
-        let failed =
-            |error: io::Error| Error::new(ErrorKind::Launch, format!("run `{name}`")).caused_by(error);
-        let (output, theirs) = io::pipe().map_err(failed)?;
-        let input = memory(c"sandboxed-db stdin", stdin).map_err(|errno| failed(errno.into()))?;
-        let errors = memory(c"sandboxed-db stderr", b"").map_err(|errno| failed(errno.into()))?;
-        let deadline = Instant::now() + timeout;
-        let mut control = lock(&self.control);
-        control.request(
-            &Request::Run(command),
-            &[input.as_fd(), theirs.as_fd(), errors.as_fd()],
-        )?;
-        drop((theirs, input));
-
-        let mut lines = Lines::default();
-        let late = || Error::new(ErrorKind::NotReady, format!("run `{name}` within {timeout:?}"));
-        // The program's own end counts, not that of its output: a process that it left in the background may hold
-        // the pipe open.
-        let mut output_open = true;
-        let exit = loop {
-            let pipe = output_open.then(|| output.as_fd());
-            match socket::wait_either(pipe, control.socket.as_fd(), deadline) {
-                Ok((_, true)) => {
-                    if let Some(exit) = control.take_event(deadline)? {
-                        break exit;
-                    }
-                }
-                Ok((true, false)) => output_open = lines.read(&output, on_line).map_err(failed)? > 0,
-                Ok((false, false)) => return Err(late().with_hint("raise `build_timeout`")),
-                Err(errno) => return Err(failed(errno.into())),
-            }
-        };
-        while output_open && socket::wait_readable(output.as_fd(), Instant::now()) == Ok(true) {
-            output_open = lines.read(&output, on_line).map_err(failed)? > 0;
-        }
-        let mut stderr = Vec::new();
-        let read = (&errors)
-            .seek(SeekFrom::Start(0))
-            .and_then(|_| (&errors).read_to_end(&mut stderr));
-        read.map_err(failed)?;
-        Ok(Run {
-            exit,
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        })
-    }
-
-    /// Sends the server a signal and waits for its end.
-    pub(crate) fn stop_server(&self, signal: i32, timeout: Duration) -> Result<Exit> {
-        let mut control = lock(&self.control);
-        let deadline = Instant::now() + timeout;
-        control.take_event(Instant::now())?;
-        if control.server_exit.is_none() {
-            control.request(&Request::Signal(signal), &[])?;
-        }
-        loop {
-            if let Some(exit) = control.server_exit {
-                return Ok(exit);
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::new(
-                    ErrorKind::Cleanup,
-                    format!("stop the server within {timeout:?}"),
-                ));
-            }
-            control.take_event(deadline)?;
-        }
-    }
-
-    /// How the server ended, if it did.
-    pub(crate) fn server_exit(&self) -> Option<Exit> {
-        let mut control = lock(&self.control);
-        let _ = control.take_event(Instant::now());
-        control.server_exit
-    }
-
-    /// Kills every process of the container and waits for its end. Repeating it does nothing.
-    pub(crate) fn kill(&self) -> Result<()> {
-        let failed = |errno: Errno| {
-            Error::new(
-                ErrorKind::Cleanup,
-                format!("end the sandbox of pid {}", self.pid()),
-            )
-            .caused_by(io::Error::from(errno))
-        };
-        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        match socket::wait_readable(self.pidfd.as_fd(), Instant::now() + KILL_TIMEOUT) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(failed(Errno::TIMEDOUT)),
-            Err(errno) => Err(failed(errno)),
-        }
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        if self.owner != std::process::id() {
-            return;
-        }
-        if let Err(error) = self.kill() {
-            tracing::error!(?error, "a sandbox did not end");
-        }
-    }
-}
-
-impl Control {
-    fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let failed = || Error::new(ErrorKind::Launch, "reach the sandbox's init");
-        let message = encode(request).map_err(|error| failed().caused_by(error))?;
-        if message.len() > LONGEST_MESSAGE {
-            return Err(failed().caused_by(format!("a command of {} bytes is too long", message.len())));
-        }
-        socket::send(self.socket.as_fd(), &message, fds)
-            .map_err(|errno| failed().caused_by(io::Error::from(errno)))
-    }
-
-    /// Notes the next event, if one comes by `deadline`, and returns how a program that ran has ended.
-    fn take_event(&mut self, deadline: Instant) -> Result<Option<Exit>> {
-        match receive(self.socket.as_fd(), deadline)? {
-            Received::Event(Event::Ready, _) => self.ready = true,
-            Received::Event(Event::ServerExited(exit), _) => self.server_exit = Some(exit),
-            Received::Event(Event::RunExited(exit), _) => return Ok(Some(exit)),
-            Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
-            Received::Event(Event::Spawned { .. } | Event::Up, _) | Received::Timeout => {}
-            Received::End => {
-                return Err(
-                    Error::new(ErrorKind::Exited, "reach the sandbox: it has ended").with_hint(
-                        "its init was killed, by the out-of-memory killer or by hand; `dmesg` may tell",
-                    ),
-                );
-            }
-        }
-        Ok(None)
-    }
-}
-
-enum Received {
-    Event(Event, Vec<OwnedFd>),
-    End,
-    Timeout,
-}
-
-fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
-    let failed = || Error::new(ErrorKind::Launch, "read a report of the sandbox's init");
-    let broken = |errno: Errno| failed().caused_by(io::Error::from(errno));
-    if !socket::wait_readable(socket, deadline).map_err(broken)? {
-        return Ok(Received::Timeout);
-    }
-    let mut buffer = [0; 4096];
-    match socket::receive(socket, &mut buffer) {
-        Ok(Some((length, fds))) => {
-            let event =
-                serde_json::from_slice(&buffer[..length]).map_err(|error| failed().caused_by(error))?;
-            Ok(Received::Event(event, fds))
-        }
-        Ok(None) | Err(Errno::CONNRESET) => Ok(Received::End),
-        Err(errno) => Err(broken(errno)),
-    }
-}
-
-/// Splits what a program prints into lines.
-#[derive(Default)]
-struct Lines(Vec<u8>);
-
-impl Lines {
-    /// Reads once, what is there; 0 at end of file.
-    fn read(&mut self, mut input: impl Read, on_line: &mut dyn FnMut(&str)) -> io::Result<usize> {
-        let mut buffer = [0; 8192];
-        let length = loop {
-            match input.read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result?,
-            }
-        };
-        for part in buffer[..length].split_inclusive(|&byte| byte == b'\n') {
-            self.0.extend_from_slice(part);
-            if self.0.ends_with(b"\n") {
-                on_line(String::from_utf8_lossy(&self.0).trim_end());
-                self.0.clear();
-            }
-        }
-        Ok(length)
-    }
-}
-
 /// A file in memory with these contents, to be read from its beginning.
-fn memory(name: &CStr, contents: &[u8]) -> Result<File, Errno> {
+pub(super) fn memory(name: &CStr, contents: &[u8]) -> Result<File, Errno> {
     let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all(contents)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
@@ -496,6 +110,6 @@ fn memory(name: &CStr, contents: &[u8]) -> Result<File, Errno> {
 }
 
 /// A thread that panicked while it held one of these locks left nothing half-done behind it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -61,7 +61,7 @@ pub(super) fn main(control: OwnedFd, plan: OwnedFd, outer: Outer) -> ! {
 
 /// Everything that needs the capabilities of a fresh user namespace; they are given up at the end.
 fn prepare(plan: OwnedFd, outer: Outer) -> Result<(Plan, File), Failure> {
-    close_from(5).map_err(|errno| failed(Step::Descriptors, "", errno))?;
+    close_from(5).map_err(|errno| Failure::new(Step::Descriptors, "", errno))?;
     reset_signals();
     // The second line of defence; the first is the control socket's end of file.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
@@ -69,15 +69,14 @@ fn prepare(plan: OwnedFd, outer: Outer) -> Result<(Plan, File), Failure> {
     umask(rustix::fs::Mode::from_raw_mode(0o022));
 
     let mut bytes = Vec::new();
-    File::from(plan)
-        .read_to_end(&mut bytes)
-        .map_err(|error| told(Step::Receive, "", &error))?;
+    File::from(plan).read_to_end(&mut bytes).map_err(|error| Failure::io(Step::Receive, "", &error))?;
     let plan: Plan =
-        serde_json::from_slice(&bytes).map_err(|error| told(Step::Receive, "", &error.into()))?;
+        serde_json::from_slice(&bytes).map_err(|error| Failure::io(Step::Receive, "", &error.into()))?;
 
     map_ids(outer)?;
-    loopback_up().map_err(|errno| failed(Step::Loopback, "lo", errno))?;
-    rustix::system::sethostname(b"sandbox").map_err(|errno| failed(Step::Hostname, "sandbox", errno))?;
+    loopback_up().map_err(|errno| Failure::new(Step::Loopback, "lo", errno))?;
+    rustix::system::sethostname(b"sandbox")
+        .map_err(|errno| Failure::new(Step::Hostname, "sandbox", errno))?;
     let log = mounts::build(&plan)?;
     limit()?;
     drop_capabilities()?;
@@ -91,27 +90,19 @@ fn map_ids(outer: Outer) -> Result<(), Failure> {
         ("/proc/self/uid_map", format!("{INNER_ID} {} 1", outer.uid)),
         ("/proc/self/gid_map", format!("{INNER_ID} {} 1", outer.gid)),
     ] {
-        std::fs::write(file, line).map_err(|error| told(Step::MapIds, file, &error))?;
+        std::fs::write(file, line).map_err(|error| Failure::io(Step::MapIds, file, &error))?;
     }
     Ok(())
 }
 
 fn limit() -> Result<(), Failure> {
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    setrlimit(Resource::Core, none).map_err(|errno| failed(Step::Limits, "RLIMIT_CORE", errno))?;
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).map_err(|errno| Failure::new(Step::Limits, "RLIMIT_CORE", errno))?;
     let nested = "/proc/sys/user/max_user_namespaces";
     match std::fs::write(nested, "0") {
         // Where the outer /proc had to be bound, this file is not ours to write.
-        Err(error)
-            if !matches!(
-                error.raw_os_error(),
-                Some(libc::EPERM | libc::EACCES | libc::EROFS)
-            ) =>
-        {
-            Err(told(Step::Limits, nested, &error))
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS)) => {
+            Err(Failure::io(Step::Limits, nested, &error))
         }
         _ => Ok(()),
     }
@@ -130,16 +121,9 @@ fn drop_capabilities() -> Result<(), Failure> {
         clear_ambient_capability_set()?;
         set_no_new_privs(true)?;
         let empty = CapabilitySet::empty();
-        set_capabilities(
-            None,
-            CapabilitySets {
-                effective: empty,
-                permitted: empty,
-                inheritable: empty,
-            },
-        )
+        set_capabilities(None, CapabilitySets { effective: empty, permitted: empty, inheritable: empty })
     };
-    drop_all().map_err(|errno| failed(Step::Capabilities, "all capabilities", errno))
+    drop_all().map_err(|errno| Failure::new(Step::Capabilities, "all capabilities", errno))
 }
 
 /// The supervisor that PID 1 is once the root is built.
@@ -154,16 +138,9 @@ struct Init<'a> {
 
 impl<'a> Init<'a> {
     fn start(control: &'a OwnedFd, plan: Plan, log: File) -> Result<Self, Failure> {
-        let notify = notify_socket().map_err(|errno| failed(Step::Execute, NOTIFY_SOCKET, errno))?;
-        let children = child_signals().map_err(|errno| failed(Step::Execute, "signalfd", errno))?;
-        let mut init = Self {
-            control,
-            children,
-            notify,
-            log,
-            server: None,
-            program: None,
-        };
+        let notify = notify_socket().map_err(|errno| Failure::new(Step::Execute, NOTIFY_SOCKET, errno))?;
+        let children = child_signals().map_err(|errno| Failure::new(Step::Execute, "signalfd", errno))?;
+        let mut init = Self { control, children, notify, log, server: None, program: None };
         if let Some(command) = plan.server {
             init.start_server(command)?;
         }
@@ -210,7 +187,7 @@ impl<'a> Init<'a> {
                 }
                 Ok(())
             }
-            Err(error) => Err(told(Step::Receive, "", &error.into())),
+            Err(error) => Err(Failure::io(Step::Receive, "", &error.into())),
         };
         if let Err(failure) = outcome {
             send(self.control, &Event::Failed(failure), &[]);
@@ -221,7 +198,7 @@ impl<'a> Init<'a> {
         let command = command.env("NOTIFY_SOCKET", NOTIFY_SOCKET);
         let log = || self.log.try_clone().map(Stdio::from);
         let stdio = log().and_then(|out| Ok([Stdio::null(), out, log()?]));
-        let stdio = stdio.map_err(|error| told(Step::Execute, &command.name(), &error))?;
+        let stdio = stdio.map_err(|error| Failure::io(Step::Execute, &command.name(), &error))?;
         self.server = Some(spawn(&command, stdio)?);
         Ok(())
     }
@@ -258,9 +235,7 @@ impl<'a> Init<'a> {
     /// sd_notify(3): lines of assignments, of which only one matters here.
     fn read_notification(&self, buffer: &mut [u8]) {
         if let Ok(length) = rustix::io::read(&self.notify, &mut *buffer)
-            && buffer[..length]
-                .split(|&byte| byte == b'\n')
-                .any(|line| line == b"READY=1")
+            && buffer[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1")
         {
             send(self.control, &Event::Ready, &[]);
         }
@@ -283,47 +258,16 @@ fn spawn(command: &Command, [stdin, stdout, stderr]: [Stdio; 3]) -> Result<Pid, 
         .stdout(stdout)
         .stderr(stderr)
         .spawn()
-        .map_err(|error| told(Step::Execute, &command.program.to_string_lossy(), &error))?;
+        .map_err(|error| Failure::io(Step::Execute, &command.program.to_string_lossy(), &error))?;
     Ok(Pid::from_raw(child.id().cast_signed()).expect("a child has a positive pid"))
 }
 
 fn exit_of(status: WaitStatus) -> Option<Exit> {
-    status
-        .exit_status()
-        .map(Exit::Code)
-        .or_else(|| status.terminating_signal().map(Exit::Signal))
+    status.exit_status().map(Exit::Code).or_else(|| status.terminating_signal().map(Exit::Signal))
 }
 
 /// A message that cannot be sent has no reader left: end of file follows.
 fn send(control: &OwnedFd, event: &Event, fds: &[&File]) {
     let fds: Vec<_> = fds.iter().map(|file| file.as_fd()).collect();
-    let _ = socket::send(
-        control.as_fd(),
-        &encode(event).expect("an event holds no path"),
-        &fds,
-    );
-}
-
-pub(super) fn failed(step: Step, object: &str, errno: Errno) -> Failure {
-    Failure {
-        step,
-        object: object.to_owned(),
-        errno: errno.raw_os_error(),
-        detail: String::new(),
-    }
-}
-
-pub(super) fn told(step: Step, object: &str, error: &std::io::Error) -> Failure {
-    let errno = error.raw_os_error().unwrap_or(0);
-    let detail = if errno == 0 {
-        error.to_string()
-    } else {
-        String::new()
-    };
-    Failure {
-        step,
-        object: object.to_owned(),
-        errno,
-        detail,
-    }
+    let _ = socket::send(control.as_fd(), &encode(event).expect("an event holds no path"), &fds);
 }

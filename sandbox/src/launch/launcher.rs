@@ -44,10 +44,7 @@ fn main(requests: &OwnedFd) {
     reset_signals();
     reap_children_automatically();
     let proof = SingleThreaded::check().unwrap_or_else(|error| panic!("launcher: {error}"));
-    let outer = Outer {
-        uid: geteuid().as_raw(),
-        gid: getegid().as_raw(),
-    };
+    let outer = Outer { uid: geteuid().as_raw(), gid: getegid().as_raw() };
 
     let mut buffer = [0; 64];
     // End of file: the test process closed its end or is dead.
@@ -64,9 +61,7 @@ fn launch(proof: &SingleThreaded, outer: Outer, control: OwnedFd, plan: OwnedFd)
     let event = match into_namespaces(proof) {
         Ok(Cloned::Child) => init::main(control, plan, outer),
         Ok(Cloned::Parent { pid, pidfd }) => {
-            let event = Event::Spawned {
-                pid: pid.as_raw_nonzero().get(),
-            };
+            let event = Event::Spawned { pid: pid.as_raw_nonzero().get() };
             let message = encode(&event).expect("an event holds no path");
             // If the test process is gone, init learns so by itself.
             let _ = socket::send(control.as_fd(), &message, &[pidfd.as_fd()]);
@@ -79,11 +74,7 @@ fn launch(proof: &SingleThreaded, outer: Outer, control: OwnedFd, plan: OwnedFd)
             detail: String::new(),
         }),
     };
-    let _ = socket::send(
-        control.as_fd(),
-        &encode(&event).expect("an event holds no path"),
-        &[],
-    );
+    let _ = socket::send(control.as_fd(), &encode(&event).expect("an event holds no path"), &[]);
 }
 
 /// Stays until the containers are gone, so that they are reaped here and not left to a PID 1 that may not reap.

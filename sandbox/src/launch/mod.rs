@@ -5,6 +5,7 @@
 //! starts the server and watches the socket that ties it to the test process.
 
 mod client;
+mod container;
 mod init;
 mod launcher;
 mod log;
@@ -13,7 +14,7 @@ pub(crate) mod plan;
 mod protocol;
 mod refusal;
 
-pub(crate) use client::{Container, Readiness};
+pub(crate) use container::{Container, Readiness};
 pub(crate) use launcher::become_launcher_if_asked;
 pub(crate) use log::Log;
 pub use plan::Command;

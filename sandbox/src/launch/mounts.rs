@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, pivot_root};
 
-use super::init::{failed, told};
 use super::plan::{Data, Plan};
 use super::protocol::{Failure, Step};
 use crate::sys::mount::{
@@ -30,21 +29,18 @@ const STAGE: &str = "/usr";
 /// Builds the root, enters it and returns the server's log: a file on the root's tmpfs that has no name.
 pub(super) fn build(plan: &Plan) -> Result<File, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).map_err(|errno| failed(Step::PrivateMounts, "/", errno))?;
+    mount_change("/", private).map_err(|errno| Failure::new(Step::PrivateMounts, "/", errno))?;
 
     // Taken first: once the new root is staged, some of these paths mean something else.
     let usr = usr(&plan.usr)?;
     let devices = DEVICES.map(|name| take(&format!("/dev/{name}"), MountAttrFlags::MOUNT_ATTR_NOSUID));
-    let binds = plan
-        .binds
-        .iter()
-        .map(|bind| take(&utf8(&bind.source), READ_ONLY).map(|tree| (bind, tree)));
+    let binds = plan.binds.iter().map(|bind| take(&utf8(&bind.source), READ_ONLY).map(|tree| (bind, tree)));
     let binds = binds.collect::<Result<Vec<_>, _>>()?;
     let data = data(&plan.data)?;
 
     let scratch = tmpfs(plan.scratch_size, "0755", CLOSED)?;
-    attach(scratch.as_fd(), STAGE).map_err(|errno| failed(Step::Attach, "the new root", errno))?;
-    chdir(STAGE).map_err(|errno| failed(Step::Attach, STAGE, errno))?;
+    attach(scratch.as_fd(), STAGE).map_err(|errno| Failure::new(Step::Attach, "the new root", errno))?;
+    chdir(STAGE).map_err(|errno| Failure::new(Step::Attach, STAGE, errno))?;
     skeleton(plan)?;
 
     mount_at(&usr, "usr")?;
@@ -72,11 +68,11 @@ pub(super) fn build(plan: &Plan) -> Result<File, Failure> {
         .mode(0o600)
         .custom_flags(libc::O_TMPFILE)
         .open("run")
-        .map_err(|error| told(Step::Skeleton, "the log file", &error))?;
+        .map_err(|error| Failure::io(Step::Skeleton, "the log file", &error))?;
     make_directory(&plan.data_dir)?;
     mount_at(&data, &utf8(relative(&plan.data_dir)))?;
     mount_proc()?;
-    make_read_only(c".").map_err(|errno| failed(Step::Attach, "the read-only root", errno))?;
+    make_read_only(c".").map_err(|errno| Failure::new(Step::Attach, "the read-only root", errno))?;
     enter()?;
     Ok(log)
 }
@@ -86,10 +82,7 @@ fn usr(lowers: &[PathBuf]) -> Result<OwnedFd, Failure> {
     match lowers {
         [only] => take(&utf8(only), READ_ONLY),
         several => {
-            let lowers = several
-                .iter()
-                .map(|path| open_lower(path))
-                .collect::<Result<Vec<_>, _>>()?;
+            let lowers = several.iter().map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
             overlay(&lowers, None, READ_ONLY).map_err(|error| refused(Step::Overlay, "/usr", error))
         }
     }
@@ -117,11 +110,7 @@ fn overlay(
     flags: MountAttrFlags,
 ) -> Result<OwnedFd, MountError> {
     let mut options = vec![MountOption::Flag("userxattr")];
-    options.extend(
-        lowers
-            .iter()
-            .map(|lower| MountOption::Fd("lowerdir+", lower.as_fd())),
-    );
+    options.extend(lowers.iter().map(|lower| MountOption::Fd("lowerdir+", lower.as_fd())));
     let directories = upper.map(upper_directories).transpose()?;
     if let Some((upper, work)) = &directories {
         options.extend([
@@ -132,10 +121,7 @@ fn overlay(
     }
     match create("overlay", &options, flags) {
         // Before Linux 6.13 layers are given by path.
-        Err(MountError {
-            errno: Errno::INVAL | Errno::BADF,
-            ..
-        }) => overlay_by_path(lowers, upper, flags),
+        Err(MountError { errno: Errno::INVAL | Errno::BADF, .. }) => overlay_by_path(lowers, upper, flags),
         result => result,
     }
 }
@@ -145,10 +131,7 @@ fn upper_directories(upper: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
     for name in ["upper", "work"] {
         rustix::fs::mkdirat(upper, name, rustix::fs::Mode::RWXU)?;
     }
-    Ok((
-        open_directory(upper.as_fd(), "upper")?,
-        open_directory(upper.as_fd(), "work")?,
-    ))
+    Ok((open_directory(upper.as_fd(), "upper")?, open_directory(upper.as_fd(), "work")?))
 }
 
 /// The same by paths, which /proc makes short and free of the characters that the option would split at.
@@ -158,22 +141,13 @@ fn overlay_by_path(
     flags: MountAttrFlags,
 ) -> Result<OwnedFd, MountError> {
     let path = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let lowerdir = lowers
-        .iter()
-        .map(|lower| path(lower.as_fd()))
-        .collect::<Vec<_>>()
-        .join(":");
-    let mut options = vec![
-        MountOption::Flag("userxattr"),
-        MountOption::Text("lowerdir", &lowerdir),
-    ];
+    let lowerdir = lowers.iter().map(|lower| path(lower.as_fd())).collect::<Vec<_>>().join(":");
+    let mut options = vec![MountOption::Flag("userxattr"), MountOption::Text("lowerdir", &lowerdir)];
     let Some(upper) = upper else {
         return create("overlay", &options, flags);
     };
-    let (upperdir, workdir) = (
-        format!("{}/upper", path(upper.as_fd())),
-        format!("{}/work", path(upper.as_fd())),
-    );
+    let (upperdir, workdir) =
+        (format!("{}/upper", path(upper.as_fd())), format!("{}/work", path(upper.as_fd())));
     options.extend([
         MountOption::Text("upperdir", &upperdir),
         MountOption::Text("workdir", &workdir),
@@ -195,25 +169,16 @@ fn tmpfs(size: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failur
 
 fn skeleton(plan: &Plan) -> Result<(), Failure> {
     for name in ["usr", "etc", "dev", "dev/shm", "proc", "run", "tmp"] {
-        fs::create_dir(name).map_err(|error| told(Step::Skeleton, name, &error))?;
+        fs::create_dir(name).map_err(|error| Failure::io(Step::Skeleton, name, &error))?;
     }
     fs::set_permissions("tmp", Permissions::from_mode(0o1777))
-        .map_err(|error| told(Step::Skeleton, "/tmp", &error))?;
-    let links = [
-        ("dev/fd", "/proc/self/fd"),
-        ("dev/stdin", "fd/0"),
-        ("dev/stdout", "fd/1"),
-        ("dev/stderr", "fd/2"),
-    ];
-    let links = links
-        .iter()
-        .map(|&(path, target)| (Path::new(path), Path::new(target)));
-    let planned = plan
-        .symlinks
-        .iter()
-        .map(|link| (relative(&link.path), link.target.as_path()));
+        .map_err(|error| Failure::io(Step::Skeleton, "/tmp", &error))?;
+    let links =
+        [("dev/fd", "/proc/self/fd"), ("dev/stdin", "fd/0"), ("dev/stdout", "fd/1"), ("dev/stderr", "fd/2")];
+    let links = links.iter().map(|&(path, target)| (Path::new(path), Path::new(target)));
+    let planned = plan.symlinks.iter().map(|link| (relative(&link.path), link.target.as_path()));
     for (path, target) in links.chain(planned) {
-        symlink(target, path).map_err(|error| told(Step::Skeleton, &utf8(path), &error))?;
+        symlink(target, path).map_err(|error| Failure::io(Step::Skeleton, &utf8(path), &error))?;
     }
     for directory in &plan.directories {
         make_directory(&directory.path)?;
@@ -222,7 +187,7 @@ fn skeleton(plan: &Plan) -> Result<(), Failure> {
     for file in &plan.files {
         make_parent(&file.path)?;
         let written = fs::write(relative(&file.path), &file.contents);
-        written.map_err(|error| told(Step::Skeleton, &utf8(&file.path), &error))?;
+        written.map_err(|error| Failure::io(Step::Skeleton, &utf8(&file.path), &error))?;
         set_mode(&file.path, file.mode)?;
     }
     Ok(())
@@ -233,9 +198,9 @@ fn skeleton(plan: &Plan) -> Result<(), Failure> {
 fn mount_proc() -> Result<(), Failure> {
     match create("proc", &[], NO_EXEC) {
         Ok(proc) => mount_at(&proc, "proc"),
-        Err(MountError {
-            errno: Errno::PERM, ..
-        }) => mount_at(&take("/proc", MountAttrFlags::empty())?, "proc"),
+        Err(MountError { errno: Errno::PERM, .. }) => {
+            mount_at(&take("/proc", MountAttrFlags::empty())?, "proc")
+        }
         Err(error) => Err(refused(Step::Proc, "/proc", error)),
     }
 }
@@ -245,28 +210,29 @@ fn enter() -> Result<(), Failure> {
     pivot_root(".", ".")
         .and_then(|()| unmount(".", UnmountFlags::DETACH))
         .and_then(|()| chdir("/"))
-        .map_err(|errno| failed(Step::PivotRoot, "the new root", errno))
+        .map_err(|errno| Failure::new(Step::PivotRoot, "the new root", errno))
 }
 
 fn take(path: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
-    clone_tree(path, attributes).map_err(|errno| failed(Step::HostTree, path, errno))
+    clone_tree(path, attributes).map_err(|errno| Failure::new(Step::HostTree, path, errno))
 }
 
 fn open_lower(path: &Path) -> Result<OwnedFd, Failure> {
-    open_directory(rustix::fs::CWD, &utf8(path)).map_err(|errno| failed(Step::Overlay, &utf8(path), errno))
+    open_directory(rustix::fs::CWD, &utf8(path))
+        .map_err(|errno| Failure::new(Step::Overlay, &utf8(path), errno))
 }
 
 fn mount_at(mount: &OwnedFd, target: &str) -> Result<(), Failure> {
-    attach(mount.as_fd(), target).map_err(|errno| failed(Step::Attach, &format!("/{target}"), errno))
+    attach(mount.as_fd(), target).map_err(|errno| Failure::new(Step::Attach, &format!("/{target}"), errno))
 }
 
 fn mount_file(mount: &OwnedFd, target: &Path) -> Result<(), Failure> {
-    File::create(target).map_err(|error| told(Step::Skeleton, &utf8(target), &error))?;
+    File::create(target).map_err(|error| Failure::io(Step::Skeleton, &utf8(target), &error))?;
     mount_at(mount, &utf8(target))
 }
 
 fn make_directory(path: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(relative(path)).map_err(|error| told(Step::Skeleton, &utf8(path), &error))
+    fs::create_dir_all(relative(path)).map_err(|error| Failure::io(Step::Skeleton, &utf8(path), &error))
 }
 
 fn make_parent(path: &Path) -> Result<(), Failure> {
@@ -275,17 +241,13 @@ fn make_parent(path: &Path) -> Result<(), Failure> {
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), Failure> {
     let set = |path: &Path| -> io::Result<()> { fs::set_permissions(path, Permissions::from_mode(mode)) };
-    set(relative(path)).map_err(|error| told(Step::Skeleton, &utf8(path), &error))
+    set(relative(path)).map_err(|error| Failure::io(Step::Skeleton, &utf8(path), &error))
 }
 
 /// The staged place of a path of the new root.
 fn relative(path: &Path) -> &Path {
     let path = path.strip_prefix("/").unwrap_or(path);
-    if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    }
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
 /// Plans travel as JSON, so their paths are UTF-8.
@@ -294,8 +256,5 @@ fn utf8(path: &Path) -> String {
 }
 
 fn refused(step: Step, object: &str, error: MountError) -> Failure {
-    Failure {
-        detail: error.message,
-        ..failed(step, object, error.errno)
-    }
+    Failure { detail: error.message, ..Failure::new(step, object, error.errno) }
 }

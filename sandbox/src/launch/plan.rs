@@ -85,12 +85,7 @@ pub struct Command {
 impl Command {
     /// A command that runs `program`, an absolute path in the sandbox, with an empty environment, in `/`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            current_dir: PathBuf::from("/"),
-        }
+        Self { program: program.into(), args: Vec::new(), env: Vec::new(), current_dir: PathBuf::from("/") }
     }
 
     /// Adds an argument.
@@ -123,11 +118,7 @@ impl Command {
 
     /// The program's file name, for messages.
     pub(crate) fn name(&self) -> String {
-        self.program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
+        self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 
@@ -157,22 +148,12 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
     // Without its cache the dynamic linker looks for each library in a dozen directories.
     plan.bind_if_present(Path::new("/etc/ld.so.cache"));
     for (path, contents) in [
-        (
-            "/etc/passwd",
-            format!("postgres:x:{INNER_ID}:{INNER_ID}::/run:/bin/sh\n"),
-        ),
+        ("/etc/passwd", format!("postgres:x:{INNER_ID}:{INNER_ID}::/run:/bin/sh\n")),
         ("/etc/group", format!("postgres:x:{INNER_ID}:\n")),
         ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
-        (
-            "/etc/nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n".to_owned(),
-        ),
+        ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
     ] {
-        plan.files.push(File {
-            path: path.into(),
-            mode: 0o644,
-            contents,
-        });
+        plan.files.push(File { path: path.into(), mode: 0o644, contents });
     }
     plan
 }
@@ -181,10 +162,7 @@ impl Plan {
     /// Shows a file or tree of the host, read-only, at its own path, unless /usr, which is there already, holds it.
     pub(crate) fn bind(&mut self, path: &Path) {
         if !path.starts_with("/usr") && !self.binds.iter().any(|bind| path.starts_with(&bind.target)) {
-            self.binds.push(Bind {
-                source: path.to_owned(),
-                target: path.to_owned(),
-            });
+            self.binds.push(Bind { source: path.to_owned(), target: path.to_owned() });
         }
     }
 
@@ -201,9 +179,7 @@ mod tests {
 
     #[test]
     fn a_path_below_usr_or_below_another_bind_is_not_bound_twice() {
-        let data = Data::Writable {
-            source: "/srv/data".into(),
-        };
+        let data = Data::Writable { source: "/srv/data".into() };
         let mut plan = root(vec!["/usr".into()], data, "/data".into());
         plan.binds.clear();
         plan.bind(Path::new("/usr/lib/postgresql/15"));

@@ -5,7 +5,9 @@
 //! death.
 
 use std::fmt;
+use std::io;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Command;
@@ -75,6 +77,20 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
 }
 
+impl Failure {
+    /// A step that a system call refused.
+    pub(super) fn new(step: Step, object: &str, errno: Errno) -> Self {
+        Self { step, object: object.to_owned(), errno: errno.raw_os_error(), detail: String::new() }
+    }
+
+    /// A step that failed in the standard library: by a system call, or by what it read.
+    pub(super) fn io(step: Step, object: &str, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(0);
+        let detail = if errno == 0 { error.to_string() } else { String::new() };
+        Self { step, object: object.to_owned(), errno, detail }
+    }
+}
+
 /// The steps of a launch, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
@@ -133,12 +149,8 @@ mod tests {
 
     #[test]
     fn messages_survive_the_wire() {
-        let failure = Failure {
-            step: Step::Overlay,
-            object: "/da\"ta".into(),
-            errno: 22,
-            detail: "é".into(),
-        };
+        let failure =
+            Failure { step: Step::Overlay, object: "/da\"ta".into(), errno: 22, detail: "é".into() };
         let bytes = encode(&Event::Failed(failure.clone())).unwrap();
         match serde_json::from_slice(&bytes).unwrap() {
             Event::Failed(read) => assert_eq!(read, failure),

@@ -19,9 +19,7 @@ struct Facts {
 impl Facts {
     fn read() -> Self {
         let sysctl = |name: &str| {
-            fs::read_to_string(format!("/proc/sys/{name}"))
-                .ok()
-                .map(|text| text.trim().to_owned())
+            fs::read_to_string(format!("/proc/sys/{name}")).ok().map(|text| text.trim().to_owned())
         };
         let limits = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -34,9 +32,7 @@ impl Facts {
                 .into_iter()
                 .find(|name| sysctl(name).as_deref() == Some("0"))
                 .map(|name| name.replace('/', ".")),
-            seccomp: status
-                .lines()
-                .any(|line| line.split_ascii_whitespace().eq(["Seccomp:", "2"])),
+            seccomp: status.lines().any(|line| line.split_ascii_whitespace().eq(["Seccomp:", "2"])),
             is_root: rustix::process::geteuid().is_root(),
             in_chroot: fs::read_to_string("/proc/self/mountinfo")
                 .is_ok_and(|mounts| !mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"))),
@@ -148,12 +144,7 @@ mod tests {
     use super::*;
 
     fn failure(step: Step, errno: i32) -> Failure {
-        Failure {
-            step,
-            object: String::new(),
-            errno,
-            detail: String::new(),
-        }
+        Failure { step, object: String::new(), errno, detail: String::new() }
     }
 
     #[track_caller]
@@ -165,87 +156,38 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_switch() {
-        let off = Facts {
-            namespaces_limited: Some("user.max_user_namespaces".into()),
-            ..Facts::default()
-        };
-        hints(
-            Step::Clone,
-            libc::ENOSPC,
-            &off,
-            "sysctl -w user.max_user_namespaces=15000",
-        );
+        let off = Facts { namespaces_limited: Some("user.max_user_namespaces".into()), ..Facts::default() };
+        hints(Step::Clone, libc::ENOSPC, &off, "sysctl -w user.max_user_namespaces=15000");
         hints(Step::Clone, libc::ENOSPC, &Facts::default(), "nested too deep");
-        let debian = Facts {
-            userns_clone_off: true,
-            ..Facts::default()
-        };
-        hints(
-            Step::Clone,
-            libc::EPERM,
-            &debian,
-            "kernel.unprivileged_userns_clone=1",
-        );
-        let ubuntu = Facts {
-            apparmor_restricts: true,
-            ..Facts::default()
-        };
-        hints(
-            Step::MapIds,
-            libc::EPERM,
-            &ubuntu,
-            "apparmor_restrict_unprivileged_userns=0",
-        );
-        hints(
-            Step::Scratch,
-            libc::EACCES,
-            &ubuntu,
-            "apparmor_restrict_unprivileged_userns=0",
-        );
-        let docker = Facts {
-            seccomp: true,
-            ..Facts::default()
-        };
+        let debian = Facts { userns_clone_off: true, ..Facts::default() };
+        hints(Step::Clone, libc::EPERM, &debian, "kernel.unprivileged_userns_clone=1");
+        let ubuntu = Facts { apparmor_restricts: true, ..Facts::default() };
+        hints(Step::MapIds, libc::EPERM, &ubuntu, "apparmor_restrict_unprivileged_userns=0");
+        hints(Step::Scratch, libc::EACCES, &ubuntu, "apparmor_restrict_unprivileged_userns=0");
+        let docker = Facts { seccomp: true, ..Facts::default() };
         hints(Step::Clone, libc::ENOSYS, &docker, "seccomp=unconfined");
         hints(Step::Clone, libc::EPERM, &docker, "seccomp=unconfined");
-        let root = Facts {
-            is_root: true,
-            ..Facts::default()
-        };
+        let root = Facts { is_root: true, ..Facts::default() };
         hints(Step::MapIds, libc::EPERM, &root, "CAP_SETFCAP");
         hints(Step::Scratch, libc::EACCES, &Facts::default(), "label=disable");
-        let chroot = Facts {
-            in_chroot: true,
-            ..Facts::default()
-        };
+        let chroot = Facts { in_chroot: true, ..Facts::default() };
         hints(Step::Clone, libc::EPERM, &chroot, "chroot");
         hints(Step::MapIds, libc::EROFS, &Facts::default(), "read-only");
     }
 
     #[test]
     fn a_missing_program_is_a_wrong_description() {
-        let missing = Failure {
-            object: "/opt/pg/bin/postgres".into(),
-            ..failure(Step::Execute, libc::ENOENT)
-        };
+        let missing =
+            Failure { object: "/opt/pg/bin/postgres".into(), ..failure(Step::Execute, libc::ENOENT) };
         let error = worded(&missing, &Facts::default());
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        assert_eq!(
-            error.to_string(),
-            "launch the sandbox: execute `/opt/pg/bin/postgres`"
-        );
+        assert_eq!(error.to_string(), "launch the sandbox: execute `/opt/pg/bin/postgres`");
     }
 
     #[test]
     fn other_failures_keep_the_kernels_words() {
-        let odd = Failure {
-            detail: "too many layers".into(),
-            ..failure(Step::Overlay, libc::EINVAL)
-        };
+        let odd = Failure { detail: "too many layers".into(), ..failure(Step::Overlay, libc::EINVAL) };
         let report = format!("{:?}", worded(&odd, &Facts::default()));
-        assert!(
-            report.contains("Invalid argument (os error 22): too many layers"),
-            "{report}"
-        );
+        assert!(report.contains("Invalid argument (os error 22): too many layers"), "{report}");
     }
 }

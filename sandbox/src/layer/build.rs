@@ -42,18 +42,11 @@ static IN_USE: Mutex<Option<HashMap<Digest, Arc<Layer>>>> = Mutex::new(None);
 
 /// The layer of the recipe, and whether anything had to be built for it.
 pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, bool)> {
-    let inputs = recipe
-        .steps
-        .iter()
-        .map(|step| step.read(recipe.base, recipe.engine));
+    let inputs = recipe.steps.iter().map(|step| step.read(recipe.base, recipe.engine));
     let inputs = inputs.collect::<Result<Vec<Input>>>()?;
     let base = digest::base(recipe.engine, recipe.installation);
     let chain = digest::chain(base, recipe.settings, &inputs);
-    let wanted = chain
-        .last()
-        .and_then(|digests| digests.last())
-        .copied()
-        .unwrap_or(base);
+    let wanted = chain.last().and_then(|digests| digests.last()).copied().unwrap_or(base);
 
     let store = Store::open()?;
     if let Some(layer) = in_use(&store, wanted)? {
@@ -62,11 +55,7 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
     let (done, mut layer) = longest_prefix(&store, base, &chain)?;
     let mut built = false;
     if layer.is_none() {
-        let stage = Stage {
-            digest: base,
-            label: "a fresh server".to_owned(),
-            files: &[],
-        };
+        let stage = Stage { digest: base, label: "a fresh server".to_owned(), files: &[] };
         layer = Some(ensure(&store, recipe, &stage, None)?);
         built = true;
     }
@@ -77,11 +66,7 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
         let (Some(digest), false) = (digests.last(), skip == digests.len()) else {
             continue;
         };
-        let stage = Stage {
-            digest: *digest,
-            label: input.label.clone(),
-            files: &input.files[skip..],
-        };
+        let stage = Stage { digest: *digest, label: input.label.clone(), files: &input.files[skip..] };
         layer = Some(ensure(&store, recipe, &stage, layer.as_deref())?);
         built = true;
     }
@@ -91,9 +76,7 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
 
 /// How many files of the chain the longest published prefix holds, and its layer.
 fn longest_prefix(store: &Store, base: Digest, chain: &[Vec<Digest>]) -> Result<(usize, Option<Arc<Layer>>)> {
-    let digests: Vec<_> = std::iter::once(base)
-        .chain(chain.iter().flatten().copied())
-        .collect();
+    let digests: Vec<_> = std::iter::once(base).chain(chain.iter().flatten().copied()).collect();
     for (count, digest) in digests.into_iter().enumerate().rev() {
         if let Some(layer) = in_use(store, digest)? {
             return Ok((count, Some(layer)));
@@ -104,10 +87,7 @@ fn longest_prefix(store: &Store, base: Digest, chain: &[Vec<Digest>]) -> Result<
 
 fn in_use(store: &Store, digest: Digest) -> Result<Option<Arc<Layer>>> {
     let known = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(layer) = known
-        .as_ref()
-        .and_then(|layers| layers.get(&digest))
-        .filter(|layer| layer.exists())
+    if let Some(layer) = known.as_ref().and_then(|layers| layers.get(&digest)).filter(|layer| layer.exists())
     {
         return Ok(Some(layer.clone()));
     }
@@ -148,11 +128,8 @@ fn ensure<E: Engine>(
     tracing::info!(digest = %stage.digest, took = ?begin.elapsed(), "built {}", stage.label);
     let layer = store.find(stage.digest)?;
     layer.map(|layer| register(Arc::new(layer))).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Layer,
-            format!("find the layer {} just built", stage.digest),
-        )
-        .with_hint("something removes files from the cache directory while it is in use")
+        Error::new(ErrorKind::Layer, format!("find the layer {} just built", stage.digest))
+            .with_hint("something removes files from the cache directory while it is in use")
     })
 }
 
@@ -164,9 +141,7 @@ fn fill<E: Engine>(
     staging: &Path,
     progress: &Progress,
 ) -> Result<Manifest> {
-    let Recipe {
-        engine, installation, ..
-    } = *recipe;
+    let Recipe { engine, installation, .. } = *recipe;
     let data = match parent {
         None => {
             progress.step("initialising");
@@ -180,12 +155,7 @@ fn fill<E: Engine>(
             data
         }
     };
-    let visible = stage
-        .files
-        .iter()
-        .flat_map(SourceFile::all)
-        .map(|file| file.path.clone())
-        .collect();
+    let visible = stage.files.iter().flat_map(SourceFile::all).map(|file| file.path.clone()).collect();
     let sandbox = Sandbox::start(Start {
         engine,
         installation,
@@ -198,33 +168,19 @@ fn fill<E: Engine>(
     run(&sandbox, recipe, stage, parent.is_none(), progress).map_err(|error| with_log(error, &sandbox))?;
     sandbox.stop()?;
 
-    if let Some(changed) = stage
-        .files
-        .iter()
-        .flat_map(SourceFile::all)
-        .find(|file| !file.is_unchanged())
-    {
+    if let Some(changed) = stage.files.iter().flat_map(SourceFile::all).find(|file| !file.is_unchanged()) {
         return Err(Error::new(ErrorKind::Layer, format!("build {}", stage.label))
-            .caused_by(format!(
-                "`{}` changed while it was being run",
-                changed.path.display()
-            ))
+            .caused_by(format!("`{}` changed while it was being run", changed.path.display()))
             .with_hint("run the tests again"));
     }
     let failed = |error| cache::failed("finish the layer in", &data, error);
     engine.tidy(&data).map_err(failed)?;
     let parent_digest = parent.map(|parent| parent.digest.to_string());
-    let steps = stage
-        .files
-        .iter()
-        .map(|file| file.path.display().to_string())
-        .collect();
+    let steps = stage.files.iter().map(|file| file.path.display().to_string()).collect();
     let manifest =
         Manifest::of(&data, engine.name(), installation.version(), parent_digest, steps).map_err(failed)?;
     if let Some(parent) = parent {
-        let shared = manifest
-            .share_with(&data, &parent.manifest()?, &parent.data())
-            .map_err(failed)?;
+        let shared = manifest.share_with(&data, &parent.manifest()?, &parent.data()).map_err(failed)?;
         tracing::debug!(shared, "bytes shared with the parent layer");
     }
     Ok(manifest)

@@ -43,10 +43,7 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Digest 
         .field(installation.version())
         .field(installation.build());
     let identity = engine.identity();
-    identity
-        .iter()
-        .fold(hasher, |hasher, (name, value)| hasher.field(name).field(value))
-        .finish()
+    identity.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value)).finish()
 }
 
 /// The digests after each file of each step, in order, as one list a step.
@@ -54,23 +51,15 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Digest 
 /// The server's settings come before the first step, since what a statement does may depend on them.
 pub(super) fn chain(base: Digest, settings: &[(String, String)], inputs: &[Input]) -> Vec<Vec<Digest>> {
     let hasher = Hasher::new("settings").field(base.0.as_bytes());
-    let mut last = settings
-        .iter()
-        .fold(hasher, |hasher, (name, value)| hasher.field(name).field(value))
-        .finish();
+    let mut last =
+        settings.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value)).finish();
     let mut link = |file: &SourceFile| {
         let hasher = Hasher::new("file").field(last.0.as_bytes()).field(file.name());
-        let hasher = file
-            .all()
-            .into_iter()
-            .fold(hasher, |hasher, file| hasher.field(file.hash.as_bytes()));
+        let hasher = file.all().into_iter().fold(hasher, |hasher, file| hasher.field(file.hash.as_bytes()));
         last = hasher.finish();
         last
     };
-    inputs
-        .iter()
-        .map(|input| input.files.iter().map(&mut link).collect())
-        .collect()
+    inputs.iter().map(|input| input.files.iter().map(&mut link).collect()).collect()
 }
 
 #[cfg(test)]
@@ -80,10 +69,7 @@ mod tests {
     #[test]
     fn fields_do_not_run_into_each_other() {
         let digest = |fields: &[&str]| {
-            fields
-                .iter()
-                .fold(Hasher::new("t"), |hasher, field| hasher.field(field))
-                .finish()
+            fields.iter().fold(Hasher::new("t"), |hasher, field| hasher.field(field)).finish()
         };
         assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
         assert_ne!(digest(&["ab"]), digest(&["ab", ""]));

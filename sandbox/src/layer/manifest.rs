@@ -57,40 +57,20 @@ impl Manifest {
             let kind = if metadata.is_dir() {
                 Kind::Directory
             } else if metadata.is_file() {
-                Kind::File {
-                    size: metadata.size(),
-                    blake3: hash(entry.path())?,
-                }
+                Kind::File { size: metadata.size(), blake3: hash(entry.path())? }
             } else if metadata.is_symlink() {
-                Kind::Symlink {
-                    target: fs::read_link(entry.path())?,
-                }
+                Kind::Symlink { target: fs::read_link(entry.path())? }
             } else {
                 return Err(io::Error::other(format!(
                     "`{}` is no file, directory or link",
                     entry.path().display()
                 )));
             };
-            let path = entry
-                .path()
-                .strip_prefix(data)
-                .map_err(io::Error::other)?
-                .to_owned();
-            entries.push(Entry {
-                path,
-                mode: metadata.permissions().mode() & 0o7777,
-                kind,
-            });
+            let path = entry.path().strip_prefix(data).map_err(io::Error::other)?.to_owned();
+            entries.push(Entry { path, mode: metadata.permissions().mode() & 0o7777, kind });
         }
         let (engine, version) = (engine.to_owned(), version.to_owned());
-        Ok(Self {
-            format: FORMAT,
-            engine,
-            version,
-            parent,
-            steps,
-            entries,
-        })
+        Ok(Self { format: FORMAT, engine, version, parent, steps, entries })
     }
 
     /// Replaces the files below `data` that are the same in `parent` by hard links to the parent's.
@@ -103,9 +83,8 @@ impl Manifest {
             let Kind::File { size, .. } = entry.kind else {
                 continue;
             };
-            let same = known
-                .get(&entry.path)
-                .is_some_and(|old| old.mode == entry.mode && old.kind == entry.kind);
+            let same =
+                known.get(&entry.path).is_some_and(|old| old.mode == entry.mode && old.kind == entry.kind);
             if !same || size == 0 {
                 continue;
             }

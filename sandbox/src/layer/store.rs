@@ -46,9 +46,7 @@ pub(super) struct BuildLock {
 impl Store {
     /// The store in the user's cache directory; nothing is created yet.
     pub(super) fn open() -> Result<Self> {
-        Ok(Self {
-            root: cache::directory()?,
-        })
+        Ok(Self { root: cache::directory()? })
     }
 
     /// The layer of that digest, if it is published. Writes nothing, so a read-only store will do.
@@ -68,11 +66,7 @@ impl Store {
         }
         // It may have been removed between the two calls; then the lock is on a directory without a name.
         let complete = directory.join(MANIFEST).exists() && directory.join(DATA).exists();
-        Ok(complete.then_some(Layer {
-            digest,
-            directory,
-            _in_use: lock,
-        }))
+        Ok(complete.then_some(Layer { digest, directory, _in_use: lock }))
     }
 
     /// Waits until nobody else builds that layer. `on_wait` is told once who does.
@@ -99,11 +93,7 @@ impl Store {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     let mut holder = String::new();
-                    if file
-                        .seek(SeekFrom::Start(0))
-                        .and_then(|_| file.read_to_string(&mut holder))
-                        .is_ok()
-                    {
+                    if file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut holder)).is_ok() {
                         on_wait(holder.trim());
                     }
                     std::thread::sleep(pause);

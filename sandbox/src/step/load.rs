@@ -18,17 +18,11 @@ pub(crate) fn load<E: Engine>(
 ) -> Result<()> {
     let paths: Vec<&Path> = files.iter().map(|file| file.path.as_path()).collect();
     // What the files print shares the stream with the marker, so it must be one that they cannot print.
-    let marker = format!(
-        "sandboxed-db-{:016x}",
-        RandomState::new().hash_one(std::process::id())
-    );
+    let marker = format!("sandboxed-db-{:016x}", RandomState::new().hash_one(std::process::id()));
     let script = sandbox.engine().run_files(&paths, &marker);
     let mut current = 0;
     let run = run(sandbox, &script, timeout, &mut |line| {
-        if let Some(index) = line
-            .strip_prefix(&marker)
-            .and_then(|index| index.trim().parse().ok())
-        {
+        if let Some(index) = line.strip_prefix(&marker).and_then(|index| index.trim().parse().ok()) {
             current = index;
             on_file(index);
         }
@@ -56,9 +50,7 @@ fn run<E: Engine>(
     on_line: &mut dyn FnMut(&str),
 ) -> Result<Option<ScriptError>> {
     let client = sandbox.engine().client(sandbox.installation())?;
-    let run = sandbox
-        .container()
-        .run(client, script.as_bytes(), on_line, timeout)?;
+    let run = sandbox.container().run(client, script.as_bytes(), on_line, timeout)?;
     Ok((!run.exit.success()).then(|| {
         let mut error = sandbox.engine().script_error(&run.stderr);
         if error.message.is_empty() {
@@ -79,20 +71,14 @@ fn worded(error: ScriptError, running: &Path) -> Error {
         Some(line) => format!("{}:{line}", file.display()),
         None => file.display().to_string(),
     };
-    let left_open = error
-        .message
-        .contains("DISCARD ALL cannot run inside a transaction block");
+    let left_open = error.message.contains("DISCARD ALL cannot run inside a transaction block");
     let message = match (error.statement, left_open) {
         (_, true) => "the file ends inside a transaction".to_owned(),
         (Some(statement), _) => format!("{}\nin the statement\n{}", error.message, shortened(&statement)),
         (None, _) => error.message,
     };
     let error = Error::new(ErrorKind::InvalidConfig, format!("run `{place}`")).caused_by(message);
-    if left_open {
-        error.with_hint("end it with `commit;`")
-    } else {
-        error
-    }
+    if left_open { error.with_hint("end it with `commit;`") } else { error }
 }
 
 /// A statement may hold megabytes of data; its beginning tells which it is.

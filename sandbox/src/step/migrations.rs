@@ -24,14 +24,8 @@ pub(super) fn read(directory: &Path, engine: &impl Engine) -> Result<Input> {
         .with_hint("a migration is a file whose name ends in `.sql`; they run in the order of their names"));
     }
     paths.sort();
-    let files = paths
-        .iter()
-        .map(|path| SourceFile::read(path, engine))
-        .collect::<Result<_>>()?;
-    Ok(Input {
-        label: format!("migrations `{}`", directory.display()),
-        files,
-    })
+    let files = paths.iter().map(|path| SourceFile::read(path, engine)).collect::<Result<_>>()?;
+    Ok(Input { label: format!("migrations `{}`", directory.display()), files })
 }
 
 /// The way back is not part of the way to a prepared database.

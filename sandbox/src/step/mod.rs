@@ -87,27 +87,16 @@ impl SourceFile {
                 }
             }
         }
-        Ok(Self {
-            path: path.to_owned(),
-            hash,
-            included,
-            identity,
-        })
+        Ok(Self { path: path.to_owned(), hash, included, identity })
     }
 
     pub(crate) fn name(&self) -> String {
-        self.path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// The file and all it includes.
     pub(crate) fn all(&self) -> Vec<&Self> {
-        std::iter::once(self)
-            .chain(self.included.iter().flat_map(Self::all))
-            .collect()
+        std::iter::once(self).chain(self.included.iter().flat_map(Self::all)).collect()
     }
 
     /// Whether the file is still the one that was read.
@@ -119,11 +108,7 @@ impl SourceFile {
 impl Identity {
     fn of(path: &Path) -> io::Result<Self> {
         let file = fs::metadata(path)?;
-        Ok(Self {
-            inode: file.ino(),
-            size: file.size(),
-            changed: (file.ctime(), file.ctime_nsec()),
-        })
+        Ok(Self { inode: file.ino(), size: file.size(), changed: (file.ctime(), file.ctime_nsec()) })
     }
 }
 

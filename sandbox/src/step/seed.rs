@@ -8,8 +8,5 @@ use crate::error::Result;
 
 pub(super) fn read(file: &Path, engine: &impl Engine) -> Result<Input> {
     let file = SourceFile::read(file, engine)?;
-    Ok(Input {
-        label: format!("seed `{}`", file.path.display()),
-        files: vec![file],
-    })
+    Ok(Input { label: format!("seed `{}`", file.path.display()), files: vec![file] })
 }

@@ -6,6 +6,7 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::last_errno;
 use super::process::SingleThreaded;
 
 /// Every namespace a sandbox has to itself.
@@ -52,13 +53,8 @@ fn clone3() -> Result<Cloned, Errno> {
     // SAFETY: without CLONE_VM and with no stack given, the call behaves as fork(2): the child runs on its own copy of
     // this memory. `args` and `pidfd` outlive the call and the size is that of `args`. `SingleThreaded` says that no
     // other thread can hold a lock which the child would then find locked for ever.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            ptr::from_mut(&mut args),
-            size_of::<libc::clone_args>(),
-        )
-    };
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
     cloned(pid, pidfd)
 }
 
@@ -68,16 +64,7 @@ fn clone() -> Result<Cloned, Errno> {
     let none = ptr::null_mut::<libc::c_void>();
     // SAFETY: as for clone3 above; CLONE_PIDFD makes the kernel write one int through the third argument, which points
     // at `pidfd`. The thread-related arguments that follow it are null and their flags unset.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone,
-            flags,
-            none,
-            ptr::from_mut(&mut pidfd),
-            none,
-            none,
-        )
-    };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, ptr::from_mut(&mut pidfd), none, none) };
     cloned(pid, pidfd)
 }
 
@@ -86,17 +73,11 @@ fn cloned(pid: libc::c_long, pidfd: RawFd) -> Result<Cloned, Errno> {
         ..0 => Err(last_errno()),
         0 => Ok(Cloned::Child),
         _ => {
-            let pid = i32::try_from(pid)
-                .ok()
-                .and_then(Pid::from_raw)
-                .expect("the kernel returns positive pids");
+            let pid =
+                i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the kernel returns positive pids");
             // SAFETY: the call succeeded, so the kernel opened `pidfd` in this process and nobody else knows of it.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Cloned::Parent { pid, pidfd })
         }
     }
-}
-
-pub(super) fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).expect("a failed system call sets errno")
 }

@@ -5,3 +5,10 @@ pub(crate) mod constructor;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod socket;
+
+use rustix::io::Errno;
+
+/// The error of the system call that failed last in this thread.
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).expect("a failed system call sets errno")
+}

@@ -10,7 +10,7 @@ use rustix::mount::{
     fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::clone::last_errno;
+use super::last_errno;
 
 /// A failed mount: the errno, and what the kernel wrote about it into the file system context's log (often nothing).
 #[derive(Debug)]
@@ -21,10 +21,7 @@ pub(crate) struct MountError {
 
 impl From<Errno> for MountError {
     fn from(errno: Errno) -> Self {
-        Self {
-            errno,
-            message: String::new(),
-        }
+        Self { errno, message: String::new() }
     }
 }
 
@@ -55,10 +52,7 @@ pub(crate) fn create(
         })
         .and_then(|()| fsconfig_create(context.as_fd()))
         .and_then(|()| fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags));
-    configured.map_err(|errno| MountError {
-        errno,
-        message: context_log(context.as_fd()),
-    })
+    configured.map_err(|errno| MountError { errno, message: context_log(context.as_fd()) })
 }
 
 /// What the kernel says of a failed fsconfig(2): read from the context, one message at a time.
@@ -70,12 +64,7 @@ fn context_log(context: BorrowedFd<'_>) -> String {
             log.extend_from_slice(b"; ");
         }
         // Each message starts with its class, such as "e ".
-        log.extend_from_slice(
-            buffer[..length]
-                .strip_prefix(b"e ")
-                .unwrap_or(&buffer[..length])
-                .trim_ascii(),
-        );
+        log.extend_from_slice(buffer[..length].strip_prefix(b"e ").unwrap_or(&buffer[..length]).trim_ascii());
     }
     String::from_utf8_lossy(&log).into_owned()
 }
@@ -89,12 +78,7 @@ pub(crate) fn clone_tree(path: &str, attributes: MountAttrFlags) -> Result<Owned
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, path, flags)?;
     if !attributes.is_empty() {
-        set_attributes(
-            tree.as_fd(),
-            c"",
-            attributes,
-            libc::AT_RECURSIVE | libc::AT_EMPTY_PATH,
-        )?;
+        set_attributes(tree.as_fd(), c"", attributes, libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)?;
     }
     Ok(tree)
 }
@@ -115,12 +99,7 @@ pub(crate) fn make_read_only(path: &CStr) -> Result<(), Errno> {
 /// Opens a directory below a mount that need not be attached.
 pub(crate) fn open_directory(parent: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     use rustix::fs::OFlags;
-    rustix::fs::openat(
-        parent,
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::openat(parent, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// mount_setattr(2), Linux 5.12.

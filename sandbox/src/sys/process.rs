@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::clone::last_errno;
+use super::last_errno;
 
 /// The word of its holder that this process has one thread and will start no other.
 ///
@@ -21,9 +21,7 @@ impl SingleThreaded {
     pub(crate) fn check() -> io::Result<Self> {
         match fs::read_dir("/proc/self/task")?.count() {
             1 => Ok(Self(PhantomData)),
-            n => Err(io::Error::other(format!(
-                "{n} threads run before main where one is expected"
-            ))),
+            n => Err(io::Error::other(format!("{n} threads run before main where one is expected"))),
         }
     }
 }

@@ -31,10 +31,7 @@ impl Engine for Bare {
 
     fn server(&self, installation: &Installation, _settings: &[(String, String)]) -> Result<Server> {
         let sigterm = 15;
-        Ok(Server::new(
-            Command::new(installation.program("sleep")).arg("infinity"),
-            sigterm,
-        ))
+        Ok(Server::new(Command::new(installation.program("sleep")).arg("infinity"), sigterm))
     }
 
     fn is_ready(&self, _root: &Path) -> bool {

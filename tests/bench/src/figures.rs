@@ -29,12 +29,7 @@ pub(crate) struct Figure {
 
 impl Figure {
     pub(crate) fn of(name: String, value: f64, unit: Unit) -> Self {
-        Self {
-            name,
-            value,
-            p99: None,
-            unit,
-        }
+        Self { name, value, p99: None, unit }
     }
 }
 
@@ -61,13 +56,7 @@ impl Figures {
     #[expect(clippy::print_stdout, reason = "a program for people")]
     pub(crate) fn print(&self) {
         println!("{:<50} {:>10} {:>10}", "", "median", "p99");
-        for Figure {
-            name,
-            value,
-            p99,
-            unit,
-        } in &self.0
-        {
+        for Figure { name, value, p99, unit } in &self.0 {
             let unit = match unit {
                 Unit::Milliseconds => "ms",
                 Unit::PerSecond => "/s",
@@ -97,12 +86,7 @@ pub(crate) fn available_memory() -> io::Result<u64> {
 /// busy machine this counts others' too.
 pub(crate) fn processor_time() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/stat")?;
-    let fields = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .skip(1);
+    let fields = text.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1);
     let ticks: Vec<u64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
     // user, nice, system, and after idle and iowait: irq, softirq. In hundredths of a second.
     let used: u64 = [0, 1, 2, 5, 6].iter().filter_map(|&index| ticks.get(index)).sum();

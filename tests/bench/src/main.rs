@@ -42,9 +42,7 @@ fn main() -> Outcome<()> {
 
     let mut figures = Figures::default();
     one_at_a_time(&mut figures, "container, no server", &bare, rounds, |_| Ok(()))?;
-    one_at_a_time(&mut figures, "empty database", &empty, rounds, |db| {
-        query(db, "select 1")
-    })?;
+    one_at_a_time(&mut figures, "empty database", &empty, rounds, |db| query(db, "select 1"))?;
     one_at_a_time(&mut figures, "shop, 50,000 rows", &shop, rounds, |db| {
         query(db, "select count(*) from orders")
     })?;
@@ -126,11 +124,7 @@ fn many_at_a_time(
     let per_second = rounds as f64 / begin.elapsed().as_secs_f64();
     let what = format!("empty database, {at_a_time} at a time");
     figures.distribution(&format!("{what}: asked to first answer"), answered.concat());
-    figures.push(Figure::of(
-        format!("{what}: with a query each"),
-        per_second,
-        Unit::PerSecond,
-    ));
+    figures.push(Figure::of(format!("{what}: with a query each"), per_second, Unit::PerSecond));
     Ok(())
 }
 
@@ -144,11 +138,7 @@ fn live(figures: &mut Figures, snapshot: &Snapshot, count: usize) -> Outcome<()>
     });
     let sandboxes = sandboxes.collect::<Outcome<Vec<_>>>()?;
     let each = before.saturating_sub(available_memory()?) as f64 / count as f64 / f64::from(1 << 20);
-    figures.push(Figure::of(
-        format!("memory of each of {count} live servers"),
-        each,
-        Unit::Megabytes,
-    ));
+    figures.push(Figure::of(format!("memory of each of {count} live servers"), each, Unit::Megabytes));
     drop(sandboxes);
     Ok(())
 }

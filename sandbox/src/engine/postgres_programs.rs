@@ -1,0 +1,163 @@
+//! Where PostgreSQL's programs are: named by the user, installed, or unpacked from the distribution's packages.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use super::installation::{Installation, in_path, major};
+use super::{children, packages};
+use crate::cache;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Progress;
+
+/// Names the directory of the server's programs, or asks for the distribution's packages.
+const VARIABLE: &str = "SANDBOXED_DB_POSTGRES";
+const PACKAGES: &str = "packages";
+
+const SUPPORTED: RangeInclusive<u32> = 13..=18;
+
+/// The installation to use, of that version if one is asked for.
+pub(super) fn locate(version: Option<&str>) -> Result<Installation> {
+    let mut found = installed(version)?;
+    if found.is_empty() {
+        found.push(unpacked()?);
+    }
+    choose(found, version)
+}
+
+/// The newest psql among the installed ones that a sandbox can see.
+pub(super) fn newest_psql() -> Option<PathBuf> {
+    let bins =
+        usual_directories().into_iter().filter(|bin| bin.starts_with("/usr") && bin.join("psql").is_file());
+    bins.max_by_key(|bin| version_in_path(bin)).map(|bin| bin.join("psql"))
+}
+
+fn choose(found: Vec<Installation>, version: Option<&str>) -> Result<Installation> {
+    let numbers: Vec<_> = found.iter().map(|found| number(found.version()).to_owned()).collect();
+    let mut suitable =
+        found.into_iter().filter(|found| version.is_none_or(|wanted| is_version(found.version(), wanted)));
+    match suitable.next() {
+        Some(installation) if SUPPORTED.contains(&installation.major()) => Ok(installation),
+        Some(installation) => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            format!("use PostgreSQL {}", number(installation.version())),
+        )
+        .with_hint(format!("versions {} to {} are supported", SUPPORTED.start(), SUPPORTED.end()))),
+        None => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            format!("find PostgreSQL {}", version.unwrap_or_default()),
+        )
+        .with_hint(format!(
+            "found were: {}. Install that version, or set {VARIABLE} to the directory of its programs",
+            numbers.join(", ")
+        ))),
+    }
+}
+
+/// Whether `version` is the one wanted, such as 15.18 where 15 is.
+fn is_version(version: &str, wanted: &str) -> bool {
+    number(version).strip_prefix(wanted).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// The installations of this machine that are worth a look, the preferred first.
+fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
+    let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(directory) = named {
+        if directory.as_os_str() == PACKAGES {
+            return Ok(Vec::new());
+        }
+        let bin = if directory.join("postgres").exists() { directory } else { directory.join("bin") };
+        let wrong = |error: Error| {
+            error.with_hint(format!(
+                "set {VARIABLE} to the directory that holds `postgres`, `initdb` and `psql`"
+            ))
+        };
+        return Ok(vec![Installation::inspect(&bin, "postgres").map_err(wrong)?]);
+    }
+    let mut usual = usual_directories();
+    usual.sort_by_key(|bin| std::cmp::Reverse(version_in_path(bin)));
+    let mut found = Vec::new();
+    for bin in in_path("postgres").into_iter().chain(usual) {
+        // Some distributions' PATH holds links; a broken installation must not hide a good one.
+        let bin =
+            fs::canonicalize(bin.join("postgres")).ok().and_then(|path| path.parent().map(Path::to_owned));
+        match bin.map(|bin| Installation::inspect(&bin, "postgres")) {
+            Some(Ok(installation)) => found.push(installation),
+            Some(Err(error)) => tracing::warn!(?error, "passed over"),
+            None => {}
+        }
+        // Without a version to look for, the first will do, and the others need not be run.
+        if version.is_none() && found.last().is_some_and(|last| SUPPORTED.contains(&last.major())) {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The directories into which packages and `make install` put the programs.
+fn usual_directories() -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    // Debian, SUSE, Alpine, and Red Hat's and PostgreSQL's own packages.
+    for parent in ["/usr/lib/postgresql", "/usr/lib", "/usr/libexec", "/usr"] {
+        let named = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            parent.ends_with("postgresql") || name.starts_with("postgresql") || name.starts_with("pgsql-")
+        };
+        directories.extend(children(Path::new(parent)).into_iter().filter(named));
+    }
+    directories.extend(
+        ["/usr/local/pgsql", "/usr/local", "/usr", "/opt/postgresql", "/opt/pgsql"].map(PathBuf::from),
+    );
+    directories
+        .into_iter()
+        .flat_map(|path| [path.join("bin"), path])
+        .filter(|bin| bin.join("postgres").is_file())
+        .collect()
+}
+
+/// The version that a directory's name tells, such as 15 in `/usr/lib/postgresql/15/bin`.
+fn version_in_path(bin: &Path) -> u32 {
+    major(&bin.to_string_lossy())
+}
+
+/// The distribution's packages, unpacked into the cache.
+fn unpacked() -> Result<Installation> {
+    let progress = OnceCell::new();
+    let tree = packages::obtain(&cache::directory()?.join("packages"), &|step| {
+        progress.get_or_init(|| Progress::start("getting PostgreSQL:")).step(step);
+    })?;
+    let bins = children(&tree.join("usr/lib/postgresql")).into_iter().map(|version| version.join("bin"));
+    let bin = bins.max_by_key(|bin| version_in_path(bin)).ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidConfig,
+            format!("find PostgreSQL in the packages at `{}`", tree.display()),
+        )
+        .with_hint(packages::install_hint())
+    })?;
+    let inside = Path::new("/").join(bin.strip_prefix(&tree).unwrap_or(&bin));
+    Installation::inspect_unpacked(&tree, &inside, "postgres")
+}
+
+/// `15.18` of `postgres (PostgreSQL) 15.18 (Debian …)`.
+fn number(version: &str) -> &str {
+    version
+        .split_ascii_whitespace()
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+        .unwrap_or(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_matched_by_whole_numbers() {
+        let version = "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)";
+        assert_eq!(number(version), "15.18");
+        assert!(is_version(version, "15") && is_version(version, "15.18"));
+        assert!(!is_version(version, "1") && !is_version(version, "15.1") && !is_version(version, "16"));
+        assert_eq!(number("postgres (PostgreSQL) 18beta1"), "18beta1");
+        assert_eq!(version_in_path(Path::new("/usr/lib/postgresql/15/bin")), 15);
+    }
+}
