@@ -1,7 +1,7 @@
 //! The one directory that outlives a run: layers, what is known of servers, unpacked packages.
 
 use std::env;
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -34,31 +34,22 @@ pub(crate) fn create(path: &Path) -> Result<()> {
         .map_err(|error| failed("create the cache directory", path, error))
 }
 
-/// Writes a small file so that readers see all of it or nothing.
-pub(crate) fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
-    let parent = path.parent().unwrap_or(path);
-    create(parent)?;
-    let write = || {
-        let file = tempfile::NamedTempFile::new_in(parent)?;
-        fs::write(file.path(), contents)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|error: std::io::Error| failed("write", path, error))
-}
-
 /// A failed file operation in the cache, with the remedy where the cause is a usual one.
 pub(crate) fn failed(verb: &str, path: &Path, error: std::io::Error) -> Error {
     let remedy = match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => Some(format!(
-            "the file system of the cache is full: make room, or set {VARIABLE} to a directory on another one"
-        )),
+        Some(libc::ENOSPC | libc::EDQUOT) => Some(full_hint()),
         Some(libc::EROFS | libc::EACCES | libc::EPERM) => {
             Some(format!("the cache is not writable: set {VARIABLE} to a directory that is"))
         }
         _ => None,
     };
     Error::io(ErrorKind::Layer, verb, path, error).or_hint(|| remedy)
+}
+
+pub(crate) fn full_hint() -> String {
+    format!(
+        "the file system of the cache is full: make room, or set {VARIABLE} to a directory on another one"
+    )
 }
 
 fn no_cache_hint() -> String {

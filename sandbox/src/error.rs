@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -36,20 +37,22 @@ pub enum ErrorKind {
 ///
 /// `Display` is one line. `Debug` is the full report on several lines: the chain of causes, a hint that says what
 /// to do, and the end of the server's log where there is one.
-pub struct Error(Box<Repr>);
+#[derive(Clone)]
+pub struct Error(Arc<Repr>);
 
+#[derive(Clone)]
 struct Repr {
     kind: ErrorKind,
     step: String,
     hint: Option<String>,
     log: Option<String>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `step` says what could not be done, to what, as a lower-case phrase without a full stop.
     pub(crate) fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
-        Self(Box::new(Repr { kind, step: step.into(), hint: None, log: None, source: None }))
+        Self(Arc::new(Repr { kind, step: step.into(), hint: None, log: None, source: None }))
     }
 
     /// An error of an [`Engine`](crate::Engine) outside this crate: `step` says what could not be done, to what,
@@ -72,26 +75,34 @@ impl Error {
     }
 
     pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        let source = source.into();
+        let errno = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        let repr = Arc::make_mut(&mut self.0);
+        if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) {
+            repr.hint.get_or_insert_with(|| {
+                "too many files are open: raise the limit by `ulimit -n 65536`".to_owned()
+            });
+        }
+        repr.source = Some(Arc::from(source));
         self
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        Arc::make_mut(&mut self.0).hint = Some(hint.into());
         self
     }
 
     /// Adds a remedy where the error has none of its own.
     pub(crate) fn or_hint(mut self, hint: impl FnOnce() -> Option<String>) -> Self {
         if self.0.hint.is_none() {
-            self.0.hint = hint();
+            Arc::make_mut(&mut self.0).hint = hint();
         }
         self
     }
 
     pub(crate) fn with_log(mut self, log: impl Into<String>) -> Self {
         let log = log.into();
-        self.0.log = (!log.trim().is_empty()).then_some(log);
+        Arc::make_mut(&mut self.0).log = (!log.trim().is_empty()).then_some(log);
         self
     }
 

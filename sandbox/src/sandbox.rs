@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cache;
 use crate::engine::{Engine, Installation, Postgres, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::{self, Data, Directory, File};
-use crate::launch::{Container, Log, Readiness};
+use crate::launch::{Container, Exit, Log, Readiness};
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
@@ -82,6 +83,14 @@ impl<E: Engine> Sandbox<E> {
         let server = engine.server(installation, settings)?;
         let begin = Instant::now();
         let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
+        // Programs are in /usr, and sometimes other things, which are nobody's business inside.
+        let private = [
+            Some("/usr/src".into()),
+            cache::directory().ok(),
+            std::env::home_dir(),
+            std::env::current_dir().ok(),
+        ];
+        private.iter().flatten().for_each(|path| plan.hide(path));
         for path in installation.binds().iter().chain(&visible) {
             plan.bind(path);
         }
@@ -128,7 +137,7 @@ impl<E: Engine> Sandbox<E> {
         const TIMEOUT: Duration = Duration::from_secs(120);
         let command = self.engine.initialise(&self.installation);
         let program = command.name();
-        let run = self.container.run(command, b"", &mut |_| {}, TIMEOUT)?;
+        let run = self.container.run(command, b"", TIMEOUT)?;
         if run.exit.success() {
             return Ok(());
         }
@@ -215,12 +224,9 @@ impl<E: Engine> Sandbox<E> {
         self.container.kill()
     }
 
-    pub(crate) fn stop_server(&self) -> Result<()> {
+    pub(crate) fn stop_server(&self) -> Result<Exit> {
         let log = || self.container.log().tail(LOG_TAIL).unwrap_or_default();
-        self.container
-            .stop_server(self.stop_signal, STOP_TIMEOUT)
-            .map(drop)
-            .map_err(|error| error.with_log(log()))
+        self.container.stop_server(self.stop_signal, STOP_TIMEOUT).map_err(|error| error.with_log(log()))
     }
 
     pub(crate) fn engine(&self) -> &E {

@@ -13,8 +13,8 @@ use crate::step::Step;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const DISK: u64 = 1 << 30;
-/// Less than that no server starts on.
-const SMALLEST_DISK: u64 = 64 << 10;
+/// On less than that a server may start but answers nobody.
+const SMALLEST_DISK: u64 = 4 << 20;
 
 /// A description of a prepared database, from which any number of pristine servers are started.
 ///
@@ -193,7 +193,7 @@ impl<E: Engine> Snapshot<E> {
             return refuse("build_timeout", "it must be longer than zero");
         }
         if self.disk < SMALLEST_DISK {
-            return refuse("disk", "it is a number of bytes, at least 65536");
+            return refuse("disk", "it is a number of bytes, at least 4 MB (4 << 20)");
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::children;
 use crate::cache;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -36,21 +37,25 @@ impl Installation {
     /// Inspects the installation in the host directory `bin` by its program `server`.
     ///
     /// Runs `server --version` and hashes the program, once for each build: the outcome is kept in the cache
-    /// directory.
+    /// directory. The files in `extensions`, directories that need not exist, belong to the build by name and size.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when the program is missing or does not run.
-    pub fn inspect(bin: &Path, server: &str) -> Result<Self> {
+    pub fn inspect(bin: &Path, server: &str, extensions: &[PathBuf]) -> Result<Self> {
         let bin = fs::canonicalize(bin).map_err(|error| unusable(bin, server).caused_by(error))?;
-        let facts = Facts::of(&bin.join(server), &[])?;
+        let facts = Facts::of(&bin.join(server), extensions, &[])?;
         let mut binds = Vec::new();
-        if !bin.starts_with("/usr") {
-            // A Nix store path needs its siblings; any other installation is complete below its prefix.
-            let prefix = match bin.starts_with("/nix/store") {
-                true => Path::new("/nix/store"),
-                false => bin.parent().filter(|prefix| prefix.parent().is_some()).unwrap_or(&bin),
-            };
-            binds.push(prefix.to_owned());
+        for store in ["/nix/store", "/gnu/store"].map(Path::new) {
+            // A path in such a store needs its siblings.
+            if bin.starts_with(store) {
+                binds.push(store.to_owned());
+            }
+        }
+        if !bin.starts_with("/usr") && binds.is_empty() {
+            // Any other installation is complete below its prefix, of which no more is shown than it must be.
+            let prefix = bin.parent().unwrap_or(&bin);
+            let parts = ["lib", "lib64", "libexec", "share"].map(|part| prefix.join(part));
+            binds.extend(parts.into_iter().filter(|part| part.is_dir()).chain([bin.clone()]));
         }
         Ok(Self { on_host: bin.clone(), bin, usr: vec![PathBuf::from("/usr")], binds, facts })
     }
@@ -65,7 +70,7 @@ impl Installation {
                 .filter(|path| path.to_string_lossy().ends_with("-linux-gnu"))
         });
         let libraries: Vec<_> = libraries.into_iter().flatten().chain([tree.join("usr/lib")]).collect();
-        let facts = Facts::of(&on_host.join(server), &libraries)?;
+        let facts = Facts::of(&on_host.join(server), &[], &libraries)?;
         let usr = vec![tree.join("usr"), PathBuf::from("/usr")];
         Ok(Self { bin: bin.to_owned(), on_host, usr, binds: Vec::new(), facts })
     }
@@ -128,7 +133,7 @@ pub(super) fn major(version: &str) -> u32 {
 }
 
 impl Facts {
-    fn of(program: &Path, libraries: &[PathBuf]) -> Result<Self> {
+    fn of(program: &Path, extensions: &[PathBuf], libraries: &[PathBuf]) -> Result<Self> {
         let file = fs::metadata(program).map_err(|error| unusable(program, "the server").caused_by(error))?;
         let mut key = DefaultHasher::new();
         (
@@ -142,6 +147,11 @@ impl Facts {
             file.ctime_nsec(),
         )
             .hash(&mut key);
+        for directory in extensions {
+            let changed = fs::metadata(directory)
+                .map(|directory| (directory.ino(), directory.mtime(), directory.mtime_nsec()));
+            (directory, changed.ok()).hash(&mut key);
+        }
         let known = cache::directory()?.join(format!("servers/{:016x}.json", key.finish()));
         if let Some(facts) = fs::read(&known).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(facts);
@@ -149,16 +159,31 @@ impl Facts {
         let contents = fs::read(program).map_err(|error| unusable(program, "the server").caused_by(error))?;
         let facts = Self {
             version: version(program, libraries)?,
-            build: blake3::hash(&contents).to_hex().to_string(),
+            build: build(&contents, extensions),
             notifies: memchr::memmem::find(&contents, b"libsystemd.so").is_some(),
         };
-        // Known facts only save time: a cache that cannot be written is reported where it matters, at the layer.
-        let text = serde_json::to_vec(&facts).unwrap_or_default();
-        if let Err(error) = cache::write_atomically(&known, &text) {
-            tracing::debug!(?error, "the server's facts are not kept");
+        // Known facts only save time: a cache that cannot be written is reported where it matters, at the layer. A file that
+        // is only half written is not understood, and written again.
+        let directory = known.parent().unwrap_or(&known);
+        let written = cache::create(directory)
+            .map(|()| fs::write(&known, serde_json::to_vec(&facts).unwrap_or_default()));
+        if !matches!(written, Ok(Ok(()))) {
+            tracing::debug!(?written, "the server's facts are not kept");
         }
         Ok(facts)
     }
+}
+
+/// A hash of the program, and of the names and sizes of its extensions' files.
+fn build(program: &[u8], extensions: &[PathBuf]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(program);
+    for file in extensions.iter().flat_map(|directory| children(directory)) {
+        let size = fs::metadata(&file).map_or(0, |file| file.size());
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        hasher.update(name.as_bytes()).update(&size.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The first line that `program --version` prints.

@@ -68,9 +68,11 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program.
     fn client(&self, installation: &Installation) -> Result<Command>;
 
-    /// A script for [`client`](Engine::client) that runs files in their order, each as if in a session of its own, and
-    /// prints `marker` and the file's index on a line before each.
-    fn run_files(&self, files: &[&Path], marker: &str) -> String;
+    /// The command that runs a file of SQL to its end, or to its first error. The sandbox shows the file at its own path.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program.
+    fn run_file(&self, installation: &Installation, file: &Path) -> Result<Command>;
 
     /// Files that a file of SQL makes the client read in turn: paths as written in it.
     fn included_files(&self, contents: &str) -> Vec<String>;

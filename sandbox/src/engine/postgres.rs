@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::installation::Installation;
-use super::postgres_config::{DATA, SOCKETS, configuration};
+use super::postgres_config::{DATA, FIXED, SOCKETS, configuration};
 use super::{Engine, ScriptError, Server, children, postgres_programs, psql};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Command;
+use crate::sys::process::libc_version;
+use crate::sys::socket::connect_now;
 
 const CONFIG: &str = "/etc/postgresql/postgresql.conf";
 const SUPERUSER: &str = "postgres";
@@ -91,6 +93,34 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    fn psql(&self, installation: &Installation, database: &str) -> Result<Command> {
+        let psql = match installation.has("psql") {
+            true => installation.program("psql"),
+            // A client of another version will do.
+            false => postgres_programs::newest_psql().ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidConfig,
+                    format!("find `psql` in `{}`", installation.bin().display()),
+                )
+                .with_hint("migrations and seeds are run by psql: install PostgreSQL's client programs")
+            })?,
+        };
+        Ok(with_environment(Command::new(psql))
+            .args([
+                "--no-psqlrc",
+                "--quiet",
+                "--echo-errors",
+                "--set",
+                "ON_ERROR_STOP=on",
+                "--pset",
+                "pager=off",
+            ])
+            .args(["--host", SOCKETS, "--username", SUPERUSER, "--dbname"])
+            .arg(psql::conninfo(database)))
+    }
+}
+
 impl Engine for Postgres {
     fn name(&self) -> &'static str {
         "postgres"
@@ -103,6 +133,10 @@ impl Engine for Postgres {
     fn identity(&self) -> Vec<(String, String)> {
         let mut identity =
             vec![("database".to_owned(), self.database.clone()), ("locale".to_owned(), self.locale.clone())];
+        // The order of other locales is the C library's, and changes with it.
+        if !["C", "POSIX", LOCALE].contains(&self.locale.as_str()) {
+            identity.push(("libc".to_owned(), libc_version()));
+        }
         identity.extend(self.initdb_args.iter().map(|arg| ("initdb".to_owned(), arg.clone())));
         identity
     }
@@ -149,7 +183,9 @@ impl Engine for Postgres {
         let config = configuration(installation.major(), settings)?;
         let command = with_environment(Command::new(installation.program("postgres")))
             .args(["-D", DATA, "-c"])
-            .arg(format!("config_file={CONFIG}"));
+            .arg(format!("config_file={CONFIG}"))
+            // What `ALTER SYSTEM` sets counts for more than the file, and less than this.
+            .args(FIXED.iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]));
         Ok(Server::new(command, libc::SIGINT)
             .directory(SOCKETS, 0o700)
             .file(CONFIG, config)
@@ -158,36 +194,21 @@ impl Engine for Postgres {
 
     fn is_ready(&self, root: &Path) -> bool {
         let socket = root.join(SOCKETS.trim_start_matches('/')).join(".s.PGSQL.5432");
-        UnixStream::connect(socket).is_ok_and(|mut stream| greet(&mut stream).unwrap_or(false))
+        connect_now(&socket).is_ok_and(|mut stream| greet(&mut stream).unwrap_or(false))
     }
 
     fn client(&self, installation: &Installation) -> Result<Command> {
-        let psql = match installation.has("psql") {
-            true => installation.program("psql"),
-            // A client of another version will do.
-            false => postgres_programs::newest_psql().ok_or_else(|| {
-                Error::new(
-                    ErrorKind::InvalidConfig,
-                    format!("find `psql` in `{}`", installation.bin().display()),
-                )
-                .with_hint("migrations and seeds are run by psql: install PostgreSQL's client programs")
-            })?,
-        };
-        Ok(with_environment(Command::new(psql))
-            .args([
-                "--no-psqlrc",
-                "--quiet",
-                "--echo-errors",
-                "--set",
-                "ON_ERROR_STOP=on",
-                "--pset",
-                "pager=off",
-            ])
-            .args(["--host", SOCKETS, "--username", SUPERUSER, "--dbname", "postgres", "--file", "-"]))
+        Ok(self.psql(installation, "postgres")?.args(["--file", "-"]))
     }
 
-    fn run_files(&self, files: &[&Path], marker: &str) -> String {
-        format!("{}{}", psql::connect(&self.database), psql::run_files(files, marker))
+    fn run_file(&self, installation: &Installation, file: &Path) -> Result<Command> {
+        let directory = file.parent().unwrap_or(file);
+        Ok(self
+            .psql(installation, &self.database)?
+            .args(["--file", &file.to_string_lossy()])
+            // Fails where the file left a transaction open, which would be lost without a word.
+            .args(["--command", "DISCARD ALL"])
+            .current_dir(directory))
     }
 
     fn included_files(&self, contents: &str) -> Vec<String> {

@@ -5,9 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const DATA: &str = "/var/lib/postgresql/data";
 pub(super) const SOCKETS: &str = "/run/postgresql";
 
-/// The settings a sandbox depends on.
-const FIXED: [(&str, &str); 3] =
-    [("data_directory", DATA), ("unix_socket_directories", SOCKETS), ("port", "5432")];
+/// The settings a sandbox is reached by, given on the command line.
+pub(super) const FIXED: [(&str, &str); 2] = [("unix_socket_directories", SOCKETS), ("port", "5432")];
 
 /// Settings for a server that is started often, lives for one test and loses nothing of value when killed.
 ///
@@ -52,7 +51,12 @@ const DEFAULTS: [(&str, &str, u32); 30] = [
     ("dynamic_shared_memory_type", "posix", 0),
 ];
 
-/// The configuration file: defaults, the user's settings, and last what a sandbox depends on.
+fn is_fixed(name: &str) -> bool {
+    let fixed = FIXED.iter().map(|(fixed, _)| *fixed);
+    fixed.chain(["data_directory", "config_file", "hba_file"]).any(|fixed| fixed.eq_ignore_ascii_case(name))
+}
+
+/// The configuration file: defaults, then the user's settings.
 pub(super) fn configuration(major: u32, settings: &[(String, String)]) -> Result<String> {
     let mut config = String::new();
     for (name, value, since) in DEFAULTS {
@@ -69,16 +73,13 @@ pub(super) fn configuration(major: u32, settings: &[(String, String)]) -> Result
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(valid) {
             return wrong("a setting's name consists of letters, digits, `_` and `.`".into());
         }
-        if FIXED.iter().any(|(fixed, _)| fixed.eq_ignore_ascii_case(name)) {
+        if is_fixed(name) {
             return wrong("the sandbox is reached by it: it cannot be changed".into());
         }
         if value.contains(['\n', '\r', '\0']) {
             return wrong("a setting's value is one line".into());
         }
         config.push_str(&format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")));
-    }
-    for (name, value) in FIXED {
-        config.push_str(&format!("{name} = '{value}'\n"));
     }
     Ok(config)
 }
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_users_settings_come_after_the_defaults_and_before_the_fixed() {
+    fn the_users_settings_come_after_the_defaults() {
         let settings = [("fsync".to_owned(), "on".to_owned()), ("a.b".to_owned(), "it's".to_owned())];
         let config = configuration(15, &settings).unwrap();
         assert!(config.find("fsync = off").unwrap() < config.find("fsync = 'on'").unwrap());

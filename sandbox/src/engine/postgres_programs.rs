@@ -1,6 +1,7 @@
 //! Where PostgreSQL's programs are: named by the user, installed, or unpacked from the distribution's packages.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -69,30 +70,50 @@ fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
         }
         let bin = if directory.join("postgres").exists() { directory } else { directory.join("bin") };
         let wrong = |error: Error| {
-            error.with_hint(format!(
-                "set {VARIABLE} to the directory that holds `postgres`, `initdb` and `psql`"
-            ))
+            error.or_hint(|| {
+                Some(format!("set {VARIABLE} to the directory that holds `postgres`, `initdb` and `psql`"))
+            })
         };
-        return Ok(vec![Installation::inspect(&bin, "postgres").map_err(wrong)?]);
+        return Ok(vec![inspect(&bin).map_err(wrong)?]);
     }
     let mut usual = usual_directories();
     usual.sort_by_key(|bin| std::cmp::Reverse(version_in_path(bin)));
-    let mut found = Vec::new();
+    let (mut found, mut seen, mut broken) = (Vec::new(), HashSet::new(), None);
     for bin in in_path("postgres").into_iter().chain(usual) {
-        // Some distributions' PATH holds links; a broken installation must not hide a good one.
-        let bin =
-            fs::canonicalize(bin.join("postgres")).ok().and_then(|path| path.parent().map(Path::to_owned));
-        match bin.map(|bin| Installation::inspect(&bin, "postgres")) {
-            Some(Ok(installation)) => found.push(installation),
-            Some(Err(error)) => tracing::warn!(?error, "passed over"),
-            None => {}
+        // What is in PATH is often a link to what is in its usual place.
+        let program = fs::canonicalize(bin.join("postgres")).ok();
+        let Some(bin) = program.as_deref().and_then(Path::parent) else { continue };
+        if !seen.insert(bin.to_owned()) {
+            continue;
+        }
+        match inspect(bin) {
+            Ok(installation) => found.push(installation),
+            // It must not hide a good one; but if there is none, it must not be passed over in silence either.
+            Err(error) => broken = broken.or(Some(error)),
         }
         // Without a version to look for, the first will do, and the others need not be run.
         if version.is_none() && found.last().is_some_and(|last| SUPPORTED.contains(&last.major())) {
             break;
         }
     }
-    Ok(found)
+    match broken {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+fn inspect(bin: &Path) -> Result<Installation> {
+    // Debian's layout, and those of `make install` with and without a name of its own.
+    let extensions = [
+        bin.to_str()
+            .and_then(|bin| bin.strip_suffix("/bin"))
+            .map(|lib| PathBuf::from(lib.replacen("/lib/", "/share/", 1))),
+        bin.parent().map(|prefix| prefix.join("share")),
+        bin.parent().map(|prefix| prefix.join("share/postgresql")),
+        bin.parent().map(|prefix| prefix.join("share/pgsql")),
+    ];
+    let extensions: Vec<_> = extensions.into_iter().flatten().map(|share| share.join("extension")).collect();
+    Installation::inspect(bin, "postgres", &extensions)
 }
 
 /// The directories into which packages and `make install` put the programs.

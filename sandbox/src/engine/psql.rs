@@ -1,27 +1,17 @@
 //! psql(1): the scripts it is given, and what its reports mean.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::ScriptError;
 
-/// Runs files in their order, each in a session as good as new: `DISCARD ALL` undoes what a file set, and fails where a
-/// file left a transaction open.
-pub(super) fn run_files(files: &[&Path], marker: &str) -> String {
-    let mut script = String::new();
-    for (index, file) in files.iter().enumerate() {
-        let directory = quote(&file.parent().unwrap_or(file).to_string_lossy());
-        let file = quote(&file.to_string_lossy());
-        script.push_str(&format!(
-            "\\set ON_ERROR_STOP on\n\\echo {marker} {index}\n\\cd {directory}\n\\i {file}\nDISCARD ALL;\n"
-        ));
-    }
-    script
+/// Goes over to a database.
+pub(super) fn connect(database: &str) -> String {
+    format!("\\connect -reuse-previous=on {}\n", quote(&conninfo(database)))
 }
 
-/// Goes over to a database. A connection string, since a bare name that holds `=` would be taken for one.
-pub(super) fn connect(database: &str) -> String {
-    let conninfo = format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"));
-    format!("\\connect -reuse-previous=on {}\n", quote(&conninfo))
+/// A connection string, since a bare name that holds `=` would be taken for one.
+pub(super) fn conninfo(database: &str) -> String {
+    format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// An argument of a psql command: in single quotes, with C-like escapes.
@@ -110,6 +100,8 @@ fn parse_prefix(line: &str) -> Option<(&str, u64, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -153,8 +145,6 @@ mod tests {
 
     #[test]
     fn names_are_quoted() {
-        let script = run_files(&[Path::new("/a b/it's\\.sql")], "mark");
-        assert!(script.contains("\\i '/a b/it\\'s\\\\.sql'\n"), "{script}");
-        assert!(script.contains("\\echo mark 0\n"));
+        assert_eq!(connect("it's"), "\\connect -reuse-previous=on 'dbname=\\'it\\\\\\'s\\''\n");
     }
 }

@@ -1,6 +1,6 @@
 //! The test process's hold on its launcher.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -58,6 +58,8 @@ impl Launcher {
         let complaints = memory(c"sandboxed-db launcher", b"").map_err(|errno| failed(errno.into()))?;
         let child = Process::new("/proc/self/exe")
             .arg0("sandboxed-db-launcher")
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| is_for_programs(name)))
             .env(MARKER, "1")
             .current_dir("/")
             .stdin(theirs)
@@ -98,6 +100,16 @@ impl Launcher {
             text => error.caused_by(text),
         }
     }
+}
+
+/// Whether a variable is needed to run the program again. All others stay away from where a server could read them, in
+/// /proc/1/environ: the environment of tests holds secrets.
+fn is_for_programs(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("LD_")
+        || name.starts_with("RUST_")
+        || name == "LLVM_PROFILE_FILE"
+        || name.ends_with("SAN_OPTIONS")
 }
 
 /// A file in memory with these contents, to be read from its beginning.

@@ -96,13 +96,13 @@ impl Container {
 
     fn await_launch(launcher: &Launcher, socket: OwnedFd) -> Result<Self> {
         let deadline = Instant::now() + LAUNCH_TIMEOUT;
-        // The launcher reports the one, init the other, and either may be first.
+        let mut control = Control { socket, server_exit: None, ready: false };
+        // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
+        // or dead, before a busy launcher gets to speak.
         let (mut process, mut log) = (None, None);
         loop {
             (process, log) = match (process, log) {
                 (Some((pid, pidfd)), Some(log)) => {
-                    // What init reports of a server that is faster still waits in the socket.
-                    let control = Control { socket, server_exit: None, ready: false };
                     let log = Arc::new(Log::new(File::from(log)));
                     return Ok(Self {
                         owner: std::process::id(),
@@ -114,13 +114,22 @@ impl Container {
                 }
                 incomplete => incomplete,
             };
-            match receive(socket.as_fd(), deadline)? {
+            match receive(control.socket.as_fd(), deadline)? {
                 Received::Event(Event::Spawned { pid }, fds) => {
                     process = Pid::from_raw(pid).zip(fds.into_iter().next());
                 }
-                Received::Event(Event::Up, fds) => log = fds.into_iter().next(),
+                Received::Event(Event::Up { outer_proc }, fds) => {
+                    log = fds.into_iter().next();
+                    if outer_proc {
+                        tracing::warn!(
+                            "/proc of the sandbox shows outer processes: this machine hides parts of its own"
+                        );
+                    }
+                }
+                Received::Event(Event::Ready, _) => control.ready = true,
+                Received::Event(Event::ServerExited(exit), _) => control.server_exit = Some(exit),
                 Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
-                Received::Event(..) => {}
+                Received::Event(Event::RunExited(_), _) => {}
                 Received::End => {
                     return Err(launcher.ended(if process.is_some() { "init" } else { "the launcher" }));
                 }
@@ -168,6 +177,15 @@ impl Container {
         let mut pause = Duration::from_millis(1);
         let mut control = lock(&self.control);
         loop {
+            if control.ready {
+                return Ok(());
+            }
+            if let Some(exit) = control.server_exit {
+                return Err(Error::new(ErrorKind::Exited, format!("start the server: it ended with {exit}")));
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::new(ErrorKind::NotReady, format!("start the server within {timeout:?}")));
+            }
             let next = match readiness {
                 Readiness::Notify(_) if begin.elapsed() < SILENCE => deadline.min(begin + SILENCE),
                 Readiness::Notify(probe) | Readiness::Probe(probe) => {
@@ -179,58 +197,29 @@ impl Container {
                 }
             };
             control.take_event(next)?;
-            if control.ready {
-                return Ok(());
-            }
-            if let Some(exit) = control.server_exit {
-                return Err(Error::new(ErrorKind::Exited, format!("start the server: it ended with {exit}")));
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::new(ErrorKind::NotReady, format!("start the server within {timeout:?}")));
-            }
         }
     }
 
-    /// Runs a program to its end. `stdin` is what it reads; each line it prints goes to `on_line`.
-    pub(crate) fn run(
-        &self,
-        command: Command,
-        stdin: &[u8],
-        on_line: &mut dyn FnMut(&str),
-        timeout: Duration,
-    ) -> Result<Run> {
+    /// Runs a program to its end. `stdin` is what it reads; what it prints is dropped, but for its standard error.
+    pub(crate) fn run(&self, command: Command, stdin: &[u8], timeout: Duration) -> Result<Run> {
         let name = command.name();
         let failed =
             |error: io::Error| Error::new(ErrorKind::Launch, format!("run `{name}`")).caused_by(error);
-        let (output, theirs) = io::pipe().map_err(failed)?;
         let input = memory(c"sandboxed-db stdin", stdin).map_err(|errno| failed(errno.into()))?;
+        let output = File::options().write(true).open("/dev/null").map_err(failed)?;
         let errors = memory(c"sandboxed-db stderr", b"").map_err(|errno| failed(errno.into()))?;
         let deadline = Instant::now() + timeout;
         let mut control = lock(&self.control);
-        control.request(&Request::Run(command), &[input.as_fd(), theirs.as_fd(), errors.as_fd()])?;
-        drop((theirs, input));
-
-        let mut lines = Lines::default();
-        let late = || Error::new(ErrorKind::NotReady, format!("run `{name}` within {timeout:?}"));
-        // The program's own end counts, not that of its output: a process that it left in the background may hold
-        // the pipe open.
-        let mut output_open = true;
+        control.request(&Request::Run(command), &[input.as_fd(), output.as_fd(), errors.as_fd()])?;
         let exit = loop {
-            let pipe = output_open.then(|| output.as_fd());
-            match socket::wait_either(pipe, control.socket.as_fd(), deadline) {
-                Ok((_, true)) => {
-                    if let Some(exit) = control.take_event(deadline)? {
-                        break exit;
-                    }
-                }
-                Ok((true, false)) => output_open = lines.read(&output, on_line).map_err(failed)? > 0,
-                Ok((false, false)) => return Err(late().with_hint("raise `build_timeout`")),
-                Err(errno) => return Err(failed(errno.into())),
+            if let Some(exit) = control.take_event(deadline)? {
+                break exit;
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::new(ErrorKind::NotReady, format!("run `{name}` within {timeout:?}"))
+                    .with_hint("raise `build_timeout`"));
             }
         };
-        while output_open && socket::wait_readable(output.as_fd(), Instant::now()) == Ok(true) {
-            output_open = lines.read(&output, on_line).map_err(failed)? > 0;
-        }
         let mut stderr = Vec::new();
         let read = (&errors).seek(SeekFrom::Start(0)).and_then(|_| (&errors).read_to_end(&mut stderr));
         read.map_err(failed)?;
@@ -310,7 +299,7 @@ impl Control {
             Received::Event(Event::ServerExited(exit), _) => self.server_exit = Some(exit),
             Received::Event(Event::RunExited(exit), _) => return Ok(Some(exit)),
             Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
-            Received::Event(Event::Spawned { .. } | Event::Up, _) | Received::Timeout => {}
+            Received::Event(Event::Spawned { .. } | Event::Up { .. }, _) | Received::Timeout => {}
             Received::End => {
                 return Err(Error::new(ErrorKind::Exited, "reach the sandbox: it has ended").with_hint(
                     "its init was killed, by the out-of-memory killer or by hand; `dmesg` may tell",
@@ -342,30 +331,5 @@ fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
         }
         Ok(None) | Err(Errno::CONNRESET) => Ok(Received::End),
         Err(errno) => Err(broken(errno)),
-    }
-}
-
-/// Splits what a program prints into lines.
-#[derive(Default)]
-struct Lines(Vec<u8>);
-
-impl Lines {
-    /// Reads once, what is there; 0 at end of file.
-    fn read(&mut self, mut input: impl Read, on_line: &mut dyn FnMut(&str)) -> io::Result<usize> {
-        let mut buffer = [0; 8192];
-        let length = loop {
-            match input.read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result?,
-            }
-        };
-        for part in buffer[..length].split_inclusive(|&byte| byte == b'\n') {
-            self.0.extend_from_slice(part);
-            if self.0.ends_with(b"\n") {
-                on_line(String::from_utf8_lossy(&self.0).trim_end());
-                self.0.clear();
-            }
-        }
-        Ok(length)
     }
 }

@@ -14,14 +14,14 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process, set_parent_process_death_signal,
-    setrlimit, setsid, umask, waitpid,
+    setrlimit, setsid, umask, wait,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
     set_capabilities, set_no_new_privs,
 };
 
-use super::mounts;
+use super::mounts::{self, Root};
 use super::plan::{Command, INNER_ID, Plan};
 use super::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, Request, Step, encode};
 use crate::sys::process::{
@@ -48,7 +48,7 @@ pub(super) fn main(control: OwnedFd, plan: OwnedFd, outer: Outer) -> ! {
         let control = move_fd(control, 3).and_then(|control| Ok((control, move_fd(plan, 4)?)));
         let Ok((control, plan)) = control else { return };
         let failure = match prepare(plan, outer) {
-            Ok((plan, log)) => match Init::start(&control, plan, log) {
+            Ok((plan, root)) => match Init::start(&control, plan, root) {
                 Ok(mut init) => return init.supervise(),
                 Err(failure) => failure,
             },
@@ -60,7 +60,7 @@ pub(super) fn main(control: OwnedFd, plan: OwnedFd, outer: Outer) -> ! {
 }
 
 /// Everything that needs the capabilities of a fresh user namespace; they are given up at the end.
-fn prepare(plan: OwnedFd, outer: Outer) -> Result<(Plan, File), Failure> {
+fn prepare(plan: OwnedFd, outer: Outer) -> Result<(Plan, Root), Failure> {
     close_from(5).map_err(|errno| Failure::new(Step::Descriptors, "", errno))?;
     reset_signals();
     // The second line of defence; the first is the control socket's end of file.
@@ -77,10 +77,10 @@ fn prepare(plan: OwnedFd, outer: Outer) -> Result<(Plan, File), Failure> {
     loopback_up().map_err(|errno| Failure::new(Step::Loopback, "lo", errno))?;
     rustix::system::sethostname(b"sandbox")
         .map_err(|errno| Failure::new(Step::Hostname, "sandbox", errno))?;
-    let log = mounts::build(&plan)?;
     limit()?;
+    let root = mounts::build(&plan)?;
     drop_capabilities()?;
-    Ok((plan, log))
+    Ok((plan, root))
 }
 
 /// One id, mapped to the user outside. setgroups(2) must be given up first, user_namespaces(7).
@@ -99,8 +99,9 @@ fn limit() -> Result<(), Failure> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(|errno| Failure::new(Step::Limits, "RLIMIT_CORE", errno))?;
     let nested = "/proc/sys/user/max_user_namespaces";
+    // Through the outer /proc, since the inner one is read-only: the namespace of the writer counts.
     match std::fs::write(nested, "0") {
-        // Where the outer /proc had to be bound, this file is not ours to write.
+        // Some containers have a /proc/sys that nobody may write.
         Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS)) => {
             Err(Failure::io(Step::Limits, nested, &error))
         }
@@ -137,14 +138,17 @@ struct Init<'a> {
 }
 
 impl<'a> Init<'a> {
-    fn start(control: &'a OwnedFd, plan: Plan, log: File) -> Result<Self, Failure> {
+    fn start(control: &'a OwnedFd, plan: Plan, root: Root) -> Result<Self, Failure> {
+        let Root { log, outer_proc } = root;
         let notify = notify_socket().map_err(|errno| Failure::new(Step::Execute, NOTIFY_SOCKET, errno))?;
         let children = child_signals().map_err(|errno| Failure::new(Step::Execute, "signalfd", errno))?;
         let mut init = Self { control, children, notify, log, server: None, program: None };
         if let Some(command) = plan.server {
             init.start_server(command)?;
         }
-        send(control, &Event::Up, &[&init.log]);
+        send(control, &Event::Up { outer_proc }, &[&init.log]);
+        // Nothing of the launcher's is within the server's reach from here on.
+        silence();
         Ok(init)
     }
 
@@ -220,7 +224,7 @@ impl<'a> Init<'a> {
     fn reap(&mut self) {
         // Several ends may have come as one signal, so the signal's own record says nothing of use.
         let _ = rustix::io::read(&self.children, &mut [0; 128]);
-        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let Some(exit) = exit_of(status) else { continue };
             if self.server == Some(pid) {
                 self.server = None;
@@ -238,6 +242,17 @@ impl<'a> Init<'a> {
             && buffer[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1")
         {
             send(self.control, &Event::Ready, &[]);
+        }
+    }
+}
+
+/// Turns this process's standard output and error, which are the launcher's, to /dev/null.
+fn silence() {
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        for number in [1, 2] {
+            // Kept open under its number by not being dropped.
+            let moved = null.try_clone().map(OwnedFd::from).ok().and_then(|null| move_fd(null, number).ok());
+            std::mem::forget(moved);
         }
     }
 }

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::SocketType;
-use rustix::process::{WaitOptions, getegid, geteuid, setsid, waitpid};
+use rustix::process::{WaitOptions, getegid, geteuid, setsid, wait};
 
 use super::init::{self, Outer};
 use super::protocol::{Event, Failure, Step, encode};
 use crate::sys::clone::{Cloned, into_namespaces};
-use crate::sys::process::{SingleThreaded, exit_now, reap_children_automatically, reset_signals, take_fd};
+use crate::sys::process::{
+    SingleThreaded, close_from, exit_now, reap_children_automatically, reset_signals, take_fd,
+};
 use crate::sys::socket;
 
 /// Set in the environment of a launcher, and of nothing else.
@@ -39,6 +41,8 @@ pub(crate) fn become_launcher_if_asked() {
 }
 
 fn main(requests: &OwnedFd) {
+    // Descriptors that the test process was given and passes on; held here, their other ends would see no end of file.
+    let _ = close_from(3);
     // Ctrl-C goes to the foreground process group: the launcher and all its containers are in another session.
     let _ = setsid();
     reset_signals();
@@ -80,7 +84,7 @@ fn launch(proof: &SingleThreaded, outer: Outer, control: OwnedFd, plan: OwnedFd)
 /// Stays until the containers are gone, so that they are reaped here and not left to a PID 1 that may not reap.
 fn wait_for_children() {
     let deadline = Instant::now() + FAREWELL;
-    while Instant::now() < deadline && !matches!(waitpid(None, WaitOptions::NOHANG), Err(Errno::CHILD)) {
+    while Instant::now() < deadline && !matches!(wait(WaitOptions::NOHANG), Err(Errno::CHILD)) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -18,3 +18,4 @@ pub(crate) use container::{Container, Readiness};
 pub(crate) use launcher::become_launcher_if_asked;
 pub(crate) use log::Log;
 pub use plan::Command;
+pub(crate) use protocol::Exit;

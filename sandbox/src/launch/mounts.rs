@@ -23,19 +23,26 @@ const NO_EXEC: MountAttrFlags = CLOSED.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 /// Devices that programs expect everywhere. Binds, since a user namespace may not make device nodes.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
-/// Where the new root is put together: a directory that every system has. What it held was taken before.
-const STAGE: &str = "/usr";
+/// Where the new root is put together: a directory that every system has, and that is not needed any more once the
+/// devices have been taken from it.
+const STAGE: &str = "/dev";
 
-/// Builds the root, enters it and returns the server's log: a file on the root's tmpfs that has no name.
-pub(super) fn build(plan: &Plan) -> Result<File, Failure> {
+/// A root that was entered.
+#[derive(Debug)]
+pub(super) struct Root {
+    /// The server's log: a file on the root's tmpfs that has no name.
+    pub(super) log: File,
+    /// Whether /proc is the outer one, which shows outer processes.
+    pub(super) outer_proc: bool,
+}
+
+/// Builds the root and enters it.
+pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(|errno| Failure::new(Step::PrivateMounts, "/", errno))?;
 
-    // Taken first: once the new root is staged, some of these paths mean something else.
+    let devices = devices()?;
     let usr = usr(&plan.usr)?;
-    let devices = DEVICES.map(|name| take(&format!("/dev/{name}"), MountAttrFlags::MOUNT_ATTR_NOSUID));
-    let binds = plan.binds.iter().map(|bind| take(&utf8(&bind.source), READ_ONLY).map(|tree| (bind, tree)));
-    let binds = binds.collect::<Result<Vec<_>, _>>()?;
     let data = data(&plan.data)?;
 
     let scratch = tmpfs(plan.scratch_size, "0755", CLOSED)?;
@@ -44,22 +51,26 @@ pub(super) fn build(plan: &Plan) -> Result<File, Failure> {
     skeleton(plan)?;
 
     mount_at(&usr, "usr")?;
-    for (name, device) in DEVICES.iter().zip(devices) {
-        mount_file(&device?, Path::new(&format!("dev/{name}")))?;
+    for hidden in &plan.hidden {
+        mount_at(&take("empty", READ_ONLY)?, &utf8(relative(hidden)))?;
     }
-    for (bind, tree) in &binds {
-        if bind.source.is_dir() {
-            make_directory(&bind.target)?;
-            mount_at(tree, &utf8(relative(&bind.target)))?;
-        } else {
-            make_parent(&bind.target)?;
-            mount_file(tree, relative(&bind.target))?;
-        }
+    for (name, device) in devices {
+        mount_file(&device, Path::new(&format!("dev/{name}")))?;
     }
     mount_at(&tmpfs(plan.shm_size, "1777", NO_EXEC)?, "dev/shm")?;
     // Bound onto themselves these stay writable when the root no longer is.
     for writable in ["tmp", "run"] {
         mount_at(&take(writable, CLOSED)?, writable)?;
+    }
+    for bind in &plan.binds {
+        let tree = take(&utf8(&bind.source), READ_ONLY)?;
+        if bind.source.is_dir() {
+            make_directory(&bind.target)?;
+            mount_at(&tree, &utf8(relative(&bind.target)))?;
+        } else {
+            make_parent(&bind.target)?;
+            mount_file(&tree, relative(&bind.target))?;
+        }
     }
     // Below a mount that stays writable: one with a file open for writing cannot be made read-only.
     let log = File::options()
@@ -71,10 +82,23 @@ pub(super) fn build(plan: &Plan) -> Result<File, Failure> {
         .map_err(|error| Failure::io(Step::Skeleton, "the log file", &error))?;
     make_directory(&plan.data_dir)?;
     mount_at(&data, &utf8(relative(&plan.data_dir)))?;
-    mount_proc()?;
+    let outer_proc = mount_proc()?;
     make_read_only(c".").map_err(|errno| Failure::new(Step::Attach, "the read-only root", errno))?;
     enter()?;
-    Ok(log)
+    Ok(Root { log, outer_proc })
+}
+
+fn devices() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
+    let mut devices = Vec::new();
+    for name in DEVICES {
+        match clone_tree(&format!("/dev/{name}"), MountAttrFlags::MOUNT_ATTR_NOSUID) {
+            Ok(device) => devices.push((name, device)),
+            // A container around this one may be sparing; servers depend on the first and the last only.
+            Err(Errno::NOENT) if !matches!(name, "null" | "urandom") => {}
+            Err(errno) => return Err(Failure::new(Step::HostTree, &format!("/dev/{name}"), errno)),
+        }
+    }
+    Ok(devices)
 }
 
 /// The programs' tree: the host's /usr, or an overlay of further trees on it.
@@ -168,7 +192,7 @@ fn tmpfs(size: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failur
 }
 
 fn skeleton(plan: &Plan) -> Result<(), Failure> {
-    for name in ["usr", "etc", "dev", "dev/shm", "proc", "run", "tmp"] {
+    for name in ["usr", "etc", "dev", "dev/shm", "empty", "proc", "run", "tmp"] {
         fs::create_dir(name).map_err(|error| Failure::io(Step::Skeleton, name, &error))?;
     }
     fs::set_permissions("tmp", Permissions::from_mode(0o1777))
@@ -194,13 +218,14 @@ fn skeleton(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// A fresh /proc of the new pid namespace; the kernel refuses one where the outer /proc is partly hidden ("mount too
-/// revealing"), as in most containers. Then the outer one is bound: it shows outer processes, but grants nothing more.
-fn mount_proc() -> Result<(), Failure> {
-    match create("proc", &[], NO_EXEC) {
-        Ok(proc) => mount_at(&proc, "proc"),
-        Err(MountError { errno: Errno::PERM, .. }) => {
-            mount_at(&take("/proc", MountAttrFlags::empty())?, "proc")
-        }
+/// revealing"), as in most containers. Then the outer one is bound, and `true` returned: it shows outer processes.
+///
+/// Read-only: where the user outside is root, the kernel's settings belong to the id that the server has.
+fn mount_proc() -> Result<bool, Failure> {
+    let flags = READ_ONLY.union(NO_EXEC);
+    match create("proc", &[], flags) {
+        Ok(proc) => mount_at(&proc, "proc").map(|()| false),
+        Err(MountError { errno: Errno::PERM, .. }) => mount_at(&take("/proc", flags)?, "proc").map(|()| true),
         Err(error) => Err(refused(Step::Proc, "/proc", error)),
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) usr: Vec<PathBuf>,
     /// Further files and trees of the host.
     pub(crate) binds: Vec<Bind>,
+    /// Directories of the host that are not shown, though they lie in what is: an empty one is in their place.
+    pub(crate) hidden: Vec<PathBuf>,
     /// Symbolic links, made before everything else.
     pub(crate) symlinks: Vec<Symlink>,
     /// Directories to make.
@@ -127,6 +129,7 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
     let mut plan = Plan {
         usr,
         binds: Vec::new(),
+        hidden: Vec::new(),
         symlinks: Vec::new(),
         directories: Vec::new(),
         files: Vec::new(),
@@ -145,8 +148,11 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
             Err(_) => {}
         }
     }
-    // Without its cache the dynamic linker looks for each library in a dozen directories.
-    plan.bind_if_present(Path::new("/etc/ld.so.cache"));
+    // Without its cache the dynamic linker looks for each library in a dozen directories; on Debian some libraries and
+    // programs are links that lead through alternatives.
+    for path in ["/etc/ld.so.cache", "/etc/alternatives"] {
+        plan.bind_if_present(Path::new(path));
+    }
     for (path, contents) in [
         ("/etc/passwd", format!("postgres:x:{INNER_ID}:{INNER_ID}::/run:/bin/sh\n")),
         ("/etc/group", format!("postgres:x:{INNER_ID}:\n")),
@@ -159,9 +165,26 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
 }
 
 impl Plan {
-    /// Shows a file or tree of the host, read-only, at its own path, unless /usr, which is there already, holds it.
+    /// Hides a directory of the host, if it would show and holds anything.
+    pub(crate) fn hide(&mut self, path: &Path) {
+        let shown = path.starts_with("/usr") && path.components().count() > 2 && !self.is_hidden(path);
+        // The programs' own directories are not hidden by somebody's working directory.
+        let programs = ["/usr/bin", "/usr/lib", "/usr/share", "/usr/local"]
+            .iter()
+            .any(|programs| path == Path::new(programs));
+        if shown && !programs && path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            self.hidden.push(path.to_owned());
+        }
+    }
+
+    fn is_hidden(&self, path: &Path) -> bool {
+        self.hidden.iter().any(|hidden| path.starts_with(hidden))
+    }
+
+    /// Shows a file or tree of the host, read-only, at its own path, unless /usr, which is there already, shows it.
     pub(crate) fn bind(&mut self, path: &Path) {
-        if !path.starts_with("/usr") && !self.binds.iter().any(|bind| path.starts_with(&bind.target)) {
+        let shown = path.starts_with("/usr") && !self.is_hidden(path);
+        if !shown && !self.binds.iter().any(|bind| path.starts_with(&bind.target)) {
             self.binds.push(Bind { source: path.to_owned(), target: path.to_owned() });
         }
     }

@@ -31,8 +31,8 @@ pub(crate) enum Request {
 pub(crate) enum Event {
     /// The container's init exists; carries its pidfd.
     Spawned { pid: i32 },
-    /// The root is built and a planned server executed; carries the log file.
-    Up,
+    /// The root is built and a planned server executed; carries the log file. `outer_proc`: /proc is the outer one.
+    Up { outer_proc: bool },
     /// The server said by sd_notify(3) that it is ready.
     Ready,
     /// The server ended.

@@ -64,6 +64,8 @@ fn worded(failure: &Failure, facts: &Facts) -> Error {
     };
     match hint {
         Some(hint) => error.with_hint(hint),
+        None if kind == ErrorKind::InvalidConfig => error
+            .with_hint("the installation is not complete: install all of the server's and client's programs"),
         None => error,
     }
 }
@@ -105,6 +107,8 @@ fn hint(failure: &Failure, facts: &Facts) -> Option<String> {
                 .into()
         }
         _ if !denied => return None,
+        // Where the clone itself fails, AppArmor had no say yet.
+        _ if failure.step == Step::Clone && facts.seccomp => seccomp_hint(),
         _ if facts.apparmor_restricts => {
             "AppArmor restricts unprivileged user namespaces on this machine: run `sudo sysctl -w \
              kernel.apparmor_restrict_unprivileged_userns=0` (on the host, if this is a container)"
@@ -118,12 +122,12 @@ fn hint(failure: &Failure, facts: &Facts) -> Option<String> {
              pivot_root as container tools do"
                 .into()
         }
-        _ if facts.seccomp => seccomp_hint(),
         _ if failure.step == Step::MapIds && facts.is_root => {
             "root lacks CAP_SETFCAP here, which mapping its id needs: run the tests as another user, or give the outer \
              container that capability"
                 .into()
         }
+        _ if facts.seccomp => seccomp_hint(),
         _ if mounting && failure.errno == libc::EACCES => {
             "a security module (AppArmor or SELinux) forbids mounts here: run the outer container with `--security-opt \
              apparmor=unconfined` or `--security-opt label=disable`"

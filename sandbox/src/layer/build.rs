@@ -34,17 +34,21 @@ pub(crate) struct Recipe<'a, E> {
 struct Stage<'a> {
     digest: Digest,
     label: String,
-    files: &'a [SourceFile],
+    files: &'a [Arc<SourceFile>],
 }
 
 /// Layers that this process uses. One lock a layer and process is enough; it lasts to the process's end.
 static IN_USE: Mutex<Option<HashMap<Digest, Arc<Layer>>>> = Mutex::new(None);
 
+/// Builds that failed in this process because of what they were told to build. Two hundred tests that share a migration
+/// with a mistake need not run into it one after the other.
+static REFUSED: Mutex<Option<HashMap<Digest, Error>>> = Mutex::new(None);
+
 /// The layer of the recipe, and whether anything had to be built for it.
 pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, bool)> {
     let inputs = recipe.steps.iter().map(|step| step.read(recipe.base, recipe.engine));
     let inputs = inputs.collect::<Result<Vec<Input>>>()?;
-    let base = digest::base(recipe.engine, recipe.installation);
+    let base = digest::base(recipe.engine, recipe.installation)?;
     let chain = digest::chain(base, recipe.settings, &inputs);
     let wanted = chain.last().and_then(|digests| digests.last()).copied().unwrap_or(base);
 
@@ -118,11 +122,21 @@ fn ensure<E: Engine>(
     if let Some(layer) = in_use(store, stage.digest)? {
         return Ok(layer);
     }
+    let refused = || REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = refused().as_ref().and_then(|errors| errors.get(&stage.digest)) {
+        return Err(error.clone());
+    }
     let staging = store.staging(stage.digest, &lock)?;
     let progress = Progress::start(&format!("building {}", stage.label));
     let begin = Instant::now();
-    let manifest = fill(recipe, stage, parent, staging.path(), &progress)
-        .map_err(|error| full_store(error, staging.path()))?;
+    let manifest = fill(recipe, stage, parent, staging.path(), &progress).map_err(|error| {
+        let error = full_store(error, staging.path());
+        // Files name the content they failed with, so a corrected one is tried anew.
+        if error.kind() == ErrorKind::InvalidConfig && !stage.files.is_empty() {
+            refused().get_or_insert_default().insert(stage.digest, error.clone());
+        }
+        error
+    })?;
     progress.step("storing");
     store.publish(staging, stage.digest, &manifest, &lock)?;
     tracing::info!(digest = %stage.digest, took = ?begin.elapsed(), "built {}", stage.label);
@@ -155,20 +169,21 @@ fn fill<E: Engine>(
             data
         }
     };
-    let visible = stage.files.iter().flat_map(SourceFile::all).map(|file| file.path.clone()).collect();
+    let visible = stage.files.iter().flat_map(|file| file.all()).map(|file| file.path.clone()).collect();
     let sandbox = Sandbox::start(Start {
         engine,
         installation,
-        settings: recipe.settings,
+        // A fresh server is the same for all, whatever settings the first to ask for it has.
+        settings: if parent.is_none() { &[] } else { recipe.settings },
         start_timeout: recipe.start_timeout,
         data: Data::Writable { source: data.clone() },
         initialise: parent.is_none(),
         visible,
     })?;
     run(&sandbox, recipe, stage, parent.is_none(), progress).map_err(|error| with_log(error, &sandbox))?;
-    sandbox.stop()?;
+    stop(&sandbox)?;
 
-    if let Some(changed) = stage.files.iter().flat_map(SourceFile::all).find(|file| !file.is_unchanged()) {
+    if let Some(changed) = stage.files.iter().flat_map(|file| file.all()).find(|file| !file.is_unchanged()) {
         return Err(Error::new(ErrorKind::Layer, format!("build {}", stage.label))
             .caused_by(format!("`{}` changed while it was being run", changed.path.display()))
             .with_hint("run the tests again"));
@@ -209,6 +224,16 @@ fn run<E: Engine>(
     Ok(())
 }
 
+/// Stops the server, and makes sure that it has put everything into its files.
+fn stop<E: Engine>(sandbox: &Sandbox<E>) -> Result<()> {
+    let exit = sandbox.stop_server()?;
+    if exit.success() {
+        return sandbox.container().kill();
+    }
+    let error = Error::new(ErrorKind::Exited, format!("shut the server down cleanly: it ended with {exit}"));
+    Err(error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default()))
+}
+
 /// A failing statement says what is wrong by itself; a server that died says it in its log.
 fn with_log<E: Engine>(error: Error, sandbox: &Sandbox<E>) -> Error {
     match sandbox.container().server_exit() {
@@ -217,13 +242,10 @@ fn with_log<E: Engine>(error: Error, sandbox: &Sandbox<E>) -> Error {
     }
 }
 
-/// A build that failed for want of room says so in a dozen ways; the file system says it plainly.
+/// A build that failed for want of room says so in a dozen ways. The file system says it plainly, if those who failed have
+/// not made room again by cleaning up.
 fn full_store(error: Error, staging: &Path) -> Error {
     let full = rustix::fs::statvfs(staging).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 1 << 20);
-    error.or_hint(|| {
-        full.then(|| {
-            "the file system of the cache is full: make room, or set SANDBOXED_DB_CACHE to a directory on another one"
-                .to_owned()
-        })
-    })
+    let said = format!("{error:?}").contains("No space left on device");
+    error.or_hint(|| (full || said).then(cache::full_hint))
 }

@@ -1,6 +1,9 @@
 //! The digest chain: what a layer's name depends on. Pure.
 
+use std::sync::Arc;
+
 use crate::engine::{Engine, Installation};
+use crate::error::Result;
 use crate::step::{Input, SourceFile};
 
 /// Changes when layers of an older form must not be used any more.
@@ -35,15 +38,27 @@ impl Hasher {
     }
 }
 
-/// The digest of a freshly initialised server.
-pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Digest {
-    let hasher = Hasher::new("base")
+/// The digest of a freshly initialised server: over its build, and over all that this library has it do.
+pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<Digest> {
+    let mut hasher = Hasher::new("base")
         .field(FORMAT.to_le_bytes())
         .field(engine.name())
         .field(installation.version())
         .field(installation.build());
-    let identity = engine.identity();
-    identity.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value)).finish()
+    for (name, value) in engine.identity() {
+        hasher = hasher.field(name).field(value);
+    }
+    let initialise = engine.initialise(installation);
+    for text in initialise.args.iter().chain(initialise.env.iter().flat_map(|(name, value)| [name, value])) {
+        hasher = hasher.field(text);
+    }
+    for (_, contents) in engine.server(installation, &[])?.files {
+        hasher = hasher.field(contents);
+    }
+    for script in [engine.set_up(), engine.settle()] {
+        hasher = hasher.field(script.unwrap_or_default());
+    }
+    Ok(hasher.finish())
 }
 
 /// The digests after each file of each step, in order, as one list a step.
@@ -53,7 +68,7 @@ pub(super) fn chain(base: Digest, settings: &[(String, String)], inputs: &[Input
     let hasher = Hasher::new("settings").field(base.0.as_bytes());
     let mut last =
         settings.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value)).finish();
-    let mut link = |file: &SourceFile| {
+    let mut link = |file: &Arc<SourceFile>| {
         let hasher = Hasher::new("file").field(last.0.as_bytes()).field(file.name());
         let hasher = file.all().into_iter().fold(hasher, |hasher, file| hasher.field(file.hash.as_bytes()));
         last = hasher.finish();

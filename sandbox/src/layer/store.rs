@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -64,8 +64,16 @@ impl Store {
                 return Err(cache::failed("lock the layer", &directory, error));
             }
         }
-        // It may have been removed between the two calls; then the lock is on a directory without a name.
-        let complete = directory.join(MANIFEST).exists() && directory.join(DATA).exists();
+        let locked = lock.metadata().map_err(|error| cache::failed("read", &directory, error))?;
+        let owner = rustix::process::geteuid().as_raw();
+        if locked.uid() != owner {
+            return Err(Error::new(ErrorKind::Layer, format!("use the layer `{}`", directory.display()))
+                .caused_by(format!("it belongs to user {}, and this is user {owner}", locked.uid()))
+                .with_hint("set SANDBOXED_DB_CACHE to a directory of your own, or give this one to yourself by chown(1)"));
+        }
+        // It may have been removed, or replaced, between the two calls; then the lock is on a directory without a name.
+        let named = fs::metadata(&directory).is_ok_and(|named| named.ino() == locked.ino());
+        let complete = named && directory.join(MANIFEST).exists() && directory.join(DATA).exists();
         Ok(complete.then_some(Layer { digest, directory, _in_use: lock }))
     }
 
@@ -141,7 +149,7 @@ impl Store {
         for entry in fs::read_dir(staging).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let digest = name.split('.').next().unwrap_or_default();
-            let lock = File::open(self.root.join("locks").join(digest));
+            let lock = File::options().write(true).open(self.root.join("locks").join(digest));
             let abandoned = digest == ours || lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
             if abandoned {
                 tracing::info!(build = name, "removing an abandoned build");
@@ -168,7 +176,17 @@ impl Store {
         // One call for a thousand files, instead of a thousand.
         let directory = File::open(staging.path()).map_err(failed)?;
         rustix::fs::syncfs(&directory).map_err(|errno| failed(errno.into()))?;
-        fs::rename(staging.path(), &target).map_err(failed)?;
+        match fs::rename(staging.path(), &target) {
+            // Half a layer, which somebody's clean-up has left: out of the way with it; the next sweep removes it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
+                let aside = self.root.join("staging").join(format!("{digest}.broken-{}", std::process::id()));
+                tracing::warn!(layer = %digest, "an incomplete layer is replaced");
+                fs::rename(&target, aside)
+                    .and_then(|()| fs::rename(staging.path(), &target))
+                    .map_err(failed)?;
+            }
+            renamed => renamed.map_err(failed)?,
+        }
         // The directory has its final name; nothing is left for the guard to remove.
         let _ = staging.keep();
         Ok(())

@@ -1,41 +1,38 @@
 //! Running SQL in a sandbox by the engine's own client.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::SourceFile;
 use crate::engine::{Engine, ScriptError};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::Command;
 use crate::sandbox::Sandbox;
 
-/// Runs files in their order in the sandbox, which sees them at their own paths. `on_file` is told each one's index.
+/// Runs files in their order in the sandbox, which shows them at their own paths; each in a client and a session of its
+/// own, so that the outcome does not depend on which files are run together. `on_file` is told each one's index.
 pub(crate) fn load<E: Engine>(
     sandbox: &Sandbox<E>,
-    files: &[SourceFile],
+    files: &[Arc<SourceFile>],
     timeout: Duration,
     on_file: &mut dyn FnMut(usize),
 ) -> Result<()> {
-    let paths: Vec<&Path> = files.iter().map(|file| file.path.as_path()).collect();
-    // What the files print shares the stream with the marker, so it must be one that they cannot print.
-    let marker = format!("sandboxed-db-{:016x}", RandomState::new().hash_one(std::process::id()));
-    let script = sandbox.engine().run_files(&paths, &marker);
-    let mut current = 0;
-    let run = run(sandbox, &script, timeout, &mut |line| {
-        if let Some(index) = line.strip_prefix(&marker).and_then(|index| index.trim().parse().ok()) {
-            current = index;
-            on_file(index);
+    let deadline = Instant::now() + timeout;
+    for (index, file) in files.iter().enumerate() {
+        on_file(index);
+        let command = sandbox.engine().run_file(sandbox.installation(), &file.path)?;
+        if let Some(error) = run(sandbox, command, "", deadline)? {
+            return Err(worded(error, &file.path));
         }
-    })?;
-    match run {
-        None => Ok(()),
-        Some(error) => Err(worded(error, paths[current])),
     }
+    Ok(())
 }
 
 /// Runs a script of the engine's own.
 pub(crate) fn run_script<E: Engine>(sandbox: &Sandbox<E>, script: &str, timeout: Duration) -> Result<()> {
-    match run(sandbox, script, timeout, &mut |_| {})? {
+    let client = sandbox.engine().client(sandbox.installation())?;
+    match run(sandbox, client, script, Instant::now() + timeout)? {
         None => Ok(()),
         Some(error) => {
             Err(Error::new(ErrorKind::Layer, format!("run `{}`", script.trim())).caused_by(error.message))
@@ -45,12 +42,12 @@ pub(crate) fn run_script<E: Engine>(sandbox: &Sandbox<E>, script: &str, timeout:
 
 fn run<E: Engine>(
     sandbox: &Sandbox<E>,
+    client: Command,
     script: &str,
-    timeout: Duration,
-    on_line: &mut dyn FnMut(&str),
+    deadline: Instant,
 ) -> Result<Option<ScriptError>> {
-    let client = sandbox.engine().client(sandbox.installation())?;
-    let run = sandbox.container().run(client, script.as_bytes(), on_line, timeout)?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let run = sandbox.container().run(client, script.as_bytes(), left)?;
     Ok((!run.exit.success()).then(|| {
         let mut error = sandbox.engine().script_error(&run.stderr);
         if error.message.is_empty() {
@@ -60,7 +57,7 @@ fn run<E: Engine>(
     }))
 }
 
-/// File, line, statement and the server's message. `running` is the file that was run, if the client named none.
+/// File, line, statement and the server's message. `running` is the file that was run, if the client names none.
 fn worded(error: ScriptError, running: &Path) -> Error {
     let (file, line) = match (error.file, error.line) {
         (Some(file), line) => (file, line),

@@ -4,11 +4,12 @@ mod load;
 mod migrations;
 mod seed;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +29,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Input {
     pub(crate) label: String,
-    pub(crate) files: Vec<SourceFile>,
+    pub(crate) files: Vec<Arc<SourceFile>>,
 }
 
 /// A file of SQL, with the files that it has the client read.
@@ -59,11 +60,19 @@ impl Step {
 }
 
 impl SourceFile {
-    /// Reads a file and, recursively, those it includes.
-    fn read(path: &Path, engine: &impl Engine) -> Result<Self> {
+    /// Reads a file and, recursively, those it includes; what this process has read before, and is unchanged, only once.
+    fn read(path: &Path, engine: &impl Engine) -> Result<Arc<Self>> {
+        static READ: Mutex<Option<HashMap<PathBuf, Arc<SourceFile>>>> = Mutex::new(None);
         let path = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
+        let read = || READ.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = read().as_ref().and_then(|files| files.get(&path).cloned());
+        if let Some(file) = known.filter(|file| file.all().into_iter().all(Self::is_unchanged)) {
+            return Ok(file);
+        }
         let mut seen = HashSet::from([path.clone()]);
-        Self::read_below(&path, path.parent().unwrap_or(&path), engine, &mut seen)
+        let file = Arc::new(Self::read_below(&path, path.parent().unwrap_or(&path), engine, &mut seen)?);
+        read().get_or_insert_default().insert(path, file.clone());
+        Ok(file)
     }
 
     fn read_below(

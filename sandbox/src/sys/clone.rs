@@ -50,8 +50,8 @@ fn clone3() -> Result<Cloned, Errno> {
     args.flags = NAMESPACES as u64 | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    // SAFETY: without CLONE_VM and with no stack given, the call behaves as fork(2): the child runs on its own copy of
-    // this memory. `args` and `pidfd` outlive the call and the size is that of `args`. `SingleThreaded` says that no
+    // SAFETY: without CLONE_VM and with no stack given, the child runs on its own copy of this memory, as after fork(2) but
+    // without glibc's handlers; what those would mend (locks, a cached thread id used by raise and abort) is not relied on. `args` and `pidfd` outlive the call and the size is that of `args`. `SingleThreaded` says that no
     // other thread can hold a lock which the child would then find locked for ever.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };

@@ -134,34 +134,47 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
 
 /// Whether the code of this library lies in the program itself, so that executing the program again runs it.
 ///
-/// It does not where the library is part of a shared object that another program loaded.
+/// It does not where the library is part of a shared object that another program loaded. Both addresses are looked up in
+/// the same place, since overlay file systems tell stat(2) another inode than the one that is mapped.
 pub(crate) fn is_in_main_program() -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
     let here = is_in_main_program as *const () as usize;
-    let program = fs::metadata("/proc/self/exe")?;
+    // SAFETY: getauxval takes an integer and reads what the kernel passed at the start of the program.
+    let program = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
     let maps = fs::read_to_string("/proc/self/maps")?;
-    Ok(maps
-        .lines()
-        .filter_map(Mapping::parse)
-        .any(|mapping| mapping.range.contains(&here) && mapping.inode == program.ino()))
+    let file_at =
+        |address| maps.lines().filter_map(Mapping::parse).find(|mapping| mapping.range.contains(&address));
+    Ok(file_at(here).zip(file_at(program)).is_some_and(|(here, program)| here.file == program.file))
 }
 
 /// A line of /proc/pid/maps, proc_pid_maps(5).
-struct Mapping {
+struct Mapping<'a> {
     range: std::ops::Range<usize>,
-    inode: u64,
+    /// Device and inode.
+    file: (&'a str, &'a str),
 }
 
-impl Mapping {
-    fn parse(line: &str) -> Option<Self> {
+impl<'a> Mapping<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
-        let inode = fields.nth(3)?.parse().ok()?;
-        Some(Self {
-            range: usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?,
-            inode,
-        })
+        let (device, inode) = (fields.nth(2)?, fields.next()?);
+        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+        Some(Self { range, file: (device, inode) })
     }
+}
+
+/// The version of the C library, for what depends on its locales. Empty where it tells none.
+#[cfg(target_env = "gnu")]
+pub(crate) fn libc_version() -> String {
+    // SAFETY: the function takes nothing and returns a string that lives as long as the program.
+    let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+    version.to_string_lossy().into_owned()
+}
+
+/// The version of the C library, for what depends on its locales. Empty where it tells none.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn libc_version() -> String {
+    String::new()
 }
 
 #[cfg(test)]
@@ -171,7 +184,7 @@ mod tests {
     #[test]
     fn a_line_of_maps_is_parsed() {
         let mapping = Mapping::parse("7f1c-8f1c r-xp 00026000 fe:00 1973 /usr/lib/a b.so").unwrap();
-        assert_eq!((mapping.range, mapping.inode), (0x7f1c..0x8f1c, 1973));
+        assert_eq!((mapping.range, mapping.file), (0x7f1c..0x8f1c, ("fe:00", "1973")));
         assert!(Mapping::parse("").is_none());
     }
 

@@ -1,15 +1,18 @@
 //! Unix sockets that keep message boundaries and carry descriptors.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
+    socket_with, socketpair,
 };
 
 /// The most descriptors one message carries.
@@ -59,7 +62,21 @@ pub(crate) fn receive(
     if received.flags.contains(rustix::net::ReturnFlags::TRUNC) {
         return Err(Errno::MSGSIZE);
     }
+    // The process has no room for the descriptors that came: some were lost.
+    if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE);
+    }
     Ok((received.bytes > 0).then_some((received.bytes, fds)))
+}
+
+/// Connects to a stream socket without waiting: a server that does not accept makes it fail.
+pub(crate) fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// Waits until `fd` is readable or at its end. `false` when `deadline` comes first.
@@ -69,26 +86,6 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> Result<boo
         match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timespec(left))) {
             Err(Errno::INTR) => {}
             ready => return Ok(ready? > 0),
-        }
-    }
-}
-
-/// Waits until one of two is readable or at its end, and says which. Neither when `deadline` comes first.
-pub(crate) fn wait_either(
-    one: Option<BorrowedFd<'_>>,
-    other: BorrowedFd<'_>,
-    deadline: Instant,
-) -> Result<(bool, bool), Errno> {
-    let Some(one) = one else {
-        return Ok((false, wait_readable(other, deadline)?));
-    };
-    let mut fds = [one, other].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match poll(&mut fds, Some(&timespec(left))) {
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-            Ok(_) => return Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty())),
         }
     }
 }

@@ -14,7 +14,7 @@ impl Engine for Bare {
     }
 
     fn locate(&self) -> Result<Installation> {
-        Installation::inspect(Path::new("/usr/bin"), "sleep")
+        Installation::inspect(Path::new("/usr/bin"), "sleep", &[])
     }
 
     fn identity(&self) -> Vec<(String, String)> {
@@ -42,8 +42,8 @@ impl Engine for Bare {
         Ok(Command::new(installation.program("sh")))
     }
 
-    fn run_files(&self, _files: &[&Path], _marker: &str) -> String {
-        String::new()
+    fn run_file(&self, installation: &Installation, _file: &Path) -> Result<Command> {
+        self.client(installation)
     }
 
     fn included_files(&self, _contents: &str) -> Vec<String> {
