@@ -1,3 +1,271 @@
 //! A program that starts sandboxes and then ends in the way that its arguments ask for.
+//!
+//! `victim [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them. What happens is told on
+//! standard output, one line an event; a start that fails is reported on standard error and ends with exit code 2.
+//!
+//! `victim keep ARGUMENT…` runs `victim ARGUMENT…` below itself as a reaper, prepares for the worst of its ends, and
+//! ends only when no process that it started, however indirectly, is left.
 
-fn main() {}
+use std::fmt::Display;
+use std::hint::black_box;
+use std::io::{self, BufRead};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, set_child_subreaper, setrlimit, wait,
+};
+use sandboxed_db::{Error, Postgres, Sandbox, Snapshot};
+
+/// Events go to the test that runs this program.
+#[expect(clippy::print_stdout, reason = "the test reads it")]
+fn tell(event: impl Display) {
+    println!("{event}");
+}
+
+fn main() -> Result<ExitCode, Error> {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if(|arg| arg == "keep").is_some() {
+        return Ok(keep(args.collect()));
+    }
+    // An abort must leave no core file where the tests look for files left behind.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).expect("limits may be lowered");
+    let plan = Plan::parse(args);
+    match plan.end.as_str() {
+        "churn" => churn(&plan),
+        "obey" => obey(&plan),
+        "descriptors" => return descriptors(&plan).map(|()| ExitCode::SUCCESS),
+        _ => {}
+    }
+    let sandboxes = match start_all(&plan) {
+        Ok(sandboxes) => sandboxes,
+        Err(error) => {
+            report(&error);
+            return Ok(ExitCode::from(2));
+        }
+    };
+    tell(format!("all {}", sandboxes.len()));
+    match plan.end.as_str() {
+        "error" => {
+            return Err(Error::custom(sandboxed_db::ErrorKind::Launch, "go on", "as was asked for"));
+        }
+        "panic" => panic!("as was asked for"),
+        "exit" => exit(),
+        "abort" => std::process::abort(),
+        "overflow" => tell(overflow(0)),
+        "sleep" => loop {
+            std::thread::park();
+        },
+        "stop" => {
+            for sandbox in sandboxes {
+                sandbox.stop()?;
+            }
+        }
+        "return" | "obey" => {}
+        other => panic!("no such end: {other}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What to start.
+struct Plan {
+    sandboxes: usize,
+    threads: usize,
+    snapshot: Snapshot,
+    end: String,
+}
+
+impl Plan {
+    fn parse(mut args: impl Iterator<Item = String>) -> Self {
+        let mut engine = Postgres::new();
+        let mut steps: Vec<Box<dyn FnOnce(Snapshot) -> Snapshot>> = Vec::new();
+        let (mut sandboxes, mut threads, mut shop) = (1, 1, false);
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
+            let number = |text: String| text.parse::<u64>().expect("a number");
+            match arg.as_str() {
+                "--sandboxes" => sandboxes = number(value()) as usize,
+                "--threads" => threads = number(value()) as usize,
+                "--version" => engine = engine.version(value()),
+                "--shop" => shop = value() == "yes",
+                "--migrations" => {
+                    let directory = value();
+                    steps.push(Box::new(|snapshot| snapshot.migrations(directory)));
+                }
+                "--seed" => {
+                    let file = value();
+                    steps.push(Box::new(|snapshot| snapshot.seed(file)));
+                }
+                "--setting" => {
+                    let setting = value();
+                    steps.push(Box::new(move |snapshot| {
+                        let (name, value) = setting.split_once('=').expect("NAME=VALUE");
+                        snapshot.setting(name, value)
+                    }));
+                }
+                "--start-timeout-ms" => {
+                    let limit = Duration::from_millis(number(value()));
+                    steps.push(Box::new(move |snapshot| snapshot.start_timeout(limit)));
+                }
+                "--disk" => {
+                    let bytes = number(value());
+                    steps.push(Box::new(move |snapshot| snapshot.disk(bytes)));
+                }
+                end => {
+                    let snapshot = match shop {
+                        true => sandboxed_db_fixtures::shop_snapshot(),
+                        false => Snapshot::new(engine),
+                    };
+                    return Self {
+                        sandboxes,
+                        threads,
+                        snapshot: steps.into_iter().fold(snapshot, |snapshot, step| step(snapshot)),
+                        end: end.to_owned(),
+                    };
+                }
+            }
+        }
+        panic!("no end is given");
+    }
+
+    fn start(&self) -> Result<Sandbox, Error> {
+        let sandbox = self.snapshot.start()?;
+        tell(format!("started {} {}", sandbox.pid(), sandbox.url()));
+        Ok(sandbox)
+    }
+}
+
+/// In as many threads as asked for; the first error counts.
+fn start_all(plan: &Plan) -> Result<Vec<Sandbox>, Error> {
+    let next = AtomicUsize::new(0);
+    let sandboxes = Mutex::new(Vec::new());
+    let worker = || {
+        while next.fetch_add(1, Ordering::Relaxed) < plan.sandboxes {
+            let sandbox = plan.start()?;
+            sandboxes.lock().unwrap().push(sandbox);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..plan.threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap())
+    })?;
+    Ok(sandboxes.into_inner().unwrap())
+}
+
+/// Starts and drops for ever, so that a kill finds every phase of both.
+fn churn(plan: &Plan) -> ! {
+    let worker = || {
+        let mut alive = std::collections::VecDeque::new();
+        loop {
+            alive.push_back(plan.start().unwrap_or_else(|error| panic!("{error:?}")));
+            if alive.len() > 2 {
+                alive.pop_front();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..plan.threads {
+            scope.spawn(worker);
+        }
+        worker()
+    })
+}
+
+/// Does what it reads on standard input, line by line, to the sandbox started last.
+fn obey(plan: &Plan) {
+    let mut sandboxes = Vec::new();
+    for line in io::stdin().lock().lines() {
+        let outcome = match line.expect("a line").as_str() {
+            "start" => plan.start().map(|sandbox| sandboxes.push(sandbox)),
+            "log" => last(&sandboxes).log().map(|log| tell(format!("log {}", log.len()))),
+            "stop" => sandboxes.pop().expect("a sandbox").stop(),
+            "query" => {
+                let mut client = postgres::Client::connect(last(&sandboxes).url(), postgres::NoTls);
+                let answer = client.as_mut().map(|client| client.simple_query("select 1").is_ok());
+                tell(format!("answered {}", matches!(answer, Ok(true))));
+                Ok(())
+            }
+            other => panic!("no such command: {other}"),
+        };
+        match outcome {
+            Ok(()) => tell("done"),
+            Err(error) => tell(format!("failed {}", format!("{error:?}").replace('\n', "\\n"))),
+        }
+    }
+}
+
+fn last(sandboxes: &[Sandbox]) -> &Sandbox {
+    sandboxes.last().expect("a sandbox")
+}
+
+/// How many descriptors and threads this process has: once the first sandbox is gone, after many more, and with some
+/// alive. Starts that fail are part of the many.
+fn descriptors(plan: &Plan) -> Result<(), Error> {
+    let count = |what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let tell_counts = |when: &str, alive: usize| {
+        tell(format!("count {when} {alive} {} {}", count("fd"), count("task")));
+    };
+    drop(plan.start()?);
+    tell_counts("first", 0);
+    for _ in 0..30 {
+        drop(plan.start()?);
+    }
+    tell_counts("many", 0);
+    let wrong = plan.snapshot.clone().setting("no_such_setting", 1);
+    for _ in 0..5 {
+        tell(format!("refused {}", wrong.start().is_err()));
+    }
+    tell_counts("refused", 0);
+    let alive = (0..plan.sandboxes).map(|_| plan.start()).collect::<Result<Vec<_>, _>>()?;
+    tell_counts("alive", alive.len());
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the test reads it")]
+fn report(error: &Error) {
+    eprintln!("{error:?}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "to end without destructors is the point")]
+fn exit() -> ! {
+    std::process::exit(7)
+}
+
+#[expect(unconditional_recursion, reason = "to overflow the stack is the point")]
+fn overflow(depth: u64) -> u64 {
+    let frame = black_box([depth; 512]);
+    overflow(depth + 1) + frame[7]
+}
+
+/// Orphans of all descendants become children of this process, which thus knows when the last is gone.
+fn keep(args: Vec<String>) -> ExitCode {
+    set_child_subreaper(Some(getpid())).expect("every Linux can");
+    let program = std::env::current_exe().expect("/proc is mounted");
+    // A group of its own, to be killed as a terminal does it.
+    #[expect(clippy::zombie_processes, reason = "waited for below, with all the others")]
+    let child = Command::new(program).args(args).process_group(0).spawn().expect("victim starts");
+    let victim = Pid::from_child(&child);
+    tell(format!("victim {}", victim.as_raw_nonzero()));
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == victim => tell(format!("ended {}", how(status))),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::CHILD) => return ExitCode::SUCCESS,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn how(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("code {code}"),
+        (_, Some(signal)) => format!("signal {signal}"),
+        _ => "otherwise".to_owned(),
+    }
+}

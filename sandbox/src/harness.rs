@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use crate::engine::{Engine, Postgres};
-use crate::sandbox::{LOG_TAIL, Sandbox};
+use crate::sandbox::{LOG_TAIL, LastWords, PATIENCE, Sandbox};
 use crate::snapshot::Snapshot;
 
 /// Which test runs, and how its outcome is judged.
@@ -105,13 +105,15 @@ pub fn run<E: Engine, R: Outcome>(
         Ok(sandbox) => sandbox,
         Err(error) => return not_run(test, &error),
     };
-    let log = sandbox.log_handle();
+    let last_words = sandbox.last_words();
     let pid = sandbox.pid();
     let mut lease = Lease(Some(sandbox));
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&mut lease)));
     if outcome.as_ref().map_or(!test.should_panic, R::is_failure) {
-        let diagnosis = lease.0.as_ref().and_then(Sandbox::diagnosis);
-        report(test, pid, &log.tail(LOG_TAIL).unwrap_or_default(), diagnosis.as_deref());
+        if let Some(sandbox) = &lease.0 {
+            sandbox.diagnose(PATIENCE);
+        }
+        report(test, pid, &last_words);
     }
     match outcome {
         Ok(outcome) => outcome,
@@ -149,10 +151,11 @@ fn not_run<R: Outcome>(test: Test, error: &crate::Error) -> R {
     }
 }
 
-fn report(test: Test, pid: u32, log: &str, diagnosis: Option<&str>) {
+fn report(test: Test, pid: u32, last_words: &LastWords) {
     let Test { module, name, .. } = test;
+    let log = last_words.log.tail(LOG_TAIL).unwrap_or_default();
     let mut text = format!("sandboxed-db: the sandbox of `{module}::{name}` was that of pid {pid}");
-    if let Some(diagnosis) = diagnosis {
+    if let Some(diagnosis) = last_words.diagnosis.get() {
         text.push_str(&format!("\n  {diagnosis}"));
     }
     if log.trim().is_empty() {

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::cache;
@@ -14,6 +14,8 @@ use crate::launch::{Container, Exit, Log, Readiness};
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
+/// How long a failing test waits for the report of its server's death.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 /// How long a server may take to shut down cleanly.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -38,6 +40,9 @@ pub struct Sandbox<E: Engine = Postgres> {
     stop_signal: i32,
     url: String,
     timings: Timings,
+    last_words: Arc<LastWords>,
+    /// The server was asked to stop, so its end is no news.
+    stopped: bool,
     /// What must not be given up while the sandbox lives: its layer.
     _layer: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -48,7 +53,7 @@ pub struct Sandbox<E: Engine = Postgres> {
 pub struct Timings {
     /// Finding the layer, and building it if it was not there.
     pub layer: Duration,
-    /// Whether the layer had to be built.
+    /// Whether the layer had to be built, and was built by this start; not by another that this one waited for.
     pub layer_built: bool,
     /// From the request to the executed server: namespaces, mounts, the root.
     pub launch: Duration,
@@ -105,6 +110,8 @@ impl<E: Engine> Sandbox<E> {
             url: engine.url(&container.root()),
             engine: engine.clone(),
             installation: installation.clone(),
+            last_words: Arc::new(LastWords { log: container.log().clone(), diagnosis: OnceLock::new() }),
+            stopped: false,
             container,
             stop_signal,
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
@@ -219,7 +226,8 @@ impl<E: Engine> Sandbox<E> {
     ///
     /// # Errors
     /// [`ErrorKind::Cleanup`] when the server does not end within 60 seconds; the sandbox is killed all the same.
-    pub fn stop(self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
+        self.stopped = true;
         self.stop_server()?;
         self.container.kill()
     }
@@ -242,15 +250,38 @@ impl<E: Engine> Sandbox<E> {
     }
 
     /// What can still be told of the sandbox once it is gone.
-    pub(crate) fn log_handle(&self) -> Arc<Log> {
-        self.container.log().clone()
+    pub(crate) fn last_words(&self) -> Arc<LastWords> {
+        self.last_words.clone()
     }
 
-    /// What to tell of a failed test besides its log: a server that died, a disk that is full.
-    pub(crate) fn diagnosis(&self) -> Option<String> {
-        let ended = self.container.server_exit().map(|exit| format!("the server has ended with {exit}"));
-        self.full_disk_hint().or(ended)
+    /// Notes what went wrong besides the log: a server that died, a disk that is full.
+    ///
+    /// A server's death takes init a moment to report; `patience` is how long that is waited for.
+    pub(crate) fn diagnose(&self, patience: Duration) {
+        let ended =
+            || self.container.server_exit(patience).map(|exit| format!("the server has ended with {exit}"));
+        if let Some(diagnosis) = self.full_disk_hint().or_else(ended) {
+            // The first diagnosis is the nearest to the failure.
+            let _ = self.last_words.diagnosis.set(diagnosis);
+        }
     }
+}
+
+impl<E: Engine> Drop for Sandbox<E> {
+    fn drop(&mut self) {
+        // A failing test is told why, though its sandbox is gone by then.
+        let patience = if std::thread::panicking() { PATIENCE } else { Duration::ZERO };
+        if !self.stopped {
+            self.diagnose(patience);
+        }
+    }
+}
+
+/// What outlives a sandbox.
+#[derive(Debug)]
+pub(crate) struct LastWords {
+    pub(crate) log: Arc<Log>,
+    pub(crate) diagnosis: OnceLock<String>,
 }
 
 impl<E: Engine> fmt::Debug for Sandbox<E> {

@@ -1,1 +1,449 @@
-//! To be filled.
+//! `#[sandboxed_db]` in every shape, and what its tests say when they fail.
+
+use std::error::Error;
+use std::process::Output;
+
+use postgres::NoTls;
+use sandboxed_db::{Sandbox, sandboxed_db};
+use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, processes_beside};
+
+fn answer(url: &str, query: &str) -> String {
+    connect(url).query_one(query, &[]).unwrap().get(0)
+}
+
+async fn answer_async(url: &str, query: &str) -> Result<String, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client.query_one(query, &[]).await?.get(0))
+}
+
+const DATABASE: &str = "select current_database()::text";
+const NOTES: &str = "select coalesce(string_agg(body, ' | ' order by id), 'none') from notes";
+
+// Shapes.
+
+#[sandboxed_db]
+fn a_test_takes_a_sandbox(db: Sandbox) {
+    assert_eq!(answer(db.url(), DATABASE), "postgres");
+    db.stop().unwrap();
+}
+
+#[sandboxed_db]
+fn a_test_takes_a_reference_to_a_sandbox(db: &Sandbox) {
+    assert_eq!(answer(db.url(), DATABASE), "postgres");
+}
+
+#[sandboxed_db]
+fn a_test_takes_a_url(url: String) {
+    assert_eq!(answer(&url, DATABASE), "postgres");
+}
+
+#[sandboxed_db]
+fn a_test_takes_a_reference_to_a_url(url: &String) {
+    assert_eq!(answer(url, DATABASE), "postgres");
+}
+
+#[sandboxed_db]
+fn a_test_returns_a_result(db: Sandbox) -> Result<(), postgres::Error> {
+    let mut client = postgres::Client::connect(db.url(), NoTls)?;
+    assert_eq!(client.query_one(DATABASE, &[])?.get::<_, &str>(0), "postgres");
+    Ok(())
+}
+
+#[sandboxed_db]
+fn a_test_returns_a_result_and_takes_a_reference(db: &Sandbox) -> sandboxed_db::Result<()> {
+    assert_eq!(answer(db.url(), DATABASE), "postgres");
+    db.log().map(|log| assert!(log.contains("ready to accept connections"), "{log}"))
+}
+
+#[sandboxed_db]
+fn a_test_returns_a_boxed_error_and_takes_a_url(url: String) -> Result<(), Box<dyn Error>> {
+    assert_eq!(answer(&url, DATABASE), "postgres");
+    Ok(())
+}
+
+#[sandboxed_db]
+async fn an_async_test_takes_a_sandbox(db: Sandbox) {
+    assert_eq!(answer_async(db.url(), DATABASE).await.unwrap(), "postgres");
+    db.stop().unwrap();
+}
+
+#[sandboxed_db]
+async fn an_async_test_takes_a_reference_to_a_sandbox(db: &Sandbox) {
+    assert_eq!(answer_async(db.url(), DATABASE).await.unwrap(), "postgres");
+}
+
+#[sandboxed_db]
+async fn an_async_test_takes_a_url(url: String) {
+    assert_eq!(answer_async(&url, DATABASE).await.unwrap(), "postgres");
+}
+
+#[sandboxed_db]
+async fn an_async_test_returns_a_result(db: Sandbox) -> Result<(), tokio_postgres::Error> {
+    assert_eq!(answer_async(db.url(), DATABASE).await?, "postgres");
+    Ok(())
+}
+
+#[sandboxed_db]
+async fn an_async_test_returns_a_result_and_takes_a_reference(db: &Sandbox) -> Result<(), Box<dyn Error>> {
+    assert_eq!(answer_async(db.url(), DATABASE).await?, "postgres");
+    Ok(())
+}
+
+#[sandboxed_db]
+async fn an_async_test_returns_a_result_and_takes_a_url(url: String) -> Result<(), tokio_postgres::Error> {
+    assert_eq!(answer_async(&url, DATABASE).await?, "postgres");
+    Ok(())
+}
+
+#[sandboxed_db]
+fn a_parameter_can_be_mutable(mut url: String) {
+    url.push_str("&application_name=changed");
+    assert_eq!(answer(&url, "select current_setting('application_name')"), "changed");
+}
+
+// Beside other attributes.
+
+/// A documented test.
+#[sandboxed_db]
+/// With a second comment below the attribute.
+fn doc_comments_stand_on_both_sides(db: Sandbox) {
+    assert_eq!(answer(db.url(), DATABASE), "postgres");
+}
+
+#[sandboxed_db]
+#[cfg(any())]
+fn a_test_configured_away_need_not_even_compile(db: NoSuchType) {
+    no_such_function(db);
+}
+
+#[cfg(any())]
+#[sandboxed_db]
+fn a_test_configured_away_need_not_even_compile(db: NoSuchType) {
+    no_such_function(db);
+}
+
+#[sandboxed_db]
+#[cfg_attr(all(), ignore = "run by `an_ignored_test_is_run_when_asked_for`")]
+fn ignored(db: Sandbox) {
+    assert_eq!(answer(db.url(), DATABASE), "postgres");
+}
+
+#[sandboxed_db]
+#[should_panic]
+fn a_test_must_panic(db: Sandbox) {
+    connect(db.url()).batch_execute("select * from nowhere").unwrap();
+}
+
+#[sandboxed_db]
+#[should_panic(expected = "relation \\\"nowhere\\\" does not exist")]
+fn a_test_must_panic_with_words_of_the_server(db: &Sandbox) {
+    connect(db.url()).batch_execute("select * from nowhere").unwrap();
+}
+
+#[sandboxed_db]
+#[should_panic(expected = "relation \\\"nowhere\\\" does not exist")]
+async fn an_async_test_must_panic(url: String) {
+    answer_async(&url, "select * from nowhere").await.unwrap();
+}
+
+#[sandboxed_db]
+#[expect(unused_variables, reason = "to see that lint levels reach the function, and are met once")]
+fn lint_levels_reach_the_function(db: Sandbox) {
+    let url = db.url();
+}
+
+mod named_like_the_librarys_own {
+    use sandboxed_db::sandboxed_db;
+
+    /// What the expansion calls its own variables.
+    #[sandboxed_db]
+    fn a_parameter_may_have_any_name(test: sandboxed_db::Sandbox) {
+        let (snapshot, lease) = (test.url(), "select 'lease'");
+        assert_eq!(super::answer(snapshot, lease), "lease");
+    }
+
+    #[sandboxed_db(crate = "sandboxed_db")]
+    fn the_crate_may_be_named(db: sandboxed_db::Sandbox) {
+        assert_eq!(super::answer(db.url(), super::DATABASE), "postgres");
+    }
+}
+
+// Arguments.
+
+#[sandboxed_db(migrations = "data/notes/migrations")]
+fn migrations_start_at_the_package(db: Sandbox) {
+    assert_eq!(answer(db.url(), NOTES), "none");
+}
+
+#[sandboxed_db(migrations = "data/notes/migrations", seed = "data/notes/one.sql")]
+fn a_seed_is_one_file(db: Sandbox) {
+    assert_eq!(answer(db.url(), NOTES), "one");
+}
+
+#[sandboxed_db(
+    migrations = "data/notes/migrations",
+    seed = ["data/notes/one.sql", "data/notes/two.sql"],
+)]
+fn a_seed_is_several_files_in_their_order(db: Sandbox) {
+    assert_eq!(answer(db.url(), NOTES), "one | one, two");
+}
+
+#[sandboxed_db(settings(
+    work_mem = "7MB",
+    max_connections = 23,
+    seq_page_cost = 1.5,
+    enable_seqscan = false,
+    log_min_duration_statement = -1,
+    "my.setting" = "it's \\ here",
+    deadlock_timeout = "3s",
+))]
+fn settings_are_those_of_the_server(db: Sandbox) {
+    let mut client = connect(db.url());
+    for (name, value) in [
+        ("work_mem", "7MB"),
+        ("max_connections", "23"),
+        ("seq_page_cost", "1.5"),
+        ("enable_seqscan", "off"),
+        ("log_min_duration_statement", "-1"),
+        ("my.setting", "it's \\ here"),
+        ("deadlock_timeout", "3s"),
+    ] {
+        let shown: String = client.query_one(&format!("show {name}"), &[]).unwrap().get(0);
+        assert_eq!(shown, value, "{name}");
+    }
+}
+
+#[sandboxed_db(start_timeout = "2m")]
+async fn a_start_timeout_is_given(url: String) {
+    assert_eq!(answer_async(&url, DATABASE).await.unwrap(), "postgres");
+}
+
+#[sandboxed_db(
+    migrations = "data/notes/migrations",
+    start_timeout = 90,
+    seed = "data/notes/one.sql",
+    settings(jit = true)
+)]
+async fn all_arguments_are_given(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
+    assert_eq!(answer_async(db.url(), NOTES).await?, "one");
+    assert_eq!(answer_async(db.url(), "show jit").await?, "on");
+    Ok(())
+}
+
+// Failures: each of these tests is run by another one below, which reads what it says.
+
+#[sandboxed_db]
+#[ignore = "fails, run by `a_test_that_panics_shows_the_servers_log`"]
+fn panics(db: Sandbox) {
+    if is_alone() {
+        connect(db.url()).batch_execute("select 'panicked' from nowhere").unwrap();
+    }
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `a_test_that_returns_an_error_shows_the_servers_log`"]
+fn returns_an_error(url: String) -> Result<(), postgres::Error> {
+    if is_alone() {
+        connect(&url).batch_execute("select 'returned' from nowhere")?;
+    }
+    Ok(())
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `an_async_test_that_panics_shows_the_servers_log`"]
+async fn panics_async(db: &Sandbox) {
+    if is_alone() {
+        answer_async(db.url(), "select 'panicked' from nowhere").await.unwrap();
+    }
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `an_async_test_that_returns_an_error_shows_the_servers_log`"]
+async fn returns_an_error_async(db: Sandbox) -> Result<(), tokio_postgres::Error> {
+    if is_alone() {
+        answer_async(db.url(), "select 'returned' from nowhere").await?;
+    }
+    Ok(())
+}
+
+/// Kills the server from within and fails for it.
+fn kill_the_server(url: &str) {
+    if is_alone() {
+        let kill = "copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'";
+        // The session may or may not be told before it is cut off.
+        let _ = connect(url).batch_execute(kill);
+        let init = url.split_once("/proc/").and_then(|(_, rest)| rest.split_once('/'));
+        let init = init.unwrap_or_else(|| panic!("{url}")).0.parse().unwrap();
+        eventually(DEADLINE, "the server is gone", || (processes_beside(init) == [init]).then_some(()));
+        panic!("the server was killed");
+    }
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `a_server_that_died_is_told_of`"]
+fn kills_a_server_by_its_url(url: String) {
+    kill_the_server(&url);
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `a_server_that_died_is_told_of`"]
+fn kills_a_borrowed_server(db: &Sandbox) {
+    kill_the_server(db.url());
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `a_server_that_died_is_told_of`"]
+fn kills_an_owned_server(db: Sandbox) {
+    kill_the_server(db.url());
+}
+
+#[sandboxed_db(migrations = "no/such/directory")]
+#[ignore = "fails, run by `a_missing_directory_is_named`"]
+fn has_no_migrations(db: Sandbox) {
+    drop(db);
+}
+
+#[sandboxed_db]
+#[ignore = "run by `a_test_that_panics_as_it_must_says_nothing` and `a_test_that_could_not_be_run_has_not_panicked`"]
+#[should_panic]
+fn panics_as_it_must(db: Sandbox) {
+    connect(db.url()).batch_execute("select 'expected' from nowhere").unwrap();
+}
+
+#[sandboxed_db]
+#[ignore = "run by `a_test_that_could_not_be_run_has_not_panicked`"]
+#[should_panic(expected = "postgres")]
+async fn panics_with_words_that_the_report_holds_too(db: &Sandbox) {
+    answer_async(db.url(), "select 'postgres' from nowhere").await.expect("postgres");
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `a_test_that_must_panic_and_does_not_fails`"]
+#[should_panic]
+fn does_not_panic_as_it_must(db: Sandbox) {
+    if is_alone() {
+        drop(db);
+    } else {
+        panic!("as expected");
+    }
+}
+
+fn run(test: &str) -> (Output, String) {
+    run_with(test, &[])
+}
+
+fn run_with(test: &str, environment: &[(&str, &str)]) -> (Output, String) {
+    let output = alone(&format!("attribute::{test}")).envs(environment.iter().copied()).output().unwrap();
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("running 1 test"), "{test} is not a test:\n{text}");
+    (output, text)
+}
+
+/// What a failed test says, which is all that its user gets to see.
+fn failure(test: &str) -> String {
+    let (output, text) = run(test);
+    assert!(!output.status.success(), "{text}");
+    let failed = [" ... FAILED", " - should panic ... FAILED"];
+    assert!(failed.iter().any(|failed| text.contains(&format!("test attribute::{test}{failed}"))), "{text}");
+    text
+}
+
+/// The server's log stands in the captured output of the test, below its name.
+fn assert_shows_log(test: &str, statement: &str) {
+    let text = failure(test);
+    let section = format!("---- attribute::{test} stdout ----");
+    let captured = text.split(&section).nth(1).unwrap_or_else(|| panic!("{text}"));
+    let captured = captured.split("\nfailures:").next().unwrap();
+    let sandbox = format!("sandboxed-db: the sandbox of `integration::attribute::{test}` was that of pid ");
+    assert!(captured.contains(&sandbox), "{text}");
+    let line =
+        |ending: &str| captured.lines().any(|line| line.starts_with("    | ") && line.contains(ending));
+    assert!(captured.contains("\n  server log, its end:\n"), "{text}");
+    assert!(line("ERROR:  relation \"nowhere\" does not exist"), "{text}");
+    assert!(line(&format!("STATEMENT:  {statement}")), "{text}");
+}
+
+#[test]
+fn an_ignored_test_is_run_when_asked_for() {
+    let (output, text) = run("ignored");
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn a_test_that_panics_shows_the_servers_log() {
+    assert_shows_log("panics", "select 'panicked' from nowhere");
+}
+
+#[test]
+fn a_test_that_returns_an_error_shows_the_servers_log() {
+    assert_shows_log("returns_an_error", "select 'returned' from nowhere");
+}
+
+#[test]
+fn an_async_test_that_panics_shows_the_servers_log() {
+    assert_shows_log("panics_async", "select 'panicked' from nowhere");
+}
+
+#[test]
+fn an_async_test_that_returns_an_error_shows_the_servers_log() {
+    assert_shows_log("returns_an_error_async", "select 'returned' from nowhere");
+}
+
+#[test]
+fn a_test_that_succeeds_says_nothing() {
+    // With `--nocapture`, since libtest would keep back what a successful test prints.
+    let output = alone("attribute::ignored").arg("--nocapture").output().unwrap();
+    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
+    assert!(text.contains("1 passed"), "{text}");
+    assert!(!text.contains("sandboxed-db") && !text.contains("LOG:"), "{text}");
+}
+
+#[test]
+fn a_test_that_panics_as_it_must_says_nothing() {
+    let output = alone("attribute::panics_as_it_must").arg("--nocapture").output().unwrap();
+    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert!(!text.contains("server log") && !text.contains("STATEMENT"), "{text}");
+}
+
+#[test]
+fn a_test_that_must_panic_and_does_not_fails() {
+    failure("does_not_panic_as_it_must");
+}
+
+#[test]
+fn a_server_that_died_is_told_of() {
+    for test in ["kills_a_server_by_its_url", "kills_a_borrowed_server", "kills_an_owned_server"] {
+        let text = failure(test);
+        assert!(text.contains("the server was killed"), "{text}");
+        assert!(text.contains("\n  the server has ended with "), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    let text = failure("has_no_migrations");
+    let expected = format!("could not read `{}/no/such/directory`", env!("CARGO_MANIFEST_DIR"));
+    assert!(text.contains(&expected), "{text}");
+    assert!(text.contains("\n  cause: No such file or directory"), "{text}");
+    assert!(
+        text.contains("\n  hint: relative paths start at the directory of the package's Cargo.toml"),
+        "{text}"
+    );
+}
+
+/// The report of a sandbox that does not start is no panic that a `#[should_panic]` test may pass by.
+#[test]
+fn a_test_that_could_not_be_run_has_not_panicked() {
+    for test in ["panics_as_it_must", "panics_with_words_that_the_report_holds_too"] {
+        let (output, text) = run_with(test, &[("SANDBOXED_DB_POSTGRES", "/nonexistent")]);
+        assert!(!output.status.success(), "{text}");
+        assert!(text.contains(&format!("test attribute::{test} - should panic ... FAILED")), "{text}");
+        assert!(text.contains("note: test did not panic as expected"), "{text}");
+        assert!(text.contains("could not use `/nonexistent"), "{text}");
+        assert!(text.contains("\n  hint: set SANDBOXED_DB_POSTGRES to the directory"), "{text}");
+    }
+}

@@ -1,1 +1,562 @@
-//! To be filled.
+//! Says why: each failure names the step, the cause and the remedy, comes at once and leaves nothing.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+use rstest::rstest;
+use sandboxed_db::{Engine, ErrorKind, Installation, Postgres, Snapshot};
+use sandboxed_db_tests::{Place, Watched, skip};
+
+const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+
+/// No error takes that long, a layer built before included; most take milliseconds.
+const AT_ONCE: Duration = Duration::from_secs(25);
+
+/// Runs a victim whose start must fail, and returns the report. Nothing may be left of it.
+#[track_caller]
+fn report(place: &Place, variables: &[(&str, &Path)], args: &[&str]) -> String {
+    let begin = Instant::now();
+    let errors = place.path().join("report");
+    let mut command = place.command(VICTIM);
+    command
+        .arg("keep")
+        .args(args)
+        .arg("return")
+        .envs(variables.iter().copied())
+        .stderr(fs::File::create(&errors).unwrap());
+    let (ended, told) = Watched::start(&mut command).gone();
+    let report = fs::read_to_string(errors).unwrap();
+    assert_eq!(ended, "code 2", "{told:?}\n{report}");
+    assert!(begin.elapsed() < AT_ONCE, "{:?}: {report}", begin.elapsed());
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "{report}");
+    report
+}
+
+/// Runs a victim whose start must work.
+#[track_caller]
+fn succeeds(place: &Place, variables: &[(&str, &Path)], args: &[&str]) {
+    let mut command = place.command(VICTIM);
+    command.args(args).arg("return").envs(variables.iter().copied());
+    let output = command.output().expect("victim runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[track_caller]
+fn assert_says(report: &str, parts: &[&str]) {
+    assert!(report.starts_with("could not "), "{report}");
+    for part in parts {
+        assert!(report.contains(part), "`{part}` is not in\n{report}");
+    }
+}
+
+fn real() -> Installation {
+    Postgres::new().locate().unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// A directory of programs whose `postgres` is that script, and whose others are the real ones.
+fn with_server(place: &Place, script: &str) -> PathBuf {
+    let bin = place.path().join("server/bin");
+    fs::create_dir_all(&bin).unwrap();
+    for name in ["initdb", "psql"] {
+        symlink(real().program(name), bin.join(name)).unwrap();
+    }
+    fs::write(bin.join("postgres"), script).unwrap();
+    fs::set_permissions(bin.join("postgres"), fs::Permissions::from_mode(0o755)).unwrap();
+    bin
+}
+
+/// The real server, unless its configuration holds a word; then `instead` is run.
+fn server_that_may(instead: &str) -> String {
+    let real = real().program("postgres");
+    let real = real.display();
+    format!(
+        "#!/bin/sh\ncase \"$*\" in *config_file*) grep -q test.misbehave /etc/postgresql/postgresql.conf && {{ {instead}; }};; \
+         esac\nexec {real} \"$@\"\n"
+    )
+}
+
+#[test]
+fn a_directory_without_a_server_is_named_with_the_variable() {
+    let place = Place::new();
+    let empty = place.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &empty)], &[]);
+    assert_says(
+        &report,
+        &[
+            "could not use `",
+            empty.to_str().unwrap(),
+            "cause: No such file or directory",
+            "hint: set SANDBOXED_DB_POSTGRES to the directory that holds `postgres`, `initdb` and `psql`",
+        ],
+    );
+}
+
+#[rstest]
+#[case::that_fails("#!/bin/sh\necho broken >&2\nexit 1\n", 0o755, &["exit status: 1", "broken"])]
+#[case::that_may_not_be_run("#!/bin/sh\n", 0o644, &["cause: Permission denied"])]
+#[case::that_is_no_program("not a program\n", 0o755, &["cause: Exec format error"])]
+#[case::that_says_nothing("#!/bin/sh\n", 0o755, &["`--version` ended with exit status: 0 and printed ``"])]
+fn a_server_program_is_refused(#[case] contents: &str, #[case] mode: u32, #[case] parts: &[&str]) {
+    let place = Place::new();
+    let bin = with_server(&place, contents);
+    fs::set_permissions(bin.join("postgres"), fs::Permissions::from_mode(mode)).unwrap();
+    let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
+    assert_says(&report, &["could not use `", bin.join("postgres").to_str().unwrap()]);
+    assert_says(&report, parts);
+    assert_says(&report, &["hint: set SANDBOXED_DB_POSTGRES"]);
+}
+
+#[test]
+fn a_server_program_that_hangs_is_given_up() {
+    let place = Place::new();
+    let bin = with_server(&place, "#!/bin/sh\nexec sleep 1000\n");
+    let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
+    assert_says(&report, &["could not use `", "`--version` did not end within 10s", "hint: "]);
+}
+
+#[test]
+fn a_server_program_whose_version_is_not_supported_is_refused() {
+    let place = Place::new();
+    let bin = with_server(&place, "#!/bin/sh\necho postgres '(PostgreSQL)' 9.6.24\n");
+    let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
+    assert_says(&report, &["could not use PostgreSQL 9.6.24", "hint: versions 13 to 18 are supported"]);
+}
+
+#[test]
+fn a_version_that_is_not_installed_is_told_with_those_that_are() {
+    let error = Snapshot::new(Postgres::new().version("9")).start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    let report = format!("{error:?}");
+    let version = real().version().split(' ').nth(2).unwrap().to_owned();
+    assert_says(&report, &["could not find PostgreSQL 9\n", "hint: found were: ", &version]);
+    assert_says(&report, &["Install that version, or set SANDBOXED_DB_POSTGRES"]);
+    let list = report.split("found were: ").nth(1).unwrap().split(". Install").next().unwrap();
+    let mut versions: Vec<_> = list.split(", ").collect();
+    let told = versions.len();
+    versions.sort_unstable();
+    versions.dedup();
+    assert_eq!(told, versions.len(), "one version is listed twice: {report}");
+}
+
+#[test]
+fn a_missing_program_beside_the_server_is_named() {
+    let place = Place::new();
+    let bin = with_server(&place, &server_that_may("exit 3"));
+    fs::remove_file(bin.join("initdb")).unwrap();
+    let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
+    assert_says(&report, &["initdb", "No such file or directory", "hint: "]);
+}
+
+/// Files of SQL that fail: what is in them, the line at fault, and what the report says of it.
+const FAILING: [(&str, &str, &str, &[&str]); 9] = [
+    (
+        "a syntax error",
+        "create table a (x int);\n\ncreate tabel b (x int);\n",
+        ":3`",
+        &["syntax error at or near \"tabel\"", "create tabel b (x int);"],
+    ),
+    (
+        "a type that does not exist, in the third line of its statement",
+        "select 1;\ncreate table b (\n  x int,\n  y nosuchtype\n);\n",
+        ":4`",
+        &["type \"nosuchtype\" does not exist", "create table b ("],
+    ),
+    (
+        "a row that breaks a rule",
+        "create table a (x int check (x > 0));\ninsert into a values (1);\ninsert into a values (-1);\n",
+        ":3`",
+        &["violates check constraint", "insert into a values (-1)", "Failing row contains (-1)"],
+    ),
+    (
+        "a run-time error within a block",
+        "do $$\nbegin\n  perform 1 / 0;\nend\n$$;\n",
+        ":1`",
+        &["division by zero", "perform 1 / 0"],
+    ),
+    (
+        // psql counts to the end of the data, the server from their beginning.
+        "wrong data after a copy",
+        "create table a (x int);\ncopy a from stdin;\n1\nnot a number\n3\n\\.\nselect 1;\n",
+        ":6`",
+        &["invalid input syntax for type integer", "line 2", "not a number", "copy a from stdin"],
+    ),
+    (
+        "a transaction that is not ended",
+        "begin;\ncreate table a (x int);\n",
+        ".sql`",
+        &["the file ends inside a transaction", "hint: end it with `commit;`"],
+    ),
+    (
+        "a command that psql does not know",
+        "select 1;\n\\nosuchcommand\n",
+        ":2`",
+        &["invalid command \\nosuchcommand"],
+    ),
+    (
+        "an included file that is missing",
+        "select 1;\n\\ir missing.sql\n",
+        ":2`",
+        &["missing.sql", "No such file or directory"],
+    ),
+    (
+        "a connection that is ended",
+        "select 1;\nselect pg_terminate_backend(pg_backend_pid());\n",
+        ":2`",
+        &["terminating connection due to administrator command"],
+    ),
+];
+
+#[test]
+fn a_migration_that_fails_is_told_with_its_file_line_statement_and_message() {
+    // One cache for all, so that a fresh server is initialised once.
+    let place = Place::new();
+    for (index, (what, sql, line, parts)) in FAILING.into_iter().enumerate() {
+        let directory = place.path().join(format!("migrations {index}"));
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("0001_good.sql"), "create table good (x int);\n").unwrap();
+        fs::write(directory.join("0002_bad.sql"), sql).unwrap();
+        fs::write(directory.join("0003_never.sql"), "create table never (x int);\n").unwrap();
+        let report = report(&place, &[], &["--migrations", directory.to_str().unwrap()]);
+        let file = fs::canonicalize(directory.join("0002_bad.sql")).unwrap();
+        let place = format!("could not run `{}", file.display());
+        assert!(
+            report.starts_with(&place)
+                && report.lines().next().unwrap().ends_with(line.trim_start_matches(".sql")),
+            "{what}: {report}"
+        );
+        assert_says(&report, parts);
+        assert!(!report.contains("server log"), "the log tells nothing more: {report}");
+    }
+    // Mending the file is all that a user has to do.
+    let directory = place.path().join("migrations 0");
+    fs::write(directory.join("0002_bad.sql"), "create table b (x int);\n").unwrap();
+    succeeds(&place, &[], &["--migrations", directory.to_str().unwrap()]);
+}
+
+#[test]
+fn an_error_in_a_long_file_is_told_by_its_line_and_in_few_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut sql = "insert into pg_temp.t values (1);\n".repeat(5000);
+    sql.insert_str(0, "create temp table t (x int);\n");
+    let long = format!("insert into pg_temp.t values {}('x');\n", "\n(1),".repeat(5000));
+    sql.push_str(&long);
+    sql.push_str(&"insert into pg_temp.t values (1);\n".repeat(5000));
+    let file = directory.path().join("long.sql");
+    fs::write(&file, sql).unwrap();
+    let error = Snapshot::new(Postgres::new()).seed(&file).start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    let report = format!("{error:?}");
+    // The server counts within the statement, which begins at line 5002 and has its fault in its line 5001.
+    assert_says(&report, &["long.sql:10002`", "invalid input syntax for type integer: \"x\""]);
+    assert!(report.lines().count() < 50, "{report}");
+}
+
+#[test]
+fn an_error_in_an_included_file_is_told_with_that_file() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("parts")).unwrap();
+    let inner = directory.path().join("parts/inner.sql");
+    fs::write(&inner, "select 1;\nselect nosuchcolumn;\n").unwrap();
+    let outer = directory.path().join("outer.sql");
+    fs::write(&outer, "\\ir parts/inner.sql\n").unwrap();
+    let error = Snapshot::new(Postgres::new()).seed(&outer).start().unwrap_err();
+    let report = format!("{error:?}");
+    assert_says(&report, &["inner.sql:2`", "column \"nosuchcolumn\" does not exist"]);
+}
+
+#[rstest]
+#[case::migrations_directory("--migrations", "nowhere", &["could not read `", "nowhere`", "No such file"])]
+#[case::seed("--seed", "nowhere.sql", &["could not read `", "nowhere.sql`", "No such file"])]
+fn a_missing_file_is_told_with_its_path(#[case] option: &str, #[case] path: &str, #[case] parts: &[&str]) {
+    let place = Place::new();
+    let report = report(&place, &[], &[option, path]);
+    assert_says(&report, parts);
+    assert_says(&report, &["hint: relative paths start at the directory of the package's Cargo.toml"]);
+    assert!(!place.cache().join("layers").exists(), "something was built first");
+}
+
+#[test]
+fn a_directory_without_migrations_is_told() {
+    let place = Place::new();
+    let directory = place.path().join("none");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("README.md"), "none yet").unwrap();
+    fs::write(directory.join("0001.down.sql"), "drop table t;").unwrap();
+    let report = report(&place, &[], &["--migrations", directory.to_str().unwrap()]);
+    assert_says(
+        &report,
+        &["could not find migrations in `", "none`", "hint: a migration is a file whose name ends in `.sql`"],
+    );
+}
+
+#[test]
+fn a_seed_that_is_a_directory_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = Snapshot::new(Postgres::new()).seed(directory.path()).start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert_says(&format!("{error:?}"), &["could not read `", "cause: Is a directory"]);
+}
+
+#[rstest]
+#[case::unknown("no_such_setting", "1", ErrorKind::Exited, &["unrecognized configuration parameter \"no_such_setting\""])]
+#[case::of_a_bad_value("work_mem", "plenty", ErrorKind::Exited, &["invalid value for parameter \"work_mem\": \"plenty\""])]
+#[case::refused("port", "5433", ErrorKind::InvalidConfig, &["setting `port`", "cannot be changed"])]
+#[case::refused_however_written("Data_Directory", "/", ErrorKind::InvalidConfig, &["setting `Data_Directory`"])]
+fn a_setting_is_told(
+    #[case] name: &str,
+    #[case] value: &str,
+    #[case] kind: ErrorKind,
+    #[case] parts: &[&str],
+) {
+    let error = Snapshot::new(Postgres::new()).setting(name, value).start().unwrap_err();
+    assert_eq!(error.kind(), kind, "{error:?}");
+    let report = format!("{error:?}");
+    assert_says(&report, parts);
+    assert_says(&report, &["hint: ", name]);
+}
+
+#[test]
+fn limits_of_zero_are_refused_before_anything_is_done() {
+    let fresh = || Snapshot::new(Postgres::new());
+    for (snapshot, name) in [
+        (fresh().start_timeout(Duration::ZERO), "start_timeout"),
+        (fresh().build_timeout(Duration::ZERO), "build_timeout"),
+        (fresh().disk(0), "disk"),
+    ] {
+        let error = snapshot.start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert_says(&format!("{error:?}"), &[&format!("could not set `{name}`"), "hint: it "]);
+    }
+}
+
+#[test]
+fn a_server_that_is_never_ready_is_given_up_at_the_limit() {
+    let place = Place::new();
+    let bin = with_server(&place, &server_that_may("echo still thinking >&2; exec sleep 1000"));
+    let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
+    // The layer first: its limit is another test's.
+    succeeds(&place, server, &[]);
+    let limits = ["--start-timeout-ms", "700", "--setting", "test.misbehave=1"];
+    let report = report(&place, server, &limits);
+    assert_says(
+        &report,
+        &["could not start the server within 700ms", "hint: raise `start_timeout`", "| still thinking"],
+    );
+}
+
+#[test]
+fn a_server_that_dies_at_its_start_is_told_with_its_log() {
+    let place = Place::new();
+    let bin = with_server(&place, &server_that_may("echo FATAL: out of luck >&2; exit 3"));
+    // While the layer is built, and when it is there.
+    let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
+    for round in ["building", "starting"] {
+        let report = report(&place, server, &["--setting", "test.misbehave=1"]);
+        assert_says(
+            &report,
+            &["could not start the server: it ended with exit status 3", "| FATAL: out of luck"],
+        );
+        assert_says(&report, &["hint: check the settings `test.misbehave`"]);
+        if round == "building" {
+            succeeds(&place, server, &[]);
+        }
+    }
+}
+
+#[rstest]
+#[case(64 << 10)]
+#[case(512 << 10)]
+#[case(4 << 20)]
+fn a_disk_is_refused_or_large_enough_for_a_query(#[case] bytes: u64) {
+    match Snapshot::new(Postgres::new()).disk(bytes).start() {
+        Ok(sandbox) => {
+            let mut client =
+                Client::connect(sandbox.url(), NoTls).unwrap_or_else(|error| panic!("{error:?}"));
+            client.simple_query("select 1").unwrap();
+        }
+        Err(error) => {
+            let report = format!("{error:?}");
+            assert_says(&report, &["hint: ", "`disk`"]);
+        }
+    }
+}
+
+#[test]
+fn a_server_without_room_to_start_is_told() {
+    let place = Place::new();
+    let bin = with_server(&place, &server_that_may("cat /dev/zero > $PGDATA/big 2> /dev/null"));
+    let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
+    succeeds(&place, server, &[]);
+    let full = ["--disk", "16777216", "--setting", "test.misbehave=1"];
+    let report = report(&place, server, &full);
+    assert_says(&report, &["could not start the server: it ended with", "No space left on device"]);
+    assert_says(&report, &["hint: the sandbox's disk of 16 MB is full: raise `disk`"]);
+}
+
+#[test]
+fn a_disk_that_fills_up_is_told_by_the_log_and_hinders_no_stop() {
+    let sandbox = Snapshot::new(Postgres::new()).disk(32 << 20).start().unwrap();
+    let mut client = Client::connect(sandbox.url(), NoTls).unwrap();
+    let fill = "create table t as select repeat(md5(i::text), 50) from generate_series(1, 100000) i";
+    // The statement fails; where the server's own log of changes finds no room, the server does.
+    client.batch_execute(fill).unwrap_err();
+    let log = sandbox.log().unwrap();
+    let told = ["No space left on device", "Check free disk space"];
+    assert!(told.iter().any(|text| log.contains(text)), "{log}");
+    sandbox.stop().unwrap();
+}
+
+/// Runs a shell script in namespaces of its own, in which it may mount. `$VICTIM` is the program, its cache `$CACHE`.
+fn in_namespaces(place: &Place, options: &[&str], script: &str) -> Option<Output> {
+    let can = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        skip("unshare(1) cannot make namespaces here");
+        return None;
+    }
+    // The directories of tests may lie below one that the script mounts over.
+    let script = format!("set -e\nexec 9< \"$VICTIM\"\nvictim() {{ /proc/self/fd/9 \"$@\"; }}\n{script}");
+    let output = place
+        .command("unshare")
+        .args(["--user", "--map-root-user", "--mount"])
+        .args(options)
+        .args(["sh", "-c", &script])
+        .env("VICTIM", VICTIM)
+        .env("CACHE", place.cache())
+        .output();
+    Some(output.expect("unshare runs"))
+}
+
+#[track_caller]
+fn assert_refused(output: &Output, parts: &[&str]) {
+    let report = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{report}");
+    let begin = report.find("could not ").unwrap_or_else(|| panic!("no report: {report}"));
+    assert_says(&report[begin..], parts);
+}
+
+#[test]
+fn a_full_cache_is_told_and_left_empty() {
+    let place = Place::new();
+    fs::create_dir(place.cache()).unwrap();
+    let script = "mount -t tmpfs -o size=20m tmpfs \"$CACHE\"\n\
+        victim return && exit 9 || code=$?\n\
+        ls -A \"$CACHE/staging\" \"$CACHE/layers\" | grep -v -e : -e '^$' && exit 8\n\
+        exit $code";
+    let Some(output) = in_namespaces(&place, &[], script) else {
+        return;
+    };
+    assert_refused(
+        &output,
+        &["No space left on device", "hint: the file system of the cache is full", "set SANDBOXED_DB_CACHE"],
+    );
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_told() {
+    let place = Place::new();
+    fs::create_dir(place.cache()).unwrap();
+    let script = "mount -t tmpfs -o ro tmpfs \"$CACHE\"\nvictim return";
+    let Some(output) = in_namespaces(&place, &[], script) else {
+        return;
+    };
+    assert_refused(
+        &output,
+        &[
+            "could not create the cache directory",
+            place.cache().to_str().unwrap(),
+            "cause: Read-only file system",
+            "hint: the cache is not writable: set SANDBOXED_DB_CACHE to a directory that is",
+        ],
+    );
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_serves_the_layers_it_has() {
+    let place = Place::new();
+    succeeds(&place, &[], &[]);
+    let script = "mount --bind \"$CACHE\" \"$CACHE\"\nmount -o remount,bind,ro \"$CACHE\"\n\
+        touch \"$CACHE/x\" 2> /dev/null && exit 9\nvictim --sandboxes 2 return";
+    let Some(output) = in_namespaces(&place, &[], script) else {
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("all 2"));
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn namespaces_that_are_switched_off_are_told_with_the_command_that_switches_them_on() {
+    let place = Place::new();
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces\nvictim return";
+    let Some(output) = in_namespaces(&place, &[], script) else {
+        return;
+    };
+    assert_refused(
+        &output,
+        &[
+            "could not launch the sandbox: create the namespaces",
+            "cause: No space left on device",
+            "hint: `user.max_user_namespaces` is 0",
+            "sudo sysctl -w user.max_user_namespaces=",
+        ],
+    );
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_masked_proc_is_no_hindrance() {
+    let place = Place::new();
+    // As container engines mask it: then the kernel refuses a new one to a user namespace inside.
+    let script = "mount -t tmpfs tmpfs /proc/scsi 2> /dev/null || mount -t tmpfs tmpfs /proc/irq\n\
+        unshare --user --map-root-user --mount --pid --fork sh -c 'mount -t proc proc /proc' 2> /dev/null && exit 9\n\
+        victim return";
+    let Some(output) = in_namespaces(&place, &["--pid", "--fork", "--mount-proc"], script) else {
+        return;
+    };
+    assert!(output.status.success(), "{:?} {}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("started "));
+}
+
+#[test]
+fn nothing_is_written_but_the_cache() {
+    let place = Place::new();
+    let script = "unset TMPDIR\nexport HOME=/var/tmp/home SANDBOXED_DB_CACHE=/tmp/cache\n\
+        for place in /tmp /var/tmp /dev/shm; do mount -t tmpfs tmpfs $place; done\n\
+        victim --sandboxes 3 --threads 3 return\n\
+        find /tmp /var/tmp /dev/shm -mindepth 1 -not -path '/tmp/cache*'";
+    let Some(output) = in_namespaces(&place, &[], script) else {
+        return;
+    };
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let after: Vec<_> = told.lines().skip_while(|line| *line != "all 3").skip(1).collect();
+    assert!(told.contains("all 3"), "{told}");
+    assert_eq!(after, [""; 0]);
+}
+
+#[rstest]
+#[case::and_nothing_else(false)]
+#[case::but_a_server(true)]
+fn a_user_without_a_home_is_told_to_name_a_cache(#[case] names_server: bool) {
+    let place = Place::new();
+    // A user id that no list of users has, so that not even there a home is found.
+    let mut command = place.command("unshare");
+    command.args(["--user", "--map-user=42424", VICTIM, "return"]);
+    command.env_remove("HOME").env_remove("SANDBOXED_DB_CACHE");
+    if names_server {
+        command.env("SANDBOXED_DB_POSTGRES", real().bin());
+    }
+    let output = command.output().expect("unshare runs");
+    if output.status.code() == Some(1) {
+        return skip("unshare(1) cannot map a user here");
+    }
+    assert_refused(
+        &output,
+        &["could not find the cache directory", "hint: set SANDBOXED_DB_CACHE, XDG_CACHE_HOME or HOME"],
+    );
+}

@@ -1,1 +1,511 @@
-//! To be filled.
+//! A layer is built once and found again, by what it is made of and by nothing else.
+//!
+//! The cache is named by the environment, so each test asks for sandboxes in processes of their own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use sandboxed_db::{Postgres, Snapshot};
+use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED, shop_snapshot};
+use sandboxed_db_tests::{alone, connect, is_alone};
+use tempfile::TempDir;
+
+/// A snapshot to be started and queries to be answered, one a line: a word, a tab, its argument.
+const ASKED: &str = "LAYERS_TEST_ASKED";
+/// Where the answers go.
+const ANSWERS: &str = "LAYERS_TEST_ANSWERS";
+
+/// Starts the sandbox that another process asks for, and answers.
+#[test]
+#[ignore = "run by the tests of this file, with a cache of their own"]
+fn another_process() {
+    if !is_alone() {
+        return;
+    }
+    let asked = std::env::var(ASKED).unwrap();
+    let words = || asked.lines().filter_map(|line| line.split_once('\t'));
+    let engine = words().fold(Postgres::new(), |engine, (word, argument)| match word {
+        "database" => engine.database(argument),
+        "locale" => engine.locale(argument),
+        _ => engine,
+    });
+    let snapshot = words().fold(Snapshot::new(engine), |snapshot, (word, argument)| match word {
+        "migrations" => snapshot.migrations(argument),
+        "seed" => snapshot.seed(argument),
+        "work_mem" => snapshot.setting("work_mem", argument),
+        _ => snapshot,
+    });
+    let db = snapshot.start().unwrap();
+    let mut client = connect(db.url());
+    let answers = words().filter(|(word, _)| *word == "sql").map(|(_, query)| -> String {
+        client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
+    });
+    let built = if db.timings().layer_built { "built" } else { "found" };
+    let lines: Vec<String> = [built.to_owned()].into_iter().chain(answers).collect();
+    fs::write(std::env::var_os(ANSWERS).unwrap(), lines.join("\n")).unwrap();
+}
+
+/// A cache of the test's own, and a place for the files that its layers are made of.
+struct Cache {
+    place: TempDir,
+    cache: PathBuf,
+}
+
+/// What another process had to tell.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    built: bool,
+    answers: Vec<String>,
+}
+
+struct Asking {
+    child: Child,
+    answers: PathBuf,
+}
+
+impl Cache {
+    fn new() -> Self {
+        Self::named("cache")
+    }
+
+    fn named(name: &str) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let cache = place.path().join(name);
+        Self { place, cache }
+    }
+
+    /// Writes a file, `migrations/1.sql` or the like, and returns its path.
+    fn write(&self, name: &str, contents: &str) -> String {
+        let path = self.place.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, contents).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.place.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn begin(&self, asked: &[(&str, &str)]) -> Asking {
+        let answers = tempfile::NamedTempFile::new_in(self.place.path()).unwrap();
+        let answers = answers.into_temp_path().keep().unwrap();
+        let lines: Vec<_> = asked.iter().map(|(word, argument)| format!("{word}\t{argument}")).collect();
+        let child = alone("layers::another_process")
+            .env("SANDBOXED_DB_CACHE", &self.cache)
+            .env(ASKED, lines.join("\n"))
+            .env(ANSWERS, &answers)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Asking { child, answers }
+    }
+
+    fn ask(&self, asked: &[(&str, &str)]) -> Told {
+        self.begin(asked).end()
+    }
+
+    /// The layers' directories, by their names.
+    fn layers(&self) -> BTreeMap<String, PathBuf> {
+        let layers = fs::read_dir(self.cache.join("layers")).unwrap();
+        layers
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), entry.path().join("data")))
+            .collect()
+    }
+
+    /// The data of the layers that `made` makes anew, in no order.
+    fn made_by(&self, made: impl FnOnce()) -> Vec<PathBuf> {
+        let before = if self.cache.exists() { self.layers() } else { BTreeMap::new() };
+        made();
+        self.layers()
+            .into_iter()
+            .filter(|(name, _)| !before.contains_key(name))
+            .map(|(_, data)| data)
+            .collect()
+    }
+
+    fn assert_no_build_is_left(&self) {
+        let left: Vec<_> =
+            fs::read_dir(self.cache.join("staging")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+impl Asking {
+    fn end(self) -> Told {
+        let output = self.child.wait_with_output().unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        let told = fs::read_to_string(&self.answers).unwrap();
+        let mut lines = told.lines();
+        let built = match lines.next() {
+            Some("built") => true,
+            Some("found") => false,
+            other => panic!("{other:?}: {text}"),
+        };
+        let answers = lines.map(str::to_owned).collect();
+        Told { built, answers }
+    }
+}
+
+/// Tells one run of a migration from another.
+const NOTE_THE_TIME: &str = "
+    create table if not exists runs (name text, at timestamptz);
+    insert into runs values ('NAME', clock_timestamp());
+";
+const RUNS: &str = "select string_agg(name || ' ' || at::text, ', ' order by at) from runs";
+
+fn note(name: &str) -> String {
+    NOTE_THE_TIME.replace("NAME", name)
+}
+
+/// The runs that an answer to [`RUNS`] tells of, each with its time.
+fn runs(told: &Told) -> Vec<&str> {
+    told.answers[0].split(", ").collect()
+}
+
+/// Every file below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => found.extend(files(&entry.path())),
+            _ => found.push(entry.path()),
+        }
+    }
+    found
+}
+
+// Once.
+
+#[test]
+fn a_layer_that_many_ask_for_at_once_is_built_once() {
+    let cache = Cache::new();
+    cache.write("migrations/1.sql", &note("first"));
+    cache.write("migrations/2.sql", &note("second"));
+    let migrations = cache.path("migrations");
+    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
+    let asking: Vec<_> = (0..8).map(|_| cache.begin(&asked)).collect();
+    let told: Vec<_> = asking.into_iter().map(Asking::end).collect();
+    for other in &told {
+        assert_eq!(other.answers, told[0].answers, "another build was used");
+    }
+    // The fresh server, and the migrations on it.
+    assert_eq!(cache.layers().len(), 2);
+    cache.assert_no_build_is_left();
+    let built = told.iter().filter(|told| told.built).count();
+    assert!(built >= 1, "nobody has built it");
+    // The two layers may have been built by two processes; whoever waited has built nothing.
+    assert!(built <= 2, "{built} of 8 say that they have built it");
+}
+
+#[test]
+fn a_layer_is_found_by_the_next_process() {
+    let cache = Cache::new();
+    cache.write("migrations/1.sql", &note("first"));
+    let migrations = cache.path("migrations");
+    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
+    let first = cache.ask(&asked);
+    assert!(first.built);
+    for _ in 0..2 {
+        let next = cache.ask(&asked);
+        assert!(!next.built);
+        assert_eq!(next.answers, first.answers);
+    }
+}
+
+#[test]
+fn the_second_sandbox_of_a_process_finds_what_the_first_has_built() {
+    // In the user's own cache, so that the first may find it, too; the second must.
+    drop(shop_snapshot().start().unwrap());
+    assert!(!shop_snapshot().start().unwrap().timings().layer_built);
+}
+
+#[test]
+fn a_cache_that_was_removed_is_built_anew() {
+    let cache = Cache::new();
+    let asked = [("sql", "select 'here'")];
+    assert!(cache.ask(&asked).built);
+    fs::remove_dir_all(&cache.cache).unwrap();
+    assert!(cache.ask(&asked).built);
+    assert!(!cache.ask(&asked).built);
+}
+
+// What a layer's name depends on.
+
+#[test]
+fn an_appended_migration_runs_alone() {
+    let cache = Cache::new();
+    cache.write("migrations/1.sql", &note("first"));
+    let migrations = cache.path("migrations");
+    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
+    let mut one = None;
+    cache.made_by(|| one = Some(cache.ask(&asked)));
+    let one = one.unwrap();
+    cache.write("migrations/2.sql", &note("second"));
+    let mut two = None;
+    let made = cache.made_by(|| two = Some(cache.ask(&asked)));
+    let two = two.unwrap();
+    assert!(two.built);
+    assert_eq!(made.len(), 1, "{made:?}");
+    let (before, after) = (runs(&one), runs(&two));
+    assert_eq!(after.len(), 2, "{after:?}");
+    assert_eq!(after[0], before[0], "the first was run again");
+    assert!(after[1].starts_with("second "), "{after:?}");
+    // What was there before is there still.
+    fs::remove_file(cache.path("migrations/2.sql")).unwrap();
+    let again = cache.ask(&asked);
+    assert!(!again.built);
+    assert_eq!(again.answers, one.answers);
+}
+
+#[test]
+fn a_layer_shares_the_files_that_its_parent_has() {
+    let cache = Cache::new();
+    cache.write("migrations/1.sql", &note("first"));
+    let migrations = cache.path("migrations");
+    let parent = cache.made_by(|| drop(cache.ask(&[])));
+    let child = cache.made_by(|| drop(cache.ask(&[("migrations", &migrations)])));
+    let ([parent], [child]) = (&parent[..], &child[..]) else {
+        panic!("{parent:?} {child:?}");
+    };
+    let (mut shared, mut own) = (0, 0);
+    for file in files(child) {
+        let meta = fs::symlink_metadata(&file).unwrap();
+        let older = parent.join(file.strip_prefix(child).unwrap());
+        let Ok(older_meta) = fs::symlink_metadata(&older) else {
+            own += meta.size();
+            continue;
+        };
+        let same = meta.mode() == older_meta.mode() && fs::read(&file).unwrap() == fs::read(&older).unwrap();
+        if same && meta.size() > 0 {
+            assert_eq!(meta.ino(), older_meta.ino(), "{} is a copy", file.display());
+            assert!(meta.nlink() > 1);
+            shared += meta.size();
+        } else {
+            assert_ne!(meta.ino(), older_meta.ino(), "{} was changed in the parent, too", file.display());
+            own += meta.size();
+        }
+    }
+    // template0, template1 and most of what the test's own database was copied from them.
+    assert!(shared > own, "{shared} bytes are shared, {own} are not");
+}
+
+#[test]
+fn an_edited_migration_is_run_with_all_that_follow() {
+    let cache = Cache::new();
+    for name in ["1", "2", "3"] {
+        cache.write(&format!("migrations/{name}.sql"), &note(name));
+    }
+    let migrations = cache.path("migrations");
+    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
+    let before = cache.ask(&asked);
+    cache.write("migrations/2.sql", &note("edited"));
+    let after = cache.ask(&asked);
+    assert!(after.built);
+    let (old, new) = (runs(&before), runs(&after));
+    assert_eq!(new.len(), 3, "{new:?}");
+    assert!(new[1].starts_with("edited "), "{new:?}");
+    assert_ne!(new[2], old[2], "the third was not run after the edited second");
+    // Undone, it is the layer of before.
+    cache.write("migrations/2.sql", &note("2"));
+    assert_eq!(cache.ask(&asked), Told { built: false, answers: before.answers });
+}
+
+#[test]
+fn a_migration_put_in_between_is_run_in_its_place() {
+    let cache = Cache::new();
+    for name in ["1", "3"] {
+        cache.write(&format!("migrations/{name}.sql"), &note(name));
+    }
+    let migrations = cache.path("migrations");
+    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
+    cache.ask(&asked);
+    cache.write("migrations/2.sql", &note("2"));
+    let told = cache.ask(&asked);
+    assert!(told.built);
+    let names: Vec<_> = runs(&told).iter().map(|run| &run[..2]).collect();
+    assert_eq!(names, ["1 ", "2 ", "3 "]);
+}
+
+#[test]
+fn the_way_back_is_not_run_and_does_not_count() {
+    let cache = Cache::new();
+    cache.write("migrations/1.sql", &note("first"));
+    let migrations = cache.path("migrations");
+    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
+    let before = cache.ask(&asked);
+    cache.write("migrations/1.down.sql", "drop table runs;");
+    cache.write("migrations/README.md", "Not SQL.");
+    cache.write("migrations/.2.sql", "an editor's own file");
+    assert_eq!(cache.ask(&asked), Told { built: false, answers: before.answers });
+}
+
+#[test]
+fn where_the_files_are_does_not_count() {
+    let cache = Cache::new();
+    for directory in ["here/migrations", "over there/renamed"] {
+        cache.write(&format!("{directory}/1.sql"), &note("first"));
+        cache.write(&format!("{directory}/2.sql"), &note("second"));
+    }
+    let here = cache.ask(&[("migrations", &cache.path("here/migrations")), ("sql", RUNS)]);
+    let there = cache.ask(&[("migrations", &cache.path("over there/renamed")), ("sql", RUNS)]);
+    assert!(!there.built);
+    assert_eq!(there.answers, here.answers);
+}
+
+#[test]
+fn settings_hold_while_migrations_run_and_make_another_layer() {
+    let cache = Cache::new();
+    cache.write("migrations/1.sql", "create table seen as select current_setting('work_mem') as work_mem;");
+    let migrations = cache.path("migrations");
+    let seen = ("sql", "select work_mem || ', now ' || current_setting('work_mem') from seen");
+    let migrations = ("migrations", migrations.as_str());
+    for (memory, expected) in [("5MB", "5MB, now 5MB"), ("6MB", "6MB, now 6MB")] {
+        let told = cache.ask(&[("work_mem", memory), migrations, seen]);
+        assert!(told.built);
+        assert_eq!(told.answers, [expected]);
+    }
+    let told = cache.ask(&[migrations, seen]);
+    assert!(told.built);
+    assert_eq!(told.answers, ["4MB, now 4MB"]);
+    assert!(!cache.ask(&[("work_mem", "5MB"), migrations, seen]).built);
+}
+
+#[test]
+fn what_a_seed_includes_counts() {
+    let cache = Cache::new();
+    cache.write("migrations/1.sql", "create table notes (body text);");
+    let (migrations, seed) = (cache.path("migrations"), cache.path("seeds/seed.sql"));
+    cache.write("seeds/seed.sql", "\\ir parts/notes.sql\n\\copy notes from 'rows.txt'\n");
+    cache.write("seeds/parts/notes.sql", "\\ir ../deep.sql\ninsert into notes values ('included');\n");
+    cache.write("seeds/deep.sql", "insert into notes values ('deep');\n");
+    cache.write("seeds/rows.txt", "copied\n");
+    let asked = [
+        ("migrations", migrations.as_str()),
+        ("seed", seed.as_str()),
+        ("sql", "select string_agg(body, ' ' order by body) from notes"),
+    ];
+    let told = cache.ask(&asked);
+    assert_eq!((told.built, &told.answers[..]), (true, &["copied deep included".to_owned()][..]));
+    assert!(!cache.ask(&asked).built);
+    for (file, contents, expected) in [
+        ("seeds/deep.sql", "insert into notes values ('deeper');\n", "copied deeper included"),
+        ("seeds/rows.txt", "pasted\n", "deeper included pasted"),
+    ] {
+        cache.write(file, contents);
+        let told = cache.ask(&asked);
+        assert_eq!((told.built, &told.answers[..]), (true, &[expected.to_owned()][..]), "{file}");
+        assert!(!cache.ask(&asked).built);
+    }
+}
+
+#[test]
+fn seeds_are_run_in_their_order() {
+    let cache = Cache::new();
+    let one = cache.write("one.sql", "create table notes as select 'one' as body;");
+    let two = cache.write("two.sql", "update notes set body = body || ', two';");
+    let body = ("sql", "select body from notes");
+    let told = cache.ask(&[("seed", &one), ("seed", &two), body]);
+    assert_eq!(told.answers, ["one, two"]);
+    // Each seed is a layer of its own.
+    let told = cache.ask(&[("seed", &one), body]);
+    assert_eq!((told.built, &told.answers[..]), (false, &["one".to_owned()][..]));
+}
+
+#[test]
+fn databases_and_locales_have_base_layers_of_their_own() {
+    let cache = Cache::new();
+    let query = (
+        "sql",
+        "select current_database() || ' ' || datcollate from pg_database where datname = current_database()",
+    );
+    for (database, locale, expected) in
+        [("one", "C.UTF-8", "one C.UTF-8"), ("other", "C.UTF-8", "other C.UTF-8"), ("other", "C", "other C")]
+    {
+        let told = cache.ask(&[("database", database), ("locale", locale), query]);
+        assert!(told.built, "{expected}");
+        assert_eq!(told.answers, [expected]);
+    }
+    assert_eq!(cache.layers().len(), 3);
+    assert!(!cache.ask(&[("database", "one"), query]).built);
+}
+
+// What is in a layer.
+
+#[test]
+fn a_layer_holds_no_junk() {
+    let cache = Cache::new();
+    let made = cache.made_by(|| {
+        drop(cache.ask(&[("database", "shop"), ("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)]));
+    });
+    assert_eq!(made.len(), 3, "the fresh server, the migrations, the seed");
+    cache.assert_no_build_is_left();
+    for data in made {
+        for junk in ["postmaster.pid", "postmaster.opts", "pg_stat", "pg_stat_tmp", "pg_log", "log"] {
+            let path = data.join(junk);
+            assert!(!path.is_file(), "{}", path.display());
+            assert!(!path.is_dir() || files(&path).is_empty(), "{:?}", files(&path));
+        }
+        let names = files(&data);
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        for path in &names {
+            let temporary =
+                ["pgsql_tmp", "sandboxed-db", "core"].iter().any(|junk| name(path).starts_with(junk));
+            assert!(!temporary, "{}", path.display());
+        }
+        let log: Vec<_> = names
+            .iter()
+            .filter(|path| path.parent().unwrap().ends_with("pg_wal"))
+            .map(|path| fs::metadata(path).unwrap().len())
+            .collect();
+        assert!((1..=2).contains(&log.len()), "{log:?} in {}", data.display());
+        assert!(log.iter().all(|&size| size == 1 << 20), "{log:?} in {}", data.display());
+        assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o700);
+    }
+}
+
+/// What a server would otherwise do for itself, again and again in every sandbox.
+#[test]
+fn a_layers_tables_are_analysed_and_vacuumed() {
+    let db = shop_snapshot().start().unwrap();
+    let mut client = connect(db.url());
+    let tables = "from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'";
+    let mut count = |what: &str| -> i64 { client.query_one(what, &[]).unwrap().get(0) };
+    assert_eq!(count(&format!("select count(*) {tables}")), 22);
+    assert_eq!(count(&format!("select count(*) {tables} and reltuples <= 0")), 0);
+    let without_statistics = "select count(*) from pg_tables t where schemaname = 'public' and not exists \
+        (select from pg_stats s where s.schemaname = t.schemaname and s.tablename = t.tablename)";
+    assert_eq!(count(without_statistics), 0);
+    let estimated = count(&format!("select sum(reltuples)::bigint {tables}"));
+    assert_eq!(estimated, 50_347);
+    assert_eq!(count("select count(*) from pg_ls_waldir() where size <> 1048576"), 0);
+    // Pages that are not marked are looked through, and written to, in every sandbox anew.
+    let mut unmarked =
+        client.query(&format!("select relname::text {tables} and relallvisible <> relpages"), &[]).unwrap();
+    let unmarked: Vec<String> = unmarked.drain(..).map(|row| row.get(0)).collect();
+    assert!(unmarked.is_empty(), "pages of {unmarked:?} are not marked as visible to all");
+}
+
+/// Everything that a mount option, a URL, a shell or psql might trip over.
+#[test]
+fn a_cache_and_files_may_have_any_name() {
+    let odd = r#"a b:c,d\e=f'g"h%20#é数据?&;$(i)"#;
+    let cache = Cache::named(odd);
+    cache.write(&format!("{odd}.d/1 {odd}.sql"), &note("first"));
+    let seed = cache.write(&format!("{odd}.d/seeds/{odd}.sql"), "\\ir 'included file.sql'\n");
+    cache.write(&format!("{odd}.d/seeds/included file.sql"), &note("second"));
+    let migrations = cache.path(&format!("{odd}.d"));
+    let asked = [("migrations", migrations.as_str()), ("seed", seed.as_str()), ("sql", RUNS)];
+    let first = cache.ask(&asked);
+    assert!(first.built);
+    assert_eq!(runs(&first).len(), 2, "{first:?}");
+    assert_eq!(cache.ask(&asked), Told { built: false, answers: first.answers });
+    assert_eq!(cache.layers().len(), 3);
+}

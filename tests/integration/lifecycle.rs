@@ -1,1 +1,347 @@
-//! To be filled.
+//! Nothing left: however a process ends, no process, file or mount of it stays behind.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
+use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot};
+use sandboxed_db_fixtures::SHOP_MIGRATIONS;
+use sandboxed_db_tests::{
+    CLEARED, DEADLINE, Place, Watched, children, eventually, mounts, pid_namespace, processes_beside,
+    processes_in, status,
+};
+
+const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+
+fn victim(place: &Place, args: &[&str]) -> Watched {
+    Watched::start(place.command(VICTIM).arg("keep").args(args))
+}
+
+/// `init` and every process beside it, as long as they are there.
+fn started(line: &str) -> (u32, PathBuf) {
+    let pid = line.split(' ').next().and_then(|pid| pid.parse().ok());
+    let pid = pid.expect("a line names the pid first");
+    (pid, pid_namespace(pid).expect("it lives"))
+}
+
+fn fresh() -> Sandbox {
+    Snapshot::new(Postgres::new()).start().unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+fn kill(process: u32, signal: Signal) {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw).expect("a pid");
+    kill_process(pid, signal).expect("it is there");
+}
+
+/// The process that was executed as the server.
+fn postmaster(init: u32) -> u32 {
+    let found = processes_beside(init).into_iter().find(|&pid| {
+        status(pid, "PPid").is_some_and(|parent| parent == init.to_string())
+            && status(pid, "Name").is_some_and(|name| name == "postgres")
+    });
+    found.expect("the server runs")
+}
+
+fn launcher(victim: u32) -> u32 {
+    let named = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.starts_with(b"sandboxed-db-launcher\0"))
+    };
+    children(victim).into_iter().find(named).expect("the launcher is a child")
+}
+
+#[track_caller]
+fn assert_no_mount_since(before: &std::collections::BTreeSet<String>) {
+    eventually(CLEARED, "no mount is left", || mounts().is_subset(before).then_some(()));
+}
+
+#[rstest]
+#[case::returning("return", "code 0")]
+#[case::stopping("stop", "code 0")]
+#[case::returning_an_error("error", "code 1")]
+#[case::panicking("panic", "code 101")]
+#[case::exiting("exit", "code 7")]
+#[case::aborting("abort", "signal 6")]
+#[case::overflowing_the_stack("overflow", "signal 6")]
+fn nothing_is_left_after(#[case] end: &str, #[case] expected: &str) {
+    let place = Place::sharing_the_cache();
+    let before = mounts();
+    let mut watched = victim(&place, &["--sandboxes", "4", "--threads", "2", end]);
+    watched.wait_for("started ");
+    let (ended, told) = watched.gone();
+    assert_eq!(ended, expected, "{told:?}");
+    assert!(told.iter().any(|line| line == "all 4"), "{told:?}");
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_no_mount_since(&before);
+}
+
+#[test]
+fn ctrl_c_takes_the_servers_along_at_once() {
+    let place = Place::sharing_the_cache();
+    let mut watched = victim(&place, &["--sandboxes", "3", "sleep"]);
+    let (_, namespace) = started(&watched.wait_for("started "));
+    watched.wait_for("all 3");
+    assert!(processes_in(&namespace).len() > 2, "the server has processes");
+    watched.kill(Signal::INT, true);
+    let (ended, _) = watched.gone();
+    assert_eq!(ended, "signal 2");
+    assert_eq!(processes_in(&namespace), [0; 0]);
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn ctrl_c_in_the_terminal_reaches_no_server() {
+    let place = Place::sharing_the_cache();
+    let mut watched = victim(&place, &["obey"]);
+    watched.order("start").expect("it starts");
+    let victim = watched.pid();
+    let launcher = launcher(victim);
+    let group = |pid| status(pid, "NSpgid").expect("it lives");
+    let session = |pid| status(pid, "NSsid").expect("it lives");
+    let inits = children(launcher);
+    assert_eq!(inits.len(), 1, "one sandbox is alive");
+    for init in inits {
+        let processes = processes_beside(init);
+        assert!(processes.len() > 2, "init, the server and its helpers");
+        for process in processes {
+            assert_ne!(group(process), group(victim));
+            assert_ne!(session(process), session(victim));
+        }
+    }
+    assert_ne!(group(launcher), group(victim));
+    watched.gone();
+}
+
+#[test]
+fn a_kill_at_any_moment_of_starting_and_dropping_leaves_nothing() {
+    const KILLS: u32 = 30;
+    // So that the kills meet starts and not a build.
+    drop(fresh());
+    let before = mounts();
+    let mut met = 0;
+    for kill in 0..KILLS {
+        let place = Place::sharing_the_cache();
+        let watched = victim(&place, &["--threads", "4", "churn"]);
+        // The moments are spread evenly; what they meet differs with every run.
+        std::thread::sleep(Duration::from_millis(7) * kill);
+        watched.kill(Signal::KILL, false);
+        let (ended, told) = watched.gone();
+        assert_eq!(ended, "signal 9", "{told:?}");
+        assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after kill {kill}");
+        met += usize::from(told.iter().any(|line| line.starts_with("started ")));
+    }
+    assert!(met > 0, "no kill met a running server");
+    assert_no_mount_since(&before);
+}
+
+#[test]
+fn kills_during_a_build_leave_nothing_that_the_next_run_does_not_clear_away() {
+    const KILLS: u32 = 15;
+    let build = ["--migrations", SHOP_MIGRATIONS, "return"];
+    let before = mounts();
+    let place = Place::new();
+    let begin = Instant::now();
+    let (ended, told) = victim(&place, &build).gone();
+    assert_eq!(ended, "code 0", "{told:?}");
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    let took = begin.elapsed();
+
+    let mut met = 0;
+    for kill in 0..KILLS {
+        // Cold again, but for what the kills leave behind.
+        fs::remove_dir_all(place.cache().join("layers")).unwrap_or_default();
+        let watched = victim(&place, &build);
+        std::thread::sleep(took * kill / KILLS);
+        watched.kill(Signal::KILL, false);
+        let (ended, told) = watched.gone();
+        assert!(["signal 9", "code 0"].contains(&ended.as_str()), "{ended}: {told:?}");
+        let left = place.leftovers();
+        met += usize::from(!left.is_empty());
+        let staging = place.cache().join("staging");
+        assert!(
+            left.len() <= 1 && left.iter().all(|path| path.starts_with(&staging)),
+            "more than the interrupted build after kill {kill}: {left:?}"
+        );
+    }
+    assert!(met > 2, "the kills met no build");
+    let (ended, told) = victim(&place, &build).gone();
+    assert_eq!(ended, "code 0", "{told:?}");
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_no_mount_since(&before);
+}
+
+#[test]
+fn an_abandoned_build_of_another_layer_is_cleared_away_too() {
+    let place = Place::new();
+    let mut watched = victim(&place, &["--migrations", SHOP_MIGRATIONS, "return"]);
+    let building = || place.leftovers().into_iter().find(|path| path.join("data").exists());
+    eventually(DEADLINE, "a build begins", building);
+    watched.kill(Signal::KILL, false);
+    assert_eq!(watched.wait_for("ended "), "signal 9");
+    let abandoned = building().expect("a killed build leaves its directory");
+
+    // Another layer on the same base, or on none.
+    let seed = place.path().join("seed.sql");
+    fs::write(&seed, "create table t (id int);").unwrap();
+    let (ended, told) = victim(&place, &["--seed", seed.to_str().unwrap(), "return"]).gone();
+    assert_eq!(ended, "code 0", "{told:?}");
+    assert!(!abandoned.exists());
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn drop_kills_the_server_before_it_returns() {
+    let sandbox = fresh();
+    let (init, namespace) = started(&sandbox.pid().to_string());
+    let server = postmaster(init);
+    assert!(processes_in(&namespace).len() > 2, "init, the server and its helpers");
+    drop(sandbox);
+    assert_eq!(processes_in(&namespace), [0; 0]);
+    assert!(!Path::new(&format!("/proc/{server}")).exists(), "not even a zombie");
+}
+
+#[test]
+fn drop_kills_a_server_that_is_busy_and_ignores_signals() {
+    let sandbox = fresh();
+    let (init, namespace) = started(&sandbox.pid().to_string());
+    let mut client = Client::connect(sandbox.url(), NoTls).unwrap();
+    // A program started by the server, in a session of its own, deaf to all that can be ignored.
+    client
+        .batch_execute(
+            "copy (select 1) to program 'setsid sh -c ''trap \"\" INT TERM HUP QUIT PIPE; while :; do sleep 1; done'' \
+             > /dev/null 2>&1 &'",
+        )
+        .unwrap();
+    eventually(DEADLINE, "the deaf program runs", || {
+        let names: Vec<_> = processes_beside(init).iter().filter_map(|&pid| status(pid, "Name")).collect();
+        names.iter().any(|name| name == "sleep").then_some(())
+    });
+    let busy = std::thread::spawn(move || client.batch_execute("select pg_sleep(3600)").is_err());
+    drop(sandbox);
+    assert_eq!(processes_in(&namespace), [0; 0]);
+    assert!(busy.join().unwrap(), "the session has ended");
+}
+
+#[test]
+fn stop_lets_the_server_shut_down() {
+    let sandbox = fresh();
+    let (init, namespace) = started(&sandbox.pid().to_string());
+    // The log has no name; this is what the server itself holds open.
+    let mut log = File::open(format!("/proc/{}/fd/2", postmaster(init))).unwrap();
+    sandbox.stop().unwrap();
+    assert_eq!(processes_in(&namespace), [0; 0]);
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    assert!(text.contains("database system is shut down"), "{text}");
+}
+
+#[test]
+fn a_killed_launcher_ends_its_sandboxes_and_the_next_start_works() {
+    let place = Place::sharing_the_cache();
+    let mut watched = victim(&place, &["obey"]);
+    let answer = watched.order("start").expect("it starts");
+    let (_, namespace) = started(answer[0].strip_prefix("started ").unwrap());
+    let first = launcher(watched.pid());
+    kill(first, Signal::KILL);
+    eventually(CLEARED, "the sandbox dies with its launcher", || {
+        processes_in(&namespace).is_empty().then_some(())
+    });
+    assert_eq!(watched.order("query"), Ok(vec!["answered false".to_owned()]));
+    assert!(watched.order("log").is_ok(), "the log outlives the sandbox");
+    let report = watched.order("stop").expect_err("there is nothing to stop");
+    for part in ["reach the sandbox", "it has ended", "hint:"] {
+        assert!(report.contains(part), "{report}");
+    }
+
+    watched.order("start").expect("a new launcher takes over");
+    assert_eq!(watched.order("query"), Ok(vec!["answered true".to_owned()]));
+    assert_ne!(launcher(watched.pid()), first);
+    assert_eq!(watched.order("stop"), Ok(Vec::new()));
+    assert_eq!(watched.gone().0, "code 0");
+}
+
+#[test]
+fn a_killed_init_is_reported_by_later_calls() {
+    let sandbox = fresh();
+    let (init, namespace) = started(&sandbox.pid().to_string());
+    kill(init, Signal::KILL);
+    eventually(CLEARED, "all die with their init", || processes_in(&namespace).is_empty().then_some(()));
+    assert!(Client::connect(sandbox.url(), NoTls).is_err());
+    assert!(sandbox.log().unwrap().contains("ready to accept connections"));
+    let error = sandbox.stop().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exited, "{error:?}");
+    let report = format!("{error:?}");
+    for part in ["could not reach the sandbox: it has ended", "init was killed", "dmesg"] {
+        assert!(report.contains(part), "{report}");
+    }
+    assert!(error.log().is_some(), "its log still tells what it did: {report}");
+}
+
+#[test]
+fn a_killed_server_leaves_a_handle_that_can_be_read_and_stopped() {
+    let sandbox = fresh();
+    let (init, namespace) = started(&sandbox.pid().to_string());
+    kill(postmaster(init), Signal::KILL);
+    eventually(CLEARED, "only init is left", || (processes_in(&namespace) == [init]).then_some(()));
+    assert!(Client::connect(sandbox.url(), NoTls).is_err());
+    assert!(sandbox.log().unwrap().contains("ready to accept connections"));
+    sandbox.stop().unwrap();
+    assert_eq!(processes_in(&namespace), [0; 0]);
+}
+
+#[test]
+fn a_server_that_was_shut_down_leaves_a_handle_that_can_be_read_and_stopped() {
+    let sandbox = fresh();
+    let (init, namespace) = started(&sandbox.pid().to_string());
+    kill(postmaster(init), Signal::INT);
+    eventually(CLEARED, "only init is left", || (processes_in(&namespace) == [init]).then_some(()));
+    let log = sandbox.log().unwrap();
+    assert!(log.contains("database system is shut down"), "{log}");
+    sandbox.stop().unwrap();
+}
+
+#[test]
+fn a_server_recovers_from_a_crash_of_one_of_its_sessions() {
+    let sandbox = fresh();
+    let mut client = Client::connect(sandbox.url(), NoTls).unwrap();
+    // What a session commits without waiting for the log may be lost with its server.
+    client.batch_execute("set synchronous_commit = on; create table t as select 1 as x").unwrap();
+    // A session may end its server's processes in every way that SQL offers.
+    assert!(client.batch_execute("select pg_terminate_backend(pg_backend_pid())").is_err());
+    let mut client = Client::connect(sandbox.url(), NoTls).unwrap();
+    let crash = "copy (select 1) to program 'kill -9 $PPID'";
+    assert!(client.batch_execute(crash).is_err());
+    let rows = eventually(DEADLINE, "the server recovers", || {
+        let mut client = Client::connect(sandbox.url(), NoTls).ok()?;
+        Some(client.query("select x from t", &[]).unwrap().len())
+    });
+    assert_eq!(rows, 1);
+    assert!(sandbox.log().unwrap().contains("all server processes terminated; reinitializing"));
+    sandbox.stop().unwrap();
+}
+
+#[test]
+fn a_sandbox_costs_at_most_four_descriptors_and_no_thread() {
+    const ALIVE: u32 = 10;
+    let place = Place::sharing_the_cache();
+    let alive = ALIVE.to_string();
+    let (ended, told) = victim(&place, &["--sandboxes", &alive, "descriptors"]).gone();
+    assert_eq!(ended, "code 0", "{told:?}");
+    let count = |when: &str| -> [u32; 3] {
+        let line = told.iter().find_map(|line| line.strip_prefix(&format!("count {when} ")));
+        let numbers = line.expect("it is counted").split(' ').map(|number| number.parse().unwrap());
+        numbers.collect::<Vec<_>>().try_into().unwrap()
+    };
+    let refused = told.iter().filter(|line| *line == "refused true").count();
+    assert_eq!(refused, 5, "{told:?}");
+    let [_, first, threads] = count("first");
+    assert_eq!(count("many"), [0, first, threads], "dropped sandboxes leave descriptors or threads");
+    assert_eq!(count("refused"), [0, first, threads], "failed starts leave descriptors or threads");
+    let [_, descriptors, alive_threads] = count("alive");
+    assert!(descriptors <= first + 4 * ALIVE, "{told:?}");
+    assert_eq!(alive_threads, threads);
+}

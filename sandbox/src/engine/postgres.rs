@@ -176,7 +176,11 @@ impl Engine for Postgres {
     }
 
     fn settle(&self) -> Option<String> {
-        Some(format!("{}VACUUM (FREEZE, ANALYZE);\n", psql::connect(&self.database)))
+        // Pages are marked all-visible only once the commits that wrote them are known to be on disk.
+        Some(format!(
+            "{}SET synchronous_commit = on;\nCHECKPOINT;\nVACUUM (FREEZE, ANALYZE);\n",
+            psql::connect(&self.database)
+        ))
     }
 
     fn server(&self, installation: &Installation, settings: &[(String, String)]) -> Result<Server> {

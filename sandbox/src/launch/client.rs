@@ -106,10 +106,7 @@ impl Launcher {
 /// /proc/1/environ: the environment of tests holds secrets.
 fn is_for_programs(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    name.starts_with("LD_")
-        || name.starts_with("RUST_")
-        || name == "LLVM_PROFILE_FILE"
-        || name.ends_with("SAN_OPTIONS")
+    name.starts_with("LD_") || name == "LLVM_PROFILE_FILE" || name.ends_with("SAN_OPTIONS")
 }
 
 /// A file in memory with these contents, to be read from its beginning.

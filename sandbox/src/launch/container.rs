@@ -245,10 +245,16 @@ impl Container {
         }
     }
 
-    /// How the server ended, if it did.
-    pub(crate) fn server_exit(&self) -> Option<Exit> {
+    /// How the server ended, if it did; its report is waited for that long.
+    pub(crate) fn server_exit(&self, patience: Duration) -> Option<Exit> {
         let mut control = lock(&self.control);
-        let _ = control.take_event(Instant::now());
+        let deadline = Instant::now() + patience;
+        // Other reports may come before it; a socket at its end has none.
+        while control.server_exit.is_none()
+            && socket::wait_readable(control.socket.as_fd(), deadline) == Ok(true)
+        {
+            control.take_event(deadline).ok()?;
+        }
         control.server_exit
     }
 

@@ -51,8 +51,9 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     skeleton(plan)?;
 
     mount_at(&usr, "usr")?;
+    // The place of /proc is still an empty directory.
     for hidden in &plan.hidden {
-        mount_at(&take("empty", READ_ONLY)?, &utf8(relative(hidden)))?;
+        mount_at(&take("proc", READ_ONLY)?, &utf8(relative(hidden)))?;
     }
     for (name, device) in devices {
         mount_file(&device, Path::new(&format!("dev/{name}")))?;
@@ -192,7 +193,7 @@ fn tmpfs(size: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failur
 }
 
 fn skeleton(plan: &Plan) -> Result<(), Failure> {
-    for name in ["usr", "etc", "dev", "dev/shm", "empty", "proc", "run", "tmp"] {
+    for name in ["usr", "etc", "dev", "dev/shm", "proc", "run", "tmp"] {
         fs::create_dir(name).map_err(|error| Failure::io(Step::Skeleton, name, &error))?;
     }
     fs::set_permissions("tmp", Permissions::from_mode(0o1777))

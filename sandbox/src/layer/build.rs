@@ -60,8 +60,9 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
     let mut built = false;
     if layer.is_none() {
         let stage = Stage { digest: base, label: "a fresh server".to_owned(), files: &[] };
-        layer = Some(ensure(&store, recipe, &stage, None)?);
-        built = true;
+        let (made, here) = ensure(&store, recipe, &stage, None)?;
+        layer = Some(made);
+        built |= here;
     }
     let mut seen = 0;
     for (input, digests) in inputs.iter().zip(&chain) {
@@ -71,8 +72,9 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
             continue;
         };
         let stage = Stage { digest: *digest, label: input.label.clone(), files: &input.files[skip..] };
-        layer = Some(ensure(&store, recipe, &stage, layer.as_deref())?);
-        built = true;
+        let (made, here) = ensure(&store, recipe, &stage, layer.as_deref())?;
+        layer = Some(made);
+        built |= here;
     }
     let layer = layer.ok_or_else(|| Error::new(ErrorKind::Layer, "obtain a layer"))?;
     Ok((register(layer), built))
@@ -105,13 +107,13 @@ fn register(layer: Arc<Layer>) -> Arc<Layer> {
     layer
 }
 
-/// Builds a stage on its parent, unless somebody else does or did.
+/// Builds a stage on its parent, unless somebody else does or did; `true` if it was built here.
 fn ensure<E: Engine>(
     store: &Store,
     recipe: &Recipe<'_, E>,
     stage: &Stage<'_>,
     parent: Option<&Layer>,
-) -> Result<Arc<Layer>> {
+) -> Result<(Arc<Layer>, bool)> {
     let deadline = Instant::now() + recipe.build_timeout;
     let mut waiting = None;
     let lock = store.lock(stage.digest, deadline, &mut |holder| {
@@ -120,7 +122,7 @@ fn ensure<E: Engine>(
     })?;
     drop(waiting);
     if let Some(layer) = in_use(store, stage.digest)? {
-        return Ok(layer);
+        return Ok((layer, false));
     }
     let refused = || REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(error) = refused().as_ref().and_then(|errors| errors.get(&stage.digest)) {
@@ -141,7 +143,7 @@ fn ensure<E: Engine>(
     store.publish(staging, stage.digest, &manifest, &lock)?;
     tracing::info!(digest = %stage.digest, took = ?begin.elapsed(), "built {}", stage.label);
     let layer = store.find(stage.digest)?;
-    layer.map(|layer| register(Arc::new(layer))).ok_or_else(|| {
+    layer.map(|layer| (register(Arc::new(layer)), true)).ok_or_else(|| {
         Error::new(ErrorKind::Layer, format!("find the layer {} just built", stage.digest))
             .with_hint("something removes files from the cache directory while it is in use")
     })
@@ -236,7 +238,7 @@ fn stop<E: Engine>(sandbox: &Sandbox<E>) -> Result<()> {
 
 /// A failing statement says what is wrong by itself; a server that died says it in its log.
 fn with_log<E: Engine>(error: Error, sandbox: &Sandbox<E>) -> Error {
-    match sandbox.container().server_exit() {
+    match sandbox.container().server_exit(Duration::ZERO) {
         Some(_) => error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default()),
         None => error,
     }

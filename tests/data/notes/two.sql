@@ -1,0 +1,2 @@
+-- Needs what one.sql has inserted.
+insert into notes (body) select body || ', two' from notes;

@@ -1,0 +1,6 @@
+use sandboxed_db::sandboxed_db;
+
+#[sandboxed_db]
+fn a_test() {}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use sandboxed_db::{Sandbox, sandboxed_db};
+
+#[sandboxed_db(migration = "migrations")]
+fn a_test(_: Sandbox) {}
+
+#[sandboxed_db(image = "postgres:15")]
+async fn another(_: Sandbox) {}
+
+fn main() {}
