@@ -27,8 +27,8 @@ const DEFAULTS: [(&str, &str, u32); 30] = [
     ("max_logical_replication_workers", "0", 0),
     ("io_method", "sync", 18),
     // Small, since a thousand servers may run at once.
-    ("shared_buffers", "16MB", 0),
-    ("max_connections", "50", 0),
+    ("shared_buffers", "8MB", 0),
+    ("max_connections", "32", 0),
     ("huge_pages", "off", 0),
     // At its start a server probes how many files it may open, one by one.
     ("max_files_per_process", "64", 0),

@@ -30,12 +30,15 @@ impl Engine for Bare {
     }
 
     fn server(&self, installation: &Installation, _settings: &[(String, String)]) -> Result<Server> {
+        // A layer is stored only if its server shut down cleanly, which means with exit status 0.
+        let script = "trap 'exit 0' TERM; : > /run/ready; sleep infinity & wait";
         let sigterm = 15;
-        Ok(Server::new(Command::new(installation.program("sleep")).arg("infinity"), sigterm))
+        let command = Command::new(installation.program("sh")).args(["-c", script]).env("PATH", "/usr/bin");
+        Ok(Server::new(command, sigterm))
     }
 
-    fn is_ready(&self, _root: &Path) -> bool {
-        true
+    fn is_ready(&self, root: &Path) -> bool {
+        root.join("run/ready").exists()
     }
 
     fn client(&self, installation: &Installation) -> Result<Command> {

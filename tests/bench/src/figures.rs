@@ -72,14 +72,17 @@ impl Figures {
     }
 }
 
-/// What the kernel could give to new programs, proc_meminfo(5).
-pub(crate) fn available_memory() -> io::Result<u64> {
+/// Memory that cannot be taken back from programs, tmpfs and the kernel, proc_meminfo(5). What is merely cached does not
+/// count.
+pub(crate) fn held_memory() -> io::Result<u64> {
+    let held = ["AnonPages:", "Shmem:", "SUnreclaim:", "KernelStack:", "PageTables:"];
     let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kilobytes
-        .map(|kilobytes| kilobytes << 10)
-        .ok_or_else(|| io::Error::other("no MemAvailable in /proc/meminfo"))
+    let kilobytes = text.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let name = fields.next()?;
+        held.contains(&name).then(|| fields.next()?.parse::<u64>().ok()).flatten()
+    });
+    Ok(kilobytes.sum::<u64>() << 10)
 }
 
 /// What all processes of the machine have used, proc_stat(5): sandboxes' processes are not children of this one, so on a

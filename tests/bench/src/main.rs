@@ -16,7 +16,7 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Engine, Postgres, Sandbox, Snapshot};
 
 use bare::Bare;
-use figures::{Figure, Figures, Unit, available_memory, processor_time};
+use figures::{Figure, Figures, Unit, held_memory, processor_time};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -128,17 +128,22 @@ fn many_at_a_time(
     Ok(())
 }
 
-/// Memory of servers that are alive at once and have answered a query.
+/// Memory of servers that are alive at once: idle, and after a query each.
 fn live(figures: &mut Figures, snapshot: &Snapshot, count: usize) -> Outcome<()> {
-    let before = available_memory()?;
-    let sandboxes = (0..count).map(|_| {
-        let db = snapshot.start()?;
-        query(&db, "select 1")?;
-        Ok(db)
-    });
-    let sandboxes = sandboxes.collect::<Outcome<Vec<_>>>()?;
-    let each = before.saturating_sub(available_memory()?) as f64 / count as f64 / f64::from(1 << 20);
-    figures.push(Figure::of(format!("memory of each of {count} live servers"), each, Unit::Megabytes));
-    drop(sandboxes);
-    Ok(())
+    // What earlier sandboxes held is given back by and by.
+    thread::sleep(Duration::from_secs(2));
+    let before = held_memory()?;
+    let mut each = |what: &str| -> Outcome<()> {
+        let megabytes = held_memory()?.saturating_sub(before) as f64 / count as f64 / f64::from(1 << 20);
+        figures.push(Figure::of(
+            format!("memory of each of {count} live servers, {what}"),
+            megabytes,
+            Unit::Megabytes,
+        ));
+        Ok(())
+    };
+    let sandboxes = (0..count).map(|_| snapshot.start()).collect::<Result<Vec<_>, _>>()?;
+    each("idle")?;
+    sandboxes.iter().try_for_each(|db| query(db, "select 1"))?;
+    each("after a query")
 }
