@@ -52,3 +52,10 @@ impl Drop for Progress {
         self.0.finish_and_clear();
     }
 }
+
+/// Says something that the user should know though nothing fails.
+#[expect(clippy::print_stderr, reason = "libtest captures it and shows it with a failed test")]
+pub(crate) fn notice(text: &str) {
+    tracing::warn!("{text}");
+    eprintln!("sandboxed-db: {text}");
+}

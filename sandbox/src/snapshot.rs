@@ -20,7 +20,8 @@ const SMALLEST_DISK: u64 = 4 << 20;
 ///
 /// Describing does nothing; the first start runs the steps and keeps the outcome as a layer in the cache directory.
 /// Every further start, in this process or any other, uses the layer. A file that changes makes another layer: what is
-/// cached is found by the contents of all files.
+/// cached is found by the contents of all files. A layer that was damaged is noticed before use and built anew;
+/// `SANDBOXED_DB_REBUILD=1` builds all layers anew, once a run.
 ///
 /// The cache directory is `SANDBOXED_DB_CACHE`, else `sandboxed-db` in `XDG_CACHE_HOME`, else `~/.cache/sandboxed-db`.
 ///

@@ -1,157 +1,14 @@
 //! A layer is built once and found again, by what it is made of and by nothing else.
-//!
-//! The cache is named by the environment, so each test asks for sandboxes in processes of their own.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
 
-use sandboxed_db::{Postgres, Snapshot};
 use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED, shop_snapshot};
-use sandboxed_db_tests::{alone, connect, is_alone};
-use tempfile::TempDir;
 
-/// A snapshot to be started and queries to be answered, one a line: a word, a tab, its argument.
-const ASKED: &str = "LAYERS_TEST_ASKED";
-/// Where the answers go.
-const ANSWERS: &str = "LAYERS_TEST_ANSWERS";
+use sandboxed_db_tests::connect;
 
-/// Starts the sandbox that another process asks for, and answers.
-#[test]
-#[ignore = "run by the tests of this file, with a cache of their own"]
-fn another_process() {
-    if !is_alone() {
-        return;
-    }
-    let asked = std::env::var(ASKED).unwrap();
-    let words = || asked.lines().filter_map(|line| line.split_once('\t'));
-    let engine = words().fold(Postgres::new(), |engine, (word, argument)| match word {
-        "database" => engine.database(argument),
-        "locale" => engine.locale(argument),
-        _ => engine,
-    });
-    let snapshot = words().fold(Snapshot::new(engine), |snapshot, (word, argument)| match word {
-        "migrations" => snapshot.migrations(argument),
-        "seed" => snapshot.seed(argument),
-        "work_mem" => snapshot.setting("work_mem", argument),
-        _ => snapshot,
-    });
-    let db = snapshot.start().unwrap();
-    let mut client = connect(db.url());
-    let answers = words().filter(|(word, _)| *word == "sql").map(|(_, query)| -> String {
-        client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
-    });
-    let built = if db.timings().layer_built { "built" } else { "found" };
-    let lines: Vec<String> = [built.to_owned()].into_iter().chain(answers).collect();
-    fs::write(std::env::var_os(ANSWERS).unwrap(), lines.join("\n")).unwrap();
-}
-
-/// A cache of the test's own, and a place for the files that its layers are made of.
-struct Cache {
-    place: TempDir,
-    cache: PathBuf,
-}
-
-/// What another process had to tell.
-#[derive(Debug, PartialEq, Eq)]
-struct Told {
-    built: bool,
-    answers: Vec<String>,
-}
-
-struct Asking {
-    child: Child,
-    answers: PathBuf,
-}
-
-impl Cache {
-    fn new() -> Self {
-        Self::named("cache")
-    }
-
-    fn named(name: &str) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let cache = place.path().join(name);
-        Self { place, cache }
-    }
-
-    /// Writes a file, `migrations/1.sql` or the like, and returns its path.
-    fn write(&self, name: &str, contents: &str) -> String {
-        let path = self.place.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, contents).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.place.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn begin(&self, asked: &[(&str, &str)]) -> Asking {
-        let answers = tempfile::NamedTempFile::new_in(self.place.path()).unwrap();
-        let answers = answers.into_temp_path().keep().unwrap();
-        let lines: Vec<_> = asked.iter().map(|(word, argument)| format!("{word}\t{argument}")).collect();
-        let child = alone("layers::another_process")
-            .env("SANDBOXED_DB_CACHE", &self.cache)
-            .env(ASKED, lines.join("\n"))
-            .env(ANSWERS, &answers)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Asking { child, answers }
-    }
-
-    fn ask(&self, asked: &[(&str, &str)]) -> Told {
-        self.begin(asked).end()
-    }
-
-    /// The layers' directories, by their names.
-    fn layers(&self) -> BTreeMap<String, PathBuf> {
-        let layers = fs::read_dir(self.cache.join("layers")).unwrap();
-        layers
-            .map(|entry| entry.unwrap())
-            .map(|entry| (entry.file_name().into_string().unwrap(), entry.path().join("data")))
-            .collect()
-    }
-
-    /// The data of the layers that `made` makes anew, in no order.
-    fn made_by(&self, made: impl FnOnce()) -> Vec<PathBuf> {
-        let before = if self.cache.exists() { self.layers() } else { BTreeMap::new() };
-        made();
-        self.layers()
-            .into_iter()
-            .filter(|(name, _)| !before.contains_key(name))
-            .map(|(_, data)| data)
-            .collect()
-    }
-
-    fn assert_no_build_is_left(&self) {
-        let left: Vec<_> =
-            fs::read_dir(self.cache.join("staging")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(left.is_empty(), "{left:?}");
-    }
-}
-
-impl Asking {
-    fn end(self) -> Told {
-        let output = self.child.wait_with_output().unwrap();
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}");
-        let told = fs::read_to_string(&self.answers).unwrap();
-        let mut lines = told.lines();
-        let built = match lines.next() {
-            Some("built") => true,
-            Some("found") => false,
-            other => panic!("{other:?}: {text}"),
-        };
-        let answers = lines.map(str::to_owned).collect();
-        Told { built, answers }
-    }
-}
+use crate::asking::{Asking, Cache, Told, files};
 
 /// Tells one run of a migration from another.
 const NOTE_THE_TIME: &str = "
@@ -167,19 +24,6 @@ fn note(name: &str) -> String {
 /// The runs that an answer to [`RUNS`] tells of, each with its time.
 fn runs(told: &Told) -> Vec<&str> {
     told.answers[0].split(", ").collect()
-}
-
-/// Every file below a directory.
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let entry = entry.unwrap();
-        match entry.file_type().unwrap() {
-            kind if kind.is_dir() => found.extend(files(&entry.path())),
-            _ => found.push(entry.path()),
-        }
-    }
-    found
 }
 
 // Once.

@@ -1,8 +1,10 @@
 //! The promises, one file each, on the real kernel and with real servers.
 
+mod asking;
 mod attribute;
 mod drivers;
 mod errors;
+mod integrity;
 mod isolation;
 mod layers;
 mod lifecycle;

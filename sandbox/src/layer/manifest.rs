@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 use super::digest::FORMAT;
+use super::run;
 
 /// What is known of a layer besides its data; stored as `manifest.json` beside the data.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub(super) struct Manifest {
     pub(super) parent: Option<String>,
     /// The steps that were run on the parent.
     pub(super) steps: Vec<String>,
+    /// The test run that built it; empty in layers of versions that did not note it.
+    #[serde(default)]
+    pub(super) run: String,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -70,7 +74,27 @@ impl Manifest {
             entries.push(Entry { path, mode: metadata.permissions().mode() & 0o7777, kind });
         }
         let (engine, version) = (engine.to_owned(), version.to_owned());
-        Ok(Self { format: FORMAT, engine, version, parent, steps, entries })
+        Ok(Self { format: FORMAT, engine, version, parent, steps, run: run::id().to_owned(), entries })
+    }
+
+    /// What of the tree below `data` is not as listed; empty if all is.
+    pub(super) fn differences(&self, data: &Path) -> io::Result<Vec<String>> {
+        let found = Self::of(data, &self.engine, &self.version, None, Vec::new())?;
+        let found: HashMap<_, _> = found.entries.iter().map(|entry| (&entry.path, entry)).collect();
+        let listed: HashMap<_, _> = self.entries.iter().map(|entry| (&entry.path, entry)).collect();
+        let mut differences = Vec::new();
+        for entry in &self.entries {
+            match found.get(&entry.path) {
+                None => differences.push(format!("`{}` is missing", entry.path.display())),
+                Some(now) if now.kind != entry.kind || now.mode != entry.mode => {
+                    differences.push(format!("`{}` has changed", entry.path.display()));
+                }
+                Some(_) => {}
+            }
+        }
+        let extra = found.keys().filter(|path| !listed.contains_key(*path));
+        differences.extend(extra.map(|path| format!("`{}` does not belong there", path.display())));
+        Ok(differences)
     }
 
     /// Replaces the files below `data` that are the same in `parent` by hard links to the parent's.

@@ -3,6 +3,8 @@
 mod build;
 mod digest;
 mod manifest;
+mod run;
+mod seal;
 mod store;
 
 pub(crate) use build::{Recipe, obtain};

@@ -3,11 +3,13 @@
 //! ```text
 //! <cache>/layers/<digest>/data/            the data directory
 //! <cache>/layers/<digest>/manifest.json
+//! <cache>/layers/<digest>/seal             of the data as it was last known to match the manifest
+//! <cache>/layers/<digest>/checked          the run of many processes that last compared data and seal
 //! <cache>/staging/<digest>.<random>/       a build under way; garbage once its lock is free
 //! <cache>/locks/<digest>                   held by whoever builds that layer
 //! ```
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,11 +19,15 @@ use tempfile::TempDir;
 
 use super::digest::Digest;
 use super::manifest::Manifest;
+use super::{run, seal};
 use crate::cache;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::notice;
 
 const MANIFEST: &str = "manifest.json";
 const DATA: &str = "data";
+const SEAL: &str = "seal";
+const CHECKED: &str = "checked";
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -74,7 +80,34 @@ impl Store {
         // It may have been removed, or replaced, between the two calls; then the lock is on a directory without a name.
         let named = fs::metadata(&directory).is_ok_and(|named| named.ino() == locked.ino());
         let complete = named && directory.join(MANIFEST).exists() && directory.join(DATA).exists();
-        Ok(complete.then_some(Layer { digest, directory, _in_use: lock }))
+        if !complete {
+            return Ok(None);
+        }
+        let layer = Layer { digest, directory, _in_use: lock };
+        if run::rebuilds() && layer.manifest().is_ok_and(|manifest| manifest.run != run::id()) {
+            return Ok(None);
+        }
+        let damage = layer.damage()?;
+        if damage.is_empty() {
+            return Ok(Some(layer));
+        }
+        self.set_aside(digest, "damaged")
+            .map_err(|error| cache::failed("set aside the damaged layer", &layer.directory, error))?;
+        let what = damage.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        notice(&format!("layer {digest} was damaged ({what}): it is set aside and built anew"));
+        Ok(None)
+    }
+
+    /// Takes a layer out of its place. Those who use it go on; the sweep removes it when nobody does.
+    fn set_aside(&self, digest: Digest, why: &str) -> io::Result<()> {
+        let staging = self.root.join("staging");
+        DirBuilder::new().recursive(true).mode(0o700).create(&staging)?;
+        let aside = staging.join(format!("{digest}.{why}-{}", std::process::id()));
+        match fs::rename(self.layer(digest), aside) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed,
+        }
     }
 
     /// Waits until nobody else builds that layer. `on_wait` is told once who does.
@@ -151,7 +184,9 @@ impl Store {
             let digest = name.split('.').next().unwrap_or_default();
             let lock = File::options().write(true).open(self.root.join("locks").join(digest));
             let abandoned = digest == ours || lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
-            if abandoned {
+            // A layer that was set aside may be in use still.
+            let unused = File::open(entry.path()).is_ok_and(|directory| directory.try_lock().is_ok());
+            if abandoned && unused {
                 tracing::info!(build = name, "removing an abandoned build");
                 if let Err(error) = fs::remove_dir_all(entry.path()) {
                     tracing::warn!(?error, build = name, "an abandoned build cannot be removed");
@@ -173,15 +208,16 @@ impl Store {
         let file = staging.path().join(MANIFEST);
         let text = serde_json::to_vec(manifest).map_err(|error| failed(error.into()))?;
         fs::write(&file, text).map_err(|error| cache::failed("write", &file, error))?;
+        seal::of(&file, &data_directory(staging.path()))
+            .and_then(|seal| fs::write(staging.path().join(SEAL), seal))
+            .map_err(failed)?;
         // One call for a thousand files, instead of a thousand.
         let directory = File::open(staging.path()).map_err(failed)?;
         rustix::fs::syncfs(&directory).map_err(|errno| failed(errno.into()))?;
         match fs::rename(staging.path(), &target) {
-            // Half a layer, which somebody's clean-up has left: out of the way with it; the next sweep removes it.
+            // Half a layer, which somebody's clean-up has left, or one of an earlier run that is not to be used.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-                let aside = self.root.join("staging").join(format!("{digest}.broken-{}", std::process::id()));
-                tracing::warn!(layer = %digest, "an incomplete layer is replaced");
-                fs::rename(&target, aside)
+                self.set_aside(digest, "replaced")
                     .and_then(|()| fs::rename(staging.path(), &target))
                     .map_err(failed)?;
             }
@@ -207,6 +243,58 @@ impl Layer {
         self.directory.exists()
     }
 
+    /// What is wrong with the layer; empty if nothing is.
+    ///
+    /// As long as its seal holds nothing has been touched. When it does not, the contents are compared with the manifest:
+    /// a copy of the cache has other times, and a hard link made by somebody else changes them too.
+    pub(super) fn damage(&self) -> Result<Vec<String>> {
+        // A run of many processes looks once, as a run of one does.
+        let checked = self.directory.join(CHECKED);
+        let run = run::shared();
+        if run.is_some_and(|run| fs::read_to_string(&checked).is_ok_and(|checked| checked == run)) {
+            return Ok(Vec::new());
+        }
+        let damage = self.look_for_damage()?;
+        if let Some(run) = run.filter(|_| damage.is_empty()) {
+            // A store that cannot be written is checked by every process.
+            let _ = fs::write(&checked, run);
+        }
+        Ok(damage)
+    }
+
+    fn look_for_damage(&self) -> Result<Vec<String>> {
+        if self.is_sealed() {
+            return Ok(Vec::new());
+        }
+        let Ok(manifest) = self.manifest() else {
+            return Ok(vec![format!("`{MANIFEST}` cannot be read")]);
+        };
+        let differences = manifest.differences(&self.data());
+        let differences =
+            differences.map_err(|error| cache::failed("verify the layer", &self.directory, error))?;
+        if differences.is_empty() {
+            self.seal();
+        }
+        Ok(differences)
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        let seal = fs::read_to_string(self.directory.join(SEAL));
+        seal.is_ok_and(|seal| self.seal_now().is_ok_and(|now| now == seal))
+    }
+
+    fn seal_now(&self) -> io::Result<String> {
+        seal::of(&self.directory.join(MANIFEST), &self.data())
+    }
+
+    /// Seals the layer as it is. A store that cannot be written stays as it is, and is verified each time.
+    pub(super) fn seal(&self) {
+        let sealed = self.seal_now().and_then(|seal| fs::write(self.directory.join(SEAL), seal));
+        if let Err(error) = sealed {
+            tracing::debug!(?error, layer = %self.digest, "the layer is not sealed");
+        }
+    }
+
     pub(super) fn manifest(&self) -> Result<Manifest> {
         let path = self.directory.join(MANIFEST);
         let text = fs::read(&path).map_err(|error| cache::failed("read", &path, error))?;
@@ -219,7 +307,7 @@ impl Layer {
 /// The data directory of a build.
 pub(super) fn make_data_directory(staging: &Path) -> Result<PathBuf> {
     let data = staging.join(DATA);
-    let made = fs::DirBuilder::new().mode(0o700).create(&data);
+    let made = DirBuilder::new().mode(0o700).create(&data);
     made.map_err(|error| cache::failed("create", &data, error))?;
     Ok(data)
 }

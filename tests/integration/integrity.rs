@@ -1,0 +1,161 @@
+//! A layer that is not what it was is never used.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rstest::rstest;
+
+use crate::asking::{Cache, Told, files};
+
+/// A cache with two layers: a fresh server's, and one with a row in a table.
+fn filled() -> (Cache, String) {
+    let cache = Cache::new();
+    cache.write("migrations/1.sql", "create table t (x text); insert into t values ('as it was');");
+    let migrations = cache.path("migrations");
+    assert!(ask(&cache, &migrations).built);
+    (cache, migrations)
+}
+
+fn ask(cache: &Cache, migrations: &str) -> Told {
+    let told = cache.ask(&[("migrations", migrations), ("sql", "select x from t")]);
+    assert_eq!(told.answers, ["as it was"]);
+    told
+}
+
+/// The data of the layer with the table: the one whose manifest names the migration.
+fn layer(cache: &Cache) -> PathBuf {
+    let with_migration = |data: &PathBuf| {
+        let manifest = fs::read_to_string(data.with_file_name("manifest.json")).unwrap();
+        manifest.contains("migrations/1.sql")
+    };
+    cache.layers().into_values().find(with_migration).unwrap()
+}
+
+/// A file of the layer that holds its row.
+fn file_with_the_row(data: &Path) -> PathBuf {
+    let holds = |file: &PathBuf| {
+        let contents = fs::read(file).unwrap();
+        file.starts_with(data.join("base")) && contents.windows(9).any(|window| window == b"as it was")
+    };
+    files(data).into_iter().find(holds).unwrap()
+}
+
+fn flip_a_byte(data: &Path) {
+    let path = file_with_the_row(data);
+    let mut file = File::options().read(true).write(true).open(path).unwrap();
+    let mut contents = Vec::new();
+    file.read_to_end(&mut contents).unwrap();
+    let at = contents.windows(9).position(|window| window == b"as it was").unwrap();
+    file.seek(SeekFrom::Start(at as u64)).unwrap();
+    file.write_all(b"A").unwrap();
+}
+
+fn remove_a_file(data: &Path) {
+    fs::remove_file(file_with_the_row(data)).unwrap();
+}
+
+fn add_a_file(data: &Path) {
+    fs::write(data.join("base/intruder"), "").unwrap();
+}
+
+fn cut_a_file(data: &Path) {
+    File::options().write(true).open(file_with_the_row(data)).unwrap().set_len(100).unwrap();
+}
+
+fn open_a_file_to_all(data: &Path) {
+    let path = file_with_the_row(data);
+    let mut permissions = fs::metadata(&path).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o666);
+    fs::set_permissions(path, permissions).unwrap();
+}
+
+fn cut_the_manifest(data: &Path) {
+    let manifest = File::options().write(true).open(data.with_file_name("manifest.json")).unwrap();
+    manifest.set_len(100).unwrap();
+}
+
+fn remove_the_manifest(data: &Path) {
+    fs::remove_file(data.with_file_name("manifest.json")).unwrap();
+}
+
+fn remove_half_of_it(data: &Path) {
+    fs::remove_dir_all(data.join("global")).unwrap();
+    fs::remove_dir_all(data.join("base")).unwrap();
+}
+
+#[rstest]
+#[case::a_flipped_byte(flip_a_byte)]
+#[case::a_missing_file(remove_a_file)]
+#[case::an_extra_file(add_a_file)]
+#[case::a_shorter_file(cut_a_file)]
+#[case::another_mode(open_a_file_to_all)]
+#[case::a_truncated_manifest(cut_the_manifest)]
+#[case::a_missing_manifest(remove_the_manifest)]
+#[case::half_a_layer(remove_half_of_it)]
+fn damage_is_noticed_and_the_layer_is_built_anew(#[case] damage: fn(&Path)) {
+    let (cache, migrations) = filled();
+    damage(&layer(&cache));
+    assert!(ask(&cache, &migrations).built, "the damaged layer was used");
+    assert!(!ask(&cache, &migrations).built, "the new one was not found");
+    assert_eq!(cache.layers().len(), 2);
+}
+
+#[test]
+fn what_was_set_aside_is_removed_by_the_next_build() {
+    let (cache, migrations) = filled();
+    flip_a_byte(&layer(&cache));
+    assert!(ask(&cache, &migrations).built);
+    cache.write("migrations/2.sql", "create table u ()");
+    assert!(ask(&cache, &migrations).built);
+    cache.assert_no_build_is_left();
+}
+
+/// Copies change the times and perhaps the links of files, and nothing that matters.
+#[rstest]
+#[case::by_cp(&["cp", "-a", "FROM", "TO"])]
+#[case::by_cp_without_hard_links(&["cp", "-r", "--preserve=mode", "FROM", "TO"])]
+#[case::by_tar(&["sh", "-c", "mkdir TO && tar -C FROM -cf - . | tar -C TO -xf -"])]
+fn a_copied_cache_is_used_at_its_new_place(#[case] copy: &[&str]) {
+    let (mut cache, migrations) = filled();
+    let copied = cache.path("copied cache");
+    let from = cache.cache.to_str().unwrap().to_owned();
+    let quoted = |path: &str| if copy[0] == "sh" { format!("'{path}'") } else { path.to_owned() };
+    let words: Vec<_> = copy
+        .iter()
+        .map(|word| word.replace("FROM", &quoted(&from)).replace("TO", &quoted(&copied)))
+        .collect();
+    assert!(Command::new(&words[0]).args(&words[1..]).status().unwrap().success());
+    fs::remove_dir_all(&from).unwrap();
+    cache.cache = copied.into();
+    assert!(!ask(&cache, &migrations).built, "the copy was not used");
+}
+
+#[test]
+fn a_copied_cache_is_verified() {
+    let (mut cache, migrations) = filled();
+    let copied = cache.path("copied");
+    assert!(Command::new("cp").arg("-a").arg(&cache.cache).arg(&copied).status().unwrap().success());
+    cache.cache = copied.into();
+    let path = file_with_the_row(&layer(&cache));
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    flip_a_byte(&layer(&cache));
+    // As a disk would: the times tell nothing.
+    File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+    assert!(ask(&cache, &migrations).built, "the damaged copy was used");
+}
+
+#[test]
+fn a_rebuild_uses_nothing_of_earlier_runs_and_leaves_one_layer_each() {
+    let (mut cache, migrations) = filled();
+    assert!(!ask(&cache, &migrations).built);
+    cache.environment = vec![("SANDBOXED_DB_REBUILD", "1"), ("NEXTEST_RUN_ID", "one")];
+    assert!(ask(&cache, &migrations).built, "a layer of an earlier run was used");
+    assert!(!ask(&cache, &migrations).built, "the run's own layer was not found");
+    cache.environment = vec![("SANDBOXED_DB_REBUILD", "1"), ("NEXTEST_RUN_ID", "two")];
+    assert!(ask(&cache, &migrations).built, "a layer of another run was used");
+    cache.environment = vec![("SANDBOXED_DB_REBUILD", "0")];
+    assert!(!ask(&cache, &migrations).built, "the rebuilt layer was not found");
+    assert_eq!(cache.layers().len(), 2);
+}
