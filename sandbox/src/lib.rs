@@ -18,6 +18,7 @@ mod sys;
 pub use engine::{Engine, Installation, Postgres, ScriptError, Server};
 pub use error::{Error, ErrorKind, Result};
 pub use launch::Command;
+pub use layer::{Damage, LayerInfo, Layers, Limit};
 pub use sandbox::{Sandbox, Timings};
 pub use snapshot::Snapshot;
 

@@ -9,3 +9,4 @@ mod isolation;
 mod layers;
 mod lifecycle;
 mod pristine;
+mod upkeep;

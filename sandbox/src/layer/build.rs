@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::digest::{self, Digest};
 use super::manifest::{Manifest, copy_tree};
 use super::store::{Layer, Store, data_directory, make_data_directory};
+use super::upkeep;
 use crate::cache;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
@@ -143,6 +144,8 @@ fn ensure<E: Engine>(
     store.publish(staging, stage.digest, &manifest, &lock)?;
     tracing::info!(digest = %stage.digest, took = ?begin.elapsed(), "built {}", stage.label);
     let layer = store.find(stage.digest)?;
+    // It is locked by now, and so is its parent.
+    upkeep::prune_if_due(store);
     layer.map(|layer| (register(Arc::new(layer)), true)).ok_or_else(|| {
         Error::new(ErrorKind::Layer, format!("find the layer {} just built", stage.digest))
             .with_hint("something removes files from the cache directory while it is in use")

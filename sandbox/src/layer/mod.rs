@@ -6,5 +6,7 @@ mod manifest;
 mod run;
 mod seal;
 mod store;
+mod upkeep;
 
 pub(crate) use build::{Recipe, obtain};
+pub use upkeep::{Damage, LayerInfo, Layers, Limit};

@@ -5,15 +5,17 @@
 //! <cache>/layers/<digest>/manifest.json
 //! <cache>/layers/<digest>/seal             of the data as it was last known to match the manifest
 //! <cache>/layers/<digest>/checked          the run of many processes that last compared data and seal
+//! <cache>/layers/<digest>/used             its time is when the layer was last used, to the hour
 //! <cache>/staging/<digest>.<random>/       a build under way; garbage once its lock is free
 //! <cache>/locks/<digest>                   held by whoever builds that layer
 //! ```
 
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
@@ -28,6 +30,8 @@ const MANIFEST: &str = "manifest.json";
 const DATA: &str = "data";
 const SEAL: &str = "seal";
 const CHECKED: &str = "checked";
+const USED: &str = "used";
+const UNREADABLE: &str = "`manifest.json` cannot be read";
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -89,9 +93,10 @@ impl Store {
         }
         let damage = layer.damage()?;
         if damage.is_empty() {
+            layer.note_use();
             return Ok(Some(layer));
         }
-        self.set_aside(digest, "damaged")
+        self.set_aside(&digest.to_string(), "damaged")
             .map_err(|error| cache::failed("set aside the damaged layer", &layer.directory, error))?;
         let what = damage.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
         notice(&format!("layer {digest} was damaged ({what}): it is set aside and built anew"));
@@ -99,11 +104,10 @@ impl Store {
     }
 
     /// Takes a layer out of its place. Those who use it go on; the sweep removes it when nobody does.
-    fn set_aside(&self, digest: Digest, why: &str) -> io::Result<()> {
+    pub(super) fn set_aside(&self, digest: &str, why: &str) -> io::Result<()> {
         let staging = self.root.join("staging");
         DirBuilder::new().recursive(true).mode(0o700).create(&staging)?;
-        let aside = staging.join(format!("{digest}.{why}-{}", std::process::id()));
-        match fs::rename(self.layer(digest), aside) {
+        match fs::rename(self.layer(digest), self.aside(digest, why)) {
             // Somebody else was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             renamed => renamed,
@@ -168,7 +172,7 @@ impl Store {
         let staging = self.root.join("staging");
         cache::create(&staging)?;
         cache::create(&self.root.join("layers"))?;
-        self.sweep(&staging, digest);
+        self.sweep(&staging, Some(digest));
         tempfile::Builder::new()
             .prefix(&format!("{digest}."))
             .tempdir_in(&staging)
@@ -177,13 +181,14 @@ impl Store {
 
     /// Removes builds whose builder was killed: those of this digest, whose lock the caller holds, and those of any
     /// other whose lock is free.
-    fn sweep(&self, staging: &Path, ours: Digest) {
-        let ours = ours.to_string();
+    fn sweep(&self, staging: &Path, ours: Option<Digest>) {
+        let ours = ours.map(|digest| digest.to_string());
         for entry in fs::read_dir(staging).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let digest = name.split('.').next().unwrap_or_default();
             let lock = File::options().write(true).open(self.root.join("locks").join(digest));
-            let abandoned = digest == ours || lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
+            let abandoned =
+                ours.as_deref() == Some(digest) || lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
             // A layer that was set aside may be in use still.
             let unused = File::open(entry.path()).is_ok_and(|directory| directory.try_lock().is_ok());
             if abandoned && unused {
@@ -211,13 +216,14 @@ impl Store {
         seal::of(&file, &data_directory(staging.path()))
             .and_then(|seal| fs::write(staging.path().join(SEAL), seal))
             .map_err(failed)?;
+        fs::write(staging.path().join(USED), "").map_err(failed)?;
         // One call for a thousand files, instead of a thousand.
         let directory = File::open(staging.path()).map_err(failed)?;
         rustix::fs::syncfs(&directory).map_err(|errno| failed(errno.into()))?;
         match fs::rename(staging.path(), &target) {
             // Half a layer, which somebody's clean-up has left, or one of an earlier run that is not to be used.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-                self.set_aside(digest, "replaced")
+                self.set_aside(&digest.to_string(), "replaced")
                     .and_then(|()| fs::rename(staging.path(), &target))
                     .map_err(failed)?;
             }
@@ -228,8 +234,74 @@ impl Store {
         Ok(())
     }
 
-    fn layer(&self, digest: Digest) -> PathBuf {
+    pub(super) fn layer(&self, digest: impl Display) -> PathBuf {
         self.root.join("layers").join(digest.to_string())
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The names of all layers.
+    pub(super) fn names(&self) -> Result<Vec<String>> {
+        let layers = self.root.join("layers");
+        let entries = match fs::read_dir(&layers) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| cache::failed("read", &layers, error))?,
+        };
+        Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    }
+
+    pub(super) fn manifest(&self, digest: &str) -> Result<Manifest> {
+        read_manifest(&self.layer(digest))
+    }
+
+    /// What of a layer is not as its manifest says, contents included.
+    pub(super) fn differences(&self, digest: &str) -> Result<Vec<String>> {
+        let directory = self.layer(digest);
+        match read_manifest(&directory) {
+            Err(_) if !directory.exists() => Ok(Vec::new()),
+            Err(_) => Ok(vec![UNREADABLE.to_owned()]),
+            Ok(manifest) => manifest
+                .differences(&directory.join(DATA))
+                .map_err(|error| cache::failed("verify the layer", &directory, error)),
+        }
+    }
+
+    /// When a layer was last used, or else made.
+    pub(super) fn last_used(&self, digest: &str) -> SystemTime {
+        let directory = self.layer(digest);
+        let time = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+        time(&directory.join(USED)).or_else(|_| time(&directory)).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Removes a layer, unless it is in use.
+    pub(super) fn remove(&self, digest: &str) -> Result<bool> {
+        let directory = self.layer(digest);
+        let failed = |error| cache::failed("remove the layer", &directory, error);
+        let lock = match File::open(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(failed)?,
+        };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // Out of its place first, so that nobody finds half of it. Until the lock is free nobody else removes it.
+        self.set_aside(digest, "pruned").map_err(failed)?;
+        let aside = self.aside(digest, "pruned");
+        fs::remove_dir_all(&aside).map_err(|error| cache::failed("remove", &aside, error))?;
+        Ok(true)
+    }
+
+    /// Removes every build and every layer set aside that nobody is busy with.
+    pub(super) fn sweep_all(&self) {
+        self.sweep(&self.root.join("staging"), None);
+    }
+
+    fn aside(&self, digest: &str, why: &str) -> PathBuf {
+        self.root.join("staging").join(format!("{digest}.{why}-{}", std::process::id()))
     }
 }
 
@@ -267,7 +339,7 @@ impl Layer {
             return Ok(Vec::new());
         }
         let Ok(manifest) = self.manifest() else {
-            return Ok(vec![format!("`{MANIFEST}` cannot be read")]);
+            return Ok(vec![UNREADABLE.to_owned()]);
         };
         let differences = manifest.differences(&self.data());
         let differences =
@@ -296,12 +368,25 @@ impl Layer {
     }
 
     pub(super) fn manifest(&self) -> Result<Manifest> {
-        let path = self.directory.join(MANIFEST);
-        let text = fs::read(&path).map_err(|error| cache::failed("read", &path, error))?;
-        serde_json::from_slice(&text).map_err(|error| {
-            cache::failed("read", &path, error.into()).with_hint("remove the layer: it is built again")
-        })
+        read_manifest(&self.directory)
     }
+
+    /// Notes that the layer is used, if that was not noted within the hour.
+    fn note_use(&self) {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        let used = self.directory.join(USED);
+        let noted = fs::metadata(&used).and_then(|used| used.modified());
+        if !noted.is_ok_and(|time| time.elapsed().is_ok_and(|since| since < HOUR)) {
+            // A store that cannot be written is not pruned either.
+            let _ = fs::write(&used, "");
+        }
+    }
+}
+
+fn read_manifest(layer: &Path) -> Result<Manifest> {
+    let path = layer.join(MANIFEST);
+    let text = fs::read(&path).map_err(|error| cache::failed("read", &path, error))?;
+    serde_json::from_slice(&text).map_err(|error| cache::failed("read", &path, error.into()))
 }
 
 /// The data directory of a build.
