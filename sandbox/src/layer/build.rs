@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::digest::{self, Digest};
 use super::manifest::{Manifest, copy_tree};
-use super::store::{Layer, Store, data_directory, make_data_directory};
+use super::published::Layer;
+use super::store::{Store, data_directory, make_data_directory};
 use super::upkeep;
 use crate::cache;
 use crate::engine::{Engine, Installation};

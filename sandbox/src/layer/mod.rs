@@ -3,6 +3,7 @@
 mod build;
 mod digest;
 mod manifest;
+mod published;
 mod run;
 mod seal;
 mod store;
