@@ -4,6 +4,7 @@ mod asking;
 mod attribute;
 mod drivers;
 mod errors;
+mod fixtures;
 mod integrity;
 mod isolation;
 mod layers;
