@@ -178,7 +178,7 @@ impl Layers {
 
 /// Prunes, if nobody has within the hour. A failure costs room, nothing else.
 pub(super) fn prune_if_due(store: &Store) {
-    let mark = store.root().join("pruned");
+    let mark = store.root().join("locks/prune");
     let recent = fs::metadata(&mark)
         .and_then(|mark| mark.modified())
         .is_ok_and(|time| time.elapsed().is_ok_and(|since| since < INTERVAL));
