@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
 use crate::sandbox::{Sandbox, Start};
-use crate::step::Step;
+use crate::step::{MigrationTool, Step};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -70,13 +70,56 @@ impl<E: Engine> Snapshot<E> {
         }
     }
 
-    /// Adds migrations: the `.sql` files of a directory, run in the order of their names by psql(1), each in a session of
-    /// its own. `.down.sql` files are left out.
+    /// Adds migrations: a directory of files of SQL, each run by psql(1) in a session of its own.
     ///
     /// The outcome is a layer. When files are added at the end, only they are run.
+    ///
+    /// # Tools
+    /// Directories that only one tool lays out so are run as that tool does, and its table is filled as by itself, so that
+    /// an application which migrates when it starts finds everything applied:
+    ///
+    /// | in the directory | tool | table |
+    /// |---|---|---|
+    /// | `<version>_<name>/up.sql` | Diesel | `__diesel_schema_migrations` |
+    /// | `V<version>__<name>.sql`, `U<version>__<name>.sql` | refinery | `refinery_schema_history` |
+    /// | `.sql` files with `-- migrate:up` in each | dbmate | `schema_migrations` |
+    ///
+    /// All else is nobody's: whole `.sql` files, those ending in `.down.sql` left out, in the order of their numbers if
+    /// every name begins with one and an underscore, else of their names. No table is made and no transaction is put
+    /// around them. That is so for the files of sqlx and golang-migrate, which look alike and like those of many others:
+    /// name them by [`migrations_of`](Self::migrations_of).
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] for a directory without migrations, for one
+    /// that mixes what two tools do, and for what the tool itself would refuse, such as two migrations of one version.
     #[must_use]
     pub fn migrations(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.steps.push(Step::Migrations(directory.into()));
+        self.steps.push(Step::Migrations(directory.into(), None));
+        self
+    }
+
+    /// Adds migrations that are written for a tool: run as by the tool, whose table is filled as by itself, under its
+    /// default name in the default schema. Names that the tool passes over are passed over.
+    ///
+    /// The tool itself is not run. What differs: each file has a session of its own, so what one sets does not reach the
+    /// next; psql(1) sends the statements of a file one by one, so that outside a transaction each is committed by itself;
+    /// and a line that begins with a backslash is a command to psql.
+    ///
+    /// # Errors
+    /// As [`migrations`](Self::migrations).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{MigrationTool, Postgres, Snapshot};
+    /// # fn main() -> sandboxed_db::Result<()> {
+    /// let db = Snapshot::new(Postgres::new()).migrations_of(MigrationTool::Sqlx, "migrations").start()?;
+    /// // `sqlx::migrate!().run(…)` on `db.url()` finds nothing to do.
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn migrations_of(mut self, tool: MigrationTool, directory: impl Into<PathBuf>) -> Self {
+        self.steps.push(Step::Migrations(directory.into(), Some(tool)));
         self
     }
 

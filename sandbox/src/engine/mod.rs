@@ -70,9 +70,11 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// The command that runs a file of SQL to its end, or to its first error. The sandbox shows the file at its own path.
     ///
+    /// It must fail where the file leaves a transaction open, which would be lost without a word.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program.
-    fn run_file(&self, installation: &Installation, file: &Path) -> Result<Command>;
+    fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command>;
 
     /// Files that a file of SQL makes the client read in turn: paths as written in it.
     fn included_files(&self, contents: &str) -> Vec<String>;
@@ -125,6 +127,30 @@ impl Server {
     pub fn notifies(mut self, notifies: bool) -> Self {
         self.notifies = notifies;
         self
+    }
+}
+
+/// How a file of SQL is to be run; made by this library, for [`Engine::run_file`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileRun {
+    /// The file.
+    pub path: PathBuf,
+    /// The client is to run what it is given on its standard input, which is a part of the file at the lines that it has
+    /// there, and not the file itself.
+    pub from_stdin: bool,
+    /// All of it is to be one transaction.
+    pub transaction: bool,
+    /// SQL to run first, in the same session and transaction.
+    pub before: Option<String>,
+    /// SQL to run last, in the same session and transaction.
+    pub after: Option<String>,
+}
+
+impl FileRun {
+    /// The whole file and nothing else, without a transaction around it.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), from_stdin: false, transaction: false, before: None, after: None }
     }
 }
 

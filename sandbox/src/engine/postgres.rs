@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::installation::Installation;
 use super::postgres_config::{DATA, FIXED, SOCKETS, configuration};
-use super::{Engine, ScriptError, Server, children, postgres_programs, psql};
+use super::{Engine, FileRun, ScriptError, Server, children, postgres_programs, psql};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Command;
 use crate::sys::process::libc_version;
@@ -205,14 +205,24 @@ impl Engine for Postgres {
         Ok(self.psql(installation, "postgres")?.args(["--file", "-"]))
     }
 
-    fn run_file(&self, installation: &Installation, file: &Path) -> Result<Command> {
-        let directory = file.parent().unwrap_or(file);
+    fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
+        let FileRun { path, from_stdin, transaction, before, after } = run;
+        let file = if *from_stdin { "-".into() } else { path.to_string_lossy() };
+        let commands =
+            |sql: &Option<String>| sql.iter().flat_map(|sql| ["--command".to_owned(), sql.clone()]).collect();
+        let (before, after): (Vec<_>, Vec<_>) = (commands(before), commands(after));
+        let end: &[&str] = match transaction {
+            true => &["--single-transaction"],
+            // Fails where the file left a transaction open, which would be lost without a word.
+            false => &["--command", "DISCARD ALL"],
+        };
         Ok(self
             .psql(installation, &self.database)?
-            .args(["--file", &file.to_string_lossy()])
-            // Fails where the file left a transaction open, which would be lost without a word.
-            .args(["--command", "DISCARD ALL"])
-            .current_dir(directory))
+            .args(before)
+            .args(["--file", &*file])
+            .args(after)
+            .args(end.iter().copied())
+            .current_dir(path.parent().unwrap_or(path)))
     }
 
     fn included_files(&self, contents: &str) -> Vec<String> {

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::Data;
 use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, Start};
-use crate::step::{Input, SourceFile, Step, load, run_script};
+use crate::step::{Input, Run, SourceFile, Step, load, run_script};
 
 /// What a layer is made from.
 #[derive(Debug)]
@@ -36,7 +36,14 @@ pub(crate) struct Recipe<'a, E> {
 struct Stage<'a> {
     digest: Digest,
     label: String,
-    files: &'a [Arc<SourceFile>],
+    runs: &'a [Run],
+}
+
+impl Stage<'_> {
+    /// All files that are read, those that others include among them.
+    fn files(&self) -> impl Iterator<Item = &SourceFile> {
+        self.runs.iter().flat_map(|run| run.source.all())
+    }
 }
 
 /// Layers that this process uses. One lock a layer and process is enough; it lasts to the process's end.
@@ -61,7 +68,7 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
     let (done, mut layer) = longest_prefix(&store, base, &chain)?;
     let mut built = false;
     if layer.is_none() {
-        let stage = Stage { digest: base, label: "a fresh server".to_owned(), files: &[] };
+        let stage = Stage { digest: base, label: "a fresh server".to_owned(), runs: &[] };
         let (made, here) = ensure(&store, recipe, &stage, None)?;
         layer = Some(made);
         built |= here;
@@ -73,7 +80,7 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
         let (Some(digest), false) = (digests.last(), skip == digests.len()) else {
             continue;
         };
-        let stage = Stage { digest: *digest, label: input.label.clone(), files: &input.files[skip..] };
+        let stage = Stage { digest: *digest, label: input.label.clone(), runs: &input.runs[skip..] };
         let (made, here) = ensure(&store, recipe, &stage, layer.as_deref())?;
         layer = Some(made);
         built |= here;
@@ -136,7 +143,7 @@ fn ensure<E: Engine>(
     let manifest = fill(recipe, stage, parent, staging.path(), &progress).map_err(|error| {
         let error = full_store(error, staging.path());
         // Files name the content they failed with, so a corrected one is tried anew.
-        if error.kind() == ErrorKind::InvalidConfig && !stage.files.is_empty() {
+        if error.kind() == ErrorKind::InvalidConfig && !stage.runs.is_empty() {
             refused().get_or_insert_default().insert(stage.digest, error.clone());
         }
         error
@@ -175,7 +182,7 @@ fn fill<E: Engine>(
             data
         }
     };
-    let visible = stage.files.iter().flat_map(|file| file.all()).map(|file| file.path.clone()).collect();
+    let visible = stage.files().map(|file| file.path.clone()).collect();
     let sandbox = Sandbox::start(Start {
         engine,
         installation,
@@ -189,7 +196,7 @@ fn fill<E: Engine>(
     run(&sandbox, recipe, stage, parent.is_none(), progress).map_err(|error| with_log(error, &sandbox))?;
     stop(&sandbox)?;
 
-    if let Some(changed) = stage.files.iter().flat_map(|file| file.all()).find(|file| !file.is_unchanged()) {
+    if let Some(changed) = stage.files().find(|file| !file.is_unchanged()) {
         return Err(Error::new(ErrorKind::Layer, format!("build {}", stage.label))
             .caused_by(format!("`{}` changed while it was being run", changed.path.display()))
             .with_hint("run the tests again"));
@@ -197,7 +204,7 @@ fn fill<E: Engine>(
     let failed = |error| cache::failed("finish the layer in", &data, error);
     engine.tidy(&data).map_err(failed)?;
     let parent_digest = parent.map(|parent| parent.digest.to_string());
-    let steps = stage.files.iter().map(|file| file.path.display().to_string()).collect();
+    let steps = stage.runs.iter().map(|run| run.source.path.display().to_string()).collect();
     let manifest =
         Manifest::of(&data, engine.name(), installation.version(), parent_digest, steps).map_err(failed)?;
     if let Some(parent) = parent {
@@ -222,10 +229,10 @@ fn run<E: Engine>(
     if fresh && let Some(script) = recipe.engine.set_up() {
         run_script(sandbox, &script, recipe.build_timeout)?;
     }
-    if !stage.files.is_empty() {
-        progress.files(stage.files.len());
-        load(sandbox, stage.files, recipe.build_timeout, &mut |index| {
-            progress.file(index, &stage.files[index].name());
+    if !stage.runs.is_empty() {
+        progress.files(stage.runs.len());
+        load(sandbox, stage.runs, recipe.build_timeout, &mut |index| {
+            progress.file(index, &stage.runs[index].name);
         })?;
         if let Some(script) = recipe.engine.settle() {
             progress.step("settling");

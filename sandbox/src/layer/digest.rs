@@ -1,10 +1,8 @@
 //! The digest chain: what a layer's name depends on. Pure.
 
-use std::sync::Arc;
-
 use crate::engine::{Engine, Installation};
 use crate::error::Result;
-use crate::step::{Input, SourceFile};
+use crate::step::{Input, Run};
 
 /// Changes when layers of an older form must not be used any more.
 pub(super) const FORMAT: u32 = 1;
@@ -68,13 +66,26 @@ pub(super) fn chain(base: Digest, settings: &[(String, String)], inputs: &[Input
     let hasher = Hasher::new("settings").field(base.0.as_bytes());
     let mut last =
         settings.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value)).finish();
-    let mut link = |file: &Arc<SourceFile>| {
-        let hasher = Hasher::new("file").field(last.0.as_bytes()).field(file.name());
-        let hasher = file.all().into_iter().fold(hasher, |hasher, file| hasher.field(file.hash.as_bytes()));
-        last = hasher.finish();
+    let mut link = |run: &Run| {
+        let hasher = Hasher::new("file").field(last.0.as_bytes()).field(&run.name);
+        let files = run.source.all().into_iter();
+        let hasher = files.fold(hasher, |hasher, file| hasher.field(file.hash.as_bytes()));
+        last = manner(hasher, run).finish();
         last
     };
-    inputs.iter().map(|input| input.files.iter().map(&mut link).collect()).collect()
+    inputs.iter().map(|input| input.runs.iter().map(&mut link).collect()).collect()
+}
+
+/// How a file is run. What is usual adds nothing; no name of a field is as long as a hash.
+fn manner(hasher: Hasher, run: &Run) -> Hasher {
+    let Run { name: _, source: _, part, transaction, before, after } = run;
+    let hasher = if *transaction { hasher.field("transaction") } else { hasher };
+    [("part", part), ("before", before), ("after", after)].into_iter().fold(hasher, |hasher, (name, text)| {
+        match text {
+            Some(text) => hasher.field(name).field(blake3::hash(text.as_bytes()).as_bytes()),
+            None => hasher,
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! Running SQL in a sandbox by the engine's own client.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::SourceFile;
-use crate::engine::{Engine, ScriptError};
+use super::Run;
+use crate::engine::{Engine, FileRun, ScriptError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Command;
 use crate::sandbox::Sandbox;
@@ -14,16 +13,28 @@ use crate::sandbox::Sandbox;
 /// own, so that the outcome does not depend on which files are run together. `on_file` is told each one's index.
 pub(crate) fn load<E: Engine>(
     sandbox: &Sandbox<E>,
-    files: &[Arc<SourceFile>],
+    runs: &[Run],
     timeout: Duration,
     on_file: &mut dyn FnMut(usize),
 ) -> Result<()> {
     let deadline = Instant::now() + timeout;
-    for (index, file) in files.iter().enumerate() {
+    for (index, file) in runs.iter().enumerate() {
         on_file(index);
-        let command = sandbox.engine().run_file(sandbox.installation(), &file.path)?;
-        if let Some(error) = run(sandbox, command, "", deadline)? {
-            return Err(worded(error, &file.path));
+        let path = &file.source.path;
+        let mut description = FileRun::new(path);
+        description.from_stdin = file.part.is_some();
+        description.transaction = file.transaction;
+        description.before.clone_from(&file.before);
+        description.after.clone_from(&file.after);
+        let command = sandbox.engine().run_file(sandbox.installation(), &description)?;
+        if let Some(error) = run(sandbox, command, file.part.as_deref().unwrap_or_default(), deadline)? {
+            let in_the_way =
+                file.transaction && error.message.contains("cannot run inside a transaction block");
+            return Err(worded(error, path).or_hint(|| {
+                in_the_way.then(|| {
+                    "`MigrationTool` tells how a migration is kept out of the tool's transaction".into()
+                })
+            }));
         }
     }
     Ok(())
@@ -61,8 +72,9 @@ fn run<E: Engine>(
 fn worded(error: ScriptError, running: &Path) -> Error {
     let (file, line) = match (error.file, error.line) {
         (Some(file), line) => (file, line),
-        // The error came after the file's end: in the statement that closes its session.
-        (None, _) => (running.to_owned(), None),
+        // With a line it is that of the part which the client read from its standard input. Without one the error came
+        // before the file's beginning or after its end: in a tool's books, or in the statement that closes the session.
+        (None, line) => (running.to_owned(), line),
     };
     let place = match line {
         Some(line) => format!("{}:{line}", file.display()),

@@ -1,5 +1,7 @@
 //! The steps that lead from a fresh server to a prepared database: one file per kind, each read into files to run.
 
+mod books;
+mod convention;
 mod load;
 mod migrations;
 mod seed;
@@ -14,22 +16,41 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
+pub use convention::MigrationTool;
 pub(crate) use load::{load, run_script};
+
+use convention::Sections;
 
 /// A step as described; nothing of it has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A directory of .sql files.
-    Migrations(PathBuf),
+    /// A directory of files of SQL, and the tool they are written for if the user names it.
+    Migrations(PathBuf, Option<MigrationTool>),
     /// One .sql file.
     Seed(PathBuf),
 }
 
-/// A step as read: what it runs, in order. Each file becomes a link of the digest chain.
+/// A step as read: what it runs, in order. Each run becomes a link of the digest chain.
 #[derive(Debug)]
 pub(crate) struct Input {
     pub(crate) label: String,
-    pub(crate) files: Vec<Arc<SourceFile>>,
+    pub(crate) runs: Vec<Run>,
+}
+
+/// A file, and how it is run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// As it enters the digest and is told to the user.
+    pub(crate) name: String,
+    pub(crate) source: Arc<SourceFile>,
+    /// What is run instead of the whole file, at the lines it has there.
+    pub(crate) part: Option<String>,
+    /// Whether all of it is one transaction.
+    pub(crate) transaction: bool,
+    /// SQL to run first, in the same session and transaction.
+    pub(crate) before: Option<String>,
+    /// SQL to run last, in the same session and transaction.
+    pub(crate) after: Option<String>,
 }
 
 /// A file of SQL, with the files that it has the client read.
@@ -38,6 +59,7 @@ pub(crate) struct SourceFile {
     pub(crate) path: PathBuf,
     pub(crate) hash: blake3::Hash,
     pub(crate) included: Vec<SourceFile>,
+    sections: Option<Sections>,
     identity: Identity,
 }
 
@@ -53,9 +75,17 @@ impl Step {
     /// Reads the step's files. Relative paths start at `base`.
     pub(crate) fn read(&self, base: &Path, engine: &impl Engine) -> Result<Input> {
         match self {
-            Self::Migrations(directory) => migrations::read(&base.join(directory), engine),
+            Self::Migrations(directory, tool) => migrations::read(&base.join(directory), *tool, engine),
             Self::Seed(file) => seed::read(&base.join(file), engine),
         }
+    }
+}
+
+impl Run {
+    /// The whole file, as the client runs it.
+    fn plain(source: Arc<SourceFile>) -> Self {
+        let name = source.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { name, source, part: None, transaction: false, before: None, after: None }
     }
 }
 
@@ -96,11 +126,19 @@ impl SourceFile {
                 }
             }
         }
-        Ok(Self { path: path.to_owned(), hash, included, identity })
+        let sections = convention::sections(&contents);
+        Ok(Self { path: path.to_owned(), hash, included, sections, identity })
     }
 
-    pub(crate) fn name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    /// The file's text, read anew: seeds may be large, so none is kept.
+    fn contents(&self) -> Result<String> {
+        let contents = fs::read(&self.path).map_err(|error| unreadable(&self.path, error))?;
+        let failed = |kind| Error::new(kind, format!("read `{}`", self.path.display()));
+        if blake3::hash(&contents) != self.hash {
+            let error = failed(ErrorKind::Layer).caused_by("it changed while it was being read");
+            return Err(error.with_hint("run the tests again"));
+        }
+        String::from_utf8(contents).map_err(|error| failed(ErrorKind::InvalidConfig).caused_by(error))
     }
 
     /// The file and all it includes.

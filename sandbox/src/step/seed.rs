@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::{Input, SourceFile};
+use super::{Input, Run, SourceFile};
 use crate::engine::Engine;
 use crate::error::Result;
 
 pub(super) fn read(file: &Path, engine: &impl Engine) -> Result<Input> {
     let file = SourceFile::read(file, engine)?;
-    Ok(Input { label: format!("seed `{}`", file.path.display()), files: vec![file] })
+    Ok(Input { label: format!("seed `{}`", file.path.display()), runs: vec![Run::plain(file)] })
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sandboxed_db::{Command, Engine, Installation, Result, ScriptError, Server};
+use sandboxed_db::{Command, Engine, FileRun, Installation, Result, ScriptError, Server};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Bare;
@@ -45,7 +45,7 @@ impl Engine for Bare {
         Ok(Command::new(installation.program("sh")))
     }
 
-    fn run_file(&self, installation: &Installation, _file: &Path) -> Result<Command> {
+    fn run_file(&self, installation: &Installation, _run: &FileRun) -> Result<Command> {
         self.client(installation)
     }
 

@@ -1,0 +1,3 @@
+begin;
+create table authors (name text);
+commit;

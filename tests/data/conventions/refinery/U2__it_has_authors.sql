@@ -1,0 +1,5 @@
+-- Needs the transaction that refinery puts around it.
+set local lock_timeout = '5s';
+create temporary table names (name text) on commit drop;
+insert into names values ('Ada'), ('Grace');
+create table authors as select name from names;

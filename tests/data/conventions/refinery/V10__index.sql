@@ -1,0 +1,1 @@
+create index notes_by_text on notes (text);

@@ -1,0 +1,2 @@
+-- no-transaction
+create index concurrently notes_by_text on notes (text);
