@@ -184,8 +184,11 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// A layer, a lock or what is known of a server, by its name and shape.
+/// A layer, a lock, the mark of the last pruning or what is known of a server, by its name and shape.
 fn is_finished(path: &Path) -> bool {
+    if path.ends_with("locks/prune") && path.is_file() {
+        return true;
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.strip_suffix(".json").unwrap_or(&name);
     let named = stem.len() >= 16 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
