@@ -93,6 +93,8 @@ impl Cache {
         let lines: Vec<_> = asked.iter().map(|(word, argument)| format!("{word}\t{argument}")).collect();
         let child = alone("asking::another_process")
             .env("SANDBOXED_DB_CACHE", &self.cache)
+            // Each process is a run of its own, whoever runs this one, unless the test says otherwise.
+            .env_remove("NEXTEST_RUN_ID")
             .envs(self.environment.iter().copied())
             .env(ASKED, lines.join("\n"))
             .env(ANSWERS, &answers)
