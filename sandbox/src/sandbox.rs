@@ -95,7 +95,8 @@ impl<E: Engine> Sandbox<E> {
             std::env::home_dir(),
             std::env::current_dir().ok(),
         ];
-        private.iter().flatten().for_each(|path| plan.hide(path));
+        let private = private.iter().flatten().filter(|path| !installation.bin().starts_with(path));
+        private.for_each(|path| plan.hide(path));
         for path in installation.binds().iter().chain(&visible) {
             plan.bind(path);
         }

@@ -168,10 +168,11 @@ impl Plan {
     /// Hides a directory of the host, if it would show and holds anything.
     pub(crate) fn hide(&mut self, path: &Path) {
         let shown = path.starts_with("/usr") && path.components().count() > 2 && !self.is_hidden(path);
-        // The programs' own directories are not hidden by somebody's working directory.
-        let programs = ["/usr/bin", "/usr/lib", "/usr/share", "/usr/local"]
-            .iter()
-            .any(|programs| path == Path::new(programs));
+        // Some users' homes are among the programs, and nobody's working directory hides those.
+        let programs = ["bin", "sbin", "lib", "lib64", "libexec", "share"];
+        let programs = programs.iter().any(|name| {
+            ["/usr", "/usr/local"].iter().any(|prefix| path.starts_with(Path::new(prefix).join(name)))
+        }) || path == Path::new("/usr/local");
         if shown && !programs && path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             self.hidden.push(path.to_owned());
         }
@@ -199,6 +200,16 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_not_hidden() {
+        let mut plan =
+            root(vec!["/usr".into()], Data::Writable { source: "/srv/data".into() }, "/data".into());
+        for path in ["/usr", "/usr/bin", "/usr/lib", "/usr/share/doc", "/usr/local", "/home", "/tmp"] {
+            plan.hide(Path::new(path));
+        }
+        assert!(plan.hidden.is_empty(), "{:?}", plan.hidden);
+    }
 
     #[test]
     fn a_path_below_usr_or_below_another_bind_is_not_bound_twice() {

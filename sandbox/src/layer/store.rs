@@ -51,12 +51,18 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|error| cache::failed("open the layer", &directory, error))?,
         };
-        match lock.try_lock_shared() {
-            Ok(()) => {}
-            // Somebody is removing it.
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => {
-                return Err(cache::failed("lock the layer", &directory, error));
+        let patience = Instant::now() + Duration::from_millis(200);
+        loop {
+            match lock.try_lock_shared() {
+                Ok(()) => break,
+                // Somebody looks whether it is in use, which takes no time, or removes it.
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => {
+                    return Err(cache::failed("lock the layer", &directory, error));
+                }
             }
         }
         let locked = lock.metadata().map_err(|error| cache::failed("read", &directory, error))?;
