@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::books::Books;
-use super::convention::{self, Listing, Migration, MigrationTool, Refusal};
-use super::{Input, Run, SourceFile, unreadable};
+use super::order::in_order;
+use super::tool::{Listing, Manner, Migration, MigrationTool, Refusal};
+use super::{Input, Run, SourceFile, recognise, unreadable};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) fn read(directory: &Path, tool: Option<MigrationTool>, engine: &impl Engine) -> Result<Input> {
     let listing = list(directory)?;
-    let refused = |refusal| refused("tell how to run the migrations in", directory, refusal);
+    let untold = |refusal| refused("tell how to run the migrations in", directory, refusal);
     let mut sources = HashMap::new();
     let mut source = |migration: &Migration| -> Result<Arc<SourceFile>> {
         if let Some(source) = sources.get(&migration.path) {
@@ -25,28 +25,35 @@ pub(super) fn read(directory: &Path, tool: Option<MigrationTool>, engine: &impl 
     };
     let tool = match tool {
         Some(tool) => Some(tool),
-        None => match convention::by_names(&listing).map_err(refused)? {
+        None => match recognise::by_names(&listing).map_err(untold)? {
             Some(tool) => Some(tool),
             None => {
-                let files = convention::plan(None, &listing).map_err(refused)?.into_iter();
-                let sections = files.map(|file| Ok((source(&file)?.sections, file.path)));
-                convention::by_sections(&sections.collect::<Result<Vec<_>>>()?).map_err(refused)?
+                let files = in_order(None, &listing).map_err(untold)?.into_iter();
+                let marks = files.map(|file| {
+                    let path = &source(&file)?.path;
+                    // As bytes: what turns out to be no tool's may be in any encoding.
+                    let contents = fs::read(path).map_err(|error| unreadable(path, error))?;
+                    Ok((recognise::mark(&contents), file.path))
+                });
+                recognise::by_sections(&marks.collect::<Result<Vec<_>>>()?).map_err(untold)?
             }
         },
     };
-    let migrations = convention::plan(tool, &listing).map_err(refused)?;
+    let migrations = in_order(tool, &listing).map_err(untold)?;
     if migrations.is_empty() {
         return Err(none_in(directory, tool));
     }
-    let books = tool.and_then(|tool| Books::of(tool, &migrations));
+    let known = tool.and_then(MigrationTool::known);
     let runs = migrations.iter().enumerate().map(|(index, migration)| {
         let mut run = Run::plain(source(migration)?);
         run.name.clone_from(&migration.path);
-        if let Some(books) = books {
-            let Manner { transaction, part, after } = manner(&run.source, migration, books)?;
-            run.transaction = transaction && in_transaction(&run.source.path, books)?;
-            (run.part, run.after) = (part, Some(after));
-            run.before = (index == 0).then(|| books.open());
+        if let Some(tool) = known {
+            let (path, contents) = (&run.source.path, run.source.contents()?);
+            let manner = tool.manner(path, &contents).map_err(|refusal| refused("run", path, refusal));
+            let Manner { transaction, part } = manner?;
+            (run.transaction, run.part) = (transaction, part);
+            run.before = (index == 0).then(|| tool.open(&migrations));
+            run.after = Some(tool.note(migration, &contents, &migrations));
         }
         Ok(run)
     });
@@ -63,52 +70,6 @@ fn none_in(directory: &Path, tool: Option<MigrationTool>) -> Error {
         Some(tool) => {
             error.with_hint(format!("no name in it is that of a migration of `MigrationTool::{tool:?}`"))
         }
-    }
-}
-
-/// What the text of a migration asks for, and what is noted of it.
-#[derive(Debug, Clone)]
-struct Manner {
-    transaction: bool,
-    part: Option<String>,
-    after: String,
-}
-
-/// Worked out once for a text: checksums are slow in a test's unoptimised build, and every test comes by here.
-fn manner(source: &SourceFile, migration: &Migration, books: Books) -> Result<Manner> {
-    type Key = (blake3::Hash, Migration, Books);
-    static KNOWN: Mutex<Option<HashMap<Key, Manner>>> = Mutex::new(None);
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (source.hash, migration.clone(), books);
-    if let Some(manner) = known().as_ref().and_then(|known| known.get(&key)) {
-        return Ok(manner.clone());
-    }
-    let contents = source.contents()?;
-    let (part, transaction) = match books.tool() {
-        MigrationTool::Plain | MigrationTool::GolangMigrate => (None, false),
-        MigrationTool::Diesel | MigrationTool::Refinery => (None, true),
-        MigrationTool::Sqlx => (None, !contents.starts_with("-- no-transaction")),
-        MigrationTool::Dbmate => {
-            let up = convention::dbmate_up(&contents);
-            let (part, transaction) = up.map_err(|refusal| refused("run", &source.path, refusal))?;
-            (Some(part), transaction)
-        }
-    };
-    let manner = Manner { transaction, part, after: books.note(migration, &contents) };
-    known().get_or_insert_default().insert(key, manner.clone());
-    Ok(manner)
-}
-
-/// Whether nothing beside the file says that it is not to be run in a transaction.
-fn in_transaction(file: &Path, books: Books) -> Result<bool> {
-    if books.tool() != MigrationTool::Diesel {
-        return Ok(true);
-    }
-    match fs::read_to_string(file.with_file_name("metadata.toml")) {
-        Ok(metadata) => {
-            convention::diesel_in_transaction(&metadata).map_err(|refusal| refused("run", file, refusal))
-        }
-        Err(_) => Ok(true),
     }
 }
 

@@ -1,10 +1,17 @@
 //! The steps that lead from a fresh server to a prepared database: one file per kind, each read into files to run.
 
-mod books;
-mod convention;
+mod dbmate;
+mod diesel;
+mod golang_migrate;
 mod load;
 mod migrations;
+mod order;
+mod plain;
+mod recognise;
+mod refinery;
 mod seed;
+mod sqlx;
+mod tool;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -16,10 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
-pub use convention::MigrationTool;
 pub(crate) use load::{load, run_script};
-
-use convention::Sections;
+pub use tool::MigrationTool;
 
 /// A step as described; nothing of it has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +64,6 @@ pub(crate) struct SourceFile {
     pub(crate) path: PathBuf,
     pub(crate) hash: blake3::Hash,
     pub(crate) included: Vec<SourceFile>,
-    sections: Option<Sections>,
     identity: Identity,
 }
 
@@ -126,8 +130,7 @@ impl SourceFile {
                 }
             }
         }
-        let sections = convention::sections(&contents);
-        Ok(Self { path: path.to_owned(), hash, included, sections, identity })
+        Ok(Self { path: path.to_owned(), hash, included, identity })
     }
 
     /// The file's text, read anew: seeds may be large, so none is kept.

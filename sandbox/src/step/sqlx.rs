@@ -1,0 +1,97 @@
+//! sqlx: numbered files, one way or two, and `_sqlx_migrations`.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha384};
+
+use super::tool::{Listing, Manner, Migration, Refusal, Tool, literal, numbered, unpadded};
+
+pub(super) struct Sqlx;
+
+impl Tool for Sqlx {
+    fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
+        listing.files().filter_map(|file| migration(file).transpose()).collect()
+    }
+
+    fn manner(&self, _file: &Path, contents: &str) -> Result<Manner, Refusal> {
+        Ok(Manner::whole(!contents.starts_with("-- no-transaction")))
+    }
+
+    /// sqlx-postgres, `migrate.rs`.
+    fn open(&self, _all: &[Migration]) -> String {
+        "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+         installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, \
+         checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)"
+            .to_owned()
+    }
+
+    /// sqlx measures; the age of the session is the time of the migration here.
+    fn note(
+        &self,
+        Migration { version, name, .. }: &Migration,
+        contents: &str,
+        _all: &[Migration],
+    ) -> String {
+        format!(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             SELECT {version}, {}, TRUE, decode('{}', 'hex'), \
+             (extract(epoch from clock_timestamp() - backend_start) * 1000000000)::bigint \
+             FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
+            literal(name),
+            hex(&Sha384::digest(contents)),
+        )
+    }
+}
+
+/// sqlx-core, `migrate/source.rs`: what has no underscore or does not end in `.sql` is ignored, all else must be numbered.
+fn migration(file: &str) -> Result<Option<Migration>, Refusal> {
+    let Some((version, rest)) = file.split_once('_').filter(|(_, rest)| rest.ends_with(".sql")) else {
+        return Ok(None);
+    };
+    if numbered(version).is_none_or(|(_, rest)| !rest.is_empty()) {
+        return Err(Refusal::new(
+            format!("`{file}` has no number before its first underscore"),
+            "sqlx wants `<number>_<name>.sql`",
+        ));
+    }
+    if rest.ends_with(".down.sql") {
+        return Ok(None);
+    }
+    let suffix = if rest.ends_with(".up.sql") { ".up.sql" } else { ".sql" };
+    let name = rest.trim_end_matches(suffix).replace('_', " ");
+    Ok(Some(Migration { path: file.to_owned(), version: unpadded(version), name }))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::step::tool::MigrationTool::Sqlx;
+
+    #[test]
+    fn the_order_is_that_of_versions() {
+        assert_eq!(Sqlx.order(&["10_c.sql", "9_b.sql", "1_a.sql"]), ["1_a.sql", "9_b.sql", "10_c.sql"]);
+    }
+
+    #[test]
+    fn the_way_back_is_left_out() {
+        assert_eq!(Sqlx.order(&["1_a.up.sql", "1_a.down.sql", "2_b.sql"]), ["1_a.up.sql", "2_b.sql"]);
+    }
+
+    #[test]
+    fn version_and_name_are_those_that_the_tool_keeps() {
+        assert_eq!(Sqlx.kept("007_add_a_table.up.sql"), ("7".to_owned(), "add a table".to_owned()));
+        assert_eq!(Sqlx.kept("0_x.sql"), ("0".to_owned(), "x".to_owned()));
+    }
+
+    #[test]
+    fn what_the_table_cannot_hold_is_refused() {
+        assert_eq!(
+            Sqlx.refusal(&["1_a.sql", "01_b.up.sql"]),
+            "`01_b.up.sql` and `1_a.sql` have the same version, 1"
+        );
+        assert!(Sqlx.refusal(&["one_a.sql"]).contains("no number"));
+    }
+}
