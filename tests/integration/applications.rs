@@ -1,0 +1,204 @@
+//! The migrations of real applications, as their packages ship them: run here, their tools find nothing left to do.
+//!
+//! `.ci/applications` fetches the packages, so that no copy of other people's files lies in this repository.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use diesel::Connection as _;
+use diesel_migrations::{FileBasedMigrations, MigrationHarness as _};
+use postgres::NoTls;
+use rstest::rstest;
+use sandboxed_db::{MigrationTool, Postgres, Sandbox, Snapshot};
+use sandboxed_db_tests::{connect, skip};
+use sqlx::Connection as _;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+
+/// The directory that `.ci/applications` filled.
+const APPLICATIONS: &str = "SANDBOXED_DB_TEST_APPLICATIONS";
+
+/// All that migrations leave: the objects, how they are defined, how many rows they hold, and what the tools noted but for
+/// times.
+const LEFT: &str = r#"
+with schemas as (
+    select oid, nspname from pg_namespace where nspname <> 'information_schema' and nspname !~ '^pg_'
+)
+select concat_ws(' ', 'schema', nspname) as line from schemas
+union all select concat_ws(' ', 'extension', extname, extversion) from pg_extension
+union all select concat_ws(' ', 'setting', setdatabase <> 0, setrole <> 0, setconfig) from pg_db_role_setting
+union all select concat_ws(' ', 'relation', c.oid::regclass, relkind, relpersistence, reloptions, relacl)
+    from pg_class c join schemas s on s.oid = relnamespace
+union all select concat_ws(' ', 'column', attrelid::regclass, attnum, attname, format_type(atttypid, atttypmod),
+        attnotnull, attidentity, attgenerated, attcollation::regcollation, pg_get_expr(adbin, adrelid))
+    from pg_attribute a join pg_class c on c.oid = attrelid join schemas s on s.oid = relnamespace
+    left join pg_attrdef on adrelid = attrelid and adnum = attnum
+    where attnum > 0
+union all select concat_ws(' ', 'index', pg_get_indexdef(indexrelid), indisvalid)
+    from pg_index join pg_class c on c.oid = indexrelid join schemas s on s.oid = relnamespace
+union all select concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(c.oid))
+    from pg_constraint c join schemas s on s.oid = connamespace
+union all select concat_ws(' ', 'view', c.oid::regclass, pg_get_viewdef(c.oid))
+    from pg_class c join schemas s on s.oid = relnamespace where relkind in ('v', 'm')
+union all select concat_ws(' ', 'sequence', schemaname, sequencename, data_type, last_value) from pg_sequences
+union all select concat_ws(' ', 'trigger', pg_get_triggerdef(oid), tgenabled) from pg_trigger where not tgisinternal
+union all select concat_ws(' ', 'function', pg_get_functiondef(p.oid))
+    from pg_proc p join schemas s on s.oid = pronamespace where prokind in ('f', 'p')
+union all select concat_ws(' ', 'type', t.oid::regtype, typtype, array(
+        select enumlabel from pg_enum where enumtypid = t.oid order by enumsortorder))
+    from pg_type t join schemas s on s.oid = typnamespace
+union all select concat_ws(' ', 'comment', pg_describe_object(classoid, objoid, objsubid), description)
+    from pg_description d join pg_class c on c.oid = objoid and classoid = 'pg_class'::regclass
+    join schemas s on s.oid = relnamespace
+union all select concat_ws(' ', 'rows', c.oid::regclass, xpath('//n/text()',
+        query_to_xml(format('select count(*) n from %s', c.oid::regclass), false, true, '')))
+    from pg_class c join schemas s on s.oid = relnamespace where relkind in ('r', 'm')
+union all select concat_ws(' ', 'noted', c.oid::regclass, query_to_xml(format(
+        'select to_jsonb(t) - %L::text[] from %s t order by version',
+        '{installed_on,execution_time,run_on,applied_on}', c.oid::regclass), false, true, ''))
+    from pg_class c where relkind = 'r'
+    and relname in ('_sqlx_migrations', '__diesel_schema_migrations', 'refinery_schema_history')"#;
+
+fn fresh() -> Snapshot {
+    Snapshot::new(Postgres::new())
+}
+
+fn left(db: &Sandbox) -> BTreeSet<String> {
+    connect(db.url()).query(LEFT, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// The migrations of an application, if there is a directory of applications.
+fn of_application(migrations: &str) -> Option<PathBuf> {
+    let Some(applications) = std::env::var_os(APPLICATIONS) else {
+        skip(&format!("{APPLICATIONS} does not name a directory filled by `.ci/applications`"));
+        return None;
+    };
+    Some(Path::new(&applications).join(migrations))
+}
+
+/// Migrations on disk, counted by neither us nor the tool.
+fn count(migrations: &Path) -> usize {
+    let names = fs::read_dir(migrations).unwrap_or_else(|error| panic!("{}: {error}", migrations.display()));
+    names
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.to_str().unwrap();
+            path.join("up.sql").exists() || (name.ends_with(".sql") && !name.ends_with(".down.sql"))
+        })
+        .count()
+}
+
+/// The migrations, and another one after all of them.
+fn with_one_more(migrations: &Path, one_more: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        fs::create_dir_all(copy.path().join(&directory)).unwrap();
+        for entry in fs::read_dir(migrations.join(&directory)).unwrap() {
+            let entry = entry.unwrap();
+            let name = directory.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(name);
+            } else {
+                fs::copy(entry.path(), copy.path().join(name)).unwrap();
+            }
+        }
+    }
+    let added = copy.path().join(one_more);
+    fs::create_dir_all(added.parent().unwrap()).unwrap();
+    fs::write(added, "create table public.one_more ();\n").unwrap();
+    copy
+}
+
+/// `run` has the tool itself apply what it finds missing, and returns how many migrations that were.
+#[track_caller]
+fn assert_nothing_is_left_to_do(
+    migrations: &Path,
+    snapshot: Snapshot,
+    one_more: &str,
+    run: impl Fn(&Path, &Sandbox) -> usize,
+) {
+    let (db, own) = (snapshot.start().unwrap(), fresh().start().unwrap());
+    let all = count(migrations);
+    assert_ne!(all, 0);
+    assert_eq!(run(migrations, &own), all);
+    let ours = left(&db);
+    let differing: Vec<_> = ours.symmetric_difference(&left(&own)).cloned().collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+    assert_eq!(run(migrations, &db), 0);
+    assert_eq!(left(&db), ours);
+    // It looks into this very server, and not only whether there is a table.
+    assert_eq!(run(with_one_more(migrations, one_more).path(), &db), 1);
+    connect(db.url()).batch_execute("table public.one_more").unwrap();
+}
+
+#[rstest]
+#[case::apalis("apalis-postgres/migrations", "public")]
+#[case::atuin("atuin-server-postgres/migrations", "public")]
+#[case::cala("cala-ledger/migrations", "public")]
+#[case::sqlxmq("sqlxmq/migrations", "public")]
+// Its migrations move sqlx's table to a schema of their own, where the application has it looked for.
+#[case::underway("underway/migrations", "underway,public")]
+fn sqlx_finds_an_applications_migrations_applied(#[case] migrations: &str, #[case] search_path: &str) {
+    let Some(migrations) = of_application(migrations) else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let snapshot = fresh().migrations_of(MigrationTool::Sqlx, &migrations);
+    assert_nothing_is_left_to_do(&migrations, snapshot, "99991231235959_one_more.sql", |directory, db| {
+        // sqlx does not tell what it did, but its table does.
+        let noted = || -> i64 {
+            let mut client = connect(db.url());
+            client.batch_execute(&format!("set search_path = {search_path}")).unwrap();
+            let table = "select to_regclass('_sqlx_migrations')::text";
+            match client.query_one(table, &[]).unwrap().get::<_, Option<String>>(0) {
+                None => 0,
+                Some(table) => {
+                    let rows = format!("select count(*) from {table} where success");
+                    client.query_one(&rows, &[]).unwrap().get(0)
+                }
+            }
+        };
+        let before = noted();
+        let options: PgConnectOptions = db.url().parse().unwrap();
+        runtime.block_on(async {
+            let options = options.options([("search_path", search_path)]);
+            let mut connection = sqlx::PgConnection::connect_with(&options).await.unwrap();
+            Migrator::new(directory).await.unwrap().run(&mut connection).await.unwrap();
+        });
+        (noted() - before).try_into().unwrap()
+    });
+}
+
+#[rstest]
+#[case::fang("fang/postgres_migrations/migrations")]
+#[case::lemmy("lemmy_db_schema/migrations")]
+fn diesel_finds_an_applications_migrations_applied(#[case] migrations: &str) {
+    let Some(migrations) = of_application(migrations) else { return };
+    let snapshot = fresh().migrations(&migrations);
+    assert_nothing_is_left_to_do(
+        &migrations,
+        snapshot,
+        "9999-12-31-235959_one_more/up.sql",
+        |directory, db| {
+            let source = || FileBasedMigrations::from_path(directory).unwrap();
+            let mut connection = diesel::PgConnection::establish(db.url()).unwrap();
+            let pending = connection.has_pending_migration(source()).unwrap();
+            let applied = connection.run_pending_migrations(source()).unwrap().len();
+            assert_eq!(pending, applied > 0);
+            applied
+        },
+    );
+}
+
+#[rstest]
+#[case::durable_actors("durable-actors/migrations")]
+fn refinery_finds_an_applications_migrations_applied(#[case] migrations: &str) {
+    let Some(migrations) = of_application(migrations) else { return };
+    let snapshot = fresh().migrations(&migrations);
+    assert_nothing_is_left_to_do(&migrations, snapshot, "V9999__one_more.sql", |directory, db| {
+        let migrations = refinery::load_sql_migrations(directory).unwrap();
+        let mut connection = postgres::Client::connect(db.url(), NoTls).unwrap();
+        refinery::Runner::new(&migrations).run(&mut connection).unwrap().applied_migrations().len()
+    });
+}
