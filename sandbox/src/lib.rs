@@ -8,6 +8,7 @@ mod error;
 pub mod harness;
 mod launch;
 mod layer;
+mod migration;
 mod progress;
 mod sandbox;
 mod snapshot;
@@ -15,13 +16,13 @@ mod step;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 mod sys;
 
-pub use engine::{Engine, FileRun, Installation, Postgres, ScriptError, Server};
+pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server};
 pub use error::{Error, ErrorKind, Result};
 pub use launch::Command;
 pub use layer::{Damage, LayerInfo, Layers, Limit};
+pub use migration::MigrationTool;
 pub use sandbox::{Sandbox, Timings};
 pub use snapshot::Snapshot;
-pub use step::MigrationTool;
 
 /// Turns a function that takes a database into a test with a pristine server of its own.
 ///

@@ -10,7 +10,7 @@ use crate::cache;
 use crate::engine::{Engine, Installation, Postgres, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::{self, Data, Directory, File};
-use crate::launch::{Container, Exit, Log, Readiness};
+use crate::launch::{Container, Exit, Log, Readiness, Stdin};
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
@@ -145,7 +145,7 @@ impl<E: Engine> Sandbox<E> {
         const TIMEOUT: Duration = Duration::from_secs(120);
         let command = self.engine.initialise(&self.installation);
         let program = command.name();
-        let run = self.container.run(command, b"", TIMEOUT)?;
+        let run = self.container.run(command, Stdin::Text(""), TIMEOUT)?;
         if run.exit.success() {
             return Ok(());
         }
@@ -198,6 +198,24 @@ impl<E: Engine> Sandbox<E> {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Variables of the environment by which a program that this process starts finds the server: `DATABASE_URL`, and those
+    /// that the database's own clients know, such as `PGHOST`.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let db = sandboxed_db::Snapshot::new(sandboxed_db::Postgres::new()).start()?;
+    /// std::process::Command::new("psql").args(["-c", "select 1"]).envs(db.env()).status()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn env(&self) -> Vec<(String, String)> {
+        let mut variables = vec![("DATABASE_URL".to_owned(), self.url.clone())];
+        variables.extend(self.engine.env(&self.container.root()));
+        variables
     }
 
     /// What the server has written to its log so far.

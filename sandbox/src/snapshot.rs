@@ -7,8 +7,11 @@ use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
+use crate::migration::MigrationTool;
 use crate::sandbox::{Sandbox, Start};
-use crate::step::{MigrationTool, Step};
+#[cfg(feature = "tokio")]
+use crate::step::Code;
+use crate::step::{Command, Step};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -39,7 +42,7 @@ const SMALLEST_DISK: u64 = 4 << 20;
 #[derive(Debug, Clone)]
 pub struct Snapshot<E: Engine = Postgres> {
     engine: E,
-    steps: Vec<Step>,
+    steps: Vec<Step<E>>,
     settings: Vec<(String, String)>,
     base: PathBuf,
     start_timeout: Duration,
@@ -123,12 +126,123 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Adds a seed: a file of SQL with everything that psql(1) accepts in one, `COPY … FROM stdin` with its data and
-    /// `\ir` of further files included. The outcome is a layer.
+    /// Adds a seed: a file that fills the database. The outcome is a layer.
+    ///
+    /// | file | what it holds | how it is loaded |
+    /// |---|---|---|
+    /// | `users.csv` | rows of the table `users`; `shop.users.csv` is of `users` in the schema `shop` | by `COPY` into the columns that its first line names, which is required; an unquoted empty value is `NULL`; sequences of serial and identity columns go on after the largest value |
+    /// | made by pg_dump(1) in its custom, directory or tar format, whatever its name | objects and rows | by pg_restore(1), which ends at the first error |
+    /// | any other | SQL, with everything that psql(1) accepts: `COPY … FROM stdin` with its data, `\ir` of further files | by psql, in a session of its own |
+    ///
+    /// Files of SQL and of rows may be compressed: `.gz` by gzip(1), `.zst` by zstd(1). Text is UTF-8 unless it says
+    /// otherwise.
+    ///
+    /// An archive keeps its owners and privileges: a role that it names must be made by a step before it.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] for a file that cannot be read, and for one
+    /// that the database refuses.
     #[must_use]
     pub fn seed(mut self, file: impl Into<PathBuf>) -> Self {
         self.steps.push(Step::Seed(file.into()));
         self
+    }
+
+    /// Adds a command: a program that prepares the database from outside, such as a migration tool. The outcome is a layer.
+    ///
+    /// It runs in the package's directory, with the variables of [`Sandbox::env`] in its environment, `DATABASE_URL` among
+    /// them; variables of the user's own that name another server (`PG…`) are taken out. It must end with success, within
+    /// [`build_timeout`](Self::build_timeout).
+    ///
+    /// The layer is found by the program's name and arguments. What else the outcome depends on must be declared by
+    /// [`depends_on`](Self::depends_on) before it, or else a change of it goes unnoticed.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] with the end of the command's output when it
+    /// fails, and [`ErrorKind::NotReady`] when it does not end.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{Postgres, Snapshot};
+    /// let db = Snapshot::new(Postgres::new())
+    ///     .depends_on(["migrations", "alembic.ini"])
+    ///     .run("alembic", ["upgrade", "head"])
+    ///     .start();
+    /// ```
+    #[must_use]
+    pub fn run<A: Into<String>>(
+        mut self,
+        program: impl Into<String>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let args = args.into_iter().map(Into::into).collect();
+        self.steps.push(Step::Command(Command::new(program.into(), args)));
+        self
+    }
+
+    /// Declares files and directories on which the steps after this one depend: when a name or a byte in them changes,
+    /// those steps are done anew. For [`run`](Self::run) and [`prepare`](Self::prepare), which cannot know it themselves.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] for what cannot be read.
+    #[must_use]
+    pub fn depends_on<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.steps.push(Step::Inputs(paths.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Adds Rust code: an `async fn` or closure that prepares the database, such as a call of a migrator. The outcome is a
+    /// layer, found by `key`.
+    ///
+    /// The code runs when the layer is built, on a thread and a tokio runtime of its own, within
+    /// [`build_timeout`](Self::build_timeout).
+    ///
+    /// # The trap
+    /// What the code does is not known from outside: a layer of the same key and the same steps before it is used as it is,
+    /// even if the code has changed since. So the key must change with the code: write a version into it
+    /// (`"shop-schema-3"`), or have the files that count declared by [`depends_on`](Self::depends_on), the code's own
+    /// source and Cargo.lock among them. Two pieces of code must not have one key. `SANDBOXED_DB_REBUILD=1` in CI finds a
+    /// forgotten change.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] with the code's own error, or what it panicked
+    /// with, and [`ErrorKind::NotReady`] when it does not end.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{Postgres, Sandbox, Snapshot};
+    /// # mod migrator { pub async fn up(_url: &str) -> Result<(), std::io::Error> { Ok(()) } }
+    /// let db = Snapshot::new(Postgres::new())
+    ///     .depends_on(["src/migrator", "Cargo.lock"])
+    ///     .prepare("shop-schema", async |db: &Sandbox| migrator::up(db.url()).await)
+    ///     .start();
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn prepare<F, X>(mut self, key: impl Into<String>, code: F) -> Self
+    where
+        F: AsyncFn(&Sandbox<E>) -> Result<(), X> + Send + Sync + 'static,
+        X: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.steps.push(Step::Code(Code::new(key.into(), code)));
+        self
+    }
+
+    /// A further description that begins as this one does, whose layers it shares: a schema, then the reference data that
+    /// all tests need, then a scenario of some.
+    ///
+    /// Settings hold from the first step on, so a snapshot with other settings shares the fresh server only.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{Postgres, Snapshot};
+    /// let schema = Snapshot::new(Postgres::new()).migrations("migrations");
+    /// let reference = schema.extend().seed("seeds/currencies.csv");
+    /// let (order, refund) = (reference.extend().seed("order.sql"), reference.extend().seed("refund.sql"));
+    /// ```
+    #[must_use]
+    pub fn extend(&self) -> Self {
+        self.clone()
     }
 
     /// Sets a setting of the server, by the name it has in `postgresql.conf`; the last of a name counts.
@@ -157,7 +271,7 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Sets how long the files of one step may take when a layer is built, and how long another process's build of it is
+    /// Sets how long one step may take when a layer is built, and how long another process's build of it is
     /// waited for. Default 30 minutes; zero is refused at the start.
     #[must_use]
     pub fn build_timeout(mut self, limit: Duration) -> Self {

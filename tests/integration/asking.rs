@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use sandboxed_db::{Postgres, Snapshot};
+use sandboxed_db::{Postgres, Sandbox, Snapshot};
 use sandboxed_db_tests::{alone, connect, is_alone};
 use tempfile::TempDir;
 
@@ -31,6 +31,14 @@ fn another_process() {
     let snapshot = words().fold(Snapshot::new(engine), |snapshot, (word, argument)| match word {
         "migrations" => snapshot.migrations(argument),
         "seed" => snapshot.seed(argument),
+        "depends_on" => snapshot.depends_on([argument]),
+        "run" => snapshot.run("sh", ["-c", argument]),
+        "prepare" => {
+            let (key, sql) = argument.split_once('|').expect("KEY|SQL");
+            let sql = sql.to_owned();
+            snapshot.prepare(key, async move |db: &Sandbox| batch(db.url(), &sql).await)
+        }
+        "extend" => snapshot.extend(),
         "work_mem" => snapshot.setting("work_mem", argument),
         _ => snapshot,
     });
@@ -39,9 +47,21 @@ fn another_process() {
     let answers = words().filter(|(word, _)| *word == "sql").map(|(_, query)| -> String {
         client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
     });
+    let answers: Vec<_> = answers.collect();
+    for (_, command) in words().filter(|(word, _)| *word == "then") {
+        let status = Command::new("sh").args(["-c", command]).envs(db.env()).status().unwrap();
+        assert!(status.success(), "{command}: {status}");
+    }
     let built = if db.timings().layer_built { "built" } else { "found" };
     let lines: Vec<String> = [built.to_owned()].into_iter().chain(answers).collect();
     fs::write(std::env::var_os(ANSWERS).unwrap(), lines.join("\n")).unwrap();
+}
+
+/// Runs statements by a driver that is asynchronous.
+pub(crate) async fn batch(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    client.batch_execute(sql).await
 }
 
 /// A cache of the test's own, and a place for the files that its layers are made of.

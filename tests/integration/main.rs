@@ -12,4 +12,6 @@ mod isolation;
 mod layers;
 mod lifecycle;
 mod pristine;
+mod seeds;
+mod steps;
 mod upkeep;

@@ -5,6 +5,7 @@ mod installation;
 mod packages;
 mod postgres;
 mod postgres_config;
+mod postgres_files;
 mod postgres_programs;
 mod psql;
 
@@ -68,15 +69,22 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program.
     fn client(&self, installation: &Installation) -> Result<Command>;
 
-    /// The command that runs a file of SQL to its end, or to its first error. The sandbox shows the file at its own path.
+    /// The command that runs a file to its end, or to its first error. The sandbox shows the file at its own path.
     ///
     /// It must fail where the file leaves a transaction open, which would be lost without a word.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program, or none for the file's
+    /// format.
     fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command>;
 
-    /// Files that a file of SQL makes the client read in turn: paths as written in it.
+    /// Whether a file or directory outside a sandbox is an [archive](Format::Archive); none is by default.
+    fn is_archive(&self, path: &Path) -> bool {
+        let _ = path;
+        false
+    }
+
+    /// Files that SQL makes the client read in turn: paths as written in it. `contents` are some whole lines of a file.
     fn included_files(&self, contents: &str) -> Vec<String>;
 
     /// The client's report of a failure, taken apart.
@@ -90,6 +98,18 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// The URL under which clients outside reach the server. `root` is the sandbox's root as seen from outside.
     fn url(&self, root: &Path) -> String;
+
+    /// Variables of the environment by which the database's own clients find the server; none by default.
+    fn env(&self, root: &Path) -> Vec<(String, String)> {
+        let _ = root;
+        Vec::new()
+    }
+
+    /// Whether clients take that variable of the environment for a part of a server's address or of its credentials.
+    fn is_client_variable(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
 
 /// How a server is run: the command, and what it needs around it.
@@ -130,14 +150,34 @@ impl Server {
     }
 }
 
-/// How a file of SQL is to be run; made by this library, for [`Engine::run_file`].
+/// What a file holds, and thus how it gets into a database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// Statements, in whatever language the client reads.
+    #[default]
+    Sql,
+    /// Rows of a table: comma-separated values after a header, RFC 4180.
+    Csv {
+        /// The table, as the file is named: perhaps with its schema, as in `shop.users`.
+        table: String,
+        /// What the header names.
+        columns: Vec<String>,
+    },
+    /// A file or directory that the database's own dump program made for its counterpart to restore.
+    Archive,
+}
+
+/// How a file is to be run; made by this library, for [`Engine::run_file`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileRun {
     /// The file.
     pub path: PathBuf,
-    /// The client is to run what it is given on its standard input, which is a part of the file at the lines that it has
-    /// there, and not the file itself.
+    /// What it holds.
+    pub format: Format,
+    /// The client is to run what it is given on its standard input, which is what the file holds, uncompressed, or a part
+    /// of it at the lines that it has there; and not the file itself.
     pub from_stdin: bool,
     /// All of it is to be one transaction.
     pub transaction: bool,
@@ -148,9 +188,16 @@ pub struct FileRun {
 }
 
 impl FileRun {
-    /// The whole file and nothing else, without a transaction around it.
+    /// The whole file of SQL and nothing else, without a transaction around it.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), from_stdin: false, transaction: false, before: None, after: None }
+        Self {
+            path: path.into(),
+            format: Format::Sql,
+            from_stdin: false,
+            transaction: false,
+            before: None,
+            after: None,
+        }
     }
 }
 

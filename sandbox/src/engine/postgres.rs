@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::installation::Installation;
 use super::postgres_config::{DATA, FIXED, SOCKETS, configuration};
-use super::{Engine, FileRun, ScriptError, Server, children, postgres_programs, psql};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Engine, FileRun, ScriptError, Server, children, postgres_files, postgres_programs, psql};
+use crate::error::Result;
 use crate::launch::Command;
 use crate::sys::process::libc_version;
 use crate::sys::socket::connect_now;
 
 const CONFIG: &str = "/etc/postgresql/postgresql.conf";
-const SUPERUSER: &str = "postgres";
+pub(super) const SUPERUSER: &str = "postgres";
 const LOCALE: &str = "C.UTF-8";
 
 /// PostgreSQL, versions 13 to 18.
@@ -90,34 +90,6 @@ impl Postgres {
     pub fn initdb_arg(mut self, arg: impl Into<String>) -> Self {
         self.initdb_args.push(arg.into());
         self
-    }
-}
-
-impl Postgres {
-    fn psql(&self, installation: &Installation, database: &str) -> Result<Command> {
-        let psql = match installation.has("psql") {
-            true => installation.program("psql"),
-            // A client of another version will do.
-            false => postgres_programs::newest_psql().ok_or_else(|| {
-                Error::new(
-                    ErrorKind::InvalidConfig,
-                    format!("find `psql` in `{}`", installation.bin().display()),
-                )
-                .with_hint("migrations and seeds are run by psql: install PostgreSQL's client programs")
-            })?,
-        };
-        Ok(with_environment(Command::new(psql))
-            .args([
-                "--no-psqlrc",
-                "--quiet",
-                "--echo-errors",
-                "--set",
-                "ON_ERROR_STOP=on",
-                "--pset",
-                "pager=off",
-            ])
-            .args(["--host", SOCKETS, "--username", SUPERUSER, "--dbname"])
-            .arg(psql::conninfo(database)))
     }
 }
 
@@ -202,27 +174,15 @@ impl Engine for Postgres {
     }
 
     fn client(&self, installation: &Installation) -> Result<Command> {
-        Ok(self.psql(installation, "postgres")?.args(["--file", "-"]))
+        Ok(postgres_files::psql(installation, SUPERUSER)?.args(["--file", "-"]))
     }
 
     fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
-        let FileRun { path, from_stdin, transaction, before, after } = run;
-        let file = if *from_stdin { "-".into() } else { path.to_string_lossy() };
-        let commands =
-            |sql: &Option<String>| sql.iter().flat_map(|sql| ["--command".to_owned(), sql.clone()]).collect();
-        let (before, after): (Vec<_>, Vec<_>) = (commands(before), commands(after));
-        let end: &[&str] = match transaction {
-            true => &["--single-transaction"],
-            // Fails where the file left a transaction open, which would be lost without a word.
-            false => &["--command", "DISCARD ALL"],
-        };
-        Ok(self
-            .psql(installation, &self.database)?
-            .args(before)
-            .args(["--file", &*file])
-            .args(after)
-            .args(end.iter().copied())
-            .current_dir(path.parent().unwrap_or(path)))
+        postgres_files::run_file(installation, &self.database, run)
+    }
+
+    fn is_archive(&self, path: &Path) -> bool {
+        postgres_files::is_archive(path)
     }
 
     fn included_files(&self, contents: &str) -> Vec<String> {
@@ -260,9 +220,21 @@ impl Engine for Postgres {
         let database = percent_encode(&self.database);
         format!("postgresql:///{database}?host={}{SOCKETS}&user={SUPERUSER}", root.display())
     }
+
+    fn env(&self, root: &Path) -> Vec<(String, String)> {
+        let host = format!("{}{SOCKETS}", root.display());
+        [("PGHOST", host.as_str()), ("PGPORT", "5432"), ("PGUSER", SUPERUSER), ("PGDATABASE", &self.database)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec()
+    }
+
+    fn is_client_variable(&self, name: &str) -> bool {
+        // PostgreSQL documentation, "Environment Variables" of libpq.
+        name.starts_with("PG")
+    }
 }
 
-fn with_environment(command: Command) -> Command {
+pub(super) fn with_environment(command: Command) -> Command {
     command
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("HOME", "/tmp")

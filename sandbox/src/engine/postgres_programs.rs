@@ -27,11 +27,11 @@ pub(super) fn locate(version: Option<&str>) -> Result<Installation> {
     choose(found, version)
 }
 
-/// The newest psql among the installed ones that a sandbox can see.
-pub(super) fn newest_psql() -> Option<PathBuf> {
+/// The newest of the installed client programs of that name that a sandbox can see.
+pub(super) fn newest_client(name: &str) -> Option<PathBuf> {
     let bins =
-        usual_directories().into_iter().filter(|bin| bin.starts_with("/usr") && bin.join("psql").is_file());
-    bins.max_by_key(|bin| version_in_path(bin)).map(|bin| bin.join("psql"))
+        usual_directories().into_iter().filter(|bin| bin.starts_with("/usr") && bin.join(name).is_file());
+    bins.max_by_key(|bin| version_in_path(bin)).map(|bin| bin.join(name))
 }
 
 fn choose(found: Vec<Installation>, version: Option<&str>) -> Result<Installation> {

@@ -20,8 +20,17 @@ fn quote(text: &str) -> String {
 }
 
 /// The files that a script has psql read: by `\i`, `\ir` and their long names, and by `\copy … from`.
+///
+/// Dumps are long, and most of their backslashes are data: so it is these that are looked at, not every line.
 pub(super) fn included_files(contents: &str) -> Vec<String> {
-    contents.lines().filter_map(|line| included_file(line.trim())).collect()
+    let begins_a_line = |at: &usize| {
+        let before = contents[..*at].trim_end_matches([' ', '\t']);
+        before.is_empty() || before.ends_with('\n')
+    };
+    memchr::memchr_iter(b'\\', contents.as_bytes())
+        .filter(begins_a_line)
+        .filter_map(|at| included_file(contents[at..].lines().next()?.trim_end()))
+        .collect()
 }
 
 fn included_file(line: &str) -> Option<String> {
@@ -53,6 +62,9 @@ fn unquote(text: &str) -> String {
 ///
 /// psql counts the line where the statement ends; the server's `LINE n:` counts from where it begins.
 pub(super) fn script_error(stderr: &str) -> ScriptError {
+    if let Some(error) = restore_error(stderr) {
+        return error;
+    }
     let mut error = ScriptError::default();
     let mut message = Vec::new();
     let mut statement: Option<Vec<&str>> = None;
@@ -81,8 +93,26 @@ pub(super) fn script_error(stderr: &str) -> ScriptError {
     let within = message.iter().find_map(|line| line.strip_prefix("LINE ")?.split_once(':')?.0.parse().ok());
     error.line = end_line.map(|end| (end + 1).saturating_sub(lines) + within.unwrap_or(1) - 1);
     error.message = if message.is_empty() { stderr.trim().to_owned() } else { message.join("\n") };
+    error.line = error.line.or_else(|| copied_line(&error.message));
     error.statement = statement.map(|lines| lines.join("\n"));
     error
+}
+
+/// The line of the data that COPY did not accept: `CONTEXT:  COPY users, line 3, column id: "x"`.
+fn copied_line(message: &str) -> Option<u64> {
+    let context = message.lines().find_map(|line| line.strip_prefix("CONTEXT:  COPY "))?;
+    let (_, line) = context.split_once(", line ")?;
+    line.split([',', ':']).next()?.parse().ok()
+}
+
+/// pg_restore's report: `pg_restore: error: MESSAGE`, and `Command was: STATEMENT`.
+fn restore_error(stderr: &str) -> Option<ScriptError> {
+    let (_, report) = stderr.split_once("pg_restore: error: ")?;
+    let (message, statement) = match report.split_once("\nCommand was: ") {
+        Some((message, statement)) => (message, Some(statement.trim().to_owned())),
+        None => (report, None),
+    };
+    Some(ScriptError { message: message.trim().to_owned(), statement, ..ScriptError::default() })
 }
 
 fn is_error(text: &str) -> bool {
@@ -134,6 +164,25 @@ mod tests {
         let error = script_error("psql: error: connection to server failed\n");
         assert_eq!((error.file, error.line), (None, None));
         assert_eq!(error.message, "psql: error: connection to server failed");
+    }
+
+    #[test]
+    fn a_row_that_copy_refuses_is_found_by_its_line() {
+        let error = script_error(
+            "ERROR:  invalid input syntax for type integer: \"x, line 9\"\nCONTEXT:  COPY users, line 3, column id: \"x, l\"\n",
+        );
+        assert_eq!((error.file, error.line), (None, Some(3)));
+        assert!(error.message.starts_with("ERROR:  invalid input syntax"));
+    }
+
+    #[test]
+    fn a_failure_of_pg_restore_is_taken_apart() {
+        let error = script_error(
+            "pg_restore: while PROCESSING TOC:\npg_restore: from TOC entry 2; 12 t a\npg_restore: error: could not \
+             execute query: ERROR:  relation \"a\" already exists\nCommand was: CREATE TABLE a (\n    id integer\n);\n\n",
+        );
+        assert_eq!(error.message, "could not execute query: ERROR:  relation \"a\" already exists");
+        assert_eq!(error.statement.unwrap(), "CREATE TABLE a (\n    id integer\n);");
     }
 
     #[test]

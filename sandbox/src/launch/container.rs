@@ -32,6 +32,13 @@ pub(crate) enum Readiness<'a> {
     Probe(&'a dyn Fn() -> bool),
 }
 
+/// What a program in a container reads.
+#[derive(Debug)]
+pub(crate) enum Stdin<'a> {
+    Text(&'a str),
+    Descriptor(OwnedFd),
+}
+
 /// A program that ran to its end in a container.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -200,17 +207,24 @@ impl Container {
         }
     }
 
-    /// Runs a program to its end. `stdin` is what it reads; what it prints is dropped, but for its standard error.
-    pub(crate) fn run(&self, command: Command, stdin: &[u8], timeout: Duration) -> Result<Run> {
+    /// Runs a program to its end. What it prints is dropped, but for its standard error.
+    pub(crate) fn run(&self, command: Command, stdin: Stdin<'_>, timeout: Duration) -> Result<Run> {
         let name = command.name();
         let failed =
             |error: io::Error| Error::new(ErrorKind::Launch, format!("run `{name}`")).caused_by(error);
-        let input = memory(c"sandboxed-db stdin", stdin).map_err(|errno| failed(errno.into()))?;
+        let input = match stdin {
+            Stdin::Text(text) => {
+                memory(c"sandboxed-db stdin", text.as_bytes()).map_err(|errno| failed(errno.into()))?.into()
+            }
+            Stdin::Descriptor(input) => input,
+        };
         let output = File::options().write(true).open("/dev/null").map_err(failed)?;
         let errors = memory(c"sandboxed-db stderr", b"").map_err(|errno| failed(errno.into()))?;
         let deadline = Instant::now() + timeout;
         let mut control = lock(&self.control);
         control.request(&Request::Run(command), &[input.as_fd(), output.as_fd(), errors.as_fd()])?;
+        // Whoever writes into a pipe must notice when the program, its last reader, ends.
+        drop(input);
         let exit = loop {
             if let Some(exit) = control.take_event(deadline)? {
                 break exit;

@@ -14,7 +14,7 @@ pub(crate) mod plan;
 mod protocol;
 mod refusal;
 
-pub(crate) use container::{Container, Readiness};
+pub(crate) use container::{Container, Readiness, Stdin};
 pub(crate) use launcher::become_launcher_if_asked;
 pub(crate) use log::Log;
 pub use plan::Command;

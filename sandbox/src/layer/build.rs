@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::digest::{self, Digest};
+use super::lookup;
 use super::manifest::{Manifest, copy_tree};
 use super::published::Layer;
 use super::store::{Store, data_directory, make_data_directory};
@@ -16,15 +17,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::Data;
 use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, Start};
-use crate::step::{Input, Run, SourceFile, Step, load, run_script};
+use crate::step::{self, Link, SourceFile, Step, load, run_script};
 
 /// What a layer is made from.
 #[derive(Debug)]
-pub(crate) struct Recipe<'a, E> {
+pub(crate) struct Recipe<'a, E: Engine> {
     pub(crate) engine: &'a E,
     pub(crate) installation: &'a Installation,
     pub(crate) settings: &'a [(String, String)],
-    pub(crate) steps: &'a [Step],
+    pub(crate) steps: &'a [Step<E>],
     /// Where relative paths of the steps start.
     pub(crate) base: &'a Path,
     pub(crate) start_timeout: Duration,
@@ -33,16 +34,25 @@ pub(crate) struct Recipe<'a, E> {
 }
 
 /// A part of the chain that is built and published at once.
-struct Stage<'a> {
+struct Stage<'a, E: Engine> {
     digest: Digest,
     label: String,
-    runs: &'a [Run],
+    links: &'a [Link<E>],
 }
 
-impl Stage<'_> {
+impl<E: Engine> Stage<'_, E> {
     /// All files that are read, those that others include among them.
     fn files(&self) -> impl Iterator<Item = &SourceFile> {
-        self.runs.iter().flat_map(|run| run.source.all())
+        self.links.iter().flat_map(Link::files)
+    }
+
+    /// What is done, as the manifest tells it.
+    fn steps(&self) -> Vec<String> {
+        let step = |link: &Link<E>| match link {
+            Link::Run(run) => run.source.path.display().to_string(),
+            link => link.name(),
+        };
+        self.links.iter().map(step).collect()
     }
 }
 
@@ -55,20 +65,27 @@ static REFUSED: Mutex<Option<HashMap<Digest, Error>>> = Mutex::new(None);
 
 /// The layer of the recipe, and whether anything had to be built for it.
 pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, bool)> {
-    let inputs = recipe.steps.iter().map(|step| step.read(recipe.base, recipe.engine));
-    let inputs = inputs.collect::<Result<Vec<Input>>>()?;
     let base = digest::base(recipe.engine, recipe.installation)?;
+    let store = Store::open()?;
+    let description = digest::description(base, recipe.settings, recipe.steps, recipe.base);
+    if let Some(wanted) = lookup::recall(store.root(), description)
+        && let Some(layer) = in_use(&store, wanted)?
+    {
+        return Ok((layer, false));
+    }
+    let began = SystemTime::now();
+    let inputs = step::read(recipe.steps, recipe.base, recipe.engine)?;
     let chain = digest::chain(base, recipe.settings, &inputs);
     let wanted = chain.last().and_then(|digests| digests.last()).copied().unwrap_or(base);
-
-    let store = Store::open()?;
+    let watched = inputs.iter().flat_map(|input| input.watched.iter().cloned()).collect();
+    lookup::note(store.root(), description, wanted, watched, began);
     if let Some(layer) = in_use(&store, wanted)? {
         return Ok((layer, false));
     }
     let (done, mut layer) = longest_prefix(&store, base, &chain)?;
     let mut built = false;
     if layer.is_none() {
-        let stage = Stage { digest: base, label: "a fresh server".to_owned(), runs: &[] };
+        let stage = Stage { digest: base, label: "a fresh server".to_owned(), links: &[] };
         let (made, here) = ensure(&store, recipe, &stage, None)?;
         layer = Some(made);
         built |= here;
@@ -80,7 +97,10 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
         let (Some(digest), false) = (digests.last(), skip == digests.len()) else {
             continue;
         };
-        let stage = Stage { digest: *digest, label: input.label.clone(), runs: &input.runs[skip..] };
+        let links = &input.links[skip..];
+        let from = links.first().filter(|_| skip > 0);
+        let from = from.map(|link| format!(", from `{}` on", link.name())).unwrap_or_default();
+        let stage = Stage { digest: *digest, label: input.label.clone() + &from, links };
         let (made, here) = ensure(&store, recipe, &stage, layer.as_deref())?;
         layer = Some(made);
         built |= here;
@@ -120,7 +140,7 @@ fn register(layer: Arc<Layer>) -> Arc<Layer> {
 fn ensure<E: Engine>(
     store: &Store,
     recipe: &Recipe<'_, E>,
-    stage: &Stage<'_>,
+    stage: &Stage<'_, E>,
     parent: Option<&Layer>,
 ) -> Result<(Arc<Layer>, bool)> {
     let deadline = Instant::now() + recipe.build_timeout;
@@ -143,7 +163,7 @@ fn ensure<E: Engine>(
     let manifest = fill(recipe, stage, parent, staging.path(), &progress).map_err(|error| {
         let error = full_store(error, staging.path());
         // Files name the content they failed with, so a corrected one is tried anew.
-        if error.kind() == ErrorKind::InvalidConfig && !stage.runs.is_empty() {
+        if error.kind() == ErrorKind::InvalidConfig && !stage.links.is_empty() {
             refused().get_or_insert_default().insert(stage.digest, error.clone());
         }
         error
@@ -163,7 +183,7 @@ fn ensure<E: Engine>(
 /// Runs a stage's files on a copy of the parent's data, or initialises a fresh one.
 fn fill<E: Engine>(
     recipe: &Recipe<'_, E>,
-    stage: &Stage<'_>,
+    stage: &Stage<'_, E>,
     parent: Option<&Layer>,
     staging: &Path,
     progress: &Progress,
@@ -182,7 +202,7 @@ fn fill<E: Engine>(
             data
         }
     };
-    let visible = stage.files().map(|file| file.path.clone()).collect();
+    let visible = stage.links.iter().flat_map(Link::visible).map(|file| file.path.clone()).collect();
     let sandbox = Sandbox::start(Start {
         engine,
         installation,
@@ -204,9 +224,8 @@ fn fill<E: Engine>(
     let failed = |error| cache::failed("finish the layer in", &data, error);
     engine.tidy(&data).map_err(failed)?;
     let parent_digest = parent.map(|parent| parent.digest.to_string());
-    let steps = stage.runs.iter().map(|run| run.source.path.display().to_string()).collect();
-    let manifest =
-        Manifest::of(&data, engine.name(), installation.version(), parent_digest, steps).map_err(failed)?;
+    let manifest = Manifest::of(&data, engine.name(), installation.version(), parent_digest, stage.steps())
+        .map_err(failed)?;
     if let Some(parent) = parent {
         let sealed = parent.is_sealed();
         let shared = manifest.share_with(&data, &parent.manifest()?, &parent.data()).map_err(failed)?;
@@ -222,17 +241,17 @@ fn fill<E: Engine>(
 fn run<E: Engine>(
     sandbox: &Sandbox<E>,
     recipe: &Recipe<'_, E>,
-    stage: &Stage<'_>,
+    stage: &Stage<'_, E>,
     fresh: bool,
     progress: &Progress,
 ) -> Result<()> {
     if fresh && let Some(script) = recipe.engine.set_up() {
         run_script(sandbox, &script, recipe.build_timeout)?;
     }
-    if !stage.runs.is_empty() {
-        progress.files(stage.runs.len());
-        load(sandbox, stage.runs, recipe.build_timeout, &mut |index| {
-            progress.file(index, &stage.runs[index].name);
+    if !stage.links.is_empty() {
+        progress.files(stage.links.len());
+        load(sandbox, stage.links, recipe.build_timeout, &mut |index| {
+            progress.file(index, &stage.links[index].name());
         })?;
         if let Some(script) = recipe.engine.settle() {
             progress.step("settling");

@@ -1,8 +1,10 @@
 //! The digest chain: what a layer's name depends on. Pure.
 
-use crate::engine::{Engine, Installation};
+use std::path::Path;
+
+use crate::engine::{Engine, Format, Installation};
 use crate::error::Result;
-use crate::step::{Input, Run};
+use crate::step::{Input, Link, Run, Step};
 
 /// Changes when layers of an older form must not be used any more.
 pub(super) const FORMAT: u32 = 1;
@@ -14,6 +16,14 @@ pub(crate) struct Digest(blake3::Hash);
 impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.0.to_hex().as_str())
+    }
+}
+
+impl std::str::FromStr for Digest {
+    type Err = blake3::HexError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        blake3::Hash::from_hex(text).map(Self)
     }
 }
 
@@ -29,6 +39,10 @@ impl Hasher {
         let bytes = bytes.as_ref();
         self.0.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
         self
+    }
+
+    fn path(self, path: &Path) -> Self {
+        self.field(path.as_os_str().as_encoded_bytes())
     }
 
     fn finish(self) -> Digest {
@@ -59,26 +73,52 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<
     Ok(hasher.finish())
 }
 
-/// The digests after each file of each step, in order, as one list a step.
+/// The digests after each link of each step, in order, as one list a step.
 ///
 /// The server's settings come before the first step, since what a statement does may depend on them.
-pub(super) fn chain(base: Digest, settings: &[(String, String)], inputs: &[Input]) -> Vec<Vec<Digest>> {
+pub(super) fn chain<E: Engine>(
+    base: Digest,
+    settings: &[(String, String)],
+    inputs: &[Input<E>],
+) -> Vec<Vec<Digest>> {
     let hasher = Hasher::new("settings").field(base.0.as_bytes());
     let mut last =
         settings.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value)).finish();
-    let mut link = |run: &Run| {
-        let hasher = Hasher::new("file").field(last.0.as_bytes()).field(&run.name);
-        let files = run.source.all().into_iter();
-        let hasher = files.fold(hasher, |hasher, file| hasher.field(file.hash.as_bytes()));
-        last = manner(hasher, run).finish();
+    let mut next = |link: &Link<E>| {
+        last = after(last, link);
         last
     };
-    inputs.iter().map(|input| input.runs.iter().map(&mut link).collect()).collect()
+    inputs.iter().map(|input| input.links.iter().map(&mut next).collect()).collect()
+}
+
+fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
+    let hasher = |kind| Hasher::new(kind).field(last.0.as_bytes());
+    let hasher = match link {
+        Link::Run(run) => {
+            let files = run.source.all().into_iter();
+            let hasher = hasher("file").field(&run.name);
+            manner(files.fold(hasher, |hasher, file| hasher.field(file.hash.as_bytes())), run)
+        }
+        Link::Inputs(files) => {
+            files.iter().fold(hasher("inputs"), |hasher, file| hasher.field(file.hash.as_bytes()))
+        }
+        Link::Command(command) => {
+            [&command.program].into_iter().chain(&command.args).fold(hasher("command"), Hasher::field)
+        }
+        Link::Code(code) => hasher("code").field(&code.key),
+    };
+    hasher.finish()
 }
 
 /// How a file is run. What is usual adds nothing; no name of a field is as long as a hash.
 fn manner(hasher: Hasher, run: &Run) -> Hasher {
-    let Run { name: _, source: _, part, transaction, before, after } = run;
+    let Run { name: _, source: _, format, streamed: _, part, transaction, before, after } = run;
+    let hasher = match format {
+        Format::Sql => hasher,
+        Format::Archive => hasher.field("archive"),
+        // What the header names is in the file, and what the table is called is the file's name.
+        Format::Csv { .. } => hasher.field("csv"),
+    };
     let hasher = if *transaction { hasher.field("transaction") } else { hasher };
     [("part", part), ("before", before), ("after", after)].into_iter().fold(hasher, |hasher, (name, text)| {
         match text {
@@ -86,6 +126,30 @@ fn manner(hasher: Hasher, run: &Run) -> Hasher {
             None => hasher,
         }
     })
+}
+
+/// Names a description, whatever its files hold: what is read for it, and by which version of this library.
+pub(super) fn description<E: Engine>(
+    base: Digest,
+    settings: &[(String, String)],
+    steps: &[Step<E>],
+    directory: &Path,
+) -> Digest {
+    let hasher =
+        Hasher::new("description").field(base.0.as_bytes()).field(env!("CARGO_PKG_VERSION")).path(directory);
+    let hasher = settings.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value));
+    let hasher = steps.iter().fold(hasher, |hasher, step| match step {
+        Step::Migrations(directory, tool) => {
+            hasher.field("migrations").path(directory).field(format!("{tool:?}"))
+        }
+        Step::Seed(file) => hasher.field("seed").path(file),
+        Step::Inputs(paths) => paths.iter().fold(hasher.field("inputs"), |hasher, path| hasher.path(path)),
+        Step::Command(command) => {
+            command.args.iter().fold(hasher.field("command").field(&command.program), Hasher::field)
+        }
+        Step::Code(code) => hasher.field("code").field(&code.key),
+    });
+    hasher.finish()
 }
 
 #[cfg(test)]

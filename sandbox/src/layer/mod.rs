@@ -2,6 +2,7 @@
 
 mod build;
 mod digest;
+mod lookup;
 mod manifest;
 mod published;
 mod run;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use walkdir::WalkDir;
 
+use super::lookup;
 use super::store::Store;
 use crate::cache;
 use crate::error::Result;
@@ -132,6 +133,7 @@ impl Layers {
             }
         }
         self.store.sweep_all();
+        lookup::prune(self.store.root(), |layer| self.store.layer(layer).exists());
         Ok(removed)
     }
 

@@ -1,49 +1,77 @@
-//! Running SQL in a sandbox by the engine's own client.
+//! Doing what steps say to a server: files by the engine's own client, in its sandbox; the rest from outside.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Run;
-use crate::engine::{Engine, FileRun, ScriptError};
+use super::source::unreadable;
+use super::{Link, Run, compressed};
+use crate::engine::{Engine, FileRun, Format, ScriptError};
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::Command;
+use crate::launch::{Command, Stdin};
 use crate::sandbox::Sandbox;
 
-/// Runs files in their order in the sandbox, which shows them at their own paths; each in a client and a session of its
-/// own, so that the outcome does not depend on which files are run together. `on_file` is told each one's index.
+/// Does what the links say, in their order; each file in a client and a session of its own, so that the outcome does not
+/// depend on which are run together. `on_link` is told each one's index.
 pub(crate) fn load<E: Engine>(
     sandbox: &Sandbox<E>,
-    runs: &[Run],
+    links: &[Link<E>],
     timeout: Duration,
-    on_file: &mut dyn FnMut(usize),
+    on_link: &mut dyn FnMut(usize),
 ) -> Result<()> {
     let deadline = Instant::now() + timeout;
-    for (index, file) in runs.iter().enumerate() {
-        on_file(index);
-        let path = &file.source.path;
-        let mut description = FileRun::new(path);
-        description.from_stdin = file.part.is_some();
-        description.transaction = file.transaction;
-        description.before.clone_from(&file.before);
-        description.after.clone_from(&file.after);
-        let command = sandbox.engine().run_file(sandbox.installation(), &description)?;
-        if let Some(error) = run(sandbox, command, file.part.as_deref().unwrap_or_default(), deadline)? {
-            let in_the_way =
-                file.transaction && error.message.contains("cannot run inside a transaction block");
-            return Err(worded(error, path).or_hint(|| {
-                in_the_way.then(|| {
-                    "`MigrationTool` tells how a migration is kept out of the tool's transaction".into()
-                })
-            }));
+    for (index, link) in links.iter().enumerate() {
+        on_link(index);
+        match link {
+            Link::Run(file) => run_file(sandbox, file, deadline)?,
+            Link::Command(command) => command.run(sandbox, deadline)?,
+            Link::Code(code) => code.run(sandbox, deadline)?,
+            Link::Inputs(_) => {}
         }
     }
     Ok(())
 }
 
+fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &Run, deadline: Instant) -> Result<()> {
+    let path = &file.source.path;
+    let mut description = FileRun::new(path);
+    description.format.clone_from(&file.format);
+    description.from_stdin = file.streamed || file.part.is_some();
+    description.transaction = file.transaction;
+    description.before.clone_from(&file.before);
+    description.after.clone_from(&file.after);
+    let command = sandbox.engine().run_file(sandbox.installation(), &description)?;
+    let outcome = match &file.part {
+        None if file.streamed => {
+            let contents = compressed::open_for_program(path).map_err(|error| unreadable(path, error))?;
+            run(sandbox, command, Stdin::Descriptor(contents), deadline)
+        }
+        part => run(sandbox, command, Stdin::Text(part.as_deref().unwrap_or_default()), deadline),
+    };
+    let Some(error) = outcome? else {
+        return Ok(());
+    };
+    let message = error.message.clone();
+    Err(worded(error, path).or_hint(|| hint(file, &message)))
+}
+
+/// What to do about usual causes that lie in how the file is run.
+fn hint(file: &Run, message: &str) -> Option<String> {
+    let hint = if file.transaction && message.contains("cannot run inside a transaction block") {
+        "`MigrationTool` tells how a migration is kept out of the tool's transaction"
+    } else if file.format == Format::Archive && message.contains("role \"") {
+        "a step before it can make the role, or dump with `--no-owner --no-privileges`"
+    } else if file.after.is_none() && message.contains("_migrations\" does not exist") {
+        "name the tool that makes the table: `Snapshot::migrations_of(MigrationTool::…, directory)`"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
+}
+
 /// Runs a script of the engine's own.
 pub(crate) fn run_script<E: Engine>(sandbox: &Sandbox<E>, script: &str, timeout: Duration) -> Result<()> {
     let client = sandbox.engine().client(sandbox.installation())?;
-    match run(sandbox, client, script, Instant::now() + timeout)? {
+    match run(sandbox, client, Stdin::Text(script), Instant::now() + timeout)? {
         None => Ok(()),
         Some(error) => {
             Err(Error::new(ErrorKind::Layer, format!("run `{}`", script.trim())).caused_by(error.message))
@@ -54,11 +82,11 @@ pub(crate) fn run_script<E: Engine>(sandbox: &Sandbox<E>, script: &str, timeout:
 fn run<E: Engine>(
     sandbox: &Sandbox<E>,
     client: Command,
-    script: &str,
+    stdin: Stdin<'_>,
     deadline: Instant,
 ) -> Result<Option<ScriptError>> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let run = sandbox.container().run(client, script.as_bytes(), left)?;
+    let run = sandbox.container().run(client, stdin, left)?;
     Ok((!run.exit.success()).then(|| {
         let mut error = sandbox.engine().script_error(&run.stderr);
         if error.message.is_empty() {

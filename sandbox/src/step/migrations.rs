@@ -5,13 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::order::in_order;
-use super::tool::{Listing, Manner, Migration, MigrationTool, Refusal};
-use super::{Input, Run, SourceFile, recognise, unreadable};
+use super::source::unreadable;
+use super::{Input, Link, Run, SourceFile};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::migration::{self, Listing, Manner, Migration, MigrationTool, Refusal, in_order};
 
-pub(super) fn read(directory: &Path, tool: Option<MigrationTool>, engine: &impl Engine) -> Result<Input> {
+pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, engine: &E) -> Result<Input<E>> {
     let listing = list(directory)?;
     let untold = |refusal| refused("tell how to run the migrations in", directory, refusal);
     let mut sources = HashMap::new();
@@ -19,13 +19,13 @@ pub(super) fn read(directory: &Path, tool: Option<MigrationTool>, engine: &impl 
         if let Some(source) = sources.get(&migration.path) {
             return Ok(Arc::clone(source));
         }
-        let source = SourceFile::read(&directory.join(&migration.path), engine)?;
+        let source = SourceFile::script(&directory.join(&migration.path), engine)?;
         sources.insert(migration.path.clone(), source.clone());
         Ok(source)
     };
     let tool = match tool {
         Some(tool) => Some(tool),
-        None => match recognise::by_names(&listing).map_err(untold)? {
+        None => match migration::by_names(&listing).map_err(untold)? {
             Some(tool) => Some(tool),
             None => {
                 let files = in_order(None, &listing).map_err(untold)?.into_iter();
@@ -33,9 +33,9 @@ pub(super) fn read(directory: &Path, tool: Option<MigrationTool>, engine: &impl 
                     let path = &source(&file)?.path;
                     // As bytes: what turns out to be no tool's may be in any encoding.
                     let contents = fs::read(path).map_err(|error| unreadable(path, error))?;
-                    Ok((recognise::mark(&contents), file.path))
+                    Ok((migration::mark(&contents), file.path))
                 });
-                recognise::by_sections(&marks.collect::<Result<Vec<_>>>()?).map_err(untold)?
+                migration::by_sections(&marks.collect::<Result<Vec<_>>>()?).map_err(untold)?
             }
         },
     };
@@ -57,8 +57,16 @@ pub(super) fn read(directory: &Path, tool: Option<MigrationTool>, engine: &impl 
         }
         Ok(run)
     });
-    let runs = runs.collect::<Result<_>>()?;
-    Ok(Input { label: format!("migrations `{}`", directory.display()), runs })
+    let runs = runs.collect::<Result<Vec<Run>>>()?;
+    // A directory tells by its own time which names are in it.
+    let directories = listing.directories.iter().map(|(name, _)| directory.join(name));
+    let mut watched: Vec<_> = [directory.to_owned()].into_iter().chain(directories).collect();
+    watched.extend(runs.iter().flat_map(|run| run.source.watched()));
+    if let Some(name) = known.and_then(|tool| tool.beside()) {
+        watched.extend(runs.iter().map(|run| run.source.path.with_file_name(name)));
+    }
+    let links = runs.into_iter().map(Link::Run).collect();
+    Ok(Input { label: format!("migrations `{}`", directory.display()), links, watched })
 }
 
 fn none_in(directory: &Path, tool: Option<MigrationTool>) -> Error {

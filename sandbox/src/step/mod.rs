@@ -1,45 +1,55 @@
-//! The steps that lead from a fresh server to a prepared database: one file per kind, each read into files to run.
+//! The steps that lead from a fresh server to a prepared database: one file per kind, each read into links of a chain.
 
-mod dbmate;
-mod diesel;
-mod golang_migrate;
+mod code;
+mod command;
+mod compressed;
 mod load;
 mod migrations;
-mod order;
-mod plain;
-mod recognise;
-mod refinery;
 mod seed;
-mod sqlx;
-mod tool;
+mod source;
 
-use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::engine::Engine;
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::{Engine, Format};
+use crate::error::Result;
+use crate::migration::MigrationTool;
 
+pub(crate) use code::Code;
+pub(crate) use command::Command;
 pub(crate) use load::{load, run_script};
-pub use tool::MigrationTool;
+pub(crate) use source::SourceFile;
 
 /// A step as described; nothing of it has been read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+#[derive(Debug, Clone)]
+pub(crate) enum Step<E: Engine> {
     /// A directory of files of SQL, and the tool they are written for if the user names it.
     Migrations(PathBuf, Option<MigrationTool>),
-    /// One .sql file.
+    /// A file of SQL or of a table's rows, or an archive.
     Seed(PathBuf),
+    /// Files and directories on which the steps after it depend.
+    Inputs(Vec<PathBuf>),
+    Command(Command),
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "made by `Snapshot::prepare`"))]
+    Code(Code<E>),
 }
 
-/// A step as read: what it runs, in order. Each run becomes a link of the digest chain.
+/// A step as read.
 #[derive(Debug)]
-pub(crate) struct Input {
+pub(crate) struct Input<E: Engine> {
     pub(crate) label: String,
-    pub(crate) runs: Vec<Run>,
+    pub(crate) links: Vec<Link<E>>,
+    /// Every path whose metadata tells whether reading the step anew would come to the same.
+    pub(crate) watched: Vec<PathBuf>,
+}
+
+/// A link of the digest chain: what is done at once, or what the next depend on.
+#[derive(Debug)]
+pub(crate) enum Link<E: Engine> {
+    Run(Run),
+    Inputs(Vec<Arc<SourceFile>>),
+    Command(Command),
+    Code(Code<E>),
 }
 
 /// A file, and how it is run.
@@ -48,6 +58,9 @@ pub(crate) struct Run {
     /// As it enters the digest and is told to the user.
     pub(crate) name: String,
     pub(crate) source: Arc<SourceFile>,
+    pub(crate) format: Format,
+    /// Whether the client is given what the file holds, and not its path.
+    pub(crate) streamed: bool,
     /// What is run instead of the whole file, at the lines it has there.
     pub(crate) part: Option<String>,
     /// Whether all of it is one transaction.
@@ -58,29 +71,70 @@ pub(crate) struct Run {
     pub(crate) after: Option<String>,
 }
 
-/// A file of SQL, with the files that it has the client read.
-#[derive(Debug)]
-pub(crate) struct SourceFile {
-    pub(crate) path: PathBuf,
-    pub(crate) hash: blake3::Hash,
-    pub(crate) included: Vec<SourceFile>,
-    identity: Identity,
+/// Reads steps. Relative paths start at `base`. What later steps depend on comes with the next that does something.
+pub(crate) fn read<E: Engine>(steps: &[Step<E>], base: &Path, engine: &E) -> Result<Vec<Input<E>>> {
+    let mut inputs: Vec<Input<E>> = Vec::new();
+    let mut waiting: Option<Input<E>> = None;
+    for step in steps {
+        let mut input = step.read(base, engine)?;
+        if let Some(Input { links, watched, .. }) = waiting.take() {
+            input.links.splice(..0, links);
+            input.watched.extend(watched);
+        }
+        match step {
+            Step::Inputs(_) => waiting = Some(input),
+            _ => inputs.push(input),
+        }
+    }
+    Ok(inputs)
 }
 
-/// What changes when a file is written: enough to notice an edit between reading and running.
-#[derive(Debug, PartialEq, Eq)]
-struct Identity {
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
-}
-
-impl Step {
-    /// Reads the step's files. Relative paths start at `base`.
-    pub(crate) fn read(&self, base: &Path, engine: &impl Engine) -> Result<Input> {
+impl<E: Engine> Step<E> {
+    fn read(&self, base: &Path, engine: &E) -> Result<Input<E>> {
+        let done = |label: String, link| Input { label, links: vec![link], watched: Vec::new() };
         match self {
             Self::Migrations(directory, tool) => migrations::read(&base.join(directory), *tool, engine),
             Self::Seed(file) => seed::read(&base.join(file), engine),
+            Self::Inputs(paths) => {
+                let files = paths.iter().map(|path| SourceFile::tree(&base.join(path)));
+                let files = files.collect::<Result<Vec<_>>>()?;
+                let watched = files.iter().flat_map(|file| file.watched()).collect();
+                Ok(Input { label: String::new(), links: vec![Link::Inputs(files)], watched })
+            }
+            Self::Command(command) => Ok(done(command.to_string(), Link::Command(command.at(base)))),
+            Self::Code(code) => Ok(done(code.to_string(), Link::Code(code.clone()))),
+        }
+    }
+}
+
+impl<E: Engine> Link<E> {
+    /// As it is told to the user.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Run(run) => run.name.clone(),
+            Self::Inputs(files) => {
+                let paths: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
+                paths.join(", ")
+            }
+            Self::Command(command) => command.to_string(),
+            Self::Code(code) => code.to_string(),
+        }
+    }
+
+    /// All files that are read, those that others include among them.
+    pub(crate) fn files(&self) -> Vec<&SourceFile> {
+        match self {
+            Self::Run(run) => run.source.all(),
+            Self::Inputs(files) => files.iter().flat_map(|file| file.all()).collect(),
+            Self::Command(_) | Self::Code(_) => Vec::new(),
+        }
+    }
+
+    /// The files that the sandbox must show.
+    pub(crate) fn visible(&self) -> Vec<&SourceFile> {
+        match self {
+            Self::Run(_) => self.files(),
+            Self::Inputs(_) | Self::Command(_) | Self::Code(_) => Vec::new(),
         }
     }
 }
@@ -89,81 +143,8 @@ impl Run {
     /// The whole file, as the client runs it.
     fn plain(source: Arc<SourceFile>) -> Self {
         let name = source.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { name, source, part: None, transaction: false, before: None, after: None }
+        let streamed = compressed::is_compressed(&source.path);
+        let format = Format::Sql;
+        Self { name, source, format, streamed, part: None, transaction: false, before: None, after: None }
     }
-}
-
-impl SourceFile {
-    /// Reads a file and, recursively, those it includes; what this process has read before, and is unchanged, only once.
-    fn read(path: &Path, engine: &impl Engine) -> Result<Arc<Self>> {
-        static READ: Mutex<Option<HashMap<PathBuf, Arc<SourceFile>>>> = Mutex::new(None);
-        let path = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
-        let read = || READ.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = read().as_ref().and_then(|files| files.get(&path).cloned());
-        if let Some(file) = known.filter(|file| file.all().into_iter().all(Self::is_unchanged)) {
-            return Ok(file);
-        }
-        let mut seen = HashSet::from([path.clone()]);
-        let file = Arc::new(Self::read_below(&path, path.parent().unwrap_or(&path), engine, &mut seen)?);
-        read().get_or_insert_default().insert(path, file.clone());
-        Ok(file)
-    }
-
-    fn read_below(
-        path: &Path,
-        top: &Path,
-        engine: &impl Engine,
-        seen: &mut HashSet<PathBuf>,
-    ) -> Result<Self> {
-        let identity = Identity::of(path).map_err(|error| unreadable(path, error))?;
-        let contents = fs::read(path).map_err(|error| unreadable(path, error))?;
-        let hash = blake3::hash(&contents);
-        let mut included = Vec::new();
-        for name in engine.included_files(&String::from_utf8_lossy(&contents)) {
-            // Some commands start at the including file's directory, some at the client's. One that is not there at
-            // all is reported by the client, in its own words.
-            for directory in [path.parent().unwrap_or(top), top] {
-                if let Ok(found) = fs::canonicalize(directory.join(&name))
-                    && seen.insert(found.clone())
-                {
-                    included.push(Self::read_below(&found, top, engine, seen)?);
-                }
-            }
-        }
-        Ok(Self { path: path.to_owned(), hash, included, identity })
-    }
-
-    /// The file's text, read anew: seeds may be large, so none is kept.
-    fn contents(&self) -> Result<String> {
-        let contents = fs::read(&self.path).map_err(|error| unreadable(&self.path, error))?;
-        let failed = |kind| Error::new(kind, format!("read `{}`", self.path.display()));
-        if blake3::hash(&contents) != self.hash {
-            let error = failed(ErrorKind::Layer).caused_by("it changed while it was being read");
-            return Err(error.with_hint("run the tests again"));
-        }
-        String::from_utf8(contents).map_err(|error| failed(ErrorKind::InvalidConfig).caused_by(error))
-    }
-
-    /// The file and all it includes.
-    pub(crate) fn all(&self) -> Vec<&Self> {
-        std::iter::once(self).chain(self.included.iter().flat_map(Self::all)).collect()
-    }
-
-    /// Whether the file is still the one that was read.
-    pub(crate) fn is_unchanged(&self) -> bool {
-        Identity::of(&self.path).is_ok_and(|identity| identity == self.identity)
-    }
-}
-
-impl Identity {
-    fn of(path: &Path) -> io::Result<Self> {
-        let file = fs::metadata(path)?;
-        Ok(Self { inode: file.ino(), size: file.size(), changed: (file.ctime(), file.ctime_nsec()) })
-    }
-}
-
-fn unreadable(path: &Path, error: io::Error) -> Error {
-    let hint = (error.kind() == io::ErrorKind::NotFound)
-        .then(|| "relative paths start at the directory of the package's Cargo.toml".to_owned());
-    Error::io(ErrorKind::InvalidConfig, "read", path, error).or_hint(|| hint)
 }

@@ -4,9 +4,11 @@ use std::fs;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use super::last_errno;
 
@@ -83,6 +85,22 @@ pub(crate) fn reap_children_automatically() {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Has the kernel kill the program that `command` starts when the thread that starts it ends.
+///
+/// # References
+/// PR_SET_PDEATHSIG(2const)
+pub(crate) fn die_with_parent(command: &mut std::process::Command) {
+    let parent = rustix::process::getpid();
+    let arm = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have ended before.
+        if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
+    };
+    // SAFETY: in the child, which may be a copy of one thread of many, the hook makes two system calls and nothing else:
+    // it takes no lock and allocates no memory.
+    unsafe { command.pre_exec(arm) };
 }
 
 /// A descriptor that becomes readable when a child ends. The signal is blocked from here on.

@@ -107,8 +107,8 @@ fn checksum(version: &str, name: &str, contents: &str, wide: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::order::in_order;
-    use crate::step::tool::MigrationTool;
+    use crate::migration::order::in_order;
+    use crate::migration::tool::MigrationTool;
 
     #[test]
     fn the_order_is_that_of_versions() {

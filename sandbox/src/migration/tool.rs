@@ -39,7 +39,7 @@ pub(super) const TOOLS: [(MigrationTool, &dyn Tool); 5] = [
 
 impl MigrationTool {
     /// What is known of the tool; nothing of `Plain`, which is none.
-    pub(super) fn known(self) -> Option<&'static dyn Tool> {
+    pub(crate) fn known(self) -> Option<&'static dyn Tool> {
         let in_table = || TOOLS.iter().find(|(tool, _)| *tool == self).expect("each tool is in the table").1;
         (self != Self::Plain).then(in_table)
     }
@@ -47,7 +47,7 @@ impl MigrationTool {
 
 /// How a tool names, orders and runs its migrations, and the table in which it keeps what it has applied: statements of
 /// PostgreSQL that fill it as the tool does.
-pub(super) trait Tool: Sync {
+pub(crate) trait Tool: Sync {
     /// Whether the names in a directory tell that it is this tool's.
     fn is_named(&self, _listing: &Listing) -> Result<bool, Refusal> {
         Ok(false)
@@ -77,6 +77,11 @@ pub(super) trait Tool: Sync {
         ))
     }
 
+    /// The name of a file beside that of a migration which tells how it is run.
+    fn beside(&self) -> Option<&'static str> {
+        None
+    }
+
     /// How a file is run that holds this.
     fn manner(&self, file: &Path, contents: &str) -> Result<Manner, Refusal>;
 
@@ -89,10 +94,10 @@ pub(super) trait Tool: Sync {
 
 /// What a directory holds, as far as migrations are concerned: no hidden names.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
-    pub(super) files: Vec<String>,
+pub(crate) struct Listing {
+    pub(crate) files: Vec<String>,
     /// Directories, with the files in them.
-    pub(super) directories: Vec<(String, Vec<String>)>,
+    pub(crate) directories: Vec<(String, Vec<String>)>,
 }
 
 impl Listing {
@@ -107,20 +112,20 @@ impl Listing {
 
 /// A file to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Migration {
+pub(crate) struct Migration {
     /// Below the directory of migrations.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// As the tool keeps it.
-    pub(super) version: String,
-    pub(super) name: String,
+    pub(crate) version: String,
+    pub(crate) name: String,
 }
 
 /// How a migration is run.
 #[derive(Debug)]
-pub(super) struct Manner {
-    pub(super) transaction: bool,
+pub(crate) struct Manner {
+    pub(crate) transaction: bool,
     /// What is run instead of the whole file, at the lines it has there.
-    pub(super) part: Option<String>,
+    pub(crate) part: Option<String>,
 }
 
 impl Manner {
@@ -131,7 +136,7 @@ impl Manner {
 
 /// What begins a section in a file that holds both ways, after the dashes of a comment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// The tool's name.
     pub(super) tool: &'static str,
     pub(super) text: &'static str,
@@ -139,9 +144,9 @@ pub(super) struct Mark {
 
 /// Why a directory or file is not run: what was seen in it, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) seen: String,
-    pub(super) hint: String,
+pub(crate) struct Refusal {
+    pub(crate) seen: String,
+    pub(crate) hint: String,
 }
 
 impl Refusal {

@@ -85,7 +85,7 @@ fn directive<'a>(line: &'a str, name: &str) -> Option<impl Iterator<Item = &'a s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::tool::MigrationTool;
+    use crate::migration::tool::MigrationTool;
 
     #[test]
     fn the_order_is_that_of_names() {

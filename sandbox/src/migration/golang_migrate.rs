@@ -41,7 +41,7 @@ fn migration(file: &str) -> Option<Migration> {
 
 #[cfg(test)]
 mod tests {
-    use crate::step::tool::MigrationTool::GolangMigrate;
+    use crate::migration::tool::MigrationTool::GolangMigrate;
 
     #[test]
     fn the_order_is_that_of_versions_and_the_way_back_is_left_out() {

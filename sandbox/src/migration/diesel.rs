@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::tool::{Listing, Manner, Migration, Refusal, Tool, literal};
 
+const METADATA: &str = "metadata.toml";
+
 pub(super) struct Diesel;
 
 impl Tool for Diesel {
@@ -38,8 +40,12 @@ impl Tool for Diesel {
         ))
     }
 
+    fn beside(&self) -> Option<&'static str> {
+        Some(METADATA)
+    }
+
     fn manner(&self, file: &Path, _contents: &str) -> Result<Manner, Refusal> {
-        match fs::read_to_string(file.with_file_name("metadata.toml")) {
+        match fs::read_to_string(file.with_file_name(METADATA)) {
             Ok(metadata) => Ok(Manner::whole(in_transaction(&metadata)?)),
             Err(_) => Ok(Manner::whole(true)),
         }
@@ -98,7 +104,7 @@ fn in_transaction(metadata: &str) -> Result<bool, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::tool::MigrationTool;
+    use crate::migration::tool::MigrationTool;
 
     #[test]
     fn the_order_is_that_of_texts() {

@@ -30,7 +30,7 @@ fn migration(name: &str) -> Option<Migration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::tool::MigrationTool::Plain;
+    use crate::migration::tool::MigrationTool::Plain;
 
     fn order(names: &[&str]) -> Vec<String> {
         unnamed(&Listing::of(names)).into_iter().map(|migration| migration.path).collect()

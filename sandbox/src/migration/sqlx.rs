@@ -68,7 +68,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::step::tool::MigrationTool::Sqlx;
+    use crate::migration::tool::MigrationTool::Sqlx;
 
     #[test]
     fn the_order_is_that_of_versions() {

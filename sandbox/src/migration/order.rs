@@ -4,7 +4,7 @@ use super::plain;
 use super::tool::{Listing, Migration, MigrationTool, Refusal};
 
 /// The migrations of a directory in the order in which the tool runs them, or what it cannot keep in its table.
-pub(super) fn in_order(tool: Option<MigrationTool>, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
+pub(crate) fn in_order(tool: Option<MigrationTool>, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
     let Some(tool) = tool else {
         return Ok(plain::unnamed(listing));
     };

@@ -8,7 +8,7 @@ const UNSUPPORTED: [Mark; 2] =
     [Mark { tool: "goose", text: "+goose Up" }, Mark { tool: "sql-migrate", text: "+migrate Up" }];
 
 /// The tool of a directory, if its names alone tell it.
-pub(super) fn by_names(listing: &Listing) -> Result<Option<MigrationTool>, Refusal> {
+pub(crate) fn by_names(listing: &Listing) -> Result<Option<MigrationTool>, Refusal> {
     for (tool, known) in TOOLS {
         if known.is_named(listing)? {
             return Ok(Some(tool));
@@ -18,7 +18,7 @@ pub(super) fn by_names(listing: &Listing) -> Result<Option<MigrationTool>, Refus
 }
 
 /// The tool of a directory of files, if their sections tell it.
-pub(super) fn by_sections(files: &[(Option<Mark>, String)]) -> Result<Option<MigrationTool>, Refusal> {
+pub(crate) fn by_sections(files: &[(Option<Mark>, String)]) -> Result<Option<MigrationTool>, Refusal> {
     let marked = || files.iter().filter_map(|(mark, name)| Some(((*mark)?, name)));
     if let Some((Mark { tool, text }, name)) = marked().find(|(mark, _)| UNSUPPORTED.contains(mark)) {
         return Err(Refusal::new(
@@ -38,7 +38,7 @@ pub(super) fn by_sections(files: &[(Option<Mark>, String)]) -> Result<Option<Mig
 }
 
 /// What begins the sections that a file is divided into, if it is.
-pub(super) fn mark(contents: &[u8]) -> Option<Mark> {
+pub(crate) fn mark(contents: &[u8]) -> Option<Mark> {
     let begins_line = |at: usize| {
         let line = &contents[memchr::memrchr(b'\n', &contents[..at]).map_or(0, |end| end + 1)..at];
         line.strip_prefix(b"--").is_some_and(|blank| blank.trim_ascii().is_empty())

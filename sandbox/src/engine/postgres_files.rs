@@ -1,0 +1,160 @@
+//! How files get into a PostgreSQL server: by psql, by COPY, by pg_restore.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::installation::Installation;
+use super::postgres::{SUPERUSER, with_environment};
+use super::postgres_config::SOCKETS;
+use super::{FileRun, Format, postgres_programs, psql};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::Command;
+
+/// psql on that database, without its script.
+pub(super) fn psql(installation: &Installation, database: &str) -> Result<Command> {
+    let quiet =
+        ["--no-psqlrc", "--quiet", "--echo-errors", "--set", "ON_ERROR_STOP=on", "--pset", "pager=off"];
+    Ok(client(installation, "psql")?.args(quiet).args(to(database)))
+}
+
+fn to(database: &str) -> [String; 6] {
+    let database = psql::conninfo(database);
+    ["--host", SOCKETS, "--username", SUPERUSER, "--dbname", &database].map(str::to_owned)
+}
+
+fn client(installation: &Installation, name: &str) -> Result<Command> {
+    let program = match installation.has(name) {
+        true => installation.program(name),
+        // A client of another version will do.
+        false => postgres_programs::newest_client(name).ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                format!("find `{name}` in `{}`", installation.bin().display()),
+            )
+            .with_hint(
+                "it is among PostgreSQL's client programs, which run migrations and seeds: install them",
+            )
+        })?,
+    };
+    Ok(with_environment(Command::new(program)))
+}
+
+pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRun) -> Result<Command> {
+    let FileRun { path, format, from_stdin, transaction, before, after } = run;
+    let run = match format {
+        Format::Archive => {
+            let restore = client(installation, "pg_restore")?.arg("--exit-on-error").args(to(database));
+            return Ok(restore.arg(path.to_string_lossy()));
+        }
+        Format::Csv { table, columns } => {
+            let [copy, sequences] = load_rows(table, columns);
+            vec!["--command".to_owned(), copy, "--command".to_owned(), sequences]
+        }
+        Format::Sql => {
+            let file = if *from_stdin { "-".into() } else { path.to_string_lossy() };
+            vec!["--file".to_owned(), file.into_owned()]
+        }
+    };
+    let commands =
+        |sql: &Option<String>| sql.iter().flat_map(|sql| ["--command".to_owned(), sql.clone()]).collect();
+    let (before, after): (Vec<_>, Vec<_>) = (commands(before), commands(after));
+    let end: &[&str] = match transaction {
+        true => &["--single-transaction"],
+        // Fails where the file left a transaction open, which would be lost without a word.
+        false => &["--command", "DISCARD ALL"],
+    };
+    Ok(psql(installation, database)?
+        .args(before)
+        .args(run)
+        .args(after)
+        .args(end.iter().copied())
+        .current_dir(path.parent().unwrap_or(path)))
+}
+
+/// Copies rows from the standard input, and has the sequences of their columns go on after them.
+fn load_rows(table: &str, columns: &[String]) -> [String; 2] {
+    let name: Vec<_> = table.splitn(2, '.').map(identifier).collect();
+    let name = name.join(".");
+    let columns: Vec<_> = columns.iter().map(|column| identifier(column)).collect();
+    let copy = format!("COPY {name} ({}) FROM STDIN WITH (FORMAT csv, HEADER true)", columns.join(", "));
+    let table = name.replace('\'', "''");
+    let sequences = format!(
+        "DO $do$
+        DECLARE owned record;
+        BEGIN
+            FOR owned IN
+                SELECT attname AS name, pg_get_serial_sequence('{table}', attname) AS sequence FROM pg_attribute
+                WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped
+                AND pg_get_serial_sequence('{table}', attname) IS NOT NULL
+            LOOP
+                EXECUTE format(
+                    'SELECT setval(%L, max(%I)) FROM %s HAVING max(%I) >= (SELECT last_value FROM %s)',
+                    owned.sequence, owned.name, '{table}'::regclass, owned.name, owned.sequence);
+            END LOOP;
+        END
+        $do$"
+    );
+    [copy, sequences]
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The beginnings of pg_dump's custom format and of the table of contents in the two others.
+const MAGIC: &[u8] = b"PGDMP";
+const CONTENTS: &str = "toc.dat";
+
+pub(super) fn is_archive(path: &Path) -> bool {
+    let begins = |path: &Path| {
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut bytes));
+        read.map(|_| bytes).unwrap_or_default()
+    };
+    if path.is_dir() {
+        return begins(&path.join(CONTENTS)).starts_with(MAGIC);
+    }
+    let bytes = begins(path);
+    // The first entry of a tar archive: its name, and the mark of the format at byte 257 (POSIX, "ustar").
+    let is_tar = bytes.get(257..262).is_some_and(|mark| mark == b"ustar");
+    bytes.starts_with(MAGIC) || is_tar && bytes.starts_with(format!("{CONTENTS}\0").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_tables_and_columns_are_quoted() {
+        let [copy, sequences] = load_rows("shop.it's \"x\".y", &["a b".to_owned(), "C".to_owned()]);
+        assert_eq!(
+            copy,
+            "COPY \"shop\".\"it's \"\"x\"\".y\" (\"a b\", \"C\") FROM STDIN WITH (FORMAT csv, HEADER true)"
+        );
+        assert!(sequences.contains("'\"shop\".\"it''s \"\"x\"\".y\"'::regclass"), "{sequences}");
+    }
+
+    #[test]
+    fn archives_are_told_by_their_beginnings() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, contents: &[u8]| {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, contents).unwrap();
+            path
+        };
+        let mut tar = vec![0; 512];
+        tar[..7].copy_from_slice(b"toc.dat");
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(is_archive(&write("custom", b"PGDMP\x01\x0e")));
+        assert!(is_archive(write("directory/toc.dat", b"PGDMP\x01\x0e").parent().unwrap()));
+        assert!(is_archive(&write("tar", &tar)));
+        tar[0] = b'x';
+        for other in
+            [write("other.tar", &tar), write("a.sql", b"-- PGDMP"), write("empty", b""), root.path().into()]
+        {
+            assert!(!is_archive(&other), "{}", other.display());
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Which layer a description came to when its files were last read.
+//!
+//! A run of many processes asks for the same layers again and again. As long as the file system says that nothing has
+//! changed, no file is read anew, however many and large they are. What a process notes is kept in the cache:
+//!
+//! ```text
+//! <cache>/lookups/<description>     the layer's digest, the fingerprint, and the paths that it is taken of
+//! ```
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::stat;
+
+use super::digest::Digest;
+use crate::cache;
+
+/// File systems may count time by the second; what changed so lately may change again unnoticed.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What was noted of a description.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Note {
+    layer: Digest,
+    fingerprint: blake3::Hash,
+    watched: Vec<PathBuf>,
+}
+
+/// What this process has noted or read; the key is the file.
+static NOTES: Mutex<Option<HashMap<PathBuf, Note>>> = Mutex::new(None);
+
+/// The layer to which the description came, if nothing that was read for it has changed since.
+pub(super) fn recall(cache: &Path, description: Digest) -> Option<Digest> {
+    let path = path(cache, description);
+    let known = notes(|notes| notes.get(&path).cloned());
+    let is_known = known.is_some();
+    let note = known.or_else(|| Note::parse(&fs::read(&path).ok()?))?;
+    let (fingerprint, _) = fingerprint(&note.watched);
+    if note.fingerprint != fingerprint {
+        return None;
+    }
+    let layer = note.layer;
+    if !is_known {
+        notes(|notes| notes.insert(path, note));
+    }
+    Some(layer)
+}
+
+/// Notes the layer to which the description came when it was read, which began at that time. Nothing is noted where a
+/// file has changed since, or so shortly before that another change might leave no trace.
+pub(super) fn note(
+    cache: &Path,
+    description: Digest,
+    layer: Digest,
+    watched: Vec<PathBuf>,
+    began: SystemTime,
+) {
+    let (fingerprint, changed) = fingerprint(&watched);
+    let settled = began.checked_sub(SETTLED).is_some_and(|settled| changed < settled);
+    if !settled {
+        return;
+    }
+    let path = path(cache, description);
+    let note = Note { layer, fingerprint, watched };
+    // A cache that cannot be written is read anew by every process; one that is not there yet comes with the first build.
+    if cache::create(&cache.join("lookups")).is_ok() {
+        let _ = fs::write(&path, note.encode());
+    }
+    notes(|notes| notes.insert(path, note));
+}
+
+/// Removes the notes of layers that are no more.
+pub(super) fn prune(cache: &Path, exists: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(cache.join("lookups")).into_iter().flatten().flatten() {
+        let text = fs::read(entry.path()).unwrap_or_default();
+        let note = Note::parse(&text);
+        if !note.is_some_and(|note| exists(&note.layer.to_string())) {
+            // Somebody else may have done it.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn path(cache: &Path, description: Digest) -> PathBuf {
+    cache.join("lookups").join(description.to_string())
+}
+
+fn notes<T>(work: impl FnOnce(&mut HashMap<PathBuf, Note>) -> T) -> T {
+    let mut notes = NOTES.lock().unwrap_or_else(PoisonError::into_inner);
+    work(notes.get_or_insert_default())
+}
+
+impl Note {
+    /// Two lines, and the paths, each with a NUL at its end.
+    fn encode(&self) -> Vec<u8> {
+        let mut text = format!("{}\n{}\n", self.layer, self.fingerprint.to_hex()).into_bytes();
+        for path in &self.watched {
+            text.extend_from_slice(path.as_os_str().as_bytes());
+            text.push(0);
+        }
+        text
+    }
+
+    /// A text that is cut has another fingerprint, and so is as good as none.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut lines = text.splitn(3, |byte| *byte == b'\n');
+        let mut line = || str::from_utf8(lines.next()?).ok();
+        let (layer, fingerprint) = (line()?.parse().ok()?, blake3::Hash::from_hex(line()?).ok()?);
+        let paths = lines.next()?.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        let watched = paths.map(|path| PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()))).collect();
+        Some(Self { layer, fingerprint, watched })
+    }
+}
+
+/// What the file system says of paths, and the time of the latest change.
+fn fingerprint(paths: &[PathBuf]) -> (blake3::Hash, SystemTime) {
+    let mut text = Vec::with_capacity(paths.len() * 128);
+    let mut latest = UNIX_EPOCH;
+    for path in paths {
+        text.extend_from_slice(path.as_os_str().as_bytes());
+        text.push(0);
+        // What is not there may come.
+        if let Ok(stat) = stat(path) {
+            let (seconds, nanoseconds) = (stat.st_ctime.cast_unsigned(), stat.st_ctime_nsec);
+            let numbers = [stat.st_dev, stat.st_ino, stat.st_size.cast_unsigned(), seconds, nanoseconds];
+            numbers.iter().for_each(|number| text.extend_from_slice(&number.to_le_bytes()));
+            latest =
+                latest.max(UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds));
+        }
+    }
+    (blake3::hash(&text), latest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(byte: u8) -> Digest {
+        blake3::hash(&[byte]).to_hex().as_str().parse().unwrap()
+    }
+
+    fn later() -> SystemTime {
+        SystemTime::now() + Duration::from_secs(10)
+    }
+
+    /// As another process would.
+    fn forget() {
+        notes(HashMap::clear);
+    }
+
+    #[test]
+    fn a_change_of_any_watched_path_is_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, missing) = (root.path().join("a\nb"), root.path().join("missing"));
+        fs::write(&file, "one").unwrap();
+        let watched = || vec![root.path().to_owned(), file.clone(), missing.clone()];
+        let note = || note(root.path(), digest(1), digest(2), watched(), later());
+        fs::create_dir(root.path().join("lookups")).unwrap();
+        let changes: [&dyn Fn(); 4] = [
+            &|| fs::write(&file, "two").unwrap(),
+            &|| fs::rename(&file, root.path().join("other")).and_then(|()| fs::write(&file, "two")).unwrap(),
+            &|| fs::write(&missing, "").unwrap(),
+            &|| fs::remove_file(&missing).unwrap(),
+        ];
+        for change in changes {
+            note();
+            assert_eq!(recall(root.path(), digest(1)), Some(digest(2)));
+            forget();
+            assert_eq!(recall(root.path(), digest(1)), Some(digest(2)));
+            assert_eq!(recall(root.path(), digest(3)), None);
+            // Times of old kernels go by ticks.
+            std::thread::sleep(Duration::from_millis(20));
+            change();
+            assert_eq!(recall(root.path(), digest(1)), None);
+        }
+    }
+
+    #[test]
+    fn what_changed_lately_is_not_noted() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("a");
+        fs::write(&file, "").unwrap();
+        note(root.path(), digest(4), digest(2), vec![file], SystemTime::now());
+        assert_eq!(recall(root.path(), digest(4)), None);
+    }
+
+    #[test]
+    fn a_note_that_is_cut_is_no_note() {
+        let root = tempfile::tempdir().unwrap();
+        note(root.path(), digest(5), digest(2), vec!["/dev".into(), "/".into()], later());
+        forget();
+        let path = path(root.path(), digest(5));
+        let text = fs::read(&path).unwrap();
+        for end in 0..text.len() {
+            fs::write(&path, &text[..end]).unwrap();
+            // Without the last NUL it says the same.
+            assert_eq!(
+                recall(root.path(), digest(5)).is_some(),
+                end == text.len() - 1,
+                "{end} of {}",
+                text.len()
+            );
+            forget();
+        }
+        prune(root.path(), |_| true);
+        assert!(path.exists());
+        prune(root.path(), |layer| layer != digest(2).to_string());
+        assert!(!path.exists());
+    }
+}

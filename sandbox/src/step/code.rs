@@ -1,0 +1,87 @@
+//! A step that is Rust code of the user's: a migrator, or whatever else prepares a database.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sandbox::Sandbox;
+
+/// Runs on a thread of its own, since the caller's may be a runtime's that must not be blocked on.
+type Work<E> = dyn Fn(&Sandbox<E>, Duration) -> Result<(), Failure> + Send + Sync;
+
+#[derive(Clone)]
+pub(crate) struct Code<E: Engine> {
+    pub(crate) key: String,
+    work: Arc<Work<E>>,
+}
+
+#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "made by `Code::new`"))]
+enum Failure {
+    Error(Box<dyn StdError + Send + Sync>),
+    Timeout,
+}
+
+impl<E: Engine> Code<E> {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn new<F, X>(key: String, code: F) -> Self
+    where
+        F: AsyncFn(&Sandbox<E>) -> Result<(), X> + Send + Sync + 'static,
+        X: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let work = move |sandbox: &Sandbox<E>, limit: Duration| {
+            // Code that blocks in the midst of its work needs the kind of runtime that allows it.
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+            let runtime = runtime.map_err(|error| Failure::Error(error.into()))?;
+            let outcome = runtime.block_on(async { tokio::time::timeout(limit, code(sandbox)).await });
+            // Tasks that the code left behind may never end.
+            runtime.shutdown_background();
+            match outcome {
+                Ok(outcome) => outcome.map_err(|error| Failure::Error(error.into())),
+                Err(_) => Err(Failure::Timeout),
+            }
+        };
+        Self { key, work: Arc::new(work) }
+    }
+
+    pub(super) fn run(&self, sandbox: &Sandbox<E>, deadline: Instant) -> Result<()> {
+        let failed = || Error::new(ErrorKind::InvalidConfig, format!("run {self}"));
+        let outcome = std::thread::scope(|scope| {
+            let limit = deadline.saturating_duration_since(Instant::now());
+            let work = move || (self.work)(sandbox, limit);
+            let thread =
+                std::thread::Builder::new().name("sandboxed-db".to_owned()).spawn_scoped(scope, work);
+            thread.map(std::thread::ScopedJoinHandle::join)
+        });
+        match outcome.map_err(|error| failed().caused_by(error))? {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Failure::Error(error))) => Err(failed().caused_by(error)),
+            Ok(Err(Failure::Timeout)) => Err(Error::new(
+                ErrorKind::NotReady,
+                format!("run {self} within the time that a step may take"),
+            )
+            .with_hint("raise `build_timeout`")),
+            Err(panic) => Err(failed().caused_by(format!("it panicked: {}", message(&*panic)))),
+        }
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("with no message")
+}
+
+impl<E: Engine> fmt::Display for Code<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the code of the key `{}`", self.key)
+    }
+}
+
+impl<E: Engine> fmt::Debug for Code<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Code").field(&self.key).finish()
+    }
+}

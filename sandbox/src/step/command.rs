@@ -1,0 +1,113 @@
+//! A step that is a program of the user's, run outside the sandbox with the database's address in its environment.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitStatus, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sandbox::Sandbox;
+use crate::sys::process::die_with_parent;
+use crate::sys::socket::wait_readable;
+
+/// How many lines of its output are told of a command that failed.
+const TAIL: usize = 30;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Command {
+    pub(crate) program: String,
+    pub(crate) args: Vec<String>,
+    /// Where it is run.
+    directory: PathBuf,
+}
+
+impl Command {
+    pub(crate) fn new(program: String, args: Vec<String>) -> Self {
+        Self { program, args, directory: PathBuf::new() }
+    }
+
+    pub(super) fn at(&self, directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), ..self.clone() }
+    }
+
+    pub(super) fn run<E: Engine>(&self, sandbox: &Sandbox<E>, deadline: Instant) -> Result<()> {
+        let failed = || Error::new(ErrorKind::InvalidConfig, format!("run {self}"));
+        let broken = |error: io::Error| failed().caused_by(error);
+        let mut output = tempfile::tempfile().map_err(broken)?;
+        let mut command = self.prepare(sandbox, &output).map_err(broken)?;
+        let mut child = command.spawn().map_err(|error| {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            broken(error).or_hint(|| {
+                missing.then(|| {
+                    "it is looked for in PATH, or from the directory of the package's Cargo.toml".into()
+                })
+            })
+        })?;
+        match wait(&mut child, deadline).map_err(broken)? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(failed().caused_by(format!("it ended with {status}\n{}", tail(&mut output)))),
+            None => Err(Error::new(
+                ErrorKind::NotReady,
+                format!("run {self} within the time that a step may take"),
+            )
+            .caused_by(tail(&mut output))
+            .with_hint("raise `build_timeout`")),
+        }
+    }
+
+    fn prepare<E: Engine>(&self, sandbox: &Sandbox<E>, output: &File) -> io::Result<process::Command> {
+        // What is a path is the caller's, not one in the directory where the program runs.
+        let program = match self.program.contains('/') {
+            true => self.directory.join(&self.program),
+            false => PathBuf::from(&self.program),
+        };
+        let mut command = process::Command::new(program);
+        command.args(&self.args).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        if !self.directory.as_os_str().is_empty() {
+            command.current_dir(&self.directory);
+        }
+        // The user's own database is not the one that is meant.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| sandbox.engine().is_client_variable(name)) {
+                command.env_remove(name);
+            }
+        }
+        command.envs(sandbox.env()).process_group(0);
+        die_with_parent(&mut command);
+        Ok(command)
+    }
+}
+
+/// How the child ended; none if it did not by then and was killed, with all of its group.
+fn wait(child: &mut process::Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    let pid = Pid::from_child(child);
+    let ended = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| wait_readable(pidfd.as_fd(), deadline));
+    if ended != Ok(true) {
+        // It may end by itself in between.
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+    let status = child.wait()?;
+    Ok(ended?.then_some(status))
+}
+
+fn tail(output: &mut File) -> String {
+    let mut bytes = Vec::new();
+    let _ = output.rewind().and_then(|()| output.read_to_end(&mut bytes));
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = [&self.program].into_iter().chain(&self.args).map(String::as_str).collect();
+        write!(f, "`{}`", words.join(" "))
+    }
+}

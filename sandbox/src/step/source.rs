@@ -1,0 +1,233 @@
+//! The files that steps are made of: where they are, what they hold, and whether they are still the same.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use walkdir::WalkDir;
+
+use super::compressed;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How much of a file is read at a time.
+const BLOCK: u64 = 1 << 18;
+
+/// A file or tree as read, with the files that it has the client read.
+#[derive(Debug)]
+pub(crate) struct SourceFile {
+    /// Without symbolic links: the sandbox shows it there.
+    pub(crate) path: PathBuf,
+    /// Of what it holds, uncompressed.
+    pub(crate) hash: blake3::Hash,
+    /// What it includes; or, of a tree, the files in it.
+    pub(crate) included: Vec<SourceFile>,
+    /// Where else it was looked for what it includes, in vain.
+    missing: Vec<PathBuf>,
+    /// The path by which it was found.
+    reached: PathBuf,
+    identity: Identity,
+}
+
+/// What changes when a file is written: enough to notice an edit between reading and running.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl SourceFile {
+    /// Reads a file of SQL and, recursively, those it includes.
+    pub(super) fn script(path: &Path, engine: &impl Engine) -> Result<Arc<Self>> {
+        let found = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
+        let top = found.parent().unwrap_or(&found).to_owned();
+        let mut seen = HashSet::from([found.clone()]);
+        Ok(Arc::new(Self::script_below(path.to_owned(), found, &top, engine, &mut seen)?))
+    }
+
+    fn script_below(
+        reached: PathBuf,
+        path: PathBuf,
+        top: &Path,
+        engine: &impl Engine,
+        seen: &mut HashSet<PathBuf>,
+    ) -> Result<Self> {
+        let mut names = Vec::new();
+        let mut file = Self::bare(reached, path, &mut |lines| {
+            names.extend(engine.included_files(&String::from_utf8_lossy(lines)));
+        })?;
+        for name in names {
+            // Some commands start at the including file's directory, some at the client's. One that is not there at
+            // all is reported by the client, in its own words.
+            for directory in [file.path.parent().unwrap_or(top), top] {
+                let reached = directory.join(&name);
+                match fs::canonicalize(&reached) {
+                    Ok(found) if seen.insert(found.clone()) => {
+                        file.included.push(Self::script_below(reached, found, top, engine, seen)?);
+                    }
+                    Ok(_) => {}
+                    Err(_) => file.missing.push(reached),
+                }
+            }
+        }
+        Ok(file)
+    }
+
+    /// Reads a file that counts by its bytes alone, or a tree that counts by the names and bytes of its files.
+    pub(super) fn tree(path: &Path) -> Result<Arc<Self>> {
+        let found = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
+        if !found.is_dir() {
+            return Self::bare(path.to_owned(), found, &mut |_| {}).map(Arc::new);
+        }
+        let identity = Identity::of(&found).map_err(|error| unreadable(path, error))?;
+        let mut hasher = blake3::Hasher::new();
+        let mut included = Vec::new();
+        for entry in WalkDir::new(&found).min_depth(1).follow_links(true).sort_by_file_name() {
+            let entry = entry.map_err(|error| unreadable(path, error.into()))?;
+            let (kind, below) = (entry.file_type(), entry.path().to_owned());
+            // A directory is listed for its names; sockets and the like hold nothing.
+            if kind.is_file() {
+                let file = Self::bare(below.clone(), below, &mut |_| {})?;
+                let name = file.path.strip_prefix(&found).unwrap_or(&file.path);
+                let name = name.as_os_str().as_encoded_bytes();
+                hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(file.hash.as_bytes());
+                included.push(file);
+            } else if kind.is_dir() {
+                let identity = Identity::of(&below).map_err(|error| unreadable(&below, error))?;
+                included.push(Self::new(below.clone(), below, blake3::hash(b""), identity));
+            }
+        }
+        let mut tree = Self::new(path.to_owned(), found, hasher.finalize(), identity);
+        tree.included = included;
+        Ok(Arc::new(tree))
+    }
+
+    fn new(reached: PathBuf, path: PathBuf, hash: blake3::Hash, identity: Identity) -> Self {
+        Self { path, hash, included: Vec::new(), missing: Vec::new(), reached, identity }
+    }
+
+    /// Reads a file by itself. `on_lines` is given all of it, some whole lines at a time.
+    fn bare(reached: PathBuf, path: PathBuf, on_lines: &mut dyn FnMut(&[u8])) -> Result<Self> {
+        let read = || -> io::Result<Self> {
+            let identity = Identity::of(&path)?;
+            let hash = read_lines(compressed::open(&path)?, on_lines)?;
+            Ok(Self::new(reached, path.clone(), hash, identity))
+        };
+        read().map_err(|error| unreadable(&path, error))
+    }
+
+    /// The file's text, read anew: seeds may be large, so none is kept.
+    pub(super) fn contents(&self) -> Result<String> {
+        let mut contents = Vec::new();
+        compressed::open(&self.path)
+            .and_then(|mut file| file.read_to_end(&mut contents))
+            .map_err(|error| unreadable(&self.path, error))?;
+        let failed = |kind| Error::new(kind, format!("read `{}`", self.path.display()));
+        if blake3::hash(&contents) != self.hash {
+            let error = failed(ErrorKind::Layer).caused_by("it changed while it was being read");
+            return Err(error.with_hint("run the tests again"));
+        }
+        String::from_utf8(contents).map_err(|error| failed(ErrorKind::InvalidConfig).caused_by(error))
+    }
+
+    /// The file and all it includes.
+    pub(crate) fn all(&self) -> Vec<&Self> {
+        std::iter::once(self).chain(self.included.iter().flat_map(Self::all)).collect()
+    }
+
+    /// The paths that lead to the file, to all it includes, and to what it would include.
+    pub(super) fn watched(&self) -> impl Iterator<Item = PathBuf> {
+        self.all().into_iter().flat_map(|file| [&file.reached].into_iter().chain(&file.missing)).cloned()
+    }
+
+    /// Whether the file is still the one that was read.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        Identity::of(&self.path).is_ok_and(|identity| identity == self.identity)
+    }
+}
+
+/// The hash of all that is read; lines are handed on as they come, the unfinished one with the next block.
+fn read_lines(mut reader: impl Read, on_lines: &mut dyn FnMut(&[u8])) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut block = Vec::new();
+    loop {
+        let begin = block.len();
+        if reader.by_ref().take(BLOCK).read_to_end(&mut block)? == 0 {
+            on_lines(&block);
+            return Ok(hasher.finalize());
+        }
+        hasher.update(&block[begin..]);
+        if let Some(end) = memchr::memrchr(b'\n', &block) {
+            on_lines(&block[..=end]);
+            block.drain(..=end);
+        }
+    }
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self { inode: file.ino(), size: file.size(), changed: (file.ctime(), file.ctime_nsec()) })
+    }
+}
+
+/// The first bytes of a file, as they are.
+pub(super) fn beginning(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut bytes));
+    read.map_err(|error| unreadable(path, error))?;
+    Ok(bytes)
+}
+
+pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
+    let hint = (error.kind() == io::ErrorKind::NotFound)
+        .then(|| "relative paths start at the directory of the package's Cargo.toml".to_owned());
+    Error::io(ErrorKind::InvalidConfig, "read", path, error).or_hint(|| hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_whole_however_the_blocks_fall() {
+        let line = |length: usize| "x".repeat(length) + "\n";
+        let block = usize::try_from(BLOCK).unwrap();
+        for text in [
+            String::new(),
+            "no end".to_owned(),
+            line(block - 1) + &line(5) + "rest",
+            line(block) + &line(3 * block + 7) + &line(0),
+        ] {
+            let mut parts = Vec::new();
+            let hash = read_lines(text.as_bytes(), &mut |lines| parts.push(lines.to_vec())).unwrap();
+            assert_eq!(hash, blake3::hash(text.as_bytes()));
+            assert_eq!(parts.concat(), text.as_bytes());
+            let (_, whole) = parts.split_last().unwrap();
+            assert!(whole.iter().all(|part| part.ends_with(b"\n")));
+        }
+    }
+
+    #[test]
+    fn a_tree_counts_by_the_names_and_bytes_of_its_files() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("tree");
+        fs::create_dir_all(tree.join("below")).unwrap();
+        fs::write(tree.join("below/a"), "one").unwrap();
+        let hash = || SourceFile::tree(&tree).unwrap().hash;
+        let first = hash();
+        fs::create_dir(tree.join("empty")).unwrap();
+        assert_eq!(first, hash());
+        fs::rename(tree.join("below/a"), tree.join("below/b")).unwrap();
+        let renamed = hash();
+        assert_ne!(first, renamed);
+        fs::write(tree.join("below/b"), "two").unwrap();
+        assert_ne!(renamed, hash());
+        let watched: Vec<_> = SourceFile::tree(&tree).unwrap().watched().collect();
+        assert!(watched.contains(&tree) && watched.contains(&tree.join("empty")), "{watched:?}");
+    }
+}

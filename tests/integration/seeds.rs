@@ -1,0 +1,239 @@
+//! Seeds of every kind: what is in the file is in the database, and what is wrong with it is said.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rstest::rstest;
+use sandboxed_db::{Error, ErrorKind, Postgres, Snapshot};
+use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED};
+use sandboxed_db_tests::skip;
+use tempfile::TempDir;
+
+use crate::asking::Cache;
+
+/// What a program writes on its standard output goes to a file; `false` where there is no such program.
+fn output(program: &str, args: &[&str], to: &Path) -> bool {
+    let output =
+        Command::new(program).args(args).stdin(Stdio::null()).stdout(File::create(to).unwrap()).status();
+    match output {
+        Ok(status) => {
+            assert!(status.success(), "{program}: {status}");
+            true
+        }
+        Err(error) => {
+            skip(&format!("{program}: {error}"));
+            false
+        }
+    }
+}
+
+/// A seed that must be refused, and why it is.
+#[track_caller]
+fn refused(snapshot: Snapshot) -> String {
+    let error: Error = snapshot.start().expect_err("the seed is refused");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
+    format!("{error:?}")
+}
+
+#[track_caller]
+fn assert_says(report: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(report.contains(part), "`{part}` is not in\n{report}");
+    }
+}
+
+fn write(place: &TempDir, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    let path = place.path().join(name);
+    fs::write(&path, contents).unwrap();
+    path
+}
+
+// Compressed.
+
+#[rstest]
+#[case::by_gzip("gzip", "gz")]
+#[case::by_zstd("zstd", "zst")]
+fn a_compressed_seed_is_the_same_as_the_plain_one(#[case] program: &str, #[case] suffix: &str) {
+    let cache = Cache::new();
+    let compressed = cache.write(&format!("seed.sql.{suffix}"), "");
+    if !output(program, &["--stdout", SHOP_SEED], Path::new(&compressed)) {
+        return;
+    }
+    let rows = (
+        "sql",
+        "select (select count(*) from orders) || ' ' || (select md5(string_agg(o::text, '' order by id)) from orders o)",
+    );
+    let asked = |seed| [("migrations", SHOP_MIGRATIONS), ("seed", seed), rows];
+    let from_compressed = cache.ask(&asked(&compressed));
+    assert!(from_compressed.built);
+    assert!(!from_compressed.answers[0].starts_with("0 "), "{from_compressed:?}");
+    assert_eq!(cache.ask(&asked(SHOP_SEED)).answers, from_compressed.answers);
+    assert!(!cache.ask(&asked(&compressed)).built);
+}
+
+#[test]
+fn a_compressed_seed_may_include_files_and_they_count() {
+    let cache = Cache::new();
+    let plain = cache.write("seeds/all.sql", "\\ir parts/notes.sql\n");
+    let seed = cache.write("seeds/all.sql.gz", "");
+    assert!(output("gzip", &["--stdout", &plain], Path::new(&seed)));
+    for body in ["one", "two"] {
+        cache.write("seeds/parts/notes.sql", &format!("create table notes as select '{body}' as body;"));
+        let asked = [("seed", seed.as_str()), ("sql", "select body from notes")];
+        let told = cache.ask(&asked);
+        assert_eq!((told.built, &told.answers[..]), (true, &[body.to_owned()][..]));
+        assert!(!cache.ask(&asked).built);
+    }
+}
+
+#[test]
+fn an_error_in_a_compressed_seed_names_its_line_and_ends_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    // More than a pipe holds comes after it.
+    let text =
+        "create table a ();\n\nselect 1/0;\n".to_owned() + &"insert into a default values;\n".repeat(100_000);
+    let plain = write(&place, "wrong.sql", text);
+    let seed = place.path().join("wrong.sql.gz");
+    assert!(output("gzip", &["--stdout", plain.to_str().unwrap()], &seed));
+    let report = refused(Snapshot::new(Postgres::new()).seed(&seed));
+    assert_says(&report, &[&format!("{}:3", seed.display()), "division by zero", "select 1/0;"]);
+}
+
+#[rstest]
+#[case::cut("seed.sql.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x4b")]
+#[case::no_gzip("seed.sql.gz", b"create table a ();")]
+#[case::no_zstd("seed.sql.zst", b"create table a ();")]
+fn a_broken_compressed_file_is_named(#[case] name: &str, #[case] contents: &[u8]) {
+    let place = tempfile::tempdir().unwrap();
+    let seed = write(&place, name, contents);
+    let report = refused(Snapshot::new(Postgres::new()).seed(&seed));
+    assert_says(&report, &["could not read", seed.to_str().unwrap()]);
+}
+
+// Rows.
+
+const USERS: &str = "create schema shop;
+    create table shop.users (id serial, name text, \"Nick Name\" text, seen timestamptz default '2000-01-01Z');
+    create table tags (id int generated always as identity, label text);";
+
+#[test]
+fn rows_go_into_the_table_that_the_file_is_named_for() {
+    let cache = Cache::new();
+    let schema = cache.write("schema.sql", USERS);
+    // A mark of the encoding, another order of columns, quotes, a line break, an empty value and an empty text.
+    let users = cache.write(
+        "shop.users.csv",
+        "\u{feff}name,id,Nick Name\r\n\"Ada, \"\"the first\"\"\",7,\"two\r\nlines\"\r\nBob,9,\r\nEmpty,8,\"\"\r\n",
+    );
+    let tags = cache.write("tags.csv.gz", "");
+    let plain = cache.write("tags.csv", "id,label\n41,a\n");
+    assert!(output("gzip", &["--stdout", &plain], Path::new(&tags)));
+    let asked = [
+        ("seed", schema.as_str()),
+        ("seed", users.as_str()),
+        ("seed", tags.as_str()),
+        (
+            "sql",
+            "select string_agg(concat_ws('|', id, name, coalesce(\"Nick Name\", 'null'), extract(year from seen)), ';' order by id) from shop.users",
+        ),
+        // The sequences go on after the rows.
+        ("sql", "insert into shop.users (name) values ('next') returning id::text"),
+        ("sql", "insert into tags (label) values ('next') returning id::text"),
+    ];
+    let told = cache.ask(&asked);
+    let rows = "7|Ada, \"the first\"|two\r\nlines|2000;8|Empty||2000;9|Bob|null|2000";
+    // Answers are lines.
+    let lines: Vec<_> =
+        rows.split('\n').map(|line| line.trim_end_matches('\r')).chain(["10", "42"]).collect();
+    let answers: Vec<_> = told.answers.iter().map(|line| line.trim_end_matches('\r')).collect();
+    assert_eq!(answers, lines);
+    assert!(!cache.ask(&asked).built);
+    cache.write("shop.users.csv", "id\n1\n");
+    let told = cache.ask(&asked);
+    assert!(told.built);
+    assert_eq!(told.answers[0], "1|null|2000");
+}
+
+#[rstest]
+#[case::no_such_column("users.csv", "id,age\n1,2\n", "column \"age\" of relation \"users\" does not exist")]
+#[case::no_such_table("nobody.csv", "id\n1\n", "relation \"nobody\" does not exist")]
+#[case::a_value_of_another_type("users.csv", "id\n1\nx\n", "users.csv:3")]
+#[case::too_few_values("users.csv", "id,name\n1\n", "missing data for column \"name\"")]
+#[case::no_header("users.csv", "", "the first line names the table's columns")]
+fn rows_that_do_not_fit_are_refused(#[case] name: &str, #[case] rows: &str, #[case] expected: &str) {
+    let place = tempfile::tempdir().unwrap();
+    let schema = write(&place, "schema.sql", "create table users (id int, name text);");
+    let rows = write(&place, name, rows);
+    let report = refused(Snapshot::new(Postgres::new()).seed(schema).seed(&rows));
+    assert_says(&report, &[rows.to_str().unwrap(), expected]);
+}
+
+// Archives.
+
+/// What pg_dump says of a database, without its comments and the words by which it guards its own output.
+fn dumped(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let said = |line: &&str| !line.is_empty() && !line.starts_with("--") && !line.starts_with('\\');
+    text.lines().filter(said).map(str::to_owned).collect()
+}
+
+#[rstest]
+#[case::custom("custom")]
+#[case::directory("directory")]
+#[case::tar("tar")]
+fn an_archive_of_pg_dump_is_restored(#[case] format: &str) {
+    let cache = Cache::new();
+    // A path with everything in it that a shell and a connection string would trip over.
+    let archive = cache.path("the archive's = copy");
+    let (before, after) = (cache.path("before.sql"), cache.path("after.sql"));
+    let dump = format!("pg_dump --format={format} --file=\"{archive}\"");
+    let asked = [("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)];
+    cache.ask(&[&asked[..], &[("then", &dump), ("then", &format!("pg_dump --file=\"{before}\""))]].concat());
+    let restored = [("seed", archive.as_str())];
+    let told = cache.ask(&[&restored[..], &[("then", &format!("pg_dump --file=\"{after}\""))]].concat());
+    assert!(told.built);
+    let (before, after) = (dumped(before.as_ref()), dumped(after.as_ref()));
+    assert!(before.len() > 50_000, "{} lines", before.len());
+    assert!(before == after, "what was restored is not what was dumped");
+    assert!(!cache.ask(&restored).built);
+}
+
+#[test]
+fn an_archive_that_names_a_role_says_what_to_do_without_it() {
+    let cache = Cache::new();
+    let (archive, schema) =
+        (cache.path("owned.dump"), "create role clerk; create table a (); alter table a owner to clerk;");
+    let owned = cache.write("owned.sql", schema);
+    cache.ask(&[("seed", &owned), ("then", &format!("pg_dump --format=custom --file={archive}"))]);
+    let report = refused(Snapshot::new(Postgres::new()).seed(&archive));
+    assert_says(&report, &[&archive, "role \"clerk\" does not exist", "--no-owner --no-privileges"]);
+    let role = cache.write("role.sql", "create role clerk;");
+    let owner = ("sql", "select tableowner::text from pg_tables where tablename = 'a'");
+    assert_eq!(cache.ask(&[("seed", &role), ("seed", &archive), owner]).answers, ["clerk"]);
+}
+
+#[test]
+fn an_archive_that_is_cut_is_refused() {
+    let cache = Cache::new();
+    let archive = cache.path("cut.dump");
+    let table = cache.write("table.sql", "create table a as select * from generate_series(1, 10000) id;");
+    cache.ask(&[("seed", &table), ("then", &format!("pg_dump --format=custom --file={archive}"))]);
+    let length = fs::metadata(&archive).unwrap().len();
+    for length in [length / 2, 20] {
+        File::options().write(true).open(&archive).unwrap().set_len(length).unwrap();
+        assert_says(&refused(Snapshot::new(Postgres::new()).seed(&archive)), &[&archive]);
+    }
+}
+
+#[test]
+fn what_is_no_seed_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let picture = write(&place, "seed.sql", b"\x89PNG\0\0");
+    assert_says(
+        &refused(Snapshot::new(Postgres::new()).seed(&picture)),
+        &["neither text nor an archive", ".sql.zst"],
+    );
+    let report = refused(Snapshot::new(Postgres::new()).seed(place.path()));
+    assert_says(&report, &["it is a directory", "`migrations`"]);
+}

@@ -1,0 +1,197 @@
+//! Steps that are programs or code of the user's, what they depend on, and snapshots that extend snapshots.
+
+use std::fs;
+use std::time::Duration;
+
+use sandboxed_db::{Error, ErrorKind, Postgres, Sandbox, Snapshot};
+
+use crate::asking::{Cache, batch};
+
+fn empty() -> Snapshot {
+    Snapshot::new(Postgres::new())
+}
+
+fn failure(snapshot: &Snapshot) -> (ErrorKind, String) {
+    let error: Error = snapshot.start().expect_err("the step fails");
+    (error.kind(), format!("{error:?}"))
+}
+
+// Programs.
+
+#[test]
+fn a_program_prepares_the_database_once() {
+    let cache = Cache::new();
+    let runs = cache.path("runs");
+    let command = format!(
+        "echo run >> '{runs}'; psql -c 'create table notes as select 7 as id' && psql \"$DATABASE_URL\" -c 'update notes set id = 8'"
+    );
+    let asked = [("run", command.as_str()), ("sql", "select id::text from notes")];
+    for built in [true, false] {
+        let told = cache.ask(&asked);
+        assert_eq!((told.built, &told.answers[..]), (built, &["8".to_owned()][..]));
+    }
+    assert_eq!(fs::read_to_string(&runs).unwrap(), "run\n");
+}
+
+/// Another server that the user works with must not be prepared instead.
+#[test]
+fn a_program_does_not_see_the_users_own_server() {
+    let mut cache = Cache::new();
+    cache.environment = vec![
+        ("PGHOST", "/nowhere"),
+        ("PGHOSTADDR", "127.0.0.9"),
+        ("PGSERVICE", "production"),
+        ("PGPASSWORD", "secret"),
+        ("PGSSLMODE", "require"),
+        ("DATABASE_URL", "postgresql://production/"),
+    ];
+    let command = "test -z \"$PGPASSWORD\" && psql -c 'create table here ()' && psql \"$DATABASE_URL\" -c 'create table there ()'";
+    let told = cache.ask(&[
+        ("run", command),
+        ("sql", "select count(*)::text from pg_tables where schemaname = 'public'"),
+    ]);
+    assert_eq!(told.answers, ["2"]);
+}
+
+#[test]
+fn what_a_program_depends_on_is_declared() {
+    let cache = Cache::new();
+    let directory = cache.path("tree");
+    cache.write("tree/below/file", "one");
+    let command = format!("psql -c \"create table seen as select '$(cat '{directory}/below/'*)' as text\"");
+    let asked = [("depends_on", directory.as_str()), ("run", &command), ("sql", "select text from seen")];
+    assert_eq!(cache.ask(&asked).answers, ["one"]);
+    assert!(!cache.ask(&asked).built);
+    for (name, contents, expected) in
+        [("tree/below/file", "two", "two"), ("tree/below/more", "three", "twothree")]
+    {
+        cache.write(name, contents);
+        let told = cache.ask(&asked);
+        assert_eq!((told.built, &told.answers[..]), (true, &[expected.to_owned()][..]), "{name}");
+        assert!(!cache.ask(&asked).built);
+    }
+    // A declaration by itself does nothing, and makes no layer.
+    let layers = cache.layers().len();
+    cache.ask(&[("depends_on", &directory)]);
+    assert_eq!(cache.layers().len(), layers);
+}
+
+#[test]
+fn a_program_that_fails_is_reported_with_its_output() {
+    let (kind, report) = failure(&empty().run("sh", ["-c", "echo out; echo err >&2; exit 3"]));
+    assert_eq!(kind, ErrorKind::InvalidConfig);
+    for part in ["could not run `sh -c echo out; echo err >&2; exit 3`", "exit status: 3", "out\n", "err"] {
+        assert!(report.contains(part), "`{part}` is not in\n{report}");
+    }
+    let (_, report) = failure(&empty().run("no-such-program", ["up"]));
+    assert!(report.contains("`no-such-program up`") && report.contains("looked for in PATH"), "{report}");
+    let (_, report) = failure(&empty().depends_on(["no/such/file"]).run("true", [""; 0]));
+    assert!(report.contains("no/such/file") && report.contains("Cargo.toml"), "{report}");
+}
+
+#[test]
+fn a_program_that_does_not_end_is_killed_with_its_children() {
+    let place = tempfile::tempdir().unwrap();
+    let pid = place.path().join("pid");
+    let command = format!("echo waiting; sleep 1000 & echo $! > '{}'; wait", pid.display());
+    let snapshot = empty().run("sh", ["-c", &command]).build_timeout(Duration::from_secs(2));
+    // The fresh server's own layer may take longer than that.
+    drop(empty().start().unwrap());
+    let (kind, report) = failure(&snapshot);
+    assert_eq!(kind, ErrorKind::NotReady);
+    assert!(report.contains("waiting") && report.contains("raise `build_timeout`"), "{report}");
+    let child = fs::read_to_string(pid).unwrap();
+    let state = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
+    // Its new parent may not have reaped it yet.
+    assert!(state.is_err() || state.as_ref().is_ok_and(|stat| stat.contains(") Z ")), "{state:?}");
+}
+
+// Code.
+
+#[test]
+fn code_prepares_the_database_once_for_its_key() {
+    let cache = Cache::new();
+    let asked = |code| [("prepare", code), ("sql", "select version from made")];
+    let told = cache.ask(&asked("v1|create table made as select 'one' as version"));
+    assert_eq!((told.built, &told.answers[..]), (true, &["one".to_owned()][..]));
+    // The trap: other code of the same key.
+    let told = cache.ask(&asked("v1|create table made as select 'two' as version"));
+    assert_eq!((told.built, &told.answers[..]), (false, &["one".to_owned()][..]));
+    let told = cache.ask(&asked("v2|create table made as select 'two' as version"));
+    assert_eq!((told.built, &told.answers[..]), (true, &["two".to_owned()][..]));
+}
+
+/// The trap's remedy: files that are declared.
+#[test]
+fn code_runs_anew_when_what_it_depends_on_changes() {
+    let cache = Cache::new();
+    let source = cache.write("migrator.rs", "// one");
+    let made = ("prepare", "v1|create table made as select clock_timestamp()::text as at");
+    let asked = [("depends_on", source.as_str()), made, ("sql", "select at from made")];
+    let first = cache.ask(&asked);
+    assert_eq!(cache.ask(&asked).answers, first.answers);
+    cache.write("migrator.rs", "// two");
+    let second = cache.ask(&asked);
+    assert!(second.built);
+    assert_ne!(second.answers, first.answers);
+}
+
+#[test]
+fn code_that_fails_or_panics_or_hangs_is_reported() {
+    let fails = empty().prepare("fails", async |db: &Sandbox| batch(db.url(), "select 1/0").await);
+    let (kind, report) = failure(&fails);
+    assert_eq!(kind, ErrorKind::InvalidConfig);
+    assert!(
+        report.contains("the code of the key `fails`") && report.contains("division by zero"),
+        "{report}"
+    );
+
+    let panics =
+        empty().prepare("panics", async |_: &Sandbox| -> Result<(), Error> { panic!("at the {}", "disco") });
+    let (kind, report) = failure(&panics);
+    assert_eq!(kind, ErrorKind::InvalidConfig);
+    assert!(report.contains("it panicked: at the disco"), "{report}");
+
+    drop(empty().start().unwrap());
+    let hangs = empty()
+        .prepare("hangs", async |_: &Sandbox| -> Result<(), Error> { std::future::pending().await })
+        .build_timeout(Duration::from_secs(1));
+    let (kind, report) = failure(&hangs);
+    assert_eq!(kind, ErrorKind::NotReady);
+    assert!(
+        report.contains("`hangs` within the time") && report.contains("raise `build_timeout`"),
+        "{report}"
+    );
+}
+
+/// The caller's own runtime is neither blocked on nor needed.
+#[tokio::test]
+async fn code_may_be_run_from_within_a_runtime() {
+    let cache = tempfile::tempdir().unwrap();
+    let key = cache.path().display().to_string();
+    let snapshot = empty().prepare(key, async |db: &Sandbox| {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        batch(db.url(), "create table made as select 7 as id").await
+    });
+    let db = snapshot.start_async().await.unwrap();
+    batch(db.url(), "select id from made").await.unwrap();
+}
+
+// Extension.
+
+#[test]
+fn what_extends_a_snapshot_shares_its_layers() {
+    let cache = Cache::new();
+    let schema = cache.write("schema.sql", "create table notes as select clock_timestamp()::text as body;");
+    let scenario = cache.write("scenario.sql", "insert into notes values ('scenario');");
+    let all = ("sql", "select string_agg(body, ', ' order by body) from notes");
+    let plain = cache.ask(&[("seed", &schema), all]);
+    let mut extended = None;
+    let made = cache.made_by(|| {
+        extended = Some(cache.ask(&[("seed", &schema), ("extend", ""), ("seed", &scenario), all]));
+    });
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert_eq!(extended.unwrap().answers, [format!("{}, scenario", plain.answers[0])]);
+    // What was extended is what it was.
+    assert_eq!(cache.ask(&[("seed", &schema), all]).answers, plain.answers);
+}
