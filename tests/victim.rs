@@ -39,6 +39,12 @@ fn main() -> Result<ExitCode, Error> {
     match plan.end.as_str() {
         "churn" => churn(&plan),
         "obey" => obey(&plan),
+        "one_by_one" => {
+            for _ in 0..plan.sandboxes {
+                drop(plan.start()?);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         "descriptors" => return descriptors(&plan).map(|()| ExitCode::SUCCESS),
         _ => {}
     }

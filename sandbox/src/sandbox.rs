@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::admission::Admission;
 use crate::cache;
 use crate::engine::{Engine, Installation, Postgres, Server};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,8 +44,9 @@ pub struct Sandbox<E: Engine = Postgres> {
     last_words: Arc<LastWords>,
     /// The server was asked to stop, so its end is no news.
     stopped: bool,
-    /// What must not be given up while the sandbox lives: its layer.
+    /// What must not be given up while the sandbox lives: its layer, and its place among all.
     _layer: Option<Arc<dyn Any + Send + Sync>>,
+    _admission: Option<Admission>,
 }
 
 /// How long each part of a start took.
@@ -55,6 +57,8 @@ pub struct Timings {
     pub layer: Duration,
     /// Whether the layer had to be built, and was built by this start; not by another that this one waited for.
     pub layer_built: bool,
+    /// Waiting until so few sandboxes live that another may.
+    pub queue: Duration,
     /// From the request to the executed server: namespaces, mounts, the root.
     pub launch: Duration,
     /// From the executed server to a server that is ready.
@@ -65,7 +69,7 @@ impl Timings {
     /// The whole start.
     #[must_use]
     pub fn total(&self) -> Duration {
-        self.layer + self.launch + self.server
+        self.layer + self.queue + self.launch + self.server
     }
 }
 
@@ -117,6 +121,7 @@ impl<E: Engine> Sandbox<E> {
             stop_signal,
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
             _layer: None,
+            _admission: None,
         };
         if initialise {
             sandbox.initialise()?;
@@ -129,15 +134,17 @@ impl<E: Engine> Sandbox<E> {
         Ok(sandbox)
     }
 
+    /// What it was started from, and how long that took to get.
     pub(crate) fn with_layer(
         mut self,
         layer: Arc<dyn Any + Send + Sync>,
-        took: Duration,
-        built: bool,
+        admission: Admission,
+        before: Timings,
     ) -> Self {
         self._layer = Some(layer);
-        self.timings.layer = took;
-        self.timings.layer_built = built;
+        self._admission = Some(admission);
+        let Timings { layer, layer_built, queue, .. } = before;
+        self.timings = Timings { layer, layer_built, queue, ..self.timings };
         self
     }
 

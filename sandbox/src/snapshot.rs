@@ -1,14 +1,16 @@
 //! The description of a prepared database: an engine and the steps that lead to it.
 
 use std::path::{Path, PathBuf};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use crate::admission::admit;
 use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
 use crate::migration::MigrationTool;
-use crate::sandbox::{Sandbox, Start};
+use crate::sandbox::{Sandbox, Start, Timings};
 #[cfg(feature = "tokio")]
 use crate::step::Code;
 use crate::step::{Command, Step};
@@ -299,12 +301,21 @@ impl<E: Engine> Snapshot<E> {
 
     /// Starts a server on a pristine copy.
     ///
+    /// As many sandboxes may live at once, over all processes with the same cache, as the variable `SANDBOXED_DB_MAX` says;
+    /// by default as many servers as four fifths of the memory hold when idle, and at most 2048 a processor. Further ones
+    /// wait in the order of asking, at most 10 minutes.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a description that cannot work: no server found, a missing file, a migration that
     /// fails, a setting that cannot be set. [`ErrorKind::HostUnsupported`] for a machine that refuses containers,
     /// [`ErrorKind::Layer`] for a cache that cannot be read or written, [`ErrorKind::Exited`] and [`ErrorKind::NotReady`]
-    /// for a server that does not start.
+    /// for a server that does not start, [`ErrorKind::Launch`] where none may live beside those that do.
     pub fn start(&self) -> Result<Sandbox<E>> {
+        self.start_for(Some(thread::current().id()))
+    }
+
+    /// Starts a sandbox that this thread will hold, if that is known.
+    fn start_for(&self, holder: Option<ThreadId>) -> Result<Sandbox<E>> {
         self.check()?;
         let begin = Instant::now();
         let installation = self.engine.locate()?;
@@ -317,8 +328,11 @@ impl<E: Engine> Snapshot<E> {
             start_timeout: self.start_timeout,
             build_timeout: self.build_timeout,
         };
-        let (layer, built) = layer::obtain(&recipe)?;
-        let took = begin.elapsed();
+        let (layer, layer_built) = layer::obtain(&recipe)?;
+        let obtained = begin.elapsed();
+        let admission = admit(holder)?;
+        let queue = begin.elapsed() - obtained;
+        let before = Timings { layer: obtained, layer_built, queue, ..Timings::default() };
         let sandbox = Sandbox::start(Start {
             engine: &self.engine,
             installation: &installation,
@@ -328,7 +342,7 @@ impl<E: Engine> Snapshot<E> {
             initialise: false,
             visible: Vec::new(),
         })?;
-        Ok(sandbox.with_layer(layer, took, built))
+        Ok(sandbox.with_layer(layer, admission, before))
     }
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
@@ -341,9 +355,9 @@ impl<E: Engine> Snapshot<E> {
         let failed = || Error::new(ErrorKind::Launch, "start a sandbox on a thread of its own");
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let snapshot = self.clone();
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("sandboxed-db".to_owned())
-            .spawn(move || drop(sender.send(snapshot.start())))
+            .spawn(move || drop(sender.send(snapshot.start_for(None))))
             .map_err(|error| failed().caused_by(error))?;
         receiver.await.map_err(|error| failed().caused_by(error))?
     }

@@ -1,5 +1,6 @@
 //! The promises, one file each, on the real kernel and with real servers.
 
+mod admission;
 mod applications;
 mod asking;
 mod attribute;

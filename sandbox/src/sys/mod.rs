@@ -2,6 +2,7 @@
 
 pub(crate) mod clone;
 pub(crate) mod constructor;
+pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod socket;

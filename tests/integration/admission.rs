@@ -1,0 +1,139 @@
+//! No more sandboxes live at once than may, over all processes; who waits gets one in turn.
+
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use sandboxed_db_tests::{Place, Watched};
+
+const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+
+/// Long enough for a sandbox to start, if it may.
+const A_WHILE: Duration = Duration::from_millis(1500);
+
+fn victim(place: &Place, bound: &str, args: &[&str]) -> Watched {
+    Watched::start(place.command(VICTIM).env("SANDBOXED_DB_MAX", bound).arg("keep").args(args))
+}
+
+/// A process that obeys. Its layer is there, so that starts are quick.
+fn obeying(place: &Place, bound: &str) -> Watched {
+    victim(place, bound, &["obey"])
+}
+
+fn report(place: &Place, bound: &str, args: &[&str]) -> String {
+    let mut command = place.command(VICTIM);
+    let output = command.env("SANDBOXED_DB_MAX", bound).args(args).arg("return").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn who_waits_gets_a_sandbox_in_turn() {
+    let place = Place::new();
+    let mut first = obeying(&place, "2");
+    for _ in 0..2 {
+        first.order("start").unwrap();
+    }
+    let (mut second, mut third) = (obeying(&place, "2"), obeying(&place, "2"));
+    thread::scope(|scope| {
+        let second = scope.spawn(|| second.order("start"));
+        thread::sleep(A_WHILE);
+        let third = scope.spawn(|| third.order("start"));
+        thread::sleep(A_WHILE);
+        assert!(!second.is_finished() && !third.is_finished(), "a third lives beside two");
+        first.order("stop").unwrap();
+        second.join().unwrap().unwrap();
+        thread::sleep(A_WHILE);
+        assert!(!third.is_finished(), "a third lives beside two");
+        first.order("stop").unwrap();
+        third.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_killed_process_gives_its_places_back() {
+    let place = Place::new();
+    let mut first = obeying(&place, "1");
+    first.order("start").unwrap();
+    let mut second = obeying(&place, "1");
+    thread::scope(|scope| {
+        let second = scope.spawn(|| second.order("start"));
+        thread::sleep(A_WHILE);
+        assert!(!second.is_finished());
+        first.kill(Signal::KILL, false);
+        second.join().unwrap().unwrap();
+    });
+}
+
+/// One that gives up must not keep those behind it.
+#[test]
+fn a_killed_waiter_is_passed_over() {
+    let place = Place::new();
+    let mut first = obeying(&place, "1");
+    first.order("start").unwrap();
+    let waiter = victim(&place, "1", &["sleep"]);
+    thread::sleep(A_WHILE);
+    let mut third = obeying(&place, "1");
+    thread::scope(|scope| {
+        let third = scope.spawn(|| third.order("start"));
+        thread::sleep(A_WHILE);
+        waiter.kill(Signal::KILL, false);
+        thread::sleep(A_WHILE);
+        assert!(!third.is_finished());
+        first.order("stop").unwrap();
+        third.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn many_processes_share_few_places() {
+    let place = Place::new();
+    let victims: Vec<_> =
+        (0..12).map(|_| victim(&place, "3", &["--sandboxes", "6", "--threads", "1", "one_by_one"])).collect();
+    for victim in victims {
+        let (ended, told) = victim.gone();
+        assert_eq!(ended, "code 0", "{told:?}");
+        assert_eq!(told.iter().filter(|line| line.starts_with("started ")).count(), 6);
+    }
+}
+
+/// Each holds one and wants another. One gives up, and the other goes on when that one's is given back.
+#[test]
+fn of_processes_that_wait_for_each_other_one_is_told_so() {
+    let place = Place::new();
+    let mut victims = [obeying(&place, "2"), obeying(&place, "2")];
+    victims.iter_mut().for_each(|victim| drop(victim.order("start").unwrap()));
+    let told = thread::scope(|scope| {
+        let orders = victims.each_mut().map(|victim| {
+            scope.spawn(|| {
+                let told = victim.order("start");
+                if told.is_err() {
+                    victim.order("stop").unwrap();
+                }
+                told
+            })
+        });
+        orders.map(|order| order.join().unwrap())
+    });
+    let reports: Vec<_> = told.iter().filter_map(|told| told.as_ref().err()).collect();
+    let [report] = reports[..] else { panic!("{told:?}") };
+    assert!(report.contains("waits for another"), "{report}");
+}
+
+#[test]
+fn a_test_that_wants_more_than_may_live_is_told_so() {
+    let place = Place::new();
+    let report = report(&place, "2", &["--sandboxes", "3"]);
+    for part in ["while all 2 that may live at once do", "waits for another", "raise SANDBOXED_DB_MAX"] {
+        assert!(report.contains(part), "`{part}` is not in\n{report}");
+    }
+}
+
+#[test]
+fn a_bound_that_is_no_number_is_refused() {
+    let place = Place::new();
+    for bound in ["0", "-1", "many", "1.5"] {
+        let report = report(&place, bound, &[]);
+        assert!(report.contains(&format!("could not take `{bound}` from SANDBOXED_DB_MAX")), "{report}");
+    }
+}
