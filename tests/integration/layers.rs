@@ -8,46 +8,25 @@ use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED, shop_snapshot};
 
 use sandboxed_db_tests::connect;
 
-use crate::asking::{Asking, Cache, Told, files};
+use crate::asking::{Cache, Told, files};
 
 /// Tells one run of a migration from another.
 const NOTE_THE_TIME: &str = "
     create table if not exists runs (name text, at timestamptz);
     insert into runs values ('NAME', clock_timestamp());
 ";
-const RUNS: &str = "select string_agg(name || ' ' || at::text, ', ' order by at) from runs";
+pub(crate) const RUNS: &str = "select string_agg(name || ' ' || at::text, ', ' order by at) from runs";
 
-fn note(name: &str) -> String {
+pub(crate) fn note(name: &str) -> String {
     NOTE_THE_TIME.replace("NAME", name)
 }
 
 /// The runs that an answer to [`RUNS`] tells of, each with its time.
-fn runs(told: &Told) -> Vec<&str> {
+pub(crate) fn runs(told: &Told) -> Vec<&str> {
     told.answers[0].split(", ").collect()
 }
 
 // Once.
-
-#[test]
-fn a_layer_that_many_ask_for_at_once_is_built_once() {
-    let cache = Cache::new();
-    cache.write("migrations/1.sql", &note("first"));
-    cache.write("migrations/2.sql", &note("second"));
-    let migrations = cache.path("migrations");
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    let asking: Vec<_> = (0..8).map(|_| cache.begin(&asked)).collect();
-    let told: Vec<_> = asking.into_iter().map(Asking::end).collect();
-    for other in &told {
-        assert_eq!(other.answers, told[0].answers, "another build was used");
-    }
-    // The fresh server, and the migrations on it.
-    assert_eq!(cache.layers().len(), 2);
-    cache.assert_no_build_is_left();
-    let built = told.iter().filter(|told| told.built).count();
-    assert!(built >= 1, "nobody has built it");
-    // The two layers may have been built by two processes; whoever waited has built nothing.
-    assert!(built <= 2, "{built} of 8 say that they have built it");
-}
 
 #[test]
 fn a_layer_is_found_by_the_next_process() {

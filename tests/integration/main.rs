@@ -2,6 +2,7 @@
 
 mod asking;
 mod attribute;
+mod contention;
 mod conventions;
 mod drivers;
 mod errors;
