@@ -6,6 +6,7 @@ mod contention;
 mod conventions;
 mod drivers;
 mod errors;
+mod filesystems;
 mod fixtures;
 mod integrity;
 mod isolation;
