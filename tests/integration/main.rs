@@ -8,6 +8,7 @@ mod drivers;
 mod errors;
 mod filesystems;
 mod fixtures;
+mod full;
 mod integrity;
 mod isolation;
 mod layers;
