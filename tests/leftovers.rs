@@ -161,10 +161,11 @@ impl Place {
         if self.cache.starts_with(self.root.path()) {
             for part in entries(&self.cache) {
                 match part.file_name().unwrap_or_default().to_str() {
-                    Some("layers" | "locks" | "servers") => {
+                    Some("layers" | "locks" | "servers" | "lookups" | "chains") => {
                         left.extend(entries(&part).into_iter().filter(|path| !is_finished(path)));
                     }
                     Some("staging") => left.extend(entries(&part)),
+                    Some("live") => {}
                     _ => left.push(part),
                 }
             }
@@ -184,7 +185,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// A layer, a lock, the mark of the last pruning or what is known of a server, by its name and shape.
+/// A layer, a lock, the mark of the last pruning or what is known of a server or a description, by its name and shape.
 fn is_finished(path: &Path) -> bool {
     if path.ends_with("locks/prune") && path.is_file() {
         return true;

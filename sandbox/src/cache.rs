@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -35,10 +36,11 @@ pub(crate) fn create(path: &Path) -> Result<()> {
 }
 
 /// A failed file operation in the cache, with the remedy where the cause is a usual one.
-pub(crate) fn failed(verb: &str, path: &Path, error: std::io::Error) -> Error {
-    let remedy = match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => Some(full_hint()),
-        Some(libc::EROFS | libc::EACCES | libc::EPERM) => {
+pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
+    // By its kind: an error that was given a path has no number any more.
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(full_hint()),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             Some(format!("the cache is not writable: set {VARIABLE} to a directory that is"))
         }
         _ => None,

@@ -44,6 +44,8 @@ pub struct Sandbox<E: Engine = Postgres> {
     last_words: Arc<LastWords>,
     /// The server was asked to stop, so its end is no news.
     stopped: bool,
+    /// Whether the data directory is a layer in the making, in the cache.
+    builds: bool,
     /// What must not be given up while the sandbox lives: its layer, and its place among all.
     _layer: Option<Arc<dyn Any + Send + Sync>>,
     _admission: Option<Admission>,
@@ -90,6 +92,7 @@ impl<E: Engine> Sandbox<E> {
     pub(crate) fn start(start: Start<'_, E>) -> Result<Self> {
         let Start { engine, installation, settings, start_timeout, data, initialise, visible } = start;
         let server = engine.server(installation, settings)?;
+        let builds = matches!(data, Data::Writable { .. });
         let begin = Instant::now();
         let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
         // Programs are in /usr, and sometimes other things, which are nobody's business inside.
@@ -120,6 +123,7 @@ impl<E: Engine> Sandbox<E> {
             container,
             stop_signal,
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
+            builds,
             _layer: None,
             _admission: None,
         };
@@ -192,8 +196,12 @@ impl<E: Engine> Sandbox<E> {
         let path = self.container.root().join(data.strip_prefix("/").unwrap_or(&data));
         let disk = rustix::fs::statvfs(&path).ok()?;
         // A server stops writing before the last page is taken.
-        let nearly_full = disk.f_bavail * disk.f_frsize < 256 << 10;
+        let nearly_full =
+            disk.f_bavail * disk.f_frsize < 256 << 10 || (disk.f_files > 0 && disk.f_favail == 0);
         nearly_full.then(|| {
+            if self.builds {
+                return cache::full_hint();
+            }
             let megabytes = (disk.f_blocks * disk.f_frsize) >> 20;
             format!("the sandbox's disk of {megabytes} MB is full: raise `disk`")
         })

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
-use sandboxed_db::{Postgres, Sandbox, Snapshot};
+use rustix::process::{Pid, Signal, kill_process};
+use sandboxed_db::{Layers, Postgres, Sandbox, Snapshot};
 use sandboxed_db_tests::{alone, connect, is_alone};
 use tempfile::TempDir;
 
 /// A snapshot to be started and queries to be answered, one a line: a word, a tab, its argument.
 const ASKED: &str = "LAYERS_TEST_ASKED";
+/// Long beyond need, even where fifty build at once: who takes longer hangs.
+const HANGS: Duration = Duration::from_secs(300);
 /// Where the answers go.
 const ANSWERS: &str = "LAYERS_TEST_ANSWERS";
 
@@ -23,6 +28,11 @@ fn another_process() {
     }
     let asked = std::env::var(ASKED).unwrap();
     let words = || asked.lines().filter_map(|line| line.split_once('\t'));
+    // Before anything is used, since what is damaged is set aside when it is.
+    if words().any(|(word, _)| word == "verify") {
+        let damage = Layers::open().unwrap().verify().unwrap();
+        assert!(damage.is_empty(), "{damage:?}");
+    }
     let engine = words().fold(Postgres::new(), |engine, (word, argument)| match word {
         "database" => engine.database(argument),
         "locale" => engine.locale(argument),
@@ -42,7 +52,11 @@ fn another_process() {
         "work_mem" => snapshot.setting("work_mem", argument),
         _ => snapshot,
     });
-    let db = snapshot.start().unwrap();
+    let tell = |lines: &[String]| fs::write(std::env::var_os(ANSWERS).unwrap(), lines.join("\n")).unwrap();
+    let db = match snapshot.start() {
+        Ok(db) => db,
+        Err(error) => return tell(&["refused".to_owned(), format!("{error:?}")]),
+    };
     let mut client = connect(db.url());
     let answers = words().filter(|(word, _)| *word == "sql").map(|(_, query)| -> String {
         client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
@@ -54,7 +68,7 @@ fn another_process() {
     }
     let built = if db.timings().layer_built { "built" } else { "found" };
     let lines: Vec<String> = [built.to_owned()].into_iter().chain(answers).collect();
-    fs::write(std::env::var_os(ANSWERS).unwrap(), lines.join("\n")).unwrap();
+    tell(&lines);
 }
 
 /// Runs statements by a driver that is asynchronous.
@@ -157,20 +171,36 @@ impl Cache {
 }
 
 impl Asking {
+    /// What it tells; it must have got its sandbox.
+    #[track_caller]
     pub(crate) fn end(self) -> Told {
-        let output = self.child.wait_with_output().unwrap();
+        self.outcome().unwrap_or_else(|report| panic!("{report}"))
+    }
+
+    /// What it tells, or the report of why it got no sandbox.
+    #[track_caller]
+    pub(crate) fn outcome(self) -> Result<Told, String> {
+        let Self { child, answers } = self;
+        let process = Pid::from_child(&child);
+        let (sender, ended) = mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        let Ok(output) = ended.recv_timeout(HANGS) else {
+            let _ = kill_process(process, Signal::KILL);
+            panic!("it hangs");
+        };
+        let output = output.unwrap();
         let text =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
-        let told = fs::read_to_string(&self.answers).unwrap();
-        let mut lines = told.lines();
-        let built = match lines.next() {
-            Some("built") => true,
-            Some("found") => false,
+        let told = fs::read_to_string(&answers).unwrap();
+        let (how, rest) = told.split_once('\n').unwrap_or((&told, ""));
+        let built = match how {
+            "built" => true,
+            "found" => false,
+            "refused" => return Err(rest.to_owned()),
             other => panic!("{other:?}: {text}"),
         };
-        let answers = lines.map(str::to_owned).collect();
-        Told { built, answers }
+        Ok(Told { built, answers: rest.lines().map(str::to_owned).collect() })
     }
 }
 

@@ -4,50 +4,30 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rstest::rstest;
 use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED, shop_snapshot};
 
 use sandboxed_db_tests::connect;
 
-use crate::asking::{Asking, Cache, Told, files};
+use crate::asking::{Cache, Told, files};
 
 /// Tells one run of a migration from another.
 const NOTE_THE_TIME: &str = "
     create table if not exists runs (name text, at timestamptz);
     insert into runs values ('NAME', clock_timestamp());
 ";
-const RUNS: &str = "select string_agg(name || ' ' || at::text, ', ' order by at) from runs";
+pub(crate) const RUNS: &str = "select string_agg(name || ' ' || at::text, ', ' order by at) from runs";
 
-fn note(name: &str) -> String {
+pub(crate) fn note(name: &str) -> String {
     NOTE_THE_TIME.replace("NAME", name)
 }
 
 /// The runs that an answer to [`RUNS`] tells of, each with its time.
-fn runs(told: &Told) -> Vec<&str> {
+pub(crate) fn runs(told: &Told) -> Vec<&str> {
     told.answers[0].split(", ").collect()
 }
 
 // Once.
-
-#[test]
-fn a_layer_that_many_ask_for_at_once_is_built_once() {
-    let cache = Cache::new();
-    cache.write("migrations/1.sql", &note("first"));
-    cache.write("migrations/2.sql", &note("second"));
-    let migrations = cache.path("migrations");
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    let asking: Vec<_> = (0..8).map(|_| cache.begin(&asked)).collect();
-    let told: Vec<_> = asking.into_iter().map(Asking::end).collect();
-    for other in &told {
-        assert_eq!(other.answers, told[0].answers, "another build was used");
-    }
-    // The fresh server, and the migrations on it.
-    assert_eq!(cache.layers().len(), 2);
-    cache.assert_no_build_is_left();
-    let built = told.iter().filter(|told| told.built).count();
-    assert!(built >= 1, "nobody has built it");
-    // The two layers may have been built by two processes; whoever waited has built nothing.
-    assert!(built <= 2, "{built} of 8 say that they have built it");
-}
 
 #[test]
 fn a_layer_is_found_by_the_next_process() {
@@ -352,4 +332,60 @@ fn a_cache_and_files_may_have_any_name() {
     assert_eq!(runs(&first).len(), 2, "{first:?}");
     assert_eq!(cache.ask(&asked), Told { built: false, answers: first.answers });
     assert_eq!(cache.layers().len(), 3);
+}
+
+/// A path of that many bytes or a few more below a directory, of names that are as long as names may be.
+fn deep(below: &str, bytes: usize) -> String {
+    const ODD: &str = "a b:c,d;e=f é数据 $x%20";
+    let mut path = String::new();
+    while below.len() + 1 + path.len() < bytes {
+        let left = (bytes - below.len() - path.len()).clamp(ODD.len(), 255);
+        let mut name = ODD.repeat(255 / ODD.len() + 1);
+        name.truncate((0..=left).rev().find(|&end| name.is_char_boundary(end)).unwrap());
+        path = if path.is_empty() { name } else { format!("{path}/{name}") };
+    }
+    path
+}
+
+#[rstest]
+#[case::beyond_a_mount_option(300)]
+#[case::beyond_a_thousand_bytes(1100)]
+#[case::nearly_as_long_as_paths_may_be(3850)]
+fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
+    let mut cache = Cache::new();
+    cache.cache = cache.path(&deep(&cache.path(""), bytes)).into();
+    let below = deep(&cache.path("files"), bytes);
+    cache.write(&format!("files/{below}/migrations/1.sql"), &note("first"));
+    let migrations = cache.path(&format!("files/{below}/migrations"));
+    // Longer names than these psql does not follow.
+    let includes = bytes < 1000;
+    let seed = if includes { "\\ir included.sql\n".to_owned() } else { note("seed") };
+    let seed = cache.write(&format!("files/{below}/seed.sql"), &seed);
+    cache.write(&format!("files/{below}/included.sql"), &note("seed"));
+    assert!(cache.cache.as_os_str().len() >= bytes && migrations.len() > bytes && seed.len() < 4096);
+    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
+    let first = cache.ask(&asked);
+    assert!(first.built);
+    cache.write(&format!("files/{below}/migrations/2.sql"), &note("second"));
+    let with_seed = [("verify", ""), asked[0], ("seed", seed.as_str()), ("sql", RUNS)];
+    let all = cache.ask(&with_seed);
+    assert_eq!((runs(&all).len(), runs(&all)[0]), (3, runs(&first)[0]), "{all:?}");
+    assert_eq!(cache.ask(&with_seed), Told { built: false, answers: all.answers });
+    assert_eq!(cache.layers().len(), 4);
+    cache.assert_no_build_is_left();
+}
+
+#[rstest]
+#[case::name("x".repeat(256))]
+#[case::path(deep("", 4200))]
+#[case::path_to_what_is_in_it(deep("", 3980))]
+fn a_cache_is_refused_with_too_long_a(#[case] name: String) {
+    let mut cache = Cache::new();
+    cache.cache = cache.path(&name).into();
+    let report = cache.begin(&[]).outcome().unwrap_err();
+    assert!(report.starts_with("could not ") && report.contains("File name too long"), "{report}");
+    if cache.cache.join("staging").exists() {
+        cache.assert_no_build_is_left();
+        assert!(cache.layers().is_empty());
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postgres::{Client, NoTls};
 use rstest::rstest;
@@ -135,42 +135,6 @@ fn a_kill_at_any_moment_of_starting_and_dropping_leaves_nothing() {
         met += usize::from(told.iter().any(|line| line.starts_with("started ")));
     }
     assert!(met > 0, "no kill met a running server");
-    assert_no_mount_since(&before);
-}
-
-#[test]
-fn kills_during_a_build_leave_nothing_that_the_next_run_does_not_clear_away() {
-    const KILLS: u32 = 15;
-    let build = ["--migrations", SHOP_MIGRATIONS, "return"];
-    let before = mounts();
-    let place = Place::new();
-    let begin = Instant::now();
-    let (ended, told) = victim(&place, &build).gone();
-    assert_eq!(ended, "code 0", "{told:?}");
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    let took = begin.elapsed();
-
-    let mut met = 0;
-    for kill in 0..KILLS {
-        // Cold again, but for what the kills leave behind.
-        fs::remove_dir_all(place.cache().join("layers")).unwrap_or_default();
-        let watched = victim(&place, &build);
-        std::thread::sleep(took * kill / KILLS);
-        watched.kill(Signal::KILL, false);
-        let (ended, told) = watched.gone();
-        assert!(["signal 9", "code 0"].contains(&ended.as_str()), "{ended}: {told:?}");
-        let left = place.leftovers();
-        met += usize::from(!left.is_empty());
-        let staging = place.cache().join("staging");
-        assert!(
-            left.len() <= 1 && left.iter().all(|path| path.starts_with(&staging)),
-            "more than the interrupted build after kill {kill}: {left:?}"
-        );
-    }
-    assert!(met > 2, "the kills met no build");
-    let (ended, told) = victim(&place, &build).gone();
-    assert_eq!(ended, "code 0", "{told:?}");
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
     assert_no_mount_since(&before);
 }
 

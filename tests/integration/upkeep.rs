@@ -50,7 +50,8 @@ fn looks_after_the_cache() {
     }
 }
 
-fn run(cache: &Cache, what: &str) -> Vec<String> {
+/// What another process tells of the cache after it has done that to it.
+pub(crate) fn run(cache: &Cache, what: &str) -> Vec<String> {
     let output: Output = alone("upkeep::looks_after_the_cache")
         .arg("--nocapture")
         .env("SANDBOXED_DB_CACHE", &cache.cache)

@@ -1,23 +1,24 @@
 //! From a recipe to a layer: the longest prefix that is in the store, and a build for each step beyond it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::digest::{self, Digest};
-use super::lookup;
 use super::manifest::{Manifest, copy_tree};
 use super::published::Layer;
 use super::store::{Store, data_directory, make_data_directory};
 use super::upkeep;
+use super::{history, lookup};
 use crate::cache;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::Data;
 use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, Start};
-use crate::step::{self, Link, SourceFile, Step, load, run_script};
+use crate::step::{self, Input, Link, SourceFile, Step, load, run_script};
 
 /// What a layer is made from.
 #[derive(Debug)]
@@ -40,7 +41,15 @@ struct Stage<'a, E: Engine> {
     links: &'a [Link<E>],
 }
 
-impl<E: Engine> Stage<'_, E> {
+impl<'a, E: Engine> Stage<'a, E> {
+    /// A part of a step, by the numbers of its links.
+    fn of(input: &'a Input<E>, digests: &[Digest], part: Range<usize>) -> Self {
+        let links = &input.links[part.clone()];
+        let first = links.first().filter(|_| part.start > 0);
+        let from = first.map(|link| format!(", from `{}` on", link.name())).unwrap_or_default();
+        Self { digest: digests[part.end - 1], label: input.label.clone() + &from, links }
+    }
+
     /// All files that are read, those that others include among them.
     fn files(&self) -> impl Iterator<Item = &SourceFile> {
         self.links.iter().flat_map(Link::files)
@@ -90,21 +99,24 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
         layer = Some(made);
         built |= here;
     }
-    let mut seen = 0;
+    let links: Vec<_> = chain.iter().flatten().copied().collect();
+    let edited = history::edited_after(store.root(), description, &links);
+    let mut end = 0;
     for (input, digests) in inputs.iter().zip(&chain) {
-        let skip = done.saturating_sub(seen).min(digests.len());
-        seen += digests.len();
-        let (Some(digest), false) = (digests.last(), skip == digests.len()) else {
-            continue;
-        };
-        let links = &input.links[skip..];
-        let from = links.first().filter(|_| skip > 0);
-        let from = from.map(|link| format!(", from `{}` on", link.name())).unwrap_or_default();
-        let stage = Stage { digest: *digest, label: input.label.clone() + &from, links };
-        let (made, here) = ensure(&store, recipe, &stage, layer.as_deref())?;
-        layer = Some(made);
-        built |= here;
+        let begin = end;
+        end += digests.len();
+        // Where somebody is editing, a layer ends before it.
+        let ends = [edited.filter(|edited| (begin + 1..end).contains(edited)), Some(end)];
+        let mut from = done.max(begin);
+        for to in ends.into_iter().flatten().filter(|to| *to > done) {
+            let stage = Stage::of(input, digests, from - begin..to - begin);
+            let (made, here) = ensure(&store, recipe, &stage, layer.as_deref())?;
+            layer = Some(made);
+            built |= here;
+            from = to;
+        }
     }
+    history::note(store.root(), description, &links);
     let layer = layer.ok_or_else(|| Error::new(ErrorKind::Layer, "obtain a layer"))?;
     Ok((register(layer), built))
 }
@@ -273,16 +285,26 @@ fn stop<E: Engine>(sandbox: &Sandbox<E>) -> Result<()> {
 
 /// A failing statement says what is wrong by itself; a server that died says it in its log.
 fn with_log<E: Engine>(error: Error, sandbox: &Sandbox<E>) -> Error {
-    match sandbox.container().server_exit(Duration::ZERO) {
-        Some(_) => error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default()),
-        None => error,
+    let report = format!("{error:?}");
+    // A server whose helper died ends all sessions and starts again; only its log tells why.
+    let lost = report.contains("connection to server was lost") && !report.contains("administrator command");
+    if lost || sandbox.container().server_exit(Duration::ZERO).is_some() {
+        return error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default());
     }
+    error
 }
 
 /// A build that failed for want of room says so in a dozen ways. The file system says it plainly, if those who failed have
 /// not made room again by cleaning up.
 fn full_store(error: Error, staging: &Path) -> Error {
-    let full = rustix::fs::statvfs(staging).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 1 << 20);
-    let said = format!("{error:?}").contains("No space left on device");
+    let full = rustix::fs::statvfs(staging).is_ok_and(|disk| {
+        let no_bytes = disk.f_bavail * disk.f_frsize < 1 << 20;
+        // Some file systems have no limit, which they tell as zero.
+        let no_inodes = disk.f_files > 0 && disk.f_favail < 16;
+        no_bytes || no_inodes
+    });
+    let report = format!("{error:?}");
+    // The second is PostgreSQL's, of a page of which a part found room.
+    let said = ["No space left on device", "Check free disk space"].iter().any(|text| report.contains(text));
     error.or_hint(|| (full || said).then(cache::full_hint))
 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod digest;
+mod history;
 mod lookup;
 mod manifest;
 mod published;

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
+use walkdir::WalkDir;
 
 use super::digest::Digest;
 use super::manifest::Manifest;
@@ -98,9 +99,12 @@ impl Store {
     pub(super) fn set_aside(&self, digest: &str, why: &str) -> io::Result<()> {
         let staging = self.root.join("staging");
         DirBuilder::new().recursive(true).mode(0o700).create(&staging)?;
-        match fs::rename(self.layer(digest), self.aside(digest, why)) {
+        let (layer, aside) = (self.layer(digest), self.aside(digest, why));
+        match fs::rename(&layer, &aside) {
             // Somebody else was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // An overlay cannot rename directories of its lower layers, such as a container's image.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => move_tree(&layer, &aside),
             renamed => renamed,
         }
     }
@@ -294,6 +298,21 @@ impl Store {
     fn aside(&self, digest: &str, why: &str) -> PathBuf {
         self.root.join("staging").join(format!("{digest}.{why}-{}", std::process::id()))
     }
+}
+
+/// Moves a layer file by file, its manifest first: without it, it is none.
+fn move_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    match fs::rename(from.join(MANIFEST), to.join(MANIFEST)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    for entry in WalkDir::new(from).min_depth(1) {
+        let entry = entry?;
+        let target = to.join(entry.path().strip_prefix(from).map_err(io::Error::other)?);
+        if entry.file_type().is_dir() { fs::create_dir(&target)? } else { fs::rename(entry.path(), &target)? }
+    }
+    fs::remove_dir_all(from)
 }
 
 /// The data directory of a build.

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use super::lookup;
 use super::store::Store;
+use super::{history, lookup};
 use crate::cache;
 use crate::error::Result;
 
@@ -19,6 +19,8 @@ use crate::error::Result;
 const LIMIT: Limit = Limit { size: 10 << 30, age: None };
 /// How often a build looks whether it holds more.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How long it is known where somebody was editing.
+const CHAIN_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The layers in the user's cache directory, for those who look after it.
 ///
@@ -133,6 +135,7 @@ impl Layers {
             }
         }
         self.store.sweep_all();
+        history::prune(self.store.root(), CHAIN_AGE);
         lookup::prune(self.store.root(), INTERVAL, |layer| self.store.layer(layer).exists());
         Ok(removed)
     }

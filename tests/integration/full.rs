@@ -1,0 +1,216 @@
+//! Without room: wherever a build runs out of it, it says so, leaves nothing, and works when there is room again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rstest::rstest;
+use rustix::fs::statvfs;
+use rustix::mount::{MountFlags, mount, mount_remount};
+use sandboxed_db_tests::{Chance, Mounter, is_alone, mounting, trial};
+
+use crate::asking::Cache;
+
+/// What a file system has a limit of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    Bytes,
+    Inodes,
+}
+
+/// What is built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    FreshServer,
+    Migrations,
+}
+
+#[rstest]
+#[case::bytes_for_a_fresh_server("bytes server")]
+#[case::bytes_for_migrations("bytes migrations")]
+#[case::inodes_for_a_fresh_server("inodes server")]
+#[case::inodes_for_migrations("inodes migrations")]
+fn a_build_that_runs_out_of(#[case] trial: &str) {
+    mounting(Mounter::best(), "full::ever_more_room", trial);
+}
+
+#[test]
+#[ignore = "run by the tests of this file, in namespaces of their own"]
+fn ever_more_room() {
+    if !is_alone() {
+        return;
+    }
+    let (place, trial) = trial().unwrap();
+    let limit = if trial.starts_with("bytes") { Limit::Bytes } else { Limit::Inodes };
+    let layer = if trial.ends_with("server") { Layer::FreshServer } else { Layer::Migrations };
+    let small = Small::new(&place, layer);
+    // From next to nothing in small steps, then in large ones.
+    let (first, small_steps, step) = match limit {
+        Limit::Bytes => (4 << 10, 2 << 20, 2 << 20),
+        Limit::Inodes => (1, 10, 60),
+    };
+    let (mut refusals, mut last, mut room) = (0, 0, first);
+    while !small.builds_with(limit, room) {
+        refusals += 1;
+        last = room;
+        room = match limit {
+            Limit::Bytes if room < small_steps => room * 2,
+            Limit::Inodes if room < small_steps => room + 1,
+            _ => room + step,
+        };
+    }
+    // Between too little and enough, where the last of the build's writes fail.
+    let parts = if layer == Layer::FreshServer { 8 } else { 16 };
+    for part in 1..parts {
+        small.remove();
+        refusals += usize::from(!small.builds_with(limit, last + (room - last) * part / parts));
+    }
+    assert!(refusals >= 16, "only {refusals} attempts had too little room");
+    small.remove();
+    assert!(small.builds_with(limit, room), "there was enough before");
+    small.remove();
+    assert!(small.builds_with(limit, room * 4));
+}
+
+#[test]
+fn a_build_whose_disk_fills_up_at_a_random_moment() {
+    mounting(Mounter::best(), "full::ever_less_room", "moments");
+}
+
+#[test]
+#[ignore = "run by a test of this file, in namespaces of its own"]
+fn ever_less_room() {
+    const MOMENTS: u32 = 30;
+    if !is_alone() {
+        return;
+    }
+    let (place, _) = trial().unwrap();
+    let mut chance = Chance::new();
+    let small = Small::new(&place, Layer::Migrations);
+    let begin = Instant::now();
+    assert!(small.builds_with(Limit::Bytes, PLENTY));
+    let took = begin.elapsed();
+    let mut refused = 0;
+    for _ in 0..MOMENTS {
+        small.remove();
+        small.limit(Limit::Bytes, small.used(Limit::Bytes) + PLENTY);
+        let asking = small.cache.begin(&small.asked());
+        let moment = chance.within(took);
+        std::thread::sleep(moment);
+        small.fill();
+        refused += usize::from(!small.judge(asking.outcome(), &format!("filled after {moment:?}")));
+        assert!(small.builds_with(Limit::Bytes, PLENTY), "after room was made");
+    }
+    assert!(refused > 3, "only {refused} of {MOMENTS} moments met a build that needed more room");
+}
+
+const PLENTY: u64 = 1 << 30;
+
+/// A store on a file system of its own, with as much room as is wanted.
+struct Small {
+    mounted: PathBuf,
+    cache: Cache,
+    layer: Layer,
+    migrations: String,
+    /// The layers that are not to be built.
+    before: Vec<String>,
+}
+
+impl Small {
+    fn new(place: &Path, layer: Layer) -> Self {
+        let mounted = place.join("mounted");
+        fs::create_dir(&mounted).unwrap();
+        mount("tmpfs", &mounted, "tmpfs", MountFlags::empty(), Some(c"size=1g")).unwrap();
+        let mut cache = Cache::new();
+        cache.cache = mounted.join("cache");
+        // Some megabytes in several files, and as much again in the server's own log.
+        cache.write("migrations/1.sql", "create table t (i int primary key, x text);\n");
+        cache.write(
+            "migrations/2.sql",
+            "insert into t select i, repeat(md5(i::text), 8) from generate_series(1, 5000) i;\n",
+        );
+        cache.write("migrations/3.sql", "create index on t (x);\n");
+        let migrations = cache.path("migrations");
+        let mut small = Self { mounted, cache, layer, migrations, before: Vec::new() };
+        if layer == Layer::Migrations {
+            small.cache.ask(&[]);
+            small.before = small.layers();
+        }
+        small
+    }
+
+    /// What is in the store is verified by whoever asks, before it is used.
+    fn asked(&self) -> Vec<(&str, &str)> {
+        let rows = "select count(*) || ' ' || count(distinct x) || ' ' || sum(length(x)) from t";
+        let all = [("verify", ""), ("migrations", self.migrations.as_str()), ("sql", rows)];
+        match self.layer {
+            Layer::FreshServer => all[..1].to_vec(),
+            Layer::Migrations => all.to_vec(),
+        }
+    }
+
+    /// Whether the layer can be built with that much more than what is used; all must be well if it cannot.
+    fn builds_with(&self, limit: Limit, room: u64) -> bool {
+        self.limit(limit, self.used(limit) + room);
+        self.judge(self.cache.begin(&self.asked()).outcome(), &format!("with room for {room}"))
+    }
+
+    fn judge(&self, outcome: Result<crate::asking::Told, String>, what: &str) -> bool {
+        if self.cache.cache.join("staging").exists() {
+            self.cache.assert_no_build_is_left();
+        }
+        match outcome {
+            Ok(told) => {
+                let rows: &[&str] =
+                    if self.layer == Layer::Migrations { &["5000 5000 1280000"] } else { &[] };
+                assert_eq!(told.answers, rows, "{what}");
+                assert_eq!(self.layers().len(), self.before.len() + 1, "{what}");
+                true
+            }
+            Err(report) => {
+                let says = |part| assert!(report.contains(part), "{what}: `{part}` is not in\n{report}");
+                assert!(report.starts_with("could not "), "{what}: {report}");
+                says("hint: the file system of the cache is full: make room, or set SANDBOXED_DB_CACHE to");
+                assert_eq!(self.layers(), self.before, "{what}");
+                false
+            }
+        }
+    }
+
+    /// Takes away what was built.
+    fn remove(&self) {
+        for name in self.layers().into_iter().filter(|name| !self.before.contains(name)) {
+            fs::remove_dir_all(self.cache.cache.join("layers").join(name)).unwrap();
+        }
+    }
+
+    /// All layers, complete or not; there may be no store yet.
+    fn layers(&self) -> Vec<String> {
+        let layers = fs::read_dir(self.cache.cache.join("layers")).into_iter().flatten();
+        layers.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    fn limit(&self, limit: Limit, most: u64) {
+        self.try_to_limit(limit, most).unwrap();
+    }
+
+    fn try_to_limit(&self, limit: Limit, most: u64) -> rustix::io::Result<()> {
+        let name = if limit == Limit::Bytes { "size" } else { "nr_inodes" };
+        mount_remount(&self.mounted, MountFlags::empty(), format!("{name}={most}"))
+    }
+
+    fn used(&self, limit: Limit) -> u64 {
+        let disk = statvfs(&self.mounted).unwrap();
+        match limit {
+            Limit::Bytes => (disk.f_blocks - disk.f_bfree) * disk.f_frsize,
+            Limit::Inodes => disk.f_files - disk.f_ffree,
+        }
+    }
+
+    /// Leaves no room beyond what is used now. What is written meanwhile makes the kernel refuse.
+    fn fill(&self) {
+        while self.try_to_limit(Limit::Bytes, self.used(Limit::Bytes).max(4096)).is_err() {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+}
