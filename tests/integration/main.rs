@@ -14,4 +14,5 @@ mod lifecycle;
 mod pristine;
 mod seeds;
 mod steps;
+mod tcp;
 mod upkeep;
