@@ -4,6 +4,7 @@
 
 mod bare;
 mod figures;
+mod tcp;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ fn main() -> Outcome<()> {
     for at_a_time in [2, 8] {
         many_at_a_time(&mut figures, &empty, rounds, at_a_time)?;
     }
+    tcp::measure(&mut figures, &empty, rounds)?;
     live(&mut figures, &empty, if arguments.quick { 20 } else { 100 })?;
     figures.print();
     if let Some(path) = arguments.json {
