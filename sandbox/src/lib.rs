@@ -16,14 +16,16 @@ mod snapshot;
 mod step;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 mod sys;
+mod tcp;
 
-pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server};
+pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server, TcpAccess};
 pub use error::{Error, ErrorKind, Result};
 pub use launch::Command;
 pub use layer::{Damage, LayerInfo, Layers, Limit};
 pub use migration::MigrationTool;
 pub use sandbox::{Sandbox, Timings};
 pub use snapshot::Snapshot;
+pub use tcp::Tcp;
 
 /// Turns a function that takes a database into a test with a pristine server of its own.
 ///

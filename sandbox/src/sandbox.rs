@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
@@ -12,6 +12,7 @@ use crate::engine::{Engine, Installation, Postgres, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::{self, Data, Directory, File};
 use crate::launch::{Container, Exit, Log, Readiness, Stdin};
+use crate::tcp::Tcp;
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
@@ -41,6 +42,7 @@ pub struct Sandbox<E: Engine = Postgres> {
     stop_signal: i32,
     url: String,
     timings: Timings,
+    tcp: Mutex<Option<Tcp>>,
     last_words: Arc<LastWords>,
     /// The server was asked to stop, so its end is no news.
     stopped: bool,
@@ -120,6 +122,7 @@ impl<E: Engine> Sandbox<E> {
             installation: installation.clone(),
             last_words: Arc::new(LastWords { log: container.log().clone(), diagnosis: OnceLock::new() }),
             stopped: false,
+            tcp: Mutex::new(None),
             container,
             stop_signal,
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
@@ -231,6 +234,47 @@ impl<E: Engine> Sandbox<E> {
         let mut variables = vec![("DATABASE_URL".to_owned(), self.url.clone())];
         variables.extend(self.engine.env(&self.container.root()));
         variables
+    }
+
+    /// Opens a TCP port of 127.0.0.1 to the server, for clients that cannot use its Unix socket: JDBC, programs in other
+    /// containers of the host's network. The port is one that is free. Further calls return the same.
+    ///
+    /// Every user of the machine can reach the port, so the server asks for a password there: the superuser gets one of 160
+    /// random bits at the first call, and roles that a test makes need one of their own. The Unix socket goes on without.
+    /// The port is closed when the sandbox ends.
+    ///
+    /// The first call takes as long as a client needs to set the password, some hundredths of a second; without a call
+    /// there is no port and no cost. In code that [prepares](crate::Snapshot::prepare) a layer it works, too: the
+    /// password then stays in the layer until the next call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for an engine without TCP, or settings that keep the server from it,
+    /// [`ErrorKind::Exited`] for a sandbox that has ended, and [`ErrorKind::Cleanup`] where no port can be had or the password
+    /// cannot be set.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # fn main() -> sandboxed_db::Result<()> {
+    /// # let db = sandboxed_db::Snapshot::new(sandboxed_db::Postgres::new()).start()?;
+    /// let tcp = db.tcp()?;
+    /// let jdbc = format!("jdbc:postgresql://{}/postgres?user=postgres&password={}", tcp.address(), tcp.password());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tcp(&self) -> Result<Tcp> {
+        // A thread that panicked while it held the lock opened nothing.
+        let mut opened = self.tcp.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tcp) = &*opened {
+            return Ok(tcp.clone());
+        }
+        let tcp = Tcp::open(&self.engine, &self.installation, &self.container).map_err(|error| match self
+            .container
+            .server_exit(Duration::ZERO)
+        {
+            Some(_) => error.with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default()),
+            None => error,
+        })?;
+        Ok(opened.insert(tcp).clone())
     }
 
     /// What the server has written to its log so far.

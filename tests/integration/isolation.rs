@@ -181,11 +181,12 @@ fn there_is_no_network_but_lo() {
 
 #[test]
 fn lo_is_up() {
-    let snapshot = Snapshot::new(Postgres::new()).setting("listen_addresses", "127.0.0.1");
-    let db = snapshot.start().unwrap();
+    let db = start();
     let mut client = connect(db.url());
     client
-        .batch_execute("copy (select 'host all all 127.0.0.1/32 trust') to program 'cat >> pg_hba.conf'")
+        .batch_execute(
+            "copy (select 1) to program 'sed -i \"1i host all all 127.0.0.1/32 trust\" pg_hba.conf'",
+        )
         .unwrap();
     client.batch_execute("select pg_reload_conf()").unwrap();
     let bin: String =

@@ -19,4 +19,5 @@ mod lookups;
 mod pristine;
 mod seeds;
 mod steps;
+mod tcp;
 mod upkeep;

@@ -7,9 +7,12 @@ mod postgres;
 mod postgres_config;
 mod postgres_files;
 mod postgres_programs;
+mod postgres_tcp;
 mod psql;
+mod tcp_access;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
@@ -17,6 +20,7 @@ use crate::launch::Command;
 
 pub use installation::Installation;
 pub use postgres::Postgres;
+pub use tcp_access::TcpAccess;
 
 /// A kind of database server that sandboxes can run.
 ///
@@ -103,6 +107,13 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     fn env(&self, root: &Path) -> Vec<(String, String)> {
         let _ = root;
         Vec::new()
+    }
+
+    /// How clients outside reach the server at `address`, a port of the host that is open to every user of the machine, so
+    /// that a password must be asked for: this one. By default they cannot.
+    fn tcp(&self, address: SocketAddr, password: &str) -> Option<TcpAccess> {
+        let _ = (address, password);
+        None
     }
 
     /// Whether clients take that variable of the environment for a part of a server's address or of its credentials.

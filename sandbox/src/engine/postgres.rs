@@ -2,13 +2,17 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::installation::Installation;
 use super::postgres_config::{DATA, FIXED, SOCKETS, configuration};
-use super::{Engine, FileRun, ScriptError, Server, children, postgres_files, postgres_programs, psql};
+use super::{
+    Engine, FileRun, ScriptError, Server, TcpAccess, children, postgres_files, postgres_programs,
+    postgres_tcp, psql,
+};
 use crate::error::Result;
 use crate::launch::Command;
 use crate::sys::process::libc_version;
@@ -25,8 +29,8 @@ const LOCALE: &str = "C.UTF-8";
 /// `SANDBOXED_DB_POSTGRES` is `packages`, a Debian or Ubuntu machine's own packages are downloaded and unpacked into the
 /// cache directory, without root.
 ///
-/// The superuser is `postgres`, without a password: only the user who runs the tests can reach the server. The encoding
-/// is UTF-8, the locale `C.UTF-8`, the time zone UTC.
+/// The superuser is `postgres`, without a password: only the user who runs the tests can reach the server, unless
+/// [`tcp`](crate::Sandbox::tcp) opens a port, where roles need one. The encoding is UTF-8, the locale `C.UTF-8`, the time zone UTC.
 ///
 /// # Example
 /// ```no_run
@@ -212,7 +216,7 @@ impl Engine for Postgres {
         }
         // Read at every start; initdb's are long lists of comments.
         fs::write(data.join("postgresql.conf"), format!("# The settings are in {CONFIG}.\n"))?;
-        fs::write(data.join("pg_hba.conf"), "local all all trust\nlocal replication all trust\n")?;
+        fs::write(data.join("pg_hba.conf"), postgres_tcp::ACCESS)?;
         fs::write(data.join("pg_ident.conf"), "")
     }
 
@@ -226,6 +230,10 @@ impl Engine for Postgres {
         [("PGHOST", host.as_str()), ("PGPORT", "5432"), ("PGUSER", SUPERUSER), ("PGDATABASE", &self.database)]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec()
+    }
+
+    fn tcp(&self, address: SocketAddr, password: &str) -> Option<TcpAccess> {
+        Some(postgres_tcp::access(&self.database, address, password))
     }
 
     fn is_client_variable(&self, name: &str) -> bool {
@@ -263,7 +271,7 @@ fn greet(stream: &mut UnixStream) -> io::Result<bool> {
 }
 
 /// Everything that is not unreserved in a URL, RFC 3986.
-fn percent_encode(text: &str) -> String {
+pub(super) fn percent_encode(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),

@@ -11,7 +11,7 @@ pub(super) const FIXED: [(&str, &str); 2] = [("unix_socket_directories", SOCKETS
 /// Settings for a server that is started often, lives for one test and loses nothing of value when killed.
 ///
 /// A setting of the same name given by the user takes their place. The third column is the first version that knows it.
-const DEFAULTS: [(&str, &str, u32); 30] = [
+const DEFAULTS: [(&str, &str, u32); 31] = [
     // The data dies with the test, so nothing need survive a crash of the machine.
     ("fsync", "off", 0),
     ("synchronous_commit", "off", 0),
@@ -34,9 +34,10 @@ const DEFAULTS: [(&str, &str, u32); 30] = [
     ("max_files_per_process", "64", 0),
     // Compiling a plan takes longer than most test queries.
     ("jit", "off", 0),
-    // Reached by the Unix socket, which only the user can open.
-    ("listen_addresses", "''", 0),
+    // Reached by the Unix socket, which only the user can open, and on the sandbox's own loopback by whom tcp() lets in.
     ("unix_socket_permissions", "0700", 0),
+    ("listen_addresses", "'127.0.0.1'", 0),
+    ("password_encryption", "scram-sha-256", 0),
     ("logging_collector", "off", 0),
     ("log_line_prefix", "'%m [%p] '", 0),
     // The same answers on every machine.

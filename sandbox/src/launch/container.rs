@@ -1,7 +1,8 @@
 //! A running container as the test process holds it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,9 @@ use crate::sys::socket;
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the kernel may take to end a container that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long init may take to start a process; it takes less than a millisecond.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// When a server counts as ready.
 #[derive(Clone, Copy)]
@@ -64,6 +68,7 @@ struct Control {
     socket: OwnedFd,
     server_exit: Option<Exit>,
     ready: bool,
+    forwarding: bool,
 }
 
 impl Container {
@@ -103,7 +108,7 @@ impl Container {
 
     fn await_launch(launcher: &Launcher, socket: OwnedFd) -> Result<Self> {
         let deadline = Instant::now() + LAUNCH_TIMEOUT;
-        let mut control = Control { socket, server_exit: None, ready: false };
+        let mut control = Control { socket, server_exit: None, ready: false, forwarding: false };
         // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
         // or dead, before a busy launcher gets to speak.
         let (mut process, mut log) = (None, None);
@@ -136,7 +141,7 @@ impl Container {
                 Received::Event(Event::Ready, _) => control.ready = true,
                 Received::Event(Event::ServerExited(exit), _) => control.server_exit = Some(exit),
                 Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
-                Received::Event(Event::RunExited(_), _) => {}
+                Received::Event(Event::RunExited(_) | Event::Forwarding, _) => {}
                 Received::End => {
                     return Err(launcher.ended(if process.is_some() { "init" } else { "the launcher" }));
                 }
@@ -240,6 +245,36 @@ impl Container {
         Ok(Run { exit, stderr: String::from_utf8_lossy(&stderr).into_owned() })
     }
 
+    /// Has connections that come to these listeners forwarded to a port of the container's loopback, as long as it lives.
+    ///
+    /// They are the container's from then on: once closed here they end with it.
+    pub(crate) fn forward(&self, listeners: &[TcpListener], port: u16) -> Result<()> {
+        let failed = || Error::new(ErrorKind::Cleanup, "start a process that forwards TCP in the sandbox");
+        let listeners: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+        let deadline = Instant::now() + FORWARD_TIMEOUT;
+        let mut control = lock(&self.control);
+        control.forwarding = false;
+        control.request(&Request::Forward { port }, &listeners)?;
+        while !control.forwarding {
+            if Instant::now() >= deadline {
+                return Err(failed().caused_by(format!("init did not answer within {FORWARD_TIMEOUT:?}")));
+            }
+            control.take_event(deadline).map_err(|error| match error.kind() {
+                ErrorKind::Exited => error,
+                _ => failed().caused_by(error),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything listens on that port of the container's loopback, proc_pid_net(5). Unknown passes for yes.
+    pub(crate) fn listens(&self, port: u16) -> bool {
+        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.pid()));
+        let listens = |table: &str| table.lines().any(|line| listening_port(line) == Some(port));
+        tables.iter().filter_map(|table| fs::read_to_string(table).ok()).any(|table| listens(&table))
+            || tables.iter().all(|table| fs::read_to_string(table).is_err())
+    }
+
     /// Sends the server a signal and waits for its end.
     pub(crate) fn stop_server(&self, signal: i32, timeout: Duration) -> Result<Exit> {
         let mut control = lock(&self.control);
@@ -318,6 +353,7 @@ impl Control {
             Received::Event(Event::Ready, _) => self.ready = true,
             Received::Event(Event::ServerExited(exit), _) => self.server_exit = Some(exit),
             Received::Event(Event::RunExited(exit), _) => return Ok(Some(exit)),
+            Received::Event(Event::Forwarding, _) => self.forwarding = true,
             Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
             Received::Event(Event::Spawned { .. } | Event::Up { .. }, _) | Received::Timeout => {}
             Received::End => {
@@ -328,6 +364,14 @@ impl Control {
         }
         Ok(None)
     }
+}
+
+/// The port of a line that tells of a socket which listens: number, `address:port` in hexadecimal, the peer's, state.
+fn listening_port(line: &str) -> Option<u16> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (_, port) = fields.next()?.rsplit_once(':')?;
+    (fields.nth(1)? == LISTEN).then(|| u16::from_str_radix(port, 16).ok())?
 }
 
 enum Received {
@@ -351,5 +395,19 @@ fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
         }
         Ok(None) | Err(Errno::CONNRESET) => Ok(Received::End),
         Err(errno) => Err(broken(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_are_listened_on_are_told_from_others() {
+        let listening =
+            "   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   999        0 1 1";
+        assert_eq!(listening_port(listening), Some(5432));
+        assert_eq!(listening_port(&listening.replace(" 0A ", " 01 ")), None);
+        assert_eq!(listening_port("  sl  local_address rem_address   st tx_queue rx_queue"), None);
     }
 }

@@ -4,7 +4,7 @@
 //! with it: no clean-up code can be forgotten.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic;
 use std::process::{Command as Process, Stdio};
@@ -21,11 +21,13 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs,
 };
 
+use super::forwarder;
 use super::mounts::{self, Root};
 use super::plan::{Command, INNER_ID, Plan};
 use super::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, Request, Step, encode};
 use crate::sys::process::{
-    child_signals, close_from, exit_now, loopback_up, move_fd, reset_signals, take_fd,
+    Forked, SingleThreaded, child_signals, close_from, exit_now, fork, loopback_up, move_fd, reset_signals,
+    take_fd,
 };
 use crate::sys::socket;
 
@@ -184,6 +186,7 @@ impl<'a> Init<'a> {
         let outcome = match serde_json::from_slice(message) {
             Ok(Request::Start(command)) => self.start_server(command),
             Ok(Request::Run(command)) => self.run(&command, fds),
+            Ok(Request::Forward { port }) => self.forward(port, fds),
             Ok(Request::Signal(number)) => {
                 if let (Some(server), Some(signal)) = (self.server, Signal::from_named_raw(number)) {
                     // The server may have ended in this moment; its exit is reported in its turn.
@@ -217,6 +220,17 @@ impl<'a> Init<'a> {
             })?
             .map(Stdio::from);
         self.program = Some(spawn(command, stdio)?);
+        Ok(())
+    }
+
+    /// A process of its own forwards, so that nothing there can keep init from its socket. It lives as long as init.
+    fn forward(&self, port: u16, listeners: Vec<OwnedFd>) -> Result<(), Failure> {
+        let failed = |error: &io::Error| Failure::io(Step::Forward, &format!("port {port}"), error);
+        let proof = SingleThreaded::check().map_err(|error| failed(&error))?;
+        match fork(&proof).map_err(|errno| failed(&errno.into()))? {
+            Forked::Child => forwarder::main(listeners, port),
+            Forked::Parent => send(self.control, &Event::Forwarding, &[]),
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 
 mod client;
 mod container;
+mod forwarder;
 mod init;
 mod launcher;
 mod log;

@@ -24,6 +24,8 @@ pub(crate) enum Request {
     Run(Command),
     /// Send the server a signal, by number.
     Signal(i32),
+    /// Forward connections to that port of the container's loopback; carries the sockets that listen for them outside.
+    Forward { port: u16 },
 }
 
 /// From the launcher (`Spawned`, and `Failed` before it) and from init to the test process.
@@ -39,6 +41,8 @@ pub(crate) enum Event {
     ServerExited(Exit),
     /// The program of `Request::Run` ended.
     RunExited(Exit),
+    /// The process that does `Request::Forward` is there.
+    Forwarding,
     /// A step of the launch failed; the container is gone.
     Failed(Failure),
 }
@@ -111,6 +115,7 @@ pub(crate) enum Step {
     Limits,
     Capabilities,
     Execute,
+    Forward,
 }
 
 impl fmt::Display for Step {
@@ -133,6 +138,7 @@ impl fmt::Display for Step {
             Self::Limits => "set the limit",
             Self::Capabilities => "drop",
             Self::Execute => "execute",
+            Self::Forward => "start a process to forward to",
         })
     }
 }

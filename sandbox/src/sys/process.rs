@@ -28,6 +28,28 @@ impl SingleThreaded {
     }
 }
 
+/// Which of the two processes returned from [`fork`].
+#[derive(Debug)]
+pub(crate) enum Forked {
+    Parent,
+    /// A copy of the caller, with copies of its descriptors.
+    Child,
+}
+
+/// Forks the calling process.
+///
+/// # References
+/// fork(2)
+pub(crate) fn fork(_proof: &SingleThreaded) -> Result<Forked, Errno> {
+    // SAFETY: fork takes nothing. `SingleThreaded` says that no other thread can hold a lock which the child would then find
+    // locked for ever, so the child may do whatever its parent may.
+    match unsafe { libc::fork() } {
+        ..0 => Err(last_errno()),
+        0 => Ok(Forked::Child),
+        _ => Ok(Forked::Parent),
+    }
+}
+
 /// Closes every descriptor from `first` on.
 ///
 /// # References

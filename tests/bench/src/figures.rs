@@ -15,6 +15,8 @@ pub(crate) enum Unit {
     PerSecond,
     #[serde(rename = "MB")]
     Megabytes,
+    #[serde(rename = "MB/s")]
+    MegabytesPerSecond,
 }
 
 /// One measured figure; of a distribution, `value` is the median.
@@ -65,6 +67,7 @@ impl Figures {
                 Unit::Milliseconds => "ms",
                 Unit::PerSecond => "/s",
                 Unit::Megabytes => "MB",
+                Unit::MegabytesPerSecond => "MB/s",
             };
             let p99 = p99.map(|p99| format!("{p99:.2} {unit}")).unwrap_or_default();
             println!("{name:<50} {:>10} {p99:>10}", format!("{value:.2} {unit}"));

@@ -6,6 +6,7 @@ mod bare;
 mod figures;
 mod layers;
 mod sandboxes;
+mod tcp;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ struct Arguments {
 enum Part {
     Sandboxes,
     Layers,
+    Tcp,
 }
 
 fn main() -> Outcome<()> {
@@ -51,6 +53,9 @@ fn main() -> Outcome<()> {
     let wanted = |part| arguments.only.is_none_or(|only| only == part);
     if wanted(Part::Sandboxes) {
         sandboxes::measure(&mut figures, arguments.quick)?;
+    }
+    if wanted(Part::Tcp) {
+        tcp::measure(&mut figures, if arguments.quick { 30 } else { 300 })?;
     }
     if wanted(Part::Layers) {
         if arguments.own_cache {

@@ -1,0 +1,349 @@
+//! The process that carries TCP connections from outside to the server on the container's loopback.
+//!
+//! The listening sockets were made in the host's network namespace and stay in it, wherever they are used; sockets that
+//! are made here are in the container's. It is a copy of init, has no more rights than the server, and dies with init.
+//!
+//! One thread serves all connections, told by epoll when a socket changes (edge-triggered, epoll(7)): each direction is
+//! carried on until one of its ends has nothing to read or no room to write. What was read and finds no room is held, and
+//! nothing more is read until it is gone, so a connection never holds more than two buffers.
+
+use std::fs::File;
+use std::mem;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, connect,
+    getpeername, recv, send, shutdown, socket_with, sockopt,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::sys::process::{close_from, exit_now, move_fd, reset_signals};
+
+const BUFFER: usize = 64 << 10;
+/// How many buffers one direction carries before others have their turn, and how many connections are accepted.
+const TURN: usize = 16;
+/// How long accepting is paused when there are no descriptors left.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+const NEW: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+/// What epoll says of a listening socket; connections go by their places.
+const LISTENER: u64 = u64::MAX;
+
+/// The life of a forwarder to that port. Runs in the child just forked from init.
+pub(super) fn main(listeners: Vec<OwnedFd>, port: u16) -> ! {
+    // Ending closes the port, which is all that can be told of a failure from here.
+    let outcome = panic::catch_unwind(move || {
+        let listeners = keep_only(listeners)?;
+        raise_limit();
+        Forwarder::new(listeners, (Ipv4Addr::LOCALHOST, port).into())?.run()
+    });
+    exit_now(i32::from(!matches!(outcome, Ok(Ok(())))))
+}
+
+/// Closes all that init had open: its socket above all, which must be its own. Standard output and error are /dev/null.
+fn keep_only(listeners: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Errno> {
+    let mut kept = Vec::new();
+    // In the order of their arrival, and thus of their numbers: none is closed to make room for one before it.
+    for (listener, number) in listeners.into_iter().zip(3..) {
+        ioctl_fionbio(&listener, true)?;
+        kept.push(move_fd(listener, number)?);
+    }
+    let null = File::open("/dev/null").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    // Kept open under its number by not being dropped.
+    mem::forget(move_fd(null.into(), 0)?);
+    close_from(3 + i32::try_from(kept.len()).unwrap_or(0))?;
+    reset_signals();
+    // Told from init in lists of processes.
+    let _ = rustix::thread::set_name(c"tcp forwarder");
+    Ok(kept)
+}
+
+/// A connection takes two descriptors; as many as may be had are.
+fn raise_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+struct Forwarder {
+    epoll: OwnedFd,
+    listeners: Vec<OwnedFd>,
+    server: SocketAddr,
+    /// A socket for the next connection, made before that is accepted: what is accepted can be served.
+    spare: Option<OwnedFd>,
+    /// There was no descriptor for a further connection: those that come wait until there is.
+    paused: bool,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    /// Connections whose turn ended before their work.
+    unfinished: Vec<usize>,
+    buffer: Vec<u8>,
+}
+
+impl Forwarder {
+    fn new(listeners: Vec<OwnedFd>, server: SocketAddr) -> Result<Self, Errno> {
+        let forwarder = Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            listeners,
+            server,
+            spare: None,
+            paused: true,
+            connections: Vec::new(),
+            free: Vec::new(),
+            unfinished: Vec::new(),
+            buffer: vec![0; BUFFER],
+        };
+        Ok(forwarder)
+    }
+
+    /// Returns only when epoll fails.
+    fn run(&mut self) -> Result<(), Errno> {
+        self.resume()?;
+        let mut events = Vec::with_capacity(256);
+        loop {
+            let timeout = match (self.unfinished.is_empty(), self.paused) {
+                (false, _) => Some(&AT_ONCE),
+                (true, true) => Some(&PAUSE),
+                (true, false) => None,
+            };
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            let mut ready = mem::take(&mut self.unfinished);
+            let mut knocked = self.paused;
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    LISTENER => knocked = true,
+                    place => ready.extend(usize::try_from(place)),
+                }
+            }
+            ready.sort_unstable();
+            ready.dedup();
+            for place in ready {
+                self.serve(place);
+            }
+            if knocked {
+                self.accept()?;
+            }
+        }
+    }
+
+    fn serve(&mut self, place: usize) {
+        // An event of a connection that ended may come late.
+        let Some(Some(connection)) = self.connections.get_mut(place) else { return };
+        match connection.carry(&mut self.buffer) {
+            Turn::Waits => {}
+            Turn::Unfinished => self.unfinished.push(place),
+            Turn::Ended => {
+                self.connections[place] = None;
+                self.free.push(place);
+            }
+        }
+    }
+
+    fn accept(&mut self) -> Result<(), Errno> {
+        for listener in 0..self.listeners.len() {
+            for _ in 0..TURN {
+                match self.accept_one(listener) {
+                    Ok(()) => {}
+                    Err(Errno::AGAIN) => break,
+                    Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.pause(),
+                    // The client or the server is gone again; both sockets are closed.
+                    Err(_) => {}
+                }
+            }
+        }
+        if self.paused { self.resume() } else { Ok(()) }
+    }
+
+    fn accept_one(&mut self, listener: usize) -> Result<(), Errno> {
+        let spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => socket_with(AddressFamily::INET, SocketType::STREAM, NEW, None)?,
+        };
+        let client = match accept_with(&self.listeners[listener], NEW) {
+            Ok(client) => client,
+            Err(errno) => {
+                self.spare = Some(spare);
+                return Err(errno);
+            }
+        };
+        let server = spare;
+        for socket in [&client, &server] {
+            // What comes in small pieces is sent on in small pieces: whoever sent it decided so.
+            sockopt::set_tcp_nodelay(socket, true)?;
+        }
+        match connect(&server, &self.server) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(errno) => return Err(errno),
+        }
+        let place = self.free.pop().unwrap_or(self.connections.len());
+        if place == self.connections.len() {
+            self.connections.push(None);
+        }
+        let changes =
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let watched = [&client, &server].into_iter().try_for_each(|socket| {
+            epoll::add(&self.epoll, socket, epoll::EventData::new_u64(place as u64), changes)
+        });
+        if watched.is_err() {
+            self.free.push(place);
+            return watched;
+        }
+        self.connections[place] = Some(Connection::new(client, server));
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), Errno> {
+        if !mem::replace(&mut self.paused, true) {
+            for listener in &self.listeners {
+                epoll::delete(&self.epoll, listener)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), Errno> {
+        for listener in &self.listeners {
+            epoll::add(&self.epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+        }
+        self.paused = false;
+        Ok(())
+    }
+}
+
+/// A client's connection and the one to the server that is its continuation.
+struct Connection {
+    client: OwnedFd,
+    server: OwnedFd,
+    connected: bool,
+    upwards: Flow,
+    downwards: Flow,
+}
+
+/// What becomes of a connection after its turn.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Waits,
+    Unfinished,
+    Ended,
+}
+
+impl Connection {
+    fn new(client: OwnedFd, server: OwnedFd) -> Self {
+        Self { client, server, connected: false, upwards: Flow::default(), downwards: Flow::default() }
+    }
+
+    fn carry(&mut self, buffer: &mut [u8]) -> Turn {
+        if !self.connected {
+            match self.is_connected() {
+                Ok(true) => self.connected = true,
+                Ok(false) => return Turn::Waits,
+                Err(_) => return Turn::Ended,
+            }
+        }
+        let (client, server) = (self.client.as_fd(), self.server.as_fd());
+        let up = self.upwards.carry(client, server, buffer);
+        let down = self.downwards.carry(server, client, buffer);
+        // To whom nothing comes from any more because of a reset, nothing can be sent either.
+        if self.upwards.was_reset {
+            self.downwards.end();
+        }
+        if self.downwards.was_reset {
+            self.upwards.end();
+        }
+        match (self.upwards.has_ended() && self.downwards.has_ended(), up && down) {
+            (true, _) => Turn::Ended,
+            (false, true) => Turn::Waits,
+            (false, false) => Turn::Unfinished,
+        }
+    }
+
+    /// A shutdown(2) of a socket that is still being connected would undo it.
+    fn is_connected(&self) -> Result<bool, Errno> {
+        sockopt::socket_error(&self.server)??;
+        match getpeername(&self.server) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOTCONN) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+struct Flow {
+    /// What was read and could not be written yet, from `written` on.
+    held: Vec<u8>,
+    written: usize,
+    stage: Stage,
+    /// Where it comes from is gone, and did not end in good order.
+    was_reset: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Open,
+    /// Nothing more will come, but what is held has not been written yet.
+    Ending,
+    Ended,
+}
+
+impl Flow {
+    fn end(&mut self) {
+        (self.held, self.written) = (Vec::new(), 0);
+        self.stage = Stage::Ended;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
+
+    /// `false` when the turn ended before the work: `true` waits for a change of either socket.
+    fn carry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, buffer: &mut [u8]) -> bool {
+        for _ in 0..TURN {
+            let held = &self.held[self.written..];
+            if !held.is_empty() {
+                match send(to, held, SendFlags::NOSIGNAL) {
+                    Ok(count) => self.written += count,
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => return true,
+                    // Nobody will read it. What still comes from there is carried to its end.
+                    Err(_) => self.end(),
+                }
+                continue;
+            }
+            // The memory is given back: most connections are idle most of the time.
+            (self.held, self.written) = (Vec::new(), 0);
+            match self.stage {
+                Stage::Ended => return true,
+                Stage::Ending => {
+                    // The other direction may go on: a client may end its questions before it has all answers.
+                    let _ = shutdown(to, Shutdown::Write);
+                    self.end();
+                    continue;
+                }
+                Stage::Open => {}
+            }
+            match recv(from, &mut *buffer, RecvFlags::empty()) {
+                Ok((_, 0)) => self.stage = Stage::Ending,
+                Ok((_, count)) => match send(to, &buffer[..count], SendFlags::NOSIGNAL) {
+                    Ok(written) => self.held.extend_from_slice(&buffer[written..count]),
+                    Err(Errno::AGAIN | Errno::INTR) => self.held.extend_from_slice(&buffer[..count]),
+                    Err(_) => self.end(),
+                },
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
+                Err(_) => (self.stage, self.was_reset) = (Stage::Ending, true),
+            }
+        }
+        self.has_ended()
+    }
+}

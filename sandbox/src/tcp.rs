@@ -1,0 +1,183 @@
+//! A server on a TCP port of the host, for clients that know no Unix sockets: on request, and with a password.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::engine::{Engine, Installation};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::{Container, Stdin};
+
+/// How long the client may take to set the password.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many connections the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+/// How many ports are tried until one is free for both protocols.
+const TRIES: u32 = 64;
+
+/// A TCP port of 127.0.0.1 at which a sandbox's server is reached; from [`Sandbox::tcp`](crate::Sandbox::tcp).
+///
+/// It is closed when the sandbox ends, whatever is still kept of this.
+#[derive(Clone)]
+pub struct Tcp {
+    address: SocketAddr,
+    password: String,
+    url: String,
+    env: Vec<(String, String)>,
+}
+
+impl Tcp {
+    pub(crate) fn open<E: Engine>(
+        engine: &E,
+        installation: &Installation,
+        container: &Container,
+    ) -> Result<Self> {
+        let failed = |error: io::Error| {
+            Error::new(ErrorKind::Cleanup, "listen on a TCP port of the loopback interface").caused_by(error)
+        };
+        let password = password().map_err(|errno| failed(errno.into()))?;
+        let (address, listeners) = listeners().map_err(failed)?;
+        let name = engine.name();
+        let refused = |cause: &str, hint: &str| {
+            let error = Error::new(ErrorKind::InvalidConfig, format!("reach `{name}` by TCP"));
+            Err(error.caused_by(cause.to_owned()).with_hint(hint))
+        };
+        let Some(access) = engine.tcp(address, &password) else {
+            return refused(
+                "its engine does not say how",
+                "`Engine::tcp` is for that; `url` works without it",
+            );
+        };
+        let port = access.port;
+        if !container.listens(port) {
+            return refused(
+                &format!("nothing listens on port {port} in the sandbox"),
+                "the server has ended, or its settings keep it from 127.0.0.1: `listen_addresses` must hold that",
+            );
+        }
+        if let Some(script) = &access.script {
+            run(engine, installation, container, script)?;
+        }
+        container.forward(&listeners, port)?;
+        tracing::debug!(pid = container.pid(), %address, "TCP port opened");
+        let mut env = vec![("DATABASE_URL".to_owned(), access.url.clone())];
+        env.extend(access.env);
+        Ok(Self { address, password, url: access.url, env })
+    }
+
+    /// The URL for clients, with the superuser's password in it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The address: 127.0.0.1 and a port that was free. Where the machine has IPv6 it is the port at `::1`, too.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The superuser's password, made at random for this sandbox.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// Variables of the environment by which a program finds the server at the port: as [`Sandbox::env`](crate::Sandbox::env),
+    /// by TCP.
+    #[must_use]
+    pub fn env(&self) -> Vec<(String, String)> {
+        self.env.clone()
+    }
+}
+
+impl fmt::Debug for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Output of tests is kept and shown: no password in it.
+        f.debug_struct("Tcp").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// 160 random bits. Digits and letters `a` to `f` need no quotes anywhere.
+fn password() -> Result<String, Errno> {
+    let mut bytes = [0_u8; 20];
+    // A request this short is never answered in part, getrandom(2).
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Sockets that listen on one port of 127.0.0.1 and, where the machine has IPv6, of ::1: programs that are told
+/// `localhost` may try either, and must not meet another's server.
+fn listeners() -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let listen = |address: SocketAddr| {
+        let listener = TcpListener::bind(address)?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        io::Result::Ok(listener)
+    };
+    let mut taken = Vec::new();
+    loop {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
+        let address = listener.local_addr()?;
+        match listen((Ipv6Addr::LOCALHOST, address.port()).into()) {
+            Ok(second) => return Ok((address, vec![listener, second])),
+            Err(error) => match Errno::from_io_error(&error) {
+                // Kept, so that the kernel chooses another.
+                Some(Errno::ADDRINUSE) if taken.len() < TRIES as usize => taken.push(listener),
+                Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => return Ok((address, vec![listener])),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+fn run<E: Engine>(
+    engine: &E,
+    installation: &Installation,
+    container: &Container,
+    script: &str,
+) -> Result<()> {
+    let client = engine.client(installation)?;
+    let name = client.name();
+    let run = container.run(client, Stdin::Text(script), SCRIPT_TIMEOUT)?;
+    if run.exit.success() {
+        return Ok(());
+    }
+    let message = match engine.script_error(&run.stderr).message {
+        message if message.is_empty() => format!("the client ended with {}", run.exit),
+        message => message,
+    };
+    Err(Error::new(ErrorKind::Cleanup, format!("set the password for TCP by `{name}`")).caused_by(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_long_and_differ() {
+        let (one, other) = (password().unwrap(), password().unwrap());
+        assert_eq!(one.len(), 40);
+        assert!(one.chars().all(|c| c.is_ascii_hexdigit()), "{one}");
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_port_is_the_same_in_both_protocols() {
+        let (address, listeners) = listeners().unwrap();
+        assert!(address.ip().is_loopback());
+        for listener in listeners {
+            let own = listener.local_addr().unwrap();
+            assert!(own.ip().is_loopback() && own.port() == address.port(), "{own}");
+        }
+    }
+}

@@ -1,0 +1,717 @@
+//! A TCP port on request: whoever has the password gets in, and every byte gets through.
+
+use std::io::{self, ErrorKind as Io, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Output};
+use std::thread;
+
+use postgres::error::SqlState;
+use postgres::{Client, NoTls};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use sandboxed_db::{
+    Command, Engine, ErrorKind, FileRun, Installation, Postgres, Result, Sandbox, ScriptError, Server,
+    Snapshot, Tcp, TcpAccess,
+};
+use sandboxed_db_fixtures::shop_snapshot;
+use sandboxed_db_tests::{
+    CLEARED, DEADLINE, alone, connect, eventually, is_alone, processes_beside, skip, status,
+};
+use sqlx::Connection;
+
+fn start() -> Sandbox {
+    Snapshot::new(Postgres::new()).start().unwrap()
+}
+
+fn tcp<E: Engine>(db: &Sandbox<E>) -> Tcp {
+    db.tcp().unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+fn psql() -> Option<PathBuf> {
+    let db = start();
+    let bin = "select setting from pg_config where name = 'BINDIR'";
+    let bin: String = connect(db.url()).query_one(bin, &[]).unwrap().get(0);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = [PathBuf::from(bin)].into_iter().chain(std::env::split_paths(&path));
+    let found = places.find_map(|bin| Some(bin.join("psql")).filter(|psql| psql.is_file()));
+    if found.is_none() {
+        skip("`psql` is not installed");
+    }
+    found
+}
+
+/// psql without what the user may have configured, and without a terminal to ask for a password at.
+fn ask(psql: &Path, url: &str) -> Process {
+    let mut command = Process::new(psql);
+    command.args(["-X", "-A", "-t", "-w", "-c", "select 'reached'", url]).env_remove("PGPASSWORD");
+    command
+}
+
+fn reached(output: &Output) -> bool {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.success(), text.trim() == "reached", "{output:?}");
+    output.status.success()
+}
+
+/// The URL with another password, or with none.
+fn with_password(tcp: &Tcp, password: &str) -> String {
+    tcp.url().replace(&format!(":{}@", tcp.password()), &format!("{password}@"))
+}
+
+fn is_refused(port: u16) {
+    for address in
+        [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))]
+    {
+        let error = TcpStream::connect(address).expect_err("the port is closed");
+        let kinds = [Io::ConnectionRefused, Io::AddrNotAvailable];
+        // Without IPv6 there is no such kind of address at all.
+        assert!(kinds.contains(&error.kind()) || address.is_ipv6(), "{address}: {error:?}");
+    }
+}
+
+// Clients.
+
+#[test]
+fn postgres_works() {
+    let db = shop_snapshot().start().unwrap();
+    let tcp = tcp(&db);
+    assert_eq!(tcp.url(), format!("postgresql://postgres:{}@{}/shop", tcp.password(), tcp.address()));
+    let mut client = connect(tcp.url());
+    let reviews: i64 = client.query_one("select count(*) from reviews", &[]).unwrap().get(0);
+    assert_eq!(reviews, 1368);
+    let from: bool = client
+        .query_one("select inet_client_addr() is not null and inet_server_port() = 5432", &[])
+        .unwrap()
+        .get(0);
+    assert!(from, "the server knows it as a client by TCP");
+}
+
+#[tokio::test]
+async fn tokio_postgres_and_sqlx_work() {
+    let db = shop_snapshot().start_async().await.unwrap();
+    let tcp = tcp(&db);
+    let (client, connection) = tokio_postgres::connect(tcp.url(), NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let customers: i64 = client.query_one("select count(*) from customers", &[]).await.unwrap().get(0);
+    drop(client);
+    connection.await.unwrap().unwrap();
+
+    let mut other = sqlx::PgConnection::connect(tcp.url()).await.unwrap();
+    let same: i64 = sqlx::query_scalar("select count(*) from customers").fetch_one(&mut other).await.unwrap();
+    assert_eq!((customers, same), (2500, 2500));
+}
+
+#[test]
+fn psql_works_with_and_without_the_wish_for_encryption() {
+    let Some(psql) = psql() else { return };
+    let db = start();
+    let tcp = tcp(&db);
+    for mode in ["disable", "allow", "prefer"] {
+        assert!(reached(&ask(&psql, tcp.url()).env("PGSSLMODE", mode).output().unwrap()), "{mode}");
+    }
+    assert!(!reached(&ask(&psql, tcp.url()).env("PGSSLMODE", "require").output().unwrap()));
+}
+
+#[test]
+fn the_environment_leads_to_the_port() {
+    let Some(psql) = psql() else { return };
+    let db = Snapshot::new(Postgres::new().database("a b=c'd")).start().unwrap();
+    let tcp = tcp(&db);
+    let env = tcp.env();
+    assert!(env.contains(&("DATABASE_URL".to_owned(), tcp.url().to_owned())));
+    let by_tcp = "select (inet_client_addr() is not null)::text || current_database()";
+    for args in [&["-c", by_tcp][..], &["-c", by_tcp, tcp.url()]] {
+        let output = Process::new(&psql).args(["-X", "-A", "-t", "-w"]).args(args).envs(env.clone()).output();
+        assert_eq!(String::from_utf8_lossy(&output.unwrap().stdout).trim(), "truea b=c'd");
+    }
+}
+
+#[test]
+fn the_socket_goes_on_without_a_password() {
+    let db = start();
+    let before = (db.url().to_owned(), db.env());
+    drop(connect(db.url()));
+    tcp(&db);
+    assert_eq!((db.url().to_owned(), db.env()), before);
+    connect(db.url()).batch_execute("select 1").unwrap();
+}
+
+#[test]
+fn ipv6_works_where_it_is() {
+    let db = start();
+    let tcp = tcp(&db);
+    let url = tcp.url().replace("127.0.0.1", "[::1]");
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        // No fault of the machine: 127.0.0.1 is enough.
+        assert!(Client::connect(&url, NoTls).is_err());
+        return;
+    }
+    connect(&url).batch_execute("select 1").unwrap();
+}
+
+// Passwords.
+
+#[test]
+fn whoever_has_no_password_is_refused() {
+    let db = start();
+    let tcp = tcp(&db);
+    let code = |url: &str| match Client::connect(url, NoTls) {
+        Ok(_) => panic!("{url} got in"),
+        Err(error) => error.code().cloned(),
+    };
+    assert_eq!(tcp.password().len(), 40);
+    for wrong in [":wrong", ":", &format!(":{}0", tcp.password()), &format!(":{}", &tcp.password()[1..])] {
+        let code = code(&with_password(&tcp, wrong));
+        assert!(code.is_none() || code == Some(SqlState::INVALID_PASSWORD), "{wrong}: {code:?}");
+    }
+    assert_eq!(code(&with_password(&tcp, "")), None, "the client has none to give");
+
+    // A role without a password cannot come this way at all, one with its own can.
+    let mut client = connect(db.url());
+    client.batch_execute("create role bare login; create role app login password 'its own'").unwrap();
+    let address = tcp.address();
+    assert!(Client::connect(&format!("postgresql://bare@{address}/postgres"), NoTls).is_err());
+    assert!(Client::connect(&format!("postgresql://bare:x@{address}/postgres"), NoTls).is_err());
+    assert!(
+        Client::connect(&format!("postgresql://app:{}@{address}/postgres", tcp.password()), NoTls).is_err()
+    );
+    drop(connect(&format!("postgresql://app:its%20own@{address}/postgres")));
+}
+
+#[test]
+fn another_user_needs_the_password() {
+    if !rustix::process::geteuid().is_root() {
+        // Not this machine's fault: the run as root does it.
+        return;
+    }
+    let Some(psql) = psql() else { return };
+    let as_nobody = |url: &str| {
+        let command = ask(&psql, url);
+        let args = [psql.as_os_str()].into_iter().chain(command.get_args());
+        Process::new("runuser").args(["-u", "nobody", "--"]).args(args).output().unwrap()
+    };
+    let probe = Process::new("runuser").args(["-u", "nobody", "--"]).arg(&psql).arg("--version").output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        return skip("`runuser -u nobody -- psql` does not run");
+    }
+    let db = start();
+    let tcp = tcp(&db);
+    for without in ["", ":wrong"] {
+        let output = as_nobody(&with_password(&tcp, without));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(!reached(&output) && complaint.contains("password"), "{complaint}");
+    }
+    assert!(reached(&as_nobody(tcp.url())), "it is the password that keeps others out");
+}
+
+#[test]
+fn sandboxes_differ_in_port_and_password() {
+    let (one, other) = (start(), start());
+    let (one_tcp, other_tcp) = (tcp(&one), tcp(&other));
+    assert_ne!(one_tcp.port(), other_tcp.port());
+    assert_ne!(one_tcp.password(), other_tcp.password());
+    let crossed = one_tcp.url().replace(one_tcp.password(), other_tcp.password());
+    assert!(Client::connect(&crossed, NoTls).is_err());
+}
+
+#[test]
+fn the_password_is_kept_from_logs() {
+    let settings = [
+        ("log_statement", "all"),
+        ("log_min_duration_statement", "0"),
+        ("log_duration", "on"),
+        ("log_connections", "on"),
+        ("log_min_error_statement", "debug5"),
+        ("log_transaction_sample_rate", "1"),
+        ("default_transaction_read_only", "on"),
+        ("password_encryption", "md5"),
+    ];
+    let db = Snapshot::new(Postgres::new()).settings(settings).start().unwrap();
+    let tcp = tcp(&db);
+    connect(tcp.url()).batch_execute("select 'by tcp'").unwrap();
+    let log = eventually(DEADLINE, "the statement is in the log", || {
+        db.log().ok().filter(|log| log.contains("by tcp"))
+    });
+    assert!(!log.contains(tcp.password()), "{log}");
+    let debug = format!("{tcp:?} {db:?}");
+    assert!(debug.contains("127.0.0.1") && !debug.contains(tcp.password()), "{debug}");
+}
+
+// The handle.
+
+#[test]
+fn further_calls_return_the_same() {
+    let db = start();
+    let all: Vec<Tcp> = thread::scope(|scope| {
+        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| tcp(&db))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    assert!(all.iter().all(|other| other.url() == all[0].url() && other.port() == tcp(&db).port()));
+    forwarder(&db);
+    assert_eq!(forwarders(&db).len(), 1);
+}
+
+#[test]
+fn the_port_is_closed_when_the_sandbox_ends() {
+    let (dropped, stopped) = (start(), start());
+    let ports = [tcp(&dropped).port(), tcp(&stopped).port()];
+    let mut client = connect(tcp(&stopped).url());
+    drop(dropped);
+    stopped.stop().unwrap();
+    ports.into_iter().for_each(is_refused);
+    assert!(client.batch_execute("select 1").is_err());
+}
+
+#[test]
+fn without_a_call_nothing_listens_outside() {
+    let db = start();
+    assert_eq!(forwarders(&db), [0; 0]);
+    // Inside, the server waits; it lets nobody in before there is a password.
+    let mut client = connect(db.url());
+    let password: Option<String> =
+        client.query_one("select rolpassword from pg_authid where rolname = 'postgres'", &[]).unwrap().get(0);
+    assert_eq!(password, None);
+}
+
+fn forwarders<E: Engine>(db: &Sandbox<E>) -> Vec<u32> {
+    let mut found = processes_beside(db.pid());
+    found.retain(|&pid| status(pid, "Name").is_some_and(|name| name == "tcp forwarder"));
+    found
+}
+
+fn forwarder<E: Engine>(db: &Sandbox<E>) -> u32 {
+    eventually(DEADLINE, "the forwarder runs", || forwarders(db).first().copied())
+}
+
+#[test]
+fn the_forwarder_can_do_no_more_than_the_server() {
+    let db = start();
+    tcp(&db);
+    let forwarder = forwarder(&db);
+    for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status(forwarder, name).as_deref(), Some("0000000000000000"), "{name}");
+    }
+    assert_eq!(status(forwarder, "NoNewPrivs").as_deref(), Some("1"));
+    // Its listening sockets, epoll, and nothing of init's or of this process's.
+    let open = eventually(DEADLINE, "it has set itself up", || {
+        let entries = std::fs::read_dir(format!("/proc/{forwarder}/fd")).unwrap().flatten();
+        let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let open: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+        open.iter().any(|link| link.contains("eventpoll")).then_some(open)
+    });
+    let known =
+        |link: &String| link == "/dev/null" || link.contains("eventpoll") || link.starts_with("socket:");
+    assert!(open.iter().all(known), "{open:?}");
+    assert!(open.iter().filter(|link| link.starts_with("socket:")).count() <= 2, "{open:?}");
+}
+
+// Errors.
+
+#[test]
+fn a_server_that_is_kept_from_it_is_reported() {
+    let db = Snapshot::new(Postgres::new()).setting("listen_addresses", "").start().unwrap();
+    let error = db.tcp().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
+    let report = format!("{error:?}");
+    for part in ["could not reach `postgres` by TCP", "nothing listens on port 5432", "`listen_addresses`"] {
+        assert!(report.contains(part), "{report}");
+    }
+    // It is not held against later calls, nor against the socket.
+    assert_eq!(db.tcp().unwrap_err().kind(), ErrorKind::InvalidConfig);
+    drop(connect(db.url()));
+}
+
+#[test]
+fn a_password_that_cannot_be_set_is_reported() {
+    let db = start();
+    connect(db.url()).batch_execute("create role other superuser login").unwrap();
+    let other = db.url().replace("user=postgres", "user=other");
+    connect(&other).batch_execute("alter role postgres rename to former").unwrap();
+    let error = db.tcp().unwrap_err();
+    let report = format!("{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Cleanup, "{report}");
+    for part in ["set the password for TCP by `psql`", "role \"postgres\" does not exist"] {
+        assert!(report.contains(part), "{report}");
+    }
+    assert_eq!(forwarders(&db), [0; 0]);
+}
+
+fn kill_server(db: &Sandbox) {
+    // The session ends with it.
+    let _ = connect(db.url()).batch_execute("copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'");
+    eventually(CLEARED, "the server is gone", || Client::connect(db.url(), NoTls).err());
+}
+
+#[test]
+fn a_server_that_died_is_found_out_at_once() {
+    let (opened, unopened) = (start(), start());
+    let tcp = tcp(&opened);
+    drop(connect(tcp.url()));
+    kill_server(&opened);
+    assert!(Client::connect(tcp.url(), NoTls).is_err());
+    let mut stream = TcpStream::connect(tcp.address()).unwrap();
+    assert_eq!(rest(&mut stream), b"");
+
+    kill_server(&unopened);
+    eventually(CLEARED, "its port is closed", || {
+        let error = unopened.tcp().err()?;
+        (error.kind() == ErrorKind::InvalidConfig).then_some(())
+    });
+}
+
+// Loads.
+
+/// In a process of its own, since descriptors are few and other tests need some.
+#[track_caller]
+fn passes_alone(test: &str) {
+    let output = alone(&format!("tcp::{test}")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn three_hundred_clients_are_served_at_once() {
+    passes_alone("three_hundred_clients_ask");
+}
+
+#[tokio::test]
+#[ignore = "run by `three_hundred_clients_are_served_at_once`"]
+async fn three_hundred_clients_ask() {
+    const CLIENTS: i32 = 300;
+    if !is_alone() {
+        return;
+    }
+    // Unoptimised clients take long to prove that they know the password, and are not hung up on for that.
+    let settings = [("max_connections", "400"), ("authentication_timeout", "10min")];
+    let db = Snapshot::new(Postgres::new()).settings(settings).start().unwrap();
+    let tcp = tcp(&db);
+    let connecting: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let url = tcp.url().to_owned();
+            tokio::spawn(async move { tokio_postgres::connect(&url, NoTls).await })
+        })
+        .collect();
+    let mut clients = Vec::new();
+    for connecting in connecting {
+        let (client, connection) = connecting.await.unwrap().unwrap();
+        tokio::spawn(connection);
+        clients.push(client);
+    }
+    // All of them are connected now.
+    let asking: Vec<_> = clients
+        .into_iter()
+        .zip(0..)
+        .map(|(client, number): (_, i32)| {
+            tokio::spawn(async move {
+                let row = client.query_one("select $1 * 2", &[&number]).await.unwrap();
+                assert_eq!(row.get::<_, i32>(0), number * 2);
+            })
+        })
+        .collect();
+    for asking in asking {
+        asking.await.unwrap();
+    }
+}
+
+#[test]
+fn large_transfers_are_the_same_at_both_ends() {
+    let db = start();
+    let tcp = tcp(&db);
+    let mut client = connect(tcp.url());
+    client
+        .batch_execute(
+            "create table a as select i, repeat(md5(i::text), 30) x from generate_series(1, 60000) i;
+             create table b (like a)",
+        )
+        .unwrap();
+    let mut out = Vec::new();
+    client.copy_out("copy a to stdout").unwrap().read_to_end(&mut out).unwrap();
+    assert!(out.len() > 50 << 20, "{} bytes", out.len());
+    let mut into = client.copy_in("copy b from stdin").unwrap();
+    into.write_all(&out).unwrap();
+    assert_eq!(into.finish().unwrap(), 60000);
+    let mut by_socket = Vec::new();
+    let mut client = connect(db.url());
+    client.copy_out("copy b to stdout").unwrap().read_to_end(&mut by_socket).unwrap();
+    assert!(out == by_socket, "{} and {} bytes differ", out.len(), by_socket.len());
+}
+
+// What is carried, byte by byte, with an engine and a server of the tests' own.
+
+/// The port of `tests/echo.rs`.
+const ECHO_PORT: u16 = 7007;
+
+#[derive(Debug, Clone)]
+struct Echo {
+    by_tcp: bool,
+}
+
+impl Engine for Echo {
+    fn name(&self) -> &'static str {
+        "echo"
+    }
+
+    fn locate(&self) -> Result<Installation> {
+        let program = Path::new(env!("CARGO_BIN_EXE_echo"));
+        Installation::inspect(program.parent().unwrap(), "echo", &[])
+    }
+
+    fn identity(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        "/data".into()
+    }
+
+    fn initialise(&self, _installation: &Installation) -> Command {
+        Command::new("/bin/sh").args(["-c", ": > /data/file"])
+    }
+
+    fn server(&self, installation: &Installation, _settings: &[(String, String)]) -> Result<Server> {
+        // A layer is stored only if its server shut down cleanly, which means with exit status 0.
+        let program = installation.program("echo");
+        let script = format!("trap 'exit 0' TERM; '{}' & wait", program.display());
+        let sigterm = 15;
+        Ok(Server::new(Command::new("/bin/sh").args(["-c".to_owned(), script]), sigterm))
+    }
+
+    fn is_ready(&self, root: &Path) -> bool {
+        root.join("run/ready").exists()
+    }
+
+    fn client(&self, _installation: &Installation) -> Result<Command> {
+        Ok(Command::new("/bin/sh"))
+    }
+
+    fn run_file(&self, installation: &Installation, _run: &FileRun) -> Result<Command> {
+        self.client(installation)
+    }
+
+    fn included_files(&self, _contents: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn script_error(&self, stderr: &str) -> ScriptError {
+        let mut error = ScriptError::default();
+        error.message = stderr.to_owned();
+        error
+    }
+
+    fn tidy(&self, _data: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn url(&self, root: &Path) -> String {
+        root.display().to_string()
+    }
+
+    fn tcp(&self, address: SocketAddr, password: &str) -> Option<TcpAccess> {
+        let access = TcpAccess::new(ECHO_PORT, format!("echo://{password}@{address}"))
+            .script(format!("echo {password} > /run/password"))
+            .env("ECHO_PORT", address.port().to_string());
+        self.by_tcp.then_some(access)
+    }
+}
+
+fn echo() -> (Sandbox<Echo>, Tcp) {
+    let db = Snapshot::new(Echo { by_tcp: true }).start().unwrap_or_else(|error| panic!("{error:?}"));
+    let tcp = tcp(&db);
+    (db, tcp)
+}
+
+fn order(tcp: &Tcp, order: u8) -> TcpStream {
+    let mut stream = TcpStream::connect(tcp.address()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(&[order]).unwrap();
+    stream
+}
+
+/// All that still comes. A connection that is reset has nothing more to say.
+fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Err(error) if error.kind() != Io::ConnectionReset => panic!("{error:?} after {} bytes", rest.len()),
+        _ => rest,
+    }
+}
+
+/// Bytes of which no two stretches are the same.
+fn bytes(count: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[test]
+fn an_engine_of_ones_own_can_be_reached() {
+    let (db, tcp) = echo();
+    assert_eq!(tcp.url(), format!("echo://{}@{}", tcp.password(), tcp.address()));
+    assert!(tcp.env().contains(&("ECHO_PORT".to_owned(), tcp.port().to_string())));
+    let script = std::fs::read_to_string(format!("/proc/{}/root/run/password", db.pid())).unwrap();
+    assert_eq!(script.trim(), tcp.password());
+    let mut stream = order(&tcp, b'e');
+    stream.write_all(b"hello").unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+    drop(db);
+    assert_eq!(rest(&mut stream), b"");
+    is_refused(tcp.port());
+}
+
+#[test]
+fn an_engine_without_tcp_is_reported() {
+    let db = Snapshot::new(Echo { by_tcp: false }).start().unwrap();
+    let error = db.tcp().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    let report = format!("{error:?}");
+    for part in ["could not reach `echo` by TCP", "its engine does not say how", "`Engine::tcp`"] {
+        assert!(report.contains(part), "{report}");
+    }
+}
+
+#[test]
+fn a_client_that_has_said_all_gets_its_answer() {
+    let (_db, tcp) = echo();
+    for length in [0, 1, 5 << 20] {
+        let mut stream = order(&tcp, b'c');
+        stream.write_all(&bytes(length)).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut stream), length.to_string().as_bytes());
+    }
+}
+
+#[test]
+fn a_server_that_has_said_all_can_still_be_told() {
+    let (_db, tcp) = echo();
+    let mut stream = order(&tcp, b'h');
+    assert_eq!(rest(&mut stream), b"goodbye");
+    stream.write_all(&bytes(3 << 20)).unwrap();
+    drop(stream);
+    assert_eq!(rest(&mut order(&tcp, b'n')), (3 << 20).to_string().as_bytes());
+}
+
+#[test]
+fn what_is_sent_in_both_directions_at_once_arrives() {
+    const CLIENTS: usize = 8;
+    let (_db, tcp) = echo();
+    let sent = bytes(4 << 20);
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let mut stream = order(&tcp, b'e');
+            let (sent, mut writer) = (&sent, stream.try_clone().unwrap());
+            scope.spawn(move || {
+                writer.write_all(sent).unwrap();
+                writer.shutdown(Shutdown::Write).unwrap();
+            });
+            scope.spawn(move || assert!(rest(&mut stream) == *sent, "what came back differs"));
+        }
+    });
+}
+
+#[test]
+fn a_server_that_does_not_read_holds_its_client_up() {
+    let (_db, tcp) = echo();
+    let mut stream = order(&tcp, b's');
+    let mut answer = [0; 7];
+    stream.read_exact(&mut answer).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    // The kernel's buffers on the way and the forwarder's own hold some megabytes.
+    let mut written = 0;
+    eventually(DEADLINE, "nothing more is taken", || {
+        let before = written;
+        while written < 256 << 20
+            && let Ok(count) = stream.write(&[0; 64 << 10])
+        {
+            written += count;
+        }
+        (written == before).then_some(())
+    });
+    assert!(written < 64 << 20, "{written} bytes are kept somewhere");
+    // The others do not suffer from it.
+    let mut other = order(&tcp, b'c');
+    other.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut other), b"0");
+}
+
+#[test]
+fn a_client_that_vanishes_is_noticed() {
+    let (db, tcp) = echo();
+    let mut stream = order(&tcp, b'f');
+    stream.read_exact(&mut [0; 1 << 20]).unwrap();
+    // With unread data this is a reset.
+    drop(stream);
+    let written = String::from_utf8(rest(&mut order(&tcp, b'n'))).unwrap();
+    assert!(written.parse::<u64>().unwrap() >= 1 << 20, "{written}");
+    let sockets = || {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", forwarder(&db))).unwrap().flatten();
+        let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    };
+    // Those that listen, and the one that is ready for the next connection.
+    eventually(DEADLINE, "nothing of the connections is kept", || (sockets() <= 3).then_some(()));
+}
+
+#[test]
+fn a_server_that_ends_ends_its_connections() {
+    let (_db, tcp) = echo();
+    let mut idle = order(&tcp, b'e');
+    idle.write_all(b"x").unwrap();
+    idle.read_exact(&mut [0]).unwrap();
+    assert_eq!(rest(&mut order(&tcp, b'x')), b"");
+    assert_eq!(rest(&mut idle), b"");
+    assert_eq!(rest(&mut TcpStream::connect(tcp.address()).unwrap()), b"");
+}
+
+#[test]
+fn five_hundred_connections_are_carried_at_once() {
+    passes_alone("five_hundred_connections_echo");
+}
+
+#[test]
+#[ignore = "run by `five_hundred_connections_are_carried_at_once`"]
+fn five_hundred_connections_echo() {
+    if !is_alone() {
+        return;
+    }
+    let (_db, tcp) = echo();
+    let mut streams: Vec<_> = (0..500).map(|_| TcpStream::connect(tcp.address()).unwrap()).collect();
+    for (stream, number) in streams.iter_mut().zip(0_u32..) {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(&[b"e", &number.to_be_bytes()[..]].concat()).unwrap();
+    }
+    for (stream, number) in streams.iter_mut().zip(0_u32..) {
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(u32::from_be_bytes(answer), number);
+    }
+}
+
+#[test]
+fn without_descriptors_connections_wait_for_their_turn() {
+    const CLIENTS: usize = 30;
+    let (db, tcp) = echo();
+    // For the first the forwarder makes itself ready.
+    drop(order(&tcp, b'e'));
+    let pid = Pid::from_raw(forwarder(&db).cast_signed());
+    let few = Rlimit { current: Some(30), maximum: Some(30) };
+    prlimit(pid, Resource::Nofile, few).unwrap();
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| order(&tcp, b'c')).collect();
+    for stream in &streams {
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    assert!(streams.iter_mut().all(|stream| rest(stream) == b"0"));
+
+    // The same with connections that stay: those that do not fit are served once others go.
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| order(&tcp, b'e')).collect();
+    for mut stream in streams.drain(..) {
+        stream.write_all(b"?").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    }
+}
