@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cache;
+pub mod doctor;
 mod engine;
 mod error;
 #[doc(hidden)]
@@ -10,12 +11,14 @@ mod launch;
 mod layer;
 mod migration;
 mod progress;
+mod remedy;
 mod sandbox;
 mod snapshot;
 mod step;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 mod sys;
 
+pub use doctor::doctor;
 pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server};
 pub use error::{Error, ErrorKind, Result};
 pub use launch::Command;

@@ -10,9 +10,9 @@ use clap::{Parser, Subcommand};
 use sandboxed_db::{Damage, LayerInfo, Layers, Limit};
 use serde::Serialize;
 
-/// Looks after the layers that sandboxes start from.
+/// Tells whether this machine can run sandboxes, and looks after the layers that they start from.
 ///
-/// They are in SANDBOXED_DB_CACHE, else sandboxed-db in XDG_CACHE_HOME, else ~/.cache/sandboxed-db.
+/// Layers are in SANDBOXED_DB_CACHE, else sandboxed-db in XDG_CACHE_HOME, else ~/.cache/sandboxed-db.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -25,6 +25,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell whether sandboxes work on this machine; if not, which switch is off, and the command that turns it on. Exits
+    /// with 1 if they do not.
+    Doctor,
     /// List the layers, the one used last first.
     Layers,
     /// Remove layers that went unused for long, and those used least lately beyond a size. Layers in use stay.
@@ -53,8 +56,15 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, json: bool) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    // Asked before the cache is opened, of which it tells why it cannot be.
+    if let Command::Doctor = command {
+        let report = sandboxed_db::doctor();
+        print(json, &report, || format!("{report}\n"))?;
+        return Ok(ExitCode::from(u8::from(!report.works)));
+    }
     let layers = Layers::open()?;
     match *command {
+        Command::Doctor => unreachable!("it has been answered"),
         Command::Layers => {
             let list = layers.list()?;
             print(json, &list, || table(&list))?;
