@@ -161,7 +161,7 @@ impl Place {
         if self.cache.starts_with(self.root.path()) {
             for part in entries(&self.cache) {
                 match part.file_name().unwrap_or_default().to_str() {
-                    Some("layers" | "locks" | "servers") => {
+                    Some("layers" | "locks" | "lookups" | "servers") => {
                         left.extend(entries(&part).into_iter().filter(|path| !is_finished(path)));
                     }
                     Some("staging") => left.extend(entries(&part)),

@@ -80,13 +80,10 @@ impl Error {
     pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
         let errno = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        let repr = Arc::make_mut(&mut self.0);
-        if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) {
-            repr.hint.get_or_insert_with(|| {
-                "too many files are open: raise the limit by `ulimit -n 65536`".to_owned()
-            });
+        if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) && self.0.hint.is_none() {
+            self = self.with_remedy(Remedy::too_many_files(errno == Some(libc::ENFILE)));
         }
-        repr.source = Some(Arc::from(source));
+        Arc::make_mut(&mut self.0).source = Some(Arc::from(source));
         self
     }
 

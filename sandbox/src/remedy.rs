@@ -23,6 +23,15 @@ impl Remedy {
         Self { sentence: sentence.into(), how, command: command.into() }
     }
 
+    /// No more files may be opened, by this process or on the whole machine.
+    pub(crate) fn too_many_files(on_machine: bool) -> Self {
+        if on_machine {
+            Self::run("the machine has as many files open as it allows", "sudo sysctl -w fs.file-max=1000000")
+        } else {
+            Self::run("too many files are open", "ulimit -n 65536")
+        }
+    }
+
     /// A cause that no command mends.
     pub(crate) fn none(sentence: impl Into<String>) -> Self {
         Self::new(sentence, "", "")

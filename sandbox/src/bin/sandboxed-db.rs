@@ -56,27 +56,25 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, json: bool) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    // Asked before the cache is opened, of which it tells why it cannot be.
-    if let Command::Doctor = command {
-        let report = sandboxed_db::doctor();
-        print(json, &report, || format!("{report}\n"))?;
-        return Ok(ExitCode::from(u8::from(!report.works)));
-    }
-    let layers = Layers::open()?;
     match *command {
-        Command::Doctor => unreachable!("it has been answered"),
+        // It opens no cache, and tells why one cannot be opened.
+        Command::Doctor => {
+            let report = sandboxed_db::doctor();
+            print(json, &report, || format!("{report}\n"))?;
+            return Ok(ExitCode::from(u8::from(!report.works)));
+        }
         Command::Layers => {
-            let list = layers.list()?;
+            let list = Layers::open()?.list()?;
             print(json, &list, || table(&list))?;
         }
         Command::Prune { size, age } => {
-            let removed = layers.prune(Limit { size: size.as_u64(), age })?;
+            let removed = Layers::open()?.prune(Limit { size: size.as_u64(), age })?;
             print(json, &removed, || {
                 removed.iter().map(|layer| format!("removed {}\n", layer.digest)).collect()
             })?;
         }
         Command::Verify => {
-            let damaged = layers.verify()?;
+            let damaged = Layers::open()?.verify()?;
             print(json, &damaged, || report(&damaged))?;
             return Ok(ExitCode::from(u8::from(!damaged.is_empty())));
         }

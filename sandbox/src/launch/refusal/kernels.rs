@@ -95,3 +95,58 @@ fn newer_kernel(sentence: String, facts: &Facts) -> Remedy {
         _ => Remedy::none(format!("{sentence}: install a newer kernel, or use a newer machine")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::refusal::remedy;
+
+    fn failure(step: Step, errno: i32) -> Failure {
+        Failure { step, object: String::new(), errno, detail: String::new() }
+    }
+
+    #[test]
+    fn an_old_kernel_is_told_with_what_it_lacks_and_where_a_newer_one_is() {
+        let kernel = |release: &str, id: &str, version: &str, codename: &str| Facts {
+            release: release.into(),
+            distribution: (id.into(), version.into(), codename.into()),
+            ..Facts::default()
+        };
+        for (step, errno, release, sentence) in [
+            (
+                Step::Descriptors,
+                libc::ENOSYS,
+                "5.4.0-150-generic",
+                "has no close_range(2), which came with 5.9",
+            ),
+            (
+                Step::HostTree,
+                libc::ENOSYS,
+                "5.10.0-21-amd64",
+                "has no mount_setattr(2), which came with 5.12",
+            ),
+            (Step::Scratch, libc::ENOSYS, "4.19.0", "has no fsopen(2), which came with 5.2"),
+            (Step::Clone, libc::ENOSYS, "5.1", "has no clone3(2) with CLONE_PIDFD, which came with 5.3"),
+            (Step::Launcher, libc::ENOSYS, "3.10.0-1160.el7", "has no memfd_create(2), which came with 3.17"),
+            (Step::Overlay, libc::EPERM, "5.10.0", "lets only root mount overlayfs; others may since 5.11"),
+        ] {
+            let ubuntu = kernel(release, "ubuntu", "20.04", "focal");
+            let remedy = remedy(&failure(step, errno), &ubuntu).unwrap();
+            assert!(remedy.sentence.starts_with(&format!("Linux {release} {sentence}")), "{remedy}");
+            assert!(remedy.sentence.ends_with("sandboxes need 5.12 or newer"), "{remedy}");
+            assert_eq!(remedy.command, "sudo apt-get install linux-generic-hwe-20.04");
+        }
+        let debian = kernel("5.10.0-21-amd64", "debian", "11", "bullseye");
+        let command = "sudo apt-get install -t bullseye-backports linux-image-amd64";
+        assert_eq!(shortcoming(&debian).unwrap().command, command);
+        assert_eq!(shortcoming(&debian).unwrap().sentence, "it is older than 5.12, which sandboxes need");
+        let bookworm = kernel("6.1.0-18-amd64", "debian", "12", "bookworm");
+        assert!(
+            shortcoming(&bookworm).unwrap().sentence.starts_with("before 6.6 a tmpfs has no user attributes")
+        );
+        assert!(shortcoming(&kernel("5.14.0-427.el9", "rhel", "9.4", "")).unwrap().command.is_empty());
+        for new in ["6.6.0", "6.18.44-fc", "7.0", "", "unknown"] {
+            assert_eq!(shortcoming(&kernel(new, "", "", "")), None, "{new}");
+        }
+    }
+}

@@ -2,6 +2,8 @@
 
 mod around;
 mod facts;
+#[cfg(test)]
+mod facts_tests;
 mod kernels;
 mod mountinfo;
 mod remedies;

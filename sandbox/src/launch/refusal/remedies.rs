@@ -11,11 +11,7 @@ use crate::remedy::Remedy;
 pub(crate) fn remedy(failure: &Failure, facts: &Facts) -> Option<Remedy> {
     let step = failure.step;
     match failure.errno {
-        libc::EMFILE => Some(Remedy::run("too many files are open", "ulimit -n 65536")),
-        libc::ENFILE => Some(Remedy::run(
-            "the machine has as many files open as it allows",
-            "sudo sysctl -w fs.file-max=1000000",
-        )),
+        libc::EMFILE | libc::ENFILE => Some(Remedy::too_many_files(failure.errno == libc::ENFILE)),
         libc::EAGAIN if matches!(step, Step::Launcher | Step::Clone | Step::Execute) => Some(Remedy::run(
             "no more processes may be started, by this user's limit or by the limit of the container around",
             "ulimit -u 65536",
@@ -136,11 +132,7 @@ fn denied(failure: &Failure, facts: &Facts) -> Option<Remedy> {
         ));
     }
     if creating && facts.in_chroot {
-        return Some(Remedy::new(
-            "a process in a chroot may not create user namespaces",
-            "run the tests outside of it, or enter it by pivot_root as in",
-            "bwrap --dev-bind DIRECTORY / --proc /proc cargo test",
-        ));
+        return Some(in_chroot("a process in a chroot may not create user namespaces"));
     }
     // Where the clone itself fails, AppArmor had no say yet.
     if step == Step::Clone && facts.seccomp {
@@ -168,11 +160,23 @@ fn denied(failure: &Failure, facts: &Facts) -> Option<Remedy> {
         _ if facts.confinement.is_some() => {
             Some(loosened(facts, &format!("{module} forbids namespaces here")))
         }
+        // A chroot into a mount looks like any root; of the kernel's reasons it is the one left, user_namespaces(7).
+        libc::EPERM if step == Step::Clone => {
+            Some(in_chroot("the kernel lets this process create no user namespace, as it does in a chroot"))
+        }
         _ if !creating => Some(Remedy::none(
             "something around this process forbids mounts, as a sandbox made with Landlock does: run the tests outside of it",
         )),
         _ => None,
     }
+}
+
+fn in_chroot(sentence: &str) -> Remedy {
+    Remedy::new(
+        sentence,
+        "run the tests outside of it, or enter it by pivot_root as in",
+        "bwrap --dev-bind DIRECTORY / --proc /proc cargo test",
+    )
 }
 
 fn apparmor_restricts(facts: &Facts) -> Remedy {

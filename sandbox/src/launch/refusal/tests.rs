@@ -1,8 +1,5 @@
 //! Every refusal that is known, as the pure mapping answers it: the step, the errno and the facts to the exact words.
 
-use std::fs;
-use std::path::Path;
-
 use super::facts::{Around, Confinement};
 use super::*;
 
@@ -193,39 +190,7 @@ fn a_chroot_and_an_id_that_is_not_mapped() {
 }
 
 #[test]
-fn old_kernels_and_those_that_lack_something() {
-    let kernel = |release: &str, id: &str, version: &str, codename: &str| Facts {
-        release: release.into(),
-        distribution: (id.into(), version.into(), codename.into()),
-        ..facts()
-    };
-    for (step, errno, release, sentence) in [
-        (Step::Descriptors, libc::ENOSYS, "5.4.0-150-generic", "has no close_range(2), which came with 5.9"),
-        (Step::HostTree, libc::ENOSYS, "5.10.0-21-amd64", "has no mount_setattr(2), which came with 5.12"),
-        (Step::Scratch, libc::ENOSYS, "4.19.0", "has no fsopen(2), which came with 5.2"),
-        (Step::Clone, libc::ENOSYS, "5.1", "has no clone3(2) with CLONE_PIDFD, which came with 5.3"),
-        (Step::Launcher, libc::ENOSYS, "3.10.0-1160.el7", "has no memfd_create(2), which came with 3.17"),
-        (Step::Overlay, libc::EPERM, "5.10.0", "lets only root mount overlayfs; others may since 5.11"),
-    ] {
-        let ubuntu = kernel(release, "ubuntu", "20.04", "focal");
-        let remedy = remedy(&failure(step, errno), &ubuntu).unwrap();
-        assert!(remedy.sentence.starts_with(&format!("Linux {release} {sentence}")), "{remedy}");
-        assert!(remedy.sentence.ends_with("sandboxes need 5.12 or newer"), "{remedy}");
-        assert_eq!(remedy.command, "sudo apt-get install linux-generic-hwe-20.04");
-    }
-    let debian = kernel("5.10.0-21-amd64", "debian", "11", "bullseye");
-    let command = "sudo apt-get install -t bullseye-backports linux-image-amd64";
-    assert_eq!(shortcoming(&debian).unwrap().command, command);
-    assert_eq!(shortcoming(&debian).unwrap().sentence, "it is older than 5.12, which sandboxes need");
-    let bookworm = kernel("6.1.0-18-amd64", "debian", "12", "bookworm");
-    assert!(
-        shortcoming(&bookworm).unwrap().sentence.starts_with("before 6.6 a tmpfs has no user attributes")
-    );
-    assert!(shortcoming(&kernel("5.14.0-427.el9", "rhel", "9.4", "")).unwrap().command.is_empty());
-    for new in ["6.6.0", "6.18.44-fc", "7.0", "", "unknown"] {
-        assert_eq!(shortcoming(&kernel(new, "", "", "")), None, "{new}");
-    }
-
+fn kernels_that_lack_something() {
     let sentence = "this kernel is built without CONFIG_USER_NS, CONFIG_NET_NS, which a sandbox needs: use another kernel";
     let without = Facts { namespaces_missing: vec!["user", "net"], ..facts() };
     answers(Step::Clone, libc::EINVAL, &without, sentence, "");
@@ -278,92 +243,4 @@ fn other_failures_keep_the_kernels_words() {
     let odd = Failure { detail: "too many layers".into(), ..failure(Step::Overlay, libc::EINVAL) };
     let report = format!("{:?}", worded(&odd, &facts()));
     assert!(report.contains("Invalid argument (os error 22): too many layers"), "{report}");
-}
-
-/// A root directory that tells of another machine.
-fn machine(files: &[(&str, &str)]) -> Facts {
-    let root = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        let path = root.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    Facts::read(root.path())
-}
-
-#[test]
-fn facts_are_read_from_a_root() {
-    let status = "Name:\tx\nUid:\t1000\t1001\t1000\t1000\nCapPrm:\t0000000000000000\nSeccomp:\t2\nSeccomp_filters:\t1\n";
-    let facts = machine(&[
-        ("proc/sys/kernel/osrelease", "6.1.0-18-amd64\n"),
-        ("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n"),
-        ("proc/sys/kernel/unprivileged_userns_clone", "0\n"),
-        ("proc/sys/user/max_net_namespaces", "0\n"),
-        ("proc/self/status", status),
-        ("proc/self/uid_map", "         0       1001          1\n      2000 0 10\n"),
-        ("proc/self/attr/current", "docker-default (enforce)\n"),
-        (
-            "proc/self/mountinfo",
-            "1 2 0:1 / /proc ro - proc proc rw\n1 2 0:1 / /proc/kcore rw - tmpfs tmpfs rw\n",
-        ),
-        (
-            "proc/self/limits",
-            "Max open files            1024                 524288               files     \n",
-        ),
-        ("proc/self/environ", "A=b\0GITLAB_CI=true\0"),
-        (".dockerenv", ""),
-        ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n"),
-    ]);
-    assert_eq!((facts.kernel(), facts.euid, facts.has_setfcap, facts.seccomp), ((6, 1), 1001, false, true));
-    assert!(facts.apparmor_restricts && facts.userns_clone_off && facts.in_chroot && !facts.uid_mapped);
-    assert_eq!(facts.namespace_limits, [("user.max_net_namespaces".to_owned(), 0)].into());
-    assert_eq!(facts.confinement, Some(Confinement::AppArmor("docker-default".into())));
-    assert_eq!(facts.proc_hidden.as_deref(), Some("/proc/kcore"));
-    assert_eq!((facts.around, facts.open_files, facts.processes), (Around::GitLab, Some(1024), None));
-    assert_eq!(facts.distribution, ("debian".into(), "12".into(), "bookworm".into()));
-}
-
-#[test]
-fn what_is_around_is_told_by_its_marks() {
-    for (files, around) in [
-        (&[][..], Around::Nothing),
-        (&[(".dockerenv", "")], Around::Docker),
-        (&[(".dockerenv", ""), ("proc/self/environ", "GITHUB_ACTIONS=true\0")], Around::GitHub),
-        (&[("run/.containerenv", "")], Around::Podman),
-        (&[("proc/self/environ", "KUBERNETES_SERVICE_HOST=10.0.0.1\0")], Around::Kubernetes),
-        (&[("proc/self/environ", "KUBERNETES_SERVICE_HOST=\0")], Around::Nothing),
-        (&[("run/systemd/container", "lxc\n")], Around::Lxc),
-        (&[("proc/self/mountinfo", "1 2 0:1 / / rw - overlay overlay rw\n")], Around::Container),
-    ] {
-        assert_eq!(machine(files).around, around, "{files:?}");
-    }
-    let selinux = machine(&[("proc/self/attr/current", "system_u:system_r:container_t:s0:c1,c2\0")]);
-    assert_eq!(selinux.confinement, Some(Confinement::SeLinux("container_t".into())));
-    for free in ["unconfined\n", "unconfined_u:unconfined_r:unconfined_t:s0", "kernel", ""] {
-        assert_eq!(machine(&[("proc/self/attr/current", free)]).confinement, None, "{free}");
-    }
-}
-
-#[test]
-fn facts_are_read_from_anything_without_a_panic() {
-    // An empty root accuses nobody.
-    let none = Facts::read(Path::new("/no/such/root"));
-    assert!(none.uid_mapped && none.has_setfcap && !none.in_chroot && !none.seccomp);
-    for text in [
-        "\u{fffd}",
-        "0 0 18446744073709551615\n",
-        ":::::",
-        "Uid:\nCapPrm: zz\nSeccomp:",
-        "9".repeat(99).as_str(),
-    ] {
-        let files = [
-            "proc/self/status",
-            "proc/self/uid_map",
-            "proc/self/attr/current",
-            "proc/self/limits",
-            "proc/version",
-        ];
-        machine(&files.map(|file| (file, text)));
-        machine(&[("proc/sys/kernel/osrelease", text), ("proc/sys/user/max_user_namespaces", text)]);
-    }
 }
