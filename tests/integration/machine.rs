@@ -44,7 +44,10 @@ impl Machine {
 
     pub(crate) fn run(&self, args: &str) -> Output {
         // The directories of tests may lie below one that the script mounts over.
-        let script = format!("set -e\nexec 9< \"$VICTIM\"\n{} /proc/self/fd/9 {args}", self.script);
+        let script = format!(
+            "set -e\nPATH=$PATH:/usr/sbin:/sbin\nexec 9< \"$VICTIM\"\n{} /proc/self/fd/9 {args}",
+            self.script
+        );
         let mut command = self.place.command("unshare");
         command.args(self.namespaces).args(["sh", "-c", &script]);
         command.env("VICTIM", VICTIM).env("REFUSE", REFUSE).env("CACHE", self.place.cache());

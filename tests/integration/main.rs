@@ -14,6 +14,7 @@ mod lifecycle;
 mod machine;
 mod pristine;
 mod refused;
+mod scarce;
 mod seeds;
 mod steps;
 mod upkeep;
