@@ -33,6 +33,23 @@ fn no_more_processes() {
     }
 }
 
+#[test]
+fn a_program_that_may_not_be_executed_again() {
+    if can() {
+        // Its file system becomes noexec while it runs.
+        let script = "mount -t tmpfs tmpfs /mnt\ncp \"$VICTIM\" /mnt/victim\nmkfifo /mnt/orders\n\
+            /mnt/victim obey < /mnt/orders & exec 3> /mnt/orders\n\
+            until [ \"$(readlink /proc/$!/exe)\" = /mnt/victim ]; do sleep 0.01; done\n\
+            mount -o remount,noexec /mnt\necho start >&3\nexec 3>&-\nwait $!\n:";
+        let output = Machine::new(script).run("");
+        let told = String::from_utf8_lossy(&output.stdout);
+        let hint = "hint: this program may not be executed again, which is how the launcher starts: its file system is mounted \
+                    noexec, or a security module forbids it";
+        assert!(told.contains("failed could not launch the sandbox: start the launcher"), "{told}{output:?}");
+        assert!(told.contains(hint), "{told}");
+    }
+}
+
 #[rstest]
 #[case::full("size=64k", "the file system of the cache is full", "sandboxed-db prune --size 1GiB")]
 #[case::read_only("ro", "the cache is not writable", "export SANDBOXED_DB_CACHE=DIRECTORY")]

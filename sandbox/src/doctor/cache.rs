@@ -51,7 +51,7 @@ pub(super) fn examine(examination: &mut Examination, facts: &Facts) -> Option<Ca
         }
     };
     let mounts = facts.mounts.clone();
-    let looked = within(LIMIT, facts, move || {
+    let looked = within(LIMIT, "to look at the cache", move || {
         let real = std::fs::canonicalize(&directory).unwrap_or_else(|_| directory.clone());
         let mount = mount_of(&mounts, &real);
         let kind = mount.map_or("unknown", |mount| &mount.kind).to_owned();

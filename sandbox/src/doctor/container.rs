@@ -54,7 +54,7 @@ pub(super) fn examine(
     let lower = lower.unwrap_or_else(|| PathBuf::from("/usr"));
     let data = Data::Overlay { lower, upper_size: 4 << 20 };
     let plan = plan::root(vec![PathBuf::from("/usr")], data, PathBuf::from(DATA));
-    let launched = within(LIMIT, facts, move || Container::launch(&plan));
+    let launched = within(LIMIT, "to launch a container", move || Container::launch(&plan));
     let container = match launched {
         Ok(Ok(container)) => container,
         Ok(Err(error)) => {
@@ -62,8 +62,7 @@ pub(super) fn examine(
             return Vec::new();
         }
         Err(remedy) => {
-            let sentence = format!("launching a container: {}", remedy.sentence);
-            examination.fail("launcher", Remedy { sentence, ..remedy });
+            examination.fail("launcher", remedy);
             return Vec::new();
         }
     };

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::deadline::within;
 use super::examination::{Examination, remedy_of};
 use crate::engine::{Survey, install_command, survey};
-use crate::launch::refusal::Facts;
 use crate::remedy::Remedy;
 
 /// Each program found is run once, for at most ten seconds.
@@ -30,11 +29,10 @@ pub struct ServerInfo {
 
 pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
     const NAME: &str = "postgres";
-    let Survey { found, used } = match within(LIMIT, &Facts::default(), survey) {
+    let Survey { found, used } = match within(LIMIT, "to look for PostgreSQL", survey) {
         Ok(survey) => survey,
         Err(remedy) => {
-            let sentence = format!("looking for PostgreSQL: {}", remedy.sentence);
-            examination.fail(NAME, Remedy { sentence, ..remedy });
+            examination.fail(NAME, remedy);
             return Vec::new();
         }
     };

@@ -8,8 +8,6 @@ use super::deadline::within;
 use super::examination::{Examination, remedy_of};
 use crate::engine::Postgres;
 use crate::error::Result;
-use crate::launch::refusal::Facts;
-use crate::remedy::Remedy;
 use crate::snapshot::Snapshot;
 
 /// Long enough to download packages and to build a layer from nothing.
@@ -33,7 +31,7 @@ pub struct TrialTimings {
 
 pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
     const NAME: &str = "trial";
-    match within(LIMIT, &Facts::default(), trial) {
+    match within(LIMIT, "to start a server", trial) {
         Ok(Ok(timings)) => {
             let built = if timings.layer_built { "built" } else { "found" };
             examination.ok(
@@ -50,8 +48,7 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
             None
         }
         Err(remedy) => {
-            let sentence = format!("starting a server: {}", remedy.sentence);
-            examination.fail(NAME, Remedy { sentence, ..remedy });
+            examination.fail(NAME, remedy);
             None
         }
     }

@@ -1,5 +1,7 @@
 //! Why a machine refuses a container: from the failed step, its errno and a few facts to one sentence and one command.
 
+#[cfg(test)]
+mod answers_tests;
 mod around;
 mod facts;
 #[cfg(test)]

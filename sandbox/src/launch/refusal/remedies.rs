@@ -164,6 +164,10 @@ fn denied(failure: &Failure, facts: &Facts) -> Option<Remedy> {
         libc::EPERM if step == Step::Clone => {
             Some(in_chroot("the kernel lets this process create no user namespace, as it does in a chroot"))
         }
+        _ if step == Step::MapIds => Some(Remedy::none(
+            "a security module forbids this process to map its user id in a user namespace of its own: run the tests outside \
+             of it",
+        )),
         _ if !creating => Some(Remedy::none(
             "something around this process forbids mounts, as a sandbox made with Landlock does: run the tests outside of it",
         )),
