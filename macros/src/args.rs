@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
-use syn::parse::{ParseStream, Parser as _};
+use syn::parse::{self, ParseStream, Parser as _};
 use syn::{Ident, Lit, LitStr, Path, Token, bracketed, parenthesized, token};
 
 use crate::diagnostics::{self, Diagnostics};
@@ -14,6 +14,8 @@ use crate::diagnostics::{self, Diagnostics};
 /// The arguments as they were given; what was left out is for the harness to choose.
 #[derive(Default)]
 pub(crate) struct Arguments {
+    /// The path of the function that returns the description which the other arguments extend.
+    pub(crate) snapshot: Option<Path>,
     /// What leads to the database, in the order written.
     pub(crate) steps: Vec<Step>,
     pub(crate) settings: Vec<Setting>,
@@ -24,7 +26,14 @@ pub(crate) struct Arguments {
 
 pub(crate) enum Step {
     Migrations(LitStr),
+    /// The variant of `MigrationTool`, and the directory.
+    MigrationsOf(Ident, LitStr),
     Seed(LitStr),
+    DependsOn(Vec<LitStr>),
+    /// The program and its arguments.
+    Run(LitStr, Vec<LitStr>),
+    /// The key, and the path of the function.
+    Prepare(LitStr, Path),
 }
 
 /// A setting of the server, its value as text.
@@ -36,20 +45,41 @@ pub(crate) struct Setting {
 /// The names an argument can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
+    Snapshot,
     Migrations,
+    MigrationsOf,
     Seed,
+    DependsOn,
+    Run,
+    Prepare,
     Settings,
     StartTimeout,
     Crate,
 }
 
 impl Name {
-    const ALL: [Self; 5] = [Self::Migrations, Self::Seed, Self::Settings, Self::StartTimeout, Self::Crate];
+    const ALL: [Self; 10] = [
+        Self::Snapshot,
+        Self::Migrations,
+        Self::MigrationsOf,
+        Self::Seed,
+        Self::DependsOn,
+        Self::Run,
+        Self::Prepare,
+        Self::Settings,
+        Self::StartTimeout,
+        Self::Crate,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
+            Self::Snapshot => "snapshot",
             Self::Migrations => "migrations",
+            Self::MigrationsOf => "migrations_of",
             Self::Seed => "seed",
+            Self::DependsOn => "depends_on",
+            Self::Run => "run",
+            Self::Prepare => "prepare",
             Self::Settings => "settings",
             Self::StartTimeout => "start_timeout",
             Self::Crate => "crate",
@@ -59,8 +89,15 @@ impl Name {
     /// How the argument is written, for messages.
     const fn example(self) -> &'static str {
         match self {
+            Self::Snapshot => "`snapshot = crate::testing::shop`",
             Self::Migrations => r#"`migrations = "migrations"`"#,
+            Self::MigrationsOf => r#"`migrations_of(Sqlx, "migrations")`"#,
             Self::Seed => r#"`seed = "users.sql"` or `seed = ["a.sql", "b.sql"]`"#,
+            Self::DependsOn => {
+                r#"`depends_on = "migrations"` or `depends_on = ["migrations", "alembic.ini"]`"#
+            }
+            Self::Run => r#"`run("alembic", "upgrade", "head")`"#,
+            Self::Prepare => r#"`prepare("schema-1", crate::migrate)`"#,
             Self::Settings => "`settings(max_connections = 50)`",
             Self::StartTimeout => r#"`start_timeout = "30s"`"#,
             Self::Crate => r#"`crate = "renamed"`"#,
@@ -72,8 +109,13 @@ impl Name {
         match self {
             Self::Seed => Some(r#"several files are written as `seed = ["a.sql", "b.sql"]`"#),
             Self::Settings => Some("write all settings in one list"),
-            Self::Migrations | Self::StartTimeout | Self::Crate => None,
+            _ => None,
         }
+    }
+
+    /// Whether it is a step that several may be of.
+    const fn may_come_again(self) -> bool {
+        matches!(self, Self::MigrationsOf | Self::DependsOn | Self::Run | Self::Prepare)
     }
 
     fn find(written: &Ident) -> syn::Result<Self> {
@@ -93,7 +135,7 @@ impl Arguments {
                     diagnostics::not_an_argument(error.span(), &Name::ALL.map(Name::as_str))
                 })?;
                 let name = Name::find(&written)?;
-                if given.contains(&name) {
+                if given.contains(&name) && !name.may_come_again() {
                     return Err(diagnostics::duplicate_argument(&written, name.instead_of_twice()));
                 }
                 given.push(name);
@@ -113,13 +155,50 @@ impl Arguments {
         diagnostics: &mut Diagnostics,
     ) -> syn::Result<()> {
         match argument.name {
+            Name::Snapshot => {
+                argument.equals(input)?;
+                self.snapshot = Some(argument.rust_path(input, "the path of a function")?);
+            }
             Name::Migrations => {
                 argument.equals(input)?;
                 self.steps.push(Step::Migrations(argument.path(input)?));
             }
+            Name::MigrationsOf => {
+                let read = |list: ParseStream<'_>| {
+                    let tool =
+                        list.parse().map_err(|_| argument.malformed(list, "a variant of `MigrationTool`"))?;
+                    argument.comma(list)?;
+                    Ok(Step::MigrationsOf(tool, argument.path(list)?))
+                };
+                self.steps.push(argument.list(input, read)?);
+            }
             Name::Seed => {
                 argument.equals(input)?;
                 self.steps.extend(argument.paths(input, diagnostics)?.into_iter().map(Step::Seed));
+            }
+            Name::DependsOn => {
+                argument.equals(input)?;
+                self.steps.push(Step::DependsOn(argument.paths(input, diagnostics)?));
+            }
+            Name::Run => {
+                let read = |list: ParseStream<'_>| {
+                    let program = argument.text(list, "a program as a string")?;
+                    let mut args = Vec::new();
+                    while list.peek(Token![,]) && !list.peek2(parse::End) {
+                        argument.comma(list)?;
+                        args.push(argument.text(list, "an argument of the program as a string")?);
+                    }
+                    Ok(Step::Run(program, args))
+                };
+                self.steps.push(argument.list(input, read)?);
+            }
+            Name::Prepare => {
+                let read = |list: ParseStream<'_>| {
+                    let key = argument.text(list, "a key as a string")?;
+                    argument.comma(list)?;
+                    Ok(Step::Prepare(key, argument.rust_path(list, "the path of an `async fn`")?))
+                };
+                self.steps.push(argument.list(input, read)?);
             }
             Name::Settings => self.settings = argument.settings(input, diagnostics)?,
             Name::StartTimeout => {
@@ -218,6 +297,42 @@ impl Argument {
             _ => return Err(diagnostics::not_a_duration(at)),
         };
         if duration.is_zero() { Err(diagnostics::zero_timeout(at)) } else { Ok(duration) }
+    }
+
+    /// What is in the parentheses that come next, with or without a comma at its end.
+    fn list<T>(
+        &self,
+        input: ParseStream<'_>,
+        read: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
+    ) -> syn::Result<T> {
+        if !input.peek(token::Paren) {
+            return Err(self.malformed(input, "a list in parentheses"));
+        }
+        let list;
+        parenthesized!(list in input);
+        let read = read(&list).and_then(|read| {
+            list.parse::<Option<Token![,]>>()?;
+            if list.is_empty() { Ok(read) } else { Err(self.malformed(&list, "no further value")) }
+        });
+        // What is left would be reported as a further mistake.
+        list.parse::<TokenStream>()?;
+        read
+    }
+
+    fn comma(&self, list: ParseStream<'_>) -> syn::Result<()> {
+        list.parse::<Token![,]>().map(drop).map_err(|_| self.malformed(list, "a comma and a further value"))
+    }
+
+    fn text(&self, input: ParseStream<'_>, expected: &str) -> syn::Result<LitStr> {
+        input.parse().map_err(|_| self.malformed(input, expected))
+    }
+
+    /// The path of something in Rust.
+    fn rust_path(&self, input: ParseStream<'_>, expected: &str) -> syn::Result<Path> {
+        if !input.peek(Ident::peek_any) && !input.peek(Token![::]) {
+            return Err(self.malformed(input, expected));
+        }
+        input.parse()
     }
 
     /// A path in Rust, bare or in a string.
@@ -337,10 +452,18 @@ mod tests {
         mistakes.remove(0)
     }
 
+    fn words(literals: &[LitStr]) -> String {
+        literals.iter().map(LitStr::value).collect::<Vec<_>>().join(" ")
+    }
+
     fn steps(arguments: &Arguments) -> Vec<(&str, String)> {
         let text = |step: &Step| match step {
             Step::Migrations(path) => ("migrations", path.value()),
+            Step::MigrationsOf(tool, path) => ("migrations_of", format!("{tool} {}", path.value())),
             Step::Seed(path) => ("seed", path.value()),
+            Step::DependsOn(paths) => ("depends_on", words(paths)),
+            Step::Run(program, args) => ("run", format!("{} {}", program.value(), words(args))),
+            Step::Prepare(key, path) => ("prepare", format!("{} {}", key.value(), path.to_token_stream())),
         };
         arguments.steps.iter().map(text).collect()
     }
@@ -369,6 +492,49 @@ mod tests {
             steps(&arguments),
             [("seed", "a".into()), ("seed", "b".into()), ("migrations", "m".into())]
         );
+    }
+
+    #[test]
+    fn steps_that_may_come_again_do() {
+        let arguments = read(quote!(
+            depends_on = ["a", "b"],
+            run("tool", "up"),
+            migrations_of(Sqlx, "m"),
+            run("tool"),
+            prepare("k", crate::up),
+            migrations_of(Plain, "n",),
+            prepare("l", up,),
+            snapshot = crate::shop,
+        ));
+        let expected = [
+            ("depends_on", "a b"),
+            ("run", "tool up"),
+            ("migrations_of", "Sqlx m"),
+            ("run", "tool "),
+            ("prepare", "k crate :: up"),
+            ("migrations_of", "Plain n"),
+            ("prepare", "l up"),
+        ];
+        assert_eq!(steps(&arguments), expected.map(|(name, text)| (name, text.to_owned())));
+        assert_eq!(arguments.snapshot.unwrap().to_token_stream().to_string(), "crate :: shop");
+    }
+
+    #[test]
+    fn lists_that_are_incomplete_are_refused() {
+        for (tokens, expected) in [
+            (quote!(run = "tool"), "a list in parentheses"),
+            (quote!(run()), "a program as a string"),
+            (quote!(run("tool", up)), "an argument of the program as a string"),
+            (quote!(migrations_of("m")), "a variant of `MigrationTool`"),
+            (quote!(migrations_of(Sqlx)), "a comma and a further value"),
+            (quote!(migrations_of(Sqlx, "m", "n")), "no further value"),
+            (quote!(prepare("k", "up")), "the path of an `async fn`"),
+            (quote!(snapshot = "shop"), "the path of a function"),
+            (quote!(depends_on = []), "file"),
+        ] {
+            let mistake = only_mistake(tokens);
+            assert!(mistake.contains(expected), "{mistake}");
+        }
     }
 
     #[test]
@@ -459,7 +625,8 @@ mod tests {
         assert_eq!(
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
-             valid arguments are: `migrations`, `seed`, `settings`, `start_timeout`, `crate`"
+             valid arguments are: `snapshot`, `migrations`, `migrations_of`, `seed`, `depends_on`, `run`, `prepare`, \
+             `settings`, `start_timeout`, `crate`"
         );
         assert!(
             only_mistake(quote!(fixtures("a")))

@@ -46,7 +46,11 @@ fn test(function: &Function, parameter: &Parameter<'_>, arguments: &Arguments) -
     let function_name = &signature.ident;
     let name = function_name.to_string();
     let output = &signature.output;
-    let calls = builder_calls(arguments);
+    let calls = builder_calls(arguments, &krate);
+    let snapshot = match &arguments.snapshot {
+        Some(function) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
+        None => quote_spanned!(Span::mixed_site()=> test.snapshot()),
+    };
     // A test that must panic would pass for one that could not be run, so the harness has to know.
     let should_panic = function.should_panic().then(|| quote!(.should_panic()));
     let run = run(function, parameter, &krate);
@@ -67,18 +71,25 @@ fn test(function: &Function, parameter: &Parameter<'_>, arguments: &Arguments) -
                 ::core::module_path!(),
                 #name,
             ) #should_panic;
-            let snapshot = test.snapshot() #calls;
+            let snapshot = #snapshot #calls;
             #run
         }
     }
 }
 
 /// `.migrations("…").seed("…")…`
-fn builder_calls(arguments: &Arguments) -> TokenStream {
-    let Arguments { steps, settings, start_timeout, krate: _ } = arguments;
+fn builder_calls(arguments: &Arguments, krate: &Path) -> TokenStream {
+    let Arguments { snapshot: _, steps, settings, start_timeout, krate: _ } = arguments;
     let steps = steps.iter().map(|step| match step {
         Step::Migrations(path) => quote!(.migrations(#path)),
+        Step::MigrationsOf(tool, path) => {
+            quote!(.migrations_of(#krate::MigrationTool::#tool, #path))
+        }
         Step::Seed(path) => quote!(.seed(#path)),
+        Step::DependsOn(paths) => quote!(.depends_on([#(#paths),*])),
+        // Not every list of arguments says by itself what it is of.
+        Step::Run(program, args) => quote!(.run::<&str>(#program, [#(#args),*])),
+        Step::Prepare(key, function) => quote!(.prepare(#key, #function)),
     });
     let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
     let start_timeout = start_timeout.map(|limit| {
@@ -222,6 +233,36 @@ mod tests {
             }
         };
         assert_eq!(expand(&arguments, &item), expected.to_string());
+    }
+
+    #[test]
+    fn steps_are_called_in_the_order_they_are_written() {
+        let arguments = quote! {
+            snapshot = crate::testing::shop,
+            run("first"),
+            migrations_of(Sqlx, "migrations"),
+            depends_on = "a",
+            run("second", "up", "--all",),
+            depends_on = ["b", "c"],
+            prepare("schema-1", migrate),
+        };
+        let expected = quote! {
+            let snapshot = test
+                .extend(crate::testing::shop())
+                .run::<&str>("first", [])
+                .migrations_of(::db::MigrationTool::Sqlx, "migrations")
+                .depends_on(["a"])
+                .run::<&str>("second", ["up", "--all"])
+                .depends_on(["b", "c"])
+                .prepare("schema-1", migrate);
+        };
+        let expansion = expand(
+            &arguments,
+            &quote!(
+                fn t(db: Sandbox) {}
+            ),
+        );
+        assert!(expansion.contains(&expected.to_string()), "{expansion}");
     }
 
     #[test]

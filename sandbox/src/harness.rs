@@ -35,6 +35,12 @@ impl Test {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::with_base(Postgres::new(), Path::new(self.manifest_dir))
     }
+
+    /// The same, where the attribute names a description to begin with.
+    #[must_use]
+    pub fn extend<E: Engine>(&self, snapshot: Snapshot<E>) -> Snapshot<E> {
+        snapshot.with_default_base(Path::new(self.manifest_dir))
+    }
 }
 
 /// The sandbox of a test, until a parameter takes it.

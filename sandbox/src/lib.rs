@@ -38,10 +38,17 @@ pub use snapshot::Snapshot;
 /// server's URL. The server lives at least as long as the test runs.
 ///
 /// # Arguments
-/// All are optional; each has a method of the same name on [`Snapshot`], where defaults and errors are told.
+/// All are optional; but for `snapshot` and `crate`, each has a method of the same name on [`Snapshot`], where defaults and
+/// errors are told.
 ///
-/// - `migrations = "directory"`: see [`Snapshot::migrations`].
-/// - `seed = "file.sql"` or `seed = ["a.sql", "b.sql"]`: see [`Snapshot::seed`]. Steps run in the order they are written.
+/// - `snapshot = path::of::function`: the function returns the [`Snapshot`] that the other arguments extend; without it
+///   they extend a fresh server. What a suite has in common is written once so.
+/// - `migrations = "directory"`: see [`Snapshot::migrations`]. Steps run in the order they are written.
+/// - `migrations_of(Sqlx, "directory")`: see [`Snapshot::migrations_of`]; the tool is a variant of [`MigrationTool`].
+/// - `seed = "file.sql"` or `seed = ["a.sql", "b.csv"]`: see [`Snapshot::seed`].
+/// - `run("program", "argument", …)`: see [`Snapshot::run`].
+/// - `prepare("key", path::of::async_function)`: see [`Snapshot::prepare`].
+/// - `depends_on = "path"` or `depends_on = ["a", "b"]`: see [`Snapshot::depends_on`].
 /// - `settings(name = value, …)`: strings, numbers or booleans; see [`Snapshot::setting`]. Names with dots are written so:
 ///   `auto_explain.log_min_duration = 0`.
 /// - `start_timeout = "30s"`: a number with `ms`, `s` or `m`; see [`Snapshot::start_timeout`].

@@ -73,6 +73,14 @@ impl<E: Engine> Snapshot<E> {
         }
     }
 
+    /// Has relative paths start there, unless it is known where they start.
+    pub(crate) fn with_default_base(mut self, base: &Path) -> Self {
+        if self.base.as_os_str().is_empty() {
+            self.base = base.to_owned();
+        }
+        self
+    }
+
     /// Adds migrations: a directory of files of SQL, each run by psql(1) in a session of its own.
     ///
     /// The outcome is a layer. When files are added at the end, only they are run.

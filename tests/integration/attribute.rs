@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::Output;
 
 use postgres::NoTls;
-use sandboxed_db::{Sandbox, sandboxed_db};
+use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, processes_beside};
 
 fn answer(url: &str, query: &str) -> String {
@@ -446,4 +446,33 @@ fn a_test_that_could_not_be_run_has_not_panicked() {
         assert!(text.contains("could not use `/nonexistent"), "{text}");
         assert!(text.contains("\n  hint: set SANDBOXED_DB_POSTGRES to the directory"), "{text}");
     }
+}
+
+// Steps of every kind, on a description that a suite has in common.
+
+fn notes() -> Snapshot {
+    Snapshot::new(Postgres::new()).migrations("data/notes/migrations")
+}
+
+async fn one_more(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
+    crate::asking::batch(db.url(), "insert into notes (body) values ('by code')").await
+}
+
+#[sandboxed_db(
+    snapshot = notes,
+    depends_on = "data/notes",
+    run("psql", "-c", "insert into notes (body) values ('by a program')"),
+    prepare("attribute-one-more", one_more),
+)]
+fn a_test_extends_what_its_suite_has_in_common(db: Sandbox) {
+    let bodies = "select string_agg(body, ', ' order by body) from notes where body like 'by %'";
+    let bodies: String = connect(db.url()).query_one(bodies, &[]).unwrap().get(0);
+    assert_eq!(bodies, "by a program, by code");
+}
+
+#[sandboxed_db(migrations_of(Sqlx, "data/conventions/sqlx"))]
+fn a_test_names_the_tool_of_its_migrations(db: Sandbox) {
+    let noted: i64 =
+        connect(db.url()).query_one("select count(*) from _sqlx_migrations", &[]).unwrap().get(0);
+    assert!(noted > 0);
 }

@@ -11,6 +11,7 @@ mod integrity;
 mod isolation;
 mod layers;
 mod lifecycle;
+mod lookups;
 mod machine;
 mod pristine;
 mod refused;

@@ -73,11 +73,14 @@ pub(super) fn note(
     notes(|notes| notes.insert(path, note));
 }
 
-/// Removes the notes of layers that are no more.
-pub(super) fn prune(cache: &Path, exists: impl Fn(&str) -> bool) {
+/// Removes the notes of layers that are no more; not those so young that their layers may still be built.
+pub(super) fn prune(cache: &Path, age: Duration, exists: impl Fn(&str) -> bool) {
     for entry in fs::read_dir(cache.join("lookups")).into_iter().flatten().flatten() {
-        let text = fs::read(entry.path()).unwrap_or_default();
-        let note = Note::parse(&text);
+        let written = entry.metadata().and_then(|note| note.modified()).unwrap_or(UNIX_EPOCH);
+        if written.elapsed().is_ok_and(|since| since < age) {
+            continue;
+        }
+        let note = Note::parse(&fs::read(entry.path()).unwrap_or_default());
         if !note.is_some_and(|note| exists(&note.layer.to_string())) {
             // Somebody else may have done it.
             let _ = fs::remove_file(entry.path());
@@ -206,9 +209,11 @@ mod tests {
             );
             forget();
         }
-        prune(root.path(), |_| true);
+        prune(root.path(), Duration::ZERO, |_| true);
         assert!(path.exists());
-        prune(root.path(), |layer| layer != digest(2).to_string());
+        prune(root.path(), Duration::from_secs(60), |_| false);
+        assert!(path.exists());
+        prune(root.path(), Duration::ZERO, |_| false);
         assert!(!path.exists());
     }
 }

@@ -133,7 +133,7 @@ impl Layers {
             }
         }
         self.store.sweep_all();
-        lookup::prune(self.store.root(), |layer| self.store.layer(layer).exists());
+        lookup::prune(self.store.root(), INTERVAL, |layer| self.store.layer(layer).exists());
         Ok(removed)
     }
 

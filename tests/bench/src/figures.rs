@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Unit {
     #[serde(rename = "ms")]
     Milliseconds,
@@ -18,11 +18,11 @@ pub(crate) enum Unit {
 }
 
 /// One measured figure; of a distribution, `value` is the median.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
     name: String,
     value: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     p99: Option<f64>,
     unit: Unit,
 }
@@ -33,12 +33,16 @@ impl Figure {
     }
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures(Vec<Figure>);
 
 impl Figures {
     pub(crate) fn push(&mut self, figure: Figure) {
         self.0.push(figure);
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     pub(crate) fn distribution(&mut self, name: &str, mut samples: Vec<Duration>) {

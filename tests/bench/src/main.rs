@@ -1,149 +1,69 @@
-//! How long a sandbox takes, and what it costs.
+//! How long sandboxes and layers take, and what they cost.
 //!
-//! `cargo run --release -p sandboxed-db-bench -- [--quick] [--json FILE]`
+//! `cargo run --release -p sandboxed-db-bench -- [--quick] [--only NAME] [--json FILE]`
 
 mod bare;
 mod figures;
+mod layers;
+mod sandboxes;
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use clap::Parser;
-use postgres::{Client, NoTls};
-use sandboxed_db::{Engine, Postgres, Sandbox, Snapshot};
+use clap::{Parser, ValueEnum};
 
-use bare::Bare;
-use figures::{Figure, Figures, Unit, held_memory, processor_time};
+use figures::Figures;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Measures sandboxes on this machine.
+/// Measures sandboxes and layers on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// A tenth of the rounds.
     #[arg(long)]
     quick: bool,
+    /// Only these figures.
+    #[arg(long, value_name = "NAME")]
+    only: Option<Part>,
     /// Also write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Look up the layer of these migrations and say how long it took, in microseconds: how a process measures another.
+    #[arg(long, hide = true, value_name = "DIRECTORY")]
+    look_up: Option<PathBuf>,
+    /// The cache that the environment names is empty and for this process alone.
+    #[arg(long, hide = true)]
+    own_cache: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Sandboxes,
+    Layers,
 }
 
 fn main() -> Outcome<()> {
     let arguments = Arguments::parse();
-    let rounds = if arguments.quick { 30 } else { 300 };
-    let empty = Snapshot::new(Postgres::new());
-    let shop = sandboxed_db_fixtures::shop_snapshot();
-    let bare = Snapshot::new(Bare);
-    // The layers, and whatever the first start pays for.
-    drop((empty.start()?, shop.start()?, bare.start()?));
-
-    let mut figures = Figures::default();
-    one_at_a_time(&mut figures, "container, no server", &bare, rounds, |_| Ok(()))?;
-    one_at_a_time(&mut figures, "empty database", &empty, rounds, |db| query(db, "select 1"))?;
-    one_at_a_time(&mut figures, "shop, 50,000 rows", &shop, rounds, |db| {
-        query(db, "select count(*) from orders")
-    })?;
-    for at_a_time in [2, 8] {
-        many_at_a_time(&mut figures, &empty, rounds, at_a_time)?;
+    if let Some(migrations) = arguments.look_up {
+        return layers::look_up(migrations);
     }
-    live(&mut figures, &empty, if arguments.quick { 20 } else { 100 })?;
-    figures.print();
+    let mut figures = Figures::default();
+    let wanted = |part| arguments.only.is_none_or(|only| only == part);
+    if wanted(Part::Sandboxes) {
+        sandboxes::measure(&mut figures, arguments.quick)?;
+    }
+    if wanted(Part::Layers) {
+        if arguments.own_cache {
+            layers::measure(&mut figures, arguments.quick)?;
+        } else {
+            figures.extend(layers::measure_in_own_cache(arguments.quick)?);
+        }
+    }
+    if !arguments.own_cache {
+        figures.print();
+    }
     if let Some(path) = arguments.json {
         figures.write(&path)?;
     }
     Ok(())
-}
-
-fn query<E: Engine>(db: &Sandbox<E>, sql: &str) -> Outcome<()> {
-    Client::connect(db.url(), NoTls)?.query_one(sql, &[])?;
-    Ok(())
-}
-
-/// Asked, answered, gone: each part by itself, and the processor time of all.
-fn one_at_a_time<E: Engine>(
-    figures: &mut Figures,
-    what: &str,
-    snapshot: &Snapshot<E>,
-    rounds: usize,
-    use_it: impl Fn(&Sandbox<E>) -> Outcome<()>,
-) -> Outcome<()> {
-    let (mut answered, mut launch, mut server, mut teardown) = (vec![], vec![], vec![], vec![]);
-    let processor = processor_time()?;
-    for _ in 0..rounds {
-        let begin = Instant::now();
-        let db = snapshot.start()?;
-        use_it(&db)?;
-        answered.push(begin.elapsed());
-        launch.push(db.timings().launch);
-        server.push(db.timings().server);
-        let end = Instant::now();
-        drop(db);
-        teardown.push(end.elapsed());
-    }
-    let processor = (processor_time()? - processor) / u32::try_from(rounds)?;
-    figures.distribution(&format!("{what}: asked to first answer"), answered);
-    figures.distribution(&format!("{what}: of it the container"), launch);
-    figures.distribution(&format!("{what}: of it the server"), server);
-    figures.distribution(&format!("{what}: teardown"), teardown);
-    figures.push(Figure::of(
-        format!("{what}: processor time each"),
-        processor.as_secs_f64() * 1e3,
-        Unit::Milliseconds,
-    ));
-    Ok(())
-}
-
-fn many_at_a_time(
-    figures: &mut Figures,
-    snapshot: &Snapshot,
-    rounds: usize,
-    at_a_time: usize,
-) -> Outcome<()> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Outcome<Vec<Duration>> {
-        let mut answered = Vec::new();
-        while next.fetch_add(1, Ordering::Relaxed) < rounds {
-            let begin = Instant::now();
-            let db = snapshot.start()?;
-            query(&db, "select 1")?;
-            answered.push(begin.elapsed());
-        }
-        Ok(answered)
-    };
-    let begin = Instant::now();
-    let answered = thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().expect("a worker does not panic"))
-            .collect::<Outcome<Vec<_>>>()
-    })?;
-    let per_second = rounds as f64 / begin.elapsed().as_secs_f64();
-    let what = format!("empty database, {at_a_time} at a time");
-    figures.distribution(&format!("{what}: asked to first answer"), answered.concat());
-    figures.push(Figure::of(format!("{what}: with a query each"), per_second, Unit::PerSecond));
-    Ok(())
-}
-
-/// Memory of servers that are alive at once: idle, and after a query each.
-fn live(figures: &mut Figures, snapshot: &Snapshot, count: usize) -> Outcome<()> {
-    // What earlier sandboxes held is given back by and by.
-    thread::sleep(Duration::from_secs(2));
-    let before = held_memory()?;
-    let mut each = |what: &str| -> Outcome<()> {
-        let megabytes = held_memory()?.saturating_sub(before) as f64 / count as f64 / f64::from(1 << 20);
-        figures.push(Figure::of(
-            format!("memory of each of {count} live servers, {what}"),
-            megabytes,
-            Unit::Megabytes,
-        ));
-        Ok(())
-    };
-    let sandboxes = (0..count).map(|_| snapshot.start()).collect::<Result<Vec<_>, _>>()?;
-    each("idle")?;
-    sandboxes.iter().try_for_each(|db| query(db, "select 1"))?;
-    each("after a query")
 }

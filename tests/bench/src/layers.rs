@@ -1,0 +1,137 @@
+//! Layers: how long they take to build, to be found again, to be verified, and what they take on disk.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sandboxed_db::{Layers, Postgres, Snapshot};
+use walkdir::WalkDir;
+
+use crate::Outcome;
+use crate::figures::{Figure, Figures, Unit};
+
+/// What changed less than two seconds ago is read anew.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Measures in a further process, whose cache is empty.
+pub(crate) fn measure_in_own_cache(quick: bool) -> Outcome<Figures> {
+    let place = tempfile::tempdir()?;
+    let json = place.path().join("figures.json");
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--only", "layers", "--own-cache", "--json"]).arg(&json);
+    command.args(quick.then_some("--quick")).env("SANDBOXED_DB_CACHE", place.path().join("cache"));
+    match command.status()? {
+        status if status.success() => Ok(serde_json::from_slice(&fs::read(json)?)?),
+        status => Err(format!("the process that measures layers ended with {status}").into()),
+    }
+}
+
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+    let place = tempfile::tempdir()?;
+    let built = |snapshot: &Snapshot| -> Outcome<Duration> {
+        let timings = snapshot.start()?.timings();
+        if timings.layer_built { Ok(timings.layer) } else { Err("the layer was there before".into()) }
+    };
+    let mut push = |name: &str, took: Duration| {
+        figures.push(Figure::of(name.to_owned(), took.as_secs_f64() * 1e3, Unit::Milliseconds));
+    };
+    push("a fresh server: built", built(&empty())?);
+    for count in if quick { [1, 50, 200] } else { [1, 50, 500] } {
+        let directory = place.path().join(format!("{count}"));
+        (1..=count).try_for_each(|index| write(&directory, count, index))?;
+        let migrations = empty().migrations(&directory);
+        push(&format!("{count} migrations: built"), built(&migrations)?);
+        write(&directory, count, count + 1)?;
+        push(&format!("{count} migrations: one appended"), built(&migrations)?);
+    }
+    let directory = place.path().join("200 files");
+    (1..=200).try_for_each(|index| write(&directory, 200, index))?;
+    let migrations = empty().migrations(&directory);
+    drop(migrations.start()?);
+    std::thread::sleep(SETTLED);
+    lookups(figures, &migrations, &directory)?;
+    extensions(figures, place.path())?;
+
+    let layers = Layers::open()?;
+    let (begin, bytes) = (Instant::now(), bytes_on_disk(layers.directory(), false)?);
+    if !layers.verify()?.is_empty() {
+        return Err("a layer is damaged".into());
+    }
+    let per_gigabyte = begin.elapsed().as_secs_f64() * 1e3 / (bytes as f64 / 1e9);
+    figures.push(Figure::of("verify: each GB of layers".to_owned(), per_gigabyte, Unit::Milliseconds));
+    Ok(())
+}
+
+fn empty() -> Snapshot {
+    Snapshot::new(Postgres::new())
+}
+
+fn write(directory: &Path, of: usize, index: usize) -> Outcome<()> {
+    fs::create_dir_all(directory)?;
+    let sql = format!(
+        "create table t{of}_{index} (id bigint generated always as identity primary key, body text not null);\n\
+         insert into t{of}_{index} (body) select 'row ' || i from generate_series(1, 10) i;\n"
+    );
+    Ok(fs::write(directory.join(format!("{index:04}_t.sql")), sql)?)
+}
+
+/// In a process that has looked it up before, and in processes that have not.
+fn lookups(figures: &mut Figures, snapshot: &Snapshot, directory: &Path) -> Outcome<()> {
+    let again = (0..30).map(|_| Ok(snapshot.start()?.timings().layer)).collect::<Outcome<_>>()?;
+    figures.distribution("200 migrations: looked up again", again);
+    for (what, run) in [("a process alone", None), ("a further process of nextest's", Some("bench"))] {
+        let first = (0..20).map(|_| -> Outcome<Duration> {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("--look-up").arg(directory).env_remove("NEXTEST_RUN_ID");
+            command.envs(run.map(|run| ("NEXTEST_RUN_ID", run)));
+            let output = command.output()?;
+            Ok(Duration::from_micros(String::from_utf8(output.stdout)?.trim().parse()?))
+        });
+        figures.distribution(&format!("200 migrations: looked up by {what}"), first.collect::<Outcome<_>>()?);
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "for the process that started this one")]
+pub(crate) fn look_up(migrations: PathBuf) -> Outcome<()> {
+    let timings = empty().migrations(migrations).start()?.timings();
+    println!("{}", timings.layer.as_micros());
+    if timings.layer_built { Err("the layer was not there".into()) } else { Ok(()) }
+}
+
+/// Twenty snapshots, each of which extends the one before by a small table.
+fn extensions(figures: &mut Figures, place: &Path) -> Outcome<()> {
+    let mut snapshot = sandboxed_db_fixtures::shop_snapshot();
+    drop(snapshot.start()?);
+    let cache = Layers::open()?.directory().to_owned();
+    let before = bytes_on_disk(&cache, true)?;
+    for index in 0..20 {
+        let seed = place.join(format!("extension-{index}.sql"));
+        fs::write(
+            &seed,
+            format!("create table extension_{index} as select * from generate_series(1, 100) id;"),
+        )?;
+        snapshot = snapshot.extend().seed(seed);
+        drop(snapshot.start()?);
+    }
+    let each = (bytes_on_disk(&cache, true)? - before) as f64 / 20.0 / 1e6;
+    let whole = Layers::open()?.list()?.iter().map(|layer| layer.size).max().unwrap_or_default();
+    figures.push(Figure::of("20 extensions of the shop: disk each".to_owned(), each, Unit::Megabytes));
+    figures.push(Figure::of("the last of them by itself".to_owned(), whole as f64 / 1e6, Unit::Megabytes));
+    Ok(())
+}
+
+/// Bytes of all files; of hard links once, or each time.
+fn bytes_on_disk(directory: &Path, once: bool) -> Outcome<u64> {
+    let (mut seen, mut bytes) = (HashSet::new(), 0);
+    for entry in WalkDir::new(directory) {
+        let file = entry?.metadata()?;
+        if !once || seen.insert((file.dev(), file.ino())) {
+            bytes += if once { file.blocks() * 512 } else { file.len() };
+        }
+    }
+    Ok(bytes)
+}
