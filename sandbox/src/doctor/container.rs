@@ -84,7 +84,7 @@ pub(super) fn examine(
         Err(remedy) => examination.fail("reach", remedy),
     }
     isolation(examination, container.pid());
-    limits::examine(examination, &container)
+    limits::examine(examination, facts, &container)
 }
 
 /// A line for each step up to the first that failed.
@@ -97,10 +97,8 @@ fn tell_steps(examination: &mut Examination, error: Option<&Error>, cache: Optio
             .map_or(Step::Launcher, |failure: &Failure| failure.step)
     });
     for (name, steps, sentence) in STEPS {
-        if let (Some(error), Some(step)) = (error, failed)
-            && steps.contains(&step)
-        {
-            return examination.fail(name, remedy_of(error));
+        if failed.is_some_and(|step| steps.contains(&step)) {
+            break;
         }
         let sentence = match name {
             "user id" => format!("{INNER_ID} inside is {} outside", rustix::process::geteuid().as_raw()),
@@ -111,6 +109,11 @@ fn tell_steps(examination: &mut Examination, error: Option<&Error>, cache: Optio
             _ => sentence.to_owned(),
         };
         examination.ok(name, sentence);
+    }
+    if let Some((error, step)) = error.zip(failed) {
+        let name =
+            STEPS.iter().find(|(_, steps, _)| steps.contains(&step)).map_or("launch", |(name, ..)| name);
+        examination.fail(name, remedy_of(error));
     }
 }
 

@@ -2,12 +2,13 @@
 //! that runs, so that no limit is told which is not in force.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::examination::Examination;
 use crate::launch::Container;
+use crate::launch::refusal::Facts;
 
 /// A limit that is in force, or the lack of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,23 +24,27 @@ pub struct LimitInfo {
 
 /// Each resource with its file in a cgroup v2 and its name in /proc/pid/limits.
 const RESOURCES: [(&str, Option<&str>, Option<&str>); 4] = [
-    ("memory", Some("memory.max"), Some("Max address space")),
+    ("memory", Some("memory.max"), Some("Max data size")),
     ("processes", Some("pids.max"), Some("Max processes")),
     ("file size", None, Some("Max file size")),
     ("core files", None, Some("Max core file size")),
 ];
 
-pub(super) fn examine(examination: &mut Examination, container: &Container) -> Vec<LimitInfo> {
+pub(super) fn examine(examination: &mut Examination, facts: &Facts, container: &Container) -> Vec<LimitInfo> {
     let init = container.pid();
     let own = read("/proc/self/limits");
     let rlimits = read(&format!("/proc/{init}/limits"));
-    let cgroup = own_cgroup(&read("/proc/self/cgroup"), &read(&format!("/proc/{init}/cgroup")));
+    let tree = facts.mounts.iter().find(|mount| mount.kind == "cgroup2").map(|mount| mount.target.as_path());
+    let cgroup = tree.and_then(|tree| {
+        own_cgroup(tree, &read("/proc/self/cgroup"), &read(&format!("/proc/{init}/cgroup")))
+    });
     let mut limits: Vec<_> = RESOURCES
         .iter()
         .map(|&(resource, file, name)| {
-            let by_cgroup = cgroup.as_deref().zip(file).and_then(|(cgroup, file)| {
-                read(&format!("/sys/fs/cgroup/{cgroup}/{file}")).trim().parse().ok()
-            });
+            let by_cgroup = cgroup
+                .as_deref()
+                .zip(file)
+                .and_then(|(cgroup, file)| fs::read_to_string(cgroup.join(file)).ok()?.trim().parse().ok());
             let by_rlimit = name.and_then(|name| {
                 let value = limit(&rlimits, name)?;
                 // All processes have what their parents have; some limits are nobody's decision.
@@ -76,12 +81,11 @@ fn tell(limit: &LimitInfo) -> String {
     }
 }
 
-/// The path of the container's cgroup v2, if it has one to itself.
-fn own_cgroup(outer: &str, inner: &str) -> Option<String> {
+/// The directory of the container's control group, cgroups(7) version 2, if it has one to itself.
+fn own_cgroup(tree: &Path, outer: &str, inner: &str) -> Option<PathBuf> {
     let path = |text: &str| text.lines().find_map(|line| line.strip_prefix("0::/").map(str::to_owned));
-    path(inner).filter(|inner| {
-        path(outer).as_ref() != Some(inner) && Path::new("/sys/fs/cgroup").join(inner).is_dir()
-    })
+    let own = path(inner).filter(|inner| path(outer).as_ref() != Some(inner))?;
+    Some(tree.join(own)).filter(|directory| directory.is_dir())
 }
 
 /// The soft limit of that name, proc_pid_limits(5).
@@ -111,8 +115,13 @@ mod tests {
 
     #[test]
     fn a_cgroup_counts_only_if_it_is_the_containers_own() {
-        assert_eq!(own_cgroup("0::/user.slice\n", "0::/user.slice\n"), None);
-        assert_eq!(own_cgroup("0::/user.slice\n", "0::/no such group\n"), None);
-        assert_eq!(own_cgroup("", "1:cpu:/\n"), None);
+        let tree = tempfile::tempdir().unwrap();
+        fs::create_dir_all(tree.path().join("user.slice/sandbox")).unwrap();
+        let own = |outer, inner| own_cgroup(tree.path(), outer, inner);
+        let group = tree.path().join("user.slice/sandbox");
+        assert_eq!(own("1:cpu:/\n0::/user.slice\n", "0::/user.slice/sandbox\n"), Some(group));
+        assert_eq!(own("0::/user.slice\n", "0::/user.slice\n"), None);
+        assert_eq!(own("0::/user.slice\n", "0::/no such group\n"), None);
+        assert_eq!(own("", "1:cpu:/\n"), None);
     }
 }
