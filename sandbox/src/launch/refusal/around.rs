@@ -1,10 +1,14 @@
 //! Whoever started this process has confined it: where that is loosened.
 
-use super::facts::{Around, Facts};
+use super::facts::{Around, Confinement, Facts};
 use crate::remedy::Remedy;
 
+/// What a systemd unit may have around a process, where no container is.
+const UNIT: &str = "in the systemd unit around this, if it is one, set";
+
 /// The remedy that lifts what an outer container forbids: all of it at once, since who lifts one part meets the next.
-pub(super) fn loosened(facts: &Facts, sentence: &str) -> Remedy {
+/// Where there is no container `alone` says what to do, and with which command.
+pub(super) fn loosened(facts: &Facts, sentence: &str, alone: (&'static str, &str)) -> Remedy {
     const DOCKER: &str = "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
                           --security-opt systempaths=unconfined IMAGE";
     let (how, command) = match facts.around {
@@ -28,7 +32,7 @@ pub(super) fn loosened(facts: &Facts, sentence: &str) -> Remedy {
              Unconfined}}",
         ),
         Around::Lxc => ("run on the host", "lxc config set NAME security.nesting=true"),
-        Around::Nothing => ("in the systemd unit around this, if it is one, set", "RestrictNamespaces=no"),
+        Around::Nothing => alone,
     };
     Remedy::new(sentence, how, command)
 }
@@ -41,5 +45,25 @@ pub(super) fn seccomp(facts: &Facts) -> Remedy {
         }
         _ => "a seccomp filter forbids namespaces here, as that of Docker does",
     };
-    loosened(facts, sentence)
+    filtered(facts, sentence)
+}
+
+/// What a seccomp filter does, lifted.
+pub(super) fn filtered(facts: &Facts, sentence: &str) -> Remedy {
+    loosened(facts, sentence, (UNIT, "RestrictNamespaces=no"))
+}
+
+/// What hides or closes /proc, lifted.
+pub(super) fn open_proc(facts: &Facts, sentence: &str) -> Remedy {
+    loosened(facts, sentence, (UNIT, "ProtectKernelTunables=no"))
+}
+
+/// What a security module forbids, lifted.
+pub(super) fn module(facts: &Facts, sentence: &str) -> Remedy {
+    match &facts.confinement {
+        Some(Confinement::AppArmor(profile)) => {
+            loosened(facts, sentence, ("run", &format!("sudo aa-complain '{profile}'")))
+        }
+        _ => loosened(facts, sentence, ("see which by", "sudo journalctl --dmesg --grep 'apparmor|avc'")),
+    }
 }

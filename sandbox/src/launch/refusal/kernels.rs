@@ -38,7 +38,7 @@ pub(super) fn missing_call(failure: &Failure, facts: &Facts) -> Option<Remedy> {
     Some(match (facts.gvisor, facts.seccomp) {
         (true, _) => gvisor(),
         (_, true) => {
-            super::around::loosened(facts, &format!("a seccomp filter denies that this kernel has {names}"))
+            super::around::filtered(facts, &format!("a seccomp filter denies that this kernel has {names}"))
         }
         _ => Remedy::none(format!(
             "this kernel has no {names}, though its version {} should: use another kernel",

@@ -1,7 +1,7 @@
 //! From the failed step, its errno and the machine's facts to one sentence and one command. Nothing else decides it:
 //! launches and the doctor both ask here.
 
-use super::around::{loosened, seccomp};
+use super::around::{module, open_proc, seccomp};
 use super::facts::{Around, Confinement, Facts};
 use super::kernels::{gvisor, missing_call, overlay_too_old};
 use crate::launch::protocol::{Failure, Step};
@@ -44,9 +44,10 @@ pub(crate) fn remedy(failure: &Failure, facts: &Facts) -> Option<Remedy> {
             "this program may not be executed again, which is how the launcher starts: its file system is mounted noexec, or \
              a security module forbids it",
         )),
-        libc::EROFS if step == Step::MapIds => {
-            Some(loosened(facts, "/proc is mounted read-only here, and user ids are mapped by writing to it"))
-        }
+        libc::EROFS if step == Step::MapIds => Some(open_proc(
+            facts,
+            "/proc is mounted read-only here, and user ids are mapped by writing to it",
+        )),
         libc::EPERM | libc::EACCES if step == Step::Proc => Some(hidden_proc(facts)),
         libc::EPERM | libc::EACCES if is_creating(step) || is_mounting(step) => denied(failure, facts),
         _ => None,
@@ -106,7 +107,7 @@ fn not_built(facts: &Facts) -> Remedy {
 /// No failure of a launch, which binds the outer /proc then, but worth a warning.
 fn hidden_proc(facts: &Facts) -> Remedy {
     let part = facts.proc_hidden.as_deref().map(|part| format!(" ({part})")).unwrap_or_default();
-    loosened(
+    open_proc(
         facts,
         &format!(
             "parts of /proc are hidden here{part}, so that the kernel refuses a new one: sandboxes get the outer /proc, which \
@@ -147,19 +148,17 @@ fn denied(failure: &Failure, facts: &Facts) -> Option<Remedy> {
     if facts.apparmor_restricts {
         return Some(apparmor_restricts(facts));
     }
-    let module = match &facts.confinement {
+    let named = match &facts.confinement {
         Some(Confinement::AppArmor(profile)) => format!("AppArmor, by its profile `{profile}`,"),
         Some(Confinement::SeLinux(kind)) => return Some(selinux(facts, kind)),
         None => "a security module (AppArmor or SELinux)".to_owned(),
     };
     match failure.errno {
         // Who asks AppArmor is told EACCES; filters are written to answer EPERM.
-        libc::EACCES if !creating => Some(loosened(facts, &format!("{module} forbids mounts here"))),
+        libc::EACCES if !creating => Some(module(facts, &format!("{named} forbids mounts here"))),
         _ if facts.seccomp => Some(seccomp(facts)),
         _ if facts.gvisor => Some(gvisor()),
-        _ if facts.confinement.is_some() => {
-            Some(loosened(facts, &format!("{module} forbids namespaces here")))
-        }
+        _ if facts.confinement.is_some() => Some(module(facts, &format!("{named} forbids namespaces here"))),
         // A chroot into a mount looks like any root; of the kernel's reasons it is the one left, user_namespaces(7).
         libc::EPERM if step == Step::Clone => {
             Some(in_chroot("the kernel lets this process create no user namespace, as it does in a chroot"))
@@ -201,7 +200,7 @@ fn selinux(facts: &Facts, kind: &str) -> Remedy {
         Around::Nothing => {
             Remedy::new(sentence, "run it in a domain that may, as in", "runcon -t unconfined_t cargo test")
         }
-        Around::Podman => loosened(facts, &sentence),
+        Around::Podman => module(facts, &sentence),
         _ => Remedy::new(
             sentence,
             "run the outer container with",

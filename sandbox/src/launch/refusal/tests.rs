@@ -133,6 +133,9 @@ fn dockers_apparmor_profile() {
     let docker = Facts { confinement, seccomp: true, around: Around::Docker, ..facts() };
     let sentence = "AppArmor, by its profile `docker-default`, forbids mounts here";
     answers(Step::PrivateMounts, libc::EACCES, &docker, sentence, DOCKER);
+    let alone = Facts { confinement: Some(Confinement::AppArmor("cargo".into())), ..facts() };
+    let sentence = "AppArmor, by its profile `cargo`, forbids mounts here";
+    answers(Step::PrivateMounts, libc::EACCES, &alone, sentence, "sudo aa-complain 'cargo'");
     let unknown = Facts { around: Around::Docker, ..facts() };
     let sentence = "a security module (AppArmor or SELinux) forbids mounts here";
     answers(Step::Scratch, libc::EACCES, &unknown, sentence, DOCKER);
@@ -159,6 +162,7 @@ fn proc_that_is_hidden_or_read_only_or_missing() {
     let read_only = Facts { around: Around::Docker, ..facts() };
     let sentence = "/proc is mounted read-only here, and user ids are mapped by writing to it";
     answers(Step::MapIds, libc::EROFS, &read_only, sentence, DOCKER);
+    answers(Step::MapIds, libc::EROFS, &facts(), sentence, "ProtectKernelTunables=no");
     let mount = "sudo mount -t proc proc /proc";
     answers(Step::Launcher, libc::ENOENT, &facts(), "/proc is not mounted here", mount);
 }
