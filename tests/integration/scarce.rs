@@ -40,7 +40,7 @@ fn a_program_that_may_not_be_executed_again() {
         let script = "mount -t tmpfs tmpfs /mnt\ncp \"$VICTIM\" /mnt/victim\nmkfifo /mnt/orders\n\
             /mnt/victim obey < /mnt/orders & exec 3> /mnt/orders\n\
             until [ \"$(readlink /proc/$!/exe)\" = /mnt/victim ]; do sleep 0.01; done\n\
-            mount -o remount,noexec /mnt\necho start >&3\nexec 3>&-\nwait $!\n:";
+            mount -o remount,bind,noexec /mnt\necho start >&3\nexec 3>&-\nwait $!\n:";
         let output = Machine::new(script).run("");
         let told = String::from_utf8_lossy(&output.stdout);
         let hint = "hint: this program may not be executed again, which is how the launcher starts: its file system is mounted \
