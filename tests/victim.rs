@@ -3,6 +3,8 @@
 //! `victim [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them. What happens is told on
 //! standard output, one line an event; a start that fails is reported on standard error and ends with exit code 2.
 //!
+//! `victim doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
+//!
 //! `victim keep ARGUMENT…` runs `victim ARGUMENT…` below itself as a reaper, prepares for the worst of its ends, and
 //! ends only when no process that it started, however indirectly, is left.
 
@@ -35,6 +37,11 @@ fn main() -> Result<ExitCode, Error> {
     // An abort must leave no core file where the tests look for files left behind.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).expect("limits may be lowered");
+    if args.next_if(|arg| arg == "doctor").is_some() {
+        let report = sandboxed_db::doctor();
+        tell(&report);
+        return Ok(ExitCode::from(u8::from(!report.works)));
+    }
     let plan = Plan::parse(args);
     match plan.end.as_str() {
         "churn" => churn(&plan),

@@ -3,10 +3,11 @@
 use std::env;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::remedy::Remedy;
 
 const VARIABLE: &str = "SANDBOXED_DB_CACHE";
 
@@ -37,21 +38,53 @@ pub(crate) fn create(path: &Path) -> Result<()> {
 
 /// A failed file operation in the cache, with the remedy where the cause is a usual one.
 pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
+    let remedy = remedy(path, &error);
+    let error = Error::io(ErrorKind::Layer, verb, path, error);
+    match remedy {
+        Some(remedy) if error.hint().is_none() => error.with_remedy(remedy),
+        _ => error,
+    }
+}
+
+/// What to do when `path` in the cache cannot be written.
+pub(crate) fn remedy(path: &Path, error: &io::Error) -> Option<Remedy> {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     // By its kind: an error that was given a path has no number any more.
-    let remedy = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(full_hint()),
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            Some(format!("the cache is not writable: set {VARIABLE} to a directory that is"))
-        }
+    match error.kind() {
+        StorageFull | QuotaExceeded => Some(full()),
+        ReadOnlyFilesystem | PermissionDenied => Some(match foreign_owner(path) {
+            Some((directory, owner)) if error.kind() == PermissionDenied => Remedy::run(
+                format!("the cache is not writable: `{}` belongs to user {owner}", directory.display()),
+                format!("sudo chown -R \"$(id -u)\" '{}'", directory.display()),
+            ),
+            _ => Remedy::new(
+                "the cache is not writable",
+                "set SANDBOXED_DB_CACHE to a directory that is, as in",
+                "export SANDBOXED_DB_CACHE=DIRECTORY",
+            ),
+        }),
         _ => None,
-    };
-    Error::io(ErrorKind::Layer, verb, path, error).or_hint(|| remedy)
+    }
+}
+
+/// The nearest directory above `path` that exists, if it belongs to another user than this process runs as, and that
+/// user's id.
+pub(crate) fn foreign_owner(path: &Path) -> Option<(PathBuf, u32)> {
+    let (directory, owner) =
+        path.ancestors().find_map(|path| Some((path, std::fs::metadata(path).ok()?.uid())))?;
+    (owner != rustix::process::geteuid().as_raw()).then(|| (directory.to_owned(), owner))
+}
+
+pub(crate) fn full() -> Remedy {
+    Remedy::new(
+        "the file system of the cache is full",
+        "set SANDBOXED_DB_CACHE to a directory on another one, or make room, as by",
+        "sandboxed-db prune --size 1GiB",
+    )
 }
 
 pub(crate) fn full_hint() -> String {
-    format!(
-        "the file system of the cache is full: make room, or set {VARIABLE} to a directory on another one"
-    )
+    full().to_string()
 }
 
 fn no_cache_hint() -> String {

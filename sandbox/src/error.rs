@@ -10,6 +10,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::remedy::Remedy;
+
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -45,6 +47,7 @@ struct Repr {
     kind: ErrorKind,
     step: String,
     hint: Option<String>,
+    remedy: Option<Remedy>,
     log: Option<String>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -52,7 +55,7 @@ struct Repr {
 impl Error {
     /// An error of `kind`; `step` says what could not be done, to what, as a lower-case phrase without a full stop.
     pub(crate) fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
-        Self(Arc::new(Repr { kind, step: step.into(), hint: None, log: None, source: None }))
+        Self(Arc::new(Repr { kind, step: step.into(), hint: None, remedy: None, log: None, source: None }))
     }
 
     /// An error of an [`Engine`](crate::Engine) outside this crate: `step` says what could not be done, to what,
@@ -77,19 +80,29 @@ impl Error {
     pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
         let errno = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        let repr = Arc::make_mut(&mut self.0);
-        if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) {
-            repr.hint.get_or_insert_with(|| {
-                "too many files are open: raise the limit by `ulimit -n 65536`".to_owned()
-            });
+        if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) && self.0.hint.is_none() {
+            self = self.with_remedy(Remedy::too_many_files(errno == Some(libc::ENFILE)));
         }
-        repr.source = Some(Arc::from(source));
+        Arc::make_mut(&mut self.0).source = Some(Arc::from(source));
         self
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).hint = Some(hint.into());
         self
+    }
+
+    /// Says what to do by the one command that does it.
+    pub(crate) fn with_remedy(mut self, remedy: Remedy) -> Self {
+        let repr = Arc::make_mut(&mut self.0);
+        repr.hint = Some(remedy.to_string());
+        repr.remedy = Some(remedy);
+        self
+    }
+
+    /// The remedy, taken apart.
+    pub(crate) fn remedy(&self) -> Option<&Remedy> {
+        self.0.remedy.as_ref()
     }
 
     /// Adds a remedy where the error has none of its own.
@@ -122,6 +135,12 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// The one command or setting that helps, where there is one. The hint holds it too, and says what to do with it.
+    #[must_use]
+    pub fn command(&self) -> Option<&str> {
+        self.0.remedy.as_ref().map(|remedy| remedy.command.as_str()).filter(|command| !command.is_empty())
     }
 
     /// The end of the server's log, where the server wrote one.

@@ -3,6 +3,7 @@
 
 mod admission;
 mod cache;
+pub mod doctor;
 mod engine;
 mod error;
 #[doc(hidden)]
@@ -11,6 +12,7 @@ mod launch;
 mod layer;
 mod migration;
 mod progress;
+mod remedy;
 mod sandbox;
 mod snapshot;
 mod step;
@@ -18,6 +20,7 @@ mod step;
 mod sys;
 mod tcp;
 
+pub use doctor::doctor;
 pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server, TcpAccess};
 pub use error::{Error, ErrorKind, Result};
 pub use launch::Command;

@@ -299,7 +299,7 @@ fn a_seed_that_is_a_directory_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let error = Snapshot::new(Postgres::new()).seed(directory.path()).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-    assert_says(&format!("{error:?}"), &["could not read `", "cause: Is a directory"]);
+    assert_says(&format!("{error:?}"), &["could not load the seed `", "it is a directory", "`migrations`"]);
 }
 
 #[rstest]

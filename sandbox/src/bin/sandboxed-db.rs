@@ -10,9 +10,9 @@ use clap::{Parser, Subcommand};
 use sandboxed_db::{Damage, LayerInfo, Layers, Limit};
 use serde::Serialize;
 
-/// Looks after the layers that sandboxes start from.
+/// Tells whether this machine can run sandboxes, and looks after the layers that they start from.
 ///
-/// They are in SANDBOXED_DB_CACHE, else sandboxed-db in XDG_CACHE_HOME, else ~/.cache/sandboxed-db.
+/// Layers are in SANDBOXED_DB_CACHE, else sandboxed-db in XDG_CACHE_HOME, else ~/.cache/sandboxed-db.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -25,6 +25,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell whether sandboxes work on this machine; if not, which switch is off, and the command that turns it on. Exits
+    /// with 1 if they do not.
+    Doctor,
     /// List the layers, the one used last first.
     Layers,
     /// Remove layers that went unused for long, and those used least lately beyond a size. Layers in use stay.
@@ -53,20 +56,25 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, json: bool) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let layers = Layers::open()?;
     match *command {
+        // It opens no cache, and tells why one cannot be opened.
+        Command::Doctor => {
+            let report = sandboxed_db::doctor();
+            print(json, &report, || format!("{report}\n"))?;
+            return Ok(ExitCode::from(u8::from(!report.works)));
+        }
         Command::Layers => {
-            let list = layers.list()?;
+            let list = Layers::open()?.list()?;
             print(json, &list, || table(&list))?;
         }
         Command::Prune { size, age } => {
-            let removed = layers.prune(Limit { size: size.as_u64(), age })?;
+            let removed = Layers::open()?.prune(Limit { size: size.as_u64(), age })?;
             print(json, &removed, || {
                 removed.iter().map(|layer| format!("removed {}\n", layer.digest)).collect()
             })?;
         }
         Command::Verify => {
-            let damaged = layers.verify()?;
+            let damaged = Layers::open()?.verify()?;
             print(json, &damaged, || report(&damaged))?;
             return Ok(ExitCode::from(u8::from(!damaged.is_empty())));
         }

@@ -7,6 +7,7 @@ mod postgres;
 mod postgres_config;
 mod postgres_files;
 mod postgres_programs;
+mod postgres_survey;
 mod postgres_tcp;
 mod psql;
 mod tcp_access;
@@ -19,7 +20,9 @@ use crate::error::Result;
 use crate::launch::Command;
 
 pub use installation::Installation;
+pub(crate) use packages::install_command;
 pub use postgres::Postgres;
+pub(crate) use postgres_survey::{Found, Survey, survey};
 pub use tcp_access::TcpAccess;
 
 /// A kind of database server that sandboxes can run.

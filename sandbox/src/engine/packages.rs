@@ -218,18 +218,26 @@ fn distribution(os_release: &str, architecture: &str) -> String {
     name.replace(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)), "_")
 }
 
-fn hint_for(os_release: &str) -> String {
+/// The command that installs PostgreSQL on this machine's distribution, where that is known.
+pub(crate) fn install_command() -> Option<&'static str> {
+    command_for(&os_release())
+}
+
+fn command_for(os_release: &str) -> Option<&'static str> {
     let ids = format!("{} {}", field(os_release, "ID"), field(os_release, "ID_LIKE"));
-    let command = ids.split_whitespace().find_map(|id| match id {
+    ids.split_whitespace().find_map(|id| match id {
         "debian" | "ubuntu" => Some("sudo apt-get install postgresql"),
         "fedora" | "rhel" | "centos" => Some("sudo dnf install postgresql-server"),
         "arch" => Some("sudo pacman -S postgresql"),
         "alpine" => Some("sudo apk add postgresql"),
         id if id.contains("suse") => Some("sudo zypper install postgresql-server"),
         _ => None,
-    });
-    let install =
-        command.map_or("install PostgreSQL".to_owned(), |command| format!("install it: `{command}`"));
+    })
+}
+
+fn hint_for(os_release: &str) -> String {
+    let install = command_for(os_release)
+        .map_or("install PostgreSQL".to_owned(), |command| format!("install it: `{command}`"));
     format!("{install}, or set SANDBOXED_DB_POSTGRES to the directory of its programs")
 }
 

@@ -63,12 +63,10 @@ fn is_version(version: &str, wanted: &str) -> bool {
 
 /// The installations of this machine that are worth a look, the preferred first.
 fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
-    let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(directory) = named {
-        if directory.as_os_str() == PACKAGES {
-            return Ok(Vec::new());
-        }
-        let bin = if directory.join("postgres").exists() { directory } else { directory.join("bin") };
+    if packages_wanted() {
+        return Ok(Vec::new());
+    }
+    if let Some(bin) = named() {
         let wrong = |error: Error| {
             error.or_hint(|| {
                 Some(format!("set {VARIABLE} to the directory that holds `postgres`, `initdb` and `psql`"))
@@ -76,17 +74,9 @@ fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
         };
         return Ok(vec![inspect(&bin).map_err(wrong)?]);
     }
-    let mut usual = usual_directories();
-    usual.sort_by_key(|bin| std::cmp::Reverse(version_in_path(bin)));
-    let (mut found, mut seen, mut broken) = (Vec::new(), HashSet::new(), None);
-    for bin in in_path("postgres").into_iter().chain(usual) {
-        // What is in PATH is often a link to what is in its usual place.
-        let program = fs::canonicalize(bin.join("postgres")).ok();
-        let Some(bin) = program.as_deref().and_then(Path::parent) else { continue };
-        if !seen.insert(bin.to_owned()) {
-            continue;
-        }
-        match inspect(bin) {
+    let (mut found, mut broken) = (Vec::new(), None);
+    for bin in candidates() {
+        match inspect(&bin) {
             Ok(installation) => found.push(installation),
             // It must not hide a good one; but if there is none, it must not be passed over in silence either.
             Err(error) => broken = broken.or(Some(error)),
@@ -102,7 +92,37 @@ fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
     }
 }
 
-fn inspect(bin: &Path) -> Result<Installation> {
+/// The one that [`locate`] uses, if it is among the installed ones.
+pub(super) fn used() -> Option<Result<Installation>> {
+    match installed(None) {
+        Ok(found) if found.is_empty() => None,
+        found => Some(found.and_then(|found| choose(found, None))),
+    }
+}
+
+/// The directory that the user named.
+pub(super) fn named() -> Option<PathBuf> {
+    let directory = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)?;
+    Some(if directory.join("postgres").exists() { directory } else { directory.join("bin") })
+}
+
+/// Whether the user asked for the distribution's packages, whatever is installed.
+pub(super) fn packages_wanted() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|value| value == PACKAGES)
+}
+
+/// The directories with a server, each once: those in `PATH`, then the usual ones, the newest first.
+pub(super) fn candidates() -> Vec<PathBuf> {
+    let mut usual = usual_directories();
+    usual.sort_by_key(|bin| std::cmp::Reverse(version_in_path(bin)));
+    // What is in PATH is often a link to what is in its usual place.
+    let real = |bin: PathBuf| Some(fs::canonicalize(bin.join("postgres")).ok()?.parent()?.to_owned());
+    let mut seen = HashSet::new();
+    let bins = in_path("postgres").into_iter().chain(usual).filter_map(real);
+    bins.filter(|bin| seen.insert(bin.clone())).collect()
+}
+
+pub(super) fn inspect(bin: &Path) -> Result<Installation> {
     // Debian's layout, and those of `make install` with and without a name of its own.
     let extensions = [
         bin.to_str()
@@ -161,7 +181,7 @@ fn unpacked() -> Result<Installation> {
 }
 
 /// `15.18` of `postgres (PostgreSQL) 15.18 (Debian …)`.
-fn number(version: &str) -> &str {
+pub(super) fn number(version: &str) -> &str {
     version
         .split_ascii_whitespace()
         .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 
 use super::launcher::MARKER;
 use super::log::Log;
+use super::protocol::{Failure, Step};
+use super::refusal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::process::is_in_main_program;
 use crate::sys::socket;
@@ -47,7 +49,7 @@ impl Launcher {
     }
 
     fn start() -> Result<Self> {
-        let failed = |error: io::Error| Error::new(ErrorKind::Launch, "start the launcher").caused_by(error);
+        let failed = |error: io::Error| refusal::explain(&Failure::io(Step::Launcher, "", &error));
         if !is_in_main_program().map_err(failed)? {
             return Err(Error::new(ErrorKind::Launch, "start the launcher").with_hint(
                 "the launcher is this program executed again, which works only where sandboxed-db is linked into the \

@@ -59,6 +59,8 @@ pub(crate) struct Container {
     pid: Pid,
     pidfd: OwnedFd,
     log: Arc<Log>,
+    /// Whether its /proc is the outer one.
+    outer_proc: bool,
     control: Mutex<Control>,
 }
 
@@ -112,6 +114,7 @@ impl Container {
         // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
         // or dead, before a busy launcher gets to speak.
         let (mut process, mut log) = (None, None);
+        let mut has_outer_proc = false;
         loop {
             (process, log) = match (process, log) {
                 (Some((pid, pidfd)), Some(log)) => {
@@ -121,6 +124,7 @@ impl Container {
                         pid,
                         pidfd,
                         log,
+                        outer_proc: has_outer_proc,
                         control: Mutex::new(control),
                     });
                 }
@@ -132,6 +136,7 @@ impl Container {
                 }
                 Received::Event(Event::Up { outer_proc }, fds) => {
                     log = fds.into_iter().next();
+                    has_outer_proc = outer_proc;
                     if outer_proc {
                         tracing::warn!(
                             "/proc of the sandbox shows outer processes: this machine hides parts of its own"
@@ -167,6 +172,11 @@ impl Container {
     /// The container's root as the test process reaches it, proc_pid_root(5).
     pub(crate) fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.pid()))
+    }
+
+    /// Whether its /proc is the outer one, because the kernel refused a new one.
+    pub(crate) fn has_outer_proc(&self) -> bool {
+        self.outer_proc
     }
 
     pub(crate) fn log(&self) -> &Arc<Log> {

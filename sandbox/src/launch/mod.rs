@@ -13,10 +13,10 @@ mod log;
 mod mounts;
 pub(crate) mod plan;
 mod protocol;
-mod refusal;
+pub(crate) mod refusal;
 
 pub(crate) use container::{Container, Readiness, Stdin};
 pub(crate) use launcher::become_launcher_if_asked;
 pub(crate) use log::Log;
 pub use plan::Command;
-pub(crate) use protocol::Exit;
+pub(crate) use protocol::{Exit, Failure, Step};

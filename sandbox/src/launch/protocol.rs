@@ -83,21 +83,35 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// A step that a system call refused.
-    pub(super) fn new(step: Step, object: &str, errno: Errno) -> Self {
+    pub(crate) fn new(step: Step, object: &str, errno: Errno) -> Self {
         Self { step, object: object.to_owned(), errno: errno.raw_os_error(), detail: String::new() }
     }
 
     /// A step that failed in the standard library: by a system call, or by what it read.
-    pub(super) fn io(step: Step, object: &str, error: &io::Error) -> Self {
+    pub(crate) fn io(step: Step, object: &str, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(0);
         let detail = if errno == 0 { error.to_string() } else { String::new() };
         Self { step, object: object.to_owned(), errno, detail }
     }
 }
 
+/// The kernel's words, and what it added.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.errno, self.detail.as_str()) {
+            (0, detail) => f.write_str(detail),
+            (errno, "") => io::Error::from_raw_os_error(errno).fmt(f),
+            (errno, detail) => write!(f, "{}: {detail}", io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
 /// The steps of a launch, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Step {
+    Launcher,
     Receive,
     Clone,
     Descriptors,
@@ -121,6 +135,7 @@ pub(crate) enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Launcher => "start the launcher",
             Self::Receive => "read the plan",
             Self::Clone => "create the namespaces",
             Self::Descriptors => "close inherited descriptors",

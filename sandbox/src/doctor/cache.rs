@@ -1,0 +1,153 @@
+//! The cache directory: whose it is, on what it lies, what it holds, whether it can be written.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use walkdir::WalkDir;
+
+use super::deadline::within;
+use super::examination::{Examination, remedy_of};
+use crate::cache;
+use crate::launch::refusal::{Facts, mount_of};
+use crate::remedy::Remedy;
+
+/// A network's file system may take long; one that takes longer is of no use.
+const LIMIT: Duration = Duration::from_secs(30);
+/// What a fresh server's layer and its building take, and some more.
+const LITTLE: u64 = 200 << 20;
+
+/// The cache directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CacheInfo {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The type of the file system that it is on, such as `ext4`.
+    pub file_system: String,
+    /// Bytes that it takes on disk.
+    pub used: u64,
+    /// Bytes that are free there.
+    pub free: u64,
+    /// Whether it can be written now.
+    pub writable: bool,
+    /// Whether copies there share blocks with what they are copied from, so that building a layer on another is quick.
+    pub reflink: bool,
+    /// Whether it holds finished layers.
+    pub has_layers: bool,
+}
+
+pub(super) fn examine(examination: &mut Examination, facts: &Facts) -> Option<CacheInfo> {
+    const NAME: &str = "cache";
+    let directory = match cache::directory() {
+        Ok(directory) => directory,
+        Err(error) => {
+            examination.fail(NAME, remedy_of(&error));
+            return None;
+        }
+    };
+    let mounts = facts.mounts.clone();
+    let looked = within(LIMIT, "to look at the cache", move || {
+        let real = std::fs::canonicalize(&directory).unwrap_or_else(|_| directory.clone());
+        let mount = mount_of(&mounts, &real);
+        let kind = mount.map_or("unknown", |mount| &mount.kind).to_owned();
+        let noexec = mount.is_some_and(|mount| mount.has("noexec"));
+        (look(directory, kind), noexec)
+    });
+    let ((info, trouble), noexec) = match looked {
+        Ok(looked) => looked,
+        Err(remedy) => {
+            examination
+                .fail(NAME, Remedy { sentence: format!("looking at it: {}", remedy.sentence), ..remedy });
+            return None;
+        }
+    };
+    let sentence = format!(
+        "{} on {}, {} used, {} free, {}",
+        info.directory.display(),
+        info.file_system,
+        megabytes(info.used),
+        megabytes(info.free),
+        if info.reflink { "copies share blocks" } else { "copies are whole (no reflink)" }
+    );
+    match trouble {
+        // Layers that are there are used all the same.
+        Some(remedy) if info.has_layers => {
+            let sentence = format!("{}; only the layers in it can be used", remedy.sentence);
+            examination.warn(NAME, Remedy { sentence, ..remedy });
+        }
+        Some(remedy) => examination.fail(NAME, remedy),
+        None if info.free < LITTLE => examination.warn(
+            NAME,
+            Remedy::run(format!("{sentence}: too little for a layer"), "sandboxed-db prune --size 1GiB"),
+        ),
+        None if noexec => examination.warn(
+            NAME,
+            Remedy::new(
+                format!("{sentence}: mounted noexec, so server programs that are unpacked there do not run"),
+                "set SANDBOXED_DB_CACHE to another directory, as in",
+                "export SANDBOXED_DB_CACHE=DIRECTORY",
+            ),
+        ),
+        None => examination.ok(NAME, sentence),
+    }
+    Some(info)
+}
+
+fn look(directory: PathBuf, file_system: String) -> (CacheInfo, Option<Remedy>) {
+    let written = cache::create(&directory).map_err(|error| remedy_of(&error)).and_then(|()| {
+        try_writing(&directory).map_err(|error| {
+            cache::remedy(&directory, &error).unwrap_or_else(|| {
+                Remedy::none(format!("`{}` cannot be written: {error}", directory.display()))
+            })
+        })
+    });
+    let free = rustix::fs::statvfs(&directory).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    let layers = directory.join("layers").read_dir();
+    let info = CacheInfo {
+        file_system,
+        used: used(&directory),
+        free,
+        writable: written.is_ok(),
+        reflink: written == Ok(true),
+        has_layers: layers.is_ok_and(|mut layers| layers.next().is_some()),
+        directory,
+    };
+    (info, written.err())
+}
+
+/// Writes a file without a name, which is gone when it is closed, and tells whether it can be copied by reflink.
+fn try_writing(directory: &Path) -> io::Result<bool> {
+    let nameless = || {
+        let opened = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(directory);
+        match opened {
+            // Some file systems have no such files.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+                tempfile::tempfile_in(directory)
+            }
+            opened => opened,
+        }
+    };
+    let mut file = nameless()?;
+    file.write_all(&vec![1; 1 << 20])?;
+    let copy = nameless()?;
+    Ok(rustix::fs::ioctl_ficlone(&copy, &file).is_ok())
+}
+
+/// Layers share files by hard links; these count once.
+fn used(directory: &Path) -> u64 {
+    let mut seen = HashSet::new();
+    let files = WalkDir::new(directory).into_iter().flatten().filter_map(|entry| entry.metadata().ok());
+    files.filter(|file| seen.insert((file.dev(), file.ino()))).map(|file| file.blocks() * 512).sum()
+}
+
+fn megabytes(bytes: u64) -> String {
+    match bytes >> 20 {
+        size @ 0..10_000 => format!("{size} MB"),
+        size => format!("{} GB", size >> 10),
+    }
+}

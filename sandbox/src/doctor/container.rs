@@ -1,0 +1,161 @@
+//! A throw-away container: the steps of a launch, and whether what they made is as it should be.
+
+use std::error::Error as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::XattrFlags;
+
+use super::CacheInfo;
+use super::deadline::within;
+use super::examination::{Examination, remedy_of};
+use super::limits::{self, LimitInfo};
+use crate::error::Error;
+use crate::launch::plan::{self, Data, INNER_ID};
+use crate::launch::refusal::{Facts, remedy};
+use crate::launch::{Container, Failure, Step};
+use crate::remedy::Remedy;
+
+/// Beyond the launch's own deadline.
+const LIMIT: Duration = Duration::from_secs(40);
+const DATA: &str = "/var/lib/doctor";
+
+/// What is told of the steps that worked, in the order in which init goes them.
+const STEPS: [(&str, &[Step], &str); 7] = [
+    ("launcher", &[Step::Launcher, Step::Receive], "this program is executed again as the launcher"),
+    ("namespaces", &[Step::Clone, Step::Descriptors], "user, mount, pid, net, ipc, uts and cgroup"),
+    ("user id", &[Step::MapIds], ""),
+    (
+        "network",
+        &[Step::Loopback, Step::Hostname, Step::Limits],
+        "a loopback interface of its own, and no other",
+    ),
+    (
+        "mounts",
+        &[Step::PrivateMounts, Step::HostTree, Step::Scratch],
+        "a tmpfs, and the host's programs read-only",
+    ),
+    ("overlay", &[Step::Overlay], ""),
+    (
+        "root",
+        &[Step::Skeleton, Step::Attach, Step::Proc, Step::PivotRoot, Step::Capabilities, Step::Execute],
+        "a root of its own, entered without a way back",
+    ),
+];
+
+pub(super) fn examine(
+    examination: &mut Examination,
+    facts: &Facts,
+    cache: Option<&CacheInfo>,
+) -> Vec<LimitInfo> {
+    // A layer lies in the cache, so its file system must do as an overlay's lower. Nothing of it is read or written.
+    let lower = cache.map(|cache| cache.directory.clone()).filter(|directory| directory.is_dir());
+    let lower = lower.unwrap_or_else(|| PathBuf::from("/usr"));
+    let data = Data::Overlay { lower, upper_size: 4 << 20 };
+    let plan = plan::root(vec![PathBuf::from("/usr")], data, PathBuf::from(DATA));
+    let launched = within(LIMIT, "to launch a container", move || Container::launch(&plan));
+    let container = match launched {
+        Ok(Ok(container)) => container,
+        Ok(Err(error)) => {
+            tell_steps(examination, Some(&error), cache);
+            return Vec::new();
+        }
+        Err(remedy) => {
+            examination.fail("launcher", remedy);
+            return Vec::new();
+        }
+    };
+    tell_steps(examination, None, cache);
+    if container.has_outer_proc() {
+        let refused = Failure::new(Step::Proc, "/proc", rustix::io::Errno::PERM);
+        examination.warn(
+            "proc",
+            remedy(&refused, facts).unwrap_or_else(|| Remedy::none("the outer /proc is bound")),
+        );
+    } else {
+        examination.ok("proc", "a new one, which shows no outer process");
+    }
+    match inspect(&container.root()) {
+        Ok(None) => {
+            examination.ok("reach", "its files are reached through /proc/PID/root, as its server's socket is")
+        }
+        Ok(Some(shortcoming)) => examination.warn("tmpfs", Remedy::none(shortcoming)),
+        Err(remedy) => examination.fail("reach", remedy),
+    }
+    isolation(examination, container.pid());
+    limits::examine(examination, facts, &container)
+}
+
+/// A line for each step up to the first that failed.
+fn tell_steps(examination: &mut Examination, error: Option<&Error>, cache: Option<&CacheInfo>) {
+    let failed = error.map(|error| {
+        // What is no step's failure is the launcher's.
+        error
+            .source()
+            .and_then(|cause| cause.downcast_ref())
+            .map_or(Step::Launcher, |failure: &Failure| failure.step)
+    });
+    for (name, steps, sentence) in STEPS {
+        if failed.is_some_and(|step| steps.contains(&step)) {
+            break;
+        }
+        let sentence = match name {
+            "user id" => format!("{INNER_ID} inside is {} outside", rustix::process::geteuid().as_raw()),
+            "overlay" => format!(
+                "a tmpfs over {}",
+                cache.map_or("a directory".to_owned(), |cache| format!("the cache's {}", cache.file_system))
+            ),
+            _ => sentence.to_owned(),
+        };
+        examination.ok(name, sentence);
+    }
+    if let Some((error, step)) = error.zip(failed) {
+        let name =
+            STEPS.iter().find(|(_, steps, _)| steps.contains(&step)).map_or("launch", |(name, ..)| name);
+        examination.fail(name, remedy_of(error));
+    }
+}
+
+/// Does in the container, from outside, what tests and servers do there. Returns what it can live with.
+fn inspect(root: &Path) -> Result<Option<String>, Remedy> {
+    let tmp = root.join("tmp");
+    tmp.read_dir().map_err(|error| {
+        Remedy::run(
+            format!(
+                "`{}` cannot be entered ({error}), through which tests reach their server",
+                tmp.display()
+            ),
+            "sudo mount -o remount,hidepid=0 /proc",
+        )
+    })?;
+    let data = root.join(DATA.trim_start_matches('/'));
+    let (one, other) = (data.join("doctor.one"), data.join("doctor.other"));
+    let used =
+        fs::create_dir(&one).and_then(|()| fs::rename(&one, &other)).and_then(|()| fs::remove_dir(&other));
+    used.map_err(|error| {
+        Remedy::none(format!("a directory on an overlay cannot be made, renamed and removed ({error})"))
+    })?;
+    match rustix::fs::setxattr(&tmp, "user.doctor", b"1", XattrFlags::empty()) {
+        Ok(()) => Ok(None),
+        Err(errno) => Ok(Some(format!(
+            "a tmpfs takes no user attributes here ({errno}), so a server cannot remove a directory of its layer and make it \
+             again; Linux 6.6 and newer with CONFIG_TMPFS_XATTR can"
+        ))),
+    }
+}
+
+/// What a sandbox is closed in by, as the kernel tells it of this one.
+fn isolation(examination: &mut Examination, init: u32) {
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
+    let is = |name: &str, value: &str| {
+        let field = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        field.is_some_and(|field| field.trim() == value)
+    };
+    let mut walls = vec!["seven namespaces"];
+    walls.extend(is("CapBnd", "0000000000000000").then_some("no capabilities"));
+    walls.extend(is("NoNewPrivs", "1").then_some("no new privileges"));
+    walls.extend(is("Seccomp", "2").then_some("a seccomp filter"));
+    walls.push("a read-only root");
+    examination.ok("isolation", walls.join(", "));
+}

@@ -1,0 +1,102 @@
+//! The checks made so far, and the verdict on them.
+
+use std::error::Error as _;
+
+use super::report::{Check, Outcome, Report};
+use super::{CacheInfo, LimitInfo, ServerInfo, TrialTimings};
+use crate::error::Error;
+use crate::remedy::Remedy;
+
+/// A report in the making.
+#[derive(Debug, Default)]
+pub(super) struct Examination {
+    checks: Vec<Check>,
+}
+
+impl Examination {
+    pub(super) fn ok(&mut self, name: &'static str, sentence: impl Into<String>) {
+        self.note(name, Outcome::Ok, Remedy::none(sentence));
+    }
+
+    pub(super) fn warn(&mut self, name: &'static str, remedy: Remedy) {
+        self.note(name, Outcome::Warning, remedy);
+    }
+
+    pub(super) fn fail(&mut self, name: &'static str, remedy: Remedy) {
+        self.note(name, Outcome::Failed, remedy);
+    }
+
+    fn note(&mut self, name: &'static str, outcome: Outcome, remedy: Remedy) {
+        let Remedy { sentence, how, command } = remedy;
+        let mends = !command.is_empty();
+        // A check is one line, whatever a program printed.
+        let sentence = sentence.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        self.checks.push(Check {
+            name,
+            outcome,
+            sentence,
+            how: mends.then_some(how),
+            command: mends.then_some(command),
+        });
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.checks.iter().any(|check| check.outcome == Outcome::Failed)
+    }
+
+    /// The first failure decides: what comes after it may follow from it.
+    fn verdict(&self) -> String {
+        match self.checks.iter().find(|check| check.outcome == Outcome::Failed) {
+            Some(Check { sentence, how: Some(how), command: Some(command), .. }) => {
+                format!("Sandboxes do not work here: {sentence}. To mend it, {how}: {command}")
+            }
+            Some(Check { sentence, .. }) => format!("Sandboxes do not work here: {sentence}."),
+            None => match self.checks.iter().filter(|check| check.outcome == Outcome::Warning).count() {
+                0 => "Sandboxes work here.".to_owned(),
+                1 => "Sandboxes work here, with 1 warning.".to_owned(),
+                count => format!("Sandboxes work here, with {count} warnings."),
+            },
+        }
+    }
+
+    pub(super) fn report(
+        self,
+        kernel: String,
+        cache: Option<CacheInfo>,
+        servers: Vec<ServerInfo>,
+        limits: Vec<LimitInfo>,
+        timings: Option<TrialTimings>,
+    ) -> Report {
+        Report {
+            works: !self.has_failed(),
+            verdict: self.verdict(),
+            checks: self.checks,
+            kernel,
+            cache,
+            servers,
+            limits,
+            timings,
+        }
+    }
+}
+
+/// What an error says, as a remedy: its own where it has one, else all its words in a sentence.
+pub(super) fn remedy_of(error: &Error) -> Remedy {
+    if let Some(remedy) = error.remedy() {
+        return remedy.clone();
+    }
+    let mut sentence = format!("could not {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        sentence.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    if let Some(hint) = error.hint() {
+        sentence.push_str(&format!(": {hint}"));
+    }
+    // Where a server was started and failed, the reason is in what it said last.
+    if let Some(line) = error.log().and_then(|log| log.lines().rev().find(|line| !line.trim().is_empty())) {
+        sentence.push_str(&format!(": its log ends with `{}`", line.trim()));
+    }
+    Remedy::none(sentence)
+}

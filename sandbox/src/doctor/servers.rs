@@ -1,0 +1,76 @@
+//! The servers of this machine, and which of them is used.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::deadline::within;
+use super::examination::{Examination, remedy_of};
+use crate::engine::{Survey, install_command, survey};
+use crate::remedy::Remedy;
+
+/// Each program found is run once, for at most ten seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A server's programs on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ServerInfo {
+    /// The engine's name, such as `postgres`.
+    pub engine: &'static str,
+    /// Where its programs are.
+    pub directory: PathBuf,
+    /// Its version, such as `15.18`; absent where it does not run.
+    pub version: Option<String>,
+    /// Why it is the one that sandboxes use; absent for the others.
+    pub used: Option<&'static str>,
+}
+
+pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
+    const NAME: &str = "postgres";
+    let Survey { found, used } = match within(LIMIT, "to look for PostgreSQL", survey) {
+        Ok(survey) => survey,
+        Err(remedy) => {
+            examination.fail(NAME, remedy);
+            return Vec::new();
+        }
+    };
+    for found in &found {
+        let directory = found.directory.display();
+        match (&found.version, found.used) {
+            (Ok(version), Some(why)) => {
+                examination.ok(NAME, format!("{version} in {directory}, used: {why}"))
+            }
+            (Ok(version), None) => examination.ok(NAME, format!("{version} in {directory}, not used")),
+            // The one in use has its failure told below.
+            (Err(_), _) if matches!(used, Some(Err(_))) => {}
+            (Err(error), _) => examination.warn(NAME, remedy_of(error)),
+        }
+    }
+    match used {
+        Some(Ok(())) => {}
+        Some(Err(error)) => examination.fail(NAME, remedy_of(&error)),
+        None => examination.warn(NAME, not_installed()),
+    }
+    let info = |found: crate::engine::Found| ServerInfo {
+        engine: NAME,
+        directory: found.directory,
+        version: found.version.ok(),
+        used: found.used,
+    };
+    found.into_iter().map(info).collect()
+}
+
+/// A warning only: the trial that follows tells whether the packages can be had.
+fn not_installed() -> Remedy {
+    let sentence = "no installed PostgreSQL is used: the distribution's packages are, downloaded once";
+    match install_command() {
+        Some(command) => Remedy::new(sentence, "to have one, run", command),
+        None => Remedy::new(
+            sentence,
+            "name the directory of its programs, as in",
+            "export SANDBOXED_DB_POSTGRES=DIRECTORY",
+        ),
+    }
+}

@@ -1,0 +1,70 @@
+//! One sandbox with its server, started, measured and ended.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::deadline::within;
+use super::examination::{Examination, remedy_of};
+use crate::engine::Postgres;
+use crate::error::Result;
+use crate::snapshot::Snapshot;
+
+/// Long enough to download packages and to build a layer from nothing.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// How long the parts of one sandbox's life took, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TrialTimings {
+    /// Finding the layer, or building it.
+    pub layer: f64,
+    /// Whether it was built.
+    pub layer_built: bool,
+    /// From the request to the executed server.
+    pub launch: f64,
+    /// From the executed server to a server that is ready.
+    pub server: f64,
+    /// From the end's request to the end.
+    pub teardown: f64,
+}
+
+pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
+    const NAME: &str = "trial";
+    match within(LIMIT, "to start a server", trial) {
+        Ok(Ok(timings)) => {
+            let built = if timings.layer_built { "built" } else { "found" };
+            examination.ok(
+                NAME,
+                format!(
+                    "layer {built} in {:.1} ms, launch {:.1} ms, server {:.1} ms, teardown {:.1} ms",
+                    timings.layer, timings.launch, timings.server, timings.teardown
+                ),
+            );
+            Some(timings)
+        }
+        Ok(Err(error)) => {
+            examination.fail(NAME, remedy_of(&error));
+            None
+        }
+        Err(remedy) => {
+            examination.fail(NAME, remedy);
+            None
+        }
+    }
+}
+
+fn trial() -> Result<TrialTimings> {
+    let sandbox = Snapshot::new(Postgres::new()).start()?;
+    let timings = sandbox.timings();
+    let begin = Instant::now();
+    drop(sandbox);
+    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+    Ok(TrialTimings {
+        layer: milliseconds(timings.layer),
+        layer_built: timings.layer_built,
+        launch: milliseconds(timings.launch),
+        server: milliseconds(timings.server),
+        teardown: milliseconds(begin.elapsed()),
+    })
+}

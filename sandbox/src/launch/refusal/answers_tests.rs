@@ -1,0 +1,93 @@
+//! Whatever is asked, the mapping answers in a form that a terminal and a log can show, and it never panics.
+
+use super::facts::{Around, Confinement};
+use super::*;
+
+const STEPS: [Step; 18] = [
+    Step::Launcher,
+    Step::Receive,
+    Step::Clone,
+    Step::Descriptors,
+    Step::MapIds,
+    Step::Loopback,
+    Step::Hostname,
+    Step::PrivateMounts,
+    Step::HostTree,
+    Step::Scratch,
+    Step::Skeleton,
+    Step::Attach,
+    Step::Overlay,
+    Step::Proc,
+    Step::PivotRoot,
+    Step::Limits,
+    Step::Capabilities,
+    Step::Execute,
+];
+
+/// Machines with every combination of the facts that are switches, each in every surrounding.
+fn machines() -> impl Iterator<Item = Facts> {
+    use Around::{Container, Docker, GitHub, GitLab, Kubernetes, Lxc, Nothing, Podman};
+    let arounds = [Nothing, Docker, GitLab, GitHub, Podman, Kubernetes, Lxc, Container];
+    (0..1_u32 << 9).flat_map(move |bits| {
+        let bit = move |number: u32| bits & 1 << number != 0;
+        arounds.into_iter().map(move |around| Facts {
+            release: if bit(0) { "5.4.0" } else { "6.8.0" }.into(),
+            apparmor_restricts: bit(1),
+            userns_clone_off: bit(2),
+            seccomp: bit(3),
+            euid: if bit(4) { 0 } else { 1000 },
+            has_setfcap: bit(5),
+            uid_mapped: bit(6),
+            in_chroot: bit(7),
+            confinement: bit(8).then(|| Confinement::AppArmor("p".into())),
+            around,
+            ..Facts::default()
+        })
+    })
+}
+
+#[test]
+fn every_answer_is_one_sentence_and_at_most_one_command() {
+    for facts in machines() {
+        for step in STEPS {
+            for errno in [
+                libc::EPERM,
+                libc::EACCES,
+                libc::ENOSYS,
+                libc::ENOSPC,
+                libc::EINVAL,
+                libc::ENODEV,
+                libc::EROFS,
+            ] {
+                let failure = Failure { step, object: String::new(), errno, detail: String::new() };
+                let Some(answer) = remedy(&failure, &facts) else { continue };
+                let text = answer.to_string();
+                assert!(
+                    !answer.sentence.is_empty() && !text.contains('\n') && !text.ends_with('.'),
+                    "{text}"
+                );
+                assert_eq!(answer.how.is_empty(), answer.command.is_empty(), "{text}");
+                assert!(!text.contains("  ") && !answer.command.contains('`'), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_refusal_to_create_or_to_mount_is_left_without_an_answer() {
+    for facts in machines() {
+        for (step, errno) in [
+            (Step::Clone, libc::EPERM),
+            (Step::Clone, libc::ENOSPC),
+            (Step::Clone, libc::ENOSYS),
+            (Step::MapIds, libc::EPERM),
+            (Step::MapIds, libc::EROFS),
+            (Step::PrivateMounts, libc::EPERM),
+            (Step::PrivateMounts, libc::EACCES),
+            (Step::Overlay, libc::EPERM),
+        ] {
+            let failure = Failure { step, object: String::new(), errno, detail: String::new() };
+            assert!(remedy(&failure, &facts).is_some(), "{failure:?} {facts:?}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Kernels that lack something: which call, since when there is one, and where a newer kernel comes from.
+
+use super::facts::Facts;
+use crate::launch::protocol::{Failure, Step};
+use crate::remedy::Remedy;
+
+/// The oldest kernel on which a sandbox starts, and the one that has all it uses.
+pub(crate) const OLDEST: (u32, u32) = (5, 12);
+pub(crate) const COMPLETE: (u32, u32) = (6, 6);
+
+/// The calls that a step makes and that some kernels lack, each with the version that brought it.
+fn calls(step: Step) -> &'static [(&'static str, (u32, u32))] {
+    match step {
+        Step::Launcher => &[("memfd_create(2)", (3, 17))],
+        Step::Clone => &[("clone3(2) with CLONE_PIDFD", (5, 3))],
+        Step::Descriptors => &[("close_range(2)", (5, 9))],
+        Step::HostTree | Step::Attach => {
+            &[("mount_setattr(2)", (5, 12)), ("open_tree(2) and move_mount(2)", (5, 2))]
+        }
+        Step::Scratch | Step::Overlay | Step::Proc => &[("fsopen(2)", (5, 2))],
+        _ => &[],
+    }
+}
+
+/// The remedy for a call that is not there: an old kernel, or a filter that hides it.
+pub(super) fn missing_call(failure: &Failure, facts: &Facts) -> Option<Remedy> {
+    let kernel = facts.kernel();
+    let calls = calls(failure.step);
+    if let Some((call, (major, minor))) = calls.iter().find(|(_, since)| kernel < *since) {
+        let sentence = format!(
+            "Linux {} has no {call}, which came with {major}.{minor}; sandboxes need {}.{} or newer",
+            facts.release, OLDEST.0, OLDEST.1
+        );
+        return Some(newer_kernel(sentence, facts));
+    }
+    let names: Vec<_> = calls.iter().map(|(call, _)| *call).collect();
+    let names = if names.is_empty() { "a system call".to_owned() } else { names.join(", or ") };
+    Some(match (facts.gvisor, facts.seccomp) {
+        (true, _) => gvisor(),
+        (_, true) => {
+            super::around::filtered(facts, &format!("a seccomp filter denies that this kernel has {names}"))
+        }
+        _ => Remedy::none(format!(
+            "this kernel has no {names}, though its version {} should: use another kernel",
+            facts.release
+        )),
+    })
+}
+
+/// Since Linux 5.11 overlayfs may be mounted in a user namespace.
+pub(super) fn overlay_too_old(failure: &Failure, facts: &Facts) -> Option<Remedy> {
+    (failure.step == Step::Overlay && facts.kernel() < (5, 11)).then(|| {
+        let sentence = format!(
+            "Linux {} lets only root mount overlayfs; others may since 5.11, and sandboxes need {}.{} or newer",
+            facts.release, OLDEST.0, OLDEST.1
+        );
+        newer_kernel(sentence, facts)
+    })
+}
+
+pub(super) fn gvisor() -> Remedy {
+    Remedy::new(
+        "this is gVisor, whose kernel lacks what a sandbox needs",
+        "run the outer container with",
+        "docker run --runtime runc IMAGE",
+    )
+}
+
+/// What an older kernel costs, though sandboxes start.
+pub(crate) fn shortcoming(facts: &Facts) -> Option<Remedy> {
+    let kernel = facts.kernel();
+    let sentence = if kernel < OLDEST {
+        format!("it is older than {}.{}, which sandboxes need", OLDEST.0, OLDEST.1)
+    } else if kernel < COMPLETE {
+        format!(
+            "before {}.{} a tmpfs has no user attributes, so a server cannot remove a directory of its layer and make it \
+             again",
+            COMPLETE.0, COMPLETE.1
+        )
+    } else {
+        return None;
+    };
+    Some(newer_kernel(sentence, facts))
+}
+
+fn newer_kernel(sentence: String, facts: &Facts) -> Remedy {
+    let (id, version, codename) = &facts.distribution;
+    match id.as_str() {
+        "ubuntu" if !version.is_empty() => {
+            Remedy::run(sentence, format!("sudo apt-get install linux-generic-hwe-{version}"))
+        }
+        "debian" if !codename.is_empty() => {
+            Remedy::run(sentence, format!("sudo apt-get install -t {codename}-backports linux-image-amd64"))
+        }
+        _ => Remedy::none(format!("{sentence}: install a newer kernel, or use a newer machine")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::refusal::remedy;
+
+    fn failure(step: Step, errno: i32) -> Failure {
+        Failure { step, object: String::new(), errno, detail: String::new() }
+    }
+
+    #[test]
+    fn an_old_kernel_is_told_with_what_it_lacks_and_where_a_newer_one_is() {
+        let kernel = |release: &str, id: &str, version: &str, codename: &str| Facts {
+            release: release.into(),
+            distribution: (id.into(), version.into(), codename.into()),
+            ..Facts::default()
+        };
+        for (step, errno, release, sentence) in [
+            (
+                Step::Descriptors,
+                libc::ENOSYS,
+                "5.4.0-150-generic",
+                "has no close_range(2), which came with 5.9",
+            ),
+            (
+                Step::HostTree,
+                libc::ENOSYS,
+                "5.10.0-21-amd64",
+                "has no mount_setattr(2), which came with 5.12",
+            ),
+            (Step::Scratch, libc::ENOSYS, "4.19.0", "has no fsopen(2), which came with 5.2"),
+            (Step::Clone, libc::ENOSYS, "5.1", "has no clone3(2) with CLONE_PIDFD, which came with 5.3"),
+            (Step::Launcher, libc::ENOSYS, "3.10.0-1160.el7", "has no memfd_create(2), which came with 3.17"),
+            (Step::Overlay, libc::EPERM, "5.10.0", "lets only root mount overlayfs; others may since 5.11"),
+        ] {
+            let ubuntu = kernel(release, "ubuntu", "20.04", "focal");
+            let remedy = remedy(&failure(step, errno), &ubuntu).unwrap();
+            assert!(remedy.sentence.starts_with(&format!("Linux {release} {sentence}")), "{remedy}");
+            assert!(remedy.sentence.ends_with("sandboxes need 5.12 or newer"), "{remedy}");
+            assert_eq!(remedy.command, "sudo apt-get install linux-generic-hwe-20.04");
+        }
+        let debian = kernel("5.10.0-21-amd64", "debian", "11", "bullseye");
+        let command = "sudo apt-get install -t bullseye-backports linux-image-amd64";
+        assert_eq!(shortcoming(&debian).unwrap().command, command);
+        assert_eq!(shortcoming(&debian).unwrap().sentence, "it is older than 5.12, which sandboxes need");
+        let bookworm = kernel("6.1.0-18-amd64", "debian", "12", "bookworm");
+        assert!(
+            shortcoming(&bookworm).unwrap().sentence.starts_with("before 6.6 a tmpfs has no user attributes")
+        );
+        assert!(shortcoming(&kernel("5.14.0-427.el9", "rhel", "9.4", "")).unwrap().command.is_empty());
+        for new in ["6.6.0", "6.18.44-fc", "7.0", "", "unknown"] {
+            assert_eq!(shortcoming(&kernel(new, "", "", "")), None, "{new}");
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Machines that refuse, simulated: the doctor and every failed launch say the same sentence and the same command.
+
+use std::path::PathBuf;
+
+use rstest::rstest;
+use sandboxed_db_tests::{Place, Watched};
+
+use crate::machine::{Machine, VICTIM, assert_check, can, with_kernel_files};
+
+/// What a pod must be given; simulated machines are pods, whatever the real one is.
+const POD: &str = "give the pod `hostUsers: false`, and its container";
+const LOOSENED: &str = "securityContext: {procMount: Unmasked, seccompProfile: {type: Unconfined}, appArmorProfile: {type: \
+                        Unconfined}}";
+const FILTERED: &str = "a seccomp filter forbids namespaces here, as that of Docker does";
+
+/// What Docker's default profile answers to whoever lacks CAP_SYS_ADMIN.
+const DOCKER: &[&str] = &[
+    "clone3=ENOSYS",
+    "clone(new)=EPERM",
+    "unshare=EPERM",
+    "setns=EPERM",
+    "mount=EPERM",
+    "umount2=EPERM",
+    "pivot_root=EPERM",
+    "fsopen=EPERM",
+    "fsconfig=EPERM",
+    "fsmount=EPERM",
+    "open_tree=EPERM",
+    "move_mount=EPERM",
+    "mount_setattr=EPERM",
+];
+
+#[test]
+fn a_machine_that_runs_tests_passes_and_nothing_is_left() {
+    let place = Place::new();
+    let mut command = place.command(VICTIM);
+    let (ended, told) = Watched::start(command.args(["keep", "doctor"])).gone();
+    assert_eq!(ended, "code 0", "{told:?}");
+    let told = told.join("\n");
+    for check in
+        ["kernel", "cache", "launcher", "namespaces", "overlay", "reach", "limits", "postgres", "trial"]
+    {
+        assert!(told.lines().any(|line| line.contains(&format!("  {check} "))), "{check} is not in\n{told}");
+    }
+    assert!(told.contains("Sandboxes work here"), "{told}");
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+}
+
+#[rstest]
+fn namespaces_that_are_switched_off(
+    #[values("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")] kind: &str,
+) {
+    if can() {
+        Machine::new(format!("echo 0 > /proc/sys/user/max_{kind}_namespaces\nexec")).refuses(
+            "namespaces",
+            &format!("`user.max_{kind}_namespaces` is 0, which switches these namespaces off"),
+            "run",
+            &format!("sudo sysctl -w user.max_{kind}_namespaces=15000"),
+        );
+    }
+}
+
+#[test]
+fn dockers_seccomp_filter() {
+    if can() {
+        Machine::filtered(DOCKER).refuses("namespaces", FILTERED, POD, LOOSENED);
+    }
+}
+
+#[rstest]
+#[case::all_of_the_mount_api(&["fsopen", "open_tree", "move_mount", "mount_setattr"], "mounts")]
+#[case::the_new_root(&["pivot_root"], "root")]
+#[case::propagation(&["mount"], "mounts")]
+fn a_filter_that_forbids_mounts_alone(#[case] calls: &[&str], #[case] check: &str) {
+    if can() {
+        let calls: Vec<_> = calls.iter().map(|call| format!("{call}=EPERM")).collect();
+        let calls: Vec<_> = calls.iter().map(String::as_str).collect();
+        Machine::filtered(&calls).refuses(check, FILTERED, POD, LOOSENED);
+    }
+}
+
+#[rstest]
+#[case::apparmor(
+    "docker-default (enforce)",
+    "AppArmor, by its profile `docker-default`, forbids mounts here",
+    POD,
+    LOOSENED
+)]
+#[case::selinux(
+    "system_u:system_r:container_t:s0:c1,c2",
+    "SELinux forbids mounts to processes of type `container_t`",
+    "run the outer container with",
+    "docker run --security-opt label=disable --security-opt seccomp=unconfined --security-opt systempaths=unconfined IMAGE"
+)]
+#[case::one_that_is_not_told(
+    "",
+    "a security module (AppArmor or SELinux) forbids mounts here",
+    POD,
+    LOOSENED
+)]
+fn a_security_module_that_forbids_mounts(
+    #[case] label: &str,
+    #[case] sentence: &str,
+    #[case] how: &str,
+    #[case] command: &str,
+) {
+    if can() {
+        // The shell's process becomes that of the program.
+        let script = format!(
+            "mount -t tmpfs tmpfs /mnt\necho '{label}' > /mnt/label\nmount --bind /mnt/label /proc/$$/attr/current\n\
+             exec \"$REFUSE\" mount=EACCES --"
+        );
+        Machine::new(script).refuses("mounts", sentence, how, command);
+    }
+}
+
+#[test]
+fn ubuntus_restriction_by_apparmor() {
+    if can() {
+        let restricts = [("apparmor_restrict_unprivileged_userns", "1")];
+        with_kernel_files(&restricts, "exec \"$REFUSE\" mount=EACCES --").refuses(
+            "mounts",
+            "AppArmor restricts unprivileged user namespaces on this machine",
+            "run on the host, not in this container,",
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        );
+    }
+}
+
+#[test]
+fn debians_own_switch() {
+    if can() {
+        let off = [("unprivileged_userns_clone", "0")];
+        with_kernel_files(&off, "exec \"$REFUSE\" 'clone(new)=EPERM' clone3=ENOSYS --").refuses(
+            "namespaces",
+            "unprivileged user namespaces are switched off",
+            "run",
+            "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+        );
+    }
+}
+
+#[rstest]
+#[case("close_range", "namespaces", "close_range(2), which came with 5.9", "close_range(2)")]
+#[case(
+    "mount_setattr",
+    "mounts",
+    "mount_setattr(2), which came with 5.12",
+    "mount_setattr(2), or open_tree(2) and move_mount(2)"
+)]
+#[case(
+    "open_tree",
+    "mounts",
+    "mount_setattr(2), which came with 5.12",
+    "mount_setattr(2), or open_tree(2) and move_mount(2)"
+)]
+#[case("fsopen", "mounts", "fsopen(2), which came with 5.2", "fsopen(2)")]
+#[case("memfd_create", "launcher", "memfd_create(2), which came with 3.17", "memfd_create(2)")]
+fn a_call_that_the_kernel_lacks(
+    #[case] call: &str,
+    #[case] check: &str,
+    #[case] old: &str,
+    #[case] hidden: &str,
+) {
+    if !can() {
+        return;
+    }
+    let filter = format!("exec \"$REFUSE\" {call}=ENOSYS --");
+    let sentence = format!("Linux 3.10.0-old has no {old}; sandboxes need 5.12 or newer");
+    let machine = with_kernel_files(&[("osrelease", "3.10.0-old")], &filter);
+    let report = machine.doctor(false);
+    let line = report.lines().find(|line| line.starts_with("FAILED"));
+    // Where the newer kernel comes from depends on the distribution.
+    assert!(
+        line.is_some_and(|line| line.contains(&format!("  {check} ")) && line.contains(&sentence)),
+        "{report}"
+    );
+    let launch = String::from_utf8_lossy(&machine.run("return").stderr).into_owned();
+    assert!(launch.contains(&format!("\n  hint: {sentence}: ")), "{launch}");
+    let sentence = format!("a seccomp filter denies that this kernel has {hidden}");
+    Machine::filtered(&[&format!("{call}=ENOSYS")]).refuses(check, &sentence, POD, LOOSENED);
+}
+
+#[test]
+fn calls_that_older_kernels_lack_and_sandboxes_can_do_without() {
+    if can() {
+        for call in ["clone3", "openat2", "pidfd_open", "faccessat2", "statx"] {
+            Machine::filtered(&[&format!("{call}=ENOSYS")]).starts();
+        }
+    }
+}
+
+#[test]
+fn a_kernel_older_than_all_that_is_used_is_warned_of() {
+    if can() {
+        let report = with_kernel_files(&[("osrelease", "6.1.0-18-amd64")], "exec").starts();
+        assert!(
+            report.contains("warning  kernel      Linux 6.1.0-18-amd64: before 6.6 a tmpfs has no"),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn a_masked_proc_is_a_warning_with_the_command() {
+    if can() {
+        let script = "place=/proc/scsi; [ -d $place ] || place=/proc/irq\nmount -t tmpfs tmpfs $place\necho $place >&2\nexec";
+        let machine = Machine::new(script).in_namespaces(&[
+            "-U",
+            "--map-root-user",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+        ]);
+        let report = machine.starts();
+        let place = String::from_utf8_lossy(&machine.run("doctor").stderr).lines().next().unwrap().to_owned();
+        let sentence = format!(
+            "parts of /proc are hidden here ({place}), so that the kernel refuses a new one: sandboxes get the outer /proc, \
+             which shows outer processes"
+        );
+        // The machine itself may be masked in the first place.
+        if !std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" /proc/") {
+            assert_check(&report, "warning", "proc", &sentence, POD, LOOSENED);
+        }
+        assert!(report.contains("Sandboxes work here, with "), "{report}");
+    }
+}
+
+#[test]
+fn a_read_only_proc() {
+    if can() {
+        let machine = Machine::new("mount -o remount,bind,ro /proc\nexec");
+        machine
+            .in_namespaces(&["-U", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"])
+            .refuses(
+                "user id",
+                "/proc is mounted read-only here, and user ids are mapped by writing to it",
+                POD,
+                LOOSENED,
+            );
+    }
+}
+
+#[test]
+fn no_proc_at_all() {
+    if can() {
+        // The program is not reached through /proc then.
+        let script = "mount -t tmpfs tmpfs /proc\nrun() { shift; exec \"$VICTIM\" \"$@\"; }\nrun";
+        Machine::new(script).refuses(
+            "launcher",
+            "/proc is not mounted here",
+            "run",
+            "sudo mount -t proc proc /proc",
+        );
+    }
+}
+
+/// A root in a plain directory of a tmpfs, with the machine's directories in it.
+const CHROOT: &str = "mount -t tmpfs tmpfs /mnt\nmkdir /mnt/root\n\
+    for d in /*; do [ $d != /mnt ] || continue; if [ -L $d ]; then cp -P $d /mnt/root$d; elif [ -d $d ]; then mkdir \
+    /mnt/root$d; mount --rbind $d /mnt/root$d; fi; done\nexec chroot /mnt/root";
+
+#[rstest]
+#[case::into_a_plain_directory(CHROOT, "a process in a chroot may not create user namespaces")]
+#[case::into_a_mount(
+    "mount --rbind / /mnt\nexec chroot /mnt",
+    "the kernel lets this process create no user namespace, as it does in a chroot"
+)]
+fn a_chroot(#[case] script: &str, #[case] sentence: &str) {
+    if can() {
+        Machine::new(script).refuses(
+            "namespaces",
+            sentence,
+            "run the tests outside of it, or enter it by pivot_root as in",
+            "bwrap --dev-bind DIRECTORY / --proc /proc cargo test",
+        );
+    }
+}
+
+#[test]
+fn a_user_id_that_is_not_mapped() {
+    if can() {
+        Machine::new("exec").in_namespaces(&["--user"]).refuses(
+            "namespaces",
+            "this process's own user id is not mapped in the user namespace it is in",
+            "enter that namespace with a map, as in",
+            "unshare --user --map-current-user",
+        );
+    }
+}
+
+#[test]
+fn root_without_capabilities() {
+    if can() {
+        Machine::new("exec setpriv --bounding-set=-all --inh-caps=-all").refuses(
+            "user id",
+            "root lacks CAP_SETFCAP here, which mapping its id needs",
+            "run the pod's container as another user",
+            "securityContext: {runAsUser: 1000}",
+        );
+    }
+}
