@@ -4,6 +4,7 @@
 mod cache;
 mod engine;
 mod error;
+mod exhausted;
 #[doc(hidden)]
 pub mod harness;
 mod launch;

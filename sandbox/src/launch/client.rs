@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::launcher::MARKER;
 use super::log::Log;
+use super::protocol::{Launch, encode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::process::is_in_main_program;
 use crate::sys::socket;
@@ -81,8 +82,9 @@ impl Launcher {
     }
 
     /// Hands over a plan and one end of a control socket.
-    pub(super) fn request(&self, control: &OwnedFd, plan: &File) -> Result<(), Errno> {
-        socket::send(self.socket.as_fd(), b"launch", &[control.as_fd(), plan.as_fd()])
+    pub(super) fn request(&self, launch: &Launch, control: &OwnedFd, plan: &File) -> Result<(), Errno> {
+        let message = encode(launch).expect("numbers can be encoded");
+        socket::send(self.socket.as_fd(), &message, &[control.as_fd(), plan.as_fd()])
     }
 
     /// Waits for the end of a launcher that hung up.

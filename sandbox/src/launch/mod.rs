@@ -4,18 +4,23 @@
 //! more as the *launcher* (single-threaded, small), which clones an *init* for each container; init builds the root,
 //! starts the server and watches the socket that ties it to the test process.
 
+mod cgroup;
 mod client;
 mod container;
 mod init;
 mod launcher;
+mod limits;
 mod log;
 mod mounts;
 pub(crate) mod plan;
 mod protocol;
 mod refusal;
+mod seccomp;
 
+pub(crate) use cgroup::Reached;
 pub(crate) use container::{Container, Readiness, Stdin};
 pub(crate) use launcher::become_launcher_if_asked;
+pub(crate) use limits::Limits;
 pub(crate) use log::Log;
 pub use plan::Command;
 pub(crate) use protocol::Exit;
