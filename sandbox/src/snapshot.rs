@@ -287,7 +287,7 @@ impl<E: Engine> Snapshot<E> {
     /// Sets how many bytes a sandbox may write into its data directory. Default 1 GiB.
     ///
     /// They are kept in memory, and a file of the layer counts whole as soon as a part of it is written. Nothing is
-    /// reserved: what is not written costs nothing.
+    /// reserved: what is not written costs nothing. There may be a file for each 4 KB, and never fewer than 16,384.
     #[must_use]
     pub fn disk(mut self, bytes: u64) -> Self {
         self.disk = bytes;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -199,11 +200,59 @@ fn processors_are_limited() {
     let db = Snapshot::new(Postgres::new()).cpu(0.5).start().unwrap();
     let one_processor =
         shell(&db, "grep Cpus_allowed_list /proc/self/status | cut -f 2").parse::<u32>().is_ok();
-    let group = fs::read_to_string(format!("/proc/{}/cgroup", db.pid())).unwrap();
-    assert!(one_processor || group.contains("/sandboxed-db."), "{group}");
+    let in_group = group_of(&db).is_some_and(|group| group.join("cpu.max").exists());
+    assert!(one_processor || in_group);
     // More than there are is all there are.
     let all = Snapshot::new(Postgres::new()).cpu(100_000.0).start().unwrap();
     assert_eq!(shell(&all, "nproc"), thread::available_parallelism().unwrap().to_string());
+}
+
+/// The control group of a sandbox. There is one only where these tests run in a group that was delegated to them, as under
+/// `systemd-run --user --scope -p Delegate=yes`.
+fn group_of(db: &Sandbox) -> Option<PathBuf> {
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", db.pid())).unwrap();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?.to_owned();
+    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|root| Path::new(root).join(&own));
+    places.into_iter().find(|path| own.contains("sandboxed-db.") && path.exists())
+}
+
+#[test]
+fn a_control_group_lasts_as_long_as_its_sandbox() {
+    let db = small().cpu(1.5).start().unwrap();
+    let Some(group) = group_of(&db) else { return };
+    let read = |name: &str| fs::read_to_string(group.join(name)).map(|text| text.trim().to_owned());
+    for (name, expected) in [("pids.max", "60"), ("cpu.max", "150000 100000")] {
+        if let Ok(value) = read(name) {
+            assert_eq!(value, expected, "{name}");
+        }
+    }
+    let mut inside: Vec<u32> =
+        read("cgroup.procs").unwrap().lines().map(|pid| pid.parse().unwrap()).collect();
+    let mut all = processes_beside(db.pid());
+    (inside.sort_unstable(), all.sort_unstable());
+    assert_eq!(inside, all);
+    let other = small().start().unwrap();
+    assert_ne!(group_of(&other).as_ref(), Some(&group));
+    ends(db);
+    eventually(CLEARED, "its group is gone", || (!group.exists()).then_some(()));
+    assert!(group_of(&other).is_some());
+}
+
+/// Each takes less than a process may, and all together more than their sandbox may. Only a control group counts them.
+const MANY_HOGS: &str = "copy (select 1) to program \
+    'for i in 1 2 3 4 5 6 7 8; do (head -c 200M /dev/zero | tail -c 200M | cksum) & done; wait; exit 3'";
+
+#[test]
+fn many_memory_hogs_are_held_together_by_a_group() {
+    let db = small().start().unwrap();
+    if !group_of(&db).is_some_and(|group| group.join("memory.max").exists()) {
+        return;
+    }
+    let mut neighbour = Neighbour::new();
+    let _ = connect(db.url()).batch_execute(MANY_HOGS);
+    neighbour.is_well();
+    ends(db);
+    reports("fails_by_many_memory_hogs", "may take 256 MB of memory and wanted more: raise `memory`");
 }
 
 // Reports of tests that fail, each in a process of its own.
@@ -238,6 +287,12 @@ fn fails_by_a_fork_bomb() {
 #[ignore = "run by `a_report_names_the_limit_that_was_reached`"]
 fn fails_by_a_memory_hog() {
     fail_after(small(), |url| drop(connect(&url).batch_execute(HOGS[0])));
+}
+
+#[test]
+#[ignore = "run by `many_memory_hogs_are_held_together_by_a_group`"]
+fn fails_by_many_memory_hogs() {
+    fail_after(small(), |url| drop(connect(&url).batch_execute(MANY_HOGS)));
 }
 
 #[test]
