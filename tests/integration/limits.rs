@@ -229,7 +229,8 @@ fn a_control_group_lasts_as_long_as_its_sandbox() {
     let mut inside: Vec<u32> =
         read("cgroup.procs").unwrap().lines().map(|pid| pid.parse().unwrap()).collect();
     let mut all = processes_beside(db.pid());
-    (inside.sort_unstable(), all.sort_unstable());
+    inside.sort_unstable();
+    all.sort_unstable();
     assert_eq!(inside, all);
     let other = small().start().unwrap();
     assert_ne!(group_of(&other).as_ref(), Some(&group));
