@@ -6,6 +6,7 @@ mod cache;
 pub mod doctor;
 mod engine;
 mod error;
+mod exhausted;
 #[doc(hidden)]
 pub mod harness;
 mod launch;

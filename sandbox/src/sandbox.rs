@@ -10,8 +10,9 @@ use crate::admission::Admission;
 use crate::cache;
 use crate::engine::{Engine, Installation, Postgres, Server};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exhausted;
 use crate::launch::plan::{self, Data, Directory, File};
-use crate::launch::{Container, Exit, Log, Readiness, Stdin};
+use crate::launch::{Container, Exit, Limits, Log, Readiness, Stdin};
 use crate::tcp::Tcp;
 
 /// How many lines of the server's log an error carries.
@@ -39,6 +40,7 @@ pub struct Sandbox<E: Engine = Postgres> {
     engine: E,
     installation: Installation,
     container: Container,
+    limits: Limits,
     stop_signal: i32,
     url: String,
     timings: Timings,
@@ -83,6 +85,7 @@ pub(crate) struct Start<'a, E> {
     pub(crate) installation: &'a Installation,
     pub(crate) settings: &'a [(String, String)],
     pub(crate) start_timeout: Duration,
+    pub(crate) limits: Limits,
     pub(crate) data: Data,
     /// Whether the data directory is empty and must be filled first.
     pub(crate) initialise: bool,
@@ -92,14 +95,22 @@ pub(crate) struct Start<'a, E> {
 
 impl<E: Engine> Sandbox<E> {
     pub(crate) fn start(start: Start<'_, E>) -> Result<Self> {
-        let Start { engine, installation, settings, start_timeout, data, initialise, visible } = start;
+        let Start { engine, installation, settings, start_timeout, limits, data, initialise, visible } =
+            start;
         let server = engine.server(installation, settings)?;
         let builds = matches!(data, Data::Writable { .. });
         let begin = Instant::now();
         let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
-        // Programs are in /usr, and sometimes other things, which are nobody's business inside.
+        // Programs are in /usr, and sometimes other things, which are nobody's business inside. Images with Rust have
+        // cargo's directories there, with what it needs to publish.
+        let from_environment = |name| std::env::var_os(name).map(PathBuf::from);
         let private = [
             Some("/usr/src".into()),
+            Some("/usr/local/cargo".into()),
+            Some("/usr/local/rustup".into()),
+            from_environment("CARGO_HOME"),
+            from_environment("RUSTUP_HOME"),
+            from_environment("CARGO_TARGET_DIR"),
             cache::directory().ok(),
             std::env::home_dir(),
             std::env::current_dir().ok(),
@@ -109,7 +120,9 @@ impl<E: Engine> Sandbox<E> {
         for path in installation.binds().iter().chain(&visible) {
             plan.bind(path);
         }
-        let Server { command, directories, files, notifies, stop_signal } = server;
+        let Server { command, directories, files, notifies, io_uring, processes, stop_signal } = server;
+        plan.limits = limits.settled(processes);
+        plan.io_uring = io_uring;
         plan.directories.extend(directories.into_iter().map(|(path, mode)| Directory { path, mode }));
         plan.files.extend(files.into_iter().map(|(path, contents)| File { path, mode: 0o644, contents }));
         if !initialise {
@@ -123,6 +136,7 @@ impl<E: Engine> Sandbox<E> {
             last_words: Arc::new(LastWords { log: container.log().clone(), diagnosis: OnceLock::new() }),
             stopped: false,
             tcp: Mutex::new(None),
+            limits: plan.limits,
             container,
             stop_signal,
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
@@ -180,7 +194,7 @@ impl<E: Engine> Sandbox<E> {
     /// Adds the log's end, and the remedy for the usual causes of a server that does not start.
     fn explained(&self, error: Error, settings: &[(String, String)]) -> Error {
         let hint = || {
-            if let Some(hint) = self.full_disk_hint() {
+            if let Some(hint) = self.exhausted() {
                 return Some(hint);
             }
             if error.kind() == ErrorKind::NotReady {
@@ -193,21 +207,12 @@ impl<E: Engine> Sandbox<E> {
         error.or_hint(|| hint).with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default())
     }
 
-    /// What to do about a data directory that has no room left.
-    fn full_disk_hint(&self) -> Option<String> {
+    /// Which limit the sandbox has reached, and what to do about it.
+    fn exhausted(&self) -> Option<String> {
         let data = self.engine.data_dir();
-        let path = self.container.root().join(data.strip_prefix("/").unwrap_or(&data));
-        let disk = rustix::fs::statvfs(&path).ok()?;
-        // A server stops writing before the last page is taken.
-        let nearly_full =
-            disk.f_bavail * disk.f_frsize < 256 << 10 || (disk.f_files > 0 && disk.f_favail == 0);
-        nearly_full.then(|| {
-            if self.builds {
-                return cache::full_hint();
-            }
-            let megabytes = (disk.f_blocks * disk.f_frsize) >> 20;
-            format!("the sandbox's disk of {megabytes} MB is full: raise `disk`")
-        })
+        let data = self.container.root().join(data.strip_prefix("/").unwrap_or(&data));
+        exhausted::disk(&data, self.builds)
+            .or_else(|| exhausted::processes(self.container.reached(), self.container.log(), &self.limits))
     }
 
     /// The URL for clients, in the form that libpq, tokio-postgres, sqlx and diesel accept unchanged.
@@ -332,13 +337,13 @@ impl<E: Engine> Sandbox<E> {
         self.last_words.clone()
     }
 
-    /// Notes what went wrong besides the log: a server that died, a disk that is full.
+    /// Notes what went wrong besides the log: a server that died, a limit that was reached.
     ///
     /// A server's death takes init a moment to report; `patience` is how long that is waited for.
     pub(crate) fn diagnose(&self, patience: Duration) {
         let ended =
             || self.container.server_exit(patience).map(|exit| format!("the server has ended with {exit}"));
-        if let Some(diagnosis) = self.full_disk_hint().or_else(ended) {
+        if let Some(diagnosis) = self.exhausted().or_else(ended) {
             // The first diagnosis is the nearest to the failure.
             let _ = self.last_words.diagnosis.set(diagnosis);
         }

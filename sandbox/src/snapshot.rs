@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::admission::admit;
 use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
 use crate::migration::MigrationTool;
@@ -20,6 +21,8 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const DISK: u64 = 1 << 30;
 /// On less than that a server may start but answers nobody.
 const SMALLEST_DISK: u64 = 4 << 20;
+const SMALLEST_MEMORY: u64 = 32 << 20;
+const FEWEST_PIDS: u32 = 16;
 
 /// A description of a prepared database, from which any number of pristine servers are started.
 ///
@@ -50,6 +53,7 @@ pub struct Snapshot<E: Engine = Postgres> {
     start_timeout: Duration,
     build_timeout: Duration,
     disk: u64,
+    limits: Limits,
 }
 
 impl<E: Engine> Snapshot<E> {
@@ -72,6 +76,7 @@ impl<E: Engine> Snapshot<E> {
             start_timeout: START_TIMEOUT,
             build_timeout: BUILD_TIMEOUT,
             disk: DISK,
+            limits: Limits::default(),
         }
     }
 
@@ -292,10 +297,55 @@ impl<E: Engine> Snapshot<E> {
     /// Sets how many bytes a sandbox may write into its data directory. Default 1 GiB.
     ///
     /// They are kept in memory, and a file of the layer counts whole as soon as a part of it is written. Nothing is
-    /// reserved: what is not written costs nothing.
+    /// reserved: what is not written costs nothing. There may be a file for each 4 KB, and never fewer than 16,384.
     #[must_use]
     pub fn disk(mut self, bytes: u64) -> Self {
         self.disk = bytes;
+        self
+    }
+
+    /// Sets how much memory the processes of a sandbox may take, in bytes. Default 4 GiB; less than 32 MB is refused at the
+    /// start.
+    ///
+    /// Files are not counted: what is written to the data directory is limited by [`disk`](Self::disk), `/dev/shm` to
+    /// 512 MB, `/tmp`, `/run` and the log together to 64 MB. While a layer is built at least the default holds.
+    ///
+    /// # How exactly
+    /// Each process is limited to it in any case: its own memory, which is not that of its files or what it shares, such as
+    /// `shared_buffers`. A server that wants more is told so and reports an error; it is not killed.
+    ///
+    /// All of a sandbox together are limited only where the tests have a control group with the controller `memory` to use,
+    /// as under `systemd-run --user --scope -p Delegate=yes cargo test`: then the largest process is killed when all of them
+    /// and the sandbox's files together pass `memory` and the limits for files. Elsewhere many processes may take many
+    /// times `memory`. In every case a machine without memory ends processes of sandboxes before others.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.limits.memory = bytes;
+        self
+    }
+
+    /// Sets how many processes and threads a sandbox may have at a time, all of the server and what it starts, and one of
+    /// the sandbox itself. Default 512, or more where the server's settings ask for it: `max_connections = 1000` may have
+    /// about 1300. Fewer than 16 are refused at the start. While a layer is built at least the default holds.
+    ///
+    /// # How exactly
+    /// To the number, except for root without a control group to use (see [`memory`](Self::memory)): whom the kernel exempts
+    /// from the usual limit, and whose sandboxes may have up to 300 more from Linux 6.14 on, and have no limit before.
+    #[must_use]
+    pub fn pids(mut self, count: u32) -> Self {
+        self.limits.pids = Some(count);
+        self
+    }
+
+    /// Sets how much of the processors a sandbox may take, in processors: `0.5` is half of one. Default all there are. Not
+    /// while a layer is built.
+    ///
+    /// # How exactly
+    /// To the millisecond with a control group to use (see [`memory`](Self::memory)). Elsewhere it is rounded up, and the
+    /// sandbox keeps to that many processors, chosen by chance.
+    #[must_use]
+    pub fn cpu(mut self, cores: f64) -> Self {
+        self.limits.cpu = Some(cores);
         self
     }
 
@@ -326,6 +376,7 @@ impl<E: Engine> Snapshot<E> {
             steps: &self.steps,
             base: &self.base,
             start_timeout: self.start_timeout,
+            limits: self.limits,
             build_timeout: self.build_timeout,
         };
         let (layer, layer_built) = layer::obtain(&recipe)?;
@@ -338,6 +389,7 @@ impl<E: Engine> Snapshot<E> {
             installation: &installation,
             settings: &self.settings,
             start_timeout: self.start_timeout,
+            limits: self.limits,
             data: Data::Overlay { lower: layer.data(), upper_size: self.disk },
             initialise: false,
             visible: Vec::new(),
@@ -374,6 +426,15 @@ impl<E: Engine> Snapshot<E> {
         }
         if self.disk < SMALLEST_DISK {
             return refuse("disk", "it is a number of bytes, at least 4 MB (4 << 20)");
+        }
+        if self.limits.memory < SMALLEST_MEMORY {
+            return refuse("memory", "it is a number of bytes, at least 32 MB (32 << 20)");
+        }
+        if self.limits.pids.is_some_and(|pids| pids < FEWEST_PIDS) {
+            return refuse("pids", "it is a number of processes, at least 16");
+        }
+        if self.limits.cpu.is_some_and(|cores| !cores.is_finite() || cores <= 0.0) {
+            return refuse("cpu", "it is a number of processors greater than zero, such as 0.5");
         }
         Ok(())
     }

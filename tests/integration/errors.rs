@@ -327,6 +327,10 @@ fn limits_of_zero_are_refused_before_anything_is_done() {
         (fresh().start_timeout(Duration::ZERO), "start_timeout"),
         (fresh().build_timeout(Duration::ZERO), "build_timeout"),
         (fresh().disk(0), "disk"),
+        (fresh().memory(31 << 20), "memory"),
+        (fresh().pids(15), "pids"),
+        (fresh().cpu(0.0), "cpu"),
+        (fresh().cpu(f64::NAN), "cpu"),
     ] {
         let error = snapshot.start().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);

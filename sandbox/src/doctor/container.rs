@@ -39,7 +39,15 @@ const STEPS: [(&str, &[Step], &str); 7] = [
     ("overlay", &[Step::Overlay], ""),
     (
         "root",
-        &[Step::Skeleton, Step::Attach, Step::Proc, Step::PivotRoot, Step::Capabilities, Step::Execute],
+        &[
+            Step::Skeleton,
+            Step::Attach,
+            Step::Proc,
+            Step::PivotRoot,
+            Step::Capabilities,
+            Step::Filter,
+            Step::Execute,
+        ],
         "a root of its own, entered without a way back",
     ),
 ];

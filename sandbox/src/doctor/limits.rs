@@ -16,7 +16,8 @@ use crate::launch::refusal::Facts;
 pub struct LimitInfo {
     /// What is limited, such as `memory`.
     pub resource: &'static str,
-    /// By which means: `cgroup`, `rlimit`, `inherited rlimit`, `tmpfs`; `none` where it is not limited.
+    /// By which means: `cgroup`, `rlimit`, `inherited rlimit`, `pid_max` of the pid
+    /// namespace, `tmpfs`; `none` where it is not limited.
     pub means: &'static str,
     /// The limit, in bytes or in numbers. `None` where it is not limited.
     pub value: Option<u64>,
@@ -57,6 +58,16 @@ pub(super) fn examine(examination: &mut Examination, facts: &Facts, container: &
             }
         })
         .collect();
+    // Root is exempt from the rlimit, so its sandboxes are held by the numbers that their pid namespace gives out.
+    let pid_max = |path: &str| -> Option<u64> { read(path).trim().parse().ok() };
+    let inner = pid_max(&format!("/proc/{init}/root/proc/sys/kernel/pid_max"));
+    if let Some(processes) = limits.iter_mut().find(|limit| limit.resource == "processes")
+        && processes.means != "cgroup"
+        && inner.is_some()
+        && inner < pid_max("/proc/sys/kernel/pid_max")
+    {
+        (processes.means, processes.value) = ("pid_max", inner);
+    }
     for (resource, path) in [("/run and /tmp", "run"), ("/dev/shm", "dev/shm")] {
         let size =
             rustix::fs::statvfs(container.root().join(path)).ok().map(|disk| disk.f_blocks * disk.f_frsize);

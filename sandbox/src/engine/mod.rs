@@ -133,13 +133,23 @@ pub struct Server {
     pub(crate) directories: Vec<(PathBuf, u32)>,
     pub(crate) files: Vec<(PathBuf, String)>,
     pub(crate) notifies: bool,
+    pub(crate) io_uring: bool,
+    pub(crate) processes: u32,
     pub(crate) stop_signal: i32,
 }
 
 impl Server {
     /// A server that is run by `command` and shuts down cleanly at the signal `stop_signal`, by number.
     pub fn new(command: Command, stop_signal: i32) -> Self {
-        Self { command, directories: Vec::new(), files: Vec::new(), notifies: false, stop_signal }
+        Self {
+            command,
+            directories: Vec::new(),
+            files: Vec::new(),
+            notifies: false,
+            io_uring: false,
+            processes: 0,
+            stop_signal,
+        }
     }
 
     /// Makes a directory in the sandbox with permissions `mode`, for sockets and the like.
@@ -160,6 +170,21 @@ impl Server {
     #[must_use]
     pub fn notifies(mut self, notifies: bool) -> Self {
         self.notifies = notifies;
+        self
+    }
+
+    /// The server may be that many processes and threads, with as many clients as its settings allow. Default 0: few enough
+    /// for the usual limit of a sandbox, see [`Snapshot::pids`](crate::Snapshot::pids).
+    #[must_use]
+    pub fn processes(mut self, processes: u32) -> Self {
+        self.processes = processes;
+        self
+    }
+
+    /// The server uses io_uring(7), which sandboxes are denied otherwise. Default `false`.
+    #[must_use]
+    pub fn io_uring(mut self, io_uring: bool) -> Self {
+        self.io_uring = io_uring;
         self
     }
 }

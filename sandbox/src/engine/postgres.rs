@@ -169,7 +169,9 @@ impl Engine for Postgres {
         Ok(Server::new(command, libc::SIGINT)
             .directory(SOCKETS, 0o700)
             .file(CONFIG, config)
-            .notifies(installation.notifies()))
+            .notifies(installation.notifies())
+            .io_uring(uses_io_uring(settings))
+            .processes(processes(settings)))
     }
 
     fn is_ready(&self, root: &Path) -> bool {
@@ -242,6 +244,33 @@ impl Engine for Postgres {
     }
 }
 
+/// What the user set, the last of a name.
+fn setting<'a>(settings: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = settings.iter().rfind(|(other, _)| other.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.as_str())
+}
+
+/// Whether a setting asks for it; by default none does, since what is asked by rings passes no filter.
+fn uses_io_uring(settings: &[(String, String)]) -> bool {
+    setting(settings, "io_method").is_some_and(|value| value.eq_ignore_ascii_case("io_uring"))
+}
+
+/// As many as the settings let it have: one a connection, and those that work in the background.
+fn processes(settings: &[(String, String)]) -> u32 {
+    // Checkpointer, writers, launchers, archiver, logger and workers for reading.
+    const ALWAYS: u32 = 48;
+    let counted = [
+        "max_connections",
+        "superuser_reserved_connections",
+        "max_worker_processes",
+        "max_wal_senders",
+        "autovacuum_max_workers",
+        "autovacuum_worker_slots",
+    ];
+    let counted = counted.iter().filter_map(|name| setting(settings, name)?.parse().ok());
+    counted.fold(ALWAYS, u32::saturating_add)
+}
+
 pub(super) fn with_environment(command: Command) -> Command {
     command
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -282,6 +311,20 @@ pub(super) fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_tell_what_the_server_needs_of_the_sandbox() {
+        let settings = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        assert!(!uses_io_uring(&[]) && processes(&[]) < 100);
+        assert!(uses_io_uring(&settings(&[("io_method", "sync"), ("IO_METHOD", "io_uring")])));
+        assert!(!uses_io_uring(&settings(&[("io_method", "io_uring"), ("io_method", "worker")])));
+        let many =
+            settings(&[("max_connections", "1"), ("max_connections", "1000"), ("max_wal_senders", "10")]);
+        assert_eq!(processes(&many), 1058);
+        assert_eq!(processes(&settings(&[("max_connections", "many")])), processes(&[]));
+    }
 
     #[test]
     fn a_database_name_is_encoded_in_the_url() {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::launcher::MARKER;
 use super::log::Log;
-use super::protocol::{Failure, Step};
+use super::protocol::{Failure, Launch, Step, encode};
 use super::refusal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::process::is_in_main_program;
@@ -83,8 +83,9 @@ impl Launcher {
     }
 
     /// Hands over a plan and one end of a control socket.
-    pub(super) fn request(&self, control: &OwnedFd, plan: &File) -> Result<(), Errno> {
-        socket::send(self.socket.as_fd(), b"launch", &[control.as_fd(), plan.as_fd()])
+    pub(super) fn request(&self, launch: &Launch, control: &OwnedFd, plan: &File) -> Result<(), Errno> {
+        let message = encode(launch).expect("numbers can be encoded");
+        socket::send(self.socket.as_fd(), &message, &[control.as_fd(), plan.as_fd()])
     }
 
     /// Waits for the end of a launcher that hung up.

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
+use super::cgroup::{self, Reached};
 use super::client::{Launcher, lock, memory};
 use super::log::Log;
 use super::plan::{Command, Plan};
-use super::protocol::{Event, Exit, LONGEST_MESSAGE, Request, encode};
-use super::refusal;
+use super::protocol::{Event, Exit, LONGEST_MESSAGE, Launch, Request, encode};
+use super::{refusal, seccomp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::socket;
 
@@ -61,6 +62,8 @@ pub(crate) struct Container {
     log: Arc<Log>,
     /// Whether its /proc is the outer one.
     outer_proc: bool,
+    /// Its control group, if it has one.
+    group: Option<PathBuf>,
     control: Mutex<Control>,
 }
 
@@ -101,9 +104,10 @@ impl Container {
                     .with_hint("the paths of layers and of the server's programs must be UTF-8")));
             }
         };
+        let launch = Launch { limits: plan.limits, files: plan.files_size() };
         let plan = memory(c"sandboxed-db plan", &bytes)?;
         let (ours, theirs) = socket::pair()?;
-        launcher.request(&theirs, &plan)?;
+        launcher.request(&launch, &theirs, &plan)?;
         drop((theirs, plan));
         Ok(Self::await_launch(launcher, ours))
     }
@@ -113,7 +117,7 @@ impl Container {
         let mut control = Control { socket, server_exit: None, ready: false, forwarding: false };
         // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
         // or dead, before a busy launcher gets to speak.
-        let (mut process, mut log) = (None, None);
+        let (mut process, mut log, mut in_group) = (None, None, None);
         let mut has_outer_proc = false;
         loop {
             (process, log) = match (process, log) {
@@ -125,18 +129,23 @@ impl Container {
                         pidfd,
                         log,
                         outer_proc: has_outer_proc,
+                        group: in_group,
                         control: Mutex::new(control),
                     });
                 }
                 incomplete => incomplete,
             };
             match receive(control.socket.as_fd(), deadline)? {
-                Received::Event(Event::Spawned { pid }, fds) => {
+                Received::Event(Event::Spawned { pid, group }, fds) => {
+                    in_group = group.map(PathBuf::from);
                     process = Pid::from_raw(pid).zip(fds.into_iter().next());
                 }
                 Received::Event(Event::Up { outer_proc }, fds) => {
                     log = fds.into_iter().next();
                     has_outer_proc = outer_proc;
+                    if !seccomp::is_supported() {
+                        tracing::warn!("no filter of system calls is known for this architecture");
+                    }
                     if outer_proc {
                         tracing::warn!(
                             "/proc of the sandbox shows outer processes: this machine hides parts of its own"
@@ -181,6 +190,11 @@ impl Container {
 
     pub(crate) fn log(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// The limit of its control group that it ran into, if any.
+    pub(crate) fn reached(&self) -> Option<Reached> {
+        self.group.as_deref().and_then(cgroup::reached)
     }
 
     /// Starts the server in a container that was planned without one.

@@ -13,18 +13,19 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process, set_parent_process_death_signal,
-    setrlimit, setsid, umask, wait,
+    Pid, Signal, WaitOptions, WaitStatus, kill_process, set_parent_process_death_signal, setsid, umask, wait,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
     set_capabilities, set_no_new_privs,
 };
 
-use super::forwarder;
+use super::cgroup::Controllers;
 use super::mounts::{self, Root};
 use super::plan::{Command, INNER_ID, Plan};
 use super::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, Request, Step, encode};
+use super::seccomp::Filters;
+use super::{forwarder, limits};
 use crate::sys::process::{
     Forked, SingleThreaded, child_signals, close_from, exit_now, fork, loopback_up, move_fd, reset_signals,
     take_fd,
@@ -38,18 +39,26 @@ pub(super) struct Outer {
     pub(super) gid: u32,
 }
 
+/// What an init is given by its launcher, besides the plan.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) filters: Option<&'a Filters>,
+    /// What the control group limits that this process is in.
+    pub(super) group: Controllers,
+}
+
 /// Where servers that speak sd_notify(3) say that they are ready.
 const NOTIFY_SOCKET: &str = "/run/notify";
 
 /// The life of an init. Runs in the child just cloned.
-pub(super) fn main(control: OwnedFd, plan: OwnedFd, outer: Outer) -> ! {
-    let outcome = panic::catch_unwind(move || {
+pub(super) fn main(control: OwnedFd, plan: OwnedFd, outer: Outer, launcher: Given<'_>) -> ! {
+    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(move || {
         // The launcher's socket is descriptor 0 here too; keeping it open would hide the test process's death from
         // the launcher. From here on descriptors 3 and 4 are all there is besides standard output and error.
         drop(take_fd(0));
         let control = move_fd(control, 3).and_then(|control| Ok((control, move_fd(plan, 4)?)));
         let Ok((control, plan)) = control else { return };
-        let failure = match prepare(plan, outer) {
+        let failure = match prepare(plan, outer, launcher) {
             Ok((plan, root)) => match Init::start(&control, plan, root) {
                 Ok(mut init) => return init.supervise(),
                 Err(failure) => failure,
@@ -57,12 +66,13 @@ pub(super) fn main(control: OwnedFd, plan: OwnedFd, outer: Outer) -> ! {
             Err(failure) => failure,
         };
         send(&control, &Event::Failed(failure), &[]);
-    });
+    }));
     exit_now(i32::from(outcome.is_err()))
 }
 
-/// Everything that needs the capabilities of a fresh user namespace; they are given up at the end.
-fn prepare(plan: OwnedFd, outer: Outer) -> Result<(Plan, Root), Failure> {
+/// Everything that needs the capabilities of a fresh user namespace; they are given up at the end, and with them the system
+/// calls that nothing in a container needs.
+fn prepare(plan: OwnedFd, outer: Outer, launcher: Given<'_>) -> Result<(Plan, Root), Failure> {
     close_from(5).map_err(|errno| Failure::new(Step::Descriptors, "", errno))?;
     reset_signals();
     // The second line of defence; the first is the control socket's end of file.
@@ -79,9 +89,12 @@ fn prepare(plan: OwnedFd, outer: Outer) -> Result<(Plan, Root), Failure> {
     loopback_up().map_err(|errno| Failure::new(Step::Loopback, "lo", errno))?;
     rustix::system::sethostname(b"sandbox")
         .map_err(|errno| Failure::new(Step::Hostname, "sandbox", errno))?;
-    limit()?;
+    limits::apply(&plan.limits, outer, launcher.group)?;
     let root = mounts::build(&plan)?;
     drop_capabilities()?;
+    if let Some(filters) = launcher.filters {
+        filters.install(plan.io_uring).map_err(|error| filter_refused(&error))?;
+    }
     Ok((plan, root))
 }
 
@@ -95,20 +108,6 @@ fn map_ids(outer: Outer) -> Result<(), Failure> {
         std::fs::write(file, line).map_err(|error| Failure::io(Step::MapIds, file, &error))?;
     }
     Ok(())
-}
-
-fn limit() -> Result<(), Failure> {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none).map_err(|errno| Failure::new(Step::Limits, "RLIMIT_CORE", errno))?;
-    let nested = "/proc/sys/user/max_user_namespaces";
-    // Through the outer /proc, since the inner one is read-only: the namespace of the writer counts.
-    match std::fs::write(nested, "0") {
-        // Some containers have a /proc/sys that nobody may write.
-        Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS)) => {
-            Err(Failure::io(Step::Limits, nested, &error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Empties all five capability sets and forbids gaining any by execve(2), capabilities(7).
@@ -127,6 +126,15 @@ fn drop_capabilities() -> Result<(), Failure> {
         set_capabilities(None, CapabilitySets { effective: empty, permitted: empty, inheritable: empty })
     };
     drop_all().map_err(|errno| Failure::new(Step::Capabilities, "all capabilities", errno))
+}
+
+fn filter_refused(error: &seccompiler::Error) -> Failure {
+    match error {
+        seccompiler::Error::Seccomp(cause) | seccompiler::Error::Prctl(cause) => {
+            Failure::io(Step::Filter, "", cause)
+        }
+        other => Failure { step: Step::Filter, object: String::new(), errno: 0, detail: other.to_string() },
+    }
 }
 
 /// The supervisor that PID 1 is once the root is built.

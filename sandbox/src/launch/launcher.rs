@@ -1,18 +1,21 @@
 //! The launcher: the test program executed again and caught before `main`, one per test process.
 //!
-//! It does nothing but receive requests and clone an init for each. Being small and single-threaded it forks in well
+//! It does nothing but receive requests and clone an init for each, in a control group where there is one to have. Being small and single-threaded it forks in well
 //! under a millisecond, and its children may run ordinary Rust.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::SocketType;
 use rustix::process::{WaitOptions, getegid, geteuid, setsid, wait};
 
-use super::init::{self, Outer};
-use super::protocol::{Event, Failure, Step, encode};
+use super::cgroup::{Delegation, Group};
+use super::init::{self, Given, Outer};
+use super::protocol::{Event, Failure, Launch, Step, encode};
+use super::seccomp::Filters;
 use crate::sys::clone::{Cloned, into_namespaces};
 use crate::sys::process::{
     SingleThreaded, close_from, exit_now, reap_children_automatically, reset_signals, take_fd,
@@ -21,6 +24,9 @@ use crate::sys::socket;
 
 /// Set in the environment of a launcher, and of nothing else.
 pub(super) const MARKER: &str = "SANDBOXED_DB_LAUNCHER";
+
+/// A request is a few numbers.
+const LONGEST_REQUEST: usize = 1 << 10;
 
 /// How long a launcher whose test process is gone waits for its containers, which end by themselves.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -50,41 +56,111 @@ fn main(requests: &OwnedFd) {
     let proof = SingleThreaded::check().unwrap_or_else(|error| panic!("launcher: {error}"));
     let outer = Outer { uid: geteuid().as_raw(), gid: getegid().as_raw() };
 
-    let mut buffer = [0; 64];
-    // End of file: the test process closed its end or is dead.
-    while let Ok(Some((_, fds))) = socket::receive(requests.as_fd(), &mut buffer) {
-        if let Ok([control, plan]) = <[OwnedFd; 2]>::try_from(fds) {
-            launch(&proof, outer, control, plan);
+    let mut launcher = Launcher {
+        proof,
+        outer,
+        filters: Filters::compile(),
+        delegation: Delegation::find(),
+        groups: Vec::new(),
+    };
+
+    let mut buffer = [0; LONGEST_REQUEST];
+    while launcher.wait_for_request(requests) {
+        // End of file: the test process closed its end or is dead.
+        let Ok(Some((length, fds))) = socket::receive(requests.as_fd(), &mut buffer) else { break };
+        let launch = serde_json::from_slice(&buffer[..length]);
+        if let (Ok(launch), Ok([control, plan])) = (launch, <[OwnedFd; 2]>::try_from(fds)) {
+            launcher.launch(&launch, control, plan);
         }
     }
-    wait_for_children();
+    launcher.wait_for_children();
 }
 
-/// Clones one init. Everything said of it from here on goes over `control`.
-fn launch(proof: &SingleThreaded, outer: Outer, control: OwnedFd, plan: OwnedFd) {
-    let event = match into_namespaces(proof) {
-        Ok(Cloned::Child) => init::main(control, plan, outer),
-        Ok(Cloned::Parent { pid, pidfd }) => {
-            let event = Event::Spawned { pid: pid.as_raw_nonzero().get() };
-            let message = encode(&event).expect("an event holds no path");
-            // If the test process is gone, init learns so by itself.
-            let _ = socket::send(control.as_fd(), &message, &[pidfd.as_fd()]);
-            return;
+struct Launcher {
+    proof: SingleThreaded,
+    outer: Outer,
+    filters: Option<Filters>,
+    delegation: Option<Delegation>,
+    /// The groups of running sandboxes, each with what tells of the end of its init.
+    groups: Vec<(OwnedFd, Group)>,
+}
+
+impl Launcher {
+    /// Waits for the next request, and removes groups of sandboxes that end meanwhile. `false` when no more can come.
+    fn wait_for_request(&mut self, requests: &OwnedFd) -> bool {
+        loop {
+            let mut fds = vec![PollFd::new(requests, PollFlags::IN)];
+            fds.extend(self.groups.iter().map(|(init, _)| PollFd::new(init, PollFlags::IN)));
+            match poll(&mut fds, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(_) => return false,
+            }
+            let ended: Vec<_> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
+            let asked = !fds[0].revents().is_empty();
+            let mut ended = ended.into_iter();
+            let mut busy = false;
+            self.groups.retain(|(_, group)| {
+                let keep = !ended.next().unwrap_or(false) || !group.remove();
+                busy |= keep;
+                keep
+            });
+            if asked {
+                return true;
+            }
+            // The kernel takes a moment to let go of a group whose last process has ended.
+            if busy {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
-        Err(errno) => Event::Failed(Failure {
-            step: Step::Clone,
-            object: "user, mount, pid, net, ipc, uts and cgroup".into(),
-            errno: errno.raw_os_error(),
-            detail: String::new(),
-        }),
-    };
-    let _ = socket::send(control.as_fd(), &encode(&event).expect("an event holds no path"), &[]);
-}
+    }
 
-/// Stays until the containers are gone, so that they are reaped here and not left to a PID 1 that may not reap.
-fn wait_for_children() {
-    let deadline = Instant::now() + FAREWELL;
-    while Instant::now() < deadline && !matches!(wait(WaitOptions::NOHANG), Err(Errno::CHILD)) {
-        std::thread::sleep(Duration::from_millis(1));
+    /// Clones one init. Everything said of it from here on goes over `control`.
+    fn launch(&mut self, launch: &Launch, control: OwnedFd, plan: OwnedFd) {
+        let group = self.delegation.as_mut().and_then(|all| all.make(&launch.limits, launch.files).ok());
+        let born_in_group = group.and_then(|group| {
+            let cloned = into_namespaces(&self.proof, Some(group.as_fd()?)).ok()?;
+            Some((cloned, group))
+        });
+        let (cloned, group) = match born_in_group {
+            Some((cloned, group)) => (Ok(cloned), Some(group)),
+            // The sandbox then has the limits that a process can set for itself.
+            None => (into_namespaces(&self.proof, None), None),
+        };
+        let event = match cloned {
+            Ok(Cloned::Child) => {
+                let limited = group.as_ref().map(Group::controllers).unwrap_or_default();
+                let given = Given { filters: self.filters.as_ref(), group: limited };
+                init::main(control, plan, self.outer, given)
+            }
+            Ok(Cloned::Parent { pid, pidfd }) => {
+                let pid = pid.as_raw_nonzero().get();
+                let path = group.as_ref().map(|group| group.path().to_string_lossy().into_owned());
+                let message = encode(&Event::Spawned { pid, group: path }).expect("an event holds no path");
+                // If the test process is gone, init learns so by itself.
+                let _ = socket::send(control.as_fd(), &message, &[pidfd.as_fd()]);
+                self.groups.extend(group.map(|group| (pidfd, group)));
+                return;
+            }
+            Err(errno) => Event::Failed(Failure {
+                step: Step::Clone,
+                object: "user, mount, pid, net, ipc, uts and cgroup".into(),
+                errno: errno.raw_os_error(),
+                detail: String::new(),
+            }),
+        };
+        let _ = socket::send(control.as_fd(), &encode(&event).expect("an event holds no path"), &[]);
+    }
+
+    /// Stays until the containers are gone, so that they are reaped here and not left to a PID 1 that may not reap.
+    fn wait_for_children(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        let alive = || !matches!(wait(WaitOptions::NOHANG), Err(Errno::CHILD));
+        while Instant::now() < deadline && (alive() || !self.groups.is_empty()) {
+            std::thread::sleep(Duration::from_millis(1));
+            if !alive() {
+                self.groups.retain(|(_, group)| !group.remove());
+            }
+        }
     }
 }

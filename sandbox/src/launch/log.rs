@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 pub(crate) struct Log(File);
 
 impl Log {
-    pub(super) fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self(file)
     }
 

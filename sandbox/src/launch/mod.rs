@@ -4,19 +4,24 @@
 //! more as the *launcher* (single-threaded, small), which clones an *init* for each container; init builds the root,
 //! starts the server and watches the socket that ties it to the test process.
 
+mod cgroup;
 mod client;
 mod container;
 mod forwarder;
 mod init;
 mod launcher;
+mod limits;
 mod log;
 mod mounts;
 pub(crate) mod plan;
 mod protocol;
 pub(crate) mod refusal;
+mod seccomp;
 
+pub(crate) use cgroup::Reached;
 pub(crate) use container::{Container, Readiness, Stdin};
 pub(crate) use launcher::become_launcher_if_asked;
+pub(crate) use limits::Limits;
 pub(crate) use log::Log;
 pub use plan::Command;
 pub(crate) use protocol::{Exit, Failure, Step};

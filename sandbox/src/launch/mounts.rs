@@ -23,6 +23,27 @@ const NO_EXEC: MountAttrFlags = CLOSED.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 /// Devices that programs expect everywhere. Binds, since a user namespace may not make device nodes.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
+/// What a container's /proc does not show, as in the runtime specification of the Open Container Initiative, and what only
+/// root may read. Where the user outside is root, the id inside owns all of it.
+const MASKED_FILES: [&str; 15] = [
+    "interrupts",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "kmsg",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "sched_debug",
+    "slabinfo",
+    "sysrq-trigger",
+    "timer_list",
+    "timer_stats",
+    "vmallocinfo",
+];
+const MASKED_DIRECTORIES: [&str; 3] = ["acpi", "asound", "scsi"];
+
 /// Where the new root is put together: a directory that every system has, and that is not needed any more once the
 /// devices have been taken from it.
 const STAGE: &str = "/dev";
@@ -45,7 +66,7 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     let usr = usr(&plan.usr)?;
     let data = data(&plan.data)?;
 
-    let scratch = tmpfs(plan.scratch_size, "0755", CLOSED)?;
+    let scratch = tmpfs(plan.scratch_size, "0755", NO_EXEC)?;
     attach(scratch.as_fd(), STAGE).map_err(|errno| Failure::new(Step::Attach, "the new root", errno))?;
     chdir(STAGE).map_err(|errno| Failure::new(Step::Attach, STAGE, errno))?;
     skeleton(plan)?;
@@ -53,7 +74,7 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     mount_at(&usr, "usr")?;
     // The place of /proc is still an empty directory.
     for hidden in &plan.hidden {
-        mount_at(&take("proc", READ_ONLY)?, &utf8(relative(hidden)))?;
+        mount_at(&take("proc", READ_ONLY.union(NO_EXEC))?, &utf8(relative(hidden)))?;
     }
     for (name, device) in devices {
         mount_file(&device, Path::new(&format!("dev/{name}")))?;
@@ -61,7 +82,7 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     mount_at(&tmpfs(plan.shm_size, "1777", NO_EXEC)?, "dev/shm")?;
     // Bound onto themselves these stay writable when the root no longer is.
     for writable in ["tmp", "run"] {
-        mount_at(&take(writable, CLOSED)?, writable)?;
+        mount_at(&take(writable, NO_EXEC)?, writable)?;
     }
     for bind in &plan.binds {
         let tree = take(&utf8(&bind.source), READ_ONLY)?;
@@ -83,7 +104,9 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
         .map_err(|error| Failure::io(Step::Skeleton, "the log file", &error))?;
     make_directory(&plan.data_dir)?;
     mount_at(&data, &utf8(relative(&plan.data_dir)))?;
+    let empty = empty_directories()?;
     let outer_proc = mount_proc()?;
+    mask_proc(empty)?;
     make_read_only(c".").map_err(|errno| Failure::new(Step::Attach, "the read-only root", errno))?;
     enter()?;
     Ok(Root { log, outer_proc })
@@ -92,7 +115,8 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
 fn devices() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
     let mut devices = Vec::new();
     for name in DEVICES {
-        match clone_tree(&format!("/dev/{name}"), MountAttrFlags::MOUNT_ATTR_NOSUID) {
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        match clone_tree(&format!("/dev/{name}"), flags) {
             Ok(device) => devices.push((name, device)),
             // A container around this one may be sparing; servers depend on the first and the last only.
             Err(Errno::NOENT) if !matches!(name, "null" | "urandom") => {}
@@ -115,11 +139,11 @@ fn usr(lowers: &[PathBuf]) -> Result<OwnedFd, Failure> {
 
 fn data(data: &Data) -> Result<OwnedFd, Failure> {
     match data {
-        Data::Writable { source } => take(&utf8(source), CLOSED),
+        Data::Writable { source } => take(&utf8(source), NO_EXEC),
         Data::Overlay { lower, upper_size } => {
-            let upper = tmpfs(*upper_size, "0700", CLOSED)?;
+            let upper = tmpfs(*upper_size, "0700", NO_EXEC)?;
             let lower = open_lower(lower)?;
-            overlay(&[lower], Some(&upper), CLOSED)
+            overlay(&[lower], Some(&upper), NO_EXEC)
                 .map_err(|error| refused(Step::Overlay, "the data directory", error))
         }
     }
@@ -185,9 +209,20 @@ fn overlay_by_path(
     overlay
 }
 
-fn tmpfs(size: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failure> {
-    let size = size.to_string();
-    let options = [MountOption::Text("size", &size), MountOption::Text("mode", mode)];
+/// How many files a tmpfs may hold: as many as have a page each, and a freshly copied schema in the smallest.
+fn inodes(size: u64) -> u64 {
+    (size / 4096).max(16 << 10)
+}
+
+fn tmpfs(bytes: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failure> {
+    let size = bytes.to_string();
+    // Files without contents take no pages, but they take the kernel's memory.
+    let files = inodes(bytes).to_string();
+    let options = [
+        MountOption::Text("size", &size),
+        MountOption::Text("nr_inodes", &files),
+        MountOption::Text("mode", mode),
+    ];
     create("tmpfs", &options, flags)
         .map_err(|error| refused(Step::Scratch, &format!("of {size} bytes"), error))
 }
@@ -229,6 +264,27 @@ fn mount_proc() -> Result<bool, Failure> {
         Err(MountError { errno: Errno::PERM, .. }) => mount_at(&take("/proc", flags)?, "proc").map(|()| true),
         Err(error) => Err(refused(Step::Proc, "/proc", error)),
     }
+}
+
+/// An empty directory for each of [`MASKED_DIRECTORIES`] that there is.
+fn empty_directories() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
+    let there = MASKED_DIRECTORIES.into_iter().filter(|name| Path::new("/proc").join(name).is_dir());
+    // The place of /proc is one, until that is mounted.
+    there.map(|name| Ok((name, take("proc", READ_ONLY.union(NO_EXEC))?))).collect()
+}
+
+/// Covers files of /proc with a device that cannot be opened, and directories with empty ones.
+fn mask_proc(directories: Vec<(&'static str, OwnedFd)>) -> Result<(), Failure> {
+    for (name, empty) in directories {
+        mount_at(&empty, &format!("proc/{name}"))?;
+    }
+    for name in MASKED_FILES {
+        let path = format!("proc/{name}");
+        if Path::new(&path).exists() {
+            mount_at(&take("dev/null", READ_ONLY.union(NO_EXEC))?, &path)?;
+        }
+    }
+    Ok(())
 }
 
 /// pivot_root(2), "pivot_root(".", ".")": the old root ends up stacked on the new one and is then let go.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
+
 /// The user and group id that everything in a sandbox has: the one that is mapped to the user outside.
 ///
 /// Not zero, since database servers refuse to run as root; 999 is what the official images of most databases use.
@@ -34,6 +36,10 @@ pub(crate) struct Plan {
     pub(crate) scratch_size: u64,
     /// Size limit of /dev/shm, in bytes.
     pub(crate) shm_size: u64,
+    /// What all processes together may take.
+    pub(crate) limits: Limits,
+    /// Whether the rings of io_uring(7) stay open to the server; no filter sees what is asked through them.
+    pub(crate) io_uring: bool,
     /// The server, started as soon as the root is ready. Absent while a base layer is built.
     pub(crate) server: Option<Command>,
 }
@@ -137,6 +143,8 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
         data_dir,
         scratch_size: 64 << 20,
         shm_size: 512 << 20,
+        limits: Limits::default(),
+        io_uring: false,
         server: None,
     };
     // On merged systems these are links into /usr; elsewhere directories of their own.
@@ -165,6 +173,15 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
 }
 
 impl Plan {
+    /// How many bytes of memory files may take.
+    pub(crate) fn files_size(&self) -> u64 {
+        let data = match self.data {
+            Data::Overlay { upper_size, .. } => upper_size,
+            Data::Writable { .. } => 0,
+        };
+        data.saturating_add(self.scratch_size).saturating_add(self.shm_size)
+    }
+
     /// Hides a directory of the host, if it would show and holds anything.
     pub(crate) fn hide(&mut self, path: &Path) {
         let shown = path.starts_with("/usr") && path.components().count() > 2 && !self.is_hidden(path);

@@ -10,10 +10,20 @@ use std::io;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::plan::Command;
 
 /// The longest message either side sends. Plans, which may be longer, travel as a file descriptor.
 pub(crate) const LONGEST_MESSAGE: usize = 64 << 10;
+
+/// From the test process to the launcher; carries the control socket and the plan.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Launch {
+    /// What a control group is to hold the sandbox to.
+    pub(crate) limits: Limits,
+    /// How many bytes its files may take in memory.
+    pub(crate) files: u64,
+}
 
 /// From the test process to init.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,8 +41,8 @@ pub(crate) enum Request {
 /// From the launcher (`Spawned`, and `Failed` before it) and from init to the test process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
-    /// The container's init exists; carries its pidfd.
-    Spawned { pid: i32 },
+    /// The container's init exists, in a control group if there is one to have; carries its pidfd.
+    Spawned { pid: i32, group: Option<String> },
     /// The root is built and a planned server executed; carries the log file. `outer_proc`: /proc is the outer one.
     Up { outer_proc: bool },
     /// The server said by sd_notify(3) that it is ready.
@@ -128,6 +138,7 @@ pub(crate) enum Step {
     PivotRoot,
     Limits,
     Capabilities,
+    Filter,
     Execute,
     Forward,
 }
@@ -152,6 +163,7 @@ impl fmt::Display for Step {
             Self::PivotRoot => "change the root to",
             Self::Limits => "set the limit",
             Self::Capabilities => "drop",
+            Self::Filter => "install the filter of system calls",
             Self::Execute => "execute",
             Self::Forward => "start a process to forward to",
         })

@@ -15,6 +15,7 @@ use super::{history, lookup};
 use crate::cache;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, Start};
@@ -30,6 +31,7 @@ pub(crate) struct Recipe<'a, E: Engine> {
     /// Where relative paths of the steps start.
     pub(crate) base: &'a Path,
     pub(crate) start_timeout: Duration,
+    pub(crate) limits: Limits,
     /// For one wait: for another builder, for the files of a step.
     pub(crate) build_timeout: Duration,
 }
@@ -221,6 +223,7 @@ fn fill<E: Engine>(
         // A fresh server is the same for all, whatever settings the first to ask for it has.
         settings: if parent.is_none() { &[] } else { recipe.settings },
         start_timeout: recipe.start_timeout,
+        limits: recipe.limits.for_builds(),
         data: Data::Writable { source: data.clone() },
         initialise: parent.is_none(),
         visible,

@@ -1,6 +1,6 @@
 //! clone3(2): a child in namespaces of its own.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::Errno;
@@ -18,8 +18,9 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
-/// clone3's own flag, beyond the 32 bits of the constant in libc (linux/sched.h): caught signals get default actions.
+/// clone3's own flags, beyond the 32 bits of the constants in libc (linux/sched.h): caught signals get default actions.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Which of the two processes returned from [`into_namespaces`].
 #[derive(Debug)]
@@ -32,26 +33,34 @@ pub(crate) enum Cloned {
 
 /// Forks the calling process into new user, mount, pid, net, ipc, uts and cgroup namespaces.
 ///
-/// Falls back to clone(2) where clone3 answers `ENOSYS`, as some seccomp profiles make it do.
+/// The child is born in the control group `group`, a directory of cgroups version 2, if one is given. Otherwise falls back
+/// to clone(2) where clone3 answers `ENOSYS`, as some seccomp profiles make it do.
 ///
 /// # References
 /// clone(2), user_namespaces(7), pid_namespaces(7)
-pub(crate) fn into_namespaces(_proof: &SingleThreaded) -> Result<Cloned, Errno> {
-    match clone3() {
-        Err(Errno::NOSYS) => clone(),
+pub(crate) fn into_namespaces(
+    _proof: &SingleThreaded,
+    group: Option<BorrowedFd<'_>>,
+) -> Result<Cloned, Errno> {
+    match clone3(group) {
+        Err(Errno::NOSYS) if group.is_none() => clone(),
         result => result,
     }
 }
 
-fn clone3() -> Result<Cloned, Errno> {
+fn clone3(group: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
     let mut pidfd: RawFd = -1;
     // SAFETY: `clone_args` consists of integers only, for which all zeroes is a valid value and means "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = NAMESPACES as u64 | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
+    if let Some(group) = group {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
+    }
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     // SAFETY: without CLONE_VM and with no stack given, the child runs on its own copy of this memory, as after fork(2) but
-    // without glibc's handlers; what those would mend (locks, a cached thread id used by raise and abort) is not relied on. `args` and `pidfd` outlive the call and the size is that of `args`. `SingleThreaded` says that no
+    // without glibc's handlers; what those would mend (locks, a cached thread id used by raise and abort) is not relied on. `args` and `pidfd` outlive the call, `group` is open during it, and the size is that of `args`. `SingleThreaded` says that no
     // other thread can hold a lock which the child would then find locked for ever.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };

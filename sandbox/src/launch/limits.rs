@@ -1,0 +1,154 @@
+//! What a sandbox may take of the machine, and the limits that a process can set for itself and all its children.
+//!
+//! Where the launcher has a control group to give (`cgroup.rs`) that holds the whole sandbox to its limits; what is here
+//! holds without one, less exactly.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::Controllers;
+use super::init::Outer;
+use super::protocol::{Failure, Step};
+
+const GIB: u64 = 1 << 30;
+/// More than any server here takes with common settings, and less than an idle laptop has.
+const MEMORY: u64 = 4 * GIB;
+/// Enough for what hundred connections and their helpers are, and some programs.
+const PIDS: u32 = 512;
+/// Processes beyond those of the server itself, when it needs many.
+const BESIDES: u32 = 256;
+
+/// What a sandbox may take.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// Memory of its processes in bytes, files not counted.
+    pub(crate) memory: u64,
+    /// Processes and threads, its init included. None: as many as the server's settings may need.
+    pub(crate) pids: Option<u32>,
+    /// Processors' time, in processors. None: all there are.
+    pub(crate) cpu: Option<f64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: MEMORY, pids: None, cpu: None }
+    }
+}
+
+impl Limits {
+    /// Settled for a server of up to `processes` processes.
+    pub(crate) fn settled(self, processes: u32) -> Self {
+        let usual = PIDS.max(processes.saturating_add(BESIDES));
+        Self { pids: Some(self.pids.unwrap_or(usual)), ..self }
+    }
+
+    /// For building a layer: never less than is usual, since what a test may take says nothing of a migration.
+    pub(crate) fn for_builds(self) -> Self {
+        let pids = self.pids.map(|pids| pids.max(PIDS));
+        Self { memory: self.memory.max(MEMORY), pids, cpu: None }
+    }
+}
+
+/// Limits this process, and all that it starts, in what no control group limits it in. Needs the outer /proc, and the
+/// capabilities of a fresh user namespace.
+pub(super) fn apply(limits: &Limits, outer: Outer, group: Controllers) -> Result<(), Failure> {
+    lower(Resource::Core, "RLIMIT_CORE", 0)?;
+    // The server is told that there is no more, and goes on; that a group's limit is reached it would not survive.
+    lower(Resource::Data, "RLIMIT_DATA", limits.memory)?;
+    if let Some(pids) = limits.pids.filter(|_| !group.pids) {
+        // Counted for each user namespace, since Linux 5.14; but root outside is exempt from it.
+        lower(Resource::Nproc, "RLIMIT_NPROC", pids.into())?;
+        if outer.uid == 0 && has_pid_max_of_its_own() {
+            // Numbers below 300 are given out only once, so this many more may be alive at first.
+            const RESERVED: u32 = 300;
+            write_sysctl("kernel/pid_max", &pids.saturating_add(RESERVED).to_string())?;
+        }
+    }
+    if let Some(cpu) = limits.cpu.filter(|_| !group.cpu) {
+        keep_to(cpu).map_err(|errno| Failure::new(Step::Limits, "the processors", errno))?;
+    }
+    // Should the machine run out of memory, a test's server goes first, not its compiler or its editor.
+    write("/proc/self/oom_score_adj", "1000")?;
+    // In a namespace of its own a program would have all capabilities again.
+    write_sysctl("user/max_user_namespaces", "0")
+}
+
+fn lower(resource: Resource, name: &str, value: u64) -> Result<(), Failure> {
+    let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let value = Some(value.min(most));
+    setrlimit(resource, Rlimit { current: value, maximum: value })
+        .map_err(|errno| Failure::new(Step::Limits, name, errno))
+}
+
+/// Through the outer /proc, since the inner one is read-only: the namespaces of the writer count.
+fn write_sysctl(name: &str, value: &str) -> Result<(), Failure> {
+    write(&format!("/proc/sys/{name}"), value)
+}
+
+fn write(file: &str, value: &str) -> Result<(), Failure> {
+    match fs::write(file, value) {
+        // Some containers have a /proc that nobody may write.
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS)) => {
+            Err(Failure::io(Step::Limits, file, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `kernel.pid_max` is that of the pid namespace. In an older kernel it is the whole machine's, and root in a
+/// namespace may write it.
+fn has_pid_max_of_its_own() -> bool {
+    let uname = rustix::system::uname();
+    is_at_least(&uname.release().to_string_lossy(), (6, 14))
+}
+
+fn is_at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|version: (u32, u32)| version >= wanted)
+}
+
+/// Keeps to as many processors as `cpu` is, rounded up. Which ones is chance, so that sandboxes spread over all.
+fn keep_to(cpu: f64) -> Result<(), Errno> {
+    let allowed = sched_getaffinity(None)?;
+    let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&number| allowed.is_set(number)).collect();
+    let wanted = (cpu.ceil() as usize).clamp(1, allowed.len());
+    let first = RandomState::new().hash_one(0) as usize % allowed.len();
+    let mut kept = CpuSet::new();
+    allowed.iter().cycle().skip(first).take(wanted).for_each(|&number| kept.set(number));
+    sched_setaffinity(None, &kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pids_suffice_for_the_server() {
+        assert_eq!(Limits::default().settled(110).pids, Some(512));
+        assert_eq!(Limits::default().settled(1000).pids, Some(1256));
+        assert_eq!(Limits { pids: Some(40), ..Limits::default() }.settled(1000).pids, Some(40));
+    }
+
+    #[test]
+    fn builds_may_take_what_is_usual() {
+        let small = Limits { memory: 64 << 20, pids: Some(32), cpu: Some(0.5) };
+        assert_eq!(small.for_builds(), Limits { pids: Some(512), ..Limits::default() });
+        let large = Limits { memory: 64 * GIB, pids: Some(4096), cpu: None };
+        assert_eq!(large.for_builds(), large);
+    }
+
+    #[test]
+    fn releases_of_kernels_are_compared_by_number() {
+        for release in ["6.14.0", "6.18.44-fc", "7.0", "10.0.1"] {
+            assert!(is_at_least(release, (6, 14)), "{release}");
+        }
+        for release in ["6.6.0", "6.9.12-generic", "5.15.0-100", "", "unknown", "6"] {
+            assert!(!is_at_least(release, (6, 14)), "{release}");
+        }
+    }
+}

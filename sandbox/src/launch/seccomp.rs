@@ -1,0 +1,239 @@
+//! The seccomp filter of everything in a container: system calls that no database needs, and by which containers have
+//! been left.
+//!
+//! A deny list, since servers and their extensions make most other calls, and differ in them with every version.
+//! Namespaces and lost capabilities forbid much of this already; the filter keeps the code behind it out of reach.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter, sock_filter,
+};
+
+/// Calls that fail with `EPERM` whatever their arguments.
+const DENIED: &[c_long] = &[
+    // Mounts and roots.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
+    libc::SYS_mount_setattr,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    // Namespaces; clone(2) is told by its flags.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    // Other processes' memory and descriptors.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    // Keyrings, which no namespace separates.
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // Large parts of the kernel that are seldom needed and often at fault.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_nfsservctl,
+    // Files by handle, past all directories.
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    // The machine itself.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    KEXEC_FILE_LOAD,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_quotactl,
+    QUOTACTL_FD,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+];
+
+/// What only this architecture has left from older times.
+#[cfg(target_arch = "x86_64")]
+const DENIED_HERE: &[c_long] = &[
+    libc::SYS__sysctl,
+    libc::SYS_sysfs,
+    libc::SYS_ustat,
+    libc::SYS_uselib,
+    libc::SYS_modify_ldt,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const DENIED_HERE: &[c_long] = &[];
+
+/// Rings of requests carry out calls that no filter sees.
+const IO_URING: &[c_long] =
+    &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// Linux 6.15; the same on all architectures, as all numbers above 423.
+const OPEN_TREE_ATTR: c_long = 467;
+const QUOTACTL_FD: c_long = 443;
+const KEXEC_FILE_LOAD: c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+
+/// The flags of clone(2) that make namespaces. CLONE_NEWTIME is not among clone's.
+const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// The families of sockets that stay. Others reach beyond the network namespace (vsock(7) leads to the hypervisor) or into
+/// the kernel's cryptography.
+const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Execution domains that stay, personality(2): Linux, Linux that says it is 32-bit or 2.6, and the question.
+const PERSONALITIES: [u32; 5] = [0, 0x0008, 0x2_0000, 0x2_0008, u32::MAX];
+
+/// Typing into the terminal of somebody else, ioctl_tty(2), and pasting into it: TIOCSTI and TIOCLINUX.
+const TYPING: [u64; 2] = [0x5412, 0x541C];
+
+/// The filters of a launcher, compiled once.
+#[derive(Debug)]
+pub(super) struct Filters {
+    usual: BpfProgram,
+    with_io_uring: BpfProgram,
+}
+
+impl Filters {
+    /// None on an architecture for which there is no compiler.
+    pub(super) fn compile() -> Option<Self> {
+        let arch = TargetArch::try_from(std::env::consts::ARCH).ok()?;
+        let usual = compile(arch, &[DENIED, DENIED_HERE, IO_URING]);
+        Some(Self { usual, with_io_uring: compile(arch, &[DENIED, DENIED_HERE]) })
+    }
+
+    /// Installs the filter in this process, for it and all that it starts, for ever. It must have no_new_privs.
+    pub(super) fn install(&self, io_uring: bool) -> Result<(), seccompiler::Error> {
+        apply_filter(if io_uring { &self.with_io_uring } else { &self.usual })
+    }
+}
+
+/// Whether containers have a filter on this architecture.
+pub(super) fn is_supported() -> bool {
+    TargetArch::try_from(std::env::consts::ARCH).is_ok()
+}
+
+fn compile(arch: TargetArch, denied: &[&[c_long]]) -> BpfProgram {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        denied.iter().copied().flatten().map(|&call| (call, Vec::new())).collect();
+    let namespaces = NAMESPACES.map(|flag| {
+        let flag = u64::from(flag.unsigned_abs());
+        rule([condition(0, SeccompCmpOp::MaskedEq(flag), flag)])
+    });
+    let typing = TYPING.map(|request| rule([condition(1, SeccompCmpOp::Eq, request)]));
+    let none_of = |values: &[u64]| rule(values.iter().map(|&value| condition(0, SeccompCmpOp::Ne, value)));
+    let families = FAMILIES.map(|family| u64::from(family.unsigned_abs()));
+    rules.extend([
+        (libc::SYS_clone, namespaces.into()),
+        (libc::SYS_ioctl, typing.into()),
+        (libc::SYS_socket, vec![none_of(&families)]),
+        (libc::SYS_personality, vec![none_of(&PERSONALITIES.map(u64::from))]),
+    ]);
+    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    // The compiler adds that a call of another architecture ends the process: its numbers mean other calls.
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, arch);
+    let program: Result<BpfProgram, _> = filter.and_then(TryInto::try_into);
+    let mut whole = unknown_calls();
+    whole.extend(program.expect("the list is fixed and short"));
+    whole
+}
+
+fn rule(conditions: impl IntoIterator<Item = SeccompCondition>) -> SeccompRule {
+    SeccompRule::new(conditions.into_iter().collect()).expect("a rule has conditions")
+}
+
+/// The kernel looks at the lower half of these arguments only, and so must the filter.
+fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> SeccompCondition {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+        .expect("calls have up to six arguments")
+}
+
+/// Calls that answer `ENOSYS`, as in a kernel without them. By hand, since the compiler knows one answer a filter.
+///
+/// clone3(2) has its flags in memory, where a filter cannot look; C libraries then use clone(2). On x86-64 numbers from
+/// 2^30 on are the x32 ABI's, a second way to every call.
+fn unknown_calls() -> BpfProgram {
+    const X32: u32 = 0x4000_0000;
+    let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let jump = |code: u32, k: u32, jt: u8, jf: u8| sock_filter { code: code as u16, jt, jf, k };
+    vec![
+        // The number is the first word of what a filter sees, seccomp_data.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        jump(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32, 1, 0),
+        jump(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_clone3 as u32, 0, 1),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+    use rustix::mount::{UnmountFlags, unmount};
+    use rustix::net::{AddressFamily, SocketType, socket};
+
+    #[test]
+    fn a_filter_holds_for_its_thread_and_what_that_starts() {
+        // As everywhere on an architecture without one.
+        let Some(filters) = Filters::compile() else { return };
+        std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            filters.install(false).unwrap();
+            assert_eq!(unmount("/nowhere", UnmountFlags::empty()), Err(Errno::PERM));
+            // Threads and programs are still started.
+            let inner = std::thread::spawn(|| {
+                assert_eq!(unmount("/nowhere", UnmountFlags::empty()), Err(Errno::PERM));
+                let vsock = AddressFamily::from_raw(libc::AF_VSOCK as u16);
+                assert_eq!(socket(vsock, SocketType::STREAM, None).unwrap_err(), Errno::PERM);
+                assert!(socket(AddressFamily::UNIX, SocketType::STREAM, None).is_ok());
+                assert!(std::process::Command::new("true").status().unwrap().success());
+            });
+            inner.join().unwrap();
+        })
+        .join()
+        .unwrap();
+        // This thread is not the other.
+        assert_ne!(unmount("/nowhere", UnmountFlags::empty()), Ok(()));
+    }
+
+    #[test]
+    fn filters_differ_in_rings_only() {
+        let Some(filters) = Filters::compile() else { return };
+        let has = |program: &BpfProgram, call: c_long| {
+            program.iter().any(|instruction| i64::from(instruction.k) == call)
+        };
+        assert!(has(&filters.usual, libc::SYS_io_uring_setup));
+        assert!(!has(&filters.with_io_uring, libc::SYS_io_uring_setup));
+        assert!(has(&filters.with_io_uring, libc::SYS_bpf));
+    }
+}
