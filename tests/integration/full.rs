@@ -170,7 +170,7 @@ impl Small {
             Err(report) => {
                 let says = |part| assert!(report.contains(part), "{what}: `{part}` is not in\n{report}");
                 assert!(report.starts_with("could not "), "{what}: {report}");
-                says("hint: the file system of the cache is full: make room, or set SANDBOXED_DB_CACHE to");
+                says("hint: the file system of the cache is full: set SANDBOXED_DB_CACHE to");
                 assert_eq!(self.layers(), self.before, "{what}");
                 false
             }

@@ -132,6 +132,8 @@ fn parse_prefix(line: &str) -> Option<(&str, u64, &str)> {
 mod tests {
     use std::path::Path;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -195,5 +197,19 @@ mod tests {
     #[test]
     fn names_are_quoted() {
         assert_eq!(connect("it's"), "\\connect -reuse-previous=on 'dbname=\\'it\\\\\\'s\\''\n");
+    }
+
+    proptest! {
+        /// What a client prints is whatever a server sends, and a script may hold anything.
+        #[test]
+        fn whatever_is_read_is_survived(text in "(psql:|pg_restore: error: |STATEMENT:|LINE |:[0-9]{1,3}: |ERROR:|\\PC|\n|\\\\(copy|i|ir) |'| from ){0,40}") {
+            let _ = (script_error(&text), included_files(&text));
+        }
+
+        #[test]
+        fn a_file_that_is_named_is_found(name in "[a-zé数0-9 ._;:-]{1,20}") {
+            prop_assume!(name.trim() == name);
+            assert_eq!(included_files(&format!("\\ir '{name}'\n")), [name]);
+        }
     }
 }

@@ -178,6 +178,8 @@ pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, serde_json::Er
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -195,6 +197,19 @@ mod tests {
     fn bytes_that_are_no_message_are_refused() {
         for bytes in [&b""[..], b"{", b"[]", b"\"Unknown\"", b"\xff\xfe"] {
             assert!(serde_json::from_slice::<Event>(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        /// A container's processes cannot reach the socket, but a message that was cut or damaged must end nothing but itself.
+        #[test]
+        fn damaged_messages_are_survived(at in 0_usize..200, byte in any::<u8>(), end in 0_usize..200) {
+            let request = Request::Run(Command::new("/bin/sh").args(["-c", "é"]).env("A", "\u{1}"));
+            let mut bytes = encode(&request).unwrap();
+            let length = bytes.len();
+            bytes[at % length] = byte;
+            bytes.truncate(end.min(length));
+            let _ = (serde_json::from_slice::<Request>(&bytes), serde_json::from_slice::<Event>(&bytes));
         }
     }
 }

@@ -140,6 +140,8 @@ fn fingerprint(paths: &[PathBuf]) -> (blake3::Hash, SystemTime) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn digest(byte: u8) -> Digest {
@@ -215,5 +217,19 @@ mod tests {
         assert!(path.exists());
         prune(root.path(), Duration::ZERO, |_| false);
         assert!(!path.exists());
+    }
+
+    proptest! {
+        #[test]
+        fn a_note_is_read_as_it_was_written(paths in prop::collection::vec(prop::collection::vec(1_u8.., 1..30), 0..9)) {
+            let watched = paths.into_iter().map(|path| PathBuf::from(std::ffi::OsString::from_vec(path))).collect();
+            let note = Note { layer: digest(1), fingerprint: blake3::hash(b"2"), watched };
+            assert_eq!(Note::parse(&note.encode()), Some(note));
+        }
+
+        #[test]
+        fn whatever_is_in_a_note_is_survived(text in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Note::parse(&text);
+        }
     }
 }

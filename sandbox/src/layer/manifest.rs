@@ -150,6 +150,8 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -174,5 +176,27 @@ mod tests {
         assert_ne!(inode(a.join("changed")), inode(b.join("changed")));
         let read: Manifest = serde_json::from_str(&json(&manifest(&b))).unwrap();
         assert_eq!(read.entries.len(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_manifests_are_survived(at in any::<prop::sample::Index>(), byte in any::<u8>(), end in any::<prop::sample::Index>()) {
+            let entry = |path: &str, kind| Entry { path: path.into(), mode: 0o600, kind };
+            let kinds = [Kind::Directory, Kind::File { size: 7, blake3: "00".into() }, Kind::Symlink { target: "x".into() }];
+            let manifest = Manifest {
+                format: 1,
+                engine: "e".into(),
+                version: "1".into(),
+                parent: None,
+                steps: vec!["s".into()],
+                run: String::new(),
+                entries: kinds.into_iter().map(|kind| entry("a", kind)).collect(),
+            };
+            let mut bytes = serde_json::to_vec(&manifest).unwrap();
+            let length = bytes.len();
+            bytes[at.index(length)] = byte;
+            bytes.truncate(1 + end.index(length));
+            let _ = serde_json::from_slice::<Manifest>(&bytes);
+        }
     }
 }

@@ -51,7 +51,10 @@ impl MigrationTool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::migration::tool::TOOLS;
 
     /// Whatever the names and their order in the directory: the same plan, sorted, nothing twice.
     #[test]
@@ -79,6 +82,23 @@ mod tests {
             let mut by_name = sorted;
             by_name.sort();
             assert_eq!(MigrationTool::Plain.order(&names), by_name);
+        }
+    }
+
+    proptest! {
+        /// Whatever names a directory holds, it is run in some order or refused, and no file twice.
+        #[test]
+        fn any_names_are_survived(names in prop::collection::vec("([UV]?[0-9]{0,25}_{0,2}[a-zé]{0,3}(\\.up|\\.down)?(\\.sql|\\.rs|/up\\.sql)?)", 0..8)) {
+            let names: Vec<_> = names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+            let listing = Listing::of(&names);
+            let _ = crate::migration::by_names(&listing);
+            for tool in [None, Some(MigrationTool::Plain)].into_iter().chain(TOOLS.map(|(tool, _)| Some(tool))) {
+                if let Ok(migrations) = in_order(tool, &listing) {
+                    let mut paths: Vec<_> = migrations.iter().map(|migration| &migration.path).collect();
+                    paths.sort();
+                    assert!(paths.iter().all(|path| names.contains(&path.as_str())), "{paths:?}");
+                }
+            }
         }
     }
 }
