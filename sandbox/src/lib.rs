@@ -13,6 +13,7 @@ mod launch;
 mod layer;
 mod migration;
 mod progress;
+mod refusal;
 mod remedy;
 mod sandbox;
 mod snapshot;

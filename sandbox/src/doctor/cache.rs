@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 use super::deadline::within;
 use super::examination::{Examination, remedy_of};
 use crate::cache;
-use crate::launch::refusal::{Facts, mount_of};
+use crate::refusal::{Facts, mount_of};
 use crate::remedy::Remedy;
 
 /// A network's file system may take long; one that takes longer is of no use.

@@ -13,8 +13,8 @@ use super::examination::{Examination, remedy_of};
 use super::limits::{self, LimitInfo};
 use crate::error::Error;
 use crate::launch::plan::{self, Data, INNER_ID};
-use crate::launch::refusal::{Facts, remedy};
 use crate::launch::{Container, Failure, Step};
+use crate::refusal::{Facts, remedy};
 use crate::remedy::Remedy;
 
 /// Beyond the launch's own deadline.

@@ -5,8 +5,8 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::launch::refusal::{Facts, remedy};
 use crate::launch::{Failure, Step};
+use crate::refusal::{Facts, remedy};
 use crate::remedy::Remedy;
 
 /// What `check` returns, if it does within the limit; `what` it does begins the sentence if it does not.

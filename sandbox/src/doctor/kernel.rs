@@ -1,7 +1,7 @@
 //! The kernel's version, and the limits of this process that come before all others.
 
 use super::examination::Examination;
-use crate::launch::refusal::{Facts, shortcoming};
+use crate::refusal::{Facts, shortcoming};
 use crate::remedy::Remedy;
 
 /// A sandbox takes four descriptors of the test process, and some processes of the user.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::examination::Examination;
 use crate::launch::Container;
-use crate::launch::refusal::Facts;
+use crate::refusal::Facts;
 
 /// A limit that is in force, or the lack of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -21,7 +21,7 @@ pub use report::{Check, Outcome, Report};
 pub use servers::ServerInfo;
 pub use trial::TrialTimings;
 
-use crate::launch::refusal::Facts;
+use crate::refusal::Facts;
 use examination::Examination;
 
 /// Examines this machine: whether sandboxes start here, and with what.

@@ -14,8 +14,9 @@ use rustix::io::Errno;
 use super::launcher::MARKER;
 use super::log::Log;
 use super::protocol::{Failure, Launch, Step, encode};
-use super::refusal;
+
 use crate::error::{Error, ErrorKind, Result};
+use crate::refusal;
 use crate::sys::process::is_in_main_program;
 use crate::sys::socket;
 

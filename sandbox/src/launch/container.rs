@@ -16,8 +16,9 @@ use super::client::{Launcher, lock, memory};
 use super::log::Log;
 use super::plan::{Command, Plan};
 use super::protocol::{Event, Exit, LONGEST_MESSAGE, Launch, Request, encode};
-use super::{refusal, seccomp};
+use super::seccomp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::refusal;
 use crate::sys::socket;
 
 /// How long a container may take to be built; it takes about two milliseconds.

@@ -15,7 +15,6 @@ mod log;
 mod mounts;
 pub(crate) mod plan;
 mod protocol;
-pub(crate) mod refusal;
 mod seccomp;
 
 pub(crate) use cgroup::Reached;

@@ -4,7 +4,7 @@
 use super::around::{module, open_proc, seccomp};
 use super::facts::{Around, Confinement, Facts};
 use super::kernels::{gvisor, missing_call, overlay_too_old};
-use crate::launch::protocol::{Failure, Step};
+use crate::launch::{Failure, Step};
 use crate::remedy::Remedy;
 
 /// The remedy, where the cause is known.

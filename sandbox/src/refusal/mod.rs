@@ -19,8 +19,8 @@ pub(crate) use kernels::shortcoming;
 pub(crate) use mountinfo::of as mount_of;
 pub(crate) use remedies::remedy;
 
-use super::protocol::{Failure, Step};
 use crate::error::{Error, ErrorKind};
+use crate::launch::{Failure, Step};
 
 /// The error for a failed launch.
 pub(super) fn explain(failure: &Failure) -> Error {

@@ -1,7 +1,7 @@
 //! Kernels that lack something: which call, since when there is one, and where a newer kernel comes from.
 
 use super::facts::Facts;
-use crate::launch::protocol::{Failure, Step};
+use crate::launch::{Failure, Step};
 use crate::remedy::Remedy;
 
 /// The oldest kernel on which a sandbox starts, and the one that has all it uses.
@@ -99,7 +99,7 @@ fn newer_kernel(sentence: String, facts: &Facts) -> Remedy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::refusal::remedy;
+    use crate::refusal::remedy;
 
     fn failure(step: Step, errno: i32) -> Failure {
         Failure { step, object: String::new(), errno, detail: String::new() }
