@@ -9,6 +9,7 @@ mod postgres_files;
 mod postgres_programs;
 mod postgres_survey;
 mod postgres_tcp;
+mod postgres_wal;
 mod psql;
 mod tcp_access;
 

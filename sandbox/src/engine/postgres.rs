@@ -11,7 +11,7 @@ use super::installation::Installation;
 use super::postgres_config::{DATA, FIXED, SOCKETS, configuration};
 use super::{
     Engine, FileRun, ScriptError, Server, TcpAccess, children, postgres_files, postgres_programs,
-    postgres_tcp, psql,
+    postgres_tcp, postgres_wal, psql,
 };
 use crate::error::Result;
 use crate::launch::Command;
@@ -216,6 +216,7 @@ impl Engine for Postgres {
         for file in children(&data.join("pg_stat")) {
             fs::remove_file(file)?;
         }
+        postgres_wal::remove_spare_segments(data)?;
         // Read at every start; initdb's are long lists of comments.
         fs::write(data.join("postgresql.conf"), format!("# The settings are in {CONFIG}.\n"))?;
         fs::write(data.join("pg_hba.conf"), postgres_tcp::ACCESS)?;
