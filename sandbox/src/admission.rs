@@ -152,9 +152,9 @@ impl Hall {
             }
             match locked_by_others(file, from..bound)? {
                 Some(Range { start, end }) if start <= from => from = end,
-                // Somebody may have been faster since.
                 _ if try_lock(file, from)? => return Ok(Some(from)),
-                _ => {}
+                // Somebody was faster since.
+                _ => from += 1,
             }
         }
         Ok(None)

@@ -33,7 +33,8 @@ impl Test {
     /// The description that the attribute's arguments extend.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::with_base(Postgres::new(), Path::new(self.manifest_dir))
+        // Where the test is run by cargo or nextest that is their word, since the package may have moved since.
+        Snapshot::new(Postgres::new()).with_default_base(Path::new(self.manifest_dir))
     }
 
     /// The same, where the attribute names a description to begin with.

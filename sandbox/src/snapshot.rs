@@ -18,6 +18,8 @@ use crate::step::{Command, Step};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// As good as no limit, and not so long that a time after it cannot be told.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const DISK: u64 = 1 << 30;
 /// On less than that a server may start but answers nobody.
 const SMALLEST_DISK: u64 = 4 << 20;
@@ -282,7 +284,7 @@ impl<E: Engine> Snapshot<E> {
     /// badly overloaded or a server that will never be ready.
     #[must_use]
     pub fn start_timeout(mut self, limit: Duration) -> Self {
-        self.start_timeout = limit;
+        self.start_timeout = limit.min(LONGEST);
         self
     }
 
@@ -290,7 +292,7 @@ impl<E: Engine> Snapshot<E> {
     /// waited for. Default 30 minutes; zero is refused at the start.
     #[must_use]
     pub fn build_timeout(mut self, limit: Duration) -> Self {
-        self.build_timeout = limit;
+        self.build_timeout = limit.min(LONGEST);
         self
     }
 

@@ -19,6 +19,7 @@ fn notes(cache: &Cache) -> usize {
 /// Directories of migrations of the kinds that are read in different ways, and a seed.
 fn description(cache: &Cache) -> Vec<(&'static str, String)> {
     cache.write("one/1.sql", "create table t (body text);");
+    symlink(cache.path("nowhere"), cache.path("one/3.sql")).unwrap();
     cache.write("two/1.sql", "create table t (body text);\nselect 1;");
     symlink(cache.path("one"), cache.path("link")).unwrap();
     cache.write("diesel/2020-01-01-000000_a/up.sql", "insert into t values ('a');");
@@ -55,6 +56,9 @@ fn edit(path: impl AsRef<Path>) {
     fs::write(place.join("diesel/2020-01-01-000000_a/metadata.toml"), "run_in_transaction = false").unwrap();
 })]
 #[case::an_included_file_is_edited(|place: PathBuf| edit(place.join("included.sql")))]
+#[case::a_link_that_led_nowhere_leads_to_a_file(|place: PathBuf| {
+    fs::write(place.join("nowhere"), "select 3;").unwrap();
+})]
 #[case::a_declared_file_is_edited(|place: PathBuf| edit(place.join("declared/below/file")))]
 #[case::a_declared_file_is_added(|place: PathBuf| fs::write(place.join("declared/below/more"), "").unwrap())]
 fn a_change_is_noticed(#[case] change: fn(PathBuf)) {

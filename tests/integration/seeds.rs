@@ -155,6 +155,34 @@ fn rows_go_into_the_table_that_the_file_is_named_for() {
     assert_eq!(told.answers[0], "1|null|2000");
 }
 
+/// Sequences that a column of text owns, or that a partition's parent owns.
+#[test]
+fn sequences_of_every_kind_are_left_to_go_on() {
+    let cache = Cache::new();
+    let schema = cache.write(
+        "schema.sql",
+        "create sequence s;
+         create table orders (id text default 'O-' || nextval('s'), n numeric);
+         alter sequence s owned by orders.id;",
+    );
+    let parts = cache.write(
+        "parts.sql",
+        "create table events (id serial, at int) partition by range (at);
+         create table events_1 partition of events for values from (0) to (10);",
+    );
+    let orders = cache.write("orders.csv", "id,n\nO-7,1\n");
+    let events = cache.write("events_1.csv", "id,at\n41,5\n");
+    let told = cache.ask(&[
+        ("seed", &schema),
+        ("seed", &parts),
+        ("seed", &orders),
+        ("seed", &events),
+        ("sql", "insert into events (at) values (6) returning id::text"),
+        ("sql", "insert into orders (n) values (2) returning id"),
+    ]);
+    assert_eq!(told.answers, ["42", "O-1"]);
+}
+
 #[rstest]
 #[case::no_such_column("users.csv", "id,age\n1,2\n", "column \"age\" of relation \"users\" does not exist")]
 #[case::no_such_table("nobody.csv", "id\n1\n", "relation \"nobody\" does not exist")]

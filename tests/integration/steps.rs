@@ -121,6 +121,28 @@ fn code_prepares_the_database_once_for_its_key() {
     assert_eq!((told.built, &told.answers[..]), (true, &["two".to_owned()][..]));
 }
 
+/// As Python does with its sources.
+#[test]
+fn a_program_may_write_into_what_it_depends_on() {
+    let cache = Cache::new();
+    cache.write("tree/a.py", "");
+    let tree = cache.path("tree");
+    let command = format!("mkdir -p '{tree}/__pycache__' && date > '{tree}/__pycache__/a.pyc'");
+    let asked = [("depends_on", tree.as_str()), ("run", command.as_str())];
+    assert!(cache.ask(&asked).built);
+    assert!(!cache.ask(&asked).built);
+}
+
+#[test]
+fn what_a_program_leaves_behind_ends_with_it() {
+    let cache = Cache::new();
+    let pid = cache.path("pid");
+    cache.ask(&[("run", &format!("sleep 1000 & echo $! > '{pid}'"))]);
+    let child = fs::read_to_string(pid).unwrap();
+    let state = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
+    assert!(state.is_err() || state.as_ref().is_ok_and(|stat| stat.contains(") Z ")), "{state:?}");
+}
+
 /// The trap's remedy: files that are declared.
 #[test]
 fn code_runs_anew_when_what_it_depends_on_changes() {
@@ -153,6 +175,14 @@ fn code_that_fails_or_panics_or_hangs_is_reported() {
     assert!(report.contains("it panicked: at the disco"), "{report}");
 
     drop(empty().start().unwrap());
+    // Nobody can stop code that blocks, but it is not waited for.
+    let blocks = empty()
+        .prepare("blocks", async |_: &Sandbox| -> Result<(), Error> {
+            std::thread::sleep(Duration::from_secs(1000));
+            Ok(())
+        })
+        .build_timeout(Duration::from_secs(1));
+    assert_eq!(failure(&blocks).0, ErrorKind::NotReady);
     let hangs = empty()
         .prepare("hangs", async |_: &Sandbox| -> Result<(), Error> { std::future::pending().await })
         .build_timeout(Duration::from_secs(1));

@@ -84,12 +84,17 @@ fn load_rows(table: &str, columns: &[String]) -> [String; 2] {
         DECLARE owned record;
         BEGIN
             FOR owned IN
-                SELECT attname AS name, pg_get_serial_sequence('{table}', attname) AS sequence FROM pg_attribute
-                WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped
-                AND pg_get_serial_sequence('{table}', attname) IS NOT NULL
+                -- A partition's columns take their values from sequences of the table it is a part of.
+                WITH RECURSIVE tables(id) AS (
+                    SELECT '{table}'::regclass::oid UNION SELECT inhparent FROM pg_inherits JOIN tables ON inhrelid = id
+                )
+                SELECT attname AS name, pg_get_serial_sequence(id::regclass::text, attname) AS sequence
+                FROM tables JOIN pg_attribute ON attrelid = id JOIN pg_type ON pg_type.oid = atttypid
+                WHERE attnum > 0 AND NOT attisdropped AND typcategory = 'N'
+                AND pg_get_serial_sequence(id::regclass::text, attname) IS NOT NULL
             LOOP
                 EXECUTE format(
-                    'SELECT setval(%L, max(%I)) FROM %s HAVING max(%I) >= (SELECT last_value FROM %s)',
+                    'SELECT setval(%L, max(%I)::bigint) FROM %s HAVING max(%I) >= (SELECT last_value FROM %s)',
                     owned.sequence, owned.name, '{table}'::regclass, owned.name, owned.sequence);
             END LOOP;
         END

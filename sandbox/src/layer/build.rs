@@ -217,7 +217,7 @@ fn fill<E: Engine>(
         }
     };
     let visible = stage.links.iter().flat_map(Link::visible).map(|file| file.path.clone()).collect();
-    let sandbox = Sandbox::start(Start {
+    let sandbox = Arc::new(Sandbox::start(Start {
         engine,
         installation,
         // A fresh server is the same for all, whatever settings the first to ask for it has.
@@ -227,7 +227,7 @@ fn fill<E: Engine>(
         data: Data::Writable { source: data.clone() },
         initialise: parent.is_none(),
         visible,
-    })?;
+    })?);
     run(&sandbox, recipe, stage, parent.is_none(), progress).map_err(|error| with_log(error, &sandbox))?;
     stop(&sandbox)?;
 
@@ -254,7 +254,7 @@ fn fill<E: Engine>(
 }
 
 fn run<E: Engine>(
-    sandbox: &Sandbox<E>,
+    sandbox: &Arc<Sandbox<E>>,
     recipe: &Recipe<'_, E>,
     stage: &Stage<'_, E>,
     fresh: bool,

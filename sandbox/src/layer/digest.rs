@@ -97,10 +97,14 @@ fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
         Link::Run(run) => {
             let files = run.source.all().into_iter();
             let hasher = hasher("file").field(&run.name);
-            manner(files.fold(hasher, |hasher, file| hasher.field(file.hash.as_bytes())), run)
+            manner(
+                files.fold(hasher, |hasher, file| hasher.field(&file.called).field(file.hash.as_bytes())),
+                run,
+            )
         }
         Link::Inputs(files) => {
-            files.iter().fold(hasher("inputs"), |hasher, file| hasher.field(file.hash.as_bytes()))
+            let hasher = hasher("inputs");
+            files.iter().fold(hasher, |hasher, (path, file)| hasher.path(path).field(file.hash.as_bytes()))
         }
         Link::Command(command) => {
             [&command.program].into_iter().chain(&command.args).fold(hasher("command"), Hasher::field)

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,9 +33,9 @@ impl Layer {
         self.directory.join(DATA)
     }
 
-    /// Whether it is still there; somebody may have removed the whole cache by hand.
+    /// Whether it is still in its place; somebody may have removed it, or have built another there.
     pub(super) fn exists(&self) -> bool {
-        self.directory.exists()
+        is_same(&self.directory, &self._in_use)
     }
 
     /// What is wrong with the layer; empty if nothing is.
@@ -103,6 +104,15 @@ impl Layer {
             let _ = fs::write(&used, "");
         }
     }
+}
+
+/// Whether that path leads to what was opened.
+pub(super) fn is_same(path: &Path, opened: &File) -> bool {
+    let key = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    fs::metadata(path)
+        .map(key)
+        .ok()
+        .is_some_and(|named| opened.metadata().map(key).is_ok_and(|opened| opened == named))
 }
 
 pub(super) fn read_manifest(layer: &Path) -> Result<Manifest> {

@@ -22,7 +22,7 @@ use walkdir::WalkDir;
 
 use super::digest::Digest;
 use super::manifest::Manifest;
-use super::published::{DATA, Layer, MANIFEST, SEAL, UNREADABLE, USED, read_manifest};
+use super::published::{DATA, Layer, MANIFEST, SEAL, UNREADABLE, USED, is_same, read_manifest};
 use super::{run, seal};
 use crate::cache;
 use crate::error::{Error, ErrorKind, Result};
@@ -83,29 +83,44 @@ impl Store {
         if run::rebuilds() && layer.manifest().is_ok_and(|manifest| manifest.run != run::id()) {
             return Ok(None);
         }
-        let damage = layer.damage()?;
+        let damage = match layer.damage() {
+            // Somebody else found it damaged, and took it away while it was looked at.
+            _ if !layer.exists() => return Ok(None),
+            damage => damage?,
+        };
         if damage.is_empty() {
             layer.note_use();
             return Ok(Some(layer));
         }
-        self.set_aside(&digest.to_string(), "damaged")
-            .map_err(|error| cache::failed("set aside the damaged layer", &layer.directory, error))?;
+        let set_aside = self.set_aside(&digest.to_string(), &layer._in_use, "damaged");
+        set_aside.map_err(|error| cache::failed("set aside the damaged layer", &layer.directory, error))?;
         let what = damage.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
         notice(&format!("layer {digest} was damaged ({what}): it is set aside and built anew"));
         Ok(None)
     }
 
-    /// Takes a layer out of its place. Those who use it go on; the sweep removes it when nobody does.
-    pub(super) fn set_aside(&self, digest: &str, why: &str) -> io::Result<()> {
+    /// Takes a layer out of its place, unless another is there than the one that was opened; returns where it is. Those who
+    /// use it go on; the sweep removes it when nobody does.
+    pub(super) fn set_aside(&self, digest: &str, opened: &File, why: &str) -> io::Result<Option<PathBuf>> {
         let staging = self.root.join("staging");
         DirBuilder::new().recursive(true).mode(0o700).create(&staging)?;
-        let (layer, aside) = (self.layer(digest), self.aside(digest, why));
+        let layer = self.layer(digest);
+        if !is_same(&layer, opened) {
+            return Ok(None);
+        }
+        // A name that nobody has: processes of two containers may share a cache and a number.
+        let aside = tempfile::Builder::new().prefix(&format!("{digest}.{why}-")).tempdir_in(&staging)?.keep();
         match fs::rename(&layer, &aside) {
             // Somebody else was faster.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let _ = fs::remove_dir(&aside);
+                Ok(None)
+            }
             // An overlay cannot rename directories of its lower layers, such as a container's image.
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => move_tree(&layer, &aside),
-            renamed => renamed,
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                move_tree(&layer, &aside).map(|()| Some(aside))
+            }
+            renamed => renamed.map(|()| Some(aside)),
         }
     }
 
@@ -218,8 +233,9 @@ impl Store {
         match fs::rename(staging.path(), &target) {
             // Half a layer, which somebody's clean-up has left, or one of an earlier run that is not to be used.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-                self.set_aside(&digest.to_string(), "replaced")
-                    .and_then(|()| fs::rename(staging.path(), &target))
+                File::open(&target)
+                    .and_then(|old| self.set_aside(&digest.to_string(), &old, "replaced"))
+                    .and_then(|_| fs::rename(staging.path(), &target))
                     .map_err(failed)?;
             }
             renamed => renamed.map_err(failed)?,
@@ -284,8 +300,9 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         // Out of its place first, so that nobody finds half of it. Until the lock is free nobody else removes it.
-        self.set_aside(digest, "pruned").map_err(failed)?;
-        let aside = self.aside(digest, "pruned");
+        let Some(aside) = self.set_aside(digest, &lock, "pruned").map_err(failed)? else {
+            return Ok(false);
+        };
         fs::remove_dir_all(&aside).map_err(|error| cache::failed("remove", &aside, error))?;
         Ok(true)
     }
@@ -294,15 +311,10 @@ impl Store {
     pub(super) fn sweep_all(&self) {
         self.sweep(&self.root.join("staging"), None);
     }
-
-    fn aside(&self, digest: &str, why: &str) -> PathBuf {
-        self.root.join("staging").join(format!("{digest}.{why}-{}", std::process::id()))
-    }
 }
 
 /// Moves a layer file by file, its manifest first: without it, it is none.
 fn move_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
     match fs::rename(from.join(MANIFEST), to.join(MANIFEST)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

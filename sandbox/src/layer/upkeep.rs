@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use walkdir::WalkDir;
 
+use super::published::is_same;
 use super::store::Store;
 use super::{history, lookup};
 use crate::cache;
@@ -148,10 +149,15 @@ impl Layers {
     pub fn verify(&self) -> Result<Vec<Damage>> {
         let mut damaged = Vec::new();
         for digest in self.store.names()? {
-            let differences = self.store.differences(&digest)?;
+            let path = self.store.layer(&digest);
+            // One that is removed meanwhile is not missed.
+            let Ok(opened) = File::open(&path) else { continue };
+            let differences = match self.store.differences(&digest) {
+                _ if !is_same(&path, &opened) => continue,
+                differences => differences?,
+            };
             if !differences.is_empty() {
-                let path = self.store.layer(&digest);
-                let aside = self.store.set_aside(&digest, "damaged");
+                let aside = self.store.set_aside(&digest, &opened, "damaged");
                 aside.map_err(|error| cache::failed("set aside the damaged layer", &path, error))?;
                 damaged.push(Damage { digest, differences });
             }

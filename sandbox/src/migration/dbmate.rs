@@ -38,7 +38,12 @@ impl Tool for Dbmate {
     }
 
     fn note(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
-        format!("INSERT INTO schema_migrations (version) VALUES ({})", literal(&migration.version))
+        // Where a file of pg_dump's has emptied the search path, dbmate takes `public`.
+        format!(
+            "SELECT set_config('search_path', 'public', false) WHERE current_schema() IS NULL; \
+             INSERT INTO schema_migrations (version) VALUES ({})",
+            literal(&migration.version)
+        )
     }
 }
 

@@ -3,15 +3,20 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::Sandbox;
 
-/// Runs on a thread of its own, since the caller's may be a runtime's that must not be blocked on.
+/// Runs on a thread of its own, since the caller's may be a runtime's that must not be blocked on, and since nothing stops
+/// code that blocks.
 type Work<E> = dyn Fn(&Sandbox<E>, Duration) -> Result<(), Failure> + Send + Sync;
+
+/// How long after its time the code may take to say that it was too long.
+const GRACE: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(crate) struct Code<E: Engine> {
@@ -47,24 +52,30 @@ impl<E: Engine> Code<E> {
         Self { key, work: Arc::new(work) }
     }
 
-    pub(super) fn run(&self, sandbox: &Sandbox<E>, deadline: Instant) -> Result<()> {
+    pub(super) fn run(&self, sandbox: &Arc<Sandbox<E>>, deadline: Instant) -> Result<()> {
         let failed = || Error::new(ErrorKind::InvalidConfig, format!("run {self}"));
-        let outcome = std::thread::scope(|scope| {
-            let limit = deadline.saturating_duration_since(Instant::now());
-            let work = move || (self.work)(sandbox, limit);
-            let thread =
-                std::thread::Builder::new().name("sandboxed-db".to_owned()).spawn_scoped(scope, work);
-            thread.map(std::thread::ScopedJoinHandle::join)
-        });
-        match outcome.map_err(|error| failed().caused_by(error))? {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Failure::Error(error))) => Err(failed().caused_by(error)),
-            Ok(Err(Failure::Timeout)) => Err(Error::new(
-                ErrorKind::NotReady,
-                format!("run {self} within the time that a step may take"),
-            )
-            .with_hint("raise `build_timeout`")),
-            Err(panic) => Err(failed().caused_by(format!("it panicked: {}", message(&*panic)))),
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let (sender, receiver) = mpsc::channel();
+        let (work, held) = (self.work.clone(), sandbox.clone());
+        std::thread::Builder::new()
+            .name("sandboxed-db".to_owned())
+            .spawn(move || {
+                let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(&held, limit)));
+                drop(held);
+                // Nobody waits any more for code that took too long.
+                let _ = sender.send(outcome);
+            })
+            .map_err(|error| failed().caused_by(error))?;
+        match receiver.recv_timeout(limit + GRACE) {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(Failure::Error(error)))) => Err(failed().caused_by(error)),
+            Ok(Err(panic)) => Err(failed().caused_by(format!("it panicked: {}", message(&*panic)))),
+            Ok(Ok(Err(Failure::Timeout))) | Err(_) => {
+                // What blocks on the server is let go, and so is the server.
+                sandbox.container().kill()?;
+                let step = format!("run {self} within the time that a step may take");
+                Err(Error::new(ErrorKind::NotReady, step).with_hint("raise `build_timeout`"))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Doing what steps say to a server: files by the engine's own client, in its sandbox; the rest from outside.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::source::unreadable;
@@ -13,7 +14,7 @@ use crate::sandbox::Sandbox;
 /// Does what the links say, in their order; each file in a client and a session of its own, so that the outcome does not
 /// depend on which are run together. `on_link` is told each one's index.
 pub(crate) fn load<E: Engine>(
-    sandbox: &Sandbox<E>,
+    sandbox: &Arc<Sandbox<E>>,
     links: &[Link<E>],
     timeout: Duration,
     on_link: &mut dyn FnMut(usize),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::source::unreadable;
@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::migration::{self, Listing, Manner, Migration, MigrationTool, Refusal, in_order};
 
 pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, engine: &E) -> Result<Input<E>> {
-    let listing = list(directory)?;
+    let (listing, nowhere) = list(directory)?;
     let untold = |refusal| refused("tell how to run the migrations in", directory, refusal);
     let mut sources = HashMap::new();
     let mut source = |migration: &Migration| -> Result<Arc<SourceFile>> {
@@ -61,6 +61,8 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
     // A directory tells by its own time which names are in it.
     let directories = listing.directories.iter().map(|(name, _)| directory.join(name));
     let mut watched: Vec<_> = [directory.to_owned()].into_iter().chain(directories).collect();
+    // What a link leads to may come to be.
+    watched.extend(nowhere);
     watched.extend(runs.iter().flat_map(|run| run.source.watched()));
     if let Some(name) = known.and_then(|tool| tool.beside()) {
         watched.extend(runs.iter().map(|run| run.source.path.with_file_name(name)));
@@ -81,23 +83,41 @@ fn none_in(directory: &Path, tool: Option<MigrationTool>) -> Error {
     }
 }
 
-fn list(directory: &Path) -> Result<Listing> {
-    let mut listing = Listing::default();
-    for (name, is_directory) in entries(directory)? {
-        if is_directory {
-            // One that cannot be read is none of migrations.
-            let below = entries(&directory.join(&name)).unwrap_or_default();
-            let files = below.into_iter().filter(|(_, is_directory)| !is_directory);
-            listing.directories.push((name, files.map(|(name, _)| name).collect()));
-        } else {
-            listing.files.push(name);
+/// What is in the directory, and the links in it that lead nowhere.
+fn list(directory: &Path) -> Result<(Listing, Vec<PathBuf>)> {
+    let (mut listing, mut nowhere) = (Listing::default(), Vec::new());
+    for (name, kind) in entries(directory)? {
+        match kind {
+            Kind::File => listing.files.push(name),
+            Kind::Directory => {
+                // One that cannot be read is none of migrations.
+                let below = entries(&directory.join(&name)).unwrap_or_default();
+                nowhere.extend(
+                    below
+                        .iter()
+                        .filter(|(_, kind)| *kind == Kind::Nowhere)
+                        .map(|(file, _)| directory.join(&name).join(file)),
+                );
+                let files =
+                    below.into_iter().filter(|(_, kind)| *kind == Kind::File).map(|(file, _)| file).collect();
+                listing.directories.push((name, files));
+            }
+            Kind::Nowhere => nowhere.push(directory.join(name)),
         }
     }
-    Ok(listing)
+    Ok((listing, nowhere))
 }
 
-/// Files and directories that are not hidden, and which of them are directories.
-fn entries(directory: &Path) -> Result<Vec<(String, bool)>> {
+/// Links count as what they lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Directory,
+    Nowhere,
+}
+
+/// What is not hidden.
+fn entries(directory: &Path) -> Result<Vec<(String, Kind)>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(|error| unreadable(directory, error))? {
         let entry = entry.map_err(|error| unreadable(directory, error))?;
@@ -105,11 +125,11 @@ fn entries(directory: &Path) -> Result<Vec<(String, bool)>> {
         if name.starts_with('.') {
             continue;
         }
-        // Links count as what they lead to; one that leads nowhere is passed over.
-        if let Ok(metadata) = fs::metadata(entry.path())
-            && (metadata.is_file() || metadata.is_dir())
-        {
-            names.push((name, metadata.is_dir()));
+        match fs::metadata(entry.path()) {
+            Ok(metadata) if metadata.is_file() => names.push((name, Kind::File)),
+            Ok(metadata) if metadata.is_dir() => names.push((name, Kind::Directory)),
+            Ok(_) => {}
+            Err(_) => names.push((name, Kind::Nowhere)),
         }
     }
     Ok(names)

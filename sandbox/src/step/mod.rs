@@ -47,7 +47,8 @@ pub(crate) struct Input<E: Engine> {
 #[derive(Debug)]
 pub(crate) enum Link<E: Engine> {
     Run(Run),
-    Inputs(Vec<Arc<SourceFile>>),
+    /// With the paths by which they are declared.
+    Inputs(Vec<(PathBuf, Arc<SourceFile>)>),
     Command(Command),
     Code(Code<E>),
 }
@@ -96,9 +97,9 @@ impl<E: Engine> Step<E> {
             Self::Migrations(directory, tool) => migrations::read(&base.join(directory), *tool, engine),
             Self::Seed(file) => seed::read(&base.join(file), engine),
             Self::Inputs(paths) => {
-                let files = paths.iter().map(|path| SourceFile::tree(&base.join(path)));
+                let files = paths.iter().map(|path| Ok((path.clone(), SourceFile::tree(&base.join(path))?)));
                 let files = files.collect::<Result<Vec<_>>>()?;
-                let watched = files.iter().flat_map(|file| file.watched()).collect();
+                let watched = files.iter().flat_map(|(_, file)| file.watched()).collect();
                 Ok(Input { label: String::new(), links: vec![Link::Inputs(files)], watched })
             }
             Self::Command(command) => Ok(done(command.to_string(), Link::Command(command.at(base)))),
@@ -113,7 +114,7 @@ impl<E: Engine> Link<E> {
         match self {
             Self::Run(run) => run.name.clone(),
             Self::Inputs(files) => {
-                let paths: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
+                let paths: Vec<_> = files.iter().map(|(path, _)| path.display().to_string()).collect();
                 paths.join(", ")
             }
             Self::Command(command) => command.to_string(),
@@ -125,7 +126,7 @@ impl<E: Engine> Link<E> {
     pub(crate) fn files(&self) -> Vec<&SourceFile> {
         match self {
             Self::Run(run) => run.source.all(),
-            Self::Inputs(files) => files.iter().flat_map(|file| file.all()).collect(),
+            Self::Inputs(files) => files.iter().flat_map(|(_, file)| file.all()).collect(),
             Self::Command(_) | Self::Code(_) => Vec::new(),
         }
     }

@@ -38,6 +38,8 @@ fn columns(file: &Path) -> Result<Vec<String>> {
     let contents = compressed::open(file).map_err(|error| super::source::unreadable(file, error))?;
     let mut records = csv::ReaderBuilder::new().has_headers(false).from_reader(contents);
     let header = records.records().next().transpose().map_err(|error| refused(file, error))?;
+    // COPY counts a blank line for the header.
+    let header = header.filter(|header| header.position().is_none_or(|position| position.line() == 1));
     let columns: Vec<String> = header.iter().flatten().map(str::to_owned).collect();
     if columns.iter().all(String::is_empty) {
         return Err(refused(file, "it has no header").with_hint("the first line names the table's columns"));

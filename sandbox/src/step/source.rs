@@ -21,7 +21,7 @@ const BLOCK: u64 = 1 << 18;
 pub(crate) struct SourceFile {
     /// Without symbolic links: the sandbox shows it there.
     pub(crate) path: PathBuf,
-    /// Of what it holds, uncompressed.
+    /// Of what it holds: of a file of text uncompressed, of any other as it is.
     pub(crate) hash: blake3::Hash,
     /// What it includes; or, of a tree, the files in it.
     pub(crate) included: Vec<SourceFile>,
@@ -29,7 +29,10 @@ pub(crate) struct SourceFile {
     missing: Vec<PathBuf>,
     /// The path by which it was found.
     reached: PathBuf,
-    identity: Identity,
+    /// How it is called by what includes or declares it.
+    pub(crate) called: String,
+    /// None of a directory: what a program leaves in it is no change of the files that were read.
+    identity: Option<Identity>,
 }
 
 /// What changes when a file is written: enough to notice an edit between reading and running.
@@ -67,7 +70,11 @@ impl SourceFile {
                 let reached = directory.join(&name);
                 match fs::canonicalize(&reached) {
                     Ok(found) if seen.insert(found.clone()) => {
-                        file.included.push(Self::script_below(reached, found, top, engine, seen)?);
+                        let mut below = Self::script_below(reached, found, top, engine, seen)?;
+                        // By the one place or the other: a client looks in one of them only.
+                        let place = if directory == top { "top" } else { "beside" };
+                        below.called = format!("{place} {name}");
+                        file.included.push(below);
                     }
                     Ok(_) => {}
                     Err(_) => file.missing.push(reached),
@@ -78,44 +85,76 @@ impl SourceFile {
     }
 
     /// Reads a file that counts by its bytes alone, or a tree that counts by the names and bytes of its files.
+    ///
+    /// What Python keeps beside its sources is none of them.
     pub(super) fn tree(path: &Path) -> Result<Arc<Self>> {
         let found = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
         if !found.is_dir() {
-            return Self::bare(path.to_owned(), found, &mut |_| {}).map(Arc::new);
+            return Self::raw(path.to_owned(), found).map(Arc::new);
         }
-        let identity = Identity::of(&found).map_err(|error| unreadable(path, error))?;
         let mut hasher = blake3::Hasher::new();
         let mut included = Vec::new();
-        for entry in WalkDir::new(&found).min_depth(1).follow_links(true).sort_by_file_name() {
-            let entry = entry.map_err(|error| unreadable(path, error.into()))?;
-            let (kind, below) = (entry.file_type(), entry.path().to_owned());
-            // A directory is listed for its names; sockets and the like hold nothing.
-            if kind.is_file() {
-                let file = Self::bare(below.clone(), below, &mut |_| {})?;
+        let entries = WalkDir::new(&found).min_depth(1).follow_links(true).sort_by_file_name();
+        for entry in entries.into_iter().filter_entry(|entry| entry.file_name() != "__pycache__") {
+            let (below, is_directory) = match &entry {
+                Ok(entry) => (entry.path().to_owned(), entry.file_type().is_dir()),
+                // A link that leads nowhere, or in a circle, counts by where it leads.
+                Err(error) => match error.path() {
+                    Some(link) if link.is_symlink() => (link.to_owned(), false),
+                    _ => return Err(unreadable(path, io::Error::other(error.to_string()))),
+                },
+            };
+            let file = match entry {
+                Ok(entry) if entry.file_type().is_file() => Self::raw(below.clone(), below)?,
+                // Sockets and the like hold nothing, and a directory is listed for its names.
+                Ok(_) => Self::new(below.clone(), below, blake3::hash(b""), None),
+                Err(_) => {
+                    let target = fs::read_link(&below).map_err(|error| unreadable(&below, error))?;
+                    let hash = blake3::hash(target.as_os_str().as_encoded_bytes());
+                    Self::new(below.clone(), below, hash, None)
+                }
+            };
+            if !is_directory {
                 let name = file.path.strip_prefix(&found).unwrap_or(&file.path);
                 let name = name.as_os_str().as_encoded_bytes();
                 hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(file.hash.as_bytes());
-                included.push(file);
-            } else if kind.is_dir() {
-                let identity = Identity::of(&below).map_err(|error| unreadable(&below, error))?;
-                included.push(Self::new(below.clone(), below, blake3::hash(b""), identity));
             }
+            included.push(file);
         }
-        let mut tree = Self::new(path.to_owned(), found, hasher.finalize(), identity);
+        let mut tree = Self::new(path.to_owned(), found, hasher.finalize(), None);
         tree.included = included;
         Ok(Arc::new(tree))
     }
 
-    fn new(reached: PathBuf, path: PathBuf, hash: blake3::Hash, identity: Identity) -> Self {
-        Self { path, hash, included: Vec::new(), missing: Vec::new(), reached, identity }
+    fn new(reached: PathBuf, path: PathBuf, hash: blake3::Hash, identity: Option<Identity>) -> Self {
+        Self {
+            path,
+            hash,
+            included: Vec::new(),
+            missing: Vec::new(),
+            reached,
+            called: String::new(),
+            identity,
+        }
     }
 
-    /// Reads a file by itself. `on_lines` is given all of it, some whole lines at a time.
+    /// Reads a file as it is.
+    fn raw(reached: PathBuf, path: PathBuf) -> Result<Self> {
+        let read = || -> io::Result<Self> {
+            let identity = Identity::of(&path)?;
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(File::open(&path)?)?;
+            Ok(Self::new(reached, path.clone(), hasher.finalize(), Some(identity)))
+        };
+        read().map_err(|error| unreadable(&path, error))
+    }
+
+    /// Reads a file of text, uncompressed. `on_lines` is given all of it, some whole lines at a time.
     fn bare(reached: PathBuf, path: PathBuf, on_lines: &mut dyn FnMut(&[u8])) -> Result<Self> {
         let read = || -> io::Result<Self> {
             let identity = Identity::of(&path)?;
             let hash = read_lines(compressed::open(&path)?, on_lines)?;
-            Ok(Self::new(reached, path.clone(), hash, identity))
+            Ok(Self::new(reached, path.clone(), hash, Some(identity)))
         };
         read().map_err(|error| unreadable(&path, error))
     }
@@ -146,7 +185,8 @@ impl SourceFile {
 
     /// Whether the file is still the one that was read.
     pub(crate) fn is_unchanged(&self) -> bool {
-        Identity::of(&self.path).is_ok_and(|identity| identity == self.identity)
+        let same = |before: &Identity| Identity::of(&self.path).is_ok_and(|now| now == *before);
+        self.identity.as_ref().is_none_or(same)
     }
 }
 
@@ -161,9 +201,10 @@ fn read_lines(mut reader: impl Read, on_lines: &mut dyn FnMut(&[u8])) -> io::Res
             return Ok(hasher.finalize());
         }
         hasher.update(&block[begin..]);
-        if let Some(end) = memchr::memrchr(b'\n', &block) {
-            on_lines(&block[..=end]);
-            block.drain(..=end);
+        // What was there before holds no end of a line.
+        if let Some(end) = memchr::memrchr(b'\n', &block[begin..]) {
+            on_lines(&block[..=begin + end]);
+            block.drain(..=begin + end);
         }
     }
 }
@@ -227,6 +268,13 @@ mod tests {
         assert_ne!(first, renamed);
         fs::write(tree.join("below/b"), "two").unwrap();
         assert_ne!(renamed, hash());
+        let two = hash();
+        fs::create_dir(tree.join("__pycache__")).unwrap();
+        fs::write(tree.join("__pycache__/b.pyc"), "compiled").unwrap();
+        assert_eq!(two, hash());
+        // An editor's lock.
+        std::os::unix::fs::symlink("me@host.123", tree.join(".#b")).unwrap();
+        assert_ne!(two, hash());
         let watched: Vec<_> = SourceFile::tree(&tree).unwrap().watched().collect();
         assert!(watched.contains(&tree) && watched.contains(&tree.join("empty")), "{watched:?}");
     }

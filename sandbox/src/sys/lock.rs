@@ -32,13 +32,21 @@ pub(crate) fn locked_by_others(file: &File, range: Range<u64>) -> Result<Option<
         // A length of zero would reach to the end of all files.
         return Ok(None);
     }
-    let mut lock = description(libc::F_WRLCK, range);
-    control(file, libc::F_OFD_GETLK, &mut lock)?;
-    if i32::from(lock.l_type) == libc::F_UNLCK {
-        return Ok(None);
+    let mut first: Option<Range<u64>> = None;
+    // The kernel answers with any of them, so what is before it is asked for until there is nothing.
+    loop {
+        let end = first.as_ref().map_or(range.end, |found| found.start);
+        if end <= range.start {
+            return Ok(first);
+        }
+        let mut lock = description(libc::F_WRLCK, range.start..end);
+        control(file, libc::F_OFD_GETLK, &mut lock)?;
+        if i32::from(lock.l_type) == libc::F_UNLCK {
+            return Ok(first);
+        }
+        let (start, length) = (lock.l_start.cast_unsigned(), lock.l_len.cast_unsigned());
+        first = Some(start..if length == 0 { u64::MAX } else { start + length });
     }
-    let (start, length) = (lock.l_start.cast_unsigned(), lock.l_len.cast_unsigned());
-    Ok(Some(start..if length == 0 { u64::MAX } else { start + length }))
 }
 
 fn description(kind: i32, range: Range<u64>) -> libc::flock {
@@ -78,5 +86,18 @@ mod tests {
         assert_eq!(try_lock(&other, 7), Ok(true));
         drop(one);
         assert_eq!(try_lock(&other, 8), Ok(true));
+    }
+
+    /// The kernel keeps them by their owners, in the order in which these came.
+    #[test]
+    fn the_first_is_found_whoever_came_first() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(place.path()).unwrap();
+        let (one, other, third) = (open(), open(), open());
+        assert_eq!(try_lock(&one, 5), Ok(true));
+        assert_eq!(try_lock(&other, 2), Ok(true));
+        assert_eq!(locked_by_others(&third, 0..100), Ok(Some(2..3)));
+        assert_eq!(locked_by_others(&third, 3..100), Ok(Some(5..6)));
+        assert_eq!(locked_by_others(&one, 0..100), Ok(Some(2..3)));
     }
 }
