@@ -18,12 +18,12 @@ use sandboxed_db_tests::{
     DEADLINE, alone, connect, eventually, is_alone, processes_beside, skip, status as status_of,
 };
 
-fn start() -> Sandbox {
+pub(crate) fn start() -> Sandbox {
     Snapshot::new(Postgres::new()).start().unwrap()
 }
 
 /// Runs a shell command in the sandbox, as the server's child, and returns what it prints and its exit code.
-fn run(db: &Sandbox, command: &str) -> (String, i32) {
+pub(crate) fn run(db: &Sandbox, command: &str) -> (String, i32) {
     let mut client = connect(db.url());
     client.batch_execute("create temporary table output (number bigserial, line text)").unwrap();
     // As CSV with characters that no program prints, a line of anything is one column. NUL, which no text may hold, ends
@@ -43,14 +43,14 @@ fn run(db: &Sandbox, command: &str) -> (String, i32) {
 }
 
 /// What a command prints that must succeed.
-fn shell(db: &Sandbox, command: &str) -> String {
+pub(crate) fn shell(db: &Sandbox, command: &str) -> String {
     let (output, exit) = run(db, command);
     assert_eq!(exit, 0, "{command}: {output}");
     output
 }
 
 /// 127 is the shell's word for a program that is not there, which proves nothing.
-fn fails(db: &Sandbox, command: &str, because: &str) {
+pub(crate) fn fails(db: &Sandbox, command: &str, because: &str) {
     let (output, exit) = run(db, command);
     assert!(![0, 127].contains(&exit) && output.contains(because), "{command}: exit {exit}, {output}");
 }
@@ -61,7 +61,7 @@ fn status(db: &Sandbox, process: &str, name: &str) -> String {
 }
 
 /// The host refuses a fresh /proc to whoever sees its own only in part, as in most containers; then the sandbox has it.
-fn has_its_own_proc(db: &Sandbox) -> bool {
+pub(crate) fn has_its_own_proc(db: &Sandbox) -> bool {
     let own = shell(db, "sh -c 'echo $$; exec readlink /proc/self'");
     let (inside, shown) = own.split_once('\n').unwrap();
     if inside != shown {
