@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use rustix::process::{Resource, getrlimit};
 use sandboxed_db_tests::{Place, Watched, assert_nothing_kept_since, kept_by_the_kernel, skip};
 
 use crate::lifecycle::VICTIM;
@@ -23,6 +24,10 @@ fn five_hundred_live_at_once_and_leave_nothing() {
     let available = memory("MemAvailable");
     if available < NEEDED {
         return skip(&format!("500 servers need 6 GB, and {} MB are to be had", available >> 20));
+    }
+    let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    if descriptors < u64::from(5 * ALIVE) {
+        return skip(&format!("500 sandboxes need 2,100 descriptors, and {descriptors} are to be had"));
     }
     let place = Place::new();
     let before = kept_by_the_kernel();
