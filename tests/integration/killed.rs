@@ -76,7 +76,7 @@ fn two_hundred_kills_at_random_moments_of_sixteen_threads_leave_nothing() {
 #[case::an_interrupt("sleep", "signal 2")]
 #[case::a_hangup("sleep", "signal 1")]
 #[case::a_termination("sleep", "signal 15")]
-fn sixteen_threads_that_are_cut_off_leave_nothing(#[case] end: &str, #[case] expected: &str) {
+fn sixteen_threads_cut_off_at_random_moments_leave_nothing(#[case] end: &str, #[case] expected: &str) {
     const ROUNDS: usize = 4;
     let mut chance = Chance::new();
     let place = prepared();
@@ -199,7 +199,7 @@ fn stopped_servers_are_ended_too(
     #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
     #[values(false, true)] inits_too: bool,
 ) {
-    let place = prepared();
+    let place = Place::sharing_the_cache();
     let before = kept_by_the_kernel();
     let (watched, lines) = obeying_with_three(&place);
     for (init, namespace) in lines.iter().map(|line| started(line)) {
@@ -228,7 +228,7 @@ fn daemons_and_what_they_have_made_are_ended_too(
         setsid sh -c ''trap \"\" INT TERM HUP QUIT; while :; do setsid sh -c \"sleep 0.01 &\"; done'' \
         < /dev/null > /dev/null 2>&1 &
         ipcmk -M 4096 -S 1 -Q; echo here > /dev/shm/here; echo here > /tmp/here";
-    let place = prepared();
+    let place = Place::sharing_the_cache();
     let before = kept_by_the_kernel();
     let (watched, lines) = obeying_with_three(&place);
     for line in &lines {
