@@ -1,8 +1,9 @@
 //! Looking at what a process leaves behind: processes, mounts, files.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -40,6 +41,105 @@ pub fn eventually<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Optio
 pub fn mounts() -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
     text.lines().map(str::to_owned).collect()
+}
+
+/// What the kernel keeps though no process uses it: mounts, and this user's shared memory, semaphores and message queues,
+/// System V's and POSIX's.
+///
+/// # Panics
+/// Where there is no /proc.
+#[must_use]
+pub fn kept_by_the_kernel() -> BTreeSet<String> {
+    let own = rustix::process::geteuid().as_raw();
+    let mut kept = mounts();
+    // Where the column of the owner is, proc_sysvipc(5). The others tell of use, not of identity.
+    for (kind, owner) in [("shm", 7), ("msg", 7), ("sem", 4)] {
+        let text = fs::read_to_string(format!("/proc/sysvipc/{kind}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let columns: Vec<_> = line.split_ascii_whitespace().collect();
+            if columns.get(owner).and_then(|owner| owner.parse().ok()) == Some(own) {
+                kept.insert(format!("{kind} {} {}", columns[0], columns[1]));
+            }
+        }
+    }
+    for path in ["/dev/shm", "/dev/mqueue"].iter().flat_map(|directory| entries(Path::new(directory))) {
+        if fs::symlink_metadata(&path).is_ok_and(|file| file.uid() == own) {
+            kept.insert(path.display().to_string());
+        }
+    }
+    kept
+}
+
+/// Waits until the kernel keeps nothing that it did not keep `before`.
+///
+/// # Panics
+/// When it goes on keeping it.
+#[track_caller]
+pub fn assert_nothing_kept_since(before: &BTreeSet<String>) {
+    let deadline = Instant::now() + CLEARED;
+    loop {
+        let left: Vec<_> = kept_by_the_kernel().difference(before).cloned().collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left {CLEARED:?} after the end: {left:#?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Namespaces, held open: so their numbers are given to no others while it is asked who is in them.
+#[derive(Debug)]
+pub struct Namespaces(BTreeMap<String, File>);
+
+const KINDS: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+impl Namespaces {
+    /// Those that these processes are in and this one is not. Processes may end meanwhile.
+    #[must_use]
+    pub fn of(processes: &[u32]) -> Self {
+        let own: BTreeSet<_> =
+            KINDS.iter().filter_map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).ok()).collect();
+        let mut held = BTreeMap::new();
+        for (process, kind) in processes.iter().flat_map(|process| KINDS.map(|kind| (process, kind))) {
+            let Ok(file) = File::open(format!("/proc/{process}/ns/{kind}")) else { continue };
+            let name = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+            let name = name.expect("an open file has a name");
+            if !own.contains(&name) {
+                held.insert(name.display().to_string(), file);
+            }
+        }
+        Self(held)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Who is in one, holds one open or has mounted one, besides this.
+    #[must_use]
+    pub fn users(&self) -> Vec<String> {
+        let mut users = Vec::new();
+        let mut note = |pid: u32, how: &str, link: std::io::Result<PathBuf>| {
+            let name = link.map(|link| link.display().to_string()).unwrap_or_default();
+            if self.0.contains_key(&name) {
+                users.push(format!("{name} {how} {}", describe(pid)));
+            }
+        };
+        for pid in all_processes() {
+            KINDS.iter().for_each(|kind| {
+                note(pid, "is that of", fs::read_link(format!("/proc/{pid}/ns/{kind}")));
+            });
+            if pid != std::process::id() {
+                let open = entries(Path::new(&format!("/proc/{pid}/fd")));
+                open.iter().for_each(|open| note(pid, "is open in", fs::read_link(open)));
+            }
+        }
+        let mounted = mounts().into_iter().filter(|mount| self.0.keys().any(|name| mount.contains(name)));
+        users.extend(mounted);
+        users
+    }
 }
 
 /// The processes in the pid namespace of process `init`, zombies included.
@@ -122,6 +222,20 @@ impl Place {
             fs::create_dir(root.path().join(name)).expect("an empty directory");
         }
         Self { root, cache }
+    }
+
+    /// Gives the directories to another user, who then can run a copy of `program` there.
+    ///
+    /// # Panics
+    /// When this user may not.
+    pub fn give_to(&self, user: u32, program: &Path) -> PathBuf {
+        let copy = self.root.path().join("program");
+        fs::copy(program, &copy).expect("there is room");
+        let own = ["home", "tmp", "work"].map(|name| self.root.path().join(name));
+        for path in own.iter().map(PathBuf::as_path).chain([copy.as_path(), self.root.path()]) {
+            chown(path, Some(user), Some(user)).expect("root gives files away");
+        }
+        copy
     }
 
     /// Where files for the child may be put; they are not looked at.
@@ -236,6 +350,12 @@ impl Watched {
         self.victim.as_raw_nonzero().get().unsigned_abs()
     }
 
+    /// The processes that there are of it, itself included.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        descendants(self.keeper.id())
+    }
+
     /// Waits for a line with that beginning and returns the rest of it.
     ///
     /// # Panics
@@ -321,11 +441,18 @@ impl Drop for Watched {
     }
 }
 
+/// In one look at all processes, of which there may be thousands.
 fn descendants(process: u32) -> Vec<u32> {
-    let mut found = children(process);
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for pid in all_processes() {
+        if let Some(parent) = status(pid, "PPid").and_then(|parent| parent.parse().ok()) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = children.remove(&process).unwrap_or_default();
     let mut next = 0;
     while next < found.len() {
-        found.extend(children(found[next]));
+        found.extend(children.remove(&found[next]).unwrap_or_default());
         next += 1;
     }
     found

@@ -5,21 +5,24 @@
 //!
 //! `victim doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
 //!
+//! `--churn-for-ms TIME` starts and drops sandboxes in all threads for that time, and ends while they go on.
+//!
 //! `victim keep ARGUMENT…` runs `victim ARGUMENT…` below itself as a reaper, prepares for the worst of its ends, and
-//! ends only when no process that it started, however indirectly, is left.
+//! ends only when no process that it started, however indirectly, is left. `victim keep --program PROGRAM ARGUMENT…` does
+//! so with another program.
 
 use std::fmt::Display;
 use std::hint::black_box;
 use std::io::{self, BufRead};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, set_child_subreaper, setrlimit, wait,
+    Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, getrlimit, set_child_subreaper, setrlimit, wait,
 };
 use sandboxed_db::{Error, Postgres, Sandbox, Snapshot};
 
@@ -32,7 +35,7 @@ fn tell(event: impl Display) {
 fn main() -> Result<ExitCode, Error> {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|arg| arg == "keep").is_some() {
-        return Ok(keep(args.collect()));
+        return Ok(keep(&args.collect::<Vec<_>>()));
     }
     // An abort must leave no core file where the tests look for files left behind.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
@@ -42,9 +45,9 @@ fn main() -> Result<ExitCode, Error> {
         tell(&report);
         return Ok(ExitCode::from(u8::from(!report.works)));
     }
-    let plan = Plan::parse(args);
+    let plan = Arc::new(Plan::parse(args));
     match plan.end.as_str() {
-        "churn" => churn(&plan),
+        "churn" => churn(&plan, |error| panic!("{error:?}")),
         "obey" => obey(&plan),
         "one_by_one" => {
             for _ in 0..plan.sandboxes {
@@ -55,7 +58,16 @@ fn main() -> Result<ExitCode, Error> {
         "descriptors" => return descriptors(&plan).map(|()| ExitCode::SUCCESS),
         _ => {}
     }
-    let sandboxes = match start_all(&plan) {
+    let sandboxes = match plan.churn_for {
+        Some(time) => {
+            let plan = plan.clone();
+            std::thread::spawn(move || churn(&plan, |error| tell(format!("failed {}", in_a_line(&error)))));
+            std::thread::sleep(time);
+            Ok(Vec::new())
+        }
+        None => start_all(&plan),
+    };
+    let sandboxes = match sandboxes {
         Ok(sandboxes) => sandboxes,
         Err(error) => {
             report(&error);
@@ -89,6 +101,7 @@ fn main() -> Result<ExitCode, Error> {
 struct Plan {
     sandboxes: usize,
     threads: usize,
+    churn_for: Option<Duration>,
     snapshot: Snapshot,
     end: String,
 }
@@ -98,12 +111,14 @@ impl Plan {
         let mut engine = Postgres::new();
         let mut steps: Vec<Box<dyn FnOnce(Snapshot) -> Snapshot>> = Vec::new();
         let (mut sandboxes, mut threads, mut shop) = (1, 1, false);
+        let mut churn_for = None;
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
             let number = |text: String| text.parse::<u64>().expect("a number");
             match arg.as_str() {
                 "--sandboxes" => sandboxes = number(value()) as usize,
                 "--threads" => threads = number(value()) as usize,
+                "--churn-for-ms" => churn_for = Some(Duration::from_millis(number(value()))),
                 "--version" => engine = engine.version(value()),
                 "--shop" => shop = value() == "yes",
                 "--migrations" => {
@@ -137,6 +152,7 @@ impl Plan {
                     return Self {
                         sandboxes,
                         threads,
+                        churn_for,
                         snapshot: steps.into_iter().fold(snapshot, |snapshot, step| step(snapshot)),
                         end: end.to_owned(),
                     };
@@ -172,11 +188,14 @@ fn start_all(plan: &Plan) -> Result<Vec<Sandbox>, Error> {
 }
 
 /// Starts and drops for ever, so that a kill finds every phase of both.
-fn churn(plan: &Plan) -> ! {
-    let worker = || {
+fn churn(plan: &Plan, failed: impl Fn(Error) + Sync) -> ! {
+    let worker = || -> ! {
         let mut alive = std::collections::VecDeque::new();
         loop {
-            alive.push_back(plan.start().unwrap_or_else(|error| panic!("{error:?}")));
+            match plan.start() {
+                Ok(sandbox) => alive.push_back(sandbox),
+                Err(error) => failed(error),
+            }
             if alive.len() > 2 {
                 alive.pop_front();
             }
@@ -208,22 +227,29 @@ fn obey(plan: &Plan) {
         };
         match outcome {
             Ok(()) => tell("done"),
-            Err(error) => tell(format!("failed {}", format!("{error:?}").replace('\n', "\\n"))),
+            Err(error) => tell(format!("failed {}", in_a_line(&error))),
         }
     }
+}
+
+fn in_a_line(error: &Error) -> String {
+    format!("{error:?}").replace('\n', "\\n")
 }
 
 fn last(sandboxes: &[Sandbox]) -> &Sandbox {
     sandboxes.last().expect("a sandbox")
 }
 
-/// How many descriptors and threads this process has: once the first sandbox is gone, after many more, and with some
-/// alive. Starts that fail are part of the many.
+/// How many descriptors and threads this process has: once the first sandbox is gone, after many more, with some alive, and
+/// once these are gone. Starts that fail are part of the many.
 fn descriptors(plan: &Plan) -> Result<(), Error> {
     let count = |what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let tell_counts = |when: &str, alive: usize| {
         tell(format!("count {when} {alive} {} {}", count("fd"), count("task")));
     };
+    // A usual limit is that of a few hundred sandboxes; whoever wants more raises it.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("limits may be raised so far");
     drop(plan.start()?);
     tell_counts("first", 0);
     for _ in 0..30 {
@@ -237,6 +263,8 @@ fn descriptors(plan: &Plan) -> Result<(), Error> {
     tell_counts("refused", 0);
     let alive = (0..plan.sandboxes).map(|_| plan.start()).collect::<Result<Vec<_>, _>>()?;
     tell_counts("alive", alive.len());
+    drop(alive);
+    tell_counts("gone", 0);
     Ok(())
 }
 
@@ -257,9 +285,12 @@ fn overflow(depth: u64) -> u64 {
 }
 
 /// Orphans of all descendants become children of this process, which thus knows when the last is gone.
-fn keep(args: Vec<String>) -> ExitCode {
+fn keep(args: &[String]) -> ExitCode {
     set_child_subreaper(Some(getpid())).expect("every Linux can");
-    let program = std::env::current_exe().expect("/proc is mounted");
+    let (program, args) = match args {
+        [option, program, args @ ..] if option == "--program" => (program.into(), args),
+        args => (std::env::current_exe().expect("/proc is mounted"), args),
+    };
     // A group of its own, to be killed as a terminal does it.
     #[expect(clippy::zombie_processes, reason = "waited for below, with all the others")]
     let child = Command::new(program).args(args).process_group(0).spawn().expect("victim starts");

@@ -18,7 +18,7 @@ use sandboxed_db_tests::{
     DEADLINE, alone, connect, eventually, is_alone, processes_beside, skip, status as status_of,
 };
 
-fn start() -> Sandbox {
+pub(crate) fn start() -> Sandbox {
     Snapshot::new(Postgres::new()).start().unwrap()
 }
 

@@ -15,14 +15,14 @@ use sandboxed_db_tests::{
     processes_in, status,
 };
 
-const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+pub(crate) const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
 
-fn victim(place: &Place, args: &[&str]) -> Watched {
+pub(crate) fn victim(place: &Place, args: &[&str]) -> Watched {
     Watched::start(place.command(VICTIM).arg("keep").args(args))
 }
 
 /// `init` and every process beside it, as long as they are there.
-fn started(line: &str) -> (u32, PathBuf) {
+pub(crate) fn started(line: &str) -> (u32, PathBuf) {
     let pid = line.split(' ').next().and_then(|pid| pid.parse().ok());
     let pid = pid.expect("a line names the pid first");
     (pid, pid_namespace(pid).expect("it lives"))
@@ -32,13 +32,13 @@ fn fresh() -> Sandbox {
     Snapshot::new(Postgres::new()).start().unwrap_or_else(|error| panic!("{error:?}"))
 }
 
-fn kill(process: u32, signal: Signal) {
+pub(crate) fn kill(process: u32, signal: Signal) {
     let pid = i32::try_from(process).ok().and_then(Pid::from_raw).expect("a pid");
     kill_process(pid, signal).expect("it is there");
 }
 
 /// The process that was executed as the server.
-fn postmaster(init: u32) -> u32 {
+pub(crate) fn postmaster(init: u32) -> u32 {
     let found = processes_beside(init).into_iter().find(|&pid| {
         status(pid, "PPid").is_some_and(|parent| parent == init.to_string())
             && status(pid, "Name").is_some_and(|name| name == "postgres")
@@ -46,7 +46,7 @@ fn postmaster(init: u32) -> u32 {
     found.expect("the server runs")
 }
 
-fn launcher(victim: u32) -> u32 {
+pub(crate) fn launcher(victim: u32) -> u32 {
     let named = |pid: &u32| {
         fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|line| line.starts_with(b"sandboxed-db-launcher\0"))

@@ -17,6 +17,8 @@ pub(crate) enum Unit {
     Megabytes,
     #[serde(rename = "MB/s")]
     MegabytesPerSecond,
+    #[serde(rename = "")]
+    Count,
 }
 
 /// One measured figure; of a distribution, `value` is the median.
@@ -68,6 +70,7 @@ impl Figures {
                 Unit::PerSecond => "/s",
                 Unit::Megabytes => "MB",
                 Unit::MegabytesPerSecond => "MB/s",
+                Unit::Count => "",
             };
             let p99 = p99.map(|p99| format!("{p99:.2} {unit}")).unwrap_or_default();
             println!("{name:<50} {:>10} {p99:>10}", format!("{value:.2} {unit}"));
@@ -82,12 +85,16 @@ impl Figures {
 /// Memory that cannot be taken back from programs, tmpfs and the kernel, proc_meminfo(5). What is merely cached does not
 /// count.
 pub(crate) fn held_memory() -> io::Result<u64> {
-    let held = ["AnonPages:", "Shmem:", "SUnreclaim:", "KernelStack:", "PageTables:"];
+    memory(&["AnonPages:", "Shmem:", "SUnreclaim:", "KernelStack:", "PageTables:"])
+}
+
+/// The sum of lines of proc_meminfo(5), in bytes.
+pub(crate) fn memory(names: &[&str]) -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let kilobytes = text.lines().filter_map(|line| {
         let mut fields = line.split_ascii_whitespace();
         let name = fields.next()?;
-        held.contains(&name).then(|| fields.next()?.parse::<u64>().ok()).flatten()
+        names.contains(&name).then(|| fields.next()?.parse::<u64>().ok()).flatten()
     });
     Ok(kilobytes.sum::<u64>() << 10)
 }

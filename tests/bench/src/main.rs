@@ -3,6 +3,7 @@
 //! `cargo run --release -p sandboxed-db-bench -- [--quick] [--only NAME] [--json FILE]`
 
 mod bare;
+mod endurance;
 mod figures;
 mod layers;
 mod sandboxes;
@@ -42,6 +43,8 @@ enum Part {
     Sandboxes,
     Layers,
     Tcp,
+    /// Measured only when it is asked for: it takes some minutes and 2,100 descriptors (`ulimit -n 4096`).
+    Endurance,
 }
 
 fn main() -> Outcome<()> {
@@ -63,6 +66,9 @@ fn main() -> Outcome<()> {
         } else {
             figures.extend(layers::measure_in_own_cache(arguments.quick)?);
         }
+    }
+    if arguments.only == Some(Part::Endurance) {
+        endurance::measure(&mut figures, arguments.quick)?;
     }
     if !arguments.own_cache {
         figures.print();

@@ -1,0 +1,113 @@
+//! Thousands one after another, and hundreds at once: what this process and the kernel hold afterwards that they did not
+//! before.
+
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sandboxed_db::{Postgres, Sandbox, Snapshot};
+
+use crate::Outcome;
+use crate::figures::{Figure, Figures, Unit, memory};
+
+/// How long the kernel may take to give back what it frees by and by. It frees a namespace after others have let go of
+/// it, in turn, and what is charged to control groups later still.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+    let (rounds, at_once) = if quick { (500, 50) } else { (5000, 500) };
+    let snapshot = Snapshot::new(Postgres::new());
+    // The launcher, and what the kernel makes for the first ones and keeps.
+    for _ in 0..20 {
+        drop(snapshot.start()?);
+    }
+    thread::sleep(Duration::from_secs(2));
+    let before = Held::now()?;
+    let begin = Instant::now();
+    for _ in 0..rounds {
+        drop(snapshot.start()?);
+    }
+    let each = begin.elapsed().as_secs_f64() * 1e3 / f64::from(rounds);
+    let what = format!("{rounds} one after another");
+    figures.push(Figure::of(format!("{what}: each"), each, Unit::Milliseconds));
+    Held::settled(&before)?.report(&before, &what, figures);
+
+    // What memory the tables of so many take is not given back while they may be wanted again.
+    let before = Held::now()?;
+    let begin = Instant::now();
+    let sandboxes = (0..at_once).map(|_| snapshot.start()).collect::<Result<Vec<Sandbox>, _>>()?;
+    let what = format!("{at_once} at once");
+    let took = begin.elapsed().as_secs_f64() * 1e3 / f64::from(at_once);
+    figures.push(Figure::of(format!("{what}: each"), took, Unit::Milliseconds));
+    let begin = Instant::now();
+    drop(sandboxes);
+    let took = begin.elapsed().as_secs_f64() * 1e3 / f64::from(at_once);
+    figures.push(Figure::of(format!("{what}: teardown of each"), took, Unit::Milliseconds));
+    Held::settled(&before)?.report(&before, &what, figures);
+    Ok(())
+}
+
+/// What could grow with every sandbox. The machine's part of it is changed by others, too.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    temporary: usize,
+    mounts: usize,
+    /// Only root is told.
+    net_namespaces: Option<u64>,
+    unreclaimable: u64,
+}
+
+impl Held {
+    fn now() -> io::Result<Self> {
+        let count = |directory: &str| Ok::<_, io::Error>(fs::read_dir(directory)?.count());
+        let temporary = std::env::temp_dir();
+        Ok(Self {
+            descriptors: count("/proc/self/fd")?,
+            threads: count("/proc/self/task")?,
+            temporary: fs::read_dir(temporary)?.count(),
+            mounts: fs::read_to_string("/proc/self/mountinfo")?.lines().count(),
+            net_namespaces: net_namespaces(),
+            unreclaimable: memory(&["SUnreclaim:"])?,
+        })
+    }
+
+    /// Once the kernel holds no more than before, or patience is at its end.
+    fn settled(before: &Self) -> io::Result<Self> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::now()?;
+            let settled =
+                now.unreclaimable <= before.unreclaimable && now.net_namespaces <= before.net_namespaces;
+            if settled || Instant::now() > end {
+                return Ok(now);
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn report(&self, before: &Self, what: &str, figures: &mut Figures) {
+        let mut more = |name: &str, now: usize, before: usize| {
+            let more = now as f64 - before as f64;
+            figures.push(Figure::of(format!("{what}: {name} left"), more, Unit::Count));
+        };
+        more("descriptors", self.descriptors, before.descriptors);
+        more("threads", self.threads, before.threads);
+        more("temporary files", self.temporary, before.temporary);
+        more("mounts", self.mounts, before.mounts);
+        if let (Some(now), Some(before)) = (self.net_namespaces, before.net_namespaces) {
+            more("network namespaces", now as usize, before as usize);
+        }
+        let megabytes = (self.unreclaimable as f64 - before.unreclaimable as f64) / f64::from(1 << 20);
+        figures.push(Figure::of(format!("{what}: kernel memory left"), megabytes, Unit::Megabytes));
+    }
+}
+
+/// Objects of that kind which are in use, slabinfo(5). The slab's own count lags: it holds objects back, a few for each core.
+fn net_namespaces() -> Option<u64> {
+    let text = fs::read_to_string("/proc/slabinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("net_namespace "))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,253 @@
+//! However and whenever a run of many sandboxes ends: no process, mount, namespace, file or shared memory is left of it.
+
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
+use sandboxed_db_tests::{
+    CLEARED, Chance, DEADLINE, Namespaces, Place, Watched, assert_nothing_kept_since, children, connect,
+    eventually, kept_by_the_kernel, processes_in, status,
+};
+
+use crate::lifecycle::{launcher, started, victim};
+
+/// Each holds up to three sandboxes.
+const THREADS: &str = "16";
+
+/// Long enough for all threads to have started and dropped some.
+const RUN: Duration = Duration::from_millis(800);
+
+/// With a cache of its own, so that its staging is looked at too, and the layer in it, so that starts are met and no build.
+fn prepared() -> Place {
+    let place = Place::new();
+    let (ended, told) = victim(&place, &["return"]).gone();
+    assert_eq!(ended, "code 0", "{told:?}");
+    place
+}
+
+/// Kills at any time, when the process may have ended by itself.
+fn try_kill(process: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+#[track_caller]
+fn assert_unused(namespaces: &Namespaces) {
+    let used = || namespaces.users().is_empty().then_some(());
+    eventually(CLEARED, &format!("nobody uses {namespaces:?}"), used);
+}
+
+#[test]
+fn two_hundred_kills_at_random_moments_of_sixteen_threads_leave_nothing() {
+    const KILLS: usize = 200;
+    let mut chance = Chance::new();
+    let place = prepared();
+    let before = kept_by_the_kernel();
+    let (mut met, mut seen) = (0, 0);
+    for kill in 0..KILLS {
+        let watched = victim(&place, &["--threads", THREADS, "churn"]);
+        let moment = chance.within(RUN);
+        sleep(moment);
+        // To look at them takes time, in which fewer moments are met.
+        let namespaces = Namespaces::of(&if kill % 10 == 0 { watched.processes() } else { Vec::new() });
+        watched.kill(Signal::KILL, false);
+        let (ended, told) = watched.gone();
+        assert_eq!(ended, "signal 9", "kill {kill} at {moment:?}: {told:?}");
+        assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after kill {kill} at {moment:?}");
+        assert_unused(&namespaces);
+        met += usize::from(told.iter().any(|line| line.starts_with("started ")));
+        seen += namespaces.count();
+    }
+    assert!(met > KILLS / 4, "only {met} kills met a running server");
+    assert!(seen > 7, "the namespaces of no sandbox were looked at");
+    assert_nothing_kept_since(&before);
+}
+
+#[rstest]
+#[case::returning("return", "code 0")]
+#[case::returning_an_error("error", "code 1")]
+#[case::panicking("panic", "code 101")]
+#[case::exiting("exit", "code 7")]
+#[case::aborting("abort", "signal 6")]
+#[case::overflowing_the_stack("overflow", "signal 6")]
+#[case::an_interrupt("sleep", "signal 2")]
+#[case::a_hangup("sleep", "signal 1")]
+#[case::a_termination("sleep", "signal 15")]
+fn sixteen_threads_cut_off_at_random_moments_leave_nothing(#[case] end: &str, #[case] expected: &str) {
+    const ROUNDS: usize = 4;
+    let mut chance = Chance::new();
+    let place = prepared();
+    let before = kept_by_the_kernel();
+    for _ in 0..ROUNDS {
+        let time = chance.within(RUN).as_millis().to_string();
+        let mut watched = victim(&place, &["--threads", THREADS, "--churn-for-ms", &time, end]);
+        if end == "sleep" {
+            watched.wait_for("all 0");
+            let signal = match expected {
+                "signal 1" => Signal::HUP,
+                "signal 2" => Signal::INT,
+                _ => Signal::TERM,
+            };
+            // As a terminal sends them.
+            watched.kill(signal, true);
+        }
+        let (ended, told) = watched.gone();
+        assert_eq!(ended, expected, "after {time} ms: {told:?}");
+        assert!(!told.iter().any(|line| line.starts_with("failed ")), "{told:?}");
+        assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after {time} ms");
+    }
+    assert_nothing_kept_since(&before);
+}
+
+/// Reads on until a sandbox has been started by another launcher than that.
+fn wait_for_another_launcher(watched: &mut Watched, killed: u32) {
+    loop {
+        let line = watched.wait_for("started ");
+        let init = line.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid");
+        let parent = status(init, "PPid").and_then(|parent| parent.parse::<u32>().ok());
+        if parent.is_some_and(|parent| parent != killed && children(watched.pid()).contains(&parent)) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn sixteen_threads_go_on_when_their_launcher_is_killed_at_random_moments() {
+    let mut chance = Chance::new();
+    let place = prepared();
+    let before = kept_by_the_kernel();
+    let mut watched = victim(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
+    watched.wait_for("started ");
+    for _ in 0..10 {
+        sleep(chance.within(RUN / 2));
+        let killed = launcher(watched.pid());
+        try_kill(killed, Signal::KILL);
+        wait_for_another_launcher(&mut watched, killed);
+    }
+    watched.kill(Signal::KILL, false);
+    assert_eq!(watched.gone().0, "signal 9");
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_nothing_kept_since(&before);
+}
+
+#[test]
+fn sixteen_threads_go_on_when_inits_are_killed_at_random_moments() {
+    let mut chance = Chance::new();
+    let place = prepared();
+    let before = kept_by_the_kernel();
+    let mut watched = victim(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
+    watched.wait_for("started ");
+    let launcher = launcher(watched.pid());
+    let mut killed = 0;
+    while killed < 50 {
+        sleep(chance.within(RUN / 20));
+        // The first may be at its start, the last at its end; the numbers of processes say which.
+        let inits = children(launcher);
+        for init in [inits.first(), inits.last()].into_iter().flatten() {
+            try_kill(*init, Signal::KILL);
+            killed += 1;
+        }
+    }
+    // The launcher has lived on, and starts others.
+    let last = eventually(DEADLINE, "another sandbox", || children(launcher).into_iter().max());
+    eventually(DEADLINE, "yet another sandbox", || children(launcher).into_iter().find(|&init| init != last));
+    watched.kill(Signal::KILL, false);
+    assert_eq!(watched.gone().0, "signal 9");
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_nothing_kept_since(&before);
+}
+
+/// How one that obeys is ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// Handles are dropped.
+    Return,
+    Kill,
+    Interrupt,
+    KillTheLauncher,
+    KillTheInits,
+}
+
+impl End {
+    fn ended(self, watched: Watched) -> (String, Vec<String>) {
+        let launcher = launcher(watched.pid());
+        match self {
+            Self::Return => {}
+            Self::Kill => watched.kill(Signal::KILL, false),
+            Self::Interrupt => watched.kill(Signal::INT, true),
+            Self::KillTheLauncher => try_kill(launcher, Signal::KILL),
+            Self::KillTheInits => {
+                children(launcher).into_iter().for_each(|init| try_kill(init, Signal::KILL))
+            }
+        }
+        watched.gone()
+    }
+}
+
+fn obeying_with_three(place: &Place) -> (Watched, Vec<String>) {
+    let mut watched = victim(place, &["obey"]);
+    let start = |_| watched.order("start").unwrap().remove(0).strip_prefix("started ").unwrap().to_owned();
+    let lines = (0..3).map(start).collect();
+    (watched, lines)
+}
+
+#[rstest]
+fn stopped_servers_are_ended_too(
+    #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
+    #[values(false, true)] inits_too: bool,
+) {
+    let place = Place::sharing_the_cache();
+    let before = kept_by_the_kernel();
+    let (watched, lines) = obeying_with_three(&place);
+    for (init, namespace) in lines.iter().map(|line| started(line)) {
+        for process in processes_in(&namespace) {
+            if process != init || inits_too {
+                try_kill(process, Signal::STOP);
+            }
+        }
+        eventually(DEADLINE, "all are stopped", || {
+            let stopped = |pid: &u32| status(*pid, "State").is_some_and(|state| state.starts_with('T'));
+            processes_in(&namespace).iter().all(|pid| stopped(pid) || *pid == init).then_some(())
+        });
+    }
+    end.ended(watched);
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_nothing_kept_since(&before);
+}
+
+#[rstest]
+fn daemons_and_what_they_have_made_are_ended_too(
+    #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
+) {
+    // Children of init since their parents have ended, in sessions of their own, and one that would fork again.
+    const DAEMONS: &str = "setsid sh -c ''setsid sleep 1000 & setsid sh -c \"setsid sleep 1000 &\" & exit'' \
+        < /dev/null > /dev/null 2>&1 &
+        setsid sh -c ''trap \"\" INT TERM HUP QUIT; while :; do setsid sh -c \"sleep 0.01 &\"; done'' \
+        < /dev/null > /dev/null 2>&1 &
+        ipcmk -M 4096 -S 1 -Q; echo here > /dev/shm/here; echo here > /tmp/here";
+    let place = Place::sharing_the_cache();
+    let before = kept_by_the_kernel();
+    let (watched, lines) = obeying_with_three(&place);
+    for line in &lines {
+        let (_, url) = line.split_once(' ').expect("a line names the URL last");
+        let (init, namespace) = started(line);
+        connect(url).batch_execute(&format!("copy (select 1) to program '{DAEMONS}'")).unwrap();
+        eventually(DEADLINE, "daemons run", || {
+            let daemon = |pid: &u32| {
+                status(*pid, "Name").is_some_and(|name| name == "sleep")
+                    && status(*pid, "PPid").is_some_and(|parent| parent == init.to_string())
+            };
+            (processes_in(&namespace).iter().filter(|pid| daemon(pid)).count() >= 2).then_some(())
+        });
+    }
+    let namespaces = Namespaces::of(&watched.processes());
+    assert_eq!(namespaces.count(), 3 * 7, "{namespaces:?}");
+    end.ended(watched);
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_unused(&namespaces);
+    drop(namespaces);
+    assert_nothing_kept_since(&before);
+}

@@ -1,0 +1,58 @@
+//! Five hundred at once: they live, and nothing is left of them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use rustix::process::{Resource, getrlimit};
+use sandboxed_db_tests::{Place, Watched, assert_nothing_kept_since, kept_by_the_kernel, skip};
+
+use crate::lifecycle::VICTIM;
+
+/// A line of /proc/meminfo, in bytes.
+fn memory(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kilobytes = value.and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.expect("every kernel tells it") << 10
+}
+
+#[test]
+fn five_hundred_live_at_once_and_leave_nothing() {
+    const ALIVE: u32 = 500;
+    // What each holds is 6.5 MB; others on this machine, tests among them, want some too.
+    const NEEDED: u64 = 6 << 30;
+    let available = memory("MemAvailable");
+    if available < NEEDED {
+        return skip(&format!("500 servers need 6 GB, and {} MB are to be had", available >> 20));
+    }
+    let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    if descriptors < u64::from(5 * ALIVE) {
+        return skip(&format!("500 sandboxes need 2,100 descriptors, and {descriptors} are to be had"));
+    }
+    let place = Place::new();
+    let before = kept_by_the_kernel();
+    let alive = ALIVE.to_string();
+    let mut command = place.command(VICTIM);
+    command.env("SANDBOXED_DB_MAX", &alive).args(["keep", "--sandboxes", &alive, "descriptors"]);
+    let mut watched = Watched::start(&mut command);
+    // A pause between two lines may be long, with so many.
+    let refused = "refused true";
+    (0..5).for_each(|_| drop(watched.wait_for(refused)));
+    (0..ALIVE).for_each(|_| drop(watched.wait_for("started ")));
+    watched.wait_for("count gone");
+    let (ended, told) = watched.gone();
+    assert_eq!(ended, "code 0", "{told:?}");
+    let count = |when: &str| -> [u32; 3] {
+        let line = told.iter().find_map(|line| line.strip_prefix(&format!("count {when} ")));
+        let numbers = line.expect("it is counted").split(' ').map(|number| number.parse().unwrap());
+        numbers.collect::<Vec<_>>().try_into().unwrap()
+    };
+    let [_, first, threads] = count("first");
+    let [reached, descriptors, alive_threads] = count("alive");
+    assert_eq!(reached, ALIVE);
+    assert!(descriptors <= first + 4 * ALIVE, "{descriptors} descriptors, {first} without sandboxes");
+    assert_eq!(alive_threads, threads);
+    assert_eq!(count("gone"), [0, first, threads]);
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_nothing_kept_since(&before);
+}

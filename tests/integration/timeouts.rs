@@ -1,0 +1,131 @@
+//! Under nextest: a test that hangs is killed with all that it has started, and no test is said to leak.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rstest::rstest;
+use sandboxed_db_tests::{
+    Place, Watched, assert_nothing_kept_since, kept_by_the_kernel, leave_to_root, skip,
+};
+
+use crate::lifecycle::VICTIM;
+
+/// A crate whose one test has become a victim, as nextest sees it.
+const TEST: &str = r#"
+    fn main() {
+        use std::os::unix::process::CommandExt;
+        let mut args = std::env::args().skip(1);
+        if args.any(|arg| arg == "--list") {
+            if !std::env::args().any(|arg| arg == "--ignored") {
+                println!("it: test");
+            }
+            return;
+        }
+        let order = std::env::var("VICTIM_ORDER").unwrap();
+        panic!("{}", std::process::Command::new(env!("VICTIM")).args(order.split(' ')).exec());
+    }
+"#;
+
+const MANIFEST: &str = r#"
+    [package]
+    name = "hanging"
+    version = "0.0.0"
+    edition = "2021"
+    [lib]
+    path = "lib.rs"
+    [[test]]
+    name = "hanging"
+    path = "test.rs"
+    harness = false
+    [workspace]
+"#;
+
+fn nextest(directory: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.arg("nextest").current_dir(directory);
+    // It may be nextest that runs this test, and cargo that has set what concerns another package.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("NEXTEST") || text.starts_with("CARGO_") && text != "CARGO_HOME" {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+fn is_there() -> bool {
+    let version = nextest(Path::new("/")).arg("--version").output();
+    let there = version.is_ok_and(|output| output.status.success());
+    if !there && !rustix::process::geteuid().is_root() {
+        leave_to_root("this user has no cargo-nextest");
+    } else if !there {
+        skip("cargo-nextest is not installed");
+    }
+    there
+}
+
+#[rstest]
+#[case::a_test_that_hangs_is_killed("--sandboxes 4 --threads 2 sleep", "0s", "TIMEOUT")]
+#[case::a_test_that_hangs_is_terminated("--sandboxes 4 --threads 2 sleep", "10s", "TIMEOUT")]
+#[case::a_test_that_hangs_amid_starts_is_killed("--threads 8 churn", "0s", "TIMEOUT")]
+#[case::a_test_that_passes("--sandboxes 4 --threads 2 return", "0s", "PASS")]
+#[case::a_test_that_exits_without_dropping("--sandboxes 4 --threads 2 exit", "0s", "FAIL")]
+#[case::a_test_that_aborts("--sandboxes 4 --threads 2 abort", "0s", "SIGABRT")]
+fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case] outcome: &str) {
+    if !is_there() {
+        return;
+    }
+    let before = kept_by_the_kernel();
+    let place = Place::new();
+    // The layer, so that the time is that of the test.
+    let (ended, told) = Watched::start(place.command(VICTIM).args(["keep", "return"])).gone();
+    assert_eq!(ended, "code 0", "{told:?}");
+    let package = place.path().join("package");
+    fs::create_dir_all(package.join(".config")).unwrap();
+    // What passes must not be slow, however slow the machine is.
+    let period = if outcome == "TIMEOUT" { "2s" } else { "100s" };
+    let config = format!(
+        "[profile.default]\n\
+         slow-timeout = {{ period = \"{period}\", terminate-after = 1, grace-period = \"{grace}\" }}\n\
+         leak-timeout = \"1s\"\nstatus-level = \"all\"\nfinal-status-level = \"all\"\nsuccess-output = \"immediate\"\n"
+    );
+    for (name, text) in
+        [("Cargo.toml", MANIFEST), ("lib.rs", ""), ("test.rs", TEST), (".config/nextest.toml", &config)]
+    {
+        fs::write(package.join(name), text).unwrap();
+    }
+
+    let nextest = nextest(&package);
+    let directories = place.command(nextest.get_program());
+    let mut command = place.command(VICTIM);
+    command.args(["keep", "--program", "sh", "-c", "exec \"$0\" \"$@\" 2>&1"]);
+    command.arg(nextest.get_program()).args(nextest.get_args());
+    command.args(["run", "--offline", "--color", "never"]);
+    for (name, value) in nextest.get_envs().chain(directories.get_envs()) {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    // Toolchains are found below the home directory.
+    for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+        .current_dir(&package)
+        .env("CARGO_TARGET_DIR", package.join("target"))
+        .env("VICTIM", VICTIM)
+        .env("VICTIM_ORDER", order);
+    let (ended, told) = Watched::start(&mut command).gone();
+    let told = told.join("\n");
+    assert_eq!(ended, if outcome == "PASS" { "code 0" } else { "code 100" }, "{told}");
+    let line = told.lines().find(|line| line.contains("hanging::hanging it") && line.contains(outcome));
+    assert!(line.is_some(), "no {outcome} in\n{told}");
+    assert!(told.contains("started "), "no sandbox was started:\n{told}");
+    assert!(!told.to_lowercase().contains("leak"), "{told}");
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_nothing_kept_since(&before);
+}
