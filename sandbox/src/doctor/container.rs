@@ -138,20 +138,23 @@ fn inspect(root: &Path) -> Result<Option<String>, Remedy> {
             "sudo mount -o remount,hidepid=0 /proc",
         )
     })?;
+    // Without user attributes overlayfs cannot mark a directory as its own, and refuses to move one (EXDEV).
+    let marked = rustix::fs::setxattr(&tmp, "user.doctor", b"1", XattrFlags::empty());
     let data = root.join(DATA.trim_start_matches('/'));
     let (one, other) = (data.join("doctor.one"), data.join("doctor.other"));
-    let used =
-        fs::create_dir(&one).and_then(|()| fs::rename(&one, &other)).and_then(|()| fs::remove_dir(&other));
+    let used = fs::create_dir(&one).and_then(|()| match marked {
+        Ok(()) => fs::rename(&one, &other).and_then(|()| fs::remove_dir(&other)),
+        Err(_) => fs::remove_dir(&one),
+    });
     used.map_err(|error| {
         Remedy::none(format!("a directory on an overlay cannot be made, renamed and removed ({error})"))
     })?;
-    match rustix::fs::setxattr(&tmp, "user.doctor", b"1", XattrFlags::empty()) {
-        Ok(()) => Ok(None),
-        Err(errno) => Ok(Some(format!(
-            "a tmpfs takes no user attributes here ({errno}), so a server cannot remove a directory of its layer and make it \
-             again; Linux 6.6 and newer with CONFIG_TMPFS_XATTR can"
-        ))),
-    }
+    Ok(marked.err().map(|errno| {
+        format!(
+            "a tmpfs takes no user attributes here ({errno}), so a server cannot rename a directory (as it does to make a \
+             replication slot), nor remove one of its layer and make it again; Linux 6.6 and newer with CONFIG_TMPFS_XATTR can"
+        )
+    }))
 }
 
 /// What a sandbox is closed in by, as the kernel tells it of this one.

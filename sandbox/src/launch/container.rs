@@ -411,7 +411,8 @@ fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
     if !socket::wait_readable(socket, deadline).map_err(broken)? {
         return Ok(Received::Timeout);
     }
-    let mut buffer = [0; 4096];
+    // Two texts of a failure, each character of which may be written as six bytes or more.
+    let mut buffer = [0; 16 << 10];
     match socket::receive(socket, &mut buffer) {
         Ok(Some((length, fds))) => {
             let event =

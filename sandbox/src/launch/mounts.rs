@@ -170,7 +170,9 @@ fn overlay(
     }
     match create("overlay", &options, flags) {
         // Before Linux 6.13 layers are given by path.
-        Err(MountError { errno: Errno::INVAL | Errno::BADF, .. }) => overlay_by_path(lowers, upper, flags),
+        Err(MountError { errno: Errno::INVAL | Errno::BADF | Errno::OPNOTSUPP, .. }) => {
+            overlay_by_path(lowers, upper, flags)
+        }
         result => result,
     }
 }

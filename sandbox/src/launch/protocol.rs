@@ -94,14 +94,23 @@ pub(crate) struct Failure {
 impl Failure {
     /// A step that a system call refused.
     pub(crate) fn new(step: Step, object: &str, errno: Errno) -> Self {
-        Self { step, object: object.to_owned(), errno: errno.raw_os_error(), detail: String::new() }
+        Self { step, object: shortened(object), errno: errno.raw_os_error(), detail: String::new() }
     }
 
     /// A step that failed in the standard library: by a system call, or by what it read.
     pub(crate) fn io(step: Step, object: &str, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(0);
-        let detail = if errno == 0 { error.to_string() } else { String::new() };
-        Self { step, object: object.to_owned(), errno, detail }
+        let detail = if errno == 0 { shortened(&error.to_string()) } else { String::new() };
+        Self { step, object: shortened(object), errno, detail }
+    }
+}
+
+/// The end of a text that may be a path as long as paths go, so that a report fits into a message.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 1000;
+    match text.char_indices().rev().nth(LONGEST) {
+        Some((at, _)) => format!("…{}", &text[at..]),
+        None => text.to_owned(),
     }
 }
 
