@@ -3,6 +3,7 @@
 
 mod admission;
 mod cache;
+mod connect;
 pub mod doctor;
 mod engine;
 mod error;
@@ -20,6 +21,7 @@ mod step;
 mod sys;
 mod tcp;
 
+pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
 pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server, TcpAccess};
 pub use error::{Error, ErrorKind, Result};
