@@ -17,6 +17,7 @@ mod layers;
 mod lifecycle;
 mod lookups;
 mod machine;
+#[cfg(feature = "drivers")]
 mod parameters;
 mod pristine;
 mod refused;

@@ -276,9 +276,6 @@ fn whatever_ends_a_program(_db: Sandbox) -> impl Termination {
     Ok::<_, std::fmt::Error>(ExitCode::SUCCESS)
 }
 
-#[sandboxed_db]
-fn a_unit_that_is_written(_db: Sandbox) -> () {}
-
 // rstest.
 
 mod with_rstest {

@@ -79,7 +79,7 @@ impl<T> ByTrait<T> {
     where
         T: FromSandbox<E>,
     {
-        let sandbox = lease.lend();
+        let sandbox = Lent(lease.lend());
         let made = T::from_sandbox(&sandbox).await;
         made.map(Ready).map_err(|error| Unmade { what: type_name::<T>(), why: error.into() })
     }
