@@ -1,6 +1,6 @@
 //! An application's own state as the parameter of its tests.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --example custom_parameter`.
+//! Run it with `cargo test -p sandboxed-db-examples --test custom_parameter`.
 
 use postgres::{Client, NoTls};
 use sandboxed_db::{FromSandbox, Sandbox, sandboxed_db};

@@ -1,6 +1,6 @@
 //! Tests with sqlx: the type of the parameter is all there is to say.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --features sqlx --example sqlx`.
+//! Run it with `cargo test -p sandboxed-db-examples --features sqlx --test sqlx`.
 
 use rstest::rstest;
 use sandboxed_db::{Sandbox, sandboxed_db};
