@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::parse::{self, ParseStream, Parser as _};
-use syn::{Ident, Lit, LitStr, Path, Token, bracketed, parenthesized, token};
+use syn::{Ident, Lit, LitInt, LitStr, Path, Token, bracketed, parenthesized, token};
 
 use crate::diagnostics::{self, Diagnostics};
 
@@ -20,8 +20,20 @@ pub(crate) struct Arguments {
     pub(crate) steps: Vec<Step>,
     pub(crate) settings: Vec<Setting>,
     pub(crate) start_timeout: Option<Duration>,
+    pub(crate) runtime: Runtime,
+    /// What is written like a call of no known name: the arguments of one parameter's own database.
+    pub(crate) own: Vec<(Ident, TokenStream)>,
     /// The path of the package `sandboxed-db`, where it cannot be found by its name.
     pub(crate) krate: Option<Path>,
+}
+
+/// The runtime of an `async fn`, as far as it was asked for.
+#[derive(Default)]
+pub(crate) struct Runtime {
+    pub(crate) multi_thread: bool,
+    pub(crate) workers: Option<LitInt>,
+    /// Where it was asked for first.
+    pub(crate) asked: Option<Span>,
 }
 
 pub(crate) enum Step {
@@ -54,11 +66,13 @@ enum Name {
     Prepare,
     Settings,
     StartTimeout,
+    Flavor,
+    WorkerThreads,
     Crate,
 }
 
 impl Name {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Snapshot,
         Self::Migrations,
         Self::MigrationsOf,
@@ -68,6 +82,8 @@ impl Name {
         Self::Prepare,
         Self::Settings,
         Self::StartTimeout,
+        Self::Flavor,
+        Self::WorkerThreads,
         Self::Crate,
     ];
 
@@ -82,6 +98,8 @@ impl Name {
             Self::Prepare => "prepare",
             Self::Settings => "settings",
             Self::StartTimeout => "start_timeout",
+            Self::Flavor => "flavor",
+            Self::WorkerThreads => "worker_threads",
             Self::Crate => "crate",
         }
     }
@@ -100,6 +118,8 @@ impl Name {
             Self::Prepare => r#"`prepare("schema-1", crate::migrate)`"#,
             Self::Settings => "`settings(max_connections = 50)`",
             Self::StartTimeout => r#"`start_timeout = "30s"`"#,
+            Self::Flavor => r#"`flavor = "multi_thread"` or `flavor = "current_thread"`"#,
+            Self::WorkerThreads => r#"`flavor = "multi_thread", worker_threads = 4`"#,
             Self::Crate => r#"`crate = "renamed"`"#,
         }
     }
@@ -118,15 +138,40 @@ impl Name {
         matches!(self, Self::MigrationsOf | Self::DependsOn | Self::Run | Self::Prepare)
     }
 
-    fn find(written: &Ident) -> syn::Result<Self> {
-        let found = Self::ALL.into_iter().find(|name| written == name.as_str());
-        found.ok_or_else(|| diagnostics::unknown_argument(written, &Self::ALL.map(Self::as_str)))
+    /// Whether it is said of the test, and not of a database.
+    const fn is_of_the_test(self) -> bool {
+        matches!(self, Self::Flavor | Self::WorkerThreads | Self::Crate)
+    }
+
+    fn find(written: &Ident) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| written == name.as_str())
     }
 }
 
 impl Arguments {
     /// Reads all arguments; those with a mistake are left out and the mistake is added to `diagnostics`.
     pub(crate) fn parse(tokens: TokenStream, diagnostics: &mut Diagnostics) -> Self {
+        Self::parse_those(tokens, diagnostics, |_| true)
+    }
+
+    /// Reads the arguments of one parameter's own database.
+    pub(crate) fn parse_own(tokens: TokenStream, diagnostics: &mut Diagnostics) -> Self {
+        Self::parse_those(tokens, diagnostics, |name| !name.is_of_the_test())
+    }
+
+    /// The names of all arguments, for messages.
+    pub(crate) fn names() -> Vec<&'static str> {
+        Name::ALL.map(Name::as_str).to_vec()
+    }
+
+    /// Whether something is said of a database.
+    pub(crate) fn describe_a_database(&self) -> bool {
+        self.snapshot.is_some() || !self.steps.is_empty() || !self.settings.is_empty()
+    }
+
+    fn parse_those(tokens: TokenStream, diagnostics: &mut Diagnostics, valid: impl Fn(Name) -> bool) -> Self {
+        // Only where all is valid a call of another name may be of a parameter.
+        let whole = valid(Name::Crate);
         let mut arguments = Self::default();
         let mut given = Vec::new();
         let list = |input: ParseStream<'_>| {
@@ -134,7 +179,20 @@ impl Arguments {
                 let written = input.call(Ident::parse_any).map_err(|error| {
                     diagnostics::not_an_argument(error.span(), &Name::ALL.map(Name::as_str))
                 })?;
-                let name = Name::find(&written)?;
+                let name = match Name::find(&written) {
+                    Some(name) if valid(name) => name,
+                    Some(_) => return Err(diagnostics::argument_of_the_test(&written)),
+                    None if whole && input.peek(token::Paren) => {
+                        let list;
+                        parenthesized!(list in input);
+                        arguments.own.push((written, list.parse()?));
+                        return Ok(());
+                    }
+                    None => {
+                        let names = Name::ALL.into_iter().filter(|name| valid(*name)).map(Name::as_str);
+                        return Err(diagnostics::unknown_argument(&written, &names.collect::<Vec<_>>()));
+                    }
+                };
                 if given.contains(&name) && !name.may_come_again() {
                     return Err(diagnostics::duplicate_argument(&written, name.instead_of_twice()));
                 }
@@ -204,6 +262,33 @@ impl Arguments {
             Name::StartTimeout => {
                 argument.equals(input)?;
                 self.start_timeout = Some(argument.duration(input)?);
+            }
+            Name::Flavor => {
+                argument.equals(input)?;
+                self.runtime.asked.get_or_insert(argument.written.span());
+                let flavor = argument.text(input, "a flavor as a string")?;
+                self.runtime.multi_thread = match flavor.value().as_str() {
+                    "multi_thread" => true,
+                    "current_thread" => false,
+                    _ => {
+                        let expected = "a flavor of tokio's runtime";
+                        return Err(diagnostics::malformed_argument(
+                            flavor.span(),
+                            expected,
+                            argument.name.example(),
+                        ));
+                    }
+                };
+            }
+            Name::WorkerThreads => {
+                argument.equals(input)?;
+                self.runtime.asked.get_or_insert(argument.written.span());
+                let number = input.parse::<LitInt>().ok();
+                let number = number.filter(|number| {
+                    number.suffix().is_empty() && number.base10_parse::<u16>().is_ok_and(|number| number > 0)
+                });
+                self.runtime.workers =
+                    Some(number.ok_or_else(|| argument.malformed(input, "how many, at least one"))?);
             }
             Name::Crate => {
                 argument.equals(input)?;
@@ -626,10 +711,10 @@ mod tests {
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
              valid arguments are: `snapshot`, `migrations`, `migrations_of`, `seed`, `depends_on`, `run`, `prepare`, \
-             `settings`, `start_timeout`, `crate`"
+             `settings`, `start_timeout`, `flavor`, `worker_threads`, `crate`"
         );
         assert!(
-            only_mistake(quote!(fixtures("a")))
+            only_mistake(quote!(fixtures = "a"))
                 .starts_with("unknown argument `fixtures`\nvalid arguments are: ")
         );
         assert!(only_mistake(quote!("migrations")).starts_with("expected the name of an argument\n"));

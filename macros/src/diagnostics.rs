@@ -14,7 +14,8 @@ const ACCEPTED: &str = "accepted:
     fn name(db: Sandbox)
     fn name(db: &Sandbox)
     fn name(url: String)
-each also as `async fn`, and each also with `-> Result<(), E>`";
+    fn name(client: Client, db: Sandbox)
+each with any types that implement `FromSandbox`, as `async fn` or not, and with `-> Result<(), E>` or not";
 
 /// The mistakes found so far.
 #[derive(Debug, Default)]
@@ -57,6 +58,32 @@ pub(crate) fn unknown_argument(name: &Ident, valid: &[&str]) -> Error {
         let _ = write!(message, ", did you mean `{suggestion}`?");
     }
     Error::new(name.span(), format!("{message}\n{}", valid_arguments(valid)))
+}
+
+/// What is written like a call may be meant for a parameter as well.
+pub(crate) fn unknown_parameter(name: &Ident, valid: &[&str], parameters: &[String]) -> Error {
+    let mut error = unknown_argument(name, valid).to_string();
+    let list = parameters.join("`, `");
+    let _ = write!(error, "\nor the name of a parameter that gets a database of its own: `{list}`");
+    Error::new(name.span(), error)
+}
+
+pub(crate) fn argument_of_the_test(name: &Ident) -> Error {
+    Error::new(name.span(), format!("`{name}` is of the whole test, not of one database; write it outside"))
+}
+
+pub(crate) fn database_of_nobody(at: impl ToTokens) -> Error {
+    let message =
+        "every parameter has a database of its own, so nothing is made from what is described beside them";
+    Error::new_spanned(at, message)
+}
+
+pub(crate) fn runtime_without_async(at: Span) -> Error {
+    Error::new(at, "only an `async fn` runs on a runtime; remove this, or write `async fn`")
+}
+
+pub(crate) fn workers_of_one_thread(at: Span) -> Error {
+    Error::new(at, "`worker_threads` needs `flavor = \"multi_thread\"`: the other flavor has one thread")
 }
 
 pub(crate) fn duplicate_argument(name: &Ident, hint: Option<&str>) -> Error {
@@ -147,11 +174,22 @@ pub(crate) fn lifetime_parameter(tokens: impl ToTokens) -> Error {
 }
 
 pub(crate) fn no_parameter(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a test with `#[sandboxed_db]` takes one parameter, its database; this one takes none")
+    signature(
+        tokens,
+        "a test with `#[sandboxed_db]` takes a parameter made from its database, and this one takes none; with `#[rstest]`, \
+         write `#[sandboxed_db]` above it",
+    )
 }
 
-pub(crate) fn too_many_parameters(extra: impl ToTokens) -> Error {
-    signature(extra, "a test with `#[sandboxed_db]` takes one parameter, its database; this is one too many")
+pub(crate) fn variadic(tokens: impl ToTokens) -> Error {
+    signature(tokens, "a test has no variable number of parameters")
+}
+
+pub(crate) fn two_owners(ty: impl ToTokens) -> Error {
+    signature(
+        ty,
+        "another parameter takes the sandbox by value already; take it by reference, as in `db: &Sandbox`",
+    )
 }
 
 pub(crate) fn receiver(tokens: impl ToTokens) -> Error {

@@ -8,12 +8,13 @@ use std::iter;
 
 use proc_macro_crate::FoundCrate;
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens as _, quote, quote_spanned};
-use syn::{Ident, Path, ReturnType, parse_quote};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Ident, Index, Path, ReturnType, Signature, Type, parse_quote};
 
 use crate::args::{Arguments, Setting, Step};
-use crate::diagnostics::Diagnostics;
-use crate::signature::{Function, Parameter};
+use crate::databases::{Databases, Made};
+use crate::diagnostics::{self, Diagnostics};
+use crate::signature::Function;
 
 /// The expansion of `#[sandboxed_db(arguments)] item`.
 ///
@@ -29,57 +30,86 @@ pub(crate) fn sandboxed_db(arguments: TokenStream, item: &TokenStream) -> TokenS
             return quote!(#item #errors);
         }
     };
-    let parameter = function.check(&mut diagnostics);
-    match (parameter, diagnostics.into_compile_errors()) {
-        (Some(parameter), None) => test(&function, &parameter, &arguments),
-        (_, errors) => {
+    let filled = function.check(&mut diagnostics);
+    check_runtime(&arguments, &function, &mut diagnostics);
+    let databases = Databases::assign(&filled, &arguments, &function.signature.ident, &mut diagnostics);
+    match diagnostics.into_compile_errors() {
+        None => test(&function, &databases, &arguments),
+        errors => {
             let function = function.without_test();
             quote!(#function #errors)
         }
     }
 }
 
+fn check_runtime(arguments: &Arguments, function: &Function, diagnostics: &mut Diagnostics) {
+    let runtime = &arguments.runtime;
+    if let (Some(asked), None) = (runtime.asked, function.signature.asyncness) {
+        diagnostics.push(diagnostics::runtime_without_async(asked));
+    } else if let (Some(workers), false) = (&runtime.workers, runtime.multi_thread) {
+        diagnostics.push(diagnostics::workers_of_one_thread(workers.span()));
+    }
+}
+
 /// The test, with the user's function inside.
-fn test(function: &Function, parameter: &Parameter<'_>, arguments: &Arguments) -> TokenStream {
+fn test(function: &Function, databases: &Databases<'_>, arguments: &Arguments) -> TokenStream {
     let Function { attributes, visibility, signature, body } = function;
     let krate = arguments.krate.clone().unwrap_or_else(find_crate);
     let function_name = &signature.ident;
     let name = function_name.to_string();
-    let output = &signature.output;
-    let calls = builder_calls(arguments, &krate);
-    let snapshot = match &arguments.snapshot {
-        Some(function) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
-        None => quote_spanned!(Span::mixed_site()=> test.snapshot()),
-    };
+    let snapshots = databases.described.iter().rev().fold(quote!(()), |rest, arguments| {
+        let snapshot = snapshot(arguments, &krate);
+        quote_spanned!(Span::mixed_site()=> (#snapshot, #rest))
+    });
     // A test that must panic would pass for one that could not be run, so the harness has to know.
     let should_panic = function.should_panic().then(|| quote!(.should_panic()));
-    let run = run(function, parameter, &krate);
-    // Would complain of what the attribute asks for: a `&String`, a `Sandbox` that is only read.
-    let lint = if parameter.by_reference { quote!(ptr_arg) } else { quote!(needless_pass_by_value) };
+    let run = run(signature, databases, arguments, &krate);
+    // What a test returns is judged by the harness; only for `#[should_panic]` must it be `()`.
+    let (output, run) = if returns_nothing(signature) {
+        (None, quote_spanned!(Span::mixed_site()=> let _: ::std::process::ExitCode = #run;))
+    } else {
+        (Some(quote!(-> ::std::process::ExitCode)), run)
+    };
+    // rstest makes tests of the function that it finds below.
+    let test = (!function.is_rstest()).then(|| quote!(#[::core::prelude::v1::test]));
+    let lints = databases.lints();
+    let parameters = databases.outer_parameters();
+    let inner = function.inner_signature();
 
     // The function keeps its name, for backtraces and so that it can call itself. Its attributes stay outside: lint
     // levels reach inwards, and an `#[expect]` is to be met once.
     quote_spanned! {Span::mixed_site()=>
         #(#attributes)*
-        #[::core::prelude::v1::test]
-        #visibility fn #function_name() #output {
-            #[allow(clippy::#lint)]
-            #signature #body
+        #test
+        #visibility fn #function_name(#(#parameters),*) #output {
+            #[allow(#(clippy::#lints),*)]
+            #inner #body
 
             let test = #krate::harness::Test::new(
                 ::core::env!("CARGO_MANIFEST_DIR"),
                 ::core::module_path!(),
                 #name,
             ) #should_panic;
-            let snapshot = #snapshot #calls;
+            let databases = #snapshots;
             #run
         }
     }
 }
 
-/// `.migrations("…").seed("…")…`
-fn builder_calls(arguments: &Arguments, krate: &Path) -> TokenStream {
-    let Arguments { snapshot: _, steps, settings, start_timeout, krate: _ } = arguments;
+fn returns_nothing(signature: &Signature) -> bool {
+    match &signature.output {
+        ReturnType::Default => true,
+        ReturnType::Type(_, ty) => matches!(&**ty, Type::Tuple(tuple) if tuple.elems.is_empty()),
+    }
+}
+
+/// `test.snapshot().migrations("…").seed("…")…`
+fn snapshot(arguments: &Arguments, krate: &Path) -> TokenStream {
+    let Arguments { snapshot, steps, settings, start_timeout, runtime: _, own: _, krate: _ } = arguments;
+    let begin = match snapshot {
+        Some(function) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
+        None => quote_spanned!(Span::mixed_site()=> test.snapshot()),
+    };
     let steps = steps.iter().map(|step| match step {
         Step::Migrations(path) => quote!(.migrations(#path)),
         Step::MigrationsOf(tool, path) => {
@@ -96,32 +126,85 @@ fn builder_calls(arguments: &Arguments, krate: &Path) -> TokenStream {
         let (seconds, nanoseconds) = (limit.as_secs(), limit.subsec_nanos());
         quote!(.start_timeout(::core::time::Duration::new(#seconds, #nanoseconds)))
     });
-    quote_spanned!(Span::mixed_site()=> #(#steps)* #(#settings)* #start_timeout)
+    quote_spanned!(Span::mixed_site()=> #begin #(#steps)* #(#settings)* #start_timeout)
 }
 
-/// The call of the harness, which makes the parameter, runs the function and returns what it returns.
+/// The call of the harness, which makes the parameters, runs the function and judges what it returns.
 ///
 /// Two mistakes are left to the compiler, which knows types: a parameter that cannot be made from a database, and a
-/// result that is no outcome of a test. So that it reports them where they are written, the user's own tokens name the
-/// parameter's type, and the path of `run` pretends to stand at the return type.
-fn run(function: &Function, parameter: &Parameter<'_>, krate: &Path) -> TokenStream {
+/// result that is no outcome of a test. So that it reports them where they are written, the call that makes the parameter
+/// pretends to stand at its type, and the path of `run` at the return type.
+fn run(signature: &Signature, databases: &Databases<'_>, arguments: &Arguments, krate: &Path) -> TokenStream {
     let here = Span::mixed_site();
-    let signature = &function.signature;
-    let (name, ty) = (&signature.ident, parameter.ty);
-    let reference = parameter.by_reference.then(|| quote_spanned!(here=> &));
-    let argument = quote_spanned!(here=> #reference <#ty as #krate::harness::Parameter>::from_lease(lease));
-    let (mut run, body);
-    if signature.asyncness.is_some() {
+    let name = &signature.ident;
+    let is_async = signature.asyncness.is_some();
+    let (mut makings, mut values) = (Vec::new(), Vec::new());
+    for (index, made) in databases.parameters.iter().enumerate() {
+        let (parameter, database) = match made {
+            Made::ByRstest { name, .. } => {
+                values.push(name.to_token_stream());
+                continue;
+            }
+            Made::From(parameter, database) => (parameter, *database),
+        };
+        let made = format_ident!("parameter_{index}", span = here);
+        let lease = lease(database);
+        let ty = parameter.ty;
+        let asked = quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().kind());
+        makings.push(if is_async {
+            let make = located_at(quote_spanned!(here=> make), &ty.to_token_stream());
+            quote_spanned!(here=> let #made = #asked.#make(&#lease).await?;)
+        } else {
+            let make = located_at(quote_spanned!(here=> make_now), &ty.to_token_stream());
+            quote_spanned!(here=> let #made = #asked.#make(&#lease, waiter)?;)
+        });
+        values.push(if parameter.by_reference {
+            quote_spanned!(here=> &#made.by_reference())
+        } else {
+            quote_spanned!(here=> #made.by_value())
+        });
+    }
+    let import = quote_spanned! {here=>
+        #[allow(unused_imports)]
+        use #krate::harness::Kind as _;
+    };
+    let (mut run, first, body);
+    if is_async {
         run = quote_spanned!(here=> #krate::harness::run_async);
-        body = quote_spanned!(here=> async |lease| #name(#argument).await);
+        let flavor = flavor(arguments);
+        first = quote_spanned!(here=> test, #krate::harness::Flavor::#flavor);
+        body = quote_spanned!(here=> async |leases| {
+            #import
+            #(#makings)*
+            ::core::result::Result::Ok(#name(#(#values),*).await)
+        });
     } else {
         run = quote_spanned!(here=> #krate::harness::run);
-        body = quote_spanned!(here=> |lease| #name(#argument));
+        first = quote_spanned!(here=> test);
+        body = quote_spanned!(here=> |leases, waiter| {
+            #import
+            #(#makings)*
+            ::core::result::Result::Ok(#name(#(#values),*))
+        });
     }
     if let ReturnType::Type(_, ty) = &signature.output {
         run = located_at(run, &ty.to_token_stream());
     }
-    quote_spanned!(here=> #run(test, snapshot, #body))
+    quote_spanned!(here=> #run(#first, databases, #body))
+}
+
+fn flavor(arguments: &Arguments) -> TokenStream {
+    match (&arguments.runtime.multi_thread, &arguments.runtime.workers) {
+        (false, _) => quote!(CurrentThread),
+        (true, None) => quote!(MultiThread(::core::option::Option::None)),
+        (true, Some(workers)) => quote!(MultiThread(::core::option::Option::Some(#workers))),
+    }
+}
+
+/// `leases.1.1.0` for the third.
+fn lease(database: usize) -> TokenStream {
+    let rests = iter::repeat_n(Index::from(1), database);
+    quote_spanned!(Span::mixed_site()=> leases #(.#rests)*.0)
 }
 
 /// The same tokens, still resolved as before, that seem to reach from the first of `place` to its last.
@@ -172,12 +255,13 @@ mod tests {
                     ::core::module_path!(),
                     "adds",
                 );
-                let snapshot = test.snapshot();
-                ::db::harness::run(
-                    test,
-                    snapshot,
-                    |lease| adds(<Sandbox as ::db::harness::Parameter>::from_lease(lease))
-                )
+                let databases = (test.snapshot(), ());
+                let _: ::std::process::ExitCode = ::db::harness::run(test, databases, |leases, waiter| {
+                    #[allow(unused_imports)]
+                    use ::db::harness::Kind as _;
+                    let parameter_0 = ::db::harness::Asked::<Sandbox>::new().kind().make_now(&leases.0, waiter)?;
+                    ::core::result::Result::Ok(adds(parameter_0.by_value()))
+                });
             }
         };
         let expansion = expand(
@@ -198,41 +282,57 @@ mod tests {
             seed = ["a.sql", "b.sql"],
             settings(max_connections = 50, jit = false),
             start_timeout = "1500ms",
+            flavor = "multi_thread",
+            worker_threads = 4,
+            own(snapshot = crate::other, seed = "c.csv"),
         };
         let item = quote! {
             /// Documented.
             #[ignore]
-            pub(crate) async fn adds(mut db: &Sandbox) -> Result<(), Error> { db.add().await }
+            pub(crate) async fn adds(mut db: &Sandbox, own: Pool) -> Result<(), Error> { db.add().await }
         };
         let expected = quote! {
             /// Documented.
             #[ignore]
             #[::core::prelude::v1::test]
-            pub(crate) fn adds() -> Result<(), Error> {
-                #[allow(clippy::ptr_arg)]
-                async fn adds(mut db: &Sandbox) -> Result<(), Error> { db.add().await }
+            pub(crate) fn adds() -> ::std::process::ExitCode {
+                #[allow(clippy::needless_pass_by_value, clippy::ptr_arg)]
+                async fn adds(mut db: &Sandbox, own: Pool) -> Result<(), Error> { db.add().await }
 
                 let test = ::db::harness::Test::new(
                     ::core::env!("CARGO_MANIFEST_DIR"),
                     ::core::module_path!(),
                     "adds",
                 );
-                let snapshot = test
-                    .snapshot()
-                    .migrations("migrations")
-                    .seed("a.sql")
-                    .seed("b.sql")
-                    .setting("max_connections", "50")
-                    .setting("jit", "off")
-                    .start_timeout(::core::time::Duration::new(1u64, 500000000u32));
+                let databases = (
+                    test.snapshot()
+                        .migrations("migrations")
+                        .seed("a.sql")
+                        .seed("b.sql")
+                        .setting("max_connections", "50")
+                        .setting("jit", "off")
+                        .start_timeout(::core::time::Duration::new(1u64, 500000000u32)),
+                    (test.extend(crate::other()).seed("c.csv"), ())
+                );
                 ::db::harness::run_async(
                     test,
-                    snapshot,
-                    async |lease| adds(& <Sandbox as ::db::harness::Parameter>::from_lease(lease)).await
+                    ::db::harness::Flavor::MultiThread(::core::option::Option::Some(4)),
+                    databases,
+                    async |leases| {
+                        #[allow(unused_imports)]
+                        use ::db::harness::Kind as _;
+                        let parameter_0 = ::db::harness::Asked::<Sandbox>::new().kind().make(&leases.0).await?;
+                        let parameter_1 = ::db::harness::Asked::<Pool>::new().kind().make(&leases.1.0).await?;
+                        ::core::result::Result::Ok(
+                            adds(&parameter_0.by_reference(), parameter_1.by_value()).await
+                        )
+                    }
                 )
             }
         };
-        assert_eq!(expand(&arguments, &item), expected.to_string());
+        // The lexer takes `1.0` for one number.
+        let expected = expected.to_string().replace("leases . 1.0", "leases . 1 . 0");
+        assert_eq!(expand(&arguments, &item), expected);
     }
 
     #[test]
@@ -247,14 +347,14 @@ mod tests {
             prepare("schema-1", migrate),
         };
         let expected = quote! {
-            let snapshot = test
+            let databases = (test
                 .extend(crate::testing::shop())
                 .run::<&str>("first", [])
                 .migrations_of(::db::MigrationTool::Sqlx, "migrations")
                 .depends_on(["a"])
                 .run::<&str>("second", ["up", "--all"])
                 .depends_on(["b", "c"])
-                .prepare("schema-1", migrate);
+                .prepare("schema-1", migrate), ());
         };
         let expansion = expand(
             &arguments,
@@ -263,6 +363,51 @@ mod tests {
             ),
         );
         assert!(expansion.contains(&expected.to_string()), "{expansion}");
+    }
+
+    #[test]
+    fn rstest_is_left_what_it_fills() {
+        let item = quote! {
+            #[rstest]
+            #[case(1)]
+            async fn t(db: Sandbox, #[case] mut n: u8, #[future] later: u8) {}
+        };
+        let expansion = expand(&quote!(), &item);
+        let outer = quote! {
+            #[rstest]
+            #[case(1)]
+            fn t(#[case] n: u8, #[future] later: u8) {
+                #[allow(clippy::needless_pass_by_value)]
+                async fn t(db: Sandbox, mut n: u8, later: impl ::core::future::Future<Output = u8>) {}
+            }
+        };
+        assert!(expansion.starts_with(outer.to_string().trim_end_matches('}').trim_end()), "{expansion}");
+        assert!(expansion.contains("t (parameter_0 . by_value () , n , later) . await"), "{expansion}");
+    }
+
+    #[test]
+    fn databases_are_those_of_parameters() {
+        let complaints = |arguments: TokenStream, item: TokenStream, complaint: &str| {
+            let expansion = expand(&arguments, &item);
+            assert!(expansion.contains(complaint), "{complaint}: {expansion}");
+        };
+        let one = quote!(
+            fn t(one: Pool) {}
+        );
+        complaints(quote!(other()), one.clone(), "own: `one`");
+        complaints(quote!(one(), one()), one.clone(), "given twice");
+        complaints(quote!(one(crate = db)), one.clone(), "`crate` is of the whole test");
+        complaints(quote!(one(one())), one.clone(), "unknown argument `one`");
+        complaints(quote!(seed = "a.sql", one()), one.clone(), "every parameter has a database of its own");
+        complaints(quote!(flavor = "multi_thread"), one, "only an `async fn` runs on a runtime");
+        let asynchronous = quote!(
+            async fn t(one: Pool) {}
+        );
+        complaints(quote!(worker_threads = 2), asynchronous, "needs `flavor =");
+        let two = quote!(
+            fn t(one: Sandbox, two: &Sandbox) {}
+        );
+        complaints(quote!(), two, "takes the sandbox by value already");
     }
 
     #[test]

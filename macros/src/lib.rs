@@ -4,12 +4,13 @@
 //! examples can be compiled, and the code it expands into calls `sandboxed_db::harness`.
 //!
 //! The files follow the way of the tokens: `args` reads what stands in the parentheses, `signature` the function below,
-//! and `expand` writes the test. What is wrong on the way is collected in `diagnostics`, where every message is worded.
-//! All four work on [`proc_macro2`], so their tests need no compiler.
+//! `databases` says which parameter is made from which database, and `expand` writes the test. What is wrong on the way is collected in `diagnostics`, where every message is worded.
+//! All five work on [`proc_macro2`], so their tests need no compiler.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod databases;
 mod diagnostics;
 mod expand;
 mod signature;

@@ -4,7 +4,8 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
 use syn::parse::{Parse, ParseStream};
 use syn::{
-    Attribute, FnArg, GenericParam, Generics, Path, Safety, Signature, Type, TypeReference, Visibility,
+    Attribute, FnArg, GenericParam, Generics, Ident, Pat, PatType, Path, Safety, Signature, Type,
+    TypeReference, Visibility,
 };
 
 use crate::diagnostics::{self, Diagnostics};
@@ -20,11 +21,19 @@ pub(crate) struct Function {
     pub(crate) body: TokenStream,
 }
 
-/// The type of the one parameter, and how the function takes it.
+/// A parameter made from a database: its type, and how the function takes it.
 pub(crate) struct Parameter<'a> {
+    /// What an argument of the attribute calls it; a pattern has no name.
+    pub(crate) name: Option<&'a Ident>,
     /// Without the `&`, if there is one.
     pub(crate) ty: &'a Type,
     pub(crate) by_reference: bool,
+}
+
+/// A parameter, by who fills it.
+pub(crate) enum Filled<'a> {
+    ByDatabase(Parameter<'a>),
+    ByRstest { name: &'a Ident, written: &'a PatType },
 }
 
 impl Function {
@@ -33,11 +42,16 @@ impl Function {
     }
 
     /// Reads what kind of test the function is. If it can be none, the reasons are added to `diagnostics`.
-    pub(crate) fn check(&self, diagnostics: &mut Diagnostics) -> Option<Parameter<'_>> {
+    pub(crate) fn check(&self, diagnostics: &mut Diagnostics) -> Vec<Filled<'_>> {
         self.check_attributes(diagnostics);
         self.check_qualifiers(diagnostics);
         diagnostics.collect(check_generics(&self.signature.generics));
-        diagnostics.collect(self.parameter())
+        self.parameters(diagnostics)
+    }
+
+    /// Whether rstest makes the tests, of the function that this attribute leaves it.
+    pub(crate) fn is_rstest(&self) -> bool {
+        self.attributes.iter().any(|attribute| is_named(attribute.path(), "rstest"))
     }
 
     /// Whether the test is marked `#[should_panic]`.
@@ -68,18 +82,47 @@ impl Function {
         }
     }
 
-    fn parameter(&self) -> syn::Result<Parameter<'_>> {
+    fn parameters(&self, diagnostics: &mut Diagnostics) -> Vec<Filled<'_>> {
         let Signature { ident, inputs, variadic, .. } = &self.signature;
-        let mut parameters = inputs.iter();
-        let first = match parameters.next() {
-            Some(FnArg::Typed(first)) => first,
-            Some(FnArg::Receiver(receiver)) => return Err(diagnostics::receiver(receiver)),
-            None => return Err(diagnostics::no_parameter(ident)),
-        };
-        if parameters.len() > 0 || variadic.is_some() {
-            return Err(diagnostics::too_many_parameters(quote!(#(#parameters),* #variadic)));
+        if let Some(variadic) = variadic {
+            diagnostics.push(diagnostics::variadic(variadic));
         }
-        Parameter::of_type(&first.ty)
+        let is_rstest = self.is_rstest();
+        let filled = inputs.iter().map(|input| match input {
+            FnArg::Receiver(receiver) => Err(diagnostics::receiver(receiver)),
+            FnArg::Typed(written) => match name(&written.pat) {
+                Some(name) if is_rstest && is_filled_by_rstest(written) => {
+                    Ok(Filled::ByRstest { name, written })
+                }
+                name => Parameter::of_type(name, &written.ty).map(Filled::ByDatabase),
+            },
+        });
+        let all: Vec<_> = filled.filter_map(|filled| diagnostics.collect(filled)).collect();
+        let owns = |filled: &&Filled<'_>| matches!(filled, Filled::ByDatabase(_));
+        if !inputs.iter().any(|input| matches!(input, FnArg::Receiver(_)))
+            && all.len() == inputs.len()
+            && !all.iter().any(|filled| owns(&filled))
+        {
+            diagnostics.push(diagnostics::no_parameter(ident));
+        }
+        all
+    }
+
+    /// The signature of the function inside the test: without what only rstest understands.
+    pub(crate) fn inner_signature(&self) -> Signature {
+        let mut signature = self.signature.clone();
+        if self.is_rstest() {
+            for input in &mut signature.inputs {
+                if let FnArg::Typed(written) = input {
+                    if is_future(written) {
+                        let ty = &written.ty;
+                        written.ty = syn::parse_quote!(impl ::core::future::Future<Output = #ty>);
+                    }
+                    written.attrs.retain(|attribute| !is_rstests(attribute));
+                }
+            }
+        }
+        signature
     }
 
     /// The function alone, emitted when it cannot be a test, so that the compiler does not report what uses it, or
@@ -115,7 +158,7 @@ impl Parse for Function {
 }
 
 impl<'a> Parameter<'a> {
-    fn of_type(written: &'a Type) -> syn::Result<Self> {
+    fn of_type(name: Option<&'a Ident>, written: &'a Type) -> syn::Result<Self> {
         let parameter = match ungrouped(written) {
             Type::Reference(TypeReference { mutability: Some(_), .. }) => {
                 return Err(diagnostics::mutable_reference(written));
@@ -123,8 +166,8 @@ impl<'a> Parameter<'a> {
             Type::Reference(TypeReference { lifetime: Some(lifetime), .. }) if lifetime.ident == "static" => {
                 return Err(diagnostics::lifetime_parameter(lifetime));
             }
-            Type::Reference(TypeReference { elem, .. }) => Self { ty: elem, by_reference: true },
-            _ => Self { ty: written, by_reference: false },
+            Type::Reference(TypeReference { elem, .. }) => Self { name, ty: elem, by_reference: true },
+            _ => Self { name, ty: written, by_reference: false },
         };
         match ungrouped(parameter.ty) {
             Type::ImplTrait(ty) => Err(diagnostics::impl_trait(ty)),
@@ -150,6 +193,31 @@ fn ungrouped(mut ty: &Type) -> &Type {
             _ => return ty,
         }
     }
+}
+
+fn name(pattern: &Pat) -> Option<&Ident> {
+    match pattern {
+        Pat::Ident(pattern) => Some(&pattern.ident),
+        _ => None,
+    }
+}
+
+/// What rstest fills is marked by one of its attributes. A fixture that is found by the parameter's name alone has none, so
+/// it is written `#[from(name)]` here: nothing else tells it from a database.
+fn is_filled_by_rstest(written: &PatType) -> bool {
+    written.attrs.iter().any(is_rstests)
+}
+
+fn is_future(written: &PatType) -> bool {
+    written.attrs.iter().any(|attribute| attribute.path().is_ident("future"))
+}
+
+fn is_rstests(attribute: &Attribute) -> bool {
+    const ALL: [&str; 13] = [
+        "base_dir", "by_ref", "case", "context", "dirs", "exclude", "files", "from", "future", "mode",
+        "notrace", "values", "with",
+    ];
+    ALL.iter().any(|name| attribute.path().is_ident(name))
 }
 
 /// `#[test]`, by any path, and its namesakes in other crates, such as `#[tokio::test]`.
@@ -184,10 +252,14 @@ mod tests {
     fn parameter(item: TokenStream) -> (String, bool) {
         let function = Function::parse(item).unwrap();
         let mut diagnostics = Diagnostics::default();
-        let parameter =
-            function.check(&mut diagnostics).map(|p| (p.ty.to_token_stream().to_string(), p.by_reference));
+        let parameters = function.check(&mut diagnostics);
         assert_eq!(diagnostics.messages(), [""; 0]);
-        parameter.unwrap()
+        match &parameters[..] {
+            [Filled::ByDatabase(parameter)] => {
+                (parameter.ty.to_token_stream().to_string(), parameter.by_reference)
+            }
+            _ => panic!("{} parameters", parameters.len()),
+        }
     }
 
     #[test]
@@ -252,33 +324,22 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_parameter() {
-        let takes = "a test with `#[sandboxed_db]` takes one parameter, its database; ";
-        assert_eq!(
-            mistakes(quote!(
-                fn t() {}
-            )),
-            [format!("{takes}this one takes none")]
+    fn there_is_a_parameter() {
+        let none = mistakes(quote!(
+            fn t() {}
+        ));
+        assert!(
+            none[0].contains("takes a parameter made from its database, and this one takes none"),
+            "{none:?}"
         );
-        let one_too_many = [format!("{takes}this is one too many")];
-        assert_eq!(
-            mistakes(quote!(
-                fn t(a: Sandbox, b: String) {}
-            )),
-            one_too_many
-        );
-        assert_eq!(
-            mistakes(quote!(
-                fn t(a: Sandbox, b: String, c: u8) {}
-            )),
-            one_too_many
-        );
-        assert_eq!(
-            mistakes(quote!(
-                fn t(a: Sandbox, ...) {}
-            )),
-            one_too_many
-        );
+        let several = mistakes(quote!(
+            fn t(a: Sandbox, b: String, c: u8) {}
+        ));
+        assert_eq!(several, [""; 0]);
+        let variadic = mistakes(quote!(
+            fn t(a: Sandbox, ...) {}
+        ));
+        assert_eq!(variadic, ["a test has no variable number of parameters"]);
     }
 
     #[test]
@@ -350,7 +411,7 @@ mod tests {
             "a test cannot be `unsafe`",
             "a test cannot be `extern`",
             "a test cannot be generic",
-            "a test with `#[sandboxed_db]` takes one parameter",
+            "a test with `#[sandboxed_db]` takes a parameter",
         ];
         assert_eq!(found.len(), beginnings.len(), "{found:#?}");
         for (mistake, beginning) in found.iter().zip(beginnings) {

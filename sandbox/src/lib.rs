@@ -3,6 +3,7 @@
 
 mod admission;
 mod cache;
+mod connect;
 pub mod doctor;
 mod engine;
 mod error;
@@ -22,6 +23,7 @@ mod step;
 mod sys;
 mod tcp;
 
+pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
 pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server, TcpAccess};
 pub use error::{Error, ErrorKind, Result};
@@ -34,16 +36,21 @@ pub use tcp::Tcp;
 
 /// Turns a function that takes a database into a test with a pristine server of its own.
 ///
-/// The function may be `async` if the feature `tokio` is on, which it is by default: it then runs on a single-threaded
-/// tokio runtime of its own. It may return `()` or a `Result<(), E>` whose `E` is `Debug`. `#[ignore]`, `#[should_panic]`,
-/// `#[cfg]` and documentation work as on any test.
+/// The function may be `async` if the feature `tokio` is on, which it is by default: it then runs on a tokio runtime of its
+/// own, single-threaded unless `flavor` says otherwise. It may return `()`, a `Result<(), E>` whose `E` is `Debug`, or what
+/// else implements [`Termination`](std::process::Termination). `#[ignore]`, `#[should_panic]`, `#[cfg]` and documentation work as on any test.
 ///
-/// # Parameter
-/// One, by value or by reference: [`Sandbox`], which the test may [stop](Sandbox::stop) or drop, or `String`, the
-/// server's URL. The server lives at least as long as the test runs.
+/// # Parameters
+/// One or more, by value or by reference, of types that implement [`FromSandbox`]: `String` (the server's URL), the
+/// connections and pools of drivers whose features are on, types of your own. Or the [`Sandbox`] itself, which the test may
+/// [stop](Sandbox::stop) or drop. All are made from one server, which lives at least as long as the test runs.
+///
+/// A parameter that is named in the attribute, with a list, has a database of its own, described by that list alone:
+/// `#[sandboxed_db(orders(snapshot = shop), audit(migrations = "audit"))] fn t(orders: Sandbox, audit: String)`. What stands
+/// beside the lists describes the database of all other parameters.
 ///
 /// # Arguments
-/// All are optional; but for `snapshot` and `crate`, each has a method of the same name on [`Snapshot`], where defaults and
+/// All are optional; but for `snapshot`, `flavor`, `worker_threads` and `crate`, each has a method of the same name on [`Snapshot`], where defaults and
 /// errors are told.
 ///
 /// - `snapshot = path::of::function`: the function returns the [`Snapshot`] that the other arguments extend; without it
@@ -57,10 +64,21 @@ pub use tcp::Tcp;
 /// - `settings(name = value, …)`: strings, numbers or booleans; see [`Snapshot::setting`]. Names with dots are written so:
 ///   `auto_explain.log_min_duration = 0`.
 /// - `start_timeout = "30s"`: a number with `ms`, `s` or `m`; see [`Snapshot::start_timeout`].
+/// - `flavor = "multi_thread"`, or `"current_thread"`, which is the default: the runtime of an `async` test.
+/// - `worker_threads = 4`: how many threads the runtime has; with `flavor = "multi_thread"`, by default one for each
+///   processor.
+/// - `name_of_a_parameter(…)`: any of the above, but for the last two, for the database of that parameter. A parameter that
+///   is to have one cannot be named like an argument.
 /// - `crate = "path"`: where this crate is, if it is renamed in a way that Cargo.toml does not tell.
 ///
 /// Relative paths start at the package's directory. Files are read when the test runs: an edited migration counts without
 /// a new compilation.
+///
+/// # With rstest
+/// Stand above `#[rstest]`: parameters with an attribute of rstest's (`#[case]`, `#[values]`, `#[from]`, `#[with]`, `#[files]`,
+/// `#[future]`, …) are filled by rstest, all others are made from the database; each case has a server of its own. A fixture
+/// found by its name alone needs `#[from(name)]`, since nothing else tells it from a database. Below `#[rstest]` the
+/// attribute is written `#[test_attr(sandboxed_db(…))]`, and a parameter made from the database `#[ignore] db: Sandbox`.
 ///
 /// # Failures
 /// When the test fails, the end of the server's log is printed with its output. When the server cannot be started the test
@@ -70,7 +88,7 @@ pub use tcp::Tcp;
 /// ```no_run
 /// use sandboxed_db::sandboxed_db;
 ///
-/// #[sandboxed_db(settings(max_connections = 200, log_statement = "all"), start_timeout = "10s")]
+/// #[sandboxed_db(settings(max_connections = 200, log_statement = "all"), flavor = "multi_thread")]
 /// async fn answers(url: String) -> Result<(), std::io::Error> {
 ///     assert!(url.starts_with("postgresql://"));
 ///     Ok(())

@@ -10,8 +10,7 @@ use std::thread;
 
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
-use sandboxed_db::harness::{self, Parameter, Test};
-use sandboxed_db::{Postgres, Sandbox, Snapshot};
+use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{
     CLEARED, alone, connect, eventually, is_alone, pid_namespace, processes_beside, processes_in, skip,
 };
@@ -258,14 +257,11 @@ fn many_memory_hogs_are_held_together_by_a_group() {
 
 // Reports of tests that fail, each in a process of its own.
 
-/// Fails after the database has been used, and has a report printed as the attribute does.
-fn fail_after(snapshot: Snapshot, body: impl FnOnce(String)) {
+/// Fails after the database has been used.
+fn fail_after(url: &str, body: impl FnOnce(&str)) {
     if is_alone() {
-        let test = Test::new(env!("CARGO_MANIFEST_DIR"), module_path!(), "fails");
-        harness::run(test, snapshot, |lease| -> () {
-            body(String::from_lease(lease));
-            panic!("as was asked for");
-        });
+        body(url);
+        panic!("as was asked for");
     }
 }
 
@@ -278,35 +274,35 @@ fn reports(test: &str, diagnosis: &str) {
     assert!(text.contains(diagnosis), "`{diagnosis}` is not in\n{text}");
 }
 
-#[test]
+#[sandboxed_db(snapshot = small)]
 #[ignore = "run by `a_report_names_the_limit_that_was_reached`"]
-fn fails_by_a_fork_bomb() {
-    fail_after(small(), |url| drop(connect(&url).batch_execute(BOMB)));
+fn fails_by_a_fork_bomb(url: String) {
+    fail_after(&url, |url| drop(connect(url).batch_execute(BOMB)));
 }
 
-#[test]
+#[sandboxed_db(snapshot = small)]
 #[ignore = "run by `a_report_names_the_limit_that_was_reached`"]
-fn fails_by_a_memory_hog() {
-    fail_after(small(), |url| drop(connect(&url).batch_execute(HOGS[0])));
+fn fails_by_a_memory_hog(url: String) {
+    fail_after(&url, |url| drop(connect(url).batch_execute(HOGS[0])));
 }
 
-#[test]
+#[sandboxed_db(snapshot = small)]
 #[ignore = "run by `many_memory_hogs_are_held_together_by_a_group`"]
-fn fails_by_many_memory_hogs() {
-    fail_after(small(), |url| drop(connect(&url).batch_execute(MANY_HOGS)));
+fn fails_by_many_memory_hogs(url: String) {
+    fail_after(&url, |url| drop(connect(url).batch_execute(MANY_HOGS)));
 }
 
-#[test]
+#[sandboxed_db(snapshot = small)]
 #[ignore = "run by `a_report_names_the_limit_that_was_reached`"]
-fn fails_by_too_many_files() {
+fn fails_by_too_many_files(url: String) {
     let many = "copy (select 1) to program 'mkdir many && cd many && seq 17000 | xargs touch'";
-    fail_after(small(), |url| drop(connect(&url).batch_execute(many)));
+    fail_after(&url, |url| drop(connect(url).batch_execute(many)));
 }
 
-#[test]
+#[sandboxed_db(snapshot = small)]
 #[ignore = "run by `a_report_names_the_limit_that_was_reached`"]
-fn fails_by_itself() {
-    fail_after(small(), |url| drop(connect(&url)));
+fn fails_by_itself(url: String) {
+    fail_after(&url, |url| drop(connect(url)));
 }
 
 #[test]

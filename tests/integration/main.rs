@@ -23,6 +23,8 @@ mod limits;
 mod lookups;
 mod machine;
 mod multitude;
+#[cfg(feature = "drivers")]
+mod parameters;
 mod pristine;
 mod refused;
 mod scarce;

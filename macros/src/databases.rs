@@ -1,0 +1,158 @@
+//! Which parameter is made from which database.
+//!
+//! The arguments of the attribute describe one database, from which all parameters are made, but for those that have a
+//! list of their own: `orders(migrations = "orders")` is the database of the parameter `orders` alone. The lists are named
+//! for parameters, so that a test says once what a database is called.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens as _, format_ident, quote};
+use syn::{Ident, PatType, Type};
+
+use crate::args::Arguments;
+use crate::diagnostics::{self, Diagnostics};
+use crate::signature::{Filled, Parameter};
+
+/// The databases of a test, and its parameters in their order.
+pub(crate) struct Databases<'a> {
+    pub(crate) described: Vec<Described<'a>>,
+    pub(crate) parameters: Vec<Made<'a>>,
+}
+
+/// What is said of one database.
+pub(crate) enum Described<'a> {
+    Common(&'a Arguments),
+    Own(Box<Arguments>),
+}
+
+/// What a parameter is made from.
+pub(crate) enum Made<'a> {
+    /// The database of that index.
+    From(&'a Parameter<'a>, usize),
+    ByRstest {
+        name: &'a Ident,
+        written: &'a PatType,
+    },
+}
+
+impl std::ops::Deref for Described<'_> {
+    type Target = Arguments;
+
+    fn deref(&self) -> &Arguments {
+        match self {
+            Self::Common(arguments) => arguments,
+            Self::Own(arguments) => arguments,
+        }
+    }
+}
+
+impl<'a> Databases<'a> {
+    pub(crate) fn assign(
+        filled: &'a [Filled<'a>],
+        arguments: &'a Arguments,
+        function: &Ident,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
+        let own = own(filled, arguments, diagnostics);
+        let has_own = |parameter: &Parameter<'_>| {
+            let name = parameter.name?;
+            own.iter().position(|(owner, _)| *owner == name)
+        };
+        let by_database = || {
+            filled.iter().filter_map(|filled| match filled {
+                Filled::ByDatabase(parameter) => Some(parameter),
+                Filled::ByRstest { .. } => None,
+            })
+        };
+        let common = by_database().any(|parameter| has_own(parameter).is_none());
+        if !common && by_database().next().is_some() && arguments.describe_a_database() {
+            diagnostics.push(diagnostics::database_of_nobody(function));
+        }
+        let first_own = usize::from(common);
+        let parameters = filled.iter().map(|filled| match filled {
+            Filled::ByDatabase(parameter) => {
+                Made::From(parameter, has_own(parameter).map_or(0, |own| first_own + own))
+            }
+            Filled::ByRstest { name, written } => Made::ByRstest { name, written },
+        });
+        let parameters = parameters.collect();
+        let own = own.into_iter().map(|(_, arguments)| Described::Own(Box::new(arguments)));
+        let described = common.then_some(Described::Common(arguments)).into_iter().chain(own).collect();
+        let databases = Self { described, parameters };
+        databases.check_owners(diagnostics);
+        databases
+    }
+
+    /// Who takes the sandbox itself by value leaves it to nobody else. Of types with other names the harness says so.
+    fn check_owners(&self, diagnostics: &mut Diagnostics) {
+        for database in 0..self.described.len() {
+            let itself = self.parameters.iter().filter_map(|made| match made {
+                Made::From(parameter, of) if *of == database && is_sandbox(parameter.ty) => Some(parameter),
+                _ => None,
+            });
+            let itself: Vec<_> = itself.collect();
+            if itself.len() > 1
+                && let Some(owner) = itself.iter().rev().find(|parameter| !parameter.by_reference)
+            {
+                diagnostics.push(diagnostics::two_owners(owner.ty));
+            }
+        }
+    }
+
+    /// The parameters of the function that rstest finds.
+    pub(crate) fn outer_parameters(&self) -> Vec<TokenStream> {
+        let parameters = self.parameters.iter().filter_map(|made| match made {
+            Made::From(..) => None,
+            Made::ByRstest { name, written } => {
+                let PatType { attrs, ty, .. } = written;
+                Some(quote!(#(#attrs)* #name: #ty))
+            }
+        });
+        parameters.collect()
+    }
+
+    /// What clippy would complain of in what the attribute asks for: a `&String`, a `Sandbox` that is only read.
+    pub(crate) fn lints(&self) -> Vec<Ident> {
+        let taken = |reference: bool| {
+            self.parameters
+                .iter()
+                .any(|made| matches!(made, Made::From(parameter, _) if parameter.by_reference == reference))
+        };
+        let by_value = taken(false).then(|| format_ident!("needless_pass_by_value"));
+        by_value.into_iter().chain(taken(true).then(|| format_ident!("ptr_arg"))).collect()
+    }
+}
+
+/// The arguments of the parameters that have a database of their own.
+fn own<'a>(
+    filled: &[Filled<'_>],
+    arguments: &'a Arguments,
+    diagnostics: &mut Diagnostics,
+) -> Vec<(&'a Ident, Arguments)> {
+    let names: Vec<&Ident> = filled
+        .iter()
+        .filter_map(|filled| match filled {
+            Filled::ByDatabase(parameter) => parameter.name,
+            Filled::ByRstest { .. } => None,
+        })
+        .collect();
+    let mut own: Vec<(&Ident, Arguments)> = Vec::new();
+    for (name, tokens) in &arguments.own {
+        if !names.contains(&name) {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            diagnostics.push(diagnostics::unknown_parameter(name, &Arguments::names(), &names));
+        } else if own.iter().any(|(earlier, _)| *earlier == name) {
+            diagnostics.push(diagnostics::duplicate_argument(name, None));
+        } else {
+            own.push((name, Arguments::parse_own(tokens.clone(), diagnostics)));
+        }
+    }
+    own
+}
+
+fn is_sandbox(ty: &Type) -> bool {
+    match ty {
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == "Sandbox"),
+        Type::Group(group) => is_sandbox(&group.elem),
+        _ => ty.to_token_stream().to_string() == "Sandbox",
+    }
+}

@@ -1,0 +1,19 @@
+//! deadpool-postgres.
+
+use std::error::Error;
+
+use deadpool_postgres::{Manager, Pool};
+use tokio_postgres::{Config, NoTls};
+
+use super::FromSandbox;
+use crate::sandbox::Sandbox;
+
+/// It connects when it is first asked for a connection.
+impl FromSandbox for Pool {
+    type Error = Box<dyn Error + Send + Sync>;
+
+    async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error> {
+        let config: Config = sandbox.url().parse()?;
+        Ok(Self::builder(Manager::new(config, NoTls)).build()?)
+    }
+}

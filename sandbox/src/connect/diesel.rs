@@ -1,0 +1,14 @@
+//! diesel.
+
+use diesel::{Connection as _, ConnectionError, PgConnection};
+
+use super::FromSandbox;
+use crate::sandbox::Sandbox;
+
+impl FromSandbox for PgConnection {
+    type Error = ConnectionError;
+
+    async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, ConnectionError> {
+        Self::establish(sandbox.url())
+    }
+}

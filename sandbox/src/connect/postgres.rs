@@ -1,0 +1,39 @@
+//! postgres, the blocking one.
+
+use std::error::Error;
+use std::thread;
+
+use postgres::{Client, Config, NoTls};
+
+use super::FromSandbox;
+use crate::harness::runs_async_test;
+use crate::sandbox::Sandbox;
+
+impl FromSandbox for Config {
+    type Error = postgres::Error;
+
+    async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error> {
+        sandbox.url().parse()
+    }
+}
+
+/// For tests that are no `async fn`.
+impl FromSandbox for Client {
+    type Error = Box<dyn Error + Send + Sync>;
+
+    async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error> {
+        if runs_async_test() {
+            return Err("`postgres::Client` blocks, which panics in an `async fn`; take a `tokio_postgres::Client`, or make \
+                        the test a plain `fn`"
+                .into());
+        }
+        // It brings a runtime of its own, which may not be started where one is running.
+        let connected = thread::scope(|scope| {
+            thread::Builder::new()
+                .spawn_scoped(scope, || Client::connect(sandbox.url(), NoTls))?
+                .join()
+                .map_err(|_| -> Self::Error { "the connecting thread panicked".into() })
+        })?;
+        Ok(connected?)
+    }
+}

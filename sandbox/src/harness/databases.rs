@@ -1,0 +1,78 @@
+//! The databases of a test: described by the attribute, started together, and lent to what is made from them.
+
+use std::cell::{Ref, RefCell};
+use std::sync::Arc;
+
+use crate::engine::{Engine, Postgres};
+use crate::sandbox::{LastWords, PATIENCE, Sandbox};
+use crate::snapshot::Snapshot;
+
+/// What can be told of a sandbox, wherever the test has taken it.
+#[derive(Debug)]
+pub struct Witness {
+    pub(super) pid: u32,
+    pub(super) last_words: Arc<LastWords>,
+}
+
+/// A running server of a test, until a parameter takes it.
+#[derive(Debug)]
+pub struct Lease<E: Engine = Postgres>(RefCell<Option<Sandbox<E>>>);
+
+const TAKEN: &str = "two parameters of the test ask for the sandbox itself, and one of them by value: take `&Sandbox` in both";
+
+impl<E: Engine> Lease<E> {
+    pub(super) fn lend(&self) -> Ref<'_, Sandbox<E>> {
+        Ref::map(self.0.borrow(), |sandbox| sandbox.as_ref().expect(TAKEN))
+    }
+
+    pub(super) fn take(&self) -> Sandbox<E> {
+        let taken = self.0.try_borrow_mut().ok().and_then(|mut sandbox| sandbox.take());
+        taken.expect(TAKEN)
+    }
+}
+
+/// Descriptions of databases, `(first, (second, ()))`: their engines may differ.
+pub trait Databases {
+    type Leases: Leases;
+    /// # Errors
+    /// Those of the first that does not start.
+    fn start(self, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases>;
+}
+
+/// The same, running.
+pub trait Leases {
+    /// Notes of those that still run what went wrong with them.
+    fn diagnose(&self);
+}
+
+impl Databases for () {
+    type Leases = ();
+
+    fn start(self, _: &mut Vec<Witness>) -> crate::Result<()> {
+        Ok(())
+    }
+}
+
+impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
+    type Leases = (Lease<E>, D::Leases);
+
+    fn start(self, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
+        let sandbox = self.0.start()?;
+        witnesses.push(Witness { pid: sandbox.pid(), last_words: sandbox.last_words() });
+        Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(witnesses)?))
+    }
+}
+
+impl Leases for () {
+    fn diagnose(&self) {}
+}
+
+impl<E: Engine, L: Leases> Leases for (Lease<E>, L) {
+    fn diagnose(&self) {
+        // Lent still if the test panicked, which is no obstacle to a further look.
+        if let Some(sandbox) = self.0.0.try_borrow().ok().as_deref().and_then(Option::as_ref) {
+            sandbox.diagnose(PATIENCE);
+        }
+        self.1.diagnose();
+    }
+}

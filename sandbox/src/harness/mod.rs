@@ -1,0 +1,144 @@
+//! What `#[sandboxed_db]` expands into. Not for direct use: it may change with any version.
+
+mod databases;
+mod outcome;
+mod parameter;
+mod runtime;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::engine::{Engine, Postgres};
+use crate::sandbox::LOG_TAIL;
+use crate::snapshot::Snapshot;
+
+pub use databases::{Databases, Lease, Leases, Witness};
+pub use outcome::Outcome;
+pub use parameter::{Asked, ByItself, ByTrait, Kind, Ready, Unmade};
+#[cfg(feature = "tokio")]
+pub use runtime::Flavor;
+pub use runtime::Waiter;
+#[cfg(feature = "postgres")]
+pub(crate) use runtime::runs_async_test;
+
+/// Which test runs, and how its outcome is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Test {
+    manifest_dir: &'static str,
+    module: &'static str,
+    name: &'static str,
+    should_panic: bool,
+}
+
+impl Test {
+    #[must_use]
+    pub const fn new(manifest_dir: &'static str, module: &'static str, name: &'static str) -> Self {
+        Self { manifest_dir, module, name, should_panic: false }
+    }
+
+    /// The test is marked `#[should_panic]`.
+    #[must_use]
+    pub const fn should_panic(mut self) -> Self {
+        self.should_panic = true;
+        self
+    }
+
+    /// The description that the attribute's arguments extend.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        // Where the test is run by cargo or nextest that is their word, since the package may have moved since.
+        Snapshot::new(Postgres::new()).with_default_base(Path::new(self.manifest_dir))
+    }
+
+    /// The same, where the attribute names a description to begin with.
+    #[must_use]
+    pub fn extend<E: Engine>(&self, snapshot: Snapshot<E>) -> Snapshot<E> {
+        snapshot.with_default_base(Path::new(self.manifest_dir))
+    }
+}
+
+/// Runs a test that is no `async fn`.
+pub fn run<D: Databases, R: Outcome>(
+    test: Test,
+    databases: D,
+    body: impl FnOnce(&D::Leases, &Waiter) -> Result<R, Unmade>,
+) -> ExitCode {
+    judge(test, databases, |leases| {
+        let waiter = Waiter::default();
+        body(leases, &waiter)
+    })
+}
+
+/// Runs an asynchronous test on a runtime of its own.
+#[cfg(feature = "tokio")]
+pub fn run_async<D: Databases, R: Outcome>(
+    test: Test,
+    flavor: Flavor,
+    databases: D,
+    body: impl AsyncFnOnce(&D::Leases) -> Result<R, Unmade>,
+) -> ExitCode {
+    // The servers are started before the runtime is, so no task of it waits for them.
+    judge(test, databases, |leases| flavor.block_on(body(leases)))
+}
+
+/// Starts what the test asks for, runs it, and tells of its failure before its servers are gone.
+fn judge<D: Databases, R: Outcome>(
+    test: Test,
+    databases: D,
+    body: impl FnOnce(&D::Leases) -> Result<R, Unmade>,
+) -> ExitCode {
+    let mut witnesses = Vec::new();
+    let leases = match databases.start(&mut witnesses) {
+        Ok(leases) => leases,
+        Err(error) => return not_run(test, &format!("{error:?}")),
+    };
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&leases).map(Outcome::report)));
+    let failed = match &outcome {
+        Ok(Ok(code)) => *code != ExitCode::SUCCESS,
+        Ok(Err(_)) => true,
+        Err(_) => !test.should_panic,
+    };
+    if failed {
+        leases.diagnose();
+        report(test, &witnesses);
+    }
+    drop(leases);
+    match outcome {
+        Ok(Ok(code)) => code,
+        Ok(Err(unmade)) => not_run(test, &unmade.to_string()),
+        Err(payload) => panic::resume_unwind(payload),
+    }
+}
+
+/// A test that could not be run fails; one that must panic fails by not panicking.
+fn not_run(test: Test, why: &str) -> ExitCode {
+    assert!(test.should_panic, "{why}");
+    print(why);
+    ExitCode::SUCCESS
+}
+
+fn report(test: Test, witnesses: &[Witness]) {
+    let Test { module, name, .. } = test;
+    for Witness { pid, last_words } in witnesses {
+        let log = last_words.log.tail(LOG_TAIL).unwrap_or_default();
+        let mut text = format!("sandboxed-db: the sandbox of `{module}::{name}` was that of pid {pid}");
+        if let Some(diagnosis) = last_words.diagnosis.get() {
+            text.push_str(&format!("\n  {diagnosis}"));
+        }
+        if log.trim().is_empty() {
+            text.push_str("\n  its server logged nothing");
+        } else {
+            text.push_str("\n  server log, its end:");
+            for line in log.lines() {
+                text.push_str(&format!("\n    | {line}"));
+            }
+        }
+        print(&text);
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "libtest captures it and shows it with the failed test")]
+fn print(text: &str) {
+    eprintln!("{text}");
+}

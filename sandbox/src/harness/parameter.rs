@@ -1,0 +1,160 @@
+//! From the type of a parameter to its value.
+//!
+//! `Sandbox` by value is the one type that cannot be made from a `&Sandbox`. Which types are it, whatever they are called, only
+//! the compiler knows: `Asked::<T>::new().kind()` finds the method of `Asked<Sandbox>` before the trait's, which all have.
+
+use std::any::type_name;
+use std::cell::Ref;
+use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::databases::Lease;
+use super::runtime::Waiter;
+use crate::connect::FromSandbox;
+use crate::engine::Engine;
+use crate::sandbox::Sandbox;
+
+/// The type of a parameter.
+#[derive(Debug)]
+pub struct Asked<T>(PhantomData<T>);
+
+/// It is the sandbox itself.
+#[derive(Debug)]
+pub struct ByItself(());
+
+/// It is made from the sandbox.
+#[derive(Debug)]
+pub struct ByTrait<T>(PhantomData<T>);
+
+impl<T> Asked<T> {
+    #[expect(clippy::new_without_default, reason = "it is a question, which nobody asks without a type")]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E: Engine> Asked<Sandbox<E>> {
+    #[must_use]
+    pub const fn kind(&self) -> ByItself {
+        ByItself(())
+    }
+}
+
+/// What all types are that are not the sandbox itself.
+pub trait Kind {
+    type Type;
+    fn kind(&self) -> ByTrait<Self::Type>;
+}
+
+impl<T> Kind for Asked<T> {
+    type Type = T;
+
+    fn kind(&self) -> ByTrait<T> {
+        ByTrait(PhantomData)
+    }
+}
+
+/// A parameter that is ready to be handed over.
+#[derive(Debug)]
+pub struct Ready<T>(T);
+
+impl<T> Ready<T> {
+    #[must_use]
+    pub fn by_value(self) -> T {
+        self.0
+    }
+
+    #[must_use]
+    pub const fn by_reference(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> ByTrait<T> {
+    /// # Errors
+    /// What the type says.
+    pub async fn make<E: Engine>(&self, lease: &Lease<E>) -> Result<Ready<T>, Unmade>
+    where
+        T: FromSandbox<E>,
+    {
+        let sandbox = Lent(lease.lend());
+        let made = T::from_sandbox(&sandbox).await;
+        made.map(Ready).map_err(|error| Unmade { what: type_name::<T>(), why: error.into() })
+    }
+
+    /// # Errors
+    /// What the type says.
+    pub fn make_now<E: Engine>(&self, lease: &Lease<E>, waiter: &Waiter) -> Result<Ready<T>, Unmade>
+    where
+        T: FromSandbox<E>,
+    {
+        waiter.wait(self.make(lease))
+    }
+}
+
+/// The sandbox, which a parameter takes or borrows once all others are made.
+#[derive(Debug)]
+pub struct Later<'a, E: Engine>(&'a Lease<E>);
+
+/// The sandbox, borrowed.
+#[derive(Debug)]
+pub struct Lent<'a, E: Engine>(Ref<'a, Sandbox<E>>);
+
+impl ByItself {
+    /// # Errors
+    /// None.
+    pub async fn make<'a, E: Engine>(&self, lease: &'a Lease<E>) -> Result<Later<'a, E>, Unmade> {
+        Ok(Later(lease))
+    }
+
+    /// # Errors
+    /// None.
+    pub const fn make_now<'a, E: Engine>(
+        &self,
+        lease: &'a Lease<E>,
+        _: &Waiter,
+    ) -> Result<Later<'a, E>, Unmade> {
+        Ok(Later(lease))
+    }
+}
+
+impl<'a, E: Engine> Later<'a, E> {
+    #[must_use]
+    pub fn by_value(self) -> Sandbox<E> {
+        self.0.take()
+    }
+
+    #[must_use]
+    pub fn by_reference(&self) -> Lent<'a, E> {
+        Lent(self.0.lend())
+    }
+}
+
+impl<E: Engine> std::ops::Deref for Lent<'_, E> {
+    type Target = Sandbox<E>;
+
+    fn deref(&self) -> &Sandbox<E> {
+        &self.0
+    }
+}
+
+/// A parameter could not be made.
+#[derive(Debug)]
+pub struct Unmade {
+    what: &'static str,
+    why: Box<dyn Error + Send + Sync>,
+}
+
+impl fmt::Display for Unmade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not make the parameter of type `{}` from the sandbox: {}", self.what, self.why)?;
+        let mut cause = self.why.source();
+        while let Some(error) = cause {
+            write!(f, "\n  cause: {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
