@@ -9,6 +9,7 @@ mod error;
 mod exhausted;
 #[doc(hidden)]
 pub mod harness;
+mod isolation;
 mod launch;
 mod layer;
 mod migration;
@@ -20,6 +21,7 @@ mod step;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 mod sys;
 mod tcp;
+mod tree;
 
 pub use doctor::doctor;
 pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server, TcpAccess};

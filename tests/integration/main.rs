@@ -20,6 +20,7 @@ mod limits;
 mod lookups;
 mod machine;
 mod pristine;
+mod process_mode;
 mod refused;
 mod scarce;
 mod seeds;

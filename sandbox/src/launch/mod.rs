@@ -14,9 +14,11 @@ mod limits;
 mod log;
 mod mounts;
 pub(crate) mod plan;
+mod process;
 mod protocol;
 pub(crate) mod refusal;
 mod seccomp;
+mod supervisor;
 
 pub(crate) use cgroup::Reached;
 pub(crate) use container::{Container, Readiness, Stdin};
