@@ -4,7 +4,7 @@
 //! one is root, as whom no server runs.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -30,8 +30,8 @@ fn place() -> Option<Place> {
         for directory in ["", "home", "tmp", "work"] {
             chown(place.path().join(directory), Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let mut probe = Command::new(VICTIM);
-        if probe.arg("--help").uid(NOBODY).gid(NOBODY).output().is_err() {
+        let mut probe = Command::new("test");
+        if !probe.args(["-x", VICTIM]).uid(NOBODY).gid(NOBODY).status().is_ok_and(|status| status.success()) {
             skip("another user cannot execute the tests' programs");
             return None;
         }
@@ -224,6 +224,22 @@ fn a_long_path_of_the_cache_does_no_harm() {
         let parent = Path::new("x").join("y".repeat(90));
         command.env("SANDBOXED_DB_CACHE", place.cache().parent().unwrap().join(parent));
     });
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_does_no_harm() {
+    const TEST: &str = "a_cache_that_cannot_be_written_does_no_harm";
+    if let Some(expected) = runs_again() {
+        let db = start(&Snapshot::new(Postgres::new()));
+        assert_eq!(directory(&db).starts_with(std::env::temp_dir()), expected == "elsewhere");
+        return assert!(connect(db.url()).batch_execute("create table t ()").is_ok());
+    }
+    let Some(place) = place() else { return };
+    again(&place, TEST, "in the cache", |_| ());
+    let allow = |mode| fs::set_permissions(place.cache(), fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o500);
+    again(&place, TEST, "elsewhere", |_| ());
+    allow(0o700);
 }
 
 fn refusal(mode: &str) -> String {

@@ -16,7 +16,8 @@ const SERVER: &str = "server";
 const LONGEST: usize = 107;
 /// The name of a socket within its directory.
 const NAME: usize = 32;
-const TRIES: usize = 100;
+/// How often something may be removed by others while it is made.
+const TRIES: usize = 1000;
 
 /// A directory for one server, removed when dropped. It is locked as long as its supervisor lives.
 #[derive(Debug)]
@@ -50,29 +51,23 @@ impl Place {
     }
 
     fn make_in(parent: &Path) -> io::Result<Self> {
-        for _ in 0..TRIES {
+        retry(|| {
             private(parent)?;
-            let made = match tempfile::Builder::new().prefix("").rand_bytes(8).tempdir_in(parent) {
-                // The last of the others has just removed it with its own.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                made => made?,
-            };
+            let made = tempfile::Builder::new().prefix("").rand_bytes(8).tempdir_in(parent)?;
             let lock = File::open(made.path())?;
             match lock.try_lock() {
-                // Somebody took it for an abandoned one.
-                Err(TryLockError::WouldBlock) => continue,
+                // Somebody took it for an abandoned one and removes it.
+                Err(TryLockError::WouldBlock) => return Err(ErrorKind::NotFound.into()),
                 Err(TryLockError::Error(error)) => return Err(error),
                 Ok(()) => {}
             }
-            if fs::metadata(made.path())
-                .is_ok_and(|named| lock.metadata().is_ok_and(|own| own.ino() == named.ino()))
-            {
-                let place = Self { directory: made.keep(), link: None, _lock: lock };
-                sweep(parent);
-                return Ok(place);
+            // Or has done so before.
+            match fs::metadata(made.path())?.ino() == lock.metadata()?.ino() {
+                true => Ok(Self { directory: made.keep(), link: None, _lock: lock }),
+                false => Err(ErrorKind::NotFound.into()),
             }
-        }
-        Err(io::Error::other("what is made there is removed by somebody else"))
+        })
+        .inspect(|_| sweep(parent))
     }
 
     fn link(&mut self, short: &[PathBuf], fits: impl Fn(&Path) -> bool) -> Result<(), Failure> {
@@ -82,21 +77,15 @@ impl Place {
             let error = io::Error::other("no path of a temporary directory is short enough for a socket");
             Failure::io(Step::Place, &self.directory.to_string_lossy(), &error)
         })?;
-        let failed = |error| Failure::io(Step::Place, &parent.to_string_lossy(), &error);
-        for _ in 0..TRIES {
-            private(parent).map_err(failed)?;
+        let link = parent.join(name);
+        let made = retry(|| {
+            private(parent)?;
             forget_links(parent);
-            let link = parent.join(name);
-            match symlink(&self.directory, &link) {
-                Ok(()) => {
-                    self.link = Some(link);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Err(failed(ErrorKind::NotFound.into()))
+            symlink(&self.directory, &link)
+        });
+        made.map_err(|error| Failure::io(Step::Place, &parent.to_string_lossy(), &error))?;
+        self.link = Some(link);
+        Ok(())
     }
 
     /// The path by which it is reached.
@@ -128,6 +117,17 @@ fn remove(path: &Path, by: fn(&Path) -> io::Result<()>) {
     let _ = by(path);
     if let Some(parent) = path.parent() {
         let _ = fs::remove_dir(parent);
+    }
+}
+
+/// Does it again where something was removed meanwhile: the last of the others takes its parent with it.
+fn retry<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = 0;
+    loop {
+        match make() {
+            Err(error) if error.kind() == ErrorKind::NotFound && tries < TRIES => tries += 1,
+            made => return made,
+        }
     }
 }
 
@@ -198,6 +198,23 @@ mod tests {
         drop(one);
         assert!(other.root().is_dir());
         drop(other);
+        assert!(!parent.exists());
+    }
+
+    #[test]
+    fn many_come_and_go_at_once() {
+        let (_root, parent) = places();
+        let churn = || {
+            for _ in 0..50 {
+                let place = Place::make(std::slice::from_ref(&parent), &[], 4).unwrap();
+                assert!(place.root().is_dir());
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(churn);
+            }
+        });
         assert!(!parent.exists());
     }
 
