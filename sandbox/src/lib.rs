@@ -10,6 +10,7 @@ mod error;
 mod exhausted;
 #[doc(hidden)]
 pub mod harness;
+mod isolation;
 mod launch;
 mod layer;
 mod migration;
@@ -22,6 +23,7 @@ mod step;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 mod sys;
 mod tcp;
+mod tree;
 
 pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;

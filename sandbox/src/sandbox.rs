@@ -11,6 +11,7 @@ use crate::cache;
 use crate::engine::{Engine, Installation, Postgres, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exhausted;
+use crate::isolation::{self, Isolation};
 use crate::launch::plan::{self, Data, Directory, File};
 use crate::launch::{Container, Exit, Limits, Log, Readiness, Stdin};
 use crate::tcp::Tcp;
@@ -120,7 +121,16 @@ impl<E: Engine> Sandbox<E> {
         for path in installation.binds().iter().chain(&visible) {
             plan.bind(path);
         }
-        let Server { command, directories, files, notifies, io_uring, processes, stop_signal } = server;
+        let Server { command, directories, files, notifies, io_uring, processes, stop_signal, on_host } =
+            server;
+        let mut command = command;
+        if isolation::wanted()? == Isolation::Process {
+            let (host, arguments) = isolation::on_host(engine, installation, on_host)?;
+            command = command.args(arguments);
+            plan.on_host = Some(host);
+            // Those of a root, which there is none of.
+            plan.files.clear();
+        }
         plan.limits = limits.settled(processes);
         plan.io_uring = io_uring;
         plan.directories.extend(directories.into_iter().map(|(path, mode)| Directory { path, mode }));
@@ -211,7 +221,7 @@ impl<E: Engine> Sandbox<E> {
     fn exhausted(&self) -> Option<String> {
         let data = self.engine.data_dir();
         let data = self.container.root().join(data.strip_prefix("/").unwrap_or(&data));
-        exhausted::disk(&data, self.builds)
+        exhausted::disk(&data, self.builds || self.container.is_on_host())
             .or_else(|| exhausted::processes(self.container.reached(), self.container.log(), &self.limits))
     }
 
@@ -299,7 +309,8 @@ impl<E: Engine> Sandbox<E> {
 
     /// The process id of the sandbox's init, PID 1 inside, in the pid namespace of the caller.
     ///
-    /// `nsenter(1)` and `/proc/<pid>/root` lead into the sandbox by it.
+    /// `nsenter(1)` and `/proc/<pid>/root` lead into the sandbox by it. Without a container, where
+    /// `SANDBOXED_DB_ISOLATION=process` is set, it is that of the process above the server.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.container.pid()

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::admission::admit;
 use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
+use crate::isolation;
 use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
@@ -420,6 +421,7 @@ impl<E: Engine> Snapshot<E> {
         let refuse = |what: &str, hint: &str| {
             Err(Error::new(ErrorKind::InvalidConfig, format!("set `{what}`")).with_hint(hint))
         };
+        isolation::wanted()?;
         if self.start_timeout.is_zero() {
             return refuse("start_timeout", "it must be longer than zero");
         }

@@ -53,6 +53,12 @@ impl Tcp {
             );
         };
         let port = access.port;
+        if !container.listens(port) && container.is_on_host() {
+            return refused(
+                &format!("without a container it shares the host's ports, where another program has {port}"),
+                "end that program, or go without SANDBOXED_DB_ISOLATION=process",
+            );
+        }
         if !container.listens(port) {
             return refused(
                 &format!("nothing listens on port {port} in the sandbox"),

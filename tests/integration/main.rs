@@ -26,6 +26,7 @@ mod multitude;
 #[cfg(feature = "drivers")]
 mod parameters;
 mod pristine;
+mod process_mode;
 mod refused;
 mod scarce;
 mod seeds;

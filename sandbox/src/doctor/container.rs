@@ -164,7 +164,7 @@ fn isolation(examination: &mut Examination, init: u32) {
         let field = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         field.is_some_and(|field| field.trim() == value)
     };
-    let mut walls = vec!["seven namespaces"];
+    let mut walls = vec!["containers: seven namespaces"];
     walls.extend(is("CapBnd", "0000000000000000").then_some("no capabilities"));
     walls.extend(is("NoNewPrivs", "1").then_some("no new privileges"));
     walls.extend(is("Seccomp", "2").then_some("a seccomp filter"));

@@ -21,7 +21,9 @@ pub use report::{Check, Outcome, Report};
 pub use servers::ServerInfo;
 pub use trial::TrialTimings;
 
+use crate::isolation::{self, Isolation};
 use crate::refusal::Facts;
+use crate::remedy::Remedy;
 use examination::Examination;
 
 /// Examines this machine: whether sandboxes start here, and with what.
@@ -43,7 +45,19 @@ pub fn doctor() -> Report {
     let mut examination = Examination::default();
     kernel::examine(&mut examination, &facts);
     let cache = cache::examine(&mut examination, &facts);
-    let limits = container::examine(&mut examination, &facts, cache.as_ref());
+    let limits = match isolation::wanted() {
+        Ok(Isolation::Container) => container::examine(&mut examination, &facts, cache.as_ref()),
+        Ok(Isolation::Process) => {
+            let sentence = "SANDBOXED_DB_ISOLATION=process is set: servers run without containers, on the host's network and \
+                 with its files within their reach";
+            examination.warn("isolation", Remedy::run(sentence, "unset SANDBOXED_DB_ISOLATION"));
+            Vec::new()
+        }
+        Err(error) => {
+            examination.fail("isolation", examination::remedy_of(&error));
+            Vec::new()
+        }
+    };
     let servers = servers::examine(&mut examination);
     let trial = if examination.has_failed() { None } else { trial::examine(&mut examination) };
     examination.report(facts.release, cache, servers, limits, trial)

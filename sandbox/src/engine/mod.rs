@@ -14,7 +14,7 @@ mod psql;
 mod tcp_access;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
@@ -29,7 +29,8 @@ pub use tcp_access::TcpAccess;
 /// A kind of database server that sandboxes can run.
 ///
 /// [`Postgres`] is one. An engine describes; it runs nothing itself: the commands it returns are run in a sandbox.
-/// All paths that it returns are paths in the sandbox unless said otherwise.
+/// All paths that it returns are paths in the sandbox unless said otherwise; where there is no container those of data,
+/// directories and files are translated when a command is run, as whole arguments and as values of `name=path`.
 pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// The engine's name in lower case, as it appears in digests and messages.
     fn name(&self) -> &'static str;
@@ -137,6 +138,14 @@ pub struct Server {
     pub(crate) io_uring: bool,
     pub(crate) processes: u32,
     pub(crate) stop_signal: i32,
+    pub(crate) on_host: OnHostServer,
+}
+
+/// What else there is to a server without a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnHostServer {
+    pub(crate) end_signal: i32,
+    pub(crate) arguments: fn(Option<Ipv4Addr>) -> Vec<String>,
 }
 
 impl Server {
@@ -150,6 +159,7 @@ impl Server {
             io_uring: false,
             processes: 0,
             stop_signal,
+            on_host: OnHostServer { end_signal: libc::SIGKILL, arguments: |_| Vec::new() },
         }
     }
 
@@ -179,6 +189,17 @@ impl Server {
     #[must_use]
     pub fn processes(mut self, processes: u32) -> Self {
         self.processes = processes;
+        self
+    }
+
+    /// How the server runs without a container, in the mode `SANDBOXED_DB_ISOLATION=process`: which signal ends it at once,
+    /// by number, and which arguments are added to its command. By default that is `SIGKILL` and none.
+    ///
+    /// It shares the host's network then, so these must keep it from all addresses but the one that they are given, of the
+    /// loopback network and for this server alone; or from all. It should keep nothing outside its directories.
+    #[must_use]
+    pub fn on_host(mut self, end_signal: i32, arguments: fn(Option<Ipv4Addr>) -> Vec<String>) -> Self {
+        self.on_host = OnHostServer { end_signal, arguments };
         self
     }
 

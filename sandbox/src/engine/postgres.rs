@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -171,7 +171,9 @@ impl Engine for Postgres {
             .file(CONFIG, config)
             .notifies(installation.notifies())
             .io_uring(uses_io_uring(settings))
-            .processes(processes(settings)))
+            .processes(processes(settings))
+            // An immediate shutdown, which removes its shared memory.
+            .on_host(libc::SIGQUIT, on_host))
     }
 
     fn is_ready(&self, root: &Path) -> bool {
@@ -243,6 +245,15 @@ impl Engine for Postgres {
         // PostgreSQL documentation, "Environment Variables" of libpq.
         name.starts_with("PG")
     }
+}
+
+/// What is set where a server shares the host's network and its /dev/shm.
+fn on_host(loopback: Option<Ipv4Addr>) -> Vec<String> {
+    let address = loopback.map(|address| address.to_string()).unwrap_or_default();
+    // In files of the data directory, which are removed with it.
+    let memory = "dynamic_shared_memory_type=mmap".to_owned();
+    let options = [format!("listen_addresses={address}"), memory];
+    options.into_iter().flat_map(|option| ["-c".to_owned(), option]).collect()
 }
 
 /// What the user set, the last of a name.

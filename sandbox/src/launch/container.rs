@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::cgroup::{self, Reached};
 use super::client::{Launcher, lock, memory};
 use super::log::Log;
-use super::plan::{Command, Plan};
+use super::plan::{Command, OnHost, Plan};
 use super::protocol::{Event, Exit, LONGEST_MESSAGE, Launch, Request, encode};
 use super::seccomp;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +24,8 @@ use crate::sys::socket;
 
 /// How long a container may take to be built; it takes about two milliseconds.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long that may take where the whole data directory is copied, perhaps to a slow disk.
+const COPY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long the kernel may take to end a container that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -66,6 +69,8 @@ pub(crate) struct Container {
     /// Its control group, if it has one.
     group: Option<PathBuf>,
     control: Mutex<Control>,
+    /// What there is instead of a container: no namespaces, and a private directory.
+    on_host: Option<(OnHost, PathBuf)>,
 }
 
 /// The control socket, and events that came while another was awaited.
@@ -105,21 +110,24 @@ impl Container {
                     .with_hint("the paths of layers and of the server's programs must be UTF-8")));
             }
         };
-        let launch = Launch { limits: plan.limits, files: plan.files_size() };
+        let launch =
+            Launch { limits: plan.limits, files: plan.files_size(), on_host: plan.on_host.is_some() };
+        let on_host = plan.on_host.as_ref();
         let plan = memory(c"sandboxed-db plan", &bytes)?;
         let (ours, theirs) = socket::pair()?;
         launcher.request(&launch, &theirs, &plan)?;
         drop((theirs, plan));
-        Ok(Self::await_launch(launcher, ours))
+        Ok(Self::await_launch(launcher, ours, on_host))
     }
 
-    fn await_launch(launcher: &Launcher, socket: OwnedFd) -> Result<Self> {
-        let deadline = Instant::now() + LAUNCH_TIMEOUT;
+    fn await_launch(launcher: &Launcher, socket: OwnedFd, on_host: Option<&OnHost>) -> Result<Self> {
+        let limit = if on_host.is_some() { COPY_TIMEOUT } else { LAUNCH_TIMEOUT };
+        let deadline = Instant::now() + limit;
         let mut control = Control { socket, server_exit: None, ready: false, forwarding: false };
         // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
         // or dead, before a busy launcher gets to speak.
         let (mut process, mut log, mut in_group) = (None, None, None);
-        let mut has_outer_proc = false;
+        let (mut has_outer_proc, mut place) = (false, None);
         loop {
             (process, log) = match (process, log) {
                 (Some((pid, pidfd)), Some(log)) => {
@@ -131,6 +139,7 @@ impl Container {
                         log,
                         outer_proc: has_outer_proc,
                         group: in_group,
+                        on_host: on_host.cloned().zip(place),
                         control: Mutex::new(control),
                     });
                 }
@@ -141,10 +150,11 @@ impl Container {
                     in_group = group.map(PathBuf::from);
                     process = Pid::from_raw(pid).zip(fds.into_iter().next());
                 }
-                Received::Event(Event::Up { outer_proc }, fds) => {
+                Received::Event(Event::Up { outer_proc, root }, fds) => {
+                    place = root.map(PathBuf::from);
                     log = fds.into_iter().next();
                     has_outer_proc = outer_proc;
-                    if !seccomp::is_supported() {
+                    if on_host.is_none() && !seccomp::is_supported() {
                         tracing::warn!("no filter of system calls is known for this architecture");
                     }
                     if outer_proc {
@@ -161,12 +171,13 @@ impl Container {
                     return Err(launcher.ended(if process.is_some() { "init" } else { "the launcher" }));
                 }
                 Received::Timeout => {
-                    if let Some((_, pidfd)) = process {
+                    // A supervisor on the host sees the socket's end, and clears away.
+                    if let Some((_, pidfd)) = process.filter(|_| on_host.is_none()) {
                         let _ = pidfd_send_signal(pidfd, Signal::KILL);
                     }
                     return Err(Error::new(
                         ErrorKind::Launch,
-                        format!("launch the sandbox within {LAUNCH_TIMEOUT:?}"),
+                        format!("launch the sandbox within {limit:?}"),
                     )
                     .with_hint("the machine is overloaded: run fewer tests at a time"));
                 }
@@ -181,7 +192,15 @@ impl Container {
 
     /// The container's root as the test process reaches it, proc_pid_root(5).
     pub(crate) fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.pid()))
+        match &self.on_host {
+            None => PathBuf::from(format!("/proc/{}/root", self.pid())),
+            Some((_, place)) => place.clone(),
+        }
+    }
+
+    /// Whether it is no container, but a process of the host.
+    pub(crate) fn is_on_host(&self) -> bool {
+        self.on_host.is_some()
     }
 
     /// Whether its /proc is the outer one, because the kernel refused a new one.
@@ -294,6 +313,9 @@ impl Container {
 
     /// Whether anything listens on that port of the container's loopback, proc_pid_net(5). Unknown passes for yes.
     pub(crate) fn listens(&self, port: u16) -> bool {
+        if let Some((host, _)) = &self.on_host {
+            return host.listens;
+        }
         let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.pid()));
         let listens = |table: &str| table.lines().any(|line| listening_port(line) == Some(port));
         tables.iter().filter_map(|table| fs::read_to_string(table).ok()).any(|table| listens(&table))
@@ -338,13 +360,21 @@ impl Container {
             Error::new(ErrorKind::Cleanup, format!("end the sandbox of pid {}", self.pid()))
                 .caused_by(io::Error::from(errno))
         };
-        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => {}
+        let asked = match &self.on_host {
+            None => pidfd_send_signal(&self.pidfd, Signal::KILL),
+            // Its supervisor has to clear away.
+            Some(_) => shutdown(&lock(&self.control).socket, Shutdown::Both),
+        };
+        match asked {
+            Ok(()) | Err(Errno::SRCH | Errno::NOTCONN) => {}
             Err(errno) => return Err(failed(errno)),
         }
         match socket::wait_readable(self.pidfd.as_fd(), Instant::now() + KILL_TIMEOUT) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(failed(Errno::TIMEDOUT)),
+            Ok(false) => {
+                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                Err(failed(Errno::TIMEDOUT))
+            }
             Err(errno) => Err(failed(errno)),
         }
     }

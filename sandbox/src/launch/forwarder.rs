@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic;
 
@@ -20,7 +20,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, connect,
     getpeername, recv, send, shutdown, socket_with, sockopt,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use crate::sys::process::{close_from, exit_now, move_fd, reset_signals};
 
@@ -35,13 +35,15 @@ const NEW: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// What epoll says of a listening socket; connections go by their places.
 const LISTENER: u64 = u64::MAX;
 
-/// The life of a forwarder to that port. Runs in the child just forked from init.
-pub(super) fn main(listeners: Vec<OwnedFd>, port: u16) -> ! {
+/// The life of a forwarder to that address. Runs in the child just forked from init.
+pub(super) fn main(listeners: Vec<OwnedFd>, server: SocketAddr) -> ! {
     // Ending closes the port, which is all that can be told of a failure from here.
     let outcome = panic::catch_unwind(move || {
         let listeners = keep_only(listeners)?;
+        // For where it is not PID 1 that it is forked from.
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
         raise_limit();
-        Forwarder::new(listeners, (Ipv4Addr::LOCALHOST, port).into())?.run()
+        Forwarder::new(listeners, server)?.run()
     });
     exit_now(i32::from(!matches!(outcome, Ok(Ok(())))))
 }

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::SocketType;
-use rustix::process::{WaitOptions, getegid, geteuid, setsid, wait};
+use rustix::process::{PidfdFlags, WaitOptions, getegid, geteuid, pidfd_open, setsid, wait};
 
 use super::cgroup::{Delegation, Group};
 use super::init::{self, Given, Outer};
+use super::process;
 use super::protocol::{Event, Failure, Launch, Step, encode};
 use super::seccomp::Filters;
 use crate::sys::clone::{Cloned, into_namespaces};
 use crate::sys::process::{
-    SingleThreaded, close_from, exit_now, reap_children_automatically, reset_signals, take_fd,
+    Forked, SingleThreaded, close_from, exit_now, fork, reap_children_automatically, reset_signals, take_fd,
 };
 use crate::sys::socket;
 
@@ -117,6 +118,9 @@ impl Launcher {
 
     /// Clones one init. Everything said of it from here on goes over `control`.
     fn launch(&mut self, launch: &Launch, control: OwnedFd, plan: OwnedFd) {
+        if launch.on_host {
+            return self.launch_on_host(control, plan);
+        }
         let group = self.delegation.as_mut().and_then(|all| all.make(&launch.limits, launch.files).ok());
         let born_in_group = group.and_then(|group| {
             let cloned = into_namespaces(&self.proof, Some(group.as_fd()?)).ok()?;
@@ -150,6 +154,27 @@ impl Launcher {
             }),
         };
         let _ = socket::send(control.as_fd(), &encode(&event).expect("an event holds no path"), &[]);
+    }
+
+    /// Forks one supervisor of a server that has no container.
+    fn launch_on_host(&self, control: OwnedFd, plan: OwnedFd) {
+        let pid = match fork(&self.proof) {
+            Ok(Forked::Child) => process::main(control, plan),
+            Ok(Forked::Parent(pid)) => Ok(pid),
+            Err(errno) => Err(errno),
+        };
+        let opened = pid.and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
+        let (event, pidfd) = match opened {
+            Ok((pid, pidfd)) => {
+                (Event::Spawned { pid: pid.as_raw_nonzero().get(), group: None }, Some(pidfd))
+            }
+            // It has failed, and said why, before it could be named.
+            Err(Errno::SRCH) => return,
+            Err(errno) => (Event::Failed(Failure::new(Step::Launcher, "", errno)), None),
+        };
+        let message = encode(&event).expect("an event holds no path");
+        let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
+        let _ = socket::send(control.as_fd(), &message, &fds);
     }
 
     /// Stays until the containers are gone, so that they are reaped here and not left to a PID 1 that may not reap.

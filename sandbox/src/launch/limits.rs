@@ -78,6 +78,17 @@ pub(super) fn apply(limits: &Limits, outer: Outer, group: Controllers) -> Result
     write_sysctl("user/max_user_namespaces", "0")
 }
 
+/// Limits this process, and all that it starts, in what needs no namespace: the number of processes is counted for the whole
+/// user there.
+pub(super) fn apply_to_process(limits: &Limits) -> Result<(), Failure> {
+    lower(Resource::Core, "RLIMIT_CORE", 0)?;
+    lower(Resource::Data, "RLIMIT_DATA", limits.memory)?;
+    if let Some(cpu) = limits.cpu {
+        keep_to(cpu).map_err(|errno| Failure::new(Step::Limits, "the processors", errno))?;
+    }
+    write("/proc/self/oom_score_adj", "1000")
+}
+
 fn lower(resource: Resource, name: &str, value: u64) -> Result<(), Failure> {
     let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
     let value = Some(value.min(most));

@@ -14,8 +14,10 @@ mod limits;
 mod log;
 mod mounts;
 pub(crate) mod plan;
+mod process;
 mod protocol;
 mod seccomp;
+mod supervisor;
 
 pub(crate) use cgroup::Reached;
 pub(crate) use container::{Container, Readiness, Stdin};

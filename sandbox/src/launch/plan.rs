@@ -1,5 +1,6 @@
 //! What a container is made of, decided in the test process and carried out by init: plain data, no effects.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,23 @@ pub(crate) struct Plan {
     pub(crate) io_uring: bool,
     /// The server, started as soon as the root is ready. Absent while a base layer is built.
     pub(crate) server: Option<Command>,
+    /// Present where there is to be no container: the server is a process of the host then.
+    pub(crate) on_host: Option<OnHost>,
+}
+
+/// What replaces a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OnHost {
+    /// Where its private directory may be made; the first that can be written counts.
+    pub(crate) places: Vec<PathBuf>,
+    /// Where a link to it may be made if its path is too long for sockets.
+    pub(crate) short: Vec<PathBuf>,
+    /// Ends the server at once, by number.
+    pub(crate) end_signal: i32,
+    /// An address of the host's loopback for the server alone.
+    pub(crate) loopback: Ipv4Addr,
+    /// Whether it listens there.
+    pub(crate) listens: bool,
 }
 
 /// A part of the host's file system at a place in the sandbox.
@@ -146,6 +164,7 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
         limits: Limits::default(),
         io_uring: false,
         server: None,
+        on_host: None,
     };
     // On merged systems these are links into /usr; elsewhere directories of their own.
     for name in ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {

@@ -23,6 +23,8 @@ pub(crate) struct Launch {
     pub(crate) limits: Limits,
     /// How many bytes its files may take in memory.
     pub(crate) files: u64,
+    /// No container, but a process of the host.
+    pub(crate) on_host: bool,
 }
 
 /// From the test process to init.
@@ -44,7 +46,8 @@ pub(crate) enum Event {
     /// The container's init exists, in a control group if there is one to have; carries its pidfd.
     Spawned { pid: i32, group: Option<String> },
     /// The root is built and a planned server executed; carries the log file. `outer_proc`: /proc is the outer one.
-    Up { outer_proc: bool },
+    /// `root`: where the files of a server are that has no container.
+    Up { outer_proc: bool, root: Option<String> },
     /// The server said by sd_notify(3) that it is ready.
     Ready,
     /// The server ended.
@@ -150,6 +153,8 @@ pub(crate) enum Step {
     Filter,
     Execute,
     Forward,
+    Place,
+    Copy,
 }
 
 impl fmt::Display for Step {
@@ -175,6 +180,8 @@ impl fmt::Display for Step {
             Self::Filter => "install the filter of system calls",
             Self::Execute => "execute",
             Self::Forward => "start a process to forward to",
+            Self::Place => "make a private directory in",
+            Self::Copy => "copy the layer to",
         })
     }
 }

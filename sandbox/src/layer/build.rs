@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::digest::{self, Digest};
-use super::manifest::{Manifest, copy_tree};
+use super::manifest::Manifest;
 use super::published::Layer;
 use super::store::{Store, data_directory, make_data_directory};
 use super::upkeep;
@@ -20,6 +20,7 @@ use crate::launch::plan::Data;
 use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, Start};
 use crate::step::{self, Input, Link, SourceFile, Step, load, run_script};
+use crate::tree::copy_tree;
 
 /// What a layer is made from.
 #[derive(Debug)]
@@ -211,7 +212,7 @@ fn fill<E: Engine>(
         Some(parent) => {
             progress.step("copying");
             let data = data_directory(staging);
-            copy_tree(&parent.data(), &data)
+            copy_tree(&parent.data(), &data, &mut || Ok(()))
                 .map_err(|error| cache::failed("copy the layer to", &data, error))?;
             data
         }

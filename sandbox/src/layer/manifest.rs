@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -129,30 +129,14 @@ fn hash(path: &Path) -> io::Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Copies the tree below `from` to `to`, which must not exist: contents, modes and links, by reflink where the file
-/// system can.
-pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in WalkDir::new(from) {
-        let entry = entry?;
-        let target = to.join(entry.path().strip_prefix(from).map_err(io::Error::other)?);
-        let kind = entry.file_type();
-        if kind.is_dir() {
-            fs::create_dir(&target)?;
-            fs::set_permissions(&target, entry.metadata()?.permissions())?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(entry.path())?, &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tree::copy_tree;
 
     #[test]
     fn a_copy_has_the_same_manifest_and_shares_its_files() {
@@ -163,7 +147,7 @@ mod tests {
         fs::write(a.join("changed"), "old").unwrap();
         symlink("x/file", a.join("link")).unwrap();
         fs::set_permissions(a.join("x"), fs::Permissions::from_mode(0o700)).unwrap();
-        copy_tree(&a, &b).unwrap();
+        copy_tree(&a, &b, &mut || Ok(())).unwrap();
         let manifest = |data: &Path| Manifest::of(data, "e", "1", None, vec![]).unwrap();
         let json = |manifest: &Manifest| serde_json::to_string(manifest).unwrap();
         assert_eq!(json(&manifest(&a)), json(&manifest(&b)));

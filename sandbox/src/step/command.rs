@@ -80,7 +80,7 @@ impl Command {
             }
         }
         command.envs(sandbox.env()).process_group(0);
-        die_with_parent(&mut command);
+        die_with_parent(&mut command, Signal::KILL);
         Ok(command)
     }
 }

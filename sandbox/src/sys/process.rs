@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use super::last_errno;
 
@@ -31,7 +31,8 @@ impl SingleThreaded {
 /// Which of the two processes returned from [`fork`].
 #[derive(Debug)]
 pub(crate) enum Forked {
-    Parent,
+    /// The caller, with the child's id.
+    Parent(Pid),
     /// A copy of the caller, with copies of its descriptors.
     Child,
 }
@@ -46,7 +47,7 @@ pub(crate) fn fork(_proof: &SingleThreaded) -> Result<Forked, Errno> {
     match unsafe { libc::fork() } {
         ..0 => Err(last_errno()),
         0 => Ok(Forked::Child),
-        _ => Ok(Forked::Parent),
+        pid => Ok(Forked::Parent(Pid::from_raw(pid).expect("the kernel returns positive pids"))),
     }
 }
 
@@ -109,14 +110,14 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Has the kernel kill the program that `command` starts when the thread that starts it ends.
+/// Has the kernel send a signal to the program that `command` starts when the thread that starts it ends.
 ///
 /// # References
 /// PR_SET_PDEATHSIG(2const)
-pub(crate) fn die_with_parent(command: &mut std::process::Command) {
+pub(crate) fn die_with_parent(command: &mut std::process::Command, signal: Signal) {
     let parent = rustix::process::getpid();
     let arm = move || {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
+        set_parent_process_death_signal(Some(signal))?;
         // It may have ended before.
         if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
     };
@@ -138,6 +139,18 @@ pub(crate) fn child_signals() -> Result<OwnedFd, Errno> {
     }
     // SAFETY: the call succeeded and returned a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Removes a segment of System V shared memory; processes that have it attached keep it.
+///
+/// # References
+/// shmctl(2), IPC_RMID
+pub(crate) fn remove_shared_memory(id: i32) -> Result<(), Errno> {
+    // SAFETY: IPC_RMID takes an integer and ignores the pointer, which is null.
+    match unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
 }
 
 /// Blocks exactly the given signal, or none.

@@ -1,0 +1,112 @@
+//! How far a sandbox is closed in: a container, or by request a process of the host in a directory of its own.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use rustix::process::geteuid;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::cache;
+use crate::engine::{Engine, Installation, OnHostServer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::plan::OnHost;
+
+/// Which kind of sandbox is wanted; nothing else chooses the lesser one.
+const VARIABLE: &str = "SANDBOXED_DB_ISOLATION";
+
+/// The kinds of sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// Namespaces, a root of its own, a filter of system calls.
+    Container,
+    /// None of these.
+    Process,
+}
+
+/// What is asked for, if it can be had.
+pub(crate) fn wanted() -> Result<Isolation> {
+    let isolation = match std::env::var_os(VARIABLE) {
+        None => return Ok(Isolation::Container),
+        Some(value) => parse(&value.to_string_lossy())?,
+    };
+    if isolation == Isolation::Process && geteuid().is_root() {
+        return Err(Error::new(ErrorKind::HostUnsupported, "start a server without a container as root")
+            .caused_by("database servers refuse to run as root, and only a container gives them another user")
+            .with_hint(format!("run the tests as another user, or without {VARIABLE}")));
+    }
+    Ok(isolation)
+}
+
+fn parse(value: &str) -> Result<Isolation> {
+    match value {
+        "" | "container" => Ok(Isolation::Container),
+        "process" => Ok(Isolation::Process),
+        other => Err(Error::new(ErrorKind::InvalidConfig, format!("use {VARIABLE}={other}"))
+            .with_hint("it is `container`, which is the default, or `process`, which isolates far less")),
+    }
+}
+
+/// What there is instead of a container for that server, and the arguments by which it is told.
+pub(crate) fn on_host<E: Engine>(
+    engine: &E,
+    installation: &Installation,
+    server: OnHostServer,
+) -> Result<(OnHost, Vec<String>)> {
+    if installation.usr().len() > 1 {
+        return Err(Error::new(
+            ErrorKind::InvalidConfig,
+            format!("start the unpacked packages of `{}` without a container", engine.name()),
+        )
+        .caused_by("they find their files only in a container, where they lie in /usr")
+        .with_hint("install the server, or name the directory of its programs by SANDBOXED_DB_POSTGRES"));
+    }
+    let temporary = format!("sandboxed-db-{}", geteuid().as_raw());
+    let short = [std::env::temp_dir(), PathBuf::from("/tmp")].map(|directory| directory.join(&temporary));
+    let mut places = vec![cache::directory()?.join("processes")];
+    places.extend(short.iter().cloned());
+    let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let loopback = engine.tcp(unset, "").and_then(|access| free_loopback(access.port));
+    let host = OnHost {
+        places,
+        short: short.to_vec(),
+        end_signal: server.end_signal,
+        loopback: loopback.unwrap_or(Ipv4Addr::LOCALHOST),
+        listens: loopback.is_some(),
+    };
+    Ok((host, (server.arguments)(loopback)))
+}
+
+/// An address of the host's loopback, one of millions, whose port nobody has; none where somebody has that port at all
+/// addresses.
+fn free_loopback(port: u16) -> Option<Ipv4Addr> {
+    let mut bytes = [0; 3];
+    getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
+    // Neither the network's own address, nor those near its beginning that people use, nor that for all.
+    let [a, b, c] = bytes.map(|byte| byte.clamp(1, 254));
+    let address = Ipv4Addr::new(127, a, b, c.max(2));
+    TcpListener::bind((address, port)).ok().map(|_| address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kinds_are_told_by_their_names() {
+        assert_eq!(parse("container").unwrap(), Isolation::Container);
+        assert_eq!(parse("process").unwrap(), Isolation::Process);
+        let error = parse("none").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let report = format!("{error:?}");
+        assert!(report.contains("`container`") && report.contains("`process`"), "{report}");
+    }
+
+    #[test]
+    fn an_address_is_of_the_loopback_and_its_port_free() {
+        let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert_eq!(free_loopback(port), None);
+        drop(taken);
+        assert!(free_loopback(port).unwrap().is_loopback());
+    }
+}

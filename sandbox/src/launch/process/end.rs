@@ -1,0 +1,93 @@
+//! The end of a server that has no container: of every process that it started, and of memory that has no owner.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, geteuid, getpid, kill_process, wait};
+
+use crate::sys::process::remove_shared_memory;
+
+/// How long a server may take to end by itself, which lets it remove what is not below its directory.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long all may take. What the kernel does not end by then is not waited for.
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// Ends the server by its signal, then all that is left of it; `ended` are those of it that have ended before.
+pub(super) fn end(server: Option<Pid>, mut ended: Vec<Pid>, signal: Signal) {
+    let begin = Instant::now();
+    ended.extend(server);
+    let mut server = server.filter(|&server| kill_process(server, signal).is_ok());
+    while begin.elapsed() < LIMIT {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, _))) => {
+                server = server.filter(|&server| server != pid);
+                ended.push(pid);
+                continue;
+            }
+            Err(Errno::CHILD) => break,
+            _ => {}
+        }
+        // Orphans become children of this process, so that at last there are none.
+        if server.is_none() || begin.elapsed() >= PATIENCE {
+            for child in children() {
+                let _ = kill_process(child, Signal::KILL);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    remove_memory_of(&ended);
+}
+
+/// The children of this process, proc_pid_stat(5).
+fn children() -> Vec<Pid> {
+    let own = getpid().as_raw_nonzero().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name before may hold anything.
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_ascii_whitespace().nth(1) == Some(&own))
+    };
+    pids.filter(is_child).filter_map(Pid::from_raw).collect()
+}
+
+/// Removes the System V shared memory that processes made which have ended, sysvipc(7): it outlives a server that was
+/// killed.
+pub(super) fn remove_memory_of(ended: &[Pid]) {
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    for id in abandoned(&table, ended, geteuid().as_raw()) {
+        let _ = remove_shared_memory(id);
+    }
+}
+
+/// Segments that nobody has attached, made by one of those processes and owned by that user.
+fn abandoned(table: &str, makers: &[Pid], user: u32) -> Vec<i32> {
+    let number = |field: Option<&&str>| field?.parse::<i64>().ok();
+    let found = table.lines().skip(1).filter_map(|line| {
+        // key, id, permissions, size, maker, last user, attached, owner
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let maker = number(fields.get(4))?;
+        let is_theirs = makers.iter().any(|pid| i64::from(pid.as_raw_nonzero().get()) == maker);
+        let is_free = number(fields.get(6))? == 0 && number(fields.get(7))? == i64::from(user);
+        (is_theirs && is_free).then(|| i32::try_from(number(fields.get(1))?).ok())?
+    });
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_removed_of_the_dead_only() {
+        let table = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n\
+            5432001          3   600                    56    70    70      0  1000  1000  1000  1000 1 0 1 4096 0\n\
+            5432002          4   600                    56    70    71      2  1000  1000  1000  1000 1 0 1 4096 0\n\
+            5432003          5   600                    56    70    71      0  1001  1001  1001  1001 1 0 1 4096 0\n\
+            5432004          6   600                    56    80    80      0  1000  1000  1000  1000 1 0 1 4096 0\n";
+        let pid = |number| Pid::from_raw(number).unwrap();
+        assert_eq!(abandoned(table, &[pid(70), pid(71)], 1000), [3]);
+        assert_eq!(abandoned("", &[pid(70)], 1000), [0; 0]);
+    }
+}
