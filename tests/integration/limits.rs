@@ -316,7 +316,10 @@ fn a_report_names_the_limit_that_was_reached() {
         "fails_by_too_many_files",
         "the sandbox's disk of 64 MB holds 16384 files, as many as it may: raise `disk`",
     );
-    reports("fails_by_itself", "sandboxed-db: the sandbox of `integration::limits::fails` was that of pid");
+    reports(
+        "fails_by_itself",
+        "sandboxed-db: the sandbox of `integration::limits::fails_by_itself` was that of pid",
+    );
     // The bomb is not the limit of what the machine has; nor is what a report says of it left in a sandbox that is well.
     assert_eq!(run(&db, "true").1, 0);
 }

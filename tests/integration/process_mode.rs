@@ -97,11 +97,16 @@ fn directory(db: &Sandbox) -> std::path::PathBuf {
     Path::new(host).ancestors().nth(2).unwrap().to_owned()
 }
 
-/// Segments of System V shared memory, by their lines.
-fn shared_memory() -> usize {
+/// How many segments of System V shared memory these processes have made; other tests' servers have theirs.
+fn shared_memory(of: &[u32]) -> usize {
     let user = geteuid().as_raw().to_string();
     let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    table.lines().filter(|line| line.split_ascii_whitespace().nth(7) == Some(&user)).count()
+    let is_theirs = |line: &&str| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let maker = fields.get(4).and_then(|pid| pid.parse().ok());
+        fields.get(7) == Some(&user.as_str()) && maker.is_some_and(|maker| of.contains(&maker))
+    };
+    table.lines().filter(is_theirs).count()
 }
 
 #[test]
@@ -138,9 +143,10 @@ fn every_server_is_pristine_and_nothing_is_left_of_it() {
 
     // Dropped with a client in the middle of something.
     let (processes, root) = (below(other.pid()), directory(&other));
+    assert_eq!(shared_memory(&processes), 1, "a server has one");
     drop(other);
+    assert_eq!(shared_memory(&processes), 0);
     assert!(!root.exists() && processes.into_iter().all(is_gone));
-    assert_eq!(shared_memory(), 0);
 }
 
 #[test]
