@@ -5,6 +5,7 @@
 //! are places whose holder waits for a further one: when all are such, nobody will ever give one back.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -252,8 +253,13 @@ fn bound() -> Result<u64> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         return Ok((bytes / 10 * 8 / SMALLEST_SERVER).clamp(4, cores * MOST_PER_CORE));
     };
+    parse(&value)
+}
+
+fn parse(value: &OsStr) -> Result<u64> {
+    // Beyond that it is no bound, and no byte.
     let parsed = value.to_str().and_then(|text| text.trim().parse().ok()).filter(|bound| *bound > 0);
-    parsed.ok_or_else(|| {
+    parsed.map(|bound: u64| bound.min(STALLED - 1)).ok_or_else(|| {
         let value = value.to_string_lossy();
         Error::new(ErrorKind::InvalidConfig, format!("take `{value}` from {VARIABLE}"))
             .with_hint("it is how many sandboxes may live at once: a whole number from 1 on")
@@ -270,4 +276,27 @@ fn too_long(bound: u64, own: usize) -> Error {
     Error::new(ErrorKind::Launch, format!("start a sandbox: none of {bound} ended within {PATIENCE:?}"))
         .caused_by(format!("{own} of them are this process's"))
         .with_hint(format!("raise {VARIABLE}, or end what holds them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_the_variable_holds_is_a_bound_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            if let Ok(bound) = parse(OsStr::from_bytes(&bytes)) {
+                assert!((1..STALLED).contains(&bound));
+            }
+        }
+
+        #[test]
+        fn a_number_is_a_bound(number in 1_u64..) {
+            assert_eq!(parse(OsStr::new(&number.to_string())).unwrap(), number.min(STALLED - 1));
+        }
+    }
 }
