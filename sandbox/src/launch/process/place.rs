@@ -125,7 +125,13 @@ fn retry<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 0;
     loop {
         match make() {
-            Err(error) if error.kind() == ErrorKind::NotFound && tries < TRIES => tries += 1,
+            // The second where it was there to be made and gone to be looked at.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
+                    && tries < TRIES =>
+            {
+                tries += 1;
+            }
             made => return made,
         }
     }
