@@ -111,6 +111,25 @@ fn a_broken_compressed_file_is_named(#[case] name: &str, #[case] contents: &[u8]
     assert_says(&report, &["could not read", seed.to_str().unwrap()]);
 }
 
+/// What it holds is right as far as it goes, so that nothing but its end tells.
+#[rstest]
+#[case::by_gzip("gzip", "gz")]
+#[case::by_zstd("zstd", "zst")]
+fn rows_that_break_off_are_refused(#[case] program: &str, #[case] suffix: &str) {
+    let place = tempfile::tempdir().unwrap();
+    let schema = write(&place, "schema.sql", "create table numbers (n int);");
+    let rows: String = (0..200_000).map(|number| format!("{number}\n")).collect();
+    let plain = write(&place, "numbers.csv", format!("n\n{rows}"));
+    let seed = place.path().join(format!("numbers.csv.{suffix}"));
+    if !output(program, &["--stdout", plain.to_str().unwrap()], &seed) {
+        return;
+    }
+    let length = fs::metadata(&seed).unwrap().len();
+    File::options().write(true).open(&seed).unwrap().set_len(length - 4).unwrap();
+    let report = refused(Snapshot::new(Postgres::new()).seed(schema).seed(&seed));
+    assert_says(&report, &[seed.to_str().unwrap(), "cause: "]);
+}
+
 // Rows.
 
 const USERS: &str = "create schema shop;

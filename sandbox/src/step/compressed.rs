@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::thread::JoinHandle;
 
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -46,18 +47,34 @@ pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     })
 }
 
-/// Opens a file for a program to read uncompressed. A thread uncompresses it; it ends with the file or with its reader.
-pub(super) fn open_for_program(path: &Path) -> io::Result<OwnedFd> {
-    if !is_compressed(path) {
-        return Ok(File::open(path)?.into());
+/// What a program reads of a file, uncompressed.
+pub(super) struct Feed {
+    /// To a program a file that is broken ends like a whole one: so this must be asked once it has read it.
+    uncompressing: Option<JoinHandle<io::Result<u64>>>,
+}
+
+impl Feed {
+    /// Opens a file for a program. A thread uncompresses it; it ends with the file or with its reader.
+    pub(super) fn open(path: &Path) -> io::Result<(Self, OwnedFd)> {
+        if !is_compressed(path) {
+            return Ok((Self { uncompressing: None }, File::open(path)?.into()));
+        }
+        let (reader, mut writer) = io::pipe()?;
+        let mut contents = open(path)?;
+        let thread = std::thread::Builder::new().name("sandboxed-db".to_owned());
+        let uncompressing = thread.spawn(move || io::copy(&mut contents, &mut writer))?;
+        Ok((Self { uncompressing: Some(uncompressing) }, reader.into()))
     }
-    let (reader, mut writer) = io::pipe()?;
-    let mut contents = open(path)?;
-    std::thread::Builder::new().name("sandboxed-db".to_owned()).spawn(move || {
-        // It could be read a moment ago, and a reader that has ended says why itself.
-        let _ = io::copy(&mut contents, &mut writer);
-    })?;
-    Ok(reader.into())
+
+    /// Whether all of the file was read. The program must have ended. One that ended before says why itself.
+    pub(super) fn end(self) -> io::Result<()> {
+        match self.uncompressing.map(JoinHandle::join) {
+            None | Some(Ok(Ok(_))) => Ok(()),
+            Some(Ok(Err(error))) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(_)) => Err(io::Error::other("the thread that uncompresses it panicked")),
+        }
+    }
 }
 
 /// All frames of a file, one after the other, as zstd(1) reads them.
@@ -177,8 +194,27 @@ mod tests {
             let path = root.path().join(name);
             std::fs::write(&path, bytes).unwrap();
             let mut contents = String::new();
-            File::from(open_for_program(&path).unwrap()).read_to_string(&mut contents).unwrap();
+            let (feed, program) = Feed::open(&path).unwrap();
+            File::from(program).read_to_string(&mut contents).unwrap();
+            feed.end().unwrap();
             assert_eq!((contents.as_str(), name_inside(&path)), ("select 1;", Path::new(inside)));
         }
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_is_told_from_one_that_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("cut.csv.zst");
+        let whole = zstd(&b"a row of some table\n".repeat(200_000));
+        std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+        let (feed, program) = Feed::open(&path).unwrap();
+        let mut contents = Vec::new();
+        File::from(program).read_to_end(&mut contents).unwrap();
+        assert!(feed.end().is_err());
+        // A reader that has seen enough is no mistake of the file's.
+        std::fs::write(&path, &whole).unwrap();
+        let (feed, program) = Feed::open(&path).unwrap();
+        drop(program);
+        feed.end().unwrap();
     }
 }

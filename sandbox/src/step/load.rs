@@ -43,8 +43,12 @@ fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &Run, deadline: Instant) -> R
     let command = sandbox.engine().run_file(sandbox.installation(), &description)?;
     let outcome = match &file.part {
         None if file.streamed => {
-            let contents = compressed::open_for_program(path).map_err(|error| unreadable(path, error))?;
-            run(sandbox, command, Stdin::Descriptor(contents), deadline)
+            let (feed, contents) = compressed::Feed::open(path).map_err(|error| unreadable(path, error))?;
+            let outcome = run(sandbox, command, Stdin::Descriptor(contents), deadline);
+            if matches!(outcome, Ok(None)) {
+                feed.end().map_err(|error| unreadable(path, error))?;
+            }
+            outcome
         }
         part => run(sandbox, command, Stdin::Text(part.as_deref().unwrap_or_default()), deadline),
     };
