@@ -28,7 +28,7 @@ pub(super) struct Run {
     migrations: Vec<PathBuf>,
     /// The tool that the migrations are written for, where their names do not tell.
     #[arg(long, value_enum, requires = "migrations")]
-    tool: Option<Tool>,
+    tool: Option<MigrationTool>,
     /// A file that fills the database after the migrations, as `Snapshot::seed` takes it; several run in their order.
     #[arg(long, value_name = "FILE")]
     seed: Vec<PathBuf>,
@@ -46,29 +46,6 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
     Postgres,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Tool {
-    Plain,
-    Sqlx,
-    Diesel,
-    Refinery,
-    GolangMigrate,
-    Dbmate,
-}
-
-impl From<Tool> for MigrationTool {
-    fn from(tool: Tool) -> Self {
-        match tool {
-            Tool::Plain => Self::Plain,
-            Tool::Sqlx => Self::Sqlx,
-            Tool::Diesel => Self::Diesel,
-            Tool::Refinery => Self::Refinery,
-            Tool::GolangMigrate => Self::GolangMigrate,
-            Tool::Dbmate => Self::Dbmate,
-        }
-    }
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -103,7 +80,7 @@ impl Run {
         };
         let snapshot =
             self.migrations.iter().fold(Snapshot::new(engine), |snapshot, directory| match self.tool {
-                Some(tool) => snapshot.migrations_of(tool.into(), directory),
+                Some(tool) => snapshot.migrations_of(tool, directory),
                 None => snapshot.migrations(directory),
             });
         let snapshot = self.seed.iter().fold(snapshot, |snapshot, file| snapshot.seed(file));

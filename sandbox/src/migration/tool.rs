@@ -7,6 +7,7 @@ use super::{dbmate, diesel, golang_migrate, refinery, sqlx};
 
 /// A tool whose directories of migrations are understood; for [`Snapshot::migrations_of`](crate::Snapshot::migrations_of).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[non_exhaustive]
 pub enum MigrationTool {
     /// No tool: whole `.sql` files in the order of their names, as psql(1) runs them. `.down.sql` files are left out.
