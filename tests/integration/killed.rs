@@ -222,12 +222,13 @@ fn stopped_servers_are_ended_too(
 fn daemons_and_what_they_have_made_are_ended_too(
     #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
 ) {
-    // Children of init since their parents have ended, in sessions of their own, and one that would fork again.
-    const DAEMONS: &str = "setsid sh -c ''setsid sleep 1000 & setsid sh -c \"setsid sleep 1000 &\" & exit'' \
-        < /dev/null > /dev/null 2>&1 &
-        setsid sh -c ''trap \"\" INT TERM HUP QUIT; while :; do setsid sh -c \"sleep 0.01 &\"; done'' \
-        < /dev/null > /dev/null 2>&1 &
-        ipcmk -M 4096 -S 1 -Q; echo here > /dev/shm/here; echo here > /tmp/here";
+    // What is made comes first: forks may fail for a while once the last of them forks. Then children of init, since their
+    // parents have ended, in sessions of their own, and one that always forks again.
+    const DAEMONS: &str = "ipcmk -M 4096 -S 1 -Q; echo here > /dev/shm/here; echo here > /tmp/here; \
+        setsid sh -c ''setsid sleep 1000 & setsid sh -c \"setsid sleep 1000 &\" & exit'' \
+        < /dev/null > /dev/null 2>&1 & \
+        setsid sh -c ''trap \"\" INT TERM HUP QUIT; while :; do setsid sh -c \"sleep 0.02 &\"; sleep 0.01; done'' \
+        < /dev/null > /dev/null 2>&1 &";
     let place = Place::sharing_the_cache();
     let before = kept_by_the_kernel();
     let (watched, lines) = obeying_with_three(&place);
