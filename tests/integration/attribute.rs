@@ -270,7 +270,7 @@ async fn returns_an_error_async(db: Sandbox) -> Result<(), tokio_postgres::Error
 /// Kills the server from within and fails for it.
 fn kill_the_server(url: &str) {
     if is_alone() {
-        let kill = "copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'";
+        let kill = "copy (select where false) to program 'kill -9 $(head -1 postmaster.pid)'";
         // The session may or may not be told before it is cut off.
         let _ = connect(url).batch_execute(kill);
         let init = url.split_once("/proc/").and_then(|(_, rest)| rest.split_once('/'));

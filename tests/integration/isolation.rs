@@ -185,7 +185,7 @@ fn lo_is_up() {
     let mut client = connect(db.url());
     client
         .batch_execute(
-            "copy (select 1) to program 'sed -i \"1i host all all 127.0.0.1/32 trust\" pg_hba.conf'",
+            "copy (select where false) to program 'sed -i \"1i host all all 127.0.0.1/32 trust\" pg_hba.conf'",
         )
         .unwrap();
     client.batch_execute("select pg_reload_conf()").unwrap();

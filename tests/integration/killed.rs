@@ -235,7 +235,7 @@ fn daemons_and_what_they_have_made_are_ended_too(
     for line in &lines {
         let (_, url) = line.split_once(' ').expect("a line names the URL last");
         let (init, namespace) = started(line);
-        connect(url).batch_execute(&format!("copy (select 1) to program '{DAEMONS}'")).unwrap();
+        connect(url).batch_execute(&format!("copy (select where false) to program '{DAEMONS}'")).unwrap();
         eventually(DEADLINE, "daemons run", || {
             let daemon = |pid: &u32| {
                 status(*pid, "Name").is_some_and(|name| name == "sleep")
