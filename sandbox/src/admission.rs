@@ -48,6 +48,8 @@ pub(crate) struct Admission {
 /// What this process holds and who of its threads wait.
 #[derive(Debug, Default)]
 struct Hall {
+    /// A process that is forked from this one holds nothing of it.
+    owner: u32,
     file: Option<File>,
     places: BTreeMap<u64, Option<ThreadId>>,
     /// In their order: a number of its own, and for whom.
@@ -98,7 +100,12 @@ pub(crate) fn admit(holder: Option<ThreadId>) -> Result<Admission> {
 type Guard = MutexGuard<'static, Option<Hall>>;
 
 fn hall() -> Guard {
-    HALL.lock().unwrap_or_else(PoisonError::into_inner)
+    let mut guard = HALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let owner = std::process::id();
+    if guard.as_ref().is_none_or(|hall| hall.owner != owner) {
+        *guard = Some(Hall { owner, ..Hall::default() });
+    }
+    guard
 }
 
 /// Waits until the thread is the first of its process, and the process the first of all, and a place is free.
@@ -230,7 +237,9 @@ impl Drop for Admission {
         let Some(place) = self.place else { return };
         let mut guard = hall();
         let hall = guard.get_or_insert_default();
-        hall.places.remove(&place);
+        if hall.places.remove(&place).is_none() {
+            return;
+        }
         if let Some(file) = &hall.file {
             let _ = unlock(file, STALLED + place).and_then(|()| unlock(file, place));
         }

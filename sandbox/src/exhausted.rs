@@ -12,10 +12,10 @@ const LINES: usize = 200;
 pub(crate) fn disk(data: &Path, in_cache: bool) -> Option<String> {
     let disk = rustix::fs::statvfs(data).ok()?;
     // A server stops writing before the last page is taken.
-    let no_bytes = disk.f_bavail * disk.f_frsize < 256 << 10;
+    let no_bytes = disk.f_bavail.saturating_mul(disk.f_frsize) < 256 << 10;
     // Some file systems have no limit, which they tell as zero.
     let no_files = disk.f_files > 0 && disk.f_favail < 16;
-    let megabytes = (disk.f_blocks * disk.f_frsize) >> 20;
+    let megabytes = disk.f_blocks.saturating_mul(disk.f_frsize) >> 20;
     match (no_bytes, no_files) {
         (false, false) => None,
         _ if in_cache => Some(cache::full_hint()),
@@ -25,6 +25,19 @@ pub(crate) fn disk(data: &Path, in_cache: bool) -> Option<String> {
             disk.f_files
         )),
     }
+}
+
+/// What to do about a full file system of the container besides that of the data directory: /dev/shm, or /tmp with /run and
+/// the log.
+pub(crate) fn scratch(root: &Path) -> Option<String> {
+    ["dev/shm", "tmp"].into_iter().find_map(|name| {
+        let disk = rustix::fs::statvfs(root.join(name)).ok()?;
+        let megabytes = disk.f_blocks.saturating_mul(disk.f_frsize) >> 20;
+        let is_full = disk.f_blocks > 0 && (disk.f_bavail == 0 || disk.f_favail == 0);
+        is_full.then(|| {
+            format!("the sandbox's /{name} of {megabytes} MB is full: write to the data directory, which has a limit of its own")
+        })
+    })
 }
 
 /// What to do about a server, or a program that it started, that got no more processes or memory.

@@ -46,6 +46,15 @@ fn parse(value: &str) -> Result<Isolation> {
     }
 }
 
+/// What to do where the user has no name, as in some clusters: servers look for one. A container has its own.
+pub(crate) fn nameless_hint() -> Option<String> {
+    let user = geteuid().as_raw();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let is_named = users.lines().any(|line| line.split(':').nth(2) == Some(&user.to_string()));
+    (!is_named)
+        .then(|| format!("the user id {user} has no line in /etc/passwd: add one, or do without {VARIABLE}"))
+}
+
 /// What there is instead of a container for that server, and the arguments by which it is told.
 pub(crate) fn on_host<E: Engine>(
     engine: &E,
@@ -61,14 +70,17 @@ pub(crate) fn on_host<E: Engine>(
         .with_hint("install the server, or name the directory of its programs by SANDBOXED_DB_POSTGRES"));
     }
     let temporary = format!("sandboxed-db-{}", geteuid().as_raw());
-    let short = [std::env::temp_dir(), PathBuf::from("/tmp")].map(|directory| directory.join(&temporary));
+    // A relative one would be another directory for the supervisor.
+    let directories = [std::env::temp_dir(), PathBuf::from("/tmp")];
+    let directories = directories.iter().filter(|directory| directory.is_absolute());
+    let short: Vec<_> = directories.map(|directory| directory.join(&temporary)).collect();
     let mut places = vec![cache::directory()?.join("processes")];
     places.extend(short.iter().cloned());
     let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let loopback = engine.tcp(unset, "").and_then(|access| free_loopback(access.port));
     let host = OnHost {
         places,
-        short: short.to_vec(),
+        short,
         end_signal: server.end_signal,
         loopback: loopback.unwrap_or(Ipv4Addr::LOCALHOST),
         listens: loopback.is_some(),

@@ -191,7 +191,8 @@ impl<E: Engine> Sandbox<E> {
             ErrorKind::Layer,
             format!("initialise the data directory by `{program}`: {}", run.exit),
         )
-        .caused_by(run.stderr.trim().to_owned()))
+        .caused_by(run.stderr.trim().to_owned())
+        .or_hint(|| if self.container.is_on_host() { isolation::nameless_hint() } else { None }))
     }
 
     fn wait_ready(&self, notifies: bool, timeout: Duration) -> Result<()> {
@@ -219,9 +220,11 @@ impl<E: Engine> Sandbox<E> {
 
     /// Which limit the sandbox has reached, and what to do about it.
     fn exhausted(&self) -> Option<String> {
+        let (root, on_host) = (self.container.root(), self.container.is_on_host());
         let data = self.engine.data_dir();
-        let data = self.container.root().join(data.strip_prefix("/").unwrap_or(&data));
-        exhausted::disk(&data, self.builds || self.container.is_on_host())
+        let data = root.join(data.strip_prefix("/").unwrap_or(&data));
+        exhausted::disk(&data, self.builds || on_host)
+            .or_else(|| if on_host { None } else { exhausted::scratch(&root) })
             .or_else(|| exhausted::processes(self.container.reached(), self.container.log(), &self.limits))
     }
 
@@ -363,6 +366,9 @@ impl<E: Engine> Sandbox<E> {
 
 impl<E: Engine> Drop for Sandbox<E> {
     fn drop(&mut self) {
+        if !self.container.is_own() {
+            return;
+        }
         // A failing test is told why, though its sandbox is gone by then.
         let patience = if std::thread::panicking() { PATIENCE } else { Duration::ZERO };
         if !self.stopped {

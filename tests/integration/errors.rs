@@ -120,6 +120,32 @@ fn a_server_program_that_hangs_is_given_up() {
 }
 
 #[test]
+fn a_migration_that_says_much_is_told_by_its_last_words() {
+    let place = Place::new();
+    let directory = place.path().join("migrations");
+    fs::create_dir(&directory).unwrap();
+    let much = "do $$ begin for i in 1..400 loop raise notice '%', repeat('x', 10000); end loop; end $$;\n";
+    fs::write(directory.join("1.sql"), format!("{much}select 1/0;\n")).unwrap();
+    let report = report(&place, &[], &["--migrations", directory.to_str().unwrap()]);
+    assert_says(&report, &["migrations/1.sql:2`", "division by zero"]);
+}
+
+#[test]
+fn a_server_program_that_leaves_another_behind_is_not_waited_for() {
+    let place = Place::new();
+    let bin =
+        with_server(&place, "#!/bin/sh\nsleep 100 &\necho $! > \"${0%/*}/left\"\necho postgres 9.6.24\n");
+    let mut command = place.command(VICTIM);
+    let begin = Instant::now();
+    let output = command.arg("return").env("SANDBOXED_DB_POSTGRES", &bin).output().unwrap();
+    let left = fs::read_to_string(bin.join("left")).unwrap();
+    assert!(Command::new("kill").arg(left.trim()).status().unwrap().success(), "it has been waited for");
+    let report = String::from_utf8_lossy(&output.stderr);
+    assert_says(&report, &["could not use PostgreSQL 9.6.24"]);
+    assert!(begin.elapsed() < AT_ONCE);
+}
+
+#[test]
 fn a_server_program_whose_version_is_not_supported_is_refused() {
     let place = Place::new();
     let bin = with_server(&place, "#!/bin/sh\necho postgres '(PostgreSQL)' 9.6.24\n");

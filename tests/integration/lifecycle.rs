@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use postgres::{Client, NoTls};
@@ -52,6 +53,28 @@ pub(crate) fn launcher(victim: u32) -> u32 {
             .is_ok_and(|line| line.starts_with(b"sandboxed-db-launcher\0"))
     };
     children(victim).into_iter().find(named).expect("the launcher is a child")
+}
+
+#[test]
+fn a_launcher_without_descriptors_keeps_what_it_has() {
+    let place = Place::sharing_the_cache();
+    let mut watched = victim(&place, &["obey"]);
+    let line = watched.order("start").unwrap().remove(0);
+    let (init, _) = started(line.strip_prefix("started ").unwrap());
+    let launcher = launcher(watched.pid()).to_string();
+    let limit = |most: &str| {
+        let set =
+            Command::new("prlimit").args(["--pid", &launcher, &format!("--nofile={most}:1024")]).status();
+        assert!(set.unwrap().success());
+    };
+    limit("4");
+    let report = watched.order("start").unwrap_err();
+    assert!(report.contains("launch the sandbox") && report.contains("Too many open files"), "{report}");
+    assert_eq!(watched.order("query").unwrap(), ["answered true"]);
+    assert_eq!(status(init, "PPid"), Some(launcher.clone()), "another launcher's");
+    limit("1024");
+    watched.order("start").unwrap();
+    assert_eq!(watched.gone().0, "code 0");
 }
 
 #[track_caller]

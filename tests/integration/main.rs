@@ -25,6 +25,7 @@ mod machine;
 mod multitude;
 #[cfg(feature = "drivers")]
 mod parameters;
+mod places;
 mod pristine;
 mod process_mode;
 mod refused;

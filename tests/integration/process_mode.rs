@@ -233,6 +233,25 @@ fn a_long_path_of_the_cache_does_no_harm() {
 }
 
 #[test]
+fn a_cache_may_have_any_name() {
+    const TEST: &str = "a_cache_may_have_any_name";
+    if runs_again().is_some() {
+        let db = start(&Snapshot::new(Postgres::new()));
+        assert!(connect(db.url()).batch_execute("create table t ()").is_ok());
+        let psql = Command::new("psql").args(["-Atc", "select 1"]).envs(db.env()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&psql.stdout), "1\n", "{psql:?}");
+        return;
+    }
+    let Some(place) = place() else { return };
+    for (name, temporary) in [("a%2Fb&c#d e", "tmp"), ("a,b", ""), (&*"x".repeat(100), "relative")] {
+        again(&place, TEST, "", |command| {
+            let cache = place.path().join("caches").join(name);
+            command.env("SANDBOXED_DB_CACHE", cache).env("TMPDIR", temporary);
+        });
+    }
+}
+
+#[test]
 fn a_cache_that_cannot_be_written_does_no_harm() {
     const TEST: &str = "a_cache_that_cannot_be_written_does_no_harm";
     if let Some(expected) = runs_again() {

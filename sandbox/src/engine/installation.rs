@@ -2,8 +2,9 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::children;
 use crate::cache;
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::memory;
 
 /// The programs of a server, as found on this machine.
 #[derive(Debug, Clone)]
@@ -191,7 +193,14 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
     const TIMEOUT: Duration = Duration::from_secs(10);
     let failed = || unusable(program, "the server");
     let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Not by pipes: a program that goes on, or another that it has started, would keep them open.
+    let said = || -> io::Result<_> {
+        let file = memory(c"sandboxed-db version", b"")?;
+        Ok((file.try_clone()?, file))
+    };
+    let ((mut stdout, out), (mut stderr, err)) =
+        said().and_then(|out| Ok((out, said()?))).map_err(|error| failed().caused_by(error))?;
+    command.arg("--version").stdin(Stdio::null()).stdout(out).stderr(err);
     if let Ok(path) = std::env::join_paths(libraries)
         && !libraries.is_empty()
     {
@@ -199,22 +208,33 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
     }
     let mut child = command.spawn().map_err(|error| failed().caused_by(error))?;
     let deadline = Instant::now() + TIMEOUT;
-    while child.try_wait().map_err(|error| failed().caused_by(error))?.is_none() {
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(|error| failed().caused_by(error))? {
+            break status;
+        }
         if Instant::now() >= deadline {
             let _ = child.kill();
             let _ = child.wait();
             return Err(failed().caused_by(format!("`--version` did not end within {TIMEOUT:?}")));
         }
         std::thread::sleep(Duration::from_millis(1));
-    }
-    let output = child.wait_with_output().map_err(|error| failed().caused_by(error))?;
-    let text = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned();
-    if output.status.success() && major(&text) > 0 {
+    };
+    let text = beginning(&mut stdout).lines().next().unwrap_or_default().trim().to_owned();
+    if status.success() && major(&text) > 0 {
         return Ok(text);
     }
-    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let complaint = beginning(&mut stderr);
     Err(failed()
-        .caused_by(format!("`--version` ended with {} and printed `{text}` {complaint}", output.status)))
+        .caused_by(format!("`--version` ended with {status} and printed `{text}` {}", complaint.trim())))
+}
+
+/// The beginning of what a program has printed, which nobody knows the length of.
+fn beginning(file: &mut File) -> String {
+    const LONGEST: u64 = 4096;
+    let mut bytes = Vec::new();
+    // Not being able to read it is like its having printed nothing.
+    let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(LONGEST).read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn unusable(path: &Path, server: &str) -> Error {

@@ -227,7 +227,10 @@ impl Engine for Postgres {
 
     fn url(&self, root: &Path) -> String {
         let database = percent_encode(&self.database);
-        format!("postgresql:///{database}?host={}{SOCKETS}&user={SUPERUSER}", root.display())
+        // A container's path has nothing to encode; that of a cache may.
+        let host = root.display().to_string();
+        let host = host.split('/').map(percent_encode).collect::<Vec<_>>().join("/");
+        format!("postgresql:///{database}?host={host}{SOCKETS}&user={SUPERUSER}")
     }
 
     fn env(&self, root: &Path) -> Vec<(String, String)> {

@@ -114,7 +114,7 @@ fn is_for_programs(name: &OsStr) -> bool {
 }
 
 /// A file in memory with these contents, to be read from its beginning.
-pub(super) fn memory(name: &CStr, contents: &[u8]) -> Result<File, Errno> {
+pub(crate) fn memory(name: &CStr, contents: &[u8]) -> Result<File, Errno> {
     let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all(contents)
         .and_then(|()| file.seek(SeekFrom::Start(0)))

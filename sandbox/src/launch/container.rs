@@ -1,7 +1,7 @@
 //! A running container as the test process holds it.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use super::log::Log;
 use super::plan::{Command, OnHost, Plan};
 use super::protocol::{Event, Exit, LONGEST_MESSAGE, Launch, Request, encode};
 use super::seccomp;
+use super::tail::Tail;
 use crate::error::{Error, ErrorKind, Result};
 use crate::refusal;
 use crate::sys::socket;
@@ -52,7 +53,7 @@ pub(crate) enum Stdin<'a> {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) exit: Exit,
-    /// Its standard error.
+    /// The end of its standard error.
     pub(crate) stderr: String,
 }
 
@@ -79,7 +80,10 @@ struct Control {
     socket: OwnedFd,
     server_exit: Option<Exit>,
     ready: bool,
-    forwarding: bool,
+    /// How many programs were run.
+    runs: u32,
+    /// The port that is forwarded.
+    forwarding: Option<u16>,
 }
 
 impl Container {
@@ -123,7 +127,7 @@ impl Container {
     fn await_launch(launcher: &Launcher, socket: OwnedFd, on_host: Option<&OnHost>) -> Result<Self> {
         let limit = if on_host.is_some() { COPY_TIMEOUT } else { LAUNCH_TIMEOUT };
         let deadline = Instant::now() + limit;
-        let mut control = Control { socket, server_exit: None, ready: false, forwarding: false };
+        let mut control = Control { socket, server_exit: None, ready: false, runs: 0, forwarding: None };
         // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
         // or dead, before a busy launcher gets to speak.
         let (mut process, mut log, mut in_group) = (None, None, None);
@@ -166,7 +170,7 @@ impl Container {
                 Received::Event(Event::Ready, _) => control.ready = true,
                 Received::Event(Event::ServerExited(exit), _) => control.server_exit = Some(exit),
                 Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
-                Received::Event(Event::RunExited(_) | Event::Forwarding, _) => {}
+                Received::Event(Event::RunExited { .. } | Event::Forwarding { .. }, _) => {}
                 Received::End => {
                     return Err(launcher.ended(if process.is_some() { "init" } else { "the launcher" }));
                 }
@@ -196,6 +200,11 @@ impl Container {
             None => PathBuf::from(format!("/proc/{}/root", self.pid())),
             Some((_, place)) => place.clone(),
         }
+    }
+
+    /// Whether it is this process's, and not that of one which this process is a fork of.
+    pub(crate) fn is_own(&self) -> bool {
+        self.owner == std::process::id()
     }
 
     /// Whether it is no container, but a process of the host.
@@ -268,25 +277,30 @@ impl Container {
             Stdin::Descriptor(input) => input,
         };
         let output = File::options().write(true).open("/dev/null").map_err(failed)?;
-        let errors = memory(c"sandboxed-db stderr", b"").map_err(|errno| failed(errno.into()))?;
+        let (mut stderr, errors) = Tail::new().map_err(failed)?;
         let deadline = Instant::now() + timeout;
         let mut control = lock(&self.control);
-        control.request(&Request::Run(command), &[input.as_fd(), output.as_fd(), errors.as_fd()])?;
-        // Whoever writes into a pipe must notice when the program, its last reader, ends.
-        drop(input);
+        control.runs += 1;
+        let number = control.runs;
+        let request = Request::Run { number, command };
+        control.request(&request, &[input.as_fd(), output.as_fd(), errors.as_fd()])?;
+        // Whoever writes into a pipe must notice when the program, its last reader, ends; and so must its reader.
+        drop((input, errors));
         let exit = loop {
-            if let Some(exit) = control.take_event(deadline)? {
-                break exit;
+            stderr.take();
+            stderr.wait_beside(control.socket.as_fd(), deadline).map_err(|errno| failed(errno.into()))?;
+            // An earlier program, which was given up, may end now.
+            match control.take_event(Instant::now())? {
+                Some((ended, exit)) if ended == number => break exit,
+                _ => {}
             }
             if Instant::now() >= deadline {
                 return Err(Error::new(ErrorKind::NotReady, format!("run `{name}` within {timeout:?}"))
                     .with_hint("raise `build_timeout`"));
             }
         };
-        let mut stderr = Vec::new();
-        let read = (&errors).seek(SeekFrom::Start(0)).and_then(|_| (&errors).read_to_end(&mut stderr));
-        read.map_err(failed)?;
-        Ok(Run { exit, stderr: String::from_utf8_lossy(&stderr).into_owned() })
+        stderr.take();
+        Ok(Run { exit, stderr: stderr.text() })
     }
 
     /// Has connections that come to these listeners forwarded to a port of the container's loopback, as long as it lives.
@@ -297,9 +311,9 @@ impl Container {
         let listeners: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
         let deadline = Instant::now() + FORWARD_TIMEOUT;
         let mut control = lock(&self.control);
-        control.forwarding = false;
+        control.forwarding = None;
         control.request(&Request::Forward { port }, &listeners)?;
-        while !control.forwarding {
+        while control.forwarding != Some(port) {
             if Instant::now() >= deadline {
                 return Err(failed().caused_by(format!("init did not answer within {FORWARD_TIMEOUT:?}")));
             }
@@ -347,7 +361,7 @@ impl Container {
         let deadline = Instant::now() + patience;
         // Other reports may come before it; a socket at its end has none.
         while control.server_exit.is_none()
-            && socket::wait_readable(control.socket.as_fd(), deadline) == Ok(true)
+            && socket::wait_readable(&[control.socket.as_fd()], deadline) == Ok(true)
         {
             control.take_event(deadline).ok()?;
         }
@@ -369,7 +383,7 @@ impl Container {
             Ok(()) | Err(Errno::SRCH | Errno::NOTCONN) => {}
             Err(errno) => return Err(failed(errno)),
         }
-        match socket::wait_readable(self.pidfd.as_fd(), Instant::now() + KILL_TIMEOUT) {
+        match socket::wait_readable(&[self.pidfd.as_fd()], Instant::now() + KILL_TIMEOUT) {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -382,7 +396,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        if self.owner != std::process::id() {
+        if !self.is_own() {
             return;
         }
         if let Err(error) = self.kill() {
@@ -402,13 +416,13 @@ impl Control {
             .map_err(|errno| failed().caused_by(io::Error::from(errno)))
     }
 
-    /// Notes the next event, if one comes by `deadline`, and returns how a program that ran has ended.
-    fn take_event(&mut self, deadline: Instant) -> Result<Option<Exit>> {
+    /// Notes the next event, if one comes by `deadline`, and returns which program has ended and how.
+    fn take_event(&mut self, deadline: Instant) -> Result<Option<(u32, Exit)>> {
         match receive(self.socket.as_fd(), deadline)? {
             Received::Event(Event::Ready, _) => self.ready = true,
             Received::Event(Event::ServerExited(exit), _) => self.server_exit = Some(exit),
-            Received::Event(Event::RunExited(exit), _) => return Ok(Some(exit)),
-            Received::Event(Event::Forwarding, _) => self.forwarding = true,
+            Received::Event(Event::RunExited { number, exit }, _) => return Ok(Some((number, exit))),
+            Received::Event(Event::Forwarding { port }, _) => self.forwarding = Some(port),
             Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
             Received::Event(Event::Spawned { .. } | Event::Up { .. }, _) | Received::Timeout => {}
             Received::End => {
@@ -438,7 +452,7 @@ enum Received {
 fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
     let failed = || Error::new(ErrorKind::Launch, "read a report of the sandbox's init");
     let broken = |errno: Errno| failed().caused_by(io::Error::from(errno));
-    if !socket::wait_readable(socket, deadline).map_err(broken)? {
+    if !socket::wait_readable(&[socket], deadline).map_err(broken)? {
         return Ok(Received::Timeout);
     }
     // Two texts of a failure, each character of which may be written as six bytes or more.

@@ -68,13 +68,32 @@ fn main(requests: &OwnedFd) {
     let mut buffer = [0; LONGEST_REQUEST];
     while launcher.wait_for_request(requests) {
         // End of file: the test process closed its end or is dead.
-        let Ok(Some((length, fds))) = socket::receive(requests.as_fd(), &mut buffer) else { break };
+        let (length, fds) = match socket::receive(requests.as_fd(), &mut buffer) {
+            Ok(Some(request)) => request,
+            Ok(None) => break,
+            // Who asked sees the end of a socket; all others keep their sandboxes.
+            Err(errno) if is_passing(errno) => {
+                complain(errno);
+                continue;
+            }
+            Err(_) => break,
+        };
         let launch = serde_json::from_slice(&buffer[..length]);
         if let (Ok(launch), Ok([control, plan])) = (launch, <[OwnedFd; 2]>::try_from(fds)) {
             launcher.launch(&launch, control, plan);
         }
     }
     launcher.wait_for_children();
+}
+
+/// Whether a request was lost and the next need not be.
+fn is_passing(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::MSGSIZE)
+}
+
+#[expect(clippy::print_stderr, reason = "the test process reads it")]
+fn complain(errno: Errno) {
+    eprintln!("the launcher could not receive a request: {errno}");
 }
 
 struct Launcher {
@@ -94,7 +113,7 @@ impl Launcher {
             fds.extend(self.groups.iter().map(|(init, _)| PollFd::new(init, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) => {}
-                Err(Errno::INTR) => continue,
+                Err(Errno::INTR | Errno::NOMEM | Errno::AGAIN) => continue,
                 Err(_) => return false,
             }
             let ended: Vec<_> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();

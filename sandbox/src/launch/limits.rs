@@ -61,9 +61,12 @@ pub(super) fn apply(limits: &Limits, outer: Outer, group: Controllers) -> Result
     // The server is told that there is no more, and goes on; that a group's limit is reached it would not survive.
     lower(Resource::Data, "RLIMIT_DATA", limits.memory)?;
     if let Some(pids) = limits.pids.filter(|_| !group.pids) {
-        // Counted for each user namespace, since Linux 5.14; but root outside is exempt from it.
-        lower(Resource::Nproc, "RLIMIT_NPROC", pids.into())?;
-        if outer.uid == 0 && has_pid_max_of_its_own() {
+        // Counted for each user namespace; before, for all of the user's processes, and root outside is exempt from it.
+        if kernel_is_at_least((5, 14)) {
+            lower(Resource::Nproc, "RLIMIT_NPROC", pids.into())?;
+        }
+        // That of the pid namespace. In an older kernel it is the whole machine's, and root in a namespace may write it.
+        if outer.uid == 0 && kernel_is_at_least((6, 14)) {
             // Numbers below 300 are given out only once, so this many more may be alive at first.
             const RESERVED: u32 = 300;
             write_sysctl("kernel/pid_max", &pids.saturating_add(RESERVED).to_string())?;
@@ -111,11 +114,9 @@ fn write(file: &str, value: &str) -> Result<(), Failure> {
     }
 }
 
-/// Whether `kernel.pid_max` is that of the pid namespace. In an older kernel it is the whole machine's, and root in a
-/// namespace may write it.
-fn has_pid_max_of_its_own() -> bool {
+fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
     let uname = rustix::system::uname();
-    is_at_least(&uname.release().to_string_lossy(), (6, 14))
+    is_at_least(&uname.release().to_string_lossy(), wanted)
 }
 
 fn is_at_least(release: &str, wanted: (u32, u32)) -> bool {

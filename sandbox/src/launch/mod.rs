@@ -18,8 +18,10 @@ mod process;
 mod protocol;
 mod seccomp;
 mod supervisor;
+mod tail;
 
 pub(crate) use cgroup::Reached;
+pub(crate) use client::memory;
 pub(crate) use container::{Container, Readiness, Stdin};
 pub(crate) use launcher::become_launcher_if_asked;
 pub(crate) use limits::Limits;

@@ -1,5 +1,6 @@
 //! The root of a container: read-only pieces of the host, a tmpfs for the rest, the data directory, pivot_root(2).
 
+use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, pivot_root};
 
-use super::plan::{Data, Plan};
+use super::plan::{Bind, Data, Plan};
 use super::protocol::{Failure, Step};
 use crate::sys::mount::{
     MountError, MountOption, attach, clone_tree, create, make_read_only, open_directory,
@@ -65,6 +66,7 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     let devices = devices()?;
     let usr = usr(&plan.usr)?;
     let data = data(&plan.data)?;
+    let binds = binds(plan)?;
 
     let scratch = tmpfs(plan.scratch_size, "0755", NO_EXEC)?;
     attach(scratch.as_fd(), STAGE).map_err(|errno| Failure::new(Step::Attach, "the new root", errno))?;
@@ -72,10 +74,7 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     skeleton(plan)?;
 
     mount_at(&usr, "usr")?;
-    // The place of /proc is still an empty directory.
-    for hidden in &plan.hidden {
-        mount_at(&take("proc", READ_ONLY.union(NO_EXEC))?, &utf8(relative(hidden)))?;
-    }
+    hide(plan)?;
     for (name, device) in devices {
         mount_file(&device, Path::new(&format!("dev/{name}")))?;
     }
@@ -84,15 +83,19 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     for writable in ["tmp", "run"] {
         mount_at(&take(writable, NO_EXEC)?, writable)?;
     }
-    for bind in &plan.binds {
-        let tree = take(&utf8(&bind.source), READ_ONLY)?;
-        if bind.source.is_dir() {
-            make_directory(&bind.target)?;
-            mount_at(&tree, &utf8(relative(&bind.target)))?;
+    for Taken { tree, is_directory, target } in binds {
+        if is_directory {
+            make_directory(target)?;
+            mount_at(&tree, &utf8(relative(target)))?;
         } else {
-            make_parent(&bind.target)?;
-            mount_file(&tree, relative(&bind.target))?;
+            make_parent(target)?;
+            mount_file(&tree, relative(target))?;
         }
+    }
+    // The places of binds are made in them.
+    for hidden in plan.hidden.iter().filter(|hidden| holds_binds(plan, hidden)) {
+        let path = CString::new(utf8(relative(hidden))).expect("a path of the host has no NUL");
+        make_read_only(&path).map_err(|errno| Failure::new(Step::Attach, &utf8(hidden), errno))?;
     }
     // Below a mount that stays writable: one with a file open for writing cannot be made read-only.
     let log = File::options()
@@ -124,6 +127,40 @@ fn devices() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
         }
     }
     Ok(devices)
+}
+
+/// A piece of the host, and where it is to be.
+struct Taken<'a> {
+    tree: OwnedFd,
+    is_directory: bool,
+    target: &'a Path,
+}
+
+/// Taken while the host's tree is whole: the new root covers a part of it.
+fn binds(plan: &Plan) -> Result<Vec<Taken<'_>>, Failure> {
+    let taken = plan.binds.iter().map(|Bind { source, target }| {
+        Ok(Taken { tree: take(&utf8(source), READ_ONLY)?, is_directory: source.is_dir(), target })
+    });
+    taken.collect()
+}
+
+/// Covers what is not to be seen with empty directories, those in which something else is to be shown with ones that can
+/// still be written.
+fn hide(plan: &Plan) -> Result<(), Failure> {
+    for hidden in &plan.hidden {
+        let empty = if holds_binds(plan, hidden) {
+            tmpfs(1 << 20, "0755", NO_EXEC)?
+        } else {
+            // The place of /proc is an empty directory, as long as that is not mounted.
+            take("proc", READ_ONLY.union(NO_EXEC))?
+        };
+        mount_at(&empty, &utf8(relative(hidden)))?;
+    }
+    Ok(())
+}
+
+fn holds_binds(plan: &Plan, hidden: &Path) -> bool {
+    plan.binds.iter().any(|bind| bind.target.starts_with(hidden))
 }
 
 /// The programs' tree: the host's /usr, or an overlay of further trees on it.

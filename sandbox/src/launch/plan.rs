@@ -203,6 +203,9 @@ impl Plan {
 
     /// Hides a directory of the host, if it would show and holds anything.
     pub(crate) fn hide(&mut self, path: &Path) {
+        // A mount covers what a link leads to, not the link.
+        let Ok(path) = path.canonicalize() else { return };
+        let path = path.as_path();
         let shown = path.starts_with("/usr") && path.components().count() > 2 && !self.is_hidden(path);
         // Some users' homes are among the programs, and nobody's working directory hides those.
         let programs = ["bin", "sbin", "lib", "lib64", "libexec", "share"];

@@ -32,8 +32,8 @@ pub(crate) struct Launch {
 pub(crate) enum Request {
     /// Start the server.
     Start(Command),
-    /// Run a program to its end; carries its standard input, output and error.
-    Run(Command),
+    /// Run a program to its end, which is told with that number; carries its standard input, output and error.
+    Run { number: u32, command: Command },
     /// Send the server a signal, by number.
     Signal(i32),
     /// Forward connections to that port of the container's loopback; carries the sockets that listen for them outside.
@@ -52,10 +52,10 @@ pub(crate) enum Event {
     Ready,
     /// The server ended.
     ServerExited(Exit),
-    /// The program of `Request::Run` ended.
-    RunExited(Exit),
+    /// The program of the `Request::Run` of that number ended.
+    RunExited { number: u32, exit: Exit },
     /// The process that does `Request::Forward` is there.
-    Forwarding,
+    Forwarding { port: u16 },
     /// A step of the launch failed; the container is gone.
     Failed(Failure),
 }
@@ -220,7 +220,8 @@ mod tests {
         /// A container's processes cannot reach the socket, but a message that was cut or damaged must end nothing but itself.
         #[test]
         fn damaged_messages_are_survived(at in 0_usize..200, byte in any::<u8>(), end in 0_usize..200) {
-            let request = Request::Run(Command::new("/bin/sh").args(["-c", "é"]).env("A", "\u{1}"));
+            let command = Command::new("/bin/sh").args(["-c", "é"]).env("A", "\u{1}");
+            let request = Request::Run { number: 1, command };
             let mut bytes = encode(&request).unwrap();
             let length = bytes.len();
             bytes[at % length] = byte;

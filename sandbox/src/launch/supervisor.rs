@@ -49,7 +49,10 @@ pub(super) struct Supervisor<'a> {
     children: OwnedFd,
     notify: OwnedFd,
     server: Option<Pid>,
-    program: Option<Pid>,
+    /// A program, and its number.
+    program: Option<(Pid, u32)>,
+    /// Whether the server has said that it is ready: others may say so, too, and again and again.
+    ready: bool,
     /// Who has ended, where it must be known.
     ended: Vec<Pid>,
 }
@@ -64,8 +67,16 @@ impl<'a> Supervisor<'a> {
         let failed = |object: &str, errno| Failure::new(Step::Execute, object, errno);
         let notify = notify_socket(&grounds.notify).map_err(|errno| failed(&grounds.notify, errno))?;
         let children = child_signals().map_err(|errno| failed("signalfd", errno))?;
-        let mut supervisor =
-            Self { control, grounds, children, notify, server: None, program: None, ended: Vec::new() };
+        let mut supervisor = Self {
+            control,
+            grounds,
+            children,
+            notify,
+            server: None,
+            program: None,
+            ready: false,
+            ended: Vec::new(),
+        };
         if let Some(command) = server {
             supervisor.start_server(command)?;
         }
@@ -112,7 +123,7 @@ impl<'a> Supervisor<'a> {
     fn serve(&mut self, message: &[u8], fds: Vec<OwnedFd>) {
         let outcome = match serde_json::from_slice(message) {
             Ok(Request::Start(command)) => self.start_server(command),
-            Ok(Request::Run(command)) => self.run(command, fds),
+            Ok(Request::Run { number, command }) => self.run(number, command, fds),
             Ok(Request::Forward { port }) => self.forward(port, fds),
             Ok(Request::Signal(number)) => {
                 if let (Some(server), Some(signal)) = (self.server, Signal::from_named_raw(number)) {
@@ -135,14 +146,14 @@ impl<'a> Supervisor<'a> {
         let stdio = stdio.map_err(|error| Failure::io(Step::Execute, &command.name(), &error))?;
         let end = self.grounds.host.as_ref().map(|host| host.end_signal);
         let server = self.spawn(command, stdio, end)?;
-        self.server = Some(server);
+        (self.server, self.ready) = (Some(server), false);
         if let Some(host) = &self.grounds.host {
             (host.note)(server);
         }
         Ok(())
     }
 
-    fn run(&mut self, command: Command, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+    fn run(&mut self, number: u32, command: Command, fds: Vec<OwnedFd>) -> Result<(), Failure> {
         let stdio = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Failure {
                 step: Step::Receive,
@@ -152,7 +163,7 @@ impl<'a> Supervisor<'a> {
             })?
             .map(Stdio::from);
         let end = self.grounds.host.as_ref().map(|_| Signal::KILL);
-        self.program = Some(self.spawn(command, stdio, end)?);
+        self.program = Some((self.spawn(command, stdio, end)?, number));
         Ok(())
     }
 
@@ -163,7 +174,7 @@ impl<'a> Supervisor<'a> {
         let loopback = self.grounds.host.as_ref().map_or(Ipv4Addr::LOCALHOST, |host| host.loopback);
         match fork(&proof).map_err(|errno| failed(&errno.into()))? {
             Forked::Child => forwarder::main(listeners, (loopback, port).into()),
-            Forked::Parent(_) => send(self.control, &Event::Forwarding, &[]),
+            Forked::Parent(_) => send(self.control, &Event::Forwarding { port }, &[]),
         }
         Ok(())
     }
@@ -180,9 +191,8 @@ impl<'a> Supervisor<'a> {
             if self.server == Some(pid) {
                 self.server = None;
                 send(self.control, &Event::ServerExited(exit), &[]);
-            } else if self.program == Some(pid) {
-                self.program = None;
-                send(self.control, &Event::RunExited(exit), &[]);
+            } else if let Some((_, number)) = self.program.take_if(|(program, _)| *program == pid) {
+                send(self.control, &Event::RunExited { number, exit }, &[]);
             }
         }
     }
@@ -217,9 +227,10 @@ impl<'a> Supervisor<'a> {
     }
 
     /// sd_notify(3): lines of assignments, of which only one matters here.
-    fn read_notification(&self, buffer: &mut [u8]) {
+    fn read_notification(&mut self, buffer: &mut [u8]) {
         if let Ok(length) = rustix::io::read(&self.notify, &mut *buffer)
             && buffer[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1")
+            && !std::mem::replace(&mut self.ready, true)
         {
             send(self.control, &Event::Ready, &[]);
         }

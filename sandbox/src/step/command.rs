@@ -88,7 +88,8 @@ impl Command {
 /// How the child ended; none if it did not by then and was killed. All of its group ends with it.
 fn wait(child: &mut process::Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
-    let ended = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| wait_readable(pidfd.as_fd(), deadline));
+    let ended =
+        pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| wait_readable(&[pidfd.as_fd()], deadline));
     // Before it is waited for its number is nobody else's. What it has started and left behind ends with it.
     let _ = kill_process_group(pid, Signal::KILL);
     let status = child.wait()?;

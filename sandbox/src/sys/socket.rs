@@ -79,11 +79,12 @@ pub(crate) fn connect_now(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Waits until `fd` is readable or at its end. `false` when `deadline` comes first.
-pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Errno> {
+/// Waits until one of `fds` is readable or at its end. `false` when `deadline` comes first.
+pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<bool, Errno> {
+    let mut fds: Vec<_> = fds.iter().map(|&fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timespec(left))) {
+        match poll(&mut fds, Some(&timespec(left))) {
             Err(Errno::INTR) => {}
             ready => return Ok(ready? > 0),
         }

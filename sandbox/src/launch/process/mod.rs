@@ -88,7 +88,7 @@ fn prepare(control: &OwnedFd, plan: &Plan, host: &OnHost, place: &Place) -> Resu
         Data::Overlay { lower, .. } => {
             let data = at(&plan.data_dir);
             make(data.parent().unwrap_or(root), 0o700)?;
-            let mut wanted = || match socket::wait_readable(control.as_fd(), Instant::now()) {
+            let mut wanted = || match socket::wait_readable(&[control.as_fd()], Instant::now()) {
                 // Nothing is asked before all is prepared, so this is the socket's end.
                 Ok(true) => Err(io::Error::other("the test process is gone")),
                 _ => Ok(()),

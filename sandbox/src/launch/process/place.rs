@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,10 @@ impl Place {
         for parent in places {
             match Self::make_in(parent) {
                 Ok(mut place) => {
-                    let fits = |path: &Path| path.as_os_str().len() + length + NAME <= LONGEST;
+                    // PostgreSQL's clients and its setting split at commas.
+                    let is_one = |path: &Path| !path.as_os_str().as_bytes().contains(&b',');
+                    let fits =
+                        |path: &Path| path.as_os_str().len() + length + NAME <= LONGEST && is_one(path);
                     if !fits(&place.directory) {
                         place.link(short, fits)?;
                     }
@@ -72,20 +76,29 @@ impl Place {
 
     fn link(&mut self, short: &[PathBuf], fits: impl Fn(&Path) -> bool) -> Result<(), Failure> {
         let name = self.directory.file_name().unwrap_or_default();
-        let found = short.iter().find(|parent| fits(&parent.join(name)));
-        let parent = found.ok_or_else(|| {
-            let error = io::Error::other("no path of a temporary directory is short enough for a socket");
+        let mut failure = None;
+        for parent in short.iter().filter(|parent| fits(&parent.join(name))) {
+            let link = parent.join(name);
+            let made = retry(|| {
+                private(parent)?;
+                forget_links(parent);
+                symlink(&self.directory, &link)
+            });
+            match made {
+                Ok(()) => {
+                    self.link = Some(link);
+                    return Ok(());
+                }
+                Err(error) => {
+                    failure.get_or_insert(Failure::io(Step::Place, &parent.to_string_lossy(), &error));
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| {
+            let error =
+                io::Error::other("no path of a temporary directory is short and plain enough for a socket");
             Failure::io(Step::Place, &self.directory.to_string_lossy(), &error)
-        })?;
-        let link = parent.join(name);
-        let made = retry(|| {
-            private(parent)?;
-            forget_links(parent);
-            symlink(&self.directory, &link)
-        });
-        made.map_err(|error| Failure::io(Step::Place, &parent.to_string_lossy(), &error))?;
-        self.link = Some(link);
-        Ok(())
+        }))
     }
 
     /// The path by which it is reached.

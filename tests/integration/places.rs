@@ -1,0 +1,53 @@
+//! Where a user's files and directories may lie: among the programs, behind links, in memory.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use sandboxed_db_tests::{Mounter, is_alone, mounting, must_run, trial};
+
+use crate::asking::Cache;
+
+fn tmpfs(directory: &str) {
+    must_run("mount", &["-t", "tmpfs", "tmpfs", directory]);
+}
+
+/// A migration at that place is run, and seen by nobody later.
+fn runs_from(cache: &Cache, directory: &str) {
+    fs::create_dir_all(directory).unwrap();
+    fs::write(Path::new(directory).join("1.sql"), format!("create table t as select '{directory}' as x;\n"))
+        .unwrap();
+    let seen = format!("select coalesce((pg_stat_file('{directory}/1.sql', true)).size::text, 'nothing')");
+    let told = cache.ask(&[("migrations", directory), ("sql", "select x from t"), ("sql", &seen)]);
+    assert!(told.built);
+    assert_eq!(told.answers, [directory, "nothing"]);
+}
+
+#[test]
+fn migrations_may_lie_among_what_is_hidden_and_what_is_covered() {
+    mounting(Mounter::best(), "places::among_the_programs_and_in_memory", "");
+}
+
+#[test]
+#[ignore = "run by the test above, in namespaces of its own"]
+fn among_the_programs_and_in_memory() {
+    if !is_alone() {
+        return;
+    }
+    trial().unwrap();
+    let mut cache = Cache::new();
+    // Nothing of it is shown to servers.
+    tmpfs("/usr/src");
+    runs_from(&cache, "/usr/src/app/migrations");
+    // The new root is put together there.
+    tmpfs("/dev/shm");
+    runs_from(&cache, "/dev/shm/migrations");
+    // A directory that is not shown may be a link, there or from elsewhere.
+    tmpfs("/usr/games");
+    fs::create_dir_all("/usr/games/real/registry").unwrap();
+    symlink("real", "/usr/games/cargo").unwrap();
+    cache.environment = vec![("CARGO_HOME", "/usr/games/cargo")];
+    let hidden = "select count(*)::text from pg_ls_dir('/usr/games/real')";
+    assert_eq!(cache.ask(&[("sql", hidden)]).answers, ["0"]);
+    runs_from(&cache, "/usr/games/cargo/app");
+}
