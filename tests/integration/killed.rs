@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,8 +16,21 @@ use crate::lifecycle::{launcher, started, victim};
 /// Each holds up to three sandboxes.
 const THREADS: &str = "16";
 
-/// Long enough for all threads to have started and dropped some.
-const RUN: Duration = Duration::from_millis(800);
+/// Long enough for all threads to have started one and for some to have dropped it, on this machine as it is loaded now.
+fn run(place: &Place) -> Duration {
+    let begin = Instant::now();
+    let mut watched = victim(place, &["--threads", THREADS, "churn"]);
+    for _ in 0..16 {
+        watched.wait_for("started ");
+    }
+    let took = begin.elapsed();
+    watched.kill(Signal::KILL, false);
+    assert_eq!(watched.gone().0, "signal 9");
+    took * 3 / 2
+}
+
+/// Some sandboxes are started in it.
+const MOMENT: Duration = Duration::from_millis(400);
 
 /// With a cache of its own, so that its staging is looked at too, and the layer in it, so that starts are met and no build.
 fn prepared() -> Place {
@@ -45,11 +58,12 @@ fn two_hundred_kills_at_random_moments_of_sixteen_threads_leave_nothing() {
     const KILLS: usize = 200;
     let mut chance = Chance::new();
     let place = prepared();
+    let run = run(&place);
     let before = kept_by_the_kernel();
     let (mut met, mut seen) = (0, 0);
     for kill in 0..KILLS {
         let watched = victim(&place, &["--threads", THREADS, "churn"]);
-        let moment = chance.within(RUN);
+        let moment = chance.within(run);
         sleep(moment);
         // To look at them takes time, in which fewer moments are met.
         let namespaces = Namespaces::of(&if kill % 10 == 0 { watched.processes() } else { Vec::new() });
@@ -80,9 +94,10 @@ fn sixteen_threads_cut_off_at_random_moments_leave_nothing(#[case] end: &str, #[
     const ROUNDS: usize = 4;
     let mut chance = Chance::new();
     let place = prepared();
+    let run = run(&place);
     let before = kept_by_the_kernel();
     for _ in 0..ROUNDS {
-        let time = chance.within(RUN).as_millis().to_string();
+        let time = chance.within(run).as_millis().to_string();
         let mut watched = victim(&place, &["--threads", THREADS, "--churn-for-ms", &time, end]);
         if end == "sleep" {
             watched.wait_for("all 0");
@@ -122,7 +137,7 @@ fn sixteen_threads_go_on_when_their_launcher_is_killed_at_random_moments() {
     let mut watched = victim(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
     watched.wait_for("started ");
     for _ in 0..10 {
-        sleep(chance.within(RUN / 2));
+        sleep(chance.within(MOMENT));
         let killed = launcher(watched.pid());
         try_kill(killed, Signal::KILL);
         wait_for_another_launcher(&mut watched, killed);
@@ -143,7 +158,7 @@ fn sixteen_threads_go_on_when_inits_are_killed_at_random_moments() {
     let launcher = launcher(watched.pid());
     let mut killed = 0;
     while killed < 50 {
-        sleep(chance.within(RUN / 20));
+        sleep(chance.within(MOMENT / 10));
         // The first may be at its start, the last at its end; the numbers of processes say which.
         let inits = children(launcher);
         for init in [inits.first(), inits.last()].into_iter().flatten() {
