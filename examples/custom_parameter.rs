@@ -1,4 +1,6 @@
-//! An application's own state as the parameter of its tests.
+//! How do my tests get my application's own state?
+//!
+//! Implement `FromSandbox` for it: one function, said once for all tests.
 //!
 //! Run it with `cargo test -p sandboxed-db-examples --test custom_parameter`.
 
@@ -22,7 +24,6 @@ impl Shop {
     }
 }
 
-/// Said once, for all tests of the application.
 impl FromSandbox for Shop {
     type Error = postgres::Error;
 

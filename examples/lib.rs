@@ -1,1 +1,1 @@
-//! Examples; see the files beside this one.
+#![doc = include_str!("README.md")]

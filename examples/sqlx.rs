@@ -1,8 +1,9 @@
-//! Tests with sqlx: the type of the parameter is all there is to say.
+//! How do I test with sqlx?
+//!
+//! A test takes a `PgPool`: the type of the parameter is all there is to say.
 //!
 //! Run it with `cargo test -p sandboxed-db-examples --features sqlx --test sqlx`.
 
-use rstest::rstest;
 use sandboxed_db::{Sandbox, sandboxed_db};
 use sqlx::PgPool;
 
@@ -19,17 +20,5 @@ async fn an_order_is_kept(pool: PgPool) -> sqlx::Result<()> {
 async fn a_lost_database_is_noticed(db: Sandbox, pool: PgPool) -> sandboxed_db::Result<()> {
     db.stop()?;
     assert!(sqlx::query("select 1").execute(&pool).await.is_err());
-    Ok(())
-}
-
-/// Each case has a server of its own; the attribute stands above rstest's.
-#[sandboxed_db(seed = "orders.sql", flavor = "multi_thread")]
-#[rstest]
-#[case("tea")]
-#[case("a cup of 'tea'")]
-async fn any_article_can_be_ordered(pool: PgPool, #[case] article: &str) -> sqlx::Result<()> {
-    let insert = sqlx::query_scalar("insert into orders (article) values ($1) returning article");
-    let kept: String = insert.bind(article).fetch_one(&pool).await?;
-    assert_eq!(kept, article);
     Ok(())
 }

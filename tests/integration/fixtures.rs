@@ -1,9 +1,13 @@
 //! The fixtures hand out what they say.
 
-use rstest::rstest;
-use sandboxed_db::Sandbox;
-use sandboxed_db_fixtures::{postgres, shop, shop_async, shop_schema};
-use sandboxed_db_tests::connect;
+use rstest::{fixture, rstest};
+use sandboxed_db::{ConnectInfo, FromSandbox, Postgres, Sandbox, Snapshot};
+use sandboxed_db_fixtures::{
+    Connected, FromSnapshot, fresh, shop, shop_async, shop_schema, shop_schema_async,
+};
+use sandboxed_db_tests::{DEADLINE, connect, eventually};
+
+use crate::parameters::failure;
 
 fn count(db: &Sandbox, table: &str) -> i64 {
     connect(db.url()).query_one(&format!("select count(*) from {table}"), &[]).unwrap().get(0)
@@ -34,8 +38,8 @@ fn the_schema_has_no_rows(shop_schema: Sandbox) {
 }
 
 #[rstest]
-fn a_fresh_server_has_no_tables(postgres: Sandbox) {
-    assert_eq!(count(&postgres, "pg_tables where schemaname = 'public'"), 0);
+fn a_fresh_server_has_no_tables(fresh: Sandbox) {
+    assert_eq!(count(&fresh, "pg_tables where schemaname = 'public'"), 0);
 }
 
 #[rstest]
@@ -48,4 +52,92 @@ async fn the_shop_comes_without_blocking(#[future] shop_async: Sandbox) {
     assert_eq!(row.get::<_, &str>(0), "419.16");
     drop(client);
     connection.await.unwrap().unwrap();
+}
+
+// What reaches the server, with it. Drivers: `connections.rs`.
+
+#[rstest]
+fn the_type_says_what_a_test_is_given(
+    shop: Connected<String>,
+    #[from(shop_schema)] other: Connected<ConnectInfo>,
+) {
+    assert_eq!(*shop, shop.sandbox().url());
+    assert_eq!((&*other.database, &*other.url), ("shop", other.sandbox().url()));
+    assert_ne!(shop.sandbox().pid(), other.sandbox().pid());
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_type_says_what_an_async_test_is_given(#[future(awt)] shop_schema_async: Connected<String>) {
+    assert_eq!(*shop_schema_async, shop_schema_async.sandbox().url());
+}
+
+/// Sees whether the server is there when it is dropped itself.
+struct Last(String);
+
+impl FromSandbox for Last {
+    type Error = std::convert::Infallible;
+
+    async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error> {
+        Ok(Self(sandbox.url().to_owned()))
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        drop(connect(&self.0));
+    }
+}
+
+#[rstest]
+fn a_server_ends_after_what_reaches_it(fresh: Connected<Last>) {
+    let pid = fresh.sandbox().pid();
+    drop(fresh);
+    let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+    eventually(DEADLINE, "the sandbox is gone", || (!process.exists()).then_some(()));
+}
+
+// A suite's own.
+
+#[fixture]
+fn notes<T: FromSnapshot>(#[default("one")] seed: &str) -> T {
+    let schema = Snapshot::new(Postgres::new()).migrations("data/notes/migrations");
+    T::from_snapshot(&schema.seed(format!("data/notes/{seed}.sql")))
+}
+
+#[rstest]
+fn a_suite_has_fixtures_of_its_own(notes: Sandbox, #[from(notes)] other: Connected<String>) {
+    assert_eq!(count(&notes, "notes where body = 'one'"), 1);
+    assert_eq!(count(other.sandbox(), "notes where body = 'one'"), 1);
+}
+
+#[rstest]
+#[ignore = "fails, run by `a_fixture_that_cannot_be_made_says_why`"]
+fn lacks_its_seed(#[with("none")] notes: Sandbox) {
+    drop(notes);
+}
+
+struct Refuses;
+
+impl FromSandbox for Refuses {
+    type Error = std::io::Error;
+
+    async fn from_sandbox(_: &Sandbox) -> Result<Self, Self::Error> {
+        Err(std::io::Error::other("it does not want to"))
+    }
+}
+
+#[rstest]
+#[ignore = "fails, run by `a_fixture_that_cannot_be_made_says_why`"]
+fn refuses(fresh: Connected<Refuses>) {
+    drop(fresh);
+}
+
+#[test]
+fn a_fixture_that_cannot_be_made_says_why() {
+    let text = failure("fixtures::lacks_its_seed");
+    assert!(text.contains("could not read `") && text.contains("data/notes/none.sql`"), "{text}");
+    let text = failure("fixtures::refuses");
+    let expected = "could not make the parameter of type `integration::fixtures::Refuses` from the sandbox: it does not want to";
+    assert!(text.contains(expected), "{text}");
 }

@@ -5,6 +5,8 @@ mod applications;
 mod asking;
 mod attribute;
 mod checkouts;
+#[cfg(feature = "drivers")]
+mod connections;
 mod contention;
 mod conventions;
 mod drivers;
@@ -23,7 +25,6 @@ mod limits;
 mod lookups;
 mod machine;
 mod multitude;
-#[cfg(feature = "drivers")]
 mod parameters;
 mod places;
 mod pristine;

@@ -1,29 +1,24 @@
-//! What a test is given: connections and pools of every driver, several of them, from one server or from several.
+//! What a test is given without a driver's feature: the server, the ways to reach it and types of one's own, one of them or
+//! several, from one server or from several. With drivers: `connections.rs`.
 
 use std::process::{ExitCode, Termination};
 use std::thread;
+use std::time::Duration;
 
-use diesel::r2d2::ConnectionManager;
-use diesel::sql_types::Text;
-use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
 use sandboxed_db::{ConnectInfo, FromSandbox, Postgres, Sandbox, Snapshot, Tcp, sandboxed_db};
 use sandboxed_db_tests::{alone, connect};
-use sea_orm::{ConnectionTrait as _, DatabaseBackend, DatabaseConnection, Statement};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
-const DATABASE: &str = "select current_database()::text as name";
+const DATABASE: &str = "select current_database()::text";
 
 fn shop() -> Snapshot {
     Snapshot::new(Postgres::new().database("shop"))
 }
 
-#[derive(QueryableByName)]
-struct Name {
-    #[diesel(sql_type = Text)]
-    name: String,
+fn answer(url: &str, query: &str) -> String {
+    connect(url).query_one(query, &[]).unwrap().get(0)
 }
 
-// Without a driver's feature.
+// One by one.
 
 #[sandboxed_db(snapshot = shop)]
 fn the_parts_of_an_address(info: ConnectInfo, url: String) {
@@ -35,129 +30,12 @@ fn the_parts_of_an_address(info: ConnectInfo, url: String) {
     assert_eq!(client.query_one(DATABASE, &[]).unwrap().get::<_, &str>(0), "shop");
 }
 
-#[sandboxed_db]
+#[sandboxed_db(snapshot = shop)]
 fn a_port(tcp: Tcp) {
-    assert_eq!(connect(tcp.url()).query_one("select 1", &[]).unwrap().get::<_, i32>(0), 1);
+    assert_eq!(answer(tcp.url(), DATABASE), "shop");
 }
 
-// One by one.
-
-#[sandboxed_db(snapshot = shop)]
-async fn a_pool_of_sqlx(pool: PgPool) {
-    let name: String = sqlx::query_scalar(DATABASE).fetch_one(&pool).await.unwrap();
-    assert_eq!(name, "shop");
-}
-
-#[sandboxed_db]
-async fn a_borrowed_pool(pool: &PgPool) -> Result<(), sqlx::Error> {
-    sqlx::query("create table t (x int)").execute(pool).await?;
-    Ok(())
-}
-
-#[sandboxed_db]
-async fn a_connection_of_sqlx(mut connection: PgConnection) {
-    let one: i32 = sqlx::query_scalar("select 1").fetch_one(&mut connection).await.unwrap();
-    assert_eq!(one, 1);
-}
-
-#[sandboxed_db]
-async fn options_of_sqlx((pool, options): (PgPoolOptions, PgConnectOptions)) {
-    let pool = pool.max_connections(1).connect_with(options.application_name("mine")).await.unwrap();
-    let name: String =
-        sqlx::query_scalar("select current_setting('application_name')").fetch_one(&pool).await.unwrap();
-    assert_eq!(name, "mine");
-}
-
-#[sandboxed_db]
-async fn a_client_of_tokio_postgres(mut client: tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
-    let transaction = client.transaction().await?;
-    transaction.batch_execute("create table t (x int)").await?;
-    transaction.commit().await
-}
-
-#[sandboxed_db]
-fn a_client_of_postgres(mut client: postgres::Client) -> Result<(), postgres::Error> {
-    client.batch_execute("create table t (x int)")
-}
-
-#[sandboxed_db]
-async fn a_pool_of_deadpool(pool: deadpool_postgres::Pool) {
-    let (one, other) = (pool.get().await.unwrap(), pool.get().await.unwrap());
-    let backend = "select pg_backend_pid()";
-    let one: i32 = one.query_one(backend, &[]).await.unwrap().get(0);
-    let other: i32 = other.query_one(backend, &[]).await.unwrap().get(0);
-    assert_ne!(one, other);
-}
-
-#[sandboxed_db(snapshot = shop)]
-fn a_connection_of_diesel(mut connection: diesel::PgConnection) {
-    assert_eq!(sql_query(DATABASE).get_result::<Name>(&mut connection).unwrap().name, "shop");
-}
-
-type DieselPool = diesel::r2d2::Pool<ConnectionManager<diesel::PgConnection>>;
-
-#[sandboxed_db(snapshot = shop)]
-fn a_pool_of_diesel(pool: DieselPool) {
-    let (mut one, mut other) = (pool.get().unwrap(), pool.get().unwrap());
-    for connection in [&mut one, &mut other] {
-        assert_eq!(sql_query(DATABASE).get_result::<Name>(connection).unwrap().name, "shop");
-    }
-}
-
-#[sandboxed_db(snapshot = shop)]
-async fn a_connection_of_diesel_async(mut connection: diesel_async::AsyncPgConnection) {
-    let query = sql_query(DATABASE);
-    let found: Name = diesel_async::RunQueryDsl::get_result(query, &mut connection).await.unwrap();
-    assert_eq!(found.name, "shop");
-}
-
-#[sandboxed_db(snapshot = shop)]
-async fn a_connection_of_sea_orm(db: DatabaseConnection) -> Result<(), sea_orm::DbErr> {
-    let row = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, DATABASE)).await?.unwrap();
-    assert_eq!(row.try_get::<String>("", "name")?, "shop");
-    Ok(())
-}
-
-#[sandboxed_db]
-fn configurations(blocking: postgres::Config, asynchronous: tokio_postgres::Config) {
-    assert_eq!(blocking.get_user(), Some("postgres"));
-    assert_eq!(asynchronous.get_dbname(), Some("postgres"));
-}
-
-// A plain test has what is asynchronous, too: its connections are driven while the test runs.
-
-#[sandboxed_db]
-fn a_plain_test_has_what_is_asynchronous(client: tokio_postgres::Client, pool: PgPool) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        client.batch_execute("create table t as select 7 as x").await.unwrap();
-        let seven: i32 = sqlx::query_scalar("select x from t").fetch_one(&pool).await.unwrap();
-        assert_eq!(seven, 7);
-    });
-}
-
-// Several from one server.
-
-#[sandboxed_db]
-async fn a_sandbox_and_a_pool(db: Sandbox, pool: PgPool) {
-    sqlx::query("create table seen_by_both (x int)").execute(&pool).await.unwrap();
-    let (client, connection) = tokio_postgres::connect(db.url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client.batch_execute("select * from seen_by_both").await.unwrap();
-}
-
-#[sandboxed_db]
-fn a_url_and_a_client(url: String, mut client: postgres::Client) {
-    client.batch_execute("create table seen_by_both (x int)").unwrap();
-    connect(&url).batch_execute("select * from seen_by_both").unwrap();
-}
-
-#[sandboxed_db]
-fn every_way_to_take(db: &Sandbox, one: &Url, other: &Sandbox, url: String) {
-    assert_eq!((db.url(), db.pid()), (url.as_str(), other.pid()));
-    assert_eq!(one.0, url);
-}
-
+/// A type of one's own.
 struct Url(String);
 
 impl FromSandbox for Url {
@@ -168,6 +46,21 @@ impl FromSandbox for Url {
     }
 }
 
+#[sandboxed_db(snapshot = shop)]
+async fn a_type_of_ones_own(url: Url) {
+    let (client, connection) = tokio_postgres::connect(&url.0, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(client.query_one(DATABASE, &[]).await.unwrap().get::<_, &str>(0), "shop");
+}
+
+// Several from one server.
+
+#[sandboxed_db]
+fn every_way_to_take(db: &Sandbox, one: &Url, other: &Sandbox, url: String) {
+    assert_eq!((db.url(), db.pid()), (url.as_str(), other.pid()));
+    assert_eq!(one.0, url);
+}
+
 type Alias = Sandbox;
 
 #[sandboxed_db]
@@ -176,88 +69,29 @@ fn a_sandbox_by_another_name(url: String, db: Alias) {
     db.stop().unwrap();
 }
 
-// Ends.
-
-#[sandboxed_db]
-async fn a_parameter_that_nobody_touches(
-    _pool: PgPool,
-    _: deadpool_postgres::Pool,
-    _client: tokio_postgres::Client,
-) {
-}
-
-#[sandboxed_db]
-fn blocking_parameters_that_nobody_touches(
-    _pool: DieselPool,
-    _: diesel::PgConnection,
-    _client: postgres::Client,
-) {
-}
-
-#[sandboxed_db]
-async fn connections_that_are_still_held(
-    pool: PgPool,
-    orm: DatabaseConnection,
-    other: deadpool_postgres::Pool,
-) {
-    let held = (pool.acquire().await.unwrap(), other.get().await.unwrap());
-    orm.execute_unprepared("begin").await.unwrap();
-    // Waits for a statement that outlives the test.
-    tokio::spawn(async move { sqlx::query("select pg_sleep(600)").execute(&pool).await });
-    tokio::task::yield_now().await;
-    std::mem::forget(held);
-}
-
-#[sandboxed_db]
-async fn a_server_stopped_below_its_pool(db: Sandbox, pool: PgPool, client: tokio_postgres::Client) {
-    db.stop().unwrap();
-    assert!(sqlx::query("select 1").execute(&pool).await.is_err());
-    assert!(client.batch_execute("select 1").await.is_err());
-}
-
-#[sandboxed_db]
-fn a_server_stopped_below_blocking_ones(mut client: postgres::Client, pool: DieselPool, db: Sandbox) {
-    let mut held = pool.get().unwrap();
-    db.stop().unwrap();
-    assert!(client.batch_execute("select 1").is_err());
-    assert!(sql_query(DATABASE).get_result::<Name>(&mut held).is_err());
-}
-
 // Several databases.
 
-#[sandboxed_db(
-    orders(snapshot = shop, migrations = "data/notes/migrations"),
-    audit(settings(work_mem = "7MB"))
-)]
-async fn two_databases(orders: PgPool, audit: PgPool) {
-    let name: String = sqlx::query_scalar(DATABASE).fetch_one(&orders).await.unwrap();
-    assert_eq!(name, "shop");
-    sqlx::query("select * from notes").execute(&orders).await.unwrap();
-    assert!(sqlx::query("select * from notes").execute(&audit).await.is_err());
-    let memory: String = sqlx::query_scalar("show work_mem").fetch_one(&audit).await.unwrap();
-    assert_eq!(memory, "7MB");
-}
-
 #[sandboxed_db(settings(work_mem = "7MB"), other())]
-fn one_beside_the_common_one(db: Sandbox, mut client: postgres::Client, other: Sandbox) {
-    let memory: String = client.query_one("show work_mem", &[]).unwrap().get(0);
-    assert_eq!(memory, "7MB");
+fn one_beside_the_common_one(db: Sandbox, url: String, other: Sandbox) {
+    assert_eq!(answer(&url, "show work_mem"), "7MB");
     assert_ne!(db.pid(), other.pid());
     other.stop().unwrap();
-    client.batch_execute("select 1").unwrap();
+    assert_eq!(answer(db.url(), "show work_mem"), "7MB");
+}
+
+#[sandboxed_db(notes(migrations = "data/notes/migrations"), audit(snapshot = shop))]
+async fn two_databases(notes: Url, audit: String) {
+    assert_eq!(answer_by(&notes.0, "select count(*)::text from notes").await, "0");
+    assert_eq!(answer_by(&audit, DATABASE).await, "shop");
+}
+
+async fn answer_by(url: &str, query: &str) -> String {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.query_one(query, &[]).await.unwrap().get(0)
 }
 
 // Runtimes and returns.
-
-#[sandboxed_db(flavor = "multi_thread", worker_threads = 2)]
-async fn several_threads(pool: PgPool) {
-    assert_eq!(tokio::runtime::Handle::current().metrics().num_workers(), 2);
-    // Waits for another task, whose thread this one would take from it with the other flavor.
-    let one = tokio::spawn(async move { sqlx::query("select 1").execute(&pool).await.map(drop) });
-    let (sender, receiver) = std::sync::mpsc::channel();
-    tokio::spawn(async move { sender.send(one.await) });
-    receiver.recv().unwrap().unwrap().unwrap();
-}
 
 #[sandboxed_db(flavor = "multi_thread")]
 async fn a_thread_for_each_processor(db: &Sandbox) {
@@ -276,42 +110,48 @@ fn whatever_ends_a_program(_db: Sandbox) -> impl Termination {
     Ok::<_, std::fmt::Error>(ExitCode::SUCCESS)
 }
 
+// Ends. A test that waited for what it left behind would take ten minutes.
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[sandboxed_db]
+async fn tasks_that_outlive_a_test_do_not_hold_it_up(url: String) {
+    outlived(url).await;
+}
+
+#[sandboxed_db(flavor = "multi_thread", worker_threads = 1)]
+async fn tasks_on_threads_that_outlive_a_test_do_not_hold_it_up(url: String) {
+    outlived(url).await;
+}
+
+/// Leaves behind what waits for a timer, for the server, and on a thread of its own; each has begun.
+async fn outlived(url: String) {
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let (sleeping, sleeps) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let _ = sleeping.send(());
+        tokio::time::sleep(LONG).await;
+    });
+    let (asking, asks) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let _ = asking.send(());
+        client.batch_execute("select pg_sleep(600)").await
+    });
+    let (blocking, blocks) = tokio::sync::oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let _ = blocking.send(());
+        thread::sleep(LONG);
+    });
+    tokio::try_join!(sleeps, asks, blocks).unwrap();
+}
+
 // rstest.
 
 mod with_rstest {
     use rstest::{fixture, rstest};
 
     use super::*;
-
-    #[fixture]
-    fn greeting() -> String {
-        "hello".to_owned()
-    }
-
-    #[sandboxed_db]
-    #[rstest]
-    #[case::one(1)]
-    #[case::two(2)]
-    fn cases(mut client: postgres::Client, #[case] mut n: i32) -> Result<(), postgres::Error> {
-        // Each has a server of its own.
-        client.batch_execute("create table t (x int)")?;
-        n += 1;
-        assert!(n > client.query_one("select 1", &[])?.get(0));
-        Ok(())
-    }
-
-    #[sandboxed_db(flavor = "multi_thread", worker_threads = 1)]
-    #[rstest]
-    async fn values_and_a_fixture(
-        pool: PgPool,
-        #[values("a", "b")] letter: &str,
-        #[from(greeting)] word: String,
-        #[values(1, 2)] n: i32,
-    ) {
-        let query = "select $1 || $2 || $3";
-        let said = sqlx::query_scalar::<_, String>(query).bind(letter).bind(&word).bind(n.to_string());
-        assert_eq!(said.fetch_one(&pool).await.unwrap(), format!("{letter}{word}{n}"));
-    }
 
     #[fixture]
     async fn later() -> i32 {
@@ -326,12 +166,13 @@ mod with_rstest {
         assert_eq!(later.await, 7);
     }
 
+    #[sandboxed_db]
     #[rstest]
-    #[test_attr(sandboxed_db(snapshot = shop))]
-    #[case("shop")]
-    async fn below_rstest(#[ignore] pool: PgPool, #[case] expected: &str) {
-        let name: String = sqlx::query_scalar(DATABASE).fetch_one(&pool).await.unwrap();
-        assert_eq!(name, expected);
+    #[case::one("1")]
+    #[case::two("2")]
+    fn each_case_has_a_server_of_its_own(url: String, #[case] n: &str) {
+        connect(&url).batch_execute("create table t (x int)").unwrap();
+        assert_eq!(answer(&url, &format!("select {n}::text")), n);
     }
 }
 
@@ -358,10 +199,6 @@ fn refuses(_: Refuses) {}
 fn refuses_to_panic(_: Refuses) {}
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_blocking_client_is_refused_where_it_would_panic`"]
-async fn blocks(_: postgres::Client) {}
-
-#[sandboxed_db]
 #[ignore = "fails, run by `a_sandbox_has_one_owner`"]
 fn owned_twice(_: Alias, _: &Alias) {}
 
@@ -371,8 +208,9 @@ fn exits(_: Sandbox) -> ExitCode {
     ExitCode::from(u8::from(sandboxed_db_tests::is_alone()))
 }
 
-fn failure(test: &str) -> String {
-    let output = alone(&format!("parameters::{test}")).output().unwrap();
+/// What an ignored test says that fails.
+pub(crate) fn failure(test: &str) -> String {
+    let output = alone(test).output().unwrap();
     let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
     assert!(text.contains("running 1 test"), "{test} is not a test:\n{text}");
     assert!(!output.status.success() && text.contains("FAILED"), "{text}");
@@ -381,7 +219,7 @@ fn failure(test: &str) -> String {
 
 #[test]
 fn a_parameter_that_cannot_be_made_fails_the_test() {
-    for test in ["refuses", "refuses_to_panic"] {
+    for test in ["parameters::refuses", "parameters::refuses_to_panic"] {
         let text = failure(test);
         let expected = "could not make the parameter of type `integration::parameters::Refuses` from the sandbox: it does not \
                         want to";
@@ -391,19 +229,13 @@ fn a_parameter_that_cannot_be_made_fails_the_test() {
 }
 
 #[test]
-fn a_blocking_client_is_refused_where_it_would_panic() {
-    let text = failure("blocks");
-    assert!(text.contains("take a `tokio_postgres::Client`"), "{text}");
-}
-
-#[test]
 fn a_sandbox_has_one_owner() {
-    let text = failure("owned_twice");
+    let text = failure("parameters::owned_twice");
     assert!(text.contains("take `&Sandbox` in both"), "{text}");
 }
 
 #[test]
 fn an_exit_code_fails_a_test() {
-    let text = failure("exits");
+    let text = failure("parameters::exits");
     assert!(text.contains("the sandbox of `integration::parameters::exits` was that of pid"), "{text}");
 }

@@ -81,7 +81,7 @@ impl<T> ByTrait<T> {
     {
         let sandbox = Lent(lease.lend());
         let made = T::from_sandbox(&sandbox).await;
-        made.map(Ready).map_err(|error| Unmade { what: type_name::<T>(), why: error.into() })
+        made.map(Ready).map_err(Unmade::new::<T>)
     }
 
     /// # Errors
@@ -145,6 +145,13 @@ impl<E: Engine> std::ops::Deref for Lent<'_, E> {
 pub struct Unmade {
     what: &'static str,
     why: Box<dyn Error + Send + Sync>,
+}
+
+impl Unmade {
+    #[must_use]
+    pub fn new<T>(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { what: type_name::<T>(), why: why.into() }
+    }
 }
 
 impl fmt::Display for Unmade {

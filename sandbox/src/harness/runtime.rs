@@ -27,8 +27,8 @@ mod flag {
 
 #[cfg(feature = "tokio")]
 mod with_tokio {
-    use std::cell::OnceCell;
     use std::panic::{self, AssertUnwindSafe};
+    use std::sync::OnceLock;
     use std::task::{Context, Poll, Waker};
 
     use tokio::runtime::{Builder, Runtime};
@@ -68,10 +68,12 @@ mod with_tokio {
 
     /// Waits for parameters of a test that is no `async fn`.
     #[derive(Debug, Default)]
-    pub struct Waiter(OnceCell<Runtime>);
+    pub struct Waiter(OnceLock<Runtime>);
 
     impl Waiter {
-        pub(in crate::harness) fn wait<F: Future>(&self, future: F) -> F::Output {
+        /// # Panics
+        /// Where a runtime is running, if the future has to wait.
+        pub fn wait<F: Future>(&self, future: F) -> F::Output {
             // A worker of its own goes on driving the connections while the test uses them.
             let runtime = self.0.get_or_init(|| started(Builder::new_multi_thread().worker_threads(1)));
             let mut future = std::pin::pin!(future);
@@ -113,7 +115,7 @@ mod without_tokio {
     }
 
     impl Waiter {
-        pub(in crate::harness) fn wait<F: Future>(&self, future: F) -> F::Output {
+        pub fn wait<F: Future>(&self, future: F) -> F::Output {
             let waker = Waker::from(Arc::new(Unpark(thread::current())));
             let mut future = std::pin::pin!(future);
             loop {

@@ -152,7 +152,9 @@ fn is_mapped(map: &str, id: u32) -> bool {
 fn hidden_of_proc(mounts: &[Mount]) -> Option<String> {
     let hidden = mounts.iter().map(|mount| &mount.target).find(|target| {
         // The kernel does not mind what covers a directory that is always empty, as this one is.
-        target.starts_with("/proc") && **target != *"/proc" && !target.ends_with("binfmt_misc")
+        target.starts_with("/proc")
+            && target.as_path() != Path::new("/proc")
+            && !target.ends_with("binfmt_misc")
     });
     hidden.map(|target| target.display().to_string())
 }

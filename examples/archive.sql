@@ -1,0 +1,1 @@
+create table archived (id int primary key, article text not null);

@@ -1,0 +1,24 @@
+"""A pristine PostgreSQL server for each test that asks for one."""
+
+import subprocess
+
+import psycopg
+import pytest
+
+# Prints where the server is, and keeps it until this process closes the pipe, or ends.
+SERVER = ["sandboxed-db", "run", "--seed", "../orders.sql", "--", "sh", "-c", 'echo "$DATABASE_URL"; exec cat']
+
+
+@pytest.fixture
+def database_url():
+    with subprocess.Popen(SERVER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        url = server.stdout.readline().strip()
+        assert url, "the server did not start; see above"
+        yield url
+        server.stdin.close()
+
+
+@pytest.fixture
+def connection(database_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection

@@ -1,0 +1,333 @@
+//! What a test is given with a driver's feature: connections and pools of each, several of them, from one server or from
+//! several.
+
+use diesel::r2d2::ConnectionManager;
+use diesel::sql_types::Text;
+use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
+use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db_tests::connect;
+use sea_orm::{ConnectionTrait as _, DatabaseBackend, DatabaseConnection, Statement};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+
+use crate::parameters::failure;
+
+const DATABASE: &str = "select current_database()::text as name";
+
+fn shop() -> Snapshot {
+    Snapshot::new(Postgres::new().database("shop"))
+}
+
+#[derive(QueryableByName)]
+struct Name {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+// One by one.
+
+#[sandboxed_db(snapshot = shop)]
+async fn a_pool_of_sqlx(pool: PgPool) {
+    let name: String = sqlx::query_scalar(DATABASE).fetch_one(&pool).await.unwrap();
+    assert_eq!(name, "shop");
+}
+
+#[sandboxed_db]
+async fn a_borrowed_pool(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query("create table t (x int)").execute(pool).await?;
+    Ok(())
+}
+
+#[sandboxed_db]
+async fn a_connection_of_sqlx(mut connection: PgConnection) {
+    let one: i32 = sqlx::query_scalar("select 1").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(one, 1);
+}
+
+#[sandboxed_db]
+async fn options_of_sqlx((pool, options): (PgPoolOptions, PgConnectOptions)) {
+    let pool = pool.max_connections(1).connect_with(options.application_name("mine")).await.unwrap();
+    let name: String =
+        sqlx::query_scalar("select current_setting('application_name')").fetch_one(&pool).await.unwrap();
+    assert_eq!(name, "mine");
+}
+
+#[sandboxed_db]
+async fn a_client_of_tokio_postgres(mut client: tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute("create table t (x int)").await?;
+    transaction.commit().await
+}
+
+#[sandboxed_db]
+fn a_client_of_postgres(mut client: postgres::Client) -> Result<(), postgres::Error> {
+    client.batch_execute("create table t (x int)")
+}
+
+#[sandboxed_db]
+async fn a_pool_of_deadpool(pool: deadpool_postgres::Pool) {
+    let (one, other) = (pool.get().await.unwrap(), pool.get().await.unwrap());
+    let backend = "select pg_backend_pid()";
+    let one: i32 = one.query_one(backend, &[]).await.unwrap().get(0);
+    let other: i32 = other.query_one(backend, &[]).await.unwrap().get(0);
+    assert_ne!(one, other);
+}
+
+#[sandboxed_db(snapshot = shop)]
+fn a_connection_of_diesel(mut connection: diesel::PgConnection) {
+    assert_eq!(sql_query(DATABASE).get_result::<Name>(&mut connection).unwrap().name, "shop");
+}
+
+type DieselPool = diesel::r2d2::Pool<ConnectionManager<diesel::PgConnection>>;
+
+#[sandboxed_db(snapshot = shop)]
+fn a_pool_of_diesel(pool: DieselPool) {
+    let (mut one, mut other) = (pool.get().unwrap(), pool.get().unwrap());
+    for connection in [&mut one, &mut other] {
+        assert_eq!(sql_query(DATABASE).get_result::<Name>(connection).unwrap().name, "shop");
+    }
+}
+
+#[sandboxed_db(snapshot = shop)]
+async fn a_connection_of_diesel_async(mut connection: diesel_async::AsyncPgConnection) {
+    let query = sql_query(DATABASE);
+    let found: Name = diesel_async::RunQueryDsl::get_result(query, &mut connection).await.unwrap();
+    assert_eq!(found.name, "shop");
+}
+
+#[sandboxed_db(snapshot = shop)]
+async fn a_connection_of_sea_orm(db: DatabaseConnection) -> Result<(), sea_orm::DbErr> {
+    let row = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, DATABASE)).await?.unwrap();
+    assert_eq!(row.try_get::<String>("", "name")?, "shop");
+    Ok(())
+}
+
+#[sandboxed_db]
+fn configurations(blocking: postgres::Config, asynchronous: tokio_postgres::Config) {
+    assert_eq!(blocking.get_user(), Some("postgres"));
+    assert_eq!(asynchronous.get_dbname(), Some("postgres"));
+}
+
+// A plain test has what is asynchronous, too: its connections are driven while the test runs.
+
+#[sandboxed_db]
+fn a_plain_test_has_what_is_asynchronous(client: tokio_postgres::Client, pool: PgPool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        client.batch_execute("create table t as select 7 as x").await.unwrap();
+        let seven: i32 = sqlx::query_scalar("select x from t").fetch_one(&pool).await.unwrap();
+        assert_eq!(seven, 7);
+    });
+}
+
+// Several from one server.
+
+#[sandboxed_db]
+async fn a_sandbox_and_a_pool(db: Sandbox, pool: PgPool) {
+    sqlx::query("create table seen_by_both (x int)").execute(&pool).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(db.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("select * from seen_by_both").await.unwrap();
+}
+
+#[sandboxed_db]
+fn a_url_and_a_client(url: String, mut client: postgres::Client) {
+    client.batch_execute("create table seen_by_both (x int)").unwrap();
+    connect(&url).batch_execute("select * from seen_by_both").unwrap();
+}
+
+// Ends.
+
+#[sandboxed_db]
+async fn a_parameter_that_nobody_touches(
+    _pool: PgPool,
+    _: deadpool_postgres::Pool,
+    _client: tokio_postgres::Client,
+) {
+}
+
+#[sandboxed_db]
+fn blocking_parameters_that_nobody_touches(
+    _pool: DieselPool,
+    _: diesel::PgConnection,
+    _client: postgres::Client,
+) {
+}
+
+#[sandboxed_db]
+async fn connections_that_are_still_held(
+    pool: PgPool,
+    orm: DatabaseConnection,
+    other: deadpool_postgres::Pool,
+) {
+    let held = (pool.acquire().await.unwrap(), other.get().await.unwrap());
+    orm.execute_unprepared("begin").await.unwrap();
+    // Waits for a statement that outlives the test.
+    tokio::spawn(async move { sqlx::query("select pg_sleep(600)").execute(&pool).await });
+    tokio::task::yield_now().await;
+    std::mem::forget(held);
+}
+
+#[sandboxed_db]
+async fn a_server_stopped_below_its_pool(db: Sandbox, pool: PgPool, client: tokio_postgres::Client) {
+    db.stop().unwrap();
+    assert!(sqlx::query("select 1").execute(&pool).await.is_err());
+    assert!(client.batch_execute("select 1").await.is_err());
+}
+
+#[sandboxed_db]
+fn a_server_stopped_below_blocking_ones(mut client: postgres::Client, pool: DieselPool, db: Sandbox) {
+    let mut held = pool.get().unwrap();
+    db.stop().unwrap();
+    assert!(client.batch_execute("select 1").is_err());
+    assert!(sql_query(DATABASE).get_result::<Name>(&mut held).is_err());
+}
+
+// Several databases.
+
+#[sandboxed_db(
+    orders(snapshot = shop, migrations = "data/notes/migrations"),
+    audit(settings(work_mem = "7MB"))
+)]
+async fn two_databases(orders: PgPool, audit: PgPool) {
+    let name: String = sqlx::query_scalar(DATABASE).fetch_one(&orders).await.unwrap();
+    assert_eq!(name, "shop");
+    sqlx::query("select * from notes").execute(&orders).await.unwrap();
+    assert!(sqlx::query("select * from notes").execute(&audit).await.is_err());
+    let memory: String = sqlx::query_scalar("show work_mem").fetch_one(&audit).await.unwrap();
+    assert_eq!(memory, "7MB");
+}
+
+// Runtimes.
+
+#[sandboxed_db(flavor = "multi_thread", worker_threads = 2)]
+async fn several_threads(pool: PgPool) {
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_workers(), 2);
+    // Waits for another task, whose thread this one would take from it with the other flavor.
+    let one = tokio::spawn(async move { sqlx::query("select 1").execute(&pool).await.map(drop) });
+    let (sender, receiver) = std::sync::mpsc::channel();
+    tokio::spawn(async move { sender.send(one.await) });
+    receiver.recv().unwrap().unwrap().unwrap();
+}
+
+// rstest.
+
+mod with_rstest {
+    use rstest::{fixture, rstest};
+
+    use super::*;
+
+    #[fixture]
+    fn greeting() -> String {
+        "hello".to_owned()
+    }
+
+    #[sandboxed_db]
+    #[rstest]
+    #[case::one(1)]
+    #[case::two(2)]
+    fn cases(mut client: postgres::Client, #[case] mut n: i32) -> Result<(), postgres::Error> {
+        // Each has a server of its own.
+        client.batch_execute("create table t (x int)")?;
+        n += 1;
+        assert!(n > client.query_one("select 1", &[])?.get(0));
+        Ok(())
+    }
+
+    #[sandboxed_db(flavor = "multi_thread", worker_threads = 1)]
+    #[rstest]
+    async fn values_and_a_fixture(
+        pool: PgPool,
+        #[values("a", "b")] letter: &str,
+        #[from(greeting)] word: String,
+        #[values(1, 2)] n: i32,
+    ) {
+        let query = "select $1 || $2 || $3";
+        let said = sqlx::query_scalar::<_, String>(query).bind(letter).bind(&word).bind(n.to_string());
+        assert_eq!(said.fetch_one(&pool).await.unwrap(), format!("{letter}{word}{n}"));
+    }
+
+    #[rstest]
+    #[test_attr(sandboxed_db(snapshot = shop))]
+    #[case("shop")]
+    async fn below_rstest(#[ignore] pool: PgPool, #[case] expected: &str) {
+        let name: String = sqlx::query_scalar(DATABASE).fetch_one(&pool).await.unwrap();
+        assert_eq!(name, expected);
+    }
+}
+
+// Fixtures.
+
+mod fixtures {
+    use rstest::rstest;
+    use sandboxed_db_fixtures::{Connected, fresh, fresh_async};
+
+    use super::*;
+
+    #[rstest]
+    fn a_plain_test_has_what_blocks(
+        #[from(fresh)] mut client: Connected<postgres::Client>,
+        #[from(fresh)] mut connection: Connected<diesel::PgConnection>,
+        #[from(fresh)] pool: Connected<DieselPool>,
+    ) {
+        client.batch_execute("select 1").unwrap();
+        assert_eq!(sql_query(DATABASE).get_result::<Name>(&mut *connection).unwrap().name, "postgres");
+        assert_eq!(
+            sql_query(DATABASE).get_result::<Name>(&mut pool.get().unwrap()).unwrap().name,
+            "postgres"
+        );
+    }
+
+    /// Nobody but the fixture drives the connection.
+    #[rstest]
+    fn a_plain_test_has_what_is_asynchronous(#[from(fresh)] client: Connected<tokio_postgres::Client>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(client.batch_execute("select 1")).unwrap();
+    }
+
+    #[rstest]
+    #[tokio::test]
+    async fn an_async_test_has_clients(
+        #[future(awt)]
+        #[from(fresh_async)]
+        client: Connected<tokio_postgres::Client>,
+        #[future(awt)]
+        #[from(fresh_async)]
+        connection: Connected<diesel_async::AsyncPgConnection>,
+    ) {
+        let mut connection = connection;
+        client.batch_execute("select 1").await.unwrap();
+        let query = sql_query(DATABASE);
+        let found: Name = diesel_async::RunQueryDsl::get_result(query, &mut *connection).await.unwrap();
+        assert_eq!(found.name, "postgres");
+    }
+
+    #[rstest]
+    #[tokio::test]
+    async fn an_async_test_has_pools(
+        #[future(awt)]
+        #[from(fresh_async)]
+        sqlx: Connected<PgPool>,
+        #[future(awt)]
+        #[from(fresh_async)]
+        orm: Connected<DatabaseConnection>,
+        #[future(awt)]
+        #[from(fresh_async)]
+        deadpool: Connected<deadpool_postgres::Pool>,
+    ) {
+        sqlx::query("select 1").execute(&*sqlx).await.unwrap();
+        orm.execute_unprepared("select 1").await.unwrap();
+        deadpool.get().await.unwrap().batch_execute("select 1").await.unwrap();
+    }
+}
+
+// Run by the test below it, which reads what it says.
+
+#[sandboxed_db]
+#[ignore = "fails, run by `a_blocking_client_is_refused_where_it_would_panic`"]
+async fn blocks(_: postgres::Client) {}
+
+#[test]
+fn a_blocking_client_is_refused_where_it_would_panic() {
+    let text = failure("connections::blocks");
+    assert!(text.contains("take a `tokio_postgres::Client`"), "{text}");
+}
