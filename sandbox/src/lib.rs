@@ -17,6 +17,7 @@ mod migration;
 mod progress;
 mod refusal;
 mod remedy;
+pub mod report;
 mod sandbox;
 mod snapshot;
 mod step;
