@@ -3,6 +3,7 @@
 use std::cell::{Ref, RefCell};
 use std::sync::Arc;
 
+use super::Test;
 use crate::engine::{Engine, Postgres};
 use crate::report;
 use crate::sandbox::{LastWords, PATIENCE, Sandbox};
@@ -38,7 +39,7 @@ pub trait Databases {
     type Leases: Leases;
     /// # Errors
     /// Those of the first that does not start.
-    fn start(self, function: report::Function, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases>;
+    fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases>;
 }
 
 /// The same, running.
@@ -50,7 +51,7 @@ pub trait Leases {
 impl Databases for () {
     type Leases = ();
 
-    fn start(self, _: report::Function, _: &mut Vec<Witness>) -> crate::Result<()> {
+    fn start(self, _: Test, _: &mut Vec<Witness>) -> crate::Result<()> {
         Ok(())
     }
 }
@@ -58,11 +59,11 @@ impl Databases for () {
 impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
     type Leases = (Lease<E>, D::Leases);
 
-    fn start(self, function: report::Function, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
-        let sandbox = self.0.start_for_test(Some(function))?;
+    fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
+        let sandbox = self.0.start_for_test(Some(test.function()))?;
         let report = sandbox.report().clone();
         witnesses.push(Witness { pid: sandbox.pid(), last_words: sandbox.last_words(), report });
-        Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(function, witnesses)?))
+        Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(test, witnesses)?))
     }
 }
 

@@ -94,7 +94,7 @@ fn judge<D: Databases, R: Outcome>(
     body: impl FnOnce(&D::Leases) -> Result<R, Unmade>,
 ) -> ExitCode {
     let mut witnesses = Vec::new();
-    let leases = match databases.start(test.function(), &mut witnesses) {
+    let leases = match databases.start(test, &mut witnesses) {
         Ok(leases) => leases,
         Err(error) => {
             note_outcome(&witnesses, report::Outcome::Failed);

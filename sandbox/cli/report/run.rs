@@ -1,0 +1,178 @@
+//! One run of tests, laid out in time: what a report draws and counts.
+
+use std::collections::{BTreeSet, HashMap};
+
+use sandboxed_db::report::{Outcome, Record};
+
+use super::phase::Phase;
+
+/// The sandboxes of a run, in the order in which they were asked for.
+#[derive(Debug)]
+pub(super) struct Run<'a> {
+    pub(super) bars: Vec<Bar<'a>>,
+    /// Its length in microseconds, at least one.
+    pub(super) span: u64,
+}
+
+/// A sandbox as a bar. Times are in microseconds since the run began.
+#[derive(Debug)]
+pub(super) struct Bar<'a> {
+    pub(super) record: &'a Record,
+    pub(super) begin: u64,
+    pub(super) end: u64,
+    /// Without gaps, from `begin` to `end`.
+    pub(super) segments: Vec<Segment>,
+    pub(super) fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) phase: Phase,
+    pub(super) begin: u64,
+    pub(super) end: u64,
+}
+
+impl Segment {
+    pub(super) fn length(self) -> u64 {
+        self.end - self.begin
+    }
+}
+
+/// What became of a sandbox and its test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Passed,
+    Failed,
+    /// It ended, and nobody judged it.
+    Unknown,
+    /// Its process was killed, ended without dropping it, or still runs.
+    Unfinished,
+}
+
+impl Fate {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Unknown => "ended",
+            Self::Unfinished => "unfinished",
+        }
+    }
+}
+
+/// The runs of which a file tells, the latest last.
+pub(super) fn names(records: &[Record]) -> Vec<&str> {
+    let mut latest = HashMap::<&str, u64>::new();
+    for record in records {
+        let time = latest.entry(&record.run).or_default();
+        *time = record.asked_at_us.max(*time);
+    }
+    let mut names: Vec<_> = latest.into_iter().collect();
+    names.sort_by_key(|(name, time)| (*time, *name));
+    names.into_iter().map(|(name, _)| name).collect()
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(records: &[&'a Record]) -> Self {
+        let begin = records.iter().map(|record| record.asked_at_us).min().unwrap_or_default();
+        // When a process was last heard of: so long at least lived what it never told the end of.
+        let mut heard = HashMap::<(&str, u32), u64>::new();
+        for record in records {
+            let last = heard.entry((&record.run, record.process)).or_default();
+            *last = last_time(record).max(*last);
+        }
+        let mut bars: Vec<_> = records
+            .iter()
+            .map(|record| Bar::new(record, begin, heard[&(record.run.as_str(), record.process)]))
+            .collect();
+        bars.sort_by_key(|bar| bar.begin);
+        let span = bars.iter().map(|bar| bar.end).max().unwrap_or_default().max(1);
+        Self { bars, span }
+    }
+
+    pub(super) fn count(&self, fate: Fate) -> usize {
+        self.bars.iter().filter(|bar| bar.fate == fate).count()
+    }
+
+    pub(super) fn processes(&self) -> usize {
+        let processes: BTreeSet<_> =
+            self.bars.iter().map(|bar| (&bar.record.run, bar.record.process)).collect();
+        processes.len()
+    }
+}
+
+impl<'a> Bar<'a> {
+    fn new(record: &'a Record, origin: u64, heard: u64) -> Self {
+        let fate = match (record.outcome, record.gone_at_us) {
+            (Outcome::Failed, _) => Fate::Failed,
+            (_, None) => Fate::Unfinished,
+            (Outcome::Passed, _) => Fate::Passed,
+            _ => Fate::Unknown,
+        };
+        let end = record.gone_at_us.unwrap_or_else(|| heard.max(last_time(record)));
+        // A file may hold anything, also times that run backwards.
+        let relative = |time: u64| time.max(record.asked_at_us) - origin;
+        let (begin, end) = (relative(record.asked_at_us), relative(end));
+        let mut segments = Vec::new();
+        let mut reached = begin;
+        for (phase, until) in ends(record) {
+            let is_last = until.is_none();
+            let until = until.map_or(end, |until| relative(until).clamp(reached, end));
+            if until > reached {
+                segments.push(Segment { phase, begin: reached, end: until });
+                reached = until;
+            }
+            if is_last {
+                break;
+            }
+        }
+        Self { record, begin, end, segments, fate }
+    }
+
+    /// What it is called in tables and pictures.
+    pub(super) fn name(&self) -> &'a str {
+        let record = self.record;
+        record.test.as_deref().or(record.thread.as_deref()).unwrap_or(&record.program)
+    }
+
+    /// How long a phase took, if it came to that.
+    pub(super) fn length(&self, phase: Phase) -> Option<u64> {
+        let segment = self.segments.iter().find(|segment| segment.phase == phase);
+        segment.copied().map(Segment::length)
+    }
+
+    /// From the request to a server that is ready and parameters that are made, if it came to that.
+    pub(super) fn start(&self) -> Option<u64> {
+        let record = self.record;
+        let ready = record.connected_at_us.max(record.ready_at_us)?;
+        Some(ready.saturating_sub(record.asked_at_us))
+    }
+}
+
+/// Which phases a sandbox went through and when each ended. The first without an end is the one that it was in at last.
+fn ends(record: &Record) -> Vec<(Phase, Option<u64>)> {
+    let all = [
+        (Phase::Layer, record.layer_at_us),
+        (Phase::Queue, record.admitted_at_us),
+        (Phase::Launch, record.executed_at_us),
+        (Phase::Server, record.ready_at_us),
+        // Most sandboxes are only taken as they are.
+        (Phase::Connect, record.connected_at_us.or(record.ready_at_us)),
+        (Phase::Test, record.ended_at_us),
+        (Phase::End, record.gone_at_us),
+    ];
+    all.into_iter().collect()
+}
+
+fn last_time(record: &Record) -> u64 {
+    let times = [
+        record.layer_at_us,
+        record.admitted_at_us,
+        record.executed_at_us,
+        record.ready_at_us,
+        record.connected_at_us,
+        record.ended_at_us,
+        record.gone_at_us,
+    ];
+    times.into_iter().flatten().fold(record.asked_at_us, u64::max)
+}
