@@ -34,6 +34,9 @@ pub(super) fn draw(run: &Run<'_>, lanes: &[usize], scale: Scale, top: f64, heigh
                 @for (class, begin, end) in pieces(bar, scale) {
                     path class=(class) d=(rectangle(begin, y, end - begin, height - gap)) {}
                 }
+                @if bar.fate == Fate::Unfinished {
+                    path class="unfinished" d=(arrow(scale.x(bar.end), y, height - gap)) {}
+                }
             }
             @if let Some((x, class, label)) = label(bar, next, scale, height) {
                 text class=(class) x=(px(x)) y=(px(y + height / 2.0 + 2.8)) { (label) }
@@ -74,13 +77,15 @@ pub(super) fn class(fate: Fate, phase: Phase) -> &'static str {
     }
 }
 
-fn rectangle(x: f64, y: f64, width: f64, height: f64) -> String {
-    let (width, height) = (px_at_least(width), px(height));
+pub(super) fn rectangle(x: f64, y: f64, width: f64, height: f64) -> String {
+    let (width, height) = (px(width.max(NARROWEST)), px(height));
     format!("M{} {}h{width}v{height}h-{width}z", px(x), px(y))
 }
 
-fn px_at_least(width: f64) -> String {
-    px(width.max(0.3))
+/// Nobody knows how it goes on.
+fn arrow(x: f64, y: f64, height: f64) -> String {
+    let half = px(height / 2.0);
+    format!("M{} {}l{half} {half}l-{half} {half}z", px(x), px(y))
 }
 
 /// The test's name, in the bar or beside it, where there is room for enough of it.

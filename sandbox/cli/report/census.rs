@@ -79,3 +79,27 @@ fn changes(bar: &Bar<'_>) -> Vec<(u64, bool, State)> {
     let lasting = states.into_iter().filter(|(_, begin, end)| begin < end);
     lasting.flat_map(|(state, begin, end)| [(begin, true, state), (end, false, state)]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::run::tests::record;
+    use super::*;
+
+    #[test]
+    fn the_fullest_moment_of_each_part_counts() {
+        let (first, second) = (record(0, 7), record(3_000, 7));
+        let run = Run::new(&[&first, &second]);
+        // A millisecond each.
+        let census: Vec<_> = take(&run, 10).iter().map(|c| (c.waiting, c.starting, c.running)).collect();
+        let alone = [(1, 0, 0), (1, 0, 0), (0, 1, 0)];
+        let both = [(1, 1, 0), (1, 1, 0), (0, 1, 1), (0, 1, 1)];
+        assert_eq!(census, [&alone[..], &both, &[(0, 1, 0), (0, 0, 1), (0, 0, 1)]].concat());
+    }
+
+    #[test]
+    fn those_that_follow_each_other_never_live_together() {
+        let records = [0, 7_000, 14_000].map(|asked| record(asked, 7));
+        let run = Run::new(&records.each_ref());
+        assert!(take(&run, 1000).iter().all(|census| census.all() <= 1));
+    }
+}

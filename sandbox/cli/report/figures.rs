@@ -1,5 +1,7 @@
 //! What is counted of a run.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::phase::Phase;
@@ -22,7 +24,7 @@ pub(super) struct Figures {
     /// From the request to a test that can begin.
     pub(super) start: Option<Quantiles>,
     /// Those phases that some sandbox came to.
-    pub(super) phases: Vec<(Phase, Quantiles)>,
+    pub(super) phases: BTreeMap<Phase, Quantiles>,
 }
 
 /// In microseconds.

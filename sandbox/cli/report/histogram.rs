@@ -12,13 +12,14 @@ const LEFT: f64 = 36.0;
 const PLOT: f64 = WIDTH - LEFT - 12.0;
 const TOP: f64 = 22.0;
 const HEIGHT: f64 = 150.0;
-/// The fewest; steps that people count in come to twice as many at most.
-const BINS: u64 = 24;
+/// At most so many, besides that of all that took longer.
+const BINS: u64 = 45;
 
 /// How many sandboxes started within each span of time. The last bin has all that took longer than nearly all others.
 pub(super) fn draw(run: &Run<'_>, start: Quantiles) -> Markup {
     // One start that waited for a layer must not press all others into one bin.
-    let reach = start.p99_us.min(start.median_us.saturating_mul(6)).max(1);
+    let reach =
+        start.p99_us.min(start.p90_us.max(start.median_us.saturating_mul(2)).saturating_mul(3) / 2).max(1);
     let width = units::step(reach, BINS);
     let last = reach / width + 1;
     let mut bins = vec![0; last as usize + 1];

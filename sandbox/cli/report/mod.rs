@@ -60,7 +60,10 @@ impl Draw {
         let Report { records, skipped, .. } = Report::read(&file)?;
         let (records, mut notes) = choose(&records, self.all);
         if skipped > 0 {
-            notes.push(format!("{} no records, and left out", counted(skipped, "line was", "lines were")));
+            notes.push(format!(
+                "left out: {}",
+                counted(skipped, "line that was no record", "lines that were no records")
+            ));
         }
         if records.is_empty() {
             let notes: String = notes.iter().map(|note| format!(" ({note})")).collect();

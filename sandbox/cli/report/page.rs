@@ -6,7 +6,7 @@ use super::census::Census;
 use super::figures::Figures;
 use super::run::Run;
 use super::tables::{self, Table};
-use super::units::{counted, duration};
+use super::units::duration;
 use super::{histogram, picture};
 
 const STYLE: &str = include_str!("page.css");
@@ -53,25 +53,23 @@ pub(super) fn draw(run: &Run<'_>, census: &[Census], figures: &Figures, notes: &
 
 fn tiles(figures: &Figures) -> Markup {
     let mut tiles = vec![
-        ("", figures.sandboxes.to_string(), "sandboxes".to_owned()),
-        ("", figures.most_alive.to_string(), "alive at most".to_owned()),
+        ("", figures.sandboxes.to_string(), "sandboxes"),
+        ("", figures.most_alive.to_string(), "alive at most"),
     ];
     if let Some(start) = figures.start {
-        tiles.push(("", duration(start.median_us), "median start".to_owned()));
-        tiles.push(("", duration(start.p99_us), "99 % start within".to_owned()));
+        tiles.push(("", duration(start.median_us), "median start"));
+        tiles.push(("", duration(start.p99_us), "99 % start within"));
     }
     let rate = figures.sandboxes as f64 / (figures.span_us as f64 / 1e6);
-    tiles.push(("", format!("{rate:.1}"), "a second".to_owned()));
+    tiles.push(("", format!("{rate:.1}"), "a second"));
     if figures.layers_built > 0 {
-        let built = counted(figures.layers_built, "start that built a layer", "starts that built a layer");
-        let (number, what) = built.split_once(' ').unwrap_or_default();
-        tiles.push(("", number.to_owned(), what.to_owned()));
+        tiles.push(("", figures.layers_built.to_string(), "layers built"));
     }
     if figures.failed > 0 {
-        tiles.push(("bad", figures.failed.to_string(), "failed".to_owned()));
+        tiles.push(("bad", figures.failed.to_string(), "failed"));
     }
     if figures.unfinished > 0 {
-        tiles.push(("odd", figures.unfinished.to_string(), "unfinished".to_owned()));
+        tiles.push(("odd", figures.unfinished.to_string(), "unfinished"));
     }
     html! {
         ul class="tiles" {
@@ -83,7 +81,7 @@ fn tiles(figures: &Figures) -> Markup {
 }
 
 fn table(table: &Table) -> Markup {
-    let class = |column: usize| if column < table.numbers { "number" } else { "" };
+    let class = |column| if table.numbers.contains(&column) { "number" } else { "" };
     html! {
         section {
             h2 { (table.title) }

@@ -22,6 +22,8 @@ pub(super) struct Bar<'a> {
     pub(super) end: u64,
     /// Without gaps, from `begin` to `end`.
     pub(super) segments: Vec<Segment>,
+    /// The phase that it was in at last, if only for a moment.
+    pub(super) last: Phase,
     pub(super) fate: Fate,
 }
 
@@ -115,7 +117,9 @@ impl<'a> Bar<'a> {
         let (begin, end) = (relative(record.asked_at_us), relative(end));
         let mut segments = Vec::new();
         let mut reached = begin;
+        let mut last = Phase::Layer;
         for (phase, until) in ends(record) {
+            last = phase;
             let is_last = until.is_none();
             let until = until.map_or(end, |until| relative(until).clamp(reached, end));
             if until > reached {
@@ -126,7 +130,7 @@ impl<'a> Bar<'a> {
                 break;
             }
         }
-        Self { record, begin, end, segments, fate }
+        Self { record, begin, end, segments, last, fate }
     }
 
     /// What it is called in tables and pictures.
@@ -150,8 +154,8 @@ impl<'a> Bar<'a> {
 }
 
 /// Which phases a sandbox went through and when each ended. The first without an end is the one that it was in at last.
-fn ends(record: &Record) -> Vec<(Phase, Option<u64>)> {
-    let all = [
+fn ends(record: &Record) -> [(Phase, Option<u64>); 7] {
+    [
         (Phase::Layer, record.layer_at_us),
         (Phase::Queue, record.admitted_at_us),
         (Phase::Launch, record.executed_at_us),
@@ -160,8 +164,7 @@ fn ends(record: &Record) -> Vec<(Phase, Option<u64>)> {
         (Phase::Connect, record.connected_at_us.or(record.ready_at_us)),
         (Phase::Test, record.ended_at_us),
         (Phase::End, record.gone_at_us),
-    ];
-    all.into_iter().collect()
+    ]
 }
 
 fn last_time(record: &Record) -> u64 {
@@ -175,4 +178,88 @@ fn last_time(record: &Record) -> u64 {
         record.gone_at_us,
     ];
     times.into_iter().flatten().fold(record.asked_at_us, u64::max)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A record in which each phase took a millisecond, as far as it came.
+    pub(in super::super) fn record(asked: u64, phases: u64) -> Record {
+        let mut record = Record::default();
+        record.id = format!("{asked}-{phases}");
+        record.asked_at_us = asked;
+        let time = |number: u64| (number <= phases).then_some(asked + number * 1000);
+        record.layer_at_us = time(1);
+        record.admitted_at_us = time(2);
+        record.executed_at_us = time(3);
+        record.ready_at_us = time(4);
+        record.connected_at_us = time(5);
+        record.ended_at_us = time(6);
+        record.gone_at_us = time(7);
+        record
+    }
+
+    fn phases(bar: &Bar<'_>) -> Vec<(Phase, u64)> {
+        bar.segments.iter().map(|segment| (segment.phase, segment.length())).collect()
+    }
+
+    #[test]
+    fn a_bar_has_all_phases_without_gaps() {
+        let (first, second) = (record(5_000, 7), record(6_000, 7));
+        let run = Run::new(&[&second, &first]);
+        assert_eq!(run.span, 8_000);
+        assert_eq!((run.bars[0].begin, run.bars[1].begin), (0, 1_000));
+        assert_eq!(phases(&run.bars[1]), Phase::ALL.map(|phase| (phase, 1_000)));
+        assert!(run.bars[1].segments.windows(2).all(|pair| pair[0].end == pair[1].begin));
+        assert_eq!(run.bars[1].start(), Some(5_000));
+    }
+
+    #[test]
+    fn a_phase_that_never_was_takes_no_time() {
+        let mut record = record(0, 7);
+        record.connected_at_us = None;
+        let run = Run::new(&[&record]);
+        assert_eq!(run.bars[0].length(Phase::Connect), None);
+        assert_eq!(run.bars[0].length(Phase::Test), Some(2_000));
+    }
+
+    #[test]
+    fn a_start_that_fails_ends_in_its_phase() {
+        let mut record = record(0, 2);
+        record.outcome = Outcome::Failed;
+        (record.ended_at_us, record.gone_at_us) = (Some(9_000), Some(9_000));
+        let run = Run::new(&[&record]);
+        let bar = &run.bars[0];
+        assert_eq!((bar.fate, bar.last, bar.end, bar.start()), (Fate::Failed, Phase::Launch, 9_000, None));
+        assert_eq!(bar.length(Phase::Launch), Some(7_000));
+    }
+
+    #[test]
+    fn what_has_no_end_lived_as_long_as_its_process_was_heard_of() {
+        let (killed, mut sibling, mut stranger) = (record(0, 5), record(20_000, 7), record(50_000, 7));
+        (sibling.process, stranger.process) = (0, 1);
+        let run = Run::new(&[&killed, &sibling, &stranger]);
+        let bar = &run.bars[0];
+        assert_eq!((bar.fate, bar.last, bar.end), (Fate::Unfinished, Phase::Test, 27_000));
+        assert_eq!(run.count(Fate::Unfinished), 1);
+    }
+
+    #[test]
+    fn times_that_run_backwards_are_borne() {
+        let mut record = record(5_000, 7);
+        (record.ready_at_us, record.gone_at_us) = (Some(1), Some(2));
+        let run = Run::new(&[&record]);
+        assert!(run.bars[0].segments.iter().all(|segment| segment.begin < segment.end));
+        assert_eq!((run.bars[0].begin, run.bars[0].end, run.span), (0, 0, 1));
+    }
+
+    #[test]
+    fn the_latest_run_is_named_last() {
+        let mut records = [record(30, 7), record(10, 7), record(20, 7)];
+        for (record, run) in records.iter_mut().zip(["b", "a", "b"]) {
+            record.run = run.to_owned();
+        }
+        assert_eq!(names(&records), ["a", "b"]);
+    }
 }

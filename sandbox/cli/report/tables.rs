@@ -1,5 +1,7 @@
 //! The tables of a report, for terminals and pages alike.
 
+use std::ops::Range;
+
 use super::figures::{Figures, Quantiles, SLOWEST, slowest};
 use super::phase::Phase;
 use super::run::{Bar, Fate, Run};
@@ -8,11 +10,11 @@ use super::units::{counted, duration, printable};
 /// How many failed and unfinished tests are listed.
 const LISTED: usize = 50;
 
-/// A table whose columns are numbers up to `numbers`, then text.
+/// A table, some of whose columns hold numbers.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) title: String,
-    pub(super) numbers: usize,
+    pub(super) numbers: Range<usize>,
     pub(super) head: Vec<&'static str>,
     pub(super) rows: Vec<Vec<String>>,
 }
@@ -62,18 +64,18 @@ fn server(bar: &Bar<'_>) -> Option<String> {
 pub(super) fn phases(figures: &Figures) -> Table {
     let row = |name: &str, times: &Quantiles| {
         let times = [times.median_us, times.p90_us, times.p99_us, times.longest_us, times.total_us];
-        times.map(duration).into_iter().chain([name.to_owned()]).collect()
+        [name.to_owned()].into_iter().chain(times.map(duration)).collect()
     };
     let mut rows: Vec<Vec<String>> =
         figures.phases.iter().map(|(phase, times)| row(phase.name(), times)).collect();
     if let Some(start) = &figures.start {
-        let before_the_test = figures.phases.iter().filter(|(phase, _)| *phase < Phase::Test).count();
-        rows.insert(before_the_test, row("start: all of these", start));
+        let before_the_test = figures.phases.iter().filter(|(phase, _)| **phase < Phase::Test).count();
+        rows.insert(before_the_test, row("start", start));
     }
     Table {
         title: "How long it took".to_owned(),
-        numbers: 5,
-        head: vec!["median", "90 %", "99 %", "longest", "all", ""],
+        numbers: 1..6,
+        head: vec!["", "median", "90 %", "99 %", "longest", "all"],
         rows,
     }
 }
@@ -84,10 +86,9 @@ pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
     for (fate, title) in [(Fate::Failed, "Failed"), (Fate::Unfinished, "Unfinished")] {
         let bars: Vec<_> = run.bars.iter().filter(|bar| bar.fate == fate).collect();
         let rows = bars.iter().take(LISTED).map(|bar| {
-            let last = bar.segments.last().map_or("", |segment| segment.phase.name());
             let why = match (&bar.record.error, fate) {
                 (Some(error), _) => format!("could not {}", printable(error)),
-                (None, Fate::Unfinished) => format!("last heard of: {last}"),
+                (None, Fate::Unfinished) => format!("last heard of in the phase `{}`", bar.last.name()),
                 (None, _) => String::new(),
             };
             vec![duration(bar.begin), duration(bar.end - bar.begin), printable(bar.name()), program(bar), why]
@@ -97,7 +98,7 @@ pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
                 0 => title.to_owned(),
                 more => format!("{title} (the first {LISTED}, and {more} more)"),
             },
-            numbers: 2,
+            numbers: 0..2,
             head: vec!["at", "after", "test", "program", ""],
             rows: rows.collect(),
         });
@@ -107,7 +108,7 @@ pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
         .map(|(bar, time)| vec![duration(time), printable(bar.name()), program(bar), longest_phases(bar)]);
     tables.push(Table {
         title: format!("Slowest {SLOWEST} starts"),
-        numbers: 1,
+        numbers: 0..1,
         head: vec!["start", "test", "program", "of it"],
         rows: rows.collect(),
     });
@@ -116,7 +117,7 @@ pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
     });
     tables.push(Table {
         title: format!("Slowest {SLOWEST} tests"),
-        numbers: 1,
+        numbers: 0..1,
         head: vec!["test", "", "program", "outcome"],
         rows: rows.collect(),
     });
@@ -153,7 +154,11 @@ impl Table {
         let widths: Vec<_> = (0..self.head.len()).map(width).collect();
         let line = |cells: &[&str]| {
             let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-                if column < self.numbers { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                if self.numbers.contains(&column) {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                }
             });
             format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
         };
