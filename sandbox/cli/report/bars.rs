@@ -52,7 +52,7 @@ fn pieces(bar: &Bar<'_>, scale: Scale) -> Vec<(&'static str, f64, f64)> {
     for segment in &bar.segments {
         let end = scale.x(segment.end);
         if end - begin >= NARROWEST {
-            pieces.push((class(bar.fate, segment.phase), begin, end));
+            pieces.push((class(bar, segment.phase), begin, end));
             begin = end;
         }
     }
@@ -61,17 +61,18 @@ fn pieces(bar: &Bar<'_>, scale: Scale) -> Vec<(&'static str, f64, f64)> {
         // It all is narrower than that; it must be seen nevertheless.
         None => {
             let phase = bar.segments.last().map_or(Phase::Layer, |segment| segment.phase);
-            pieces.push((class(bar.fate, phase), begin, end.max(begin + NARROWEST)));
+            pieces.push((class(bar, phase), begin, end.max(begin + NARROWEST)));
         }
         Some(last) => last.2 = end,
     }
     pieces
 }
 
-/// How a phase of such a sandbox looks.
-pub(super) fn class(fate: Fate, phase: Phase) -> &'static str {
-    match (fate, phase) {
-        (Fate::Failed, Phase::Test) => "failed",
+/// How a phase of a sandbox looks: what failed is the test, or the phase in which the start did.
+pub(super) fn class(bar: &Bar<'_>, phase: Phase) -> &'static str {
+    let failed_at = bar.last.min(Phase::Test);
+    match (bar.fate, phase) {
+        (Fate::Failed, phase) if phase == failed_at => "failed",
         (Fate::Unfinished, Phase::Test) => "unfinished",
         _ => phase.name(),
     }

@@ -51,7 +51,7 @@ pub(super) fn draw(
     }
     html! {
         @for ((class, strength), d) in paths {
-            path class=(class) fill-opacity=(f64::from(strength) / 4.0) d=(d) {}
+            path class=(class) shape-rendering="crispEdges" fill-opacity=(f64::from(strength) / 4.0) d=(d) {}
         }
         (parts(run, top, rows as f64 * height))
     }
@@ -97,7 +97,7 @@ fn fill(run: &Run<'_>, lanes: &[usize], count: usize, rows: usize, columns: usiz
     for (bar, lane) in run.bars.iter().zip(lanes) {
         let row = lane * rows / count.max(rows);
         for segment in &bar.segments {
-            let class = class(bar.fate, segment.phase);
+            let class = class(bar, segment.phase);
             let first = (u128::from(segment.begin) * columns as u128 / u128::from(run.span)) as usize;
             for column in first..columns {
                 let (begin, end) =

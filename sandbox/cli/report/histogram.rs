@@ -18,8 +18,7 @@ const BINS: u64 = 45;
 /// How many sandboxes started within each span of time. The last bin has all that took longer than nearly all others.
 pub(super) fn draw(run: &Run<'_>, start: Quantiles) -> Markup {
     // One start that waited for a layer must not press all others into one bin.
-    let reach =
-        start.p99_us.min(start.p90_us.max(start.median_us.saturating_mul(2)).saturating_mul(3) / 2).max(1);
+    let reach = start.p99_us.min(start.median_us.saturating_mul(4)).max(1);
     let width = units::step(reach, BINS);
     let last = reach / width + 1;
     let mut bins = vec![0; last as usize + 1];

@@ -89,13 +89,13 @@ impl Draw {
 
 /// The records to tell of, and what is left out.
 fn choose(records: &[Record], all: bool) -> (Vec<&Record>, Vec<String>) {
-    let runs = run::names(records);
-    let Some(latest) = runs.last().filter(|_| !all && runs.len() > 1) else {
+    let mut runs = run::split(records);
+    let latest = runs.pop().unwrap_or_default();
+    if all || runs.is_empty() {
         return (records.iter().collect(), Vec::new());
-    };
-    let earlier = counted(runs.len() - 1, "earlier run", "earlier runs");
-    let chosen = records.iter().filter(|record| record.run == *latest).collect();
-    (chosen, vec![format!("{earlier} in the file left out; `--all` tells of all")])
+    }
+    let earlier = counted(runs.len(), "earlier run", "earlier runs");
+    (latest, vec![format!("left out: {earlier} in the file, of which `--all` tells as well")])
 }
 
 fn write(path: &Path, contents: &str) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! One run of tests, laid out in time: what a report draws and counts.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sandboxed_db::report::{Outcome, Record};
 
@@ -62,16 +62,27 @@ impl Fate {
     }
 }
 
-/// The runs of which a file tells, the latest last.
-pub(super) fn names(records: &[Record]) -> Vec<&str> {
-    let mut latest = HashMap::<&str, u64>::new();
+/// The records of a file, run by run, the latest last.
+///
+/// A test may start programs of its own that use sandboxes, and these may not know whose run they are part of. So runs that
+/// went on at the same time are one.
+pub(super) fn split(records: &[Record]) -> Vec<Vec<&Record>> {
+    let mut by_name = BTreeMap::<&str, Vec<&Record>>::new();
     for record in records {
-        let time = latest.entry(&record.run).or_default();
-        *time = record.asked_at_us.max(*time);
+        by_name.entry(&record.run).or_default().push(record);
     }
-    let mut names: Vec<_> = latest.into_iter().collect();
-    names.sort_by_key(|(name, time)| (*time, *name));
-    names.into_iter().map(|(name, _)| name).collect()
+    let begin = |run: &[&Record]| run.iter().map(|record| record.asked_at_us).min();
+    let end = |run: &[&Record]| run.iter().map(|record| last_time(record)).max();
+    let mut runs: Vec<_> = by_name.into_values().collect();
+    runs.sort_by_key(|run| begin(run));
+    let mut apart = Vec::<Vec<&Record>>::new();
+    for run in runs {
+        match apart.last_mut() {
+            Some(last) if begin(&run) <= end(last) => last.extend(run),
+            _ => apart.push(run),
+        }
+    }
+    apart
 }
 
 impl<'a> Run<'a> {
@@ -255,11 +266,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_latest_run_is_named_last() {
-        let mut records = [record(30, 7), record(10, 7), record(20, 7)];
-        for (record, run) in records.iter_mut().zip(["b", "a", "b"]) {
+    fn runs_are_told_apart_unless_they_went_on_at_the_same_time() {
+        let mut records = [record(0, 7), record(100_000, 7), record(5_000, 7), record(40_000, 7)];
+        for (record, run) in records.iter_mut().zip(["b", "c", "part of b", "b"]) {
             record.run = run.to_owned();
         }
-        assert_eq!(names(&records), ["a", "b"]);
+        let [first, second, third, fourth] = records.each_ref();
+        assert_eq!(split(&records), [vec![first, fourth, third], vec![second]]);
+        assert!(split(&[]).is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! The tables of a report, for terminals and pages alike.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::figures::{Figures, Quantiles, SLOWEST, slowest};
@@ -8,7 +9,7 @@ use super::run::{Bar, Fate, Run};
 use super::units::{counted, duration, printable};
 
 /// How many failed and unfinished tests are listed.
-const LISTED: usize = 50;
+const LISTED: usize = 30;
 
 /// A table, some of whose columns hold numbers.
 #[derive(Debug)]
@@ -118,17 +119,27 @@ pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
     tables.push(Table {
         title: format!("Slowest {SLOWEST} tests"),
         numbers: 0..1,
-        head: vec!["test", "", "program", "outcome"],
+        head: vec!["time", "test", "program", "outcome"],
         rows: rows.collect(),
     });
     tables.retain(|table| !table.rows.is_empty());
+    let programs: BTreeSet<_> = run.bars.iter().map(program).collect();
+    for table in &mut tables {
+        if programs.len() == 1 {
+            table.drop_column("program");
+        }
+        if table.rows.iter().all(|row| row.last().is_some_and(String::is_empty)) {
+            table.drop_column("");
+        }
+    }
     tables
 }
 
+/// As nextest calls it.
 fn program(bar: &Bar<'_>) -> String {
     let record = bar.record;
     match &record.package {
-        Some(package) if *package != record.program => printable(&format!("{package} {}", record.program)),
+        Some(package) if *package != record.program => printable(&format!("{package}::{}", record.program)),
         _ => printable(&record.program),
     }
 }
@@ -145,6 +156,13 @@ fn longest_phases(bar: &Bar<'_>) -> String {
 }
 
 impl Table {
+    fn drop_column(&mut self, name: &str) {
+        if let Some(column) = self.head.iter().position(|head| *head == name) {
+            self.head.remove(column);
+            self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+        }
+    }
+
     /// With aligned columns; text that is last in its row may be as long as it likes.
     pub(super) fn text(&self) -> String {
         let width = |column: usize| {
