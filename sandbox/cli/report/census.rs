@@ -30,7 +30,15 @@ impl Census {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In the order of time, and at one time those that leave first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Event {
+    time: u64,
+    joins: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     Waiting,
     Starting,
@@ -40,34 +48,38 @@ enum State {
 /// The fullest moment of each of so many equal parts of the run.
 pub(super) fn take(run: &Run<'_>, columns: usize) -> Vec<Census> {
     let mut events: Vec<_> = run.bars.iter().flat_map(changes).collect();
-    // At the same moment those that end make room first.
-    events.sort_by_key(|(time, joins, _)| (*time, *joins));
+    events.sort_unstable();
     let mut now = Census::default();
     let mut fullest = vec![Census::default(); columns];
     let mut column = 0;
-    let keep = |fullest: &mut Census, now: Census| {
-        if (now.alive(), now.all()) > (fullest.alive(), fullest.all()) {
-            *fullest = now;
-        }
-    };
-    for (time, joins, state) in events {
-        let target = (u128::from(time) * columns as u128 / u128::from(run.span)) as usize;
+    for moment in events.chunk_by(|a, b| a.time == b.time) {
+        let scaled = u128::from(moment[0].time) * columns as u128;
+        let target = (scaled / u128::from(run.span)) as usize;
+        // What changes just when a part begins was never so in that part.
+        let on_the_edge = scaled.is_multiple_of(u128::from(run.span));
         while column < target.min(columns - 1) {
             column += 1;
+            if column < target || !on_the_edge {
+                fullest[column] = now;
+            }
+        }
+        // Those that leave come first.
+        for event in moment {
+            match event.joins {
+                true => *now.place(event.state) += 1,
+                false => *now.place(event.state) -= 1,
+            }
+        }
+        let fuller = |census: Census| (census.alive(), census.all());
+        if fuller(now) > fuller(fullest[column]) {
             fullest[column] = now;
         }
-        if joins {
-            *now.place(state) += 1;
-        } else {
-            *now.place(state) -= 1;
-        }
-        keep(&mut fullest[column], now);
     }
     fullest
 }
 
 /// When a sandbox joins a state and when it leaves it.
-fn changes(bar: &Bar<'_>) -> Vec<(u64, bool, State)> {
+fn changes(bar: &Bar<'_>) -> Vec<Event> {
     let begin_of = |phase| bar.segments.iter().find(|segment| segment.phase >= phase).map(|s| s.begin);
     let starts = begin_of(Phase::Launch).unwrap_or(bar.end);
     let runs = begin_of(Phase::Test).unwrap_or(bar.end);
@@ -77,7 +89,10 @@ fn changes(bar: &Bar<'_>) -> Vec<(u64, bool, State)> {
         (State::Running, runs, bar.end),
     ];
     let lasting = states.into_iter().filter(|(_, begin, end)| begin < end);
-    lasting.flat_map(|(state, begin, end)| [(begin, true, state), (end, false, state)]).collect()
+    let both = |(state, begin, end)| {
+        [Event { time: begin, joins: true, state }, Event { time: end, joins: false, state }]
+    };
+    lasting.flat_map(both).collect()
 }
 
 #[cfg(test)]
