@@ -6,6 +6,9 @@ use sandboxed_db::report::{Outcome, Record};
 
 use super::phase::Phase;
 
+/// A file may hold anything, also times that run backwards, or into a future that nobody computes with: a century.
+const LONGEST: u64 = 100 * 365 * 24 * 60 * 60 * 1_000_000;
+
 /// The sandboxes of a run, in the order in which they were asked for.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
@@ -123,8 +126,7 @@ impl<'a> Bar<'a> {
             _ => Fate::Unknown,
         };
         let end = record.gone_at_us.unwrap_or_else(|| heard.max(last_time(record)));
-        // A file may hold anything, also times that run backwards.
-        let relative = |time: u64| time.max(record.asked_at_us) - origin;
+        let relative = |time: u64| (time.max(record.asked_at_us) - origin).min(LONGEST);
         let (begin, end) = (relative(record.asked_at_us), relative(end));
         let mut segments = Vec::new();
         let mut reached = begin;
@@ -160,7 +162,7 @@ impl<'a> Bar<'a> {
     pub(super) fn start(&self) -> Option<u64> {
         let record = self.record;
         let ready = record.connected_at_us.max(record.ready_at_us)?;
-        Some(ready.saturating_sub(record.asked_at_us))
+        Some(ready.saturating_sub(record.asked_at_us).min(LONGEST))
     }
 }
 
@@ -257,7 +259,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn times_that_run_backwards_are_borne() {
+    fn times_that_cannot_be_are_borne() {
+        let mut late = record(1, 7);
+        late.gone_at_us = Some(u64::MAX);
+        assert_eq!(Run::new(&[&record(0, 7), &late]).span, LONGEST);
         let mut record = record(5_000, 7);
         (record.ready_at_us, record.gone_at_us) = (Some(1), Some(2));
         let run = Run::new(&[&record]);

@@ -35,7 +35,8 @@ pub(super) fn tick(time: u64, step: u64) -> String {
         };
     }
     let (unit, of_unit) = if step >= 10_000 && time >= SECOND { ("s", SECOND) } else { ("ms", 1000) };
-    let decimals = (0..6).find(|decimals| step * 10_u64.pow(*decimals) % of_unit == 0).unwrap_or(6) as usize;
+    let decimals =
+        (0..6).find(|decimals| (step * 10_u64.pow(*decimals)).is_multiple_of(of_unit)).unwrap_or(6) as usize;
     format!("{:.decimals$} {unit}", time as f64 / of_unit as f64)
 }
 

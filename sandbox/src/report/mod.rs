@@ -100,7 +100,8 @@ mod tests {
     use super::*;
 
     fn line(id: &str, asked: u64, outcome: Outcome) -> String {
-        let record = Record { id: id.to_owned(), asked_at_us: asked, outcome, ..Record::default() };
+        let record =
+            Record { version: VERSION, id: id.to_owned(), asked_at_us: asked, outcome, ..Record::default() };
         serde_json::to_string(&record).unwrap() + "\n"
     }
 
