@@ -17,6 +17,7 @@ use crate::launch::plan::{self, Data, Directory, File};
 use crate::launch::{Container, Exit, Limits, Log, Readiness, Stdin};
 use crate::report;
 use crate::tcp::Tcp;
+use crate::timings::Timings;
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
@@ -60,52 +61,6 @@ pub struct Sandbox<E: Engine = Postgres> {
     /// What must not be given up while the sandbox lives: its layer, and its place among all.
     _layer: Option<Arc<dyn Any + Send + Sync>>,
     _admission: Option<Admission>,
-}
-
-/// How long each part of a start took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timings {
-    /// Finding the layer, and building it if it was not there.
-    pub layer: Duration,
-    /// Whether the layer had to be built, and was built by this start; not by another that this one waited for.
-    pub layer_built: bool,
-    /// Waiting until so few sandboxes live that another may.
-    pub queue: Duration,
-    /// From the request to the executed server: namespaces, mounts, the root.
-    pub launch: Duration,
-    /// From the executed server to a server that is ready.
-    pub server: Duration,
-    /// Making the test's parameters of the ready server, those that are made so far: a pool's first connection, a port's
-    /// password. Zero for a test that takes the handle only, and outside of `#[sandboxed_db]`.
-    pub connect: Duration,
-}
-
-impl Timings {
-    /// The whole start, from the request to a test that can begin: the sum of all parts.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        self.layer + self.queue + self.launch + self.server + self.connect
-    }
-}
-
-/// In one line: `26.1 ms: layer 0.4 ms, queue 0.0 ms, launch 2.9 ms, server 18.2 ms, connect 4.6 ms`.
-impl fmt::Display for Timings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-        let Self { layer, layer_built, queue, launch, server, connect } = *self;
-        let built = if layer_built { " (built)" } else { "" };
-        write!(
-            f,
-            "{}: layer {}{built}, queue {}, launch {}, server {}, connect {}",
-            ms(self.total()),
-            ms(layer),
-            ms(queue),
-            ms(launch),
-            ms(server),
-            ms(connect)
-        )
-    }
 }
 
 /// What a sandbox is started from.

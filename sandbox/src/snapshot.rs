@@ -13,10 +13,11 @@ use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
 use crate::migration::MigrationTool;
 use crate::report;
-use crate::sandbox::{Sandbox, Start, Timings};
+use crate::sandbox::{Sandbox, Start};
 #[cfg(feature = "tokio")]
 use crate::step::Code;
 use crate::step::{Command, Step};
+use crate::timings::Timings;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);

@@ -14,6 +14,8 @@
 //! test took and dropped has one more, with the outcome, once that is known. So what a process that is killed leaves is a
 //! record without an end: only what it knew since its last line is lost, which is its outcome.
 //!
+//! Servers that only build a layer are nobody's sandboxes and have no record; the start that waited for them tells how long.
+//!
 //! Lines are appended, also to those of an earlier run; `run` tells them apart. A path that does not begin with `/` starts
 //! at `PWD`, the directory of the shell, since cargo runs the tests of each package in that package's directory. A file that
 //! cannot be written costs one warning a process, and no test.
@@ -23,7 +25,7 @@
 //! ```no_run
 //! # fn main() -> sandboxed_db::Result<()> {
 //! let mut report = sandboxed_db::report::Report::read("run.jsonl".as_ref())?;
-//! report.records.sort_by_key(|record| record.started().map(std::cmp::Reverse));
+//! report.records.sort_by_key(|record| std::cmp::Reverse(record.started()));
 //! for record in report.records.iter().take(10) {
 //!     println!("{:?} {:?}", record.started(), record.test);
 //! }

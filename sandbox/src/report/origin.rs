@@ -62,21 +62,22 @@ fn without_hash(program: &str) -> &str {
 /// The name of the thread, and the path of the test that it runs.
 pub(super) fn of_thread(function: Option<Function>) -> (Option<String>, Option<String>) {
     let thread = thread::current().name().map(str::to_owned);
-    let nextest = || env::var("NEXTEST_TEST_NAME").ok();
-    let function = function.map(Function::path);
-    let test = test(function.as_deref(), thread.as_deref()).map(str::to_owned).or_else(nextest);
+    let (function, nextest) = (function.map(Function::path), env::var("NEXTEST_TEST_NAME").ok());
+    let test = test(function.as_deref(), nextest.as_deref(), thread.as_deref()).map(str::to_owned);
     (thread, test)
 }
 
-/// libtest names a test's thread for the test, and rstest makes several tests of one function: then the thread knows more.
-fn test<'a>(function: Option<&'a str>, thread: Option<&'a str>) -> Option<&'a str> {
-    match (function, thread) {
-        (Some(function), Some(thread)) if thread.starts_with(function) => Some(thread),
-        (Some(function), _) => Some(function),
-        // The first has no name of a test where libtest runs tests one after the other, the second is this library's own.
-        (None, Some("main" | "sandboxed-db")) => None,
-        (None, thread) => thread,
-    }
+/// nextest tells a test's name, and libtest names its thread for it. rstest makes several tests of one function: then these
+/// know more than the function. A process that a test has started may still be told of nextest's.
+fn test<'a>(function: Option<&'a str>, nextest: Option<&'a str>, thread: Option<&'a str>) -> Option<&'a str> {
+    // These are named for what they are: the first of a process, this library's, a runtime's.
+    let is_test = |name: &&str| !matches!(*name, "main" | "sandboxed-db") && !name.starts_with("tokio-");
+    let mut names = [nextest, thread.filter(is_test)].into_iter().flatten();
+    let Some(function) = function else { return names.next() };
+    let is_of_function = |name: &&str| {
+        name.strip_prefix(function).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    names.find(is_of_function).or(Some(function))
 }
 
 #[cfg(test)]
@@ -99,11 +100,19 @@ mod tests {
 
     #[test]
     fn the_most_exact_name_of_a_test_counts() {
-        assert_eq!(test(Some("a::b"), Some("a::b::case_1")), Some("a::b::case_1"));
-        assert_eq!(test(Some("a::b"), Some("main")), Some("a::b"));
-        assert_eq!(test(Some("a::b"), Some("worker")), Some("a::b"));
-        assert_eq!(test(None, Some("a::b")), Some("a::b"));
-        assert_eq!(test(None, Some("main")), None);
-        assert_eq!(test(None, None), None);
+        let case = Some("a::b::case_1");
+        for (function, nextest, thread, expected) in [
+            (Some("a::b"), None, case, case),
+            (Some("a::b"), case, Some("main"), case),
+            (Some("a::b"), Some("of::another"), Some("a::bc"), Some("a::b")),
+            (Some("a::b"), None, Some("tokio-rt-worker"), Some("a::b")),
+            (None, Some("a::b"), Some("worker"), Some("a::b")),
+            (None, None, Some("a::b"), Some("a::b")),
+            (None, None, Some("tokio-rt-worker"), None),
+            (None, None, Some("main"), None),
+            (None, None, None, None),
+        ] {
+            assert_eq!(test(function, nextest, thread), expected, "{function:?} {nextest:?} {thread:?}");
+        }
     }
 }
