@@ -42,7 +42,7 @@ pub(super) fn report(damaged: &[Damage]) -> String {
 }
 
 /// `15.18` of `postgres (PostgreSQL) 15.18 (Debian …)`.
-fn version(text: &str) -> &str {
+pub(super) fn version(text: &str) -> &str {
     text.split_ascii_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).unwrap_or("")
 }
 

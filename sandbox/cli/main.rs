@@ -1,6 +1,7 @@
 //! The program `sandboxed-db`: arguments in, library calls, text or JSON out.
 
 mod layers;
+mod report;
 mod run;
 
 use std::io::{self, Write};
@@ -33,6 +34,9 @@ enum Command {
     Doctor,
     /// Run a program with a database server of its own, found by DATABASE_URL, PGHOST and the like; exit as it does.
     Run(run::Run),
+    /// Tell of a run of tests whose sandboxes were recorded in a file, by SANDBOXED_DB_REPORT=FILE: how long starts took, what
+    /// was slow, what failed; and draw it.
+    Report(report::Draw),
     /// List the layers, the one used last first.
     Layers,
     /// Remove layers that went unused for long, and those used least lately beyond a size. Layers in use stay.
@@ -74,6 +78,7 @@ fn perform(command: Command, json: bool) -> Result<ExitCode, Box<dyn std::error:
             return Ok(ExitCode::from(u8::from(!report.works)));
         }
         Command::Run(run) => return run.perform(json),
+        Command::Report(draw) => draw.perform(json)?,
         Command::Layers => {
             let list = Layers::open()?.list()?;
             print(json, &list, || layers::table(&list))?;

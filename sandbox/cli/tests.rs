@@ -84,3 +84,120 @@ fn a_program_may_end_in_its_own_way_when_it_is_told_to() {
     // The server was still there.
     assert_eq!((rest.trim(), child.wait().unwrap().code()), ("42", Some(3)));
 }
+
+fn report(args: &[&str]) -> Output {
+    Command::new(PROGRAM).arg("report").args(args).env_remove("SANDBOXED_DB_REPORT").output().unwrap()
+}
+
+/// A sandbox that was started and ended within a tenth of a second; `test` is of JSON.
+fn line(number: u64, test: &str, outcome: &str) -> String {
+    let asked = 1_700_000_000_000_000 + number * 10_000;
+    format!(
+        r#"{{"version":1,"id":"{number}","run":"r","test":"{test}","thread":null,"package":"shop","program":"orders",
+        "process":{number},"pid":7,"engine":"postgres","engine_version":"postgres (PostgreSQL) 15.18","layer":"ab",
+        "layer_built":false,"asked_at_us":{asked},"layer_at_us":{},"admitted_at_us":{},"executed_at_us":{},
+        "ready_at_us":{},"connected_at_us":null,"ended_at_us":{},"gone_at_us":{},"outcome":"{outcome}","error":null,
+        "disk_bytes":4096,"memory_peak_bytes":null}}"#,
+        asked + 400,
+        asked + 500,
+        asked + 3_000,
+        asked + 30_000,
+        asked + 90_000,
+        asked + 93_000
+    )
+    .replace('\n', "")
+        + "\n"
+}
+
+#[test]
+fn a_run_is_told_of_in_figures_and_tables() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("run.jsonl");
+    let text_of_file = line(1, "a::sells", "passed") + "{\"cut\":" + "\n" + &line(2, "a::buys", "failed");
+    std::fs::write(&file, text_of_file).unwrap();
+    let file = file.to_str().unwrap();
+    let output = report(&[file]);
+    assert!(output.status.success(), "{output:?}");
+    let told = text(&output.stdout);
+    for expected in [
+        "2 sandboxes in 103 ms, 1 failed",
+        "postgres 15.18 · 2 processes",
+        "a::buys",
+        "left out: 1 line that was no record",
+    ] {
+        assert!(told.contains(expected), "{expected} is not in\n{told}");
+    }
+    let json: serde_json::Value = serde_json::from_slice(&report(&["--json", file]).stdout).unwrap();
+    assert_eq!(
+        (&json["failed"], &json["skipped_lines"], &json["start"]["median_us"]),
+        (&1.into(), &1.into(), &30_000.into())
+    );
+    assert_eq!(json["records"][1]["test"], "a::buys");
+}
+
+#[test]
+fn what_a_run_is_called_cannot_break_a_picture() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    // As JSON has it: quotation marks, a control character, an end of comments and of CSS.
+    let hostile = r#"<script>alert(1)</script> & \"a' \u0000 --> ]]> </style>"#;
+    std::fs::write(at("run.jsonl"), line(1, hostile, "failed") + &line(2, hostile, "passed")).unwrap();
+    let output = report(&[&at("run.jsonl"), "--html", &at("run.html"), "--svg", &at("run.svg")]);
+    assert!(output.status.success(), "{output:?}");
+    let (html, svg) = ["run.html", "run.svg"].map(|name| std::fs::read_to_string(at(name)).unwrap()).into();
+    assert!(!html.contains("<script") && html.contains("&lt;script&gt;alert(1)"), "{html}");
+    assert_eq!(html.matches("</style>").count(), html.matches("<style>").count());
+    let parsed = roxmltree::Document::parse(&svg).unwrap_or_else(|error| panic!("{error}: {svg}"));
+    let told =
+        parsed.descendants().filter(|node| node.has_tag_name("title")).filter_map(|title| title.text());
+    assert!(
+        told.into_iter().any(|title| title.contains("<script>alert(1)</script> & \"a' \u{fffd} -->")),
+        "{svg}"
+    );
+    assert!(!output.stdout.contains(&0), "{output:?}");
+}
+
+#[test]
+fn only_the_latest_run_of_a_file_is_told_of_unless_all_are_asked_for() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("run.jsonl");
+    let earlier = line(1, "a", "failed").replace("\"run\":\"r\"", "\"run\":\"earlier\"");
+    std::fs::write(&file, earlier + &line(100, "b", "passed")).unwrap();
+    let file = file.to_str().unwrap();
+    let told = report(&[file]);
+    assert!(
+        text(&told.stdout).starts_with("1 sandbox in")
+            && text(&told.stdout).contains("1 earlier run in the file"),
+        "{told:?}"
+    );
+    assert!(text(&report(&[file, "--all"]).stdout).starts_with("2 sandboxes in"));
+}
+
+#[test]
+fn a_file_that_tells_of_nothing_is_said_to() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("run.jsonl");
+    let missing = report(&[file.to_str().unwrap()]);
+    assert_eq!(missing.status.code(), Some(2));
+    let told = text(&missing.stderr);
+    assert!(told.contains("could not read") && told.contains("hint: have the tests write it"), "{told}");
+    for contents in ["", "no record\n"] {
+        std::fs::write(&file, contents).unwrap();
+        let empty = report(&[file.to_str().unwrap()]);
+        assert_eq!(empty.status.code(), Some(2));
+        assert!(text(&empty.stderr).contains("tells of no sandbox"), "{empty:?}");
+    }
+    let unnamed = report(&[]);
+    assert!(text(&unnamed.stderr).contains("SANDBOXED_DB_REPORT=run.jsonl"), "{unnamed:?}");
+}
+
+#[test]
+fn the_program_itself_tells_of_its_sandboxes() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("run.jsonl");
+    let run =
+        Command::new(PROGRAM).args(["run", "--", "true"]).env("SANDBOXED_DB_REPORT", &file).status().unwrap();
+    assert!(run.success());
+    let told = Command::new(PROGRAM).arg("report").env("SANDBOXED_DB_REPORT", &file).output().unwrap();
+    assert!(text(&told.stdout).starts_with("1 sandbox in"), "{told:?}");
+}

@@ -40,6 +40,12 @@ pub(crate) fn scratch(root: &Path) -> Option<String> {
     })
 }
 
+/// Bytes that are written in a data directory, a file system of its own.
+pub(crate) fn disk_used(data: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(data).ok()?;
+    Some((disk.f_blocks - disk.f_bfree) * disk.f_frsize)
+}
+
 /// What to do about a server, or a program that it started, that got no more processes or memory.
 ///
 /// The kernel counts in a control group; without one there is what they said.

@@ -17,12 +17,14 @@ mod migration;
 mod progress;
 mod refusal;
 mod remedy;
+pub mod report;
 mod sandbox;
 mod snapshot;
 mod step;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 mod sys;
 mod tcp;
+mod timings;
 mod tree;
 
 pub use connect::{ConnectInfo, FromSandbox};
@@ -32,9 +34,10 @@ pub use error::{Error, ErrorKind, Result};
 pub use launch::Command;
 pub use layer::{Damage, LayerInfo, Layers, Limit};
 pub use migration::MigrationTool;
-pub use sandbox::{Sandbox, Timings};
+pub use sandbox::Sandbox;
 pub use snapshot::Snapshot;
 pub use tcp::Tcp;
+pub use timings::Timings;
 
 /// Turns a function that takes a database into a test with a pristine server of its own.
 ///

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use crate::exhausted;
 use crate::isolation::{self, Isolation};
 use crate::launch::plan::{self, Data, Directory, File};
 use crate::launch::{Container, Exit, Limits, Log, Readiness, Stdin};
+use crate::report;
 use crate::tcp::Tcp;
+use crate::timings::Timings;
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
@@ -45,39 +48,19 @@ pub struct Sandbox<E: Engine = Postgres> {
     stop_signal: i32,
     url: String,
     timings: Timings,
+    /// Nanoseconds of [`Timings::connect`] so far.
+    connect: AtomicU64,
     tcp: Mutex<Option<Tcp>>,
     last_words: Arc<LastWords>,
     /// The server was asked to stop, so its end is no news.
     stopped: bool,
     /// Whether the data directory is a layer in the making, in the cache.
     builds: bool,
+    /// Dropped after the container, whose end it tells of.
+    report: report::Ended,
     /// What must not be given up while the sandbox lives: its layer, and its place among all.
     _layer: Option<Arc<dyn Any + Send + Sync>>,
     _admission: Option<Admission>,
-}
-
-/// How long each part of a start took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timings {
-    /// Finding the layer, and building it if it was not there.
-    pub layer: Duration,
-    /// Whether the layer had to be built, and was built by this start; not by another that this one waited for.
-    pub layer_built: bool,
-    /// Waiting until so few sandboxes live that another may.
-    pub queue: Duration,
-    /// From the request to the executed server: namespaces, mounts, the root.
-    pub launch: Duration,
-    /// From the executed server to a server that is ready.
-    pub server: Duration,
-}
-
-impl Timings {
-    /// The whole start.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        self.layer + self.queue + self.launch + self.server
-    }
 }
 
 /// What a sandbox is started from.
@@ -150,7 +133,9 @@ impl<E: Engine> Sandbox<E> {
             container,
             stop_signal,
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
+            connect: AtomicU64::new(0),
             builds,
+            report: report::Ended::default(),
             _layer: None,
             _admission: None,
         };
@@ -171,7 +156,10 @@ impl<E: Engine> Sandbox<E> {
         layer: Arc<dyn Any + Send + Sync>,
         admission: Admission,
         before: Timings,
+        report: report::Entry,
     ) -> Self {
+        report.ready(self.pid(), self.timings.server);
+        self.report = report::Ended(report);
         self._layer = Some(layer);
         self._admission = Some(admission);
         let Timings { layer, layer_built, queue, .. } = before;
@@ -218,13 +206,17 @@ impl<E: Engine> Sandbox<E> {
         error.or_hint(|| hint).with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default())
     }
 
+    /// The data directory as this process reaches it.
+    fn data_dir(&self) -> PathBuf {
+        let data = self.engine.data_dir();
+        self.container.root().join(data.strip_prefix("/").unwrap_or(&data))
+    }
+
     /// Which limit the sandbox has reached, and what to do about it.
     fn exhausted(&self) -> Option<String> {
-        let (root, on_host) = (self.container.root(), self.container.is_on_host());
-        let data = self.engine.data_dir();
-        let data = root.join(data.strip_prefix("/").unwrap_or(&data));
-        exhausted::disk(&data, self.builds || on_host)
-            .or_else(|| if on_host { None } else { exhausted::scratch(&root) })
+        let on_host = self.container.is_on_host();
+        exhausted::disk(&self.data_dir(), self.builds || on_host)
+            .or_else(|| if on_host { None } else { exhausted::scratch(&self.container.root()) })
             .or_else(|| exhausted::processes(self.container.reached(), self.container.log(), &self.limits))
     }
 
@@ -304,10 +296,31 @@ impl<E: Engine> Sandbox<E> {
         read.map_err(|error| Error::new(ErrorKind::Launch, "read the server's log").caused_by(error))
     }
 
-    /// How long each part of the start took.
+    /// How long each part of the start took. `SANDBOXED_DB_REPORT` has the same of [all sandboxes](crate::report) of a run.
     #[must_use]
     pub fn timings(&self) -> Timings {
-        self.timings
+        Timings { connect: Duration::from_nanos(self.connect.load(Ordering::Relaxed)), ..self.timings }
+    }
+
+    /// Notes how long it took to make a parameter of the test.
+    pub(crate) fn note_connect(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.connect.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.report.0.connected();
+    }
+
+    /// What the report of the run gets to know of this sandbox.
+    pub(crate) fn report(&self) -> &report::Entry {
+        &self.report.0
+    }
+
+    /// Tells the report of the run that the end begins.
+    fn report_ending(&self) {
+        self.report.0.ending(|| {
+            let disk =
+                (!self.container.is_on_host()).then(|| exhausted::disk_used(&self.data_dir())).flatten();
+            (disk, self.container.memory_peak())
+        });
     }
 
     /// The process id of the sandbox's init, PID 1 inside, in the pid namespace of the caller.
@@ -325,6 +338,7 @@ impl<E: Engine> Sandbox<E> {
     /// [`ErrorKind::Cleanup`] when the server does not end within 60 seconds; the sandbox is killed all the same.
     pub fn stop(mut self) -> Result<()> {
         self.stopped = true;
+        self.report_ending();
         self.stop_server()?;
         self.container.kill()
     }
@@ -374,6 +388,7 @@ impl<E: Engine> Drop for Sandbox<E> {
         if !self.stopped {
             self.diagnose(patience);
         }
+        self.report_ending();
     }
 }
 

@@ -12,10 +12,12 @@ use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
 use crate::migration::MigrationTool;
-use crate::sandbox::{Sandbox, Start, Timings};
+use crate::report;
+use crate::sandbox::{Sandbox, Start};
 #[cfg(feature = "tokio")]
 use crate::step::Code;
 use crate::step::{Command, Step};
+use crate::timings::Timings;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -364,11 +366,21 @@ impl<E: Engine> Snapshot<E> {
     /// [`ErrorKind::Layer`] for a cache that cannot be read or written, [`ErrorKind::Exited`] and [`ErrorKind::NotReady`]
     /// for a server that does not start, [`ErrorKind::Launch`] where none may live beside those that do.
     pub fn start(&self) -> Result<Sandbox<E>> {
-        self.start_for(Some(thread::current().id()))
+        self.start_for_test(None)
+    }
+
+    /// Starts a server for the test of this thread, of that function if it is known.
+    pub(crate) fn start_for_test(&self, function: Option<report::Function>) -> Result<Sandbox<E>> {
+        let report = report::Entry::asked(self.engine.name(), function);
+        self.start_for(Some(thread::current().id()), report)
     }
 
     /// Starts a sandbox that this thread will hold, if that is known.
-    fn start_for(&self, holder: Option<ThreadId>) -> Result<Sandbox<E>> {
+    fn start_for(&self, holder: Option<ThreadId>, report: report::Entry) -> Result<Sandbox<E>> {
+        self.try_start(holder, &report).inspect_err(|error| report.failed(error))
+    }
+
+    fn try_start(&self, holder: Option<ThreadId>, report: &report::Entry) -> Result<Sandbox<E>> {
         self.check()?;
         let begin = Instant::now();
         let installation = self.engine.locate()?;
@@ -384,7 +396,9 @@ impl<E: Engine> Snapshot<E> {
         };
         let (layer, layer_built) = layer::obtain(&recipe)?;
         let obtained = begin.elapsed();
+        report.found(|| installation.version().to_owned(), || layer.digest().to_string(), layer_built);
         let admission = admit(holder)?;
+        report.admitted();
         let queue = begin.elapsed() - obtained;
         let before = Timings { layer: obtained, layer_built, queue, ..Timings::default() };
         let sandbox = Sandbox::start(Start {
@@ -397,7 +411,7 @@ impl<E: Engine> Snapshot<E> {
             initialise: false,
             visible: Vec::new(),
         })?;
-        Ok(sandbox.with_layer(layer, admission, before))
+        Ok(sandbox.with_layer(layer, admission, before, report.clone()))
     }
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
@@ -410,9 +424,11 @@ impl<E: Engine> Snapshot<E> {
         let failed = || Error::new(ErrorKind::Launch, "start a sandbox on a thread of its own");
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let snapshot = self.clone();
+        // Here the thread may be a test's.
+        let report = report::Entry::asked(self.engine.name(), None);
         thread::Builder::new()
             .name("sandboxed-db".to_owned())
-            .spawn(move || drop(sender.send(snapshot.start_for(None))))
+            .spawn(move || drop(sender.send(snapshot.start_for(None, report))))
             .map_err(|error| failed().caused_by(error))?;
         receiver.await.map_err(|error| failed().caused_by(error))?
     }

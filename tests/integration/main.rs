@@ -30,6 +30,7 @@ mod places;
 mod pristine;
 mod process_mode;
 mod refused;
+mod report;
 mod scarce;
 mod seeds;
 mod steps;

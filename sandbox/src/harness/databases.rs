@@ -3,7 +3,9 @@
 use std::cell::{Ref, RefCell};
 use std::sync::Arc;
 
+use super::Test;
 use crate::engine::{Engine, Postgres};
+use crate::report;
 use crate::sandbox::{LastWords, PATIENCE, Sandbox};
 use crate::snapshot::Snapshot;
 
@@ -12,6 +14,7 @@ use crate::snapshot::Snapshot;
 pub struct Witness {
     pub(super) pid: u32,
     pub(super) last_words: Arc<LastWords>,
+    pub(super) report: report::Entry,
 }
 
 /// A running server of a test, until a parameter takes it.
@@ -36,7 +39,7 @@ pub trait Databases {
     type Leases: Leases;
     /// # Errors
     /// Those of the first that does not start.
-    fn start(self, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases>;
+    fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases>;
 }
 
 /// The same, running.
@@ -48,7 +51,7 @@ pub trait Leases {
 impl Databases for () {
     type Leases = ();
 
-    fn start(self, _: &mut Vec<Witness>) -> crate::Result<()> {
+    fn start(self, _: Test, _: &mut Vec<Witness>) -> crate::Result<()> {
         Ok(())
     }
 }
@@ -56,10 +59,11 @@ impl Databases for () {
 impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
     type Leases = (Lease<E>, D::Leases);
 
-    fn start(self, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
-        let sandbox = self.0.start()?;
-        witnesses.push(Witness { pid: sandbox.pid(), last_words: sandbox.last_words() });
-        Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(witnesses)?))
+    fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
+        let sandbox = self.0.start_for_test(Some(test.function()))?;
+        let report = sandbox.report().clone();
+        witnesses.push(Witness { pid: sandbox.pid(), last_words: sandbox.last_words(), report });
+        Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(test, witnesses)?))
     }
 }
 

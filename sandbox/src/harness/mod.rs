@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::engine::{Engine, Postgres};
+use crate::report;
 use crate::sandbox::LOG_TAIL;
 use crate::snapshot::Snapshot;
 
@@ -42,6 +43,10 @@ impl Test {
     pub const fn should_panic(mut self) -> Self {
         self.should_panic = true;
         self
+    }
+
+    const fn function(self) -> report::Function {
+        report::Function { module: self.module, name: self.name }
     }
 
     /// The description that the attribute's arguments extend.
@@ -89,9 +94,12 @@ fn judge<D: Databases, R: Outcome>(
     body: impl FnOnce(&D::Leases) -> Result<R, Unmade>,
 ) -> ExitCode {
     let mut witnesses = Vec::new();
-    let leases = match databases.start(&mut witnesses) {
+    let leases = match databases.start(test, &mut witnesses) {
         Ok(leases) => leases,
-        Err(error) => return not_run(test, &format!("{error:?}")),
+        Err(error) => {
+            note_outcome(&witnesses, report::Outcome::Failed);
+            return not_run(test, &format!("{error:?}"));
+        }
     };
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&leases).map(Outcome::report)));
     let failed = match &outcome {
@@ -99,6 +107,8 @@ fn judge<D: Databases, R: Outcome>(
         Ok(Err(_)) => true,
         Err(_) => !test.should_panic,
     };
+    let passed = !failed && outcome.is_err() == test.should_panic;
+    note_outcome(&witnesses, if passed { report::Outcome::Passed } else { report::Outcome::Failed });
     if failed {
         leases.diagnose();
         report(test, &witnesses);
@@ -111,6 +121,10 @@ fn judge<D: Databases, R: Outcome>(
     }
 }
 
+fn note_outcome(witnesses: &[Witness], outcome: report::Outcome) {
+    witnesses.iter().for_each(|witness| witness.report.judged(outcome));
+}
+
 /// A test that could not be run fails; one that must panic fails by not panicking.
 fn not_run(test: Test, why: &str) -> ExitCode {
     assert!(test.should_panic, "{why}");
@@ -120,7 +134,7 @@ fn not_run(test: Test, why: &str) -> ExitCode {
 
 fn report(test: Test, witnesses: &[Witness]) {
     let Test { module, name, .. } = test;
-    for Witness { pid, last_words } in witnesses {
+    for Witness { pid, last_words, .. } in witnesses {
         let log = last_words.log.tail(LOG_TAIL).unwrap_or_default();
         let mut text = format!("sandboxed-db: the sandbox of `{module}::{name}` was that of pid {pid}");
         if let Some(diagnosis) = last_words.diagnosis.get() {

@@ -8,6 +8,7 @@ use std::cell::Ref;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Instant;
 
 use super::databases::Lease;
 use super::runtime::Waiter;
@@ -80,7 +81,9 @@ impl<T> ByTrait<T> {
         T: FromSandbox<E>,
     {
         let sandbox = Lent(lease.lend());
+        let begin = Instant::now();
         let made = T::from_sandbox(&sandbox).await;
+        sandbox.note_connect(begin.elapsed());
         made.map(Ready).map_err(Unmade::new::<T>)
     }
 

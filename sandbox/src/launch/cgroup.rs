@@ -158,6 +158,11 @@ pub(crate) fn reached(group: &Path) -> Option<Reached> {
     }
 }
 
+/// The most memory that the group has taken at a time, in bytes; Linux 5.19 counts it.
+pub(crate) fn memory_peak(group: &Path) -> Option<u64> {
+    fs::read_to_string(group.join("memory.peak")).ok()?.trim().parse().ok()
+}
+
 /// The directory of this process's group, from /proc/self/cgroup and /proc/self/mountinfo.
 fn own_group(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
     let group = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;

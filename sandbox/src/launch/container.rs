@@ -226,6 +226,11 @@ impl Container {
         self.group.as_deref().and_then(cgroup::reached)
     }
 
+    /// The most memory that it has taken at a time, where its control group counts it.
+    pub(crate) fn memory_peak(&self) -> Option<u64> {
+        self.group.as_deref().and_then(cgroup::memory_peak)
+    }
+
     /// Starts the server in a container that was planned without one.
     pub(crate) fn start_server(&self, command: Command) -> Result<()> {
         let mut control = lock(&self.control);

@@ -29,6 +29,10 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.join(DATA)
     }

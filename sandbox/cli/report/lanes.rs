@@ -1,0 +1,63 @@
+//! Which lane each bar lies in, so that those that live at the same time are below each other.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// The lane of each interval, and how many lanes there are. Intervals are given by begin and end, in the order of their
+/// begins; each takes the highest lane that is free, so that there are only as many lanes as live at the same time.
+pub(super) fn pack(intervals: impl IntoIterator<Item = (u64, u64)>) -> (Vec<usize>, usize) {
+    let mut free = BinaryHeap::new();
+    let mut taken = BinaryHeap::<Reverse<(u64, usize)>>::new();
+    let mut count = 0;
+    let lane_of = |(begin, end): (u64, u64)| {
+        while let Some(Reverse((until, lane))) = taken.peek().copied()
+            && until <= begin
+        {
+            taken.pop();
+            free.push(Reverse(lane));
+        }
+        let lane = free.pop().map_or_else(
+            || {
+                count += 1;
+                count - 1
+            },
+            |Reverse(lane)| lane,
+        );
+        // What has no length has a lane of its own nevertheless.
+        taken.push(Reverse((end.max(begin + 1), lane)));
+        lane
+    };
+    let lanes = intervals.into_iter().map(lane_of).collect();
+    (lanes, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_highest_free_lane_is_taken() {
+        let (lanes, count) = pack([(0, 10), (1, 3), (2, 8), (3, 5), (9, 12), (10, 11)]);
+        assert_eq!((lanes, count), (vec![0, 1, 2, 1, 1, 0], 3));
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_of_a_lane_overlap_and_no_lane_is_needless(
+            mut intervals in prop::collection::vec((0_u64..100, 0_u64..30), 0..60)
+        ) {
+            intervals.sort_unstable();
+            let intervals: Vec<_> = intervals.iter().map(|(begin, length)| (*begin, begin + length.max(&1))).collect();
+            let (lanes, count) = pack(intervals.iter().copied());
+            for (a, (begin, end)) in intervals.iter().enumerate() {
+                for b in 0..a {
+                    prop_assert!(lanes[a] != lanes[b] || intervals[b].1 <= *begin || intervals[b].0 >= *end);
+                }
+            }
+            let most = (0..130).map(|time| intervals.iter().filter(|(begin, end)| *begin <= time && time < *end).count());
+            prop_assert_eq!(count, most.max().unwrap_or(0));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! `sandboxed-db report`: a run of tests in figures, tables and pictures.
+
+mod bars;
+mod cells;
+mod census;
+mod figures;
+mod histogram;
+mod lanes;
+mod page;
+mod phase;
+mod picture;
+mod run;
+mod tables;
+mod units;
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use sandboxed_db::report::{Record, Report};
+use serde::Serialize;
+
+use self::census::Census;
+use self::figures::Figures;
+use self::run::Run;
+use self::units::counted;
+
+#[derive(Debug, Args)]
+pub(super) struct Draw {
+    /// What the tests wrote [default: SANDBOXED_DB_REPORT].
+    file: Option<PathBuf>,
+    /// Draw a page that needs nothing else.
+    #[arg(long, value_name = "OUT")]
+    html: Option<PathBuf>,
+    /// Draw the timeline alone.
+    #[arg(long, value_name = "OUT")]
+    svg: Option<PathBuf>,
+    /// Tell of all runs in the file, not only of the latest.
+    #[arg(long)]
+    all: bool,
+}
+
+/// What `--json` prints: figures, and the records they are of.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    figures: &'a Figures,
+    /// Lines of the file that were no records.
+    skipped_lines: usize,
+    records: &'a [&'a Record],
+}
+
+impl Draw {
+    pub(super) fn perform(self, json: bool) -> Result<(), Box<dyn Error>> {
+        let variable = || std::env::var_os("SANDBOXED_DB_REPORT").filter(|file| !file.is_empty());
+        let file = self.file.or_else(|| variable().map(PathBuf::from));
+        let file = file
+            .ok_or("name the file that the tests wrote, as by `SANDBOXED_DB_REPORT=run.jsonl cargo test`")?;
+        let Report { records, skipped, .. } = Report::read(&file)?;
+        let (records, mut notes) = choose(&records, self.all);
+        if skipped > 0 {
+            notes.push(format!(
+                "left out: {}",
+                counted(skipped, "line that was no record", "lines that were no records")
+            ));
+        }
+        if records.is_empty() {
+            let notes: String = notes.iter().map(|note| format!(" ({note})")).collect();
+            let hint = "no test that ran with SANDBOXED_DB_REPORT asked for a sandbox";
+            return Err(format!("`{}` tells of no sandbox{notes}: {hint}", file.display()).into());
+        }
+        let run = Run::new(&records);
+        let census = census::take(&run, picture::COLUMNS);
+        let most_alive = census.iter().map(|census| census.alive()).max().unwrap_or_default();
+        let figures = Figures::of(&run, most_alive);
+        if let Some(out) = &self.html {
+            write(out, &page::draw(&run, &census, &figures, &notes).into_string())?;
+        }
+        if let Some(out) = &self.svg {
+            let (title, subtitle) = (tables::headline(&figures), tables::details(&run, &figures));
+            write(out, &picture::timeline(&run, &census, Some((&title, &subtitle))).into_string())?;
+        }
+        let value = Json { figures: &figures, skipped_lines: skipped, records: &records };
+        super::print(json, &value, || text(&run, &census, &figures, &notes))?;
+        Ok(())
+    }
+}
+
+/// The records to tell of, and what is left out.
+fn choose(records: &[Record], all: bool) -> (Vec<&Record>, Vec<String>) {
+    let mut runs = run::split(records);
+    let latest = runs.pop().unwrap_or_default();
+    if all || runs.is_empty() {
+        return (records.iter().collect(), Vec::new());
+    }
+    let earlier = counted(runs.len(), "earlier run", "earlier runs");
+    (latest, vec![format!("left out: {earlier} in the file, of which `--all` tells as well")])
+}
+
+fn write(path: &Path, contents: &str) -> Result<(), String> {
+    fs::write(path, contents).map_err(|error| format!("write `{}`: {error}", path.display()))
+}
+
+fn text(run: &Run<'_>, census: &[Census], figures: &Figures, notes: &[String]) -> String {
+    let mut text = format!("{}\n{}\n\n", tables::headline(figures), tables::details(run, figures));
+    text.push_str(&format!("{}\n\n", sparkline(census)));
+    let mut all = vec![tables::phases(figures)];
+    all.extend(tables::lists(run));
+    text.push_str(&all.iter().map(tables::Table::text).collect::<Vec<_>>().join("\n"));
+    for note in notes {
+        text.push_str(&format!("\n{note}\n"));
+    }
+    text
+}
+
+/// How many lived, in a line of a terminal.
+fn sparkline(census: &[Census]) -> String {
+    const STEPS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    const WIDTH: usize = 71;
+    let highest = |census: &[Census]| census.iter().map(|census| census.alive()).max().unwrap_or_default();
+    let most = highest(census).max(1);
+    let parts = census.chunks(census.len().div_ceil(WIDTH));
+    let line: String = parts.map(|part| STEPS[(highest(part) * (STEPS.len() - 1)).div_ceil(most)]).collect();
+    line.trim_end().to_owned()
+}

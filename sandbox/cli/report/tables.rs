@@ -1,0 +1,189 @@
+//! The tables of a report, for terminals and pages alike.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::figures::{Figures, Quantiles, SLOWEST, slowest};
+use super::phase::Phase;
+use super::run::{Bar, Fate, Run};
+use super::units::{counted, duration, printable};
+
+/// How many failed and unfinished tests are listed.
+const LISTED: usize = 30;
+
+/// A table, some of whose columns hold numbers.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) title: String,
+    pub(super) numbers: Range<usize>,
+    pub(super) head: Vec<&'static str>,
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+/// What a run was, in one line.
+pub(super) fn headline(figures: &Figures) -> String {
+    let sandboxes = counted(figures.sandboxes, "sandbox", "sandboxes");
+    let mut text = format!("{sandboxes} in {}", duration(figures.span_us));
+    if figures.failed > 0 {
+        text.push_str(&format!(", {} failed", figures.failed));
+    }
+    if figures.unfinished > 0 {
+        text.push_str(&format!(", {} unfinished", figures.unfinished));
+    }
+    text
+}
+
+/// What else is worth saying, in another.
+pub(super) fn details(run: &Run<'_>, figures: &Figures) -> String {
+    let mut servers: Vec<_> = run.bars.iter().filter_map(|bar| server(bar)).collect();
+    servers.sort_unstable();
+    servers.dedup();
+    let mut parts = vec![servers.join(", ")];
+    parts.push(counted(figures.processes, "process", "processes"));
+    parts.push(format!("{} alive at most", figures.most_alive));
+    if let Some(start) = figures.start {
+        parts.push(format!(
+            "ready in {} (median), {} (99 %)",
+            duration(start.median_us),
+            duration(start.p99_us)
+        ));
+    }
+    if figures.layers_built > 0 {
+        parts.push(format!("{} built", counted(figures.layers_built, "layer", "layers")));
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join(" · ")
+}
+
+/// `postgres 15.18`.
+fn server(bar: &Bar<'_>) -> Option<String> {
+    let version = crate::layers::version(bar.record.engine_version.as_deref()?);
+    Some(printable(&format!("{} {version}", bar.record.engine)))
+}
+
+/// How long the phases took.
+pub(super) fn phases(figures: &Figures) -> Table {
+    let row = |name: &str, times: &Quantiles| {
+        let times = [times.median_us, times.p90_us, times.p99_us, times.longest_us, times.total_us];
+        [name.to_owned()].into_iter().chain(times.map(duration)).collect()
+    };
+    let mut rows: Vec<Vec<String>> =
+        figures.phases.iter().map(|(phase, times)| row(phase.name(), times)).collect();
+    if let Some(start) = &figures.start {
+        let before_the_test = figures.phases.iter().filter(|(phase, _)| **phase < Phase::Test).count();
+        rows.insert(before_the_test, row("start", start));
+    }
+    Table {
+        title: "How long it took".to_owned(),
+        numbers: 1..6,
+        head: vec!["", "median", "90 %", "99 %", "longest", "all"],
+        rows,
+    }
+}
+
+/// Those that a reader looks for: failed and unfinished tests, the slowest starts, the slowest tests.
+pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
+    let mut tables = Vec::new();
+    for (fate, title) in [(Fate::Failed, "Failed"), (Fate::Unfinished, "Unfinished")] {
+        let bars: Vec<_> = run.bars.iter().filter(|bar| bar.fate == fate).collect();
+        let rows = bars.iter().take(LISTED).map(|bar| {
+            let why = match (&bar.record.error, fate) {
+                (Some(error), _) => format!("could not {}", printable(error)),
+                (None, Fate::Unfinished) => format!("last heard of in the phase `{}`", bar.last.name()),
+                (None, _) => String::new(),
+            };
+            vec![duration(bar.begin), duration(bar.end - bar.begin), printable(bar.name()), program(bar), why]
+        });
+        tables.push(Table {
+            title: match bars.len().saturating_sub(LISTED) {
+                0 => title.to_owned(),
+                more => format!("{title} (the first {LISTED}, and {more} more)"),
+            },
+            numbers: 0..2,
+            head: vec!["at", "after", "test", "program", ""],
+            rows: rows.collect(),
+        });
+    }
+    let rows = slowest(run, |bar| bar.start())
+        .into_iter()
+        .map(|(bar, time)| vec![duration(time), printable(bar.name()), program(bar), longest_phases(bar)]);
+    tables.push(Table {
+        title: format!("Slowest {SLOWEST} starts"),
+        numbers: 0..1,
+        head: vec!["start", "test", "program", "of it"],
+        rows: rows.collect(),
+    });
+    let rows = slowest(run, |bar| bar.length(Phase::Test)).into_iter().map(|(bar, time)| {
+        vec![duration(time), printable(bar.name()), program(bar), bar.fate.name().to_owned()]
+    });
+    tables.push(Table {
+        title: format!("Slowest {SLOWEST} tests"),
+        numbers: 0..1,
+        head: vec!["time", "test", "program", "outcome"],
+        rows: rows.collect(),
+    });
+    tables.retain(|table| !table.rows.is_empty());
+    let programs: BTreeSet<_> = run.bars.iter().map(program).collect();
+    for table in &mut tables {
+        if programs.len() == 1 {
+            table.drop_column("program");
+        }
+        if table.rows.iter().all(|row| row.last().is_some_and(String::is_empty)) {
+            table.drop_column("");
+        }
+    }
+    tables
+}
+
+/// As nextest calls it.
+fn program(bar: &Bar<'_>) -> String {
+    let record = bar.record;
+    match &record.package {
+        Some(package) if *package != record.program => printable(&format!("{package}::{}", record.program)),
+        _ => printable(&record.program),
+    }
+}
+
+/// The two phases that a start spent most of its time in.
+fn longest_phases(bar: &Bar<'_>) -> String {
+    let mut phases: Vec<_> = bar.segments.iter().filter(|segment| segment.phase < Phase::Test).collect();
+    phases.sort_by_key(|segment| std::cmp::Reverse(segment.length()));
+    let phases = phases.iter().take(2).map(|segment| {
+        let built = if segment.phase == Phase::Layer && bar.record.layer_built { " built" } else { "" };
+        format!("{}{built} {}", segment.phase.name(), duration(segment.length()))
+    });
+    phases.collect::<Vec<_>>().join(", ")
+}
+
+impl Table {
+    fn drop_column(&mut self, name: &str) {
+        if let Some(column) = self.head.iter().position(|head| *head == name) {
+            self.head.remove(column);
+            self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+        }
+    }
+
+    /// With aligned columns; text that is last in its row may be as long as it likes.
+    pub(super) fn text(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.chain([self.head[column].chars().count()]).max().unwrap_or_default()
+        };
+        let widths: Vec<_> = (0..self.head.len()).map(width).collect();
+        let line = |cells: &[&str]| {
+            let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+                if self.numbers.contains(&column) {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                }
+            });
+            format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+        };
+        let mut text = format!("{}\n{}", self.title, line(&self.head));
+        for row in &self.rows {
+            text.push_str(&line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
+        }
+        text
+    }
+}

@@ -1,0 +1,171 @@
+//! What is noted of a sandbox while it lives.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::origin::Function;
+use super::record::{Outcome, Record, VERSION};
+use super::{file, origin};
+use crate::error::Error;
+
+/// The record of a sandbox in the making; nothing where no report is wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Entry(Option<Arc<State>>);
+
+#[derive(Debug)]
+struct State {
+    asked: Instant,
+    record: Mutex<Record>,
+}
+
+impl Entry {
+    /// A sandbox is asked for, by the test of that function, if it is known.
+    pub(crate) fn asked(engine: &str, function: Option<Function>) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        if !file::is_wanted() {
+            return Self(None);
+        }
+        let process = std::process::id();
+        let origin = origin::of_process();
+        let (thread, test) = origin::of_thread(function);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let asked_at_us = microseconds(now);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let record = Record {
+            version: VERSION,
+            // Process ids come again, but not within a microsecond.
+            id: format!("{asked_at_us:x}-{process:x}-{number:x}"),
+            run: origin.run.clone(),
+            test,
+            thread,
+            package: origin.package.clone(),
+            program: origin.program.clone(),
+            process,
+            engine: engine.to_owned(),
+            asked_at_us,
+            ..Record::default()
+        };
+        let entry = Self(Some(Arc::new(State { asked: Instant::now(), record: Mutex::new(record) })));
+        entry.write();
+        entry
+    }
+
+    /// The layer is there. Both are only asked for if somebody wants them.
+    pub(crate) fn found(
+        &self,
+        version: impl FnOnce() -> String,
+        digest: impl FnOnce() -> String,
+        built: bool,
+    ) {
+        self.note(|record, now| {
+            record.engine_version = Some(version());
+            record.layer = Some(digest());
+            record.layer_built = built;
+            record.layer_at_us = Some(now);
+        });
+    }
+
+    pub(crate) fn admitted(&self) {
+        self.note(|record, now| record.admitted_at_us = Some(now));
+    }
+
+    /// The server is ready, which was executed that long ago.
+    pub(crate) fn ready(&self, pid: u32, executed: Duration) {
+        self.note(|record, now| {
+            record.pid = Some(pid);
+            record.executed_at_us = Some(now.saturating_sub(microseconds(executed)));
+            record.ready_at_us = Some(now);
+        });
+        self.write();
+    }
+
+    /// A parameter was made of the sandbox.
+    pub(crate) fn connected(&self) {
+        self.note(|record, now| record.connected_at_us = Some(now));
+    }
+
+    /// The sandbox could not be started.
+    pub(crate) fn failed(&self, error: &Error) {
+        self.note(|record, now| {
+            record.outcome = Outcome::Failed;
+            record.error = Some(error.to_string());
+            record.ended_at_us = Some(now);
+            record.gone_at_us = Some(now);
+        });
+        self.write();
+    }
+
+    /// The test has come out so.
+    pub(crate) fn judged(&self, outcome: Outcome) {
+        let mut is_gone = false;
+        self.note(|record, _| {
+            record.outcome = outcome;
+            is_gone = record.gone_at_us.is_some();
+        });
+        // Else it is written when it is gone.
+        if is_gone {
+            self.write();
+        }
+    }
+
+    /// The end begins, if it has not; `usage` is the disk and the memory that were taken.
+    pub(crate) fn ending(&self, usage: impl FnOnce() -> (Option<u64>, Option<u64>)) {
+        self.note(|record, now| {
+            if record.ended_at_us.is_some() {
+                return;
+            }
+            record.ended_at_us = Some(now);
+            (record.disk_bytes, record.memory_peak_bytes) = usage();
+            if std::thread::panicking() && record.outcome == Outcome::Unknown {
+                record.outcome = Outcome::Failed;
+            }
+        });
+    }
+
+    fn gone(&self) {
+        self.note(|record, now| record.gone_at_us = Some(now));
+        self.write();
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Record, u64)) {
+        if let Some(state) = &self.0 {
+            let mut record = state.lock();
+            let now = record.asked_at_us + microseconds(state.asked.elapsed());
+            change(&mut record, now);
+        }
+    }
+
+    fn write(&self) {
+        let Some(state) = &self.0 else { return };
+        let record = state.lock();
+        // A copy that the process forked holds no sandbox.
+        if record.process != std::process::id() {
+            return;
+        }
+        if let Ok(mut line) = serde_json::to_vec(&*record) {
+            line.push(b'\n');
+            file::append(&line);
+        }
+    }
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dropped when the sandbox is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Ended(pub(crate) Entry);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.gone();
+    }
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,118 @@
+//! Who asks for a sandbox: the run, the program, the test.
+
+use std::env;
+use std::os::unix::process::parent_id;
+use std::sync::OnceLock;
+use std::thread;
+
+/// The function of a test, by the module as the compiler names it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Function {
+    pub(crate) module: &'static str,
+    pub(crate) name: &'static str,
+}
+
+impl Function {
+    /// As libtest prints it: without the crate's name.
+    fn path(self) -> String {
+        match self.module.split_once("::") {
+            Some((_, module)) => format!("{module}::{}", self.name),
+            None => self.name.to_owned(),
+        }
+    }
+}
+
+/// What is the same for all sandboxes of a process.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) run: String,
+    pub(super) package: Option<String>,
+    pub(super) program: String,
+}
+
+pub(super) fn of_process() -> &'static Origin {
+    static ORIGIN: OnceLock<Origin> = OnceLock::new();
+    ORIGIN.get_or_init(|| Origin {
+        run: env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| parent()),
+        package: env::var("CARGO_PKG_NAME").ok(),
+        program: env::current_exe()
+            .ok()
+            .and_then(|program| Some(without_hash(&program.file_name()?.to_string_lossy()).to_owned()))
+            .unwrap_or_default(),
+    })
+}
+
+/// The process that started this one. Its id alone comes again.
+fn parent() -> String {
+    let parent = parent_id();
+    let stat = std::fs::read_to_string(format!("/proc/{parent}/stat")).unwrap_or_default();
+    // Field 22 is the time the process started, proc_pid_stat(5).
+    let start = stat.rsplit(')').next().and_then(|fields| fields.split_ascii_whitespace().nth(19));
+    format!("process {parent} {}", start.unwrap_or("0"))
+}
+
+/// `integration` of cargo's `integration-0123456789abcdef`.
+fn without_hash(program: &str) -> &str {
+    match program.rsplit_once('-') {
+        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
+        _ => program,
+    }
+}
+
+/// The name of the thread, and the path of the test that it runs.
+pub(super) fn of_thread(function: Option<Function>) -> (Option<String>, Option<String>) {
+    let thread = thread::current().name().map(str::to_owned);
+    let (function, nextest) = (function.map(Function::path), env::var("NEXTEST_TEST_NAME").ok());
+    let test = test(function.as_deref(), nextest.as_deref(), thread.as_deref()).map(str::to_owned);
+    (thread, test)
+}
+
+/// nextest tells a test's name, and libtest names its thread for it. rstest makes several tests of one function: then these
+/// know more than the function. A process that a test has started may still be told of nextest's.
+fn test<'a>(function: Option<&'a str>, nextest: Option<&'a str>, thread: Option<&'a str>) -> Option<&'a str> {
+    // These are named for what they are: the first of a process, this library's, a runtime's.
+    let is_test = |name: &&str| !matches!(*name, "main" | "sandboxed-db") && !name.starts_with("tokio-");
+    let mut names = [nextest, thread.filter(is_test)].into_iter().flatten();
+    let Some(function) = function else { return names.next() };
+    let is_of_function = |name: &&str| {
+        name.strip_prefix(function).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    names.find(is_of_function).or(Some(function))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_cargo_is_no_part_of_a_name() {
+        assert_eq!(without_hash("integration-0123456789abcdef"), "integration");
+        assert_eq!(without_hash("sandboxed-db"), "sandboxed-db");
+        assert_eq!(without_hash("my-0123456789abcdeg"), "my-0123456789abcdeg");
+    }
+
+    #[test]
+    fn a_path_has_no_crate_in_it() {
+        let path = |module, name| Function { module, name }.path();
+        assert_eq!(path("shop", "sells"), "sells");
+        assert_eq!(path("shop::orders::online", "sells"), "orders::online::sells");
+    }
+
+    #[test]
+    fn the_most_exact_name_of_a_test_counts() {
+        let case = Some("a::b::case_1");
+        for (function, nextest, thread, expected) in [
+            (Some("a::b"), None, case, case),
+            (Some("a::b"), case, Some("main"), case),
+            (Some("a::b"), Some("of::another"), Some("a::bc"), Some("a::b")),
+            (Some("a::b"), None, Some("tokio-rt-worker"), Some("a::b")),
+            (None, Some("a::b"), Some("worker"), Some("a::b")),
+            (None, None, Some("a::b"), Some("a::b")),
+            (None, None, Some("tokio-rt-worker"), None),
+            (None, None, Some("main"), None),
+            (None, None, None, None),
+        ] {
+            assert_eq!(test(function, nextest, thread), expected, "{function:?} {nextest:?} {thread:?}");
+        }
+    }
+}

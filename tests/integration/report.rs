@@ -1,0 +1,218 @@
+//! The record of a run: what each process tells of its sandboxes, whatever becomes of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rstest::rstest;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
+use sandboxed_db::report::{Outcome, Record, Report, VERSION};
+use sandboxed_db::{FromSandbox, Sandbox, sandboxed_db};
+use sandboxed_db_tests::{Place, Watched, alone, is_alone};
+
+use crate::lifecycle::VICTIM;
+
+const VARIABLE: &str = "SANDBOXED_DB_REPORT";
+
+fn records(file: &Path) -> Vec<Record> {
+    let report = Report::read(file).unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(report.skipped, 0, "{}", fs::read_to_string(file).unwrap());
+    report.records
+}
+
+fn only(file: &Path) -> Record {
+    let [record] = <[Record; 1]>::try_from(records(file)).unwrap();
+    record
+}
+
+/// The times of a sandbox that was started, used and ended, in their order.
+fn times(record: &Record) -> Vec<u64> {
+    let later = [
+        record.layer_at_us,
+        record.admitted_at_us,
+        record.executed_at_us,
+        record.ready_at_us,
+        record.ended_at_us,
+        record.gone_at_us,
+    ];
+    let later = later.map(|time| time.unwrap_or_else(|| panic!("{record:?}")));
+    [&[record.asked_at_us], &later[..]].concat()
+}
+
+#[test]
+fn every_process_of_a_run_tells_of_its_sandboxes() {
+    let place = Place::sharing_the_cache();
+    // As cargo does it: the tests run elsewhere than the user's shell.
+    let run = |_| {
+        let mut command = place.command(VICTIM);
+        command.env(VARIABLE, "run.jsonl").env("PWD", place.path()).stdout(Stdio::null());
+        command.args(["--sandboxes", "3", "--threads", "2", "return"]).spawn().unwrap()
+    };
+    let mut victims = [0, 1].map(run);
+    let processes = victims.each_ref().map(|victim| victim.id());
+    assert!(victims.iter_mut().all(|victim| victim.wait().unwrap().success()));
+    let records = records(&place.path().join("run.jsonl"));
+    for process in processes {
+        assert_eq!(records.iter().filter(|record| record.process == process).count(), 3, "{records:#?}");
+    }
+    for record in &records {
+        assert!(times(record).is_sorted(), "{record:?}");
+        assert_eq!(
+            (record.version, record.engine.as_str(), record.program.as_str()),
+            (VERSION, "postgres", "victim")
+        );
+        assert!(
+            record.engine_version.as_ref().is_some_and(|version| version.contains("PostgreSQL")),
+            "{record:?}"
+        );
+        assert!(
+            record.pid.is_some() && record.layer.as_ref().is_some_and(|layer| layer.len() == 64),
+            "{record:?}"
+        );
+        // What a fresh server writes while it starts.
+        assert!(record.disk_bytes.is_some_and(|bytes| (1..100 << 20).contains(&bytes)), "{record:?}");
+        assert_eq!((record.outcome, &record.run), (Outcome::Unknown, &records[0].run), "{record:?}");
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_leaves_what_it_knew() {
+    let place = Place::sharing_the_cache();
+    let file = place.path().join("run.jsonl");
+    let mut watched = Watched::start(place.command(VICTIM).env(VARIABLE, &file).args(["keep", "sleep"]));
+    watched.wait_for("all ");
+    watched.kill(Signal::KILL, false);
+    watched.gone();
+    let record = only(&file);
+    assert!(record.ready_at_us.is_some() && record.started().is_some(), "{record:?}");
+    assert_eq!((record.ended_at_us, record.gone_at_us, record.outcome), (None, None, Outcome::Unknown));
+}
+
+#[test]
+fn a_start_that_fails_is_told_with_its_reason() {
+    let place = Place::sharing_the_cache();
+    let file = place.path().join("run.jsonl");
+    let mut command = place.command(VICTIM);
+    let output =
+        command.env(VARIABLE, &file).args(["--migrations", "no/such/place", "return"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let record = only(&file);
+    assert_eq!((record.outcome, record.ready_at_us, record.layer_at_us), (Outcome::Failed, None, None));
+    assert!(record.error.as_ref().is_some_and(|error| error.contains("no/such/place")), "{record:?}");
+    assert!(record.ended_at_us >= Some(record.asked_at_us));
+}
+
+#[rstest]
+#[case::in_a_directory_that_is_not_there("no/such/directory/run.jsonl")]
+#[case::that_is_a_directory(".")]
+#[case::that_is_a_pipe_without_a_reader("pipe")]
+fn a_file_that_cannot_be_written_costs_a_warning_and_no_test(#[case] file: &str) {
+    let place = Place::sharing_the_cache();
+    mknodat(CWD, place.path().join("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let file = place.path().join(file);
+    let mut command = place.command(VICTIM);
+    let output = command.env(VARIABLE, &file).args(["--sandboxes", "2", "return"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    let begin = format!("sandboxed-db: no report is written to `{}` ({VARIABLE}): ", file.display());
+    assert!(text.starts_with(&begin) && text.lines().count() == 1, "{text}");
+}
+
+/// What takes a moment to be made of a sandbox.
+struct Slow(Duration);
+
+impl FromSandbox for Slow {
+    type Error = sandboxed_db::Error;
+
+    async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error> {
+        let before = sandbox.timings();
+        assert_eq!(before.connect, Duration::ZERO);
+        thread::sleep(Duration::from_millis(2));
+        Ok(Self(before.total()))
+    }
+}
+
+#[sandboxed_db]
+fn timings_know_what_it_took_to_make_the_parameters(slow: Slow, db: &Sandbox) {
+    let timings = db.timings();
+    assert!(timings.connect >= Duration::from_millis(2), "{timings}");
+    assert_eq!(timings.total(), slow.0 + timings.connect);
+    assert!(timings.to_string().contains(", connect "), "{timings}");
+}
+
+#[sandboxed_db]
+fn a_test_that_takes_the_handle_only_is_not_connected(db: Sandbox) {
+    assert_eq!(db.timings().connect, Duration::ZERO);
+}
+
+#[sandboxed_db]
+#[ignore = "run by `the_outcome_of_a_test_is_told`"]
+fn passes(slow: Slow) {
+    assert!(slow.0 > Duration::ZERO);
+}
+
+#[sandboxed_db]
+#[ignore = "run by `the_outcome_of_a_test_is_told`"]
+fn passes_without_its_sandbox(db: Sandbox) {
+    drop(db);
+}
+
+#[sandboxed_db]
+#[ignore = "run by `the_outcome_of_a_test_is_told`"]
+#[should_panic = "as expected"]
+fn panics_as_it_must(_db: Sandbox) {
+    panic!("as expected");
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+fn fails(_db: Sandbox) -> Result<(), String> {
+    if is_alone() { Err("as asked for".to_owned()) } else { Ok(()) }
+}
+
+#[test]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+fn panics_without_the_attribute() {
+    let _db = sandboxed_db::Snapshot::new(sandboxed_db::Postgres::new()).start().unwrap();
+    assert!(!is_alone(), "as asked for");
+}
+
+#[rstest]
+#[case("passes", Outcome::Passed)]
+#[case("passes_without_its_sandbox", Outcome::Passed)]
+#[case("panics_as_it_must", Outcome::Passed)]
+#[case("fails", Outcome::Failed)]
+#[case("panics_without_the_attribute", Outcome::Failed)]
+fn the_outcome_of_a_test_is_told(#[case] test: &str, #[case] outcome: Outcome) {
+    let place = Place::sharing_the_cache();
+    let file = place.path().join("run.jsonl");
+    let test = format!("report::{test}");
+    // What nextest says counts for tests that tell nothing themselves.
+    let named = if test.ends_with("without_the_attribute") { &test } else { "of_another" };
+    let output = alone(&test).env(VARIABLE, &file).env("NEXTEST_TEST_NAME", named).output().unwrap();
+    assert_ran(&output, outcome);
+    let record = only(&file);
+    assert_eq!((record.test.as_deref(), record.outcome), (Some(&*test), outcome), "{record:?}");
+    assert_eq!(record.program, "integration");
+    assert!(times(&record).is_sorted(), "{record:?}");
+    let connected = record.connected_at_us.is_some_and(|time| Some(time) > record.ready_at_us);
+    assert_eq!(connected, test == "report::passes", "{record:?}");
+}
+
+fn assert_ran(output: &Output, outcome: Outcome) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("running 1 test"), "{text}");
+    assert_eq!(output.status.success(), outcome == Outcome::Passed, "{text}");
+}
+
+#[test]
+fn nothing_is_written_unless_it_is_asked_for() {
+    let place = Place::sharing_the_cache();
+    let output = place.command(VICTIM).env(VARIABLE, "").args(["return"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+}
