@@ -11,6 +11,7 @@ mod exhausted;
 #[doc(hidden)]
 pub mod harness;
 mod isolation;
+mod kept;
 mod launch;
 mod layer;
 mod migration;
@@ -29,6 +30,7 @@ pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
 pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server, TcpAccess};
 pub use error::{Error, ErrorKind, Result};
+pub use kept::{Keep, Kept, KeptState};
 pub use launch::Command;
 pub use layer::{Damage, LayerInfo, Layers, Limit};
 pub use migration::MigrationTool;

@@ -40,7 +40,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Sandbox<E: Engine = Postgres> {
     engine: E,
     installation: Installation,
-    container: Container,
+    container: Arc<Container>,
     limits: Limits,
     stop_signal: i32,
     url: String,
@@ -51,9 +51,23 @@ pub struct Sandbox<E: Engine = Postgres> {
     stopped: bool,
     /// Whether the data directory is a layer in the making, in the cache.
     builds: bool,
+    /// Present where what is written may be kept. It holds the container, too.
+    keeper: Option<Arc<dyn Keeper>>,
     /// What must not be given up while the sandbox lives: its layer, and its place among all.
     _layer: Option<Arc<dyn Any + Send + Sync>>,
-    _admission: Option<Admission>,
+    _admission: Option<Arc<Admission>>,
+}
+
+/// Who decides at the end of a sandbox whether its data is kept.
+pub(crate) trait Keeper: fmt::Debug + Send + Sync {
+    /// Nothing is to be done when the handle is dropped: the harness will tell how the test went.
+    fn leave_to_harness(&self);
+
+    /// The handle is being dropped, and the container lives.
+    fn at_drop(&self);
+
+    /// The test is over. Returns what is to be told of the data.
+    fn at_end(&self, failed: bool) -> Option<String>;
 }
 
 /// How long each part of a start took.
@@ -138,7 +152,7 @@ impl<E: Engine> Sandbox<E> {
         if !initialise {
             plan.server = Some(command.clone());
         }
-        let container = Container::launch(&plan)?;
+        let container = Arc::new(Container::launch(&plan)?);
         let mut sandbox = Self {
             url: engine.url(&container.root()),
             engine: engine.clone(),
@@ -151,6 +165,7 @@ impl<E: Engine> Sandbox<E> {
             stop_signal,
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
             builds,
+            keeper: None,
             _layer: None,
             _admission: None,
         };
@@ -169,13 +184,18 @@ impl<E: Engine> Sandbox<E> {
     pub(crate) fn with_layer(
         mut self,
         layer: Arc<dyn Any + Send + Sync>,
-        admission: Admission,
+        admission: Arc<Admission>,
         before: Timings,
     ) -> Self {
         self._layer = Some(layer);
         self._admission = Some(admission);
         let Timings { layer, layer_built, queue, .. } = before;
         self.timings = Timings { layer, layer_built, queue, ..self.timings };
+        self
+    }
+
+    pub(crate) fn with_keeper(mut self, keeper: Arc<dyn Keeper>) -> Self {
+        self.keeper = Some(keeper);
         self
     }
 
@@ -326,7 +346,11 @@ impl<E: Engine> Sandbox<E> {
     pub fn stop(mut self) -> Result<()> {
         self.stopped = true;
         self.stop_server()?;
-        self.container.kill()
+        match self.keeper {
+            // What is kept is in the container, which ends with it.
+            Some(_) => Ok(()),
+            None => self.container.kill(),
+        }
     }
 
     pub(crate) fn stop_server(&self) -> Result<Exit> {
@@ -342,8 +366,16 @@ impl<E: Engine> Sandbox<E> {
         &self.installation
     }
 
-    pub(crate) fn container(&self) -> &Container {
+    pub(crate) fn container(&self) -> &Arc<Container> {
         &self.container
+    }
+
+    pub(crate) fn stop_signal(&self) -> i32 {
+        self.stop_signal
+    }
+
+    pub(crate) fn keeper(&self) -> Option<&Arc<dyn Keeper>> {
+        self.keeper.as_ref()
     }
 
     /// What can still be told of the sandbox once it is gone.
@@ -373,6 +405,9 @@ impl<E: Engine> Drop for Sandbox<E> {
         let patience = if std::thread::panicking() { PATIENCE } else { Duration::ZERO };
         if !self.stopped {
             self.diagnose(patience);
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.at_drop();
         }
     }
 }

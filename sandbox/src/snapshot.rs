@@ -1,6 +1,7 @@
 //! The description of a prepared database: an engine and the steps that lead to it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use crate::admission::admit;
 use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation;
+use crate::kept::{self, Circumstances, Keep, StateKeeper};
 use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
@@ -57,6 +59,8 @@ pub struct Snapshot<E: Engine = Postgres> {
     build_timeout: Duration,
     disk: u64,
     limits: Limits,
+    keep: Keep,
+    keep_as: Option<String>,
 }
 
 impl<E: Engine> Snapshot<E> {
@@ -80,6 +84,8 @@ impl<E: Engine> Snapshot<E> {
             build_timeout: BUILD_TIMEOUT,
             disk: DISK,
             limits: Limits::default(),
+            keep: Keep::default(),
+            keep_as: None,
         }
     }
 
@@ -352,6 +358,34 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
+    /// Sets when the data of a sandbox is kept after its end: as the test left it, for `sandboxed-db open`, `sandboxed-db diff`
+    /// and [`Kept`](crate::Kept). Default [`Keep::Never`]. `SANDBOXED_DB_KEEP` has precedence: `never`, `on_failure` or
+    /// `always`.
+    ///
+    /// # What is kept
+    /// The data directory. The server is shut down for it, so all that was committed is there; one that has died leaves what a
+    /// crash leaves, and one that hangs is killed after 10 seconds. Files as in the layer are hard links to it, the rest is
+    /// copied: a failure takes some hundredths of a second longer, and a few MB of the cache directory, up to the
+    /// bounds that [`Kept`](crate::Kept) has. Where it cannot be kept the test's output says so in one line.
+    ///
+    /// # What a failure is
+    /// With the attribute, a test that fails, whatever it has done with the sandbox: a handle that it drops leaves the server
+    /// running until it is known how the test ends. Without, a handle that is dropped while its thread panics. Of a test that
+    /// is killed nothing is kept.
+    #[must_use]
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Names what is [kept](Self::keep). Default: the program, or the crate of a test, and the thread that starts the sandbox,
+    /// which libtest names for its test, as in `shop::orders::can_be_dropped`.
+    #[must_use]
+    pub fn keep_as(mut self, name: impl Into<String>) -> Self {
+        self.keep_as = Some(name.into());
+        self
+    }
+
     /// Starts a server on a pristine copy.
     ///
     /// As many sandboxes may live at once, over all processes with the same cache, as the variable `SANDBOXED_DB_MAX` says;
@@ -364,12 +398,13 @@ impl<E: Engine> Snapshot<E> {
     /// [`ErrorKind::Layer`] for a cache that cannot be read or written, [`ErrorKind::Exited`] and [`ErrorKind::NotReady`]
     /// for a server that does not start, [`ErrorKind::Launch`] where none may live beside those that do.
     pub fn start(&self) -> Result<Sandbox<E>> {
-        self.start_for(Some(thread::current().id()))
+        self.start_for(Some(thread::current().id()), kept::caller)
     }
 
-    /// Starts a sandbox that this thread will hold, if that is known.
-    fn start_for(&self, holder: Option<ThreadId>) -> Result<Sandbox<E>> {
+    /// Starts a sandbox that this thread will hold, if that is known, for a caller of that name.
+    fn start_for(&self, holder: Option<ThreadId>, caller: impl FnOnce() -> String) -> Result<Sandbox<E>> {
         self.check()?;
+        let keep = kept::wanted(self.keep)?;
         let begin = Instant::now();
         let installation = self.engine.locate()?;
         let recipe = Recipe {
@@ -384,7 +419,7 @@ impl<E: Engine> Snapshot<E> {
         };
         let (layer, layer_built) = layer::obtain(&recipe)?;
         let obtained = begin.elapsed();
-        let admission = admit(holder)?;
+        let admission = Arc::new(admit(holder)?);
         let queue = begin.elapsed() - obtained;
         let before = Timings { layer: obtained, layer_built, queue, ..Timings::default() };
         let sandbox = Sandbox::start(Start {
@@ -397,7 +432,22 @@ impl<E: Engine> Snapshot<E> {
             initialise: false,
             visible: Vec::new(),
         })?;
-        Ok(sandbox.with_layer(layer, admission, before))
+        let sandbox = sandbox.with_layer(layer.clone(), admission.clone(), before);
+        if keep == Keep::Never {
+            return Ok(sandbox);
+        }
+        let keeper = StateKeeper::new(
+            &sandbox,
+            Circumstances {
+                keep,
+                name: self.keep_as.clone().unwrap_or_else(caller),
+                package: self.base.clone(),
+                settings: &self.settings,
+                layer,
+                admission,
+            },
+        );
+        Ok(sandbox.with_keeper(Arc::new(keeper)))
     }
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
@@ -410,9 +460,10 @@ impl<E: Engine> Snapshot<E> {
         let failed = || Error::new(ErrorKind::Launch, "start a sandbox on a thread of its own");
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let snapshot = self.clone();
+        let caller = kept::caller();
         thread::Builder::new()
             .name("sandboxed-db".to_owned())
-            .spawn(move || drop(sender.send(snapshot.start_for(None))))
+            .spawn(move || drop(sender.send(snapshot.start_for(None, || caller))))
             .map_err(|error| failed().caused_by(error))?;
         receiver.await.map_err(|error| failed().caused_by(error))?
     }

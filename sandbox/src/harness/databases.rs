@@ -4,14 +4,27 @@ use std::cell::{Ref, RefCell};
 use std::sync::Arc;
 
 use crate::engine::{Engine, Postgres};
-use crate::sandbox::{LastWords, PATIENCE, Sandbox};
+use crate::sandbox::{Keeper, LastWords, PATIENCE, Sandbox, Timings};
 use crate::snapshot::Snapshot;
 
 /// What can be told of a sandbox, wherever the test has taken it.
 #[derive(Debug)]
 pub struct Witness {
     pub(super) pid: u32,
+    pub(super) timings: Timings,
     pub(super) last_words: Arc<LastWords>,
+    /// Keeps the sandbox's container, too.
+    pub(super) keeper: Option<Arc<dyn Keeper>>,
+}
+
+impl Witness {
+    fn of<E: Engine>(sandbox: &Sandbox<E>) -> Self {
+        let keeper = sandbox.keeper().cloned();
+        if let Some(keeper) = &keeper {
+            keeper.leave_to_harness();
+        }
+        Self { pid: sandbox.pid(), timings: sandbox.timings(), last_words: sandbox.last_words(), keeper }
+    }
 }
 
 /// A running server of a test, until a parameter takes it.
@@ -58,7 +71,7 @@ impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
 
     fn start(self, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
         let sandbox = self.0.start()?;
-        witnesses.push(Witness { pid: sandbox.pid(), last_words: sandbox.last_words() });
+        witnesses.push(Witness::of(&sandbox));
         Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(witnesses)?))
     }
 }

@@ -3,6 +3,7 @@
 mod databases;
 mod outcome;
 mod parameter;
+mod report;
 mod runtime;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -10,7 +11,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::engine::{Engine, Postgres};
-use crate::sandbox::LOG_TAIL;
 use crate::snapshot::Snapshot;
 
 pub use databases::{Databases, Lease, Leases, Witness};
@@ -101,9 +101,9 @@ fn judge<D: Databases, R: Outcome>(
     };
     if failed {
         leases.diagnose();
-        report(test, &witnesses);
     }
-    drop(leases);
+    report::tell(test, &witnesses, failed);
+    drop((leases, witnesses));
     match outcome {
         Ok(Ok(code)) => code,
         Ok(Err(unmade)) => not_run(test, &unmade.to_string()),
@@ -114,31 +114,6 @@ fn judge<D: Databases, R: Outcome>(
 /// A test that could not be run fails; one that must panic fails by not panicking.
 fn not_run(test: Test, why: &str) -> ExitCode {
     assert!(test.should_panic, "{why}");
-    print(why);
+    report::print(why);
     ExitCode::SUCCESS
-}
-
-fn report(test: Test, witnesses: &[Witness]) {
-    let Test { module, name, .. } = test;
-    for Witness { pid, last_words } in witnesses {
-        let log = last_words.log.tail(LOG_TAIL).unwrap_or_default();
-        let mut text = format!("sandboxed-db: the sandbox of `{module}::{name}` was that of pid {pid}");
-        if let Some(diagnosis) = last_words.diagnosis.get() {
-            text.push_str(&format!("\n  {diagnosis}"));
-        }
-        if log.trim().is_empty() {
-            text.push_str("\n  its server logged nothing");
-        } else {
-            text.push_str("\n  server log, its end:");
-            for line in log.lines() {
-                text.push_str(&format!("\n    | {line}"));
-            }
-        }
-        print(&text);
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "libtest captures it and shows it with the failed test")]
-fn print(text: &str) {
-    eprintln!("{text}");
 }
