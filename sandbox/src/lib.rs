@@ -68,6 +68,7 @@ pub use tcp::Tcp;
 /// - `settings(name = value, …)`: strings, numbers or booleans; see [`Snapshot::setting`]. Names with dots are written so:
 ///   `auto_explain.log_min_duration = 0`.
 /// - `start_timeout = "30s"`: a number with `ms`, `s` or `m`; see [`Snapshot::start_timeout`].
+/// - `keep = "on_failure"`, `"always"` or `"never"`, which is the default: see [`Snapshot::keep`].
 /// - `flavor = "multi_thread"`, or `"current_thread"`, which is the default: the runtime of an `async` test.
 /// - `worker_threads = 4`: how many threads the runtime has; with `flavor = "multi_thread"`, by default one for each
 ///   processor.

@@ -14,7 +14,9 @@ pub(super) fn tell(test: Test, witnesses: &[Witness], failed: bool) {
         match (kept, failed) {
             (Some(kept), _) => print(&format!("{text}\n  {kept}")),
             (None, true) if witness.keeper.is_none() => {
-                print(&format!("{text}\n  to keep its data for a look, run the test with SANDBOXED_DB_KEEP=on_failure"));
+                print(&format!(
+                    "{text}\n  to keep its data for a look, run the test with SANDBOXED_DB_KEEP=on_failure"
+                ));
             }
             (None, true) => print(&text),
             (None, false) => {}
@@ -74,7 +76,13 @@ mod tests {
     #[test]
     fn the_phases_of_a_start_are_told() {
         let ms = Duration::from_millis;
-        let timings = Timings { layer: ms(500), layer_built: true, launch: ms(2), server: ms(20), ..Timings::default() };
+        let timings = Timings {
+            layer: ms(500),
+            layer_built: true,
+            launch: ms(2),
+            server: ms(20),
+            ..Timings::default()
+        };
         assert_eq!(
             started(&timings),
             "it started in 522.0 ms: layer, built, 500.0 ms, queue 0.0 ms, launch 2.0 ms, server 20.0 ms"

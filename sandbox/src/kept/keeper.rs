@@ -95,8 +95,7 @@ impl StateKeeper {
         let place = kept.place()?;
         let to = place.path().join(DATA);
         let bounds = Bounds { deadline, size: SIZE };
-        let captured =
-            self.layer.keeping_seal(|| capture(&self.data, &to, &self.layer.data(), &bounds));
+        let captured = self.layer.keeping_seal(|| capture(&self.data, &to, &self.layer.data(), &bounds));
         let size = captured.map_err(|error| cache::failed("copy the data directory to", &to, error))?;
         let name = numbered(&self.state.name);
         let kept_at = SystemTime::now();
