@@ -1,7 +1,9 @@
 //! Servers on kept states, and on what they were before.
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -43,6 +45,15 @@ impl KeptState {
                 .with_hint("run the test again")
         })?;
         self.start_on(layer.data(), layer)
+    }
+
+    /// Whether a file of the data directory is surely as it was in the layer, because it is the same file.
+    #[must_use]
+    pub fn is_untouched(&self, file: &Path) -> bool {
+        let original = layer::data_of(&self.layer).and_then(|data| fs::metadata(data.join(file)).ok());
+        let now = fs::metadata(self.data().join(file)).ok();
+        let number = |file: &fs::Metadata| (file.dev(), file.ino());
+        original.zip(now).is_some_and(|(original, now)| number(&original) == number(&now))
     }
 
     fn start_on(&self, lower: PathBuf, held: Arc<dyn Any + Send + Sync>) -> Result<Sandbox> {

@@ -139,8 +139,11 @@ impl Kept {
         Ok(state)
     }
 
-    /// Removes a state, unless it is in use.
-    fn remove(&self, state: &KeptState) -> Result<bool> {
+    /// Removes a state, unless it is in use; whether it did.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Layer`] when the cache cannot be written.
+    pub fn remove(&self, state: &KeptState) -> Result<bool> {
         let path = &state.directory;
         let failed = |error| cache::failed("remove", path, error);
         let directory = match File::open(path) {

@@ -320,6 +320,11 @@ pub(crate) fn find(digest: &str) -> Result<Option<Arc<Layer>>> {
     Ok(Store::open()?.find(digest)?.map(Arc::new))
 }
 
+/// Where the data of the layer of that name is, whether or not there is one.
+pub(crate) fn data_of(digest: &str) -> Option<PathBuf> {
+    Store::open().ok().map(|store| store.layer(digest).join(DATA))
+}
+
 /// Does what changes the number of links to a layer's files, and nothing else of them; see [`Layer::keeping_seal`].
 pub(crate) fn sealed_again<T>(digest: &str, work: impl FnOnce() -> T) -> T {
     let layer = || {
