@@ -86,7 +86,8 @@ pub use tcp::Tcp;
 /// attribute is written `#[test_attr(sandboxed_db(…))]`, and a parameter made from the database `#[ignore] db: Sandbox`.
 ///
 /// # Failures
-/// When the test fails, the end of the server's log is printed with its output. When the server cannot be started the test
+/// When the test fails, the end of the server's log is printed with its output, how long the start took, and how to get at
+/// the data, which is kept if `keep` says so. When the server cannot be started the test
 /// fails with the whole report of the [`Error`]; so does a `#[should_panic]` test, by not panicking.
 ///
 /// # Example

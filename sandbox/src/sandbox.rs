@@ -26,7 +26,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// A running database server of its own, in a container of its own.
 ///
 /// Dropping it kills the server and everything in the container; the kernel frees the rest. So does the end of the test
-/// process, however it comes.
+/// process, however it comes. Where its data may be [kept](crate::Snapshot::keep), it lives until that is done.
 ///
 /// # Example
 /// ```no_run

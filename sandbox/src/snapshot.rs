@@ -370,7 +370,7 @@ impl<E: Engine> Snapshot<E> {
     ///
     /// # What a failure is
     /// With the attribute, a test that fails, whatever it has done with the sandbox: a handle that it drops leaves the server
-    /// running until it is known how the test ends. Without, a handle that is dropped while its thread panics. Of a test that
+    /// running, and [`stop`](Sandbox::stop) its data, until it is known how the test ends. Without, a handle that is dropped while its thread panics. Of a test that
     /// is killed nothing is kept.
     #[must_use]
     pub fn keep(mut self, keep: Keep) -> Self {

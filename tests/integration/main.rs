@@ -16,6 +16,7 @@ mod full;
 mod hardening;
 mod integrity;
 mod isolation;
+mod kept;
 mod killed;
 mod layers;
 mod lifecycle;

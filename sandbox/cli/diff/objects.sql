@@ -1,5 +1,6 @@
 -- What a database defines, as rows of kind, name and definition. Objects of extensions are the extensions'.
--- The definition of a thing has a line for each of its parts, so that changes can be shown line by line.
+-- The definition of a thing has a line for each of its parts, so that changes can be shown line by line. An owner is told
+-- if it is not the first superuser, whose number is 10.
 WITH
 mine AS (
     SELECT oid, nspname FROM pg_namespace
@@ -8,13 +9,17 @@ mine AS (
 of_extension AS (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 ),
+-- Such as the functions of a range type.
+of_another AS (
+    SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i')
+),
 relation AS (
     SELECT c.*, format('%I.%I', n.nspname, c.relname) AS name
     FROM pg_class c JOIN mine n ON n.oid = c.relnamespace
     WHERE (1259, c.oid) NOT IN (SELECT classid, objid FROM of_extension)
 )
 SELECT 'schema', quote_ident(nspname),
-    concat_ws(E'\n', 'owner ' || nspowner::regrole, 'privileges ' || nspacl::text)
+    concat_ws(E'\n', 'owner ' || nullif(nspowner, 10)::regrole, 'privileges ' || nspacl::text)
 FROM pg_namespace JOIN mine USING (oid, nspname)
 
 UNION ALL
@@ -41,17 +46,17 @@ SELECT CASE relkind WHEN 'f' THEN 'foreign table' WHEN 'c' THEN 'type' ELSE 'tab
         CASE relpersistence WHEN 'u' THEN 'unlogged' END,
         CASE WHEN relrowsecurity THEN 'row level security' END,
         CASE WHEN relforcerowsecurity THEN 'row level security for its owner, too' END,
-        CASE relreplident WHEN 'f' THEN 'replica identity full' WHEN 'n' THEN 'replica identity nothing'
-            WHEN 'i' THEN 'replica identity by an index' END,
+        CASE WHEN relkind <> 'c' AND relreplident = 'n' THEN 'replica identity nothing' END,
+        CASE relreplident WHEN 'f' THEN 'replica identity full' WHEN 'i' THEN 'replica identity by an index' END,
         'with ' || reloptions::text,
-        'owner ' || relowner::regrole,
+        'owner ' || nullif(relowner, 10)::regrole,
         'privileges ' || relacl::text)
 FROM relation r WHERE relkind IN ('r', 'p', 'f', 'c')
 
 UNION ALL
 SELECT CASE relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, name,
     concat_ws(E'\n', pg_get_viewdef(oid, true), 'with ' || reloptions::text,
-        'owner ' || relowner::regrole, 'privileges ' || relacl::text)
+        'owner ' || nullif(relowner, 10)::regrole, 'privileges ' || relacl::text)
 FROM relation WHERE relkind IN ('v', 'm')
 
 UNION ALL
@@ -97,9 +102,9 @@ SELECT CASE prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'fu
                 'final ' || nullif(aggfinalfn::text, '-'), 'initially ' || agginitval)
                 FROM pg_aggregate WHERE aggfnoid = p.oid)
             ELSE pg_get_functiondef(p.oid) END,
-        'owner ' || proowner::regrole, 'privileges ' || proacl::text)
+        'owner ' || nullif(proowner, 10)::regrole, 'privileges ' || proacl::text)
 FROM pg_proc p JOIN mine n ON n.oid = pronamespace
-WHERE (1255, p.oid) NOT IN (SELECT classid, objid FROM of_extension)
+WHERE (1255, p.oid) NOT IN (SELECT classid, objid FROM of_another)
 
 UNION ALL
 SELECT CASE typtype WHEN 'd' THEN 'domain' ELSE 'type' END, format('%I.%I', nspname, typname),
@@ -111,7 +116,7 @@ SELECT CASE typtype WHEN 'd' THEN 'domain' ELSE 'type' END, format('%I.%I', nspn
                 CASE WHEN typnotnull THEN 'not null' END)
             WHEN 'r' THEN (SELECT 'range of ' || rngsubtype::regtype FROM pg_range WHERE rngtypid = t.oid)
             ELSE 'base' END,
-        'owner ' || typowner::regrole, 'privileges ' || typacl::text)
+        'owner ' || nullif(typowner, 10)::regrole, 'privileges ' || typacl::text)
 FROM pg_type t JOIN mine n ON n.oid = typnamespace
 WHERE typtype IN ('b', 'd', 'e', 'r') AND typelem = 0
 AND (1247, t.oid) NOT IN (SELECT classid, objid FROM of_extension)
@@ -123,7 +128,7 @@ SELECT 'sequence', r.name,
         CASE WHEN seqcycle THEN 'cycle' END,
         (SELECT 'owned by ' || pg_describe_object(refclassid, refobjid, refobjsubid) FROM pg_depend
             WHERE classid = 1259 AND objid = r.oid AND refclassid = 1259 AND deptype IN ('a', 'i') LIMIT 1),
-        'owner ' || relowner::regrole, 'privileges ' || relacl::text)
+        'owner ' || nullif(relowner, 10)::regrole, 'privileges ' || relacl::text)
 FROM pg_sequence JOIN relation r ON r.oid = seqrelid
 
 UNION ALL
@@ -136,7 +141,7 @@ FROM pg_statistic_ext s JOIN mine n ON n.oid = stxnamespace
 
 UNION ALL
 SELECT 'event trigger', quote_ident(evtname),
-    concat_ws(E'\n', 'on ' || evtevent, 'for ' || evttags::text, 'by ' || evtfoid::regprocedure, 'enabled ' || evtenabled)
+    concat_ws(E'\n', 'on ' || evtevent, 'for ' || evttags::text, 'by ' || evtfoid::regprocedure, 'enabled ' || evtenabled::text)
 FROM pg_event_trigger
 
 UNION ALL
@@ -168,7 +173,7 @@ FROM (
     UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl
 ) AS rare
 -- transam.h, FirstNormalObjectId.
-WHERE id >= 16384 AND (class::oid, id) NOT IN (SELECT classid, objid FROM of_extension)
+WHERE id >= 16384 AND (class::oid, id) NOT IN (SELECT classid, objid FROM of_another)
 
 UNION ALL
 SELECT 'comment', format('on %s', pg_describe_object(classoid, objoid, objsubid)), description

@@ -47,19 +47,26 @@ pub(super) fn compare(state: &KeptState, show: usize) -> Result<Difference> {
     let mut difference = Difference::of(state);
     let (mut old, mut new) = (connect(&before, None)?, connect(&after, None)?);
     difference.server = changes(of_server(&mut old)?, of_server(&mut new)?);
+    // Those that are new or gone are told with what is in them.
+    difference
+        .server
+        .retain(|change| change.kind != "database" || change.before.is_some() && change.after.is_some());
     let (old, new) = (databases(&mut old)?, databases(&mut new)?);
-    for name in &new {
-        let found = match old.contains(name) {
-            true => {
+    for (name, connects) in &new {
+        let found = match old.get(name) {
+            // Nobody may look into it, which is told as a change of the server.
+            Some(connected) if !connected || !connects => continue,
+            Some(_) => {
                 let mut clients = (connect(&before, Some(name))?, connect(&after, Some(name))?);
                 database(state, name, &mut clients, show, &mut difference.tables_compared)?
             }
-            false => added(name, &mut connect(&after, Some(name))?)?,
+            None if *connects => added(name, &mut (connect(&before, None)?, connect(&after, Some(name))?))?,
+            None => empty(name, Change::Added),
         };
         difference.databases.extend(Some(found).filter(|found| !found.is_empty()));
     }
-    let removed = old.into_iter().filter(|name| !new.contains(name));
-    difference.databases.extend(removed.map(|name| empty(&name, Change::Removed)));
+    let removed = old.keys().filter(|name| !new.contains_key(*name));
+    difference.databases.extend(removed.map(|name| empty(name, Change::Removed)));
     Ok(difference)
 }
 
@@ -72,9 +79,10 @@ fn connect(sandbox: &Sandbox, database: Option<&str>) -> Result<Client> {
     Ok(client)
 }
 
-fn databases(client: &mut Client) -> Result<Vec<String>> {
-    const QUERY: &str = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY datname";
-    Ok(client.query(QUERY, &[])?.iter().map(|row| row.get(0)).collect())
+/// Databases by name, and whether they can be connected to.
+fn databases(client: &mut Client) -> Result<BTreeMap<String, bool>> {
+    const QUERY: &str = "SELECT datname::text, datallowconn FROM pg_database";
+    Ok(client.query(QUERY, &[])?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 fn empty(name: &str, change: Change) -> DatabaseDifference {
@@ -82,9 +90,10 @@ fn empty(name: &str, change: Change) -> DatabaseDifference {
     DatabaseDifference { database, change, objects: Vec::new(), sequences: Vec::new(), tables: Vec::new() }
 }
 
-/// A database that the test has made: what it defines, and how many rows there are.
-fn added(name: &str, client: &mut Client) -> Result<DatabaseDifference> {
-    let objects = changes(BTreeMap::new(), objects(client)?);
+/// A database that the test has made, beside the one that databases are copies of: what it defines, and how many rows there
+/// are.
+fn added(name: &str, (template, client): &mut (Client, Client)) -> Result<DatabaseDifference> {
+    let objects = changes(objects(template)?, objects(client)?);
     let mut tables = Vec::new();
     for Table { name: table, key, .. } in self::tables(client)? {
         let added = rows::count(client, &table)?;

@@ -15,7 +15,7 @@ FROM pg_auth_members WHERE member >= 16384 OR member = 10
 
 UNION ALL
 SELECT 'database', quote_ident(datname),
-    concat_ws(E'\n', 'owner ' || datdba::regrole, format('encoding %s', pg_encoding_to_char(encoding)),
+    concat_ws(E'\n', 'owner ' || nullif(datdba, 10)::regrole, format('encoding %s', pg_encoding_to_char(encoding)),
         format('locale %s', datcollate), CASE WHEN datistemplate THEN 'template' END,
         CASE WHEN NOT datallowconn THEN 'no connections' END,
         CASE WHEN datconnlimit >= 0 THEN format('%s connections', datconnlimit) END, 'privileges ' || datacl::text)

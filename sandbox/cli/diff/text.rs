@@ -50,8 +50,9 @@ fn object(change: &ObjectChange, margin: &str, text: &mut String) {
     text.push_str(&format!("{margin}{mark} {kind} {name}\n"));
     // What was removed as a whole needs no reading.
     let Some(after) = after else { return };
-    let before = before.as_deref().unwrap_or_default();
-    for line in TextDiff::from_lines(before, after).iter_all_changes() {
+    let before: Vec<_> = before.iter().flat_map(|before| before.lines()).collect();
+    let after: Vec<_> = after.lines().collect();
+    for line in TextDiff::from_slices(&before, &after).iter_all_changes() {
         let mark = match line.tag() {
             ChangeTag::Delete => '-',
             ChangeTag::Insert => '+',

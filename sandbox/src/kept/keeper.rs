@@ -1,5 +1,6 @@
 //! Keeping the state of a sandbox at its end, wherever its handle is by then.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,9 +136,11 @@ impl StateKeeper {
 
     /// The same, in words: what was kept, or why it was not.
     fn keep_and_tell(&self, failed: bool) -> String {
-        match self.keep(failed) {
-            Ok(state) => format!("its data is kept; to look into it: {}", command("open", &state.name)),
-            Err(error) => format!("its data could not be kept: {}", in_a_line(&error)),
+        // A panic within a panic would end all tests of this process.
+        match panic::catch_unwind(AssertUnwindSafe(|| self.keep(failed))) {
+            Ok(Ok(state)) => format!("its data is kept; to look into it: {}", command("open", &state.name)),
+            Ok(Err(error)) => format!("its data could not be kept: {}", in_a_line(&error)),
+            Err(_) => "its data could not be kept: keeping it panicked".to_owned(),
         }
     }
 }

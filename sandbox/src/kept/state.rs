@@ -85,3 +85,50 @@ impl KeptState {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(in crate::kept) fn state() -> KeptState {
+        KeptState {
+            format: FORMAT,
+            name: "shop::orders".to_owned(),
+            package: "/src/shop".into(),
+            failed: true,
+            clean: true,
+            kept: SystemTime::UNIX_EPOCH,
+            engine: "postgres".to_owned(),
+            version: "postgres (PostgreSQL) 15.18".to_owned(),
+            identity: vec![("database".to_owned(), "shop".to_owned())],
+            settings: Vec::new(),
+            layer: "00".to_owned(),
+            size: 7,
+            directory: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn a_state_is_read_as_it_was_written_and_one_of_another_form_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(KeptState::read(directory.path()), None);
+        state().write(directory.path()).unwrap();
+        let read = KeptState::read(directory.path()).unwrap();
+        assert_eq!(read, KeptState { directory: directory.path().to_owned(), ..state() });
+        KeptState { format: FORMAT + 1, ..state() }.write(directory.path()).unwrap();
+        assert_eq!(KeptState::read(directory.path()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_states_are_survived(at in any::<prop::sample::Index>(), byte in any::<u8>(), end in any::<prop::sample::Index>()) {
+            let mut bytes = serde_json::to_vec(&state()).unwrap();
+            let length = bytes.len();
+            bytes[at.index(length)] = byte;
+            bytes.truncate(1 + end.index(length));
+            let _ = serde_json::from_slice::<KeptState>(&bytes);
+        }
+    }
+}

@@ -169,7 +169,9 @@ impl Kept {
         for path in self.all().unwrap_or_default() {
             let age = fs::metadata(&path).and_then(|place| place.modified()).ok();
             let age = age.and_then(|time| time.elapsed().ok()).unwrap_or_default();
-            if is_hidden(&path) && age > ABANDONED {
+            // Who removes a state has it locked.
+            let unlocked = File::open(&path).is_ok_and(|place| place.try_lock().is_ok());
+            if is_hidden(&path) && age > ABANDONED && unlocked {
                 tracing::info!(?path, "removing what was not kept to its end");
                 if let Err(error) = fs::remove_dir_all(&path) {
                     tracing::warn!(?error, ?path, "what was not kept to its end cannot be removed");
@@ -207,4 +209,30 @@ fn excess(states: Vec<KeptState>, limit: Limit, now: SystemTime) -> Vec<KeptStat
         }
     }
     excess
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kept::state::tests::state;
+
+    /// States of those sizes, the last kept first, each a minute after the one after it.
+    fn states(sizes: &[u64], now: SystemTime) -> Vec<KeptState> {
+        let minutes = (1..).map(|age| now - Duration::from_secs(60 * age));
+        sizes.iter().zip(minutes).map(|(size, kept)| KeptState { size: *size, kept, ..state() }).collect()
+    }
+
+    #[test]
+    fn those_kept_first_go_first() {
+        let now = SystemTime::now();
+        let excess = |sizes: &[u64], size, age| -> Vec<u64> {
+            let limit = Limit { size, age };
+            excess(states(sizes, now), limit, now).iter().map(|state| state.size).collect()
+        };
+        assert_eq!(excess(&[1, 2, 3], 6, None), [0; 0]);
+        assert_eq!(excess(&[1, 2, 3, 4], 5, None), [3, 4]);
+        assert_eq!(excess(&[9, 1], 5, None), [9, 1]);
+        assert_eq!(excess(&[1; 30], 100, None).len(), 10);
+        assert_eq!(excess(&[1, 2, 3], 6, Some(Duration::from_secs(90))), [2, 3]);
+    }
 }
