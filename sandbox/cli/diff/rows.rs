@@ -1,6 +1,6 @@
 //! Rows of a table on two servers.
 //!
-//! Each server hashes its rows, and only the hashes come here: 60 bytes of memory a row of the snapshot's table. Rows are then
+//! Each server hashes its rows, and only the hashes come here: about 100 bytes of memory a row of the snapshot's table. Rows are then
 //! fetched by their places, as many as are shown.
 
 use std::collections::HashMap;
@@ -33,6 +33,14 @@ type Hashes = (u128, u128);
 /// Where a row is in its table: block and number.
 type Place = (u32, u16);
 
+/// Rows of the snapshot that have a key, of which there are several only where the key is the whole row.
+struct Known {
+    row: u128,
+    /// That of the first.
+    place: Place,
+    count: u64,
+}
+
 /// The rows that differ, of columns that both tables have; at most `show` of each kind are told in full.
 pub(super) fn compare(
     (before, old): (&mut Client, &Table),
@@ -45,18 +53,20 @@ pub(super) fn compare(
         true => new.key.clone(),
         false => Vec::new(),
     };
-    let mut known: HashMap<u128, Vec<(u128, Place)>> = HashMap::new();
+    let mut known: HashMap<u128, Known> = HashMap::new();
     hashes(before, &old.name, &key, &shared, |(key, row), place| {
-        known.entry(key).or_default().push((row, place));
+        known.entry(key).or_insert(Known { row, place, count: 0 }).count += 1;
     })?;
     let mut difference = TableDifference { table: new.name.clone(), key, ..TableDifference::default() };
     let (mut added, mut changed) = (Vec::new(), Vec::new());
     hashes(after, &new.name, &difference.key, &shared, |(key, row), place| {
-        match known.get_mut(&key).and_then(Vec::pop) {
-            Some((same, _)) if same == row => {}
-            Some((_, old)) => {
-                difference.changed += 1;
-                push(&mut changed, (old, place), show);
+        match known.get_mut(&key).filter(|known| known.count > 0) {
+            Some(known) => {
+                known.count -= 1;
+                if known.row != row {
+                    difference.changed += 1;
+                    push(&mut changed, (known.place, place), show);
+                }
             }
             None => {
                 difference.added += 1;
@@ -64,8 +74,9 @@ pub(super) fn compare(
             }
         }
     })?;
-    let mut removed: Vec<_> = known.into_values().flatten().map(|(_, place)| place).collect();
-    difference.removed = removed.len() as u64;
+    let removed = known.values().filter(|known| known.count > 0);
+    difference.removed = removed.clone().map(|known| known.count).sum();
+    let mut removed: Vec<_> = removed.map(|known| known.place).collect();
     removed.sort_unstable();
     removed.truncate(show);
     difference.rows_added = fetch(after, &new.name, &names(new), &added)?;
