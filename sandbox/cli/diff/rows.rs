@@ -1,6 +1,6 @@
 //! Rows of a table on two servers.
 //!
-//! Each server hashes its rows, and only the hashes come here: about 100 bytes of memory a row of the snapshot's table. Rows are then
+//! Each server hashes its rows, and only the hashes come here: about 150 bytes of memory a row of the snapshot's table. Rows are then
 //! fetched by their places, as many as are shown.
 
 use std::collections::HashMap;

@@ -2,11 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use walkdir::WalkDir;
+use crate::tree::copy_tree_by;
 
 /// How much of a file is copied between two looks at the clock.
 const CHUNK: u64 = 16 << 20;
@@ -23,26 +23,15 @@ pub(super) struct Bounds {
 /// where the file system has such. Returns how many bytes were copied.
 pub(super) fn capture(from: &Path, to: &Path, layer: &Path, bounds: &Bounds) -> io::Result<u64> {
     let mut copied = 0;
-    for entry in WalkDir::new(from) {
-        bounds.check_time()?;
-        let entry = entry?;
-        let path = entry.path().strip_prefix(from).map_err(io::Error::other)?;
-        // Joining an empty path would leave a slash at the end, which leads nowhere if the root is a link.
-        let target = if entry.depth() == 0 { to.to_owned() } else { to.join(path) };
-        let kind = entry.file_type();
-        if kind.is_dir() {
-            fs::create_dir(&target)?;
-            fs::set_permissions(&target, entry.metadata()?.permissions())?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(entry.path())?, &target)?;
-        } else if kind.is_file() {
-            let original = layer.join(path);
-            if !is_same(entry.path(), &original)? || fs::hard_link(&original, &target).is_err() {
-                copied += copy(entry.path(), &target, bounds.size - copied, bounds)?;
-            }
-        }
+    copy_tree_by(from, to, &mut || bounds.check_time(), &mut |path, source, target| {
+        let original = layer.join(path);
         // Sockets and pipes are no state.
-    }
+        let is_file = fs::symlink_metadata(source)?.is_file();
+        if is_file && (!is_same(source, &original)? || fs::hard_link(&original, target).is_err()) {
+            copied += copy(source, target, bounds.size - copied, bounds)?;
+        }
+        Ok(())
+    })?;
     Ok(copied)
 }
 
@@ -110,7 +99,7 @@ impl Bounds {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::PathBuf;
     use std::time::Duration;
 

@@ -43,6 +43,8 @@ pub(crate) struct Circumstances<'a> {
 /// Keeps the state of one sandbox. As long as this lives, so does the container, whatever became of its handle.
 #[derive(Debug)]
 pub(crate) struct StateKeeper {
+    /// The process that started the sandbox. A copy that it forks must not end what is not its own.
+    owner: u32,
     container: Arc<Container>,
     /// Where the server's data is, as seen from outside.
     data: PathBuf,
@@ -77,6 +79,7 @@ impl StateKeeper {
             directory: PathBuf::new(),
         };
         Self {
+            owner: std::process::id(),
             data: container.root().join(data.strip_prefix("/").unwrap_or(&data)),
             container: container.clone(),
             stop_signal: sandbox.stop_signal(),
@@ -153,7 +156,8 @@ impl Keeper for StateKeeper {
     fn at_drop(&self) {
         let failed = thread::panicking();
         let wanted = self.keep == Keep::Always || self.keep == Keep::OnFailure && failed;
-        if wanted && !self.left_to_harness.load(Ordering::Relaxed) {
+        let ours = self.owner == std::process::id() && !self.left_to_harness.load(Ordering::Relaxed);
+        if wanted && ours {
             notice(&format!("the sandbox of `{}`: {}", self.state.name, self.keep_and_tell(failed)));
         }
     }
