@@ -44,8 +44,8 @@ enum Command {
     Diff(diff::Diff),
     /// List the layers, the one used last first.
     Layers,
-    /// Remove layers that went unused for long, and those used least lately beyond a size; and data of tests that was kept so
-    /// long ago, or is larger. What is in use stays.
+    /// Remove layers that went unused for long, and those used least lately beyond a size; likewise what is kept of tests, by
+    /// when it was kept. What is in use stays.
     Prune {
         /// Keep no more than this, such as 5GiB.
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]

@@ -82,6 +82,20 @@ fn kills_its_server(db: &Sandbox) {
 }
 
 #[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_server_that_hangs_is_kept_all_the_same`"]
+fn stops_all_processes(db: &Sandbox) {
+    let mut client = connect(db.url());
+    client.batch_execute("create table mark as select 'left' as text").unwrap();
+    client.batch_execute("checkpoint").unwrap();
+    if is_alone() {
+        for process in processes_beside(db.pid()).into_iter().filter(|process| *process != db.pid()) {
+            kill_process(Pid::from_raw(process.cast_signed()).unwrap(), Signal::STOP).unwrap();
+        }
+        panic!("as expected");
+    }
+}
+
+#[sandboxed_db(keep = "on_failure")]
 #[ignore = "run by `what_cannot_be_kept_is_told_and_hides_nothing`"]
 fn kills_its_sandbox(db: &Sandbox) {
     if is_alone() {
@@ -197,6 +211,14 @@ fn what_a_crash_leaves_is_kept_and_recovers() {
     assert!(texts.contains(&"left".to_owned()), "{texts:?}");
     drop(db);
     Kept::open().unwrap().remove(&state).unwrap();
+}
+
+/// It takes ten seconds, of waiting.
+#[test]
+fn a_server_that_hangs_is_kept_all_the_same() {
+    let (output, text) = run("stops_all_processes", &[]);
+    assert!(!output.status.success() && text.contains("as expected"), "{text}");
+    assert!(!assert_kept("integration::kept::stops_all_processes", &text).clean);
 }
 
 #[test]
