@@ -20,6 +20,8 @@ pub(crate) struct Arguments {
     pub(crate) steps: Vec<Step>,
     pub(crate) settings: Vec<Setting>,
     pub(crate) start_timeout: Option<Duration>,
+    /// The variant of `Keep`.
+    pub(crate) keep: Option<Ident>,
     pub(crate) runtime: Runtime,
     /// What is written like a call of no known name: the arguments of one parameter's own database.
     pub(crate) own: Vec<(Ident, TokenStream)>,
@@ -66,13 +68,14 @@ enum Name {
     Prepare,
     Settings,
     StartTimeout,
+    Keep,
     Flavor,
     WorkerThreads,
     Crate,
 }
 
 impl Name {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Snapshot,
         Self::Migrations,
         Self::MigrationsOf,
@@ -82,6 +85,7 @@ impl Name {
         Self::Prepare,
         Self::Settings,
         Self::StartTimeout,
+        Self::Keep,
         Self::Flavor,
         Self::WorkerThreads,
         Self::Crate,
@@ -98,6 +102,7 @@ impl Name {
             Self::Prepare => "prepare",
             Self::Settings => "settings",
             Self::StartTimeout => "start_timeout",
+            Self::Keep => "keep",
             Self::Flavor => "flavor",
             Self::WorkerThreads => "worker_threads",
             Self::Crate => "crate",
@@ -118,6 +123,7 @@ impl Name {
             Self::Prepare => r#"`prepare("schema-1", crate::migrate)`"#,
             Self::Settings => "`settings(max_connections = 50)`",
             Self::StartTimeout => r#"`start_timeout = "30s"`"#,
+            Self::Keep => r#"`keep = "on_failure"`, `keep = "always"` or `keep = "never"`"#,
             Self::Flavor => r#"`flavor = "multi_thread"` or `flavor = "current_thread"`"#,
             Self::WorkerThreads => r#"`flavor = "multi_thread", worker_threads = 4`"#,
             Self::Crate => r#"`crate = "renamed"`"#,
@@ -262,6 +268,21 @@ impl Arguments {
             Name::StartTimeout => {
                 argument.equals(input)?;
                 self.start_timeout = Some(argument.duration(input)?);
+            }
+            Name::Keep => {
+                argument.equals(input)?;
+                let expected = "when data is kept, as a string";
+                let when = argument.text(input, expected)?;
+                let variant = match when.value().as_str() {
+                    "never" => "Never",
+                    "on_failure" => "OnFailure",
+                    "always" => "Always",
+                    _ => {
+                        let example = argument.name.example();
+                        return Err(diagnostics::malformed_argument(when.span(), expected, example));
+                    }
+                };
+                self.keep = Some(Ident::new(variant, when.span()));
             }
             Name::Flavor => {
                 argument.equals(input)?;
@@ -711,13 +732,28 @@ mod tests {
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
              valid arguments are: `snapshot`, `migrations`, `migrations_of`, `seed`, `depends_on`, `run`, `prepare`, \
-             `settings`, `start_timeout`, `flavor`, `worker_threads`, `crate`"
+             `settings`, `start_timeout`, `keep`, `flavor`, `worker_threads`, `crate`"
         );
         assert!(
             only_mistake(quote!(fixtures = "a"))
                 .starts_with("unknown argument `fixtures`\nvalid arguments are: ")
         );
         assert!(only_mistake(quote!("migrations")).starts_with("expected the name of an argument\n"));
+    }
+
+    #[test]
+    fn data_is_kept_in_one_of_three_cases() {
+        let kept = |tokens| read(tokens).keep.unwrap().to_string();
+        assert_eq!(kept(quote!(keep = "never")), "Never");
+        assert_eq!(kept(quote!(keep = "on_failure")), "OnFailure");
+        assert_eq!(kept(quote!(keep = "always")), "Always");
+        for tokens in [quote!(keep = "sometimes"), quote!(keep = true), quote!(keep = OnFailure)] {
+            assert_eq!(
+                only_mistake(tokens),
+                "expected when data is kept, as a string, as in `keep = \"on_failure\"`, `keep = \"always\"` or \
+                 `keep = \"never\"`"
+            );
+        }
     }
 
     #[test]

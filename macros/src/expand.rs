@@ -105,7 +105,8 @@ fn returns_nothing(signature: &Signature) -> bool {
 
 /// `test.snapshot().migrations("…").seed("…")…`
 fn snapshot(arguments: &Arguments, krate: &Path) -> TokenStream {
-    let Arguments { snapshot, steps, settings, start_timeout, runtime: _, own: _, krate: _ } = arguments;
+    let Arguments { snapshot, steps, settings, start_timeout, keep, runtime: _, own: _, krate: _ } =
+        arguments;
     let begin = match snapshot {
         Some(function) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
         None => quote_spanned!(Span::mixed_site()=> test.snapshot()),
@@ -126,7 +127,8 @@ fn snapshot(arguments: &Arguments, krate: &Path) -> TokenStream {
         let (seconds, nanoseconds) = (limit.as_secs(), limit.subsec_nanos());
         quote!(.start_timeout(::core::time::Duration::new(#seconds, #nanoseconds)))
     });
-    quote_spanned!(Span::mixed_site()=> #begin #(#steps)* #(#settings)* #start_timeout)
+    let keep = keep.as_ref().map(|when| quote!(.keep(#krate::Keep::#when)));
+    quote_spanned!(Span::mixed_site()=> #begin #(#steps)* #(#settings)* #start_timeout #keep)
 }
 
 /// The call of the harness, which makes the parameters, runs the function and judges what it returns.
@@ -284,7 +286,7 @@ mod tests {
             start_timeout = "1500ms",
             flavor = "multi_thread",
             worker_threads = 4,
-            own(snapshot = crate::other, seed = "c.csv"),
+            own(snapshot = crate::other, seed = "c.csv", keep = "on_failure"),
         };
         let item = quote! {
             /// Documented.
@@ -312,7 +314,7 @@ mod tests {
                         .setting("max_connections", "50")
                         .setting("jit", "off")
                         .start_timeout(::core::time::Duration::new(1u64, 500000000u32)),
-                    (test.extend(crate::other()).seed("c.csv"), ())
+                    (test.extend(crate::other()).seed("c.csv").keep(::db::Keep::OnFailure), ())
                 );
                 ::db::harness::run_async(
                     test,

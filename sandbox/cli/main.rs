@@ -1,6 +1,8 @@
 //! The program `sandboxed-db`: arguments in, library calls, text or JSON out.
 
+mod diff;
 mod layers;
+mod open;
 mod report;
 mod run;
 
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
-use sandboxed_db::{Layers, Limit};
+use sandboxed_db::{Kept, Layers, Limit};
 use serde::Serialize;
 
 /// Runs a program with a pristine database server, tells whether this machine can do it, and looks after the layers that
@@ -37,9 +39,17 @@ enum Command {
     /// Tell of a run of tests whose sandboxes were recorded in a file, by SANDBOXED_DB_REPORT=FILE: how long starts took, what
     /// was slow, what failed; and draw it.
     Report(report::Draw),
+    /// Look into what a test left behind: start a server on a copy of its data, and psql or another program with it.
+    ///
+    /// Data is kept where a test says `keep = "on_failure"`, or SANDBOXED_DB_KEEP=on_failure is set. Without TEST, list what
+    /// is kept, the last first.
+    Open(open::Open),
+    /// Tell what a test changed since its snapshot: rows, definitions, sequences, roles.
+    Diff(diff::Diff),
     /// List the layers, the one used last first.
     Layers,
-    /// Remove layers that went unused for long, and those used least lately beyond a size. Layers in use stay.
+    /// Remove layers that went unused for long, and those used least lately beyond a size; likewise what is kept of tests, by
+    /// when it was kept. What is in use stays.
     Prune {
         /// Keep no more than this, such as 5GiB.
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
@@ -79,14 +89,19 @@ fn perform(command: Command, json: bool) -> Result<ExitCode, Box<dyn std::error:
         }
         Command::Run(run) => return run.perform(json),
         Command::Report(draw) => draw.perform(json)?,
+        Command::Open(open) => return open.perform(json),
+        Command::Diff(diff) => diff.perform(json)?,
         Command::Layers => {
             let list = Layers::open()?.list()?;
             print(json, &list, || layers::table(&list))?;
         }
         Command::Prune { size, age } => {
-            let removed = Layers::open()?.prune(Limit { size: size.as_u64(), age })?;
-            print(json, &removed, || {
-                removed.iter().map(|layer| format!("removed {}\n", layer.digest)).collect()
+            let limit = Limit { size: size.as_u64(), age };
+            let kept = Kept::open()?.prune(limit)?;
+            let layers = Layers::open()?.prune(limit)?;
+            print(json, &serde_json::json!({ "layers": layers, "kept": kept }), || {
+                let kept = kept.iter().map(|state| format!("removed what was kept of {}\n", state.name));
+                kept.chain(layers.iter().map(|layer| format!("removed {}\n", layer.digest))).collect()
             })?;
         }
         Command::Verify => {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::{Args, ValueEnum};
 use sandboxed_db::{MigrationTool, Postgres, Sandbox, Snapshot};
@@ -61,14 +61,12 @@ impl Run {
         }
         let sandbox = self.snapshot().start()?;
         let env = if self.tcp { sandbox.tcp()?.env() } else { sandbox.env() };
-        let status = self.run(&env);
+        let status = run(&self.command, &env);
         match &status {
             Ok(status) if !status.success() => tell_end(&sandbox),
             _ => {}
         }
-        let status = status?;
-        let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
-        Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+        Ok(exit_as(status?))
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -86,41 +84,45 @@ impl Run {
         let snapshot = self.seed.iter().fold(snapshot, |snapshot, file| snapshot.seed(file));
         snapshot.settings(self.setting.iter().cloned())
     }
+}
 
-    fn run(&self, env: &[(String, String)]) -> io::Result<std::process::ExitStatus> {
-        let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]);
-        // The user's own server is not the one that is meant.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("PG")) {
-                command.env_remove(name);
-            }
+/// Runs a program with the variables of a sandbox, to its end.
+pub(super) fn run(program: &[OsString], env: &[(String, String)]) -> io::Result<ExitStatus> {
+    let mut command = Command::new(&program[0]);
+    command.args(&program[1..]);
+    // The user's own server is not the one that is meant.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("PG")) {
+            command.env_remove(name);
         }
-        command.envs(env.iter().map(|(name, value)| (name, value)));
-        // The program decides what a signal means; the server is there until it has ended.
-        let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
-        let mut child = command.spawn().map_err(|error| {
-            io::Error::new(error.kind(), format!("run `{}`: {error}", self.command[0].display()))
-        })?;
-        let pid = rustix::process::Pid::from_child(&child);
-        let handle = signals.handle();
-        let forwarder = std::thread::spawn(move || {
-            // A terminal sends the others to the program itself.
-            for signal in signals.forever().filter(|signal| matches!(*signal, SIGTERM | SIGHUP)) {
-                let signal = if signal == SIGTERM {
-                    rustix::process::Signal::TERM
-                } else {
-                    rustix::process::Signal::HUP
-                };
-                // It may end by itself in between.
-                let _ = rustix::process::kill_process(pid, signal);
-            }
-        });
-        let status = child.wait();
-        handle.close();
-        let _ = forwarder.join();
-        status
     }
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    // The program decides what a signal means; the server is there until it has ended.
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("run `{}`: {error}", program[0].display())))?;
+    let pid = rustix::process::Pid::from_child(&child);
+    let handle = signals.handle();
+    let forwarder = std::thread::spawn(move || {
+        // A terminal sends the others to the program itself.
+        for signal in signals.forever().filter(|signal| matches!(*signal, SIGTERM | SIGHUP)) {
+            let signal =
+                if signal == SIGTERM { rustix::process::Signal::TERM } else { rustix::process::Signal::HUP };
+            // It may end by itself in between.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    });
+    let status = child.wait();
+    handle.close();
+    let _ = forwarder.join();
+    status
+}
+
+/// The exit code of a program, or what shells make of a signal.
+pub(super) fn exit_as(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 /// A server that is gone explains a program that failed.

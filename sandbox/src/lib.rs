@@ -11,9 +11,11 @@ mod exhausted;
 #[doc(hidden)]
 pub mod harness;
 mod isolation;
+mod kept;
 mod launch;
 mod layer;
 mod migration;
+mod origin;
 mod progress;
 mod refusal;
 mod remedy;
@@ -31,6 +33,7 @@ pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
 pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server, TcpAccess};
 pub use error::{Error, ErrorKind, Result};
+pub use kept::{Keep, Kept, KeptState};
 pub use launch::Command;
 pub use layer::{Damage, LayerInfo, Layers, Limit};
 pub use migration::MigrationTool;
@@ -69,6 +72,7 @@ pub use timings::Timings;
 /// - `settings(name = value, …)`: strings, numbers or booleans; see [`Snapshot::setting`]. Names with dots are written so:
 ///   `auto_explain.log_min_duration = 0`.
 /// - `start_timeout = "30s"`: a number with `ms`, `s` or `m`; see [`Snapshot::start_timeout`].
+/// - `keep = "on_failure"`, `"always"` or `"never"`, which is the default: see [`Snapshot::keep`].
 /// - `flavor = "multi_thread"`, or `"current_thread"`, which is the default: the runtime of an `async` test.
 /// - `worker_threads = 4`: how many threads the runtime has; with `flavor = "multi_thread"`, by default one for each
 ///   processor.
@@ -86,7 +90,8 @@ pub use timings::Timings;
 /// attribute is written `#[test_attr(sandboxed_db(…))]`, and a parameter made from the database `#[ignore] db: Sandbox`.
 ///
 /// # Failures
-/// When the test fails, the end of the server's log is printed with its output. When the server cannot be started the test
+/// When the test fails, the end of the server's log is printed with its output, how long the start took, and how to get at
+/// the data, which is kept if `keep` says so. When the server cannot be started the test
 /// fails with the whole report of the [`Error`]; so does a `#[should_panic]` test, by not panicking.
 ///
 /// # Example

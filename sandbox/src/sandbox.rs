@@ -29,7 +29,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// A running database server of its own, in a container of its own.
 ///
 /// Dropping it kills the server and everything in the container; the kernel frees the rest. So does the end of the test
-/// process, however it comes.
+/// process, however it comes. Where its data may be [kept](crate::Snapshot::keep), it lives until that is done.
 ///
 /// # Example
 /// ```no_run
@@ -43,7 +43,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Sandbox<E: Engine = Postgres> {
     engine: E,
     installation: Installation,
-    container: Container,
+    container: Arc<Container>,
     limits: Limits,
     stop_signal: i32,
     url: String,
@@ -57,10 +57,24 @@ pub struct Sandbox<E: Engine = Postgres> {
     /// Whether the data directory is a layer in the making, in the cache.
     builds: bool,
     /// Dropped after the container, whose end it tells of.
-    report: report::Ended,
+    report: Arc<report::Ended>,
+    /// Present where what is written may be kept. It holds the container, too.
+    keeper: Option<Arc<dyn Keeper>>,
     /// What must not be given up while the sandbox lives: its layer, and its place among all.
     _layer: Option<Arc<dyn Any + Send + Sync>>,
-    _admission: Option<Admission>,
+    _admission: Option<Arc<Admission>>,
+}
+
+/// Who decides at the end of a sandbox whether its data is kept.
+pub(crate) trait Keeper: fmt::Debug + Send + Sync {
+    /// Nothing is to be done when the handle is dropped: the harness will tell how the test went.
+    fn leave_to_harness(&self);
+
+    /// The handle is being dropped, and the container lives.
+    fn at_drop(&self);
+
+    /// The test is over. Returns what is to be told of the data.
+    fn at_end(&self, failed: bool) -> Option<String>;
 }
 
 /// What a sandbox is started from.
@@ -121,7 +135,7 @@ impl<E: Engine> Sandbox<E> {
         if !initialise {
             plan.server = Some(command.clone());
         }
-        let container = Container::launch(&plan)?;
+        let container = Arc::new(Container::launch(&plan)?);
         let mut sandbox = Self {
             url: engine.url(&container.root()),
             engine: engine.clone(),
@@ -135,7 +149,8 @@ impl<E: Engine> Sandbox<E> {
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
             connect: AtomicU64::new(0),
             builds,
-            report: report::Ended::default(),
+            report: Arc::default(),
+            keeper: None,
             _layer: None,
             _admission: None,
         };
@@ -154,16 +169,21 @@ impl<E: Engine> Sandbox<E> {
     pub(crate) fn with_layer(
         mut self,
         layer: Arc<dyn Any + Send + Sync>,
-        admission: Admission,
+        admission: Arc<Admission>,
         before: Timings,
         report: report::Entry,
     ) -> Self {
         report.ready(self.pid(), self.timings.server);
-        self.report = report::Ended(report);
+        self.report = Arc::new(report::Ended(report));
         self._layer = Some(layer);
         self._admission = Some(admission);
         let Timings { layer, layer_built, queue, .. } = before;
         self.timings = Timings { layer, layer_built, queue, ..self.timings };
+        self
+    }
+
+    pub(crate) fn with_keeper(mut self, keeper: Arc<dyn Keeper>) -> Self {
+        self.keeper = Some(keeper);
         self
     }
 
@@ -314,6 +334,11 @@ impl<E: Engine> Sandbox<E> {
         &self.report.0
     }
 
+    /// To be dropped by whoever holds the container longest.
+    pub(crate) fn ended(&self) -> &Arc<report::Ended> {
+        &self.report
+    }
+
     /// Tells the report of the run that the end begins.
     fn report_ending(&self) {
         self.report.0.ending(|| {
@@ -340,7 +365,11 @@ impl<E: Engine> Sandbox<E> {
         self.stopped = true;
         self.report_ending();
         self.stop_server()?;
-        self.container.kill()
+        match self.keeper {
+            // What is kept is in the container, which ends with it.
+            Some(_) => Ok(()),
+            None => self.container.kill(),
+        }
     }
 
     pub(crate) fn stop_server(&self) -> Result<Exit> {
@@ -356,8 +385,16 @@ impl<E: Engine> Sandbox<E> {
         &self.installation
     }
 
-    pub(crate) fn container(&self) -> &Container {
+    pub(crate) fn container(&self) -> &Arc<Container> {
         &self.container
+    }
+
+    pub(crate) fn stop_signal(&self) -> i32 {
+        self.stop_signal
+    }
+
+    pub(crate) fn keeper(&self) -> Option<&Arc<dyn Keeper>> {
+        self.keeper.as_ref()
     }
 
     /// What can still be told of the sandbox once it is gone.
@@ -389,6 +426,9 @@ impl<E: Engine> Drop for Sandbox<E> {
             self.diagnose(patience);
         }
         self.report_ending();
+        if let Some(keeper) = &self.keeper {
+            keeper.at_drop();
+        }
     }
 }
 

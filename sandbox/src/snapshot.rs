@@ -1,6 +1,7 @@
 //! The description of a prepared database: an engine and the steps that lead to it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,12 @@ use crate::admission::admit;
 use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation;
+use crate::kept::{self, Circumstances, Keep, StateKeeper};
 use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
 use crate::migration::MigrationTool;
+use crate::origin::{self, Function};
 use crate::report;
 use crate::sandbox::{Sandbox, Start};
 #[cfg(feature = "tokio")]
@@ -28,6 +31,16 @@ const DISK: u64 = 1 << 30;
 const SMALLEST_DISK: u64 = 4 << 20;
 const SMALLEST_MEMORY: u64 = 32 << 20;
 const FEWEST_PIDS: u32 = 16;
+
+/// Who asks for a sandbox, and what is to become of it.
+struct Asked {
+    /// The thread that will hold it, if that is known.
+    holder: Option<ThreadId>,
+    keep: Keep,
+    /// Names what is kept.
+    name: String,
+    report: report::Entry,
+}
 
 /// A description of a prepared database, from which any number of pristine servers are started.
 ///
@@ -59,6 +72,8 @@ pub struct Snapshot<E: Engine = Postgres> {
     build_timeout: Duration,
     disk: u64,
     limits: Limits,
+    keep: Keep,
+    keep_as: Option<String>,
 }
 
 impl<E: Engine> Snapshot<E> {
@@ -82,6 +97,8 @@ impl<E: Engine> Snapshot<E> {
             build_timeout: BUILD_TIMEOUT,
             disk: DISK,
             limits: Limits::default(),
+            keep: Keep::default(),
+            keep_as: None,
         }
     }
 
@@ -354,6 +371,34 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
+    /// Sets when the data of a sandbox is kept after its end: as the test left it, for `sandboxed-db open`, `sandboxed-db diff`
+    /// and [`Kept`](crate::Kept). Default [`Keep::Never`]. `SANDBOXED_DB_KEEP` has precedence: `never`, `on_failure` or
+    /// `always`.
+    ///
+    /// # What is kept
+    /// The data directory. The server is shut down for it, so all that was committed is there; one that has died leaves what a
+    /// crash leaves, and one that hangs is killed after 10 seconds. Files as in the layer are hard links to it, the rest is
+    /// copied: a failure takes some hundredths of a second longer, and a few MB of the cache directory, up to the
+    /// bounds that [`Kept`](crate::Kept) has. Where it cannot be kept the test's output says so in one line.
+    ///
+    /// # What a failure is
+    /// With the attribute, a test that fails, whatever it has done with the sandbox: a handle that it drops leaves the server
+    /// running, and [`stop`](Sandbox::stop) its data, until it is known how the test ends. Without, a handle that is dropped while its thread panics. Of a test that
+    /// is killed nothing is kept.
+    #[must_use]
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Names what is [kept](Self::keep). Default: the program, or the crate of a test, and the thread that starts the sandbox,
+    /// which libtest names for its test, as in `shop::orders::can_be_dropped`.
+    #[must_use]
+    pub fn keep_as(mut self, name: impl Into<String>) -> Self {
+        self.keep_as = Some(name.into());
+        self
+    }
+
     /// Starts a server on a pristine copy.
     ///
     /// As many sandboxes may live at once, over all processes with the same cache, as the variable `SANDBOXED_DB_MAX` says;
@@ -370,17 +415,27 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Starts a server for the test of this thread, of that function if it is known.
-    pub(crate) fn start_for_test(&self, function: Option<report::Function>) -> Result<Sandbox<E>> {
-        let report = report::Entry::asked(self.engine.name(), function);
-        self.start_for(Some(thread::current().id()), report)
+    pub(crate) fn start_for_test(&self, function: Option<Function>) -> Result<Sandbox<E>> {
+        self.start_for(self.asked(Some(thread::current().id()), function)?)
     }
 
-    /// Starts a sandbox that this thread will hold, if that is known.
-    fn start_for(&self, holder: Option<ThreadId>, report: report::Entry) -> Result<Sandbox<E>> {
-        self.try_start(holder, &report).inspect_err(|error| report.failed(error))
+    /// Who asks for a sandbox, as this thread knows it.
+    fn asked(&self, holder: Option<ThreadId>, function: Option<Function>) -> Result<Asked> {
+        let keep = kept::wanted(self.keep)?;
+        let name = if keep == Keep::Never {
+            String::new()
+        } else {
+            self.keep_as.clone().unwrap_or_else(|| origin::caller(function))
+        };
+        Ok(Asked { holder, keep, name, report: report::Entry::asked(self.engine.name(), function) })
     }
 
-    fn try_start(&self, holder: Option<ThreadId>, report: &report::Entry) -> Result<Sandbox<E>> {
+    fn start_for(&self, asked: Asked) -> Result<Sandbox<E>> {
+        let report = asked.report.clone();
+        self.try_start(asked).inspect_err(|error| report.failed(error))
+    }
+
+    fn try_start(&self, Asked { holder, keep, name, report }: Asked) -> Result<Sandbox<E>> {
         self.check()?;
         let begin = Instant::now();
         let installation = self.engine.locate()?;
@@ -397,7 +452,7 @@ impl<E: Engine> Snapshot<E> {
         let (layer, layer_built) = layer::obtain(&recipe)?;
         let obtained = begin.elapsed();
         report.found(|| installation.version().to_owned(), || layer.digest().to_string(), layer_built);
-        let admission = admit(holder)?;
+        let admission = Arc::new(admit(holder)?);
         report.admitted();
         let queue = begin.elapsed() - obtained;
         let before = Timings { layer: obtained, layer_built, queue, ..Timings::default() };
@@ -411,7 +466,23 @@ impl<E: Engine> Snapshot<E> {
             initialise: false,
             visible: Vec::new(),
         })?;
-        Ok(sandbox.with_layer(layer, admission, before, report.clone()))
+        let sandbox = sandbox.with_layer(layer.clone(), admission.clone(), before, report);
+        if keep == Keep::Never {
+            return Ok(sandbox);
+        }
+        let keeper = StateKeeper::new(
+            &sandbox,
+            Circumstances {
+                keep,
+                name,
+                package: self.base.clone(),
+                settings: &self.settings,
+                layer,
+                admission,
+                ended: sandbox.ended().clone(),
+            },
+        );
+        Ok(sandbox.with_keeper(Arc::new(keeper)))
     }
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
@@ -425,10 +496,10 @@ impl<E: Engine> Snapshot<E> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let snapshot = self.clone();
         // Here the thread may be a test's.
-        let report = report::Entry::asked(self.engine.name(), None);
+        let asked = self.asked(None, None)?;
         thread::Builder::new()
             .name("sandboxed-db".to_owned())
-            .spawn(move || drop(sender.send(snapshot.start_for(None, report))))
+            .spawn(move || drop(sender.send(snapshot.start_for(asked))))
             .map_err(|error| failed().caused_by(error))?;
         receiver.await.map_err(|error| failed().caused_by(error))?
     }

@@ -14,10 +14,22 @@ pub(crate) fn copy_tree(
     to: &Path,
     wanted: &mut dyn FnMut() -> io::Result<()>,
 ) -> io::Result<()> {
+    // copy_file_range(2), which shares the blocks where it can.
+    copy_tree_by(from, to, wanted, &mut |_, source, target| fs::copy(source, target).map(drop))
+}
+
+/// The same, where `copy` is told of each file by its path in the tree, where it is, and where its copy belongs.
+pub(crate) fn copy_tree_by(
+    from: &Path,
+    to: &Path,
+    wanted: &mut dyn FnMut() -> io::Result<()>,
+    copy: &mut dyn FnMut(&Path, &Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     for entry in WalkDir::new(from) {
         wanted()?;
         let entry = entry?;
-        let target = to.join(entry.path().strip_prefix(from).map_err(io::Error::other)?);
+        let path = entry.path().strip_prefix(from).map_err(io::Error::other)?;
+        let target = to.join(path);
         let kind = entry.file_type();
         if kind.is_dir() {
             fs::create_dir(&target)?;
@@ -25,8 +37,7 @@ pub(crate) fn copy_tree(
         } else if kind.is_symlink() {
             symlink(fs::read_link(entry.path())?, &target)?;
         } else {
-            // copy_file_range(2), which shares the blocks where it can.
-            fs::copy(entry.path(), &target)?;
+            copy(path, entry.path(), &target)?;
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ mod full;
 mod hardening;
 mod integrity;
 mod isolation;
+mod kept;
 mod killed;
 mod layers;
 mod lifecycle;

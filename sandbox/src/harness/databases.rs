@@ -6,15 +6,35 @@ use std::sync::Arc;
 use super::Test;
 use crate::engine::{Engine, Postgres};
 use crate::report;
-use crate::sandbox::{LastWords, PATIENCE, Sandbox};
+use crate::sandbox::{Keeper, LastWords, PATIENCE, Sandbox};
 use crate::snapshot::Snapshot;
+use crate::timings::Timings;
 
 /// What can be told of a sandbox, wherever the test has taken it.
 #[derive(Debug)]
 pub struct Witness {
     pub(super) pid: u32,
+    pub(super) timings: Timings,
     pub(super) last_words: Arc<LastWords>,
     pub(super) report: report::Entry,
+    /// Keeps the sandbox's container, too.
+    pub(super) keeper: Option<Arc<dyn Keeper>>,
+}
+
+impl Witness {
+    fn of<E: Engine>(sandbox: &Sandbox<E>) -> Self {
+        let keeper = sandbox.keeper().cloned();
+        if let Some(keeper) = &keeper {
+            keeper.leave_to_harness();
+        }
+        Self {
+            pid: sandbox.pid(),
+            timings: sandbox.timings(),
+            last_words: sandbox.last_words(),
+            report: sandbox.report().clone(),
+            keeper,
+        }
+    }
 }
 
 /// A running server of a test, until a parameter takes it.
@@ -61,8 +81,7 @@ impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
 
     fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
         let sandbox = self.0.start_for_test(Some(test.function()))?;
-        let report = sandbox.report().clone();
-        witnesses.push(Witness { pid: sandbox.pid(), last_words: sandbox.last_words(), report });
+        witnesses.push(Witness::of(&sandbox));
         Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(test, witnesses)?))
     }
 }

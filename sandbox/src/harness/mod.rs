@@ -1,6 +1,7 @@
 //! What `#[sandboxed_db]` expands into. Not for direct use: it may change with any version.
 
 mod databases;
+mod failure;
 mod outcome;
 mod parameter;
 mod runtime;
@@ -10,8 +11,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::engine::{Engine, Postgres};
+use crate::origin::Function;
 use crate::report;
-use crate::sandbox::LOG_TAIL;
 use crate::snapshot::Snapshot;
 
 pub use databases::{Databases, Lease, Leases, Witness};
@@ -45,8 +46,8 @@ impl Test {
         self
     }
 
-    const fn function(self) -> report::Function {
-        report::Function { module: self.module, name: self.name }
+    const fn function(self) -> Function {
+        Function { module: self.module, name: self.name }
     }
 
     /// The description that the attribute's arguments extend.
@@ -111,9 +112,9 @@ fn judge<D: Databases, R: Outcome>(
     note_outcome(&witnesses, if passed { report::Outcome::Passed } else { report::Outcome::Failed });
     if failed {
         leases.diagnose();
-        report(test, &witnesses);
     }
-    drop(leases);
+    failure::tell(test, &witnesses, failed);
+    drop((leases, witnesses));
     match outcome {
         Ok(Ok(code)) => code,
         Ok(Err(unmade)) => not_run(test, &unmade.to_string()),
@@ -128,31 +129,6 @@ fn note_outcome(witnesses: &[Witness], outcome: report::Outcome) {
 /// A test that could not be run fails; one that must panic fails by not panicking.
 fn not_run(test: Test, why: &str) -> ExitCode {
     assert!(test.should_panic, "{why}");
-    print(why);
+    failure::print(why);
     ExitCode::SUCCESS
-}
-
-fn report(test: Test, witnesses: &[Witness]) {
-    let Test { module, name, .. } = test;
-    for Witness { pid, last_words, .. } in witnesses {
-        let log = last_words.log.tail(LOG_TAIL).unwrap_or_default();
-        let mut text = format!("sandboxed-db: the sandbox of `{module}::{name}` was that of pid {pid}");
-        if let Some(diagnosis) = last_words.diagnosis.get() {
-            text.push_str(&format!("\n  {diagnosis}"));
-        }
-        if log.trim().is_empty() {
-            text.push_str("\n  its server logged nothing");
-        } else {
-            text.push_str("\n  server log, its end:");
-            for line in log.lines() {
-                text.push_str(&format!("\n    | {line}"));
-            }
-        }
-        print(&text);
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "libtest captures it and shows it with the failed test")]
-fn print(text: &str) {
-    eprintln!("{text}");
 }

@@ -243,12 +243,9 @@ fn fill<E: Engine>(
     let manifest = Manifest::of(&data, engine.name(), installation.version(), parent_digest, stage.steps())
         .map_err(failed)?;
     if let Some(parent) = parent {
-        let sealed = parent.is_sealed();
-        let shared = manifest.share_with(&data, &parent.manifest()?, &parent.data()).map_err(failed)?;
-        if sealed {
-            // Links count as a change of the files that they lead to.
-            parent.seal();
-        }
+        let listed = parent.manifest()?;
+        let shared = parent.keeping_seal(|| manifest.share_with(&data, &listed, &parent.data()));
+        let shared = shared.map_err(failed)?;
         tracing::debug!(shared, "bytes shared with the parent layer");
     }
     Ok(manifest)

@@ -12,4 +12,6 @@ mod store;
 mod upkeep;
 
 pub(crate) use build::{Recipe, obtain};
+pub(crate) use published::Layer;
+pub(crate) use store::{data_of, find, sealed_again};
 pub use upkeep::{Damage, LayerInfo, Layers, Limit};

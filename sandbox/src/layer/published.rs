@@ -94,6 +94,17 @@ impl Layer {
         }
     }
 
+    /// Does what changes the number of links to the layer's files, which counts as a change of these, and nothing else of
+    /// them.
+    pub(crate) fn keeping_seal<T>(&self, work: impl FnOnce() -> T) -> T {
+        let sealed = self.is_sealed();
+        let outcome = work();
+        if sealed {
+            self.seal();
+        }
+        outcome
+    }
+
     pub(super) fn manifest(&self) -> Result<Manifest> {
         read_manifest(&self.directory)
     }

@@ -15,6 +15,7 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
@@ -310,6 +311,31 @@ impl Store {
     /// Removes every build and every layer set aside that nobody is busy with.
     pub(super) fn sweep_all(&self) {
         self.sweep(&self.root.join("staging"), None);
+    }
+}
+
+/// The layer of that name, if it is published.
+pub(crate) fn find(digest: &str) -> Result<Option<Arc<Layer>>> {
+    let Ok(digest) = digest.parse() else { return Ok(None) };
+    Ok(Store::open()?.find(digest)?.map(Arc::new))
+}
+
+/// Where the data of the layer of that name is, whether or not there is one.
+pub(crate) fn data_of(digest: &str) -> Option<PathBuf> {
+    Store::open().ok().map(|store| store.layer(digest).join(DATA))
+}
+
+/// Does what changes the number of links to a layer's files, and nothing else of them; see [`Layer::keeping_seal`].
+pub(crate) fn sealed_again<T>(digest: &str, work: impl FnOnce() -> T) -> T {
+    let layer = || {
+        let digest = digest.parse::<Digest>().ok()?;
+        let directory = Store::open().ok()?.layer(digest);
+        let opened = File::open(&directory).ok()?;
+        Some(Layer { digest, directory, _in_use: opened })
+    };
+    match layer() {
+        Some(layer) => layer.keeping_seal(work),
+        None => work(),
     }
 }
 

@@ -15,6 +15,7 @@ use super::store::Store;
 use super::{history, lookup};
 use crate::cache;
 use crate::error::Result;
+use crate::kept::Kept;
 
 /// How much the store may hold after a build; see [`Layers::prune`].
 const LIMIT: Limit = Limit { size: 10 << 30, age: None };
@@ -136,6 +137,7 @@ impl Layers {
             }
         }
         self.store.sweep_all();
+        Kept::open()?.prune_without(|layer| self.store.layer(layer).exists())?;
         history::prune(self.store.root(), CHAIN_AGE);
         lookup::prune(self.store.root(), INTERVAL, |layer| self.store.layer(layer).exists());
         Ok(removed)

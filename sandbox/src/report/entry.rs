@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::origin::Function;
+use super::file;
 use super::record::{Outcome, Record, VERSION};
-use super::{file, origin};
 use crate::error::Error;
+use crate::origin::{self, Function};
 
 /// The record of a sandbox in the making; nothing where no report is wanted.
 #[derive(Debug, Clone, Default)]

@@ -35,7 +35,6 @@
 
 mod entry;
 mod file;
-mod origin;
 mod record;
 
 use std::collections::HashMap;
@@ -46,7 +45,6 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use entry::{Ended, Entry};
-pub(crate) use origin::Function;
 pub use record::{Outcome, Record, VERSION};
 
 /// The records of a file.

@@ -24,13 +24,13 @@ impl Function {
 
 /// What is the same for all sandboxes of a process.
 #[derive(Debug)]
-pub(super) struct Origin {
-    pub(super) run: String,
-    pub(super) package: Option<String>,
-    pub(super) program: String,
+pub(crate) struct Origin {
+    pub(crate) run: String,
+    pub(crate) package: Option<String>,
+    pub(crate) program: String,
 }
 
-pub(super) fn of_process() -> &'static Origin {
+pub(crate) fn of_process() -> &'static Origin {
     static ORIGIN: OnceLock<Origin> = OnceLock::new();
     ORIGIN.get_or_init(|| Origin {
         run: env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| parent()),
@@ -59,8 +59,17 @@ fn without_hash(program: &str) -> &str {
     }
 }
 
+/// Names who runs on this thread: the program and the test.
+pub(crate) fn caller(function: Option<Function>) -> String {
+    let program = &of_process().program;
+    match of_thread(function).1 {
+        Some(test) => format!("{program}::{test}"),
+        None => program.clone(),
+    }
+}
+
 /// The name of the thread, and the path of the test that it runs.
-pub(super) fn of_thread(function: Option<Function>) -> (Option<String>, Option<String>) {
+pub(crate) fn of_thread(function: Option<Function>) -> (Option<String>, Option<String>) {
     let thread = thread::current().name().map(str::to_owned);
     let (function, nextest) = (function.map(Function::path), env::var("NEXTEST_TEST_NAME").ok());
     let test = test(function.as_deref(), nextest.as_deref(), thread.as_deref()).map(str::to_owned);
@@ -89,6 +98,11 @@ mod tests {
         assert_eq!(without_hash("integration-0123456789abcdef"), "integration");
         assert_eq!(without_hash("sandboxed-db"), "sandboxed-db");
         assert_eq!(without_hash("my-0123456789abcdeg"), "my-0123456789abcdeg");
+    }
+
+    #[test]
+    fn a_caller_is_the_program_and_the_test() {
+        assert_eq!(caller(None), "sandboxed_db::origin::tests::a_caller_is_the_program_and_the_test");
     }
 
     #[test]

@@ -1,0 +1,163 @@
+//! A difference as text.
+
+use sandboxed_db::KeptState;
+use similar::{ChangeTag, TextDiff};
+
+use super::{
+    Change, DatabaseDifference, Difference, ObjectChange, Row, RowChange, SequenceChange, TableDifference,
+};
+
+/// A value that is longer is cut.
+const WIDEST: usize = 60;
+
+pub(super) fn told(state: &KeptState, difference: &Difference) -> String {
+    let mut text = format!("{}, since its snapshot:\n", difference.name);
+    if !state.clean {
+        text.push_str("its server had died or hung: what it had not written by then is missing\n");
+    }
+    if difference.is_empty() {
+        text.push_str(&format!("nothing has changed ({} tables compared)\n", difference.tables_compared));
+        return text;
+    }
+    difference.server.iter().for_each(|change| object(change, "", &mut text));
+    difference.databases.iter().for_each(|found| database(found, &mut text));
+    text
+}
+
+fn database(difference: &DatabaseDifference, text: &mut String) {
+    let DatabaseDifference { database, change, objects, sequences, tables } = difference;
+    text.push_str(&match change {
+        Change::Added => format!("+ database {database}\n"),
+        Change::Removed => format!("- database {database}\n"),
+        Change::Changed => format!("database {database}\n"),
+    });
+    objects.iter().for_each(|change| object(change, "  ", text));
+    for SequenceChange { name, before, after } in sequences {
+        let value = |value: &Option<i64>| value.map_or("unused".to_owned(), |value| value.to_string());
+        text.push_str(&format!("  ~ sequence {name}: {} -> {}\n", value(before), value(after)));
+    }
+    tables.iter().for_each(|found| table(found, text));
+}
+
+/// One that is new or gone by its name and definition, one that changed by the lines that did.
+fn object(change: &ObjectChange, margin: &str, text: &mut String) {
+    let ObjectChange { kind, name, before, after } = change;
+    let mark = match (before, after) {
+        (None, _) => '+',
+        (_, None) => '-',
+        _ => '~',
+    };
+    text.push_str(&format!("{margin}{mark} {kind} {name}\n"));
+    // What was removed as a whole needs no reading.
+    let Some(after) = after else { return };
+    let before: Vec<_> = before.iter().flat_map(|before| before.lines()).collect();
+    let after: Vec<_> = after.lines().collect();
+    for line in TextDiff::from_slices(&before, &after).iter_all_changes() {
+        let mark = match line.tag() {
+            ChangeTag::Delete => '-',
+            ChangeTag::Insert => '+',
+            ChangeTag::Equal => continue,
+        };
+        if !line.value().trim().is_empty() {
+            text.push_str(&format!("{margin}    {mark} {}\n", line.value().trim_end()));
+        }
+    }
+}
+
+fn table(difference: &TableDifference, text: &mut String) {
+    let TableDifference { table, key, added, removed, changed, rows_added, rows_removed, rows_changed } =
+        difference;
+    let counts = [(added, "added"), (removed, "removed"), (changed, "changed")];
+    let counts =
+        counts.iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}"));
+    text.push_str(&format!("  rows of {table}: {}\n", counts.collect::<Vec<_>>().join(", ")));
+    let mut tell = |mark, lines: Vec<String>, of: u64| {
+        let more = of - lines.len() as u64;
+        lines.iter().for_each(|line| text.push_str(&format!("    {mark} {line}\n")));
+        if more > 0 && !lines.is_empty() {
+            text.push_str(&format!("    {mark} … {more} more\n"));
+        }
+    };
+    tell('+', rows_added.iter().map(row).collect(), *added);
+    tell('-', rows_removed.iter().map(row).collect(), *removed);
+    tell('~', rows_changed.iter().map(|change| row_change(key, change)).collect(), *changed);
+}
+
+fn row(Row(values): &Row) -> String {
+    let values = values.iter().map(|(column, value)| format!("{column}={}", shown(value.as_deref())));
+    values.collect::<Vec<_>>().join(" ")
+}
+
+/// The key, and what of the rest is not as it was.
+fn row_change(key: &[String], RowChange { before, after }: &RowChange) -> String {
+    let parts = after.0.iter().filter_map(|(column, now)| {
+        let then = before.0.iter().find(|(other, _)| other == column).and_then(|(_, value)| value.as_ref());
+        let now = now.as_ref();
+        if key.contains(column) {
+            return Some(format!("{column}={}", shown(now.map(String::as_str))));
+        }
+        let (then, now) = (then.map(String::as_str), now.map(String::as_str));
+        (then != now).then(|| format!("{column}: {} -> {}", shown(then), shown(now)))
+    });
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+/// On one line, and short.
+fn shown(value: Option<&str>) -> String {
+    let Some(value) = value else { return "null".to_owned() };
+    let cut = match value.char_indices().nth(WIDEST) {
+        Some((at, _)) => format!("{}…", &value[..at]),
+        None => value.to_owned(),
+    };
+    let plain =
+        !cut.is_empty() && cut != "null" && !cut.contains(|c: char| c.is_whitespace() || c.is_control());
+    if plain { cut } else { format!("{cut:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row_of(values: &[(&str, Option<&str>)]) -> Row {
+        Row(values.iter().map(|(column, value)| ((*column).to_owned(), value.map(str::to_owned))).collect())
+    }
+
+    #[test]
+    fn a_changed_row_is_told_by_its_key_and_what_changed() {
+        let before = row_of(&[("id", Some("3")), ("name", Some("a")), ("note", None)]);
+        let after = row_of(&[("id", Some("3")), ("name", Some("a")), ("note", Some("to be  read"))]);
+        let told = row_change(&["id".to_owned()], &RowChange { before, after });
+        assert_eq!(told, "id=3 note: null -> \"to be  read\"");
+    }
+
+    #[test]
+    fn values_are_short_and_on_one_line() {
+        assert_eq!(shown(Some("a\nb")), "\"a\\nb\"");
+        assert_eq!(shown(Some("null")), "\"null\"");
+        assert_eq!(shown(None), "null");
+        assert_eq!(shown(Some(&"x".repeat(100))).chars().count(), WIDEST + 1);
+    }
+
+    #[test]
+    fn a_definition_is_told_by_the_lines_that_changed() {
+        let change = ObjectChange {
+            kind: "table".into(),
+            name: "t".into(),
+            before: Some("id integer\nowner postgres".into()),
+            after: Some("id bigint\nowner postgres".into()),
+        };
+        let mut text = String::new();
+        object(&change, "", &mut text);
+        assert_eq!(text, "~ table t\n    - id integer\n    + id bigint\n");
+    }
+
+    #[test]
+    fn rows_that_are_not_shown_are_counted() {
+        let rows_added = vec![row_of(&[("id", Some("1"))])];
+        let difference =
+            TableDifference { table: "t".into(), added: 3, removed: 1, rows_added, ..Default::default() };
+        let mut text = String::new();
+        table(&difference, &mut text);
+        assert_eq!(text, "  rows of t: 3 added, 1 removed\n    + id=1\n    + … 2 more\n");
+    }
+}

@@ -1,0 +1,252 @@
+//! Keeping the state of a sandbox at its end, wherever its handle is by then.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, thread};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::capture::{Bounds, capture};
+use super::policy::Keep;
+use super::state::{FORMAT, KeptState};
+use super::store::{DATA, Kept, SIZE};
+use crate::admission::Admission;
+use crate::cache;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::Container;
+use crate::layer::Layer;
+use crate::progress::notice;
+use crate::report::Ended;
+use crate::sandbox::{Keeper, Sandbox};
+
+/// How long the server may take to write what it has, and end. It takes some hundredths of a second.
+const STOP: Duration = Duration::from_secs(10);
+/// How long the kernel may take to end what is killed.
+const KILL: Duration = Duration::from_secs(2);
+/// How long all of it may take.
+const TIME: Duration = Duration::from_secs(60);
+
+/// What is known of a sandbox by its snapshot, besides the engine.
+#[derive(Debug)]
+pub(crate) struct Circumstances<'a> {
+    pub(crate) keep: Keep,
+    pub(crate) name: String,
+    pub(crate) package: PathBuf,
+    pub(crate) settings: &'a [(String, String)],
+    pub(crate) layer: Arc<Layer>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) ended: Arc<Ended>,
+}
+
+/// Keeps the state of one sandbox. As long as this lives, so does the container, whatever became of its handle.
+#[derive(Debug)]
+pub(crate) struct StateKeeper {
+    /// The process that started the sandbox. A copy that it forks must not end what is not its own.
+    owner: u32,
+    container: Arc<Container>,
+    /// Where the server's data is, as seen from outside.
+    data: PathBuf,
+    stop_signal: i32,
+    keep: Keep,
+    /// What is known of the state before there is one.
+    state: KeptState,
+    /// The harness knows better than the handle how the test went.
+    left_to_harness: AtomicBool,
+    layer: Arc<Layer>,
+    _admission: Arc<Admission>,
+    /// Dropped after the container, whose end it tells of.
+    _ended: Arc<Ended>,
+}
+
+impl StateKeeper {
+    pub(crate) fn new<E: Engine>(sandbox: &Sandbox<E>, circumstances: Circumstances<'_>) -> Self {
+        let Circumstances { keep, name, package, settings, layer, admission, ended } = circumstances;
+        let (engine, container) = (sandbox.engine(), sandbox.container());
+        let data = engine.data_dir();
+        let state = KeptState {
+            format: FORMAT,
+            name,
+            package,
+            failed: false,
+            clean: false,
+            kept: SystemTime::UNIX_EPOCH,
+            engine: engine.name().to_owned(),
+            version: sandbox.installation().version().to_owned(),
+            identity: engine.identity(),
+            settings: settings.to_owned(),
+            layer: layer.digest().to_string(),
+            size: 0,
+            directory: PathBuf::new(),
+        };
+        Self {
+            owner: std::process::id(),
+            data: container.root().join(data.strip_prefix("/").unwrap_or(&data)),
+            container: container.clone(),
+            stop_signal: sandbox.stop_signal(),
+            keep,
+            state,
+            left_to_harness: AtomicBool::new(false),
+            layer,
+            _admission: admission,
+            _ended: ended,
+        }
+    }
+
+    /// Ends the server and keeps what it has written.
+    fn keep(&self, failed: bool) -> Result<KeptState> {
+        let deadline = Instant::now() + TIME;
+        let clean = self.end_server()?;
+        let kept = Kept::open()?;
+        let place = kept.place()?;
+        let to = place.path().join(DATA);
+        let bounds = Bounds { deadline, size: SIZE };
+        let captured = self.layer.keeping_seal(|| capture(&self.data, &to, &self.layer.data(), &bounds));
+        let size = captured.map_err(|error| cache::failed("copy the data directory to", &to, error))?;
+        let name = numbered(&self.state.name);
+        let kept_at = SystemTime::now();
+        kept.publish(place, KeptState { name, failed, clean, kept: kept_at, size, ..self.state.clone() })
+    }
+
+    /// Ends the server, by its own way if that leads anywhere; then everything that it has started. Whether it went its own way.
+    fn end_server(&self) -> Result<bool> {
+        let clean = match self.container.stop_server(self.stop_signal, STOP) {
+            Ok(exit) => exit.success(),
+            Err(error) if error.kind() == ErrorKind::Cleanup => {
+                self.container.stop_server(libc::SIGKILL, KILL)?;
+                false
+            }
+            // There is no container any more, and no data.
+            Err(error) => return Err(error),
+        };
+        if !clean {
+            self.end_orphans();
+        }
+        Ok(clean)
+    }
+
+    /// Ends what a dead server has left, which may write still: all of it belongs to the container's init by now.
+    fn end_orphans(&self) {
+        let deadline = Instant::now() + KILL;
+        while Instant::now() < deadline {
+            let orphans = children(self.container.pid());
+            if orphans.is_empty() {
+                return;
+            }
+            orphans.into_iter().for_each(|orphan| kill_child(orphan, self.container.pid()));
+            thread::sleep(Duration::from_millis(1));
+        }
+        tracing::warn!("what the server has left does not end");
+    }
+
+    /// The same, in words: what was kept, or why it was not.
+    fn keep_and_tell(&self, failed: bool) -> String {
+        // A panic within a panic would end all tests of this process.
+        match panic::catch_unwind(AssertUnwindSafe(|| self.keep(failed))) {
+            Ok(Ok(state)) => format!("its data is kept; to look into it: {}", command("open", &state.name)),
+            Ok(Err(error)) => format!("its data could not be kept: {}", in_a_line(&error)),
+            Err(_) => "its data could not be kept: keeping it panicked".to_owned(),
+        }
+    }
+}
+
+impl Keeper for StateKeeper {
+    fn leave_to_harness(&self) {
+        self.left_to_harness.store(true, Ordering::Relaxed);
+    }
+
+    fn at_drop(&self) {
+        let failed = thread::panicking();
+        let wanted = self.keep == Keep::Always || self.keep == Keep::OnFailure && failed;
+        let ours = self.owner == std::process::id() && !self.left_to_harness.load(Ordering::Relaxed);
+        if wanted && ours {
+            notice(&format!("the sandbox of `{}`: {}", self.state.name, self.keep_and_tell(failed)));
+        }
+    }
+
+    fn at_end(&self, failed: bool) -> Option<String> {
+        (self.keep == Keep::Always || failed).then(|| self.keep_and_tell(failed))
+    }
+}
+
+/// The children of a process, proc_pid_task_children(5); a kernel without that file tells of none.
+fn children(parent: u32) -> Vec<Pid> {
+    let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
+/// Kills a process if it is still that child, and not another of the same number.
+fn kill_child(child: Pid, parent: u32) {
+    let Ok(pidfd) = pidfd_open(child, PidfdFlags::empty()) else { return };
+    if children(parent).contains(&child) {
+        // It may end by itself in between.
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    }
+}
+
+/// The name of the next state of that name in this process: of several sandboxes of one test each is kept.
+fn numbered(name: &str) -> String {
+    static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    names.push(name.to_owned());
+    match names.iter().filter(|other| *other == name).count() {
+        1 => name.to_owned(),
+        number => format!("{name}#{number}"),
+    }
+}
+
+/// The command line that does something with a state, in a shell where nothing is set.
+fn command(verb: &str, name: &str) -> String {
+    let cache = std::env::var("SANDBOXED_DB_CACHE").ok().filter(|cache| !cache.is_empty());
+    let cache = cache.map(|cache| format!("SANDBOXED_DB_CACHE={} ", quoted(&cache))).unwrap_or_default();
+    format!("{cache}sandboxed-db {verb} {}", quoted(name))
+}
+
+/// A word of a shell's command line.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-:./,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn in_a_line(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!(" ({hint})"));
+    }
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_survives_its_shell() {
+        assert_eq!(quoted("shop::orders::case_1"), "shop::orders::case_1");
+        assert_eq!(quoted("it's #2"), r"'it'\''s #2'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn further_states_of_a_name_are_numbered() {
+        let name = "further_states_of_a_name_are_numbered";
+        assert_eq!([numbered(name), numbered(name)], [name.to_owned(), format!("{name}#2")]);
+    }
+
+    #[test]
+    fn an_error_is_told_in_a_line() {
+        let error = Error::new(ErrorKind::Layer, "copy").caused_by("no\nroom").with_hint("make room");
+        assert_eq!(in_a_line(&error), "copy: no room (make room)");
+    }
+}

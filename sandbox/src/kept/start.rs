@@ -1,0 +1,97 @@
+//! Servers on kept states, and on what they were before.
+
+use std::any::Any;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::state::KeptState;
+use crate::admission::admit;
+use crate::engine::{Engine, Postgres};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::Limits;
+use crate::launch::plan::Data;
+use crate::layer;
+use crate::report;
+use crate::sandbox::{Sandbox, Start};
+use crate::timings::Timings;
+
+/// A server that recovers from a crash has more to do than one that starts from a layer.
+const START_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// What may be written by whoever looks at a state.
+const DISK: u64 = 4 << 30;
+
+impl KeptState {
+    /// Starts a server on the state as the test left it. What is written there is lost with the sandbox: the state stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a state that was removed, or whose engine is not PostgreSQL, or whose version is not
+    /// installed; else as [`Snapshot::start`](crate::Snapshot::start).
+    pub fn start(&self) -> Result<Sandbox> {
+        let held = self.hold()?;
+        self.start_on(self.data(), Arc::new(held))
+    }
+
+    /// Starts a server on the state as the test found it: on the layer of its snapshot.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and [`ErrorKind::InvalidConfig`] when the layer is gone.
+    pub fn start_before(&self) -> Result<Sandbox> {
+        let layer = layer::find(&self.layer)?.ok_or_else(|| {
+            Error::new(ErrorKind::InvalidConfig, format!("find the layer that `{}` started from", self.name))
+                .caused_by(format!("{} is not in the cache any more", self.layer))
+                .with_hint("run the test again")
+        })?;
+        self.start_on(layer.data(), layer)
+    }
+
+    /// Whether a file of the data directory is surely as it was in the layer, because it is the same file.
+    #[must_use]
+    pub fn is_untouched(&self, file: &Path) -> bool {
+        let original = layer::data_of(&self.layer).and_then(|data| fs::metadata(data.join(file)).ok());
+        let now = fs::metadata(self.data().join(file)).ok();
+        let number = |file: &fs::Metadata| (file.dev(), file.ino());
+        original.zip(now).is_some_and(|(original, now)| number(&original) == number(&now))
+    }
+
+    fn start_on(&self, lower: PathBuf, held: Arc<dyn Any + Send + Sync>) -> Result<Sandbox> {
+        let engine = self.postgres()?;
+        let report = report::Entry::asked(engine.name(), None);
+        let installation = engine.locate()?;
+        let admission = admit(Some(thread::current().id()))?;
+        let sandbox = Sandbox::start(Start {
+            engine: &engine,
+            installation: &installation,
+            settings: &self.settings,
+            start_timeout: START_TIMEOUT,
+            limits: Limits::default(),
+            data: Data::Overlay { lower, upper_size: DISK },
+            initialise: false,
+            visible: Vec::new(),
+        })?;
+        Ok(sandbox.with_layer(held, Arc::new(admission), Timings::default(), report))
+    }
+
+    /// The engine as far as a server that is initialised depends on it: data of one major version is read by no other.
+    fn postgres(&self) -> Result<Postgres> {
+        let engine = Postgres::new();
+        if self.engine != engine.name() {
+            return Err(Error::new(ErrorKind::InvalidConfig, format!("start a server of `{}`", self.engine))
+                .caused_by("only PostgreSQL's kept states can be started"));
+        }
+        let engine = match self.major() {
+            Some(major) => engine.version(major.to_string()),
+            None => engine,
+        };
+        let database = self.identity.iter().find(|(name, _)| name == "database");
+        Ok(database.map_or(engine.clone(), |(_, database)| engine.database(database)))
+    }
+
+    fn major(&self) -> Option<u32> {
+        self.version.split(|c: char| !c.is_ascii_digit()).find_map(|number| number.parse().ok())
+    }
+}

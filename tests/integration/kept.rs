@@ -1,0 +1,318 @@
+//! What a failed test leaves is kept where that is asked for, as it left it, and nothing otherwise.
+
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::Mutex;
+
+use postgres::{Client, NoTls};
+use rustix::process::{Pid, Signal, kill_process};
+use sandboxed_db::{Keep, Kept, KeptState, Postgres, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, processes_beside};
+
+/// Leaves a mark, in what a server writes last: it has acknowledged the commit and not written it.
+fn mark(url: &str) {
+    connect(url).batch_execute("create unlogged table mark as select 'left' as text").unwrap();
+}
+
+// Tests that are run by the tests below, most of which fail.
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+fn panics_by_value(db: Sandbox) {
+    mark(db.url());
+    assert!(!is_alone(), "as expected");
+}
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+fn returns_an_error_by_value(db: Sandbox) -> Result<(), &'static str> {
+    mark(db.url());
+    drop(db);
+    if is_alone() { Err("as expected") } else { Ok(()) }
+}
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+async fn panics_by_reference(db: &Sandbox) {
+    let url = db.url().to_owned();
+    tokio::task::spawn_blocking(move || mark(&url)).await.unwrap();
+    assert!(!is_alone(), "as expected");
+}
+
+static ELSEWHERE: Mutex<Option<Sandbox>> = Mutex::new(None);
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+fn gives_its_handle_away(db: Sandbox) {
+    mark(db.url());
+    *ELSEWHERE.lock().unwrap() = Some(db);
+    assert!(!is_alone(), "as expected");
+}
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+fn stops_its_server(db: Sandbox) {
+    mark(db.url());
+    db.stop().unwrap();
+    assert!(!is_alone(), "as expected");
+}
+
+#[sandboxed_db(audit(keep = "on_failure"))]
+#[ignore = "run by `each_database_is_kept_as_it_asks`"]
+fn has_two_databases(db: &Sandbox, audit: &Sandbox) {
+    mark(audit.url());
+    assert_ne!(db.url(), audit.url());
+    assert!(!is_alone(), "as expected");
+}
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `what_a_crash_leaves_is_kept_and_recovers`"]
+fn kills_its_server(db: &Sandbox) {
+    let mut client = connect(db.url());
+    // Else the commit might be lost with the server.
+    client.batch_execute("create table mark as select 'left' as text").unwrap();
+    client.batch_execute("checkpoint").unwrap();
+    if is_alone() {
+        // The session may or may not be told before it is cut off.
+        let _ = client.batch_execute("copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'");
+        let ended = || (processes_beside(db.pid()) == [db.pid()]).then_some(());
+        eventually(DEADLINE, "the server is gone", ended);
+        panic!("as expected");
+    }
+}
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_server_that_hangs_is_kept_all_the_same`"]
+fn stops_all_processes(db: &Sandbox) {
+    let mut client = connect(db.url());
+    client.batch_execute("create table mark as select 'left' as text").unwrap();
+    client.batch_execute("checkpoint").unwrap();
+    if is_alone() {
+        for process in processes_beside(db.pid()).into_iter().filter(|process| *process != db.pid()) {
+            kill_process(Pid::from_raw(process.cast_signed()).unwrap(), Signal::STOP).unwrap();
+        }
+        panic!("as expected");
+    }
+}
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `what_cannot_be_kept_is_told_and_hides_nothing`"]
+fn kills_its_sandbox(db: &Sandbox) {
+    if is_alone() {
+        kill_process(Pid::from_raw(db.pid().cast_signed()).unwrap(), Signal::KILL).unwrap();
+        panic!("as expected");
+    }
+}
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_test_that_passes_leaves_nothing`"]
+fn passes(db: Sandbox) {
+    mark(db.url());
+}
+
+#[sandboxed_db(keep = "on_failure")]
+#[ignore = "run by `a_test_that_passes_leaves_nothing`"]
+#[should_panic = "as expected"]
+fn panics_as_it_must(db: Sandbox) {
+    mark(db.url());
+    panic!("as expected");
+}
+
+#[sandboxed_db]
+#[ignore = "run by `the_environment_has_precedence`"]
+fn passes_without_a_word(db: Sandbox) {
+    mark(db.url());
+}
+
+#[test]
+#[ignore = "run by `a_handle_that_a_panic_drops_is_kept`"]
+fn panics_without_the_attribute() {
+    let snapshot = Snapshot::new(Postgres::new()).keep(Keep::OnFailure);
+    let passed = snapshot.clone().keep_as("kept::passed").start().unwrap();
+    mark(passed.url());
+    drop(passed);
+    let (one, other) = (snapshot.start().unwrap(), snapshot.keep_as("kept::as it is named").start().unwrap());
+    mark(one.url());
+    mark(other.url());
+    assert!(!is_alone(), "as expected");
+}
+
+fn run(test: &str, environment: &[(&str, &str)]) -> (Output, String) {
+    let mut command = alone(&format!("kept::{test}"));
+    command.arg("--nocapture").env_remove("SANDBOXED_DB_KEEP").envs(environment.iter().copied());
+    let output = command.output().unwrap();
+    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
+    assert!(text.contains("running 1 test"), "{test} is not a test:\n{text}");
+    (output, text)
+}
+
+fn find(name: &str) -> Option<KeptState> {
+    let states = Kept::open().unwrap().list().unwrap();
+    states.into_iter().find(|state| state.name == name)
+}
+
+/// Looks for the mark in what is kept under that name, and removes it.
+fn assert_kept(name: &str, text: &str) -> KeptState {
+    let state = find(name).unwrap_or_else(|| panic!("{name} is not kept:\n{text}"));
+    let db = state.start().unwrap();
+    let left: String = connect(db.url()).query_one("select text from mark", &[]).unwrap().get(0);
+    assert_eq!(left, "left");
+    drop(db);
+    assert!(Kept::open().unwrap().remove(&state).unwrap(), "nobody uses it any more");
+    assert!(find(name).is_none());
+    state
+}
+
+#[test]
+fn a_failed_test_is_kept_whatever_became_of_its_handle() {
+    let tests = [
+        "panics_by_value",
+        "returns_an_error_by_value",
+        "panics_by_reference",
+        "gives_its_handle_away",
+        "stops_its_server",
+    ];
+    for test in tests {
+        let (output, text) = run(test, &[]);
+        assert!(!output.status.success() && text.contains("as expected"), "{text}");
+        let name = format!("integration::kept::{test}");
+        assert!(text.contains("\n  its data is kept; to look into it: "), "{text}");
+        assert!(text.contains(&format!("sandboxed-db open {name}\n")), "{text}");
+        assert!(text.contains("\n  it started in ") && text.contains(" ms, server "), "{text}");
+        let state = assert_kept(&name, &text);
+        assert!(state.failed && state.clean && state.engine == "postgres", "{state:?}");
+        assert_eq!(state.package, PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+        let by_itself = test == "stops_its_server";
+        assert_eq!(text.contains("shutting down"), by_itself, "the log ends before it is kept:\n{text}");
+    }
+}
+
+#[test]
+fn each_database_is_kept_as_it_asks() {
+    let (_, text) = run("has_two_databases", &[]);
+    assert_eq!(text.matches("its data is kept; ").count(), 1, "{text}");
+    assert_eq!(
+        text.matches("to keep its data for a look, run the test with SANDBOXED_DB_KEEP").count(),
+        1,
+        "{text}"
+    );
+    assert_kept("integration::kept::has_two_databases", &text);
+}
+
+#[test]
+fn what_a_crash_leaves_is_kept_and_recovers() {
+    let (_, text) = run("kills_its_server", &[]);
+    assert!(text.contains("the server has ended with ") && text.contains("its data is kept; "), "{text}");
+    let state = find("integration::kept::kills_its_server").unwrap_or_else(|| panic!("{text}"));
+    assert!(!state.clean);
+    let db = state.start().unwrap();
+    let texts: Vec<String> =
+        connect(db.url()).query("select text from mark", &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(texts.contains(&"left".to_owned()), "{texts:?}");
+    drop(db);
+    Kept::open().unwrap().remove(&state).unwrap();
+}
+
+/// It takes ten seconds, of waiting.
+#[test]
+fn a_server_that_hangs_is_kept_all_the_same() {
+    let (output, text) = run("stops_all_processes", &[]);
+    assert!(!output.status.success() && text.contains("as expected"), "{text}");
+    assert!(!assert_kept("integration::kept::stops_all_processes", &text).clean);
+}
+
+#[test]
+fn what_cannot_be_kept_is_told_and_hides_nothing() {
+    let (output, text) = run("kills_its_sandbox", &[]);
+    assert!(!output.status.success() && text.contains("as expected"), "{text}");
+    let line = text.lines().find(|line| line.contains("its data could not be kept: "));
+    assert!(line.is_some_and(|line| line.contains("reach the sandbox")), "{text}");
+}
+
+#[test]
+fn a_test_that_passes_leaves_nothing() {
+    for test in ["passes", "panics_as_it_must"] {
+        let (output, text) = run(test, &[]);
+        assert!(output.status.success() && !text.contains("sandboxed-db:"), "{text}");
+        assert!(find(&format!("integration::kept::{test}")).is_none());
+    }
+}
+
+#[test]
+fn the_environment_has_precedence() {
+    let (output, _) = run("passes_without_a_word", &[("SANDBOXED_DB_KEEP", "always")]);
+    assert!(output.status.success());
+    let earlier = find("integration::kept::passes_without_a_word").unwrap();
+    let (output, text) = run("passes_without_a_word", &[("SANDBOXED_DB_KEEP", "always")]);
+    assert!(output.status.success() && text.contains("its data is kept; "), "{text}");
+    assert!(!earlier.data().exists(), "a further one takes its place");
+    assert!(!assert_kept("integration::kept::passes_without_a_word", &text).failed);
+
+    let (output, text) = run("panics_by_value", &[("SANDBOXED_DB_KEEP", "never")]);
+    assert!(!output.status.success() && !text.contains("its data is kept"), "{text}");
+
+    let (output, text) = run("passes", &[("SANDBOXED_DB_KEEP", "perhaps")]);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("hint: it is `never`, `on_failure` or `always`"), "{text}");
+}
+
+#[test]
+fn a_handle_that_a_panic_drops_is_kept() {
+    let (output, text) = run("panics_without_the_attribute", &[]);
+    assert!(!output.status.success(), "{text}");
+    let line = "sandboxed-db: the sandbox of `kept::as it is named`: its data is kept; to look into it: ";
+    assert!(text.contains(line) && text.contains("sandboxed-db open 'kept::as it is named'\n"), "{text}");
+    assert_kept("kept::as it is named", &text);
+    assert_kept("integration::kept::panics_without_the_attribute", &text);
+    assert!(find("kept::passed").is_none());
+}
+
+#[test]
+fn what_is_kept_shares_files_with_its_layer_and_is_never_changed() {
+    let snapshot = Snapshot::new(Postgres::new()).keep(Keep::Always).keep_as("kept::is never changed");
+    drop(snapshot.start().unwrap());
+    let state = find("kept::is never changed").unwrap();
+    assert!(state.is_untouched("PG_VERSION".as_ref()) && !state.is_untouched("global/pg_control".as_ref()));
+    assert!(state.size < 8 << 20, "{} bytes were copied", state.size);
+
+    let (one, before) = (state.start().unwrap(), state.start_before().unwrap());
+    mark(one.url());
+    mark(before.url());
+    let kept = Kept::open().unwrap();
+    assert!(!kept.remove(&state).unwrap(), "it is in use");
+    let other = state.start().unwrap();
+    let there = |db: &Sandbox| -> bool {
+        let mut client = Client::connect(db.url(), NoTls).unwrap();
+        client.query_one("select to_regclass('mark') is not null", &[]).unwrap().get(0)
+    };
+    assert!(there(&one) && !there(&other));
+    drop((one, other, before));
+
+    drop(snapshot.start().unwrap());
+    let states = kept.list().unwrap();
+    let further: Vec<_> =
+        states.iter().filter(|state| state.name.starts_with("kept::is never changed")).collect();
+    assert_eq!(further.len(), 2, "a test may have several: {further:?}");
+    further.into_iter().for_each(|state| assert!(kept.remove(state).unwrap()));
+    let gone = state.start().unwrap_err();
+    assert!(format!("{gone:?}").contains("it was removed"), "{gone:?}");
+}
+
+#[test]
+fn a_part_of_a_name_is_enough_if_only_one_has_it() {
+    let keep =
+        |name: &str| drop(Snapshot::new(Postgres::new()).keep(Keep::Always).keep_as(name).start().unwrap());
+    keep("kept::find::orders");
+    keep("kept::find::orders_again");
+    let kept = Kept::open().unwrap();
+    let found = |part: &str| kept.find(part).map(|state| state.name);
+    assert_eq!(found("find::orders_a").unwrap(), "kept::find::orders_again");
+    assert_eq!(found("kept::find::orders").unwrap(), "kept::find::orders", "a whole name counts for more");
+    let several = format!("{:?}", found("find::ord").unwrap_err());
+    assert!(several.contains("kept::find::orders\n") && several.contains("orders_again"), "{several}");
+    let none = format!("{:?}", found("kept::no such test").unwrap_err());
+    assert!(none.contains("`sandboxed-db open` lists what is kept"), "{none}");
+    for name in ["kept::find::orders", "kept::find::orders_again"] {
+        kept.remove(&kept.find(name).unwrap()).unwrap();
+    }
+}
