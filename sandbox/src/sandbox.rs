@@ -48,8 +48,6 @@ pub struct Sandbox<E: Engine = Postgres> {
     stop_signal: i32,
     url: String,
     timings: Timings,
-    /// Nanoseconds of [`Timings::connect`] so far.
-    connect: AtomicU64,
     tcp: Mutex<Option<Tcp>>,
     last_words: Arc<LastWords>,
     /// The server was asked to stop, so its end is no news.
@@ -140,14 +138,17 @@ impl<E: Engine> Sandbox<E> {
             url: engine.url(&container.root()),
             engine: engine.clone(),
             installation: installation.clone(),
-            last_words: Arc::new(LastWords { log: container.log().clone(), diagnosis: OnceLock::new() }),
+            last_words: Arc::new(LastWords {
+                log: container.log().clone(),
+                diagnosis: OnceLock::new(),
+                connect: AtomicU64::new(0),
+            }),
             stopped: false,
             tcp: Mutex::new(None),
             limits: plan.limits,
             container,
             stop_signal,
             timings: Timings { launch: begin.elapsed(), ..Timings::default() },
-            connect: AtomicU64::new(0),
             builds,
             report: Arc::default(),
             keeper: None,
@@ -319,13 +320,13 @@ impl<E: Engine> Sandbox<E> {
     /// How long each part of the start took. `SANDBOXED_DB_REPORT` has the same of [all sandboxes](crate::report) of a run.
     #[must_use]
     pub fn timings(&self) -> Timings {
-        Timings { connect: Duration::from_nanos(self.connect.load(Ordering::Relaxed)), ..self.timings }
+        self.last_words.timings(self.timings)
     }
 
     /// Notes how long it took to make a parameter of the test.
     pub(crate) fn note_connect(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.connect.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.last_words.connect.fetch_add(nanoseconds, Ordering::Relaxed);
         self.report.0.connected();
     }
 
@@ -437,6 +438,15 @@ impl<E: Engine> Drop for Sandbox<E> {
 pub(crate) struct LastWords {
     pub(crate) log: Arc<Log>,
     pub(crate) diagnosis: OnceLock<String>,
+    /// Nanoseconds of [`Timings::connect`] so far.
+    connect: AtomicU64,
+}
+
+impl LastWords {
+    /// Those of the start, with what connections have taken since.
+    pub(crate) fn timings(&self, start: Timings) -> Timings {
+        Timings { connect: Duration::from_nanos(self.connect.load(Ordering::Relaxed)), ..start }
+    }
 }
 
 impl<E: Engine> fmt::Debug for Sandbox<E> {
