@@ -275,7 +275,7 @@ impl Place {
         if self.cache.starts_with(self.root.path()) {
             for part in entries(&self.cache) {
                 match part.file_name().unwrap_or_default().to_str() {
-                    Some("layers" | "locks" | "servers" | "lookups" | "chains") => {
+                    Some("layers" | "linked" | "locks" | "servers" | "lookups" | "chains") => {
                         left.extend(entries(&part).into_iter().filter(|path| !is_finished(path)));
                     }
                     Some("staging") => left.extend(entries(&part)),
@@ -305,7 +305,7 @@ fn is_finished(path: &Path) -> bool {
         return true;
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(".json").unwrap_or(&name);
+    let stem = [".json", ".none"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
     let named = stem.len() >= 16 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
     named && (path.is_file() || (path.join("data").is_dir() && path.join("manifest.json").is_file()))
 }

@@ -13,8 +13,8 @@ use crate::engine::{Engine, Installation, Postgres, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exhausted;
 use crate::isolation::{self, Isolation};
-use crate::launch::plan::{self, Data, Directory, File};
-use crate::launch::{Container, Exit, Limits, Log, Readiness, Stdin};
+use crate::launch::plan::{self, Birth, Data, Directory, File};
+use crate::launch::{Container, Exit, Limits, Log, Origin, Readiness, Stdin, distrust};
 use crate::report;
 use crate::tcp::Tcp;
 use crate::timings::Timings;
@@ -132,17 +132,14 @@ impl<E: Engine> Sandbox<E> {
         plan.files.extend(files.into_iter().map(|(path, contents)| File { path, mode: 0o644, contents }));
         if !initialise {
             plan.server = Some(command.clone());
+            plan.birth = Birth::Restore;
         }
         let container = Arc::new(Container::launch(&plan)?);
         let mut sandbox = Self {
             url: engine.url(&container.root()),
             engine: engine.clone(),
             installation: installation.clone(),
-            last_words: Arc::new(LastWords {
-                log: container.log().clone(),
-                diagnosis: OnceLock::new(),
-                connect: AtomicU64::new(0),
-            }),
+            last_words: Arc::new(LastWords::of(&container)),
             stopped: false,
             tcp: Mutex::new(None),
             limits: plan.limits,
@@ -159,11 +156,36 @@ impl<E: Engine> Sandbox<E> {
             sandbox.initialise()?;
             sandbox.container.start_server(command)?;
         }
-        let executed = Instant::now();
-        sandbox.wait_ready(notifies, start_timeout).map_err(|error| sandbox.explained(error, settings))?;
+        let mut executed = Instant::now();
+        let mut ready = sandbox.wait_ready(notifies, start_timeout);
+        // It need not have ended because it was restored; another that is executed tells.
+        if *sandbox.origin() == Origin::Restored
+            && ready.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exited)
+        {
+            plan.birth = Birth::Execute;
+            sandbox.move_to(Container::launch(&plan)?);
+            executed = Instant::now();
+            ready = sandbox.wait_ready(notifies, start_timeout);
+            if ready.is_ok() {
+                distrust(&plan);
+            }
+        }
+        ready.map_err(|error| sandbox.explained(error, settings))?;
         sandbox.timings.server = executed.elapsed();
         tracing::debug!(pid = sandbox.pid(), timings = ?sandbox.timings, "sandbox started");
         Ok(sandbox)
+    }
+
+    /// How its server came to be.
+    pub(crate) fn origin(&self) -> &Origin {
+        self.container.origin()
+    }
+
+    /// Goes on with another container, and ends the one it had.
+    fn move_to(&mut self, container: Container) {
+        self.url = self.engine.url(&container.root());
+        self.last_words = Arc::new(LastWords::of(&container));
+        self.container = Arc::new(container);
     }
 
     /// What it was started from, and how long that took to get.
@@ -443,6 +465,10 @@ pub(crate) struct LastWords {
 }
 
 impl LastWords {
+    fn of(container: &Container) -> Self {
+        Self { log: container.log().clone(), diagnosis: OnceLock::new(), connect: AtomicU64::new(0) }
+    }
+
     /// Those of the start, with what connections have taken since.
     pub(crate) fn timings(&self, start: Timings) -> Timings {
         Timings { connect: Duration::from_nanos(self.connect.load(Ordering::Relaxed)), ..start }

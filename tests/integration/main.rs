@@ -23,6 +23,7 @@ mod killed;
 mod layers;
 mod lifecycle;
 mod limits;
+mod linked;
 mod lookups;
 mod machine;
 mod multitude;

@@ -8,6 +8,7 @@ use super::deadline::within;
 use super::examination::{Examination, remedy_of};
 use crate::engine::Postgres;
 use crate::error::Result;
+use crate::launch::Origin;
 use crate::snapshot::Snapshot;
 
 /// Long enough to download packages and to build a layer from nothing.
@@ -32,7 +33,7 @@ pub struct TrialTimings {
 pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
     const NAME: &str = "trial";
     match within(LIMIT, "to start a server", trial) {
-        Ok(Ok(timings)) => {
+        Ok(Ok((timings, origin))) => {
             let built = if timings.layer_built { "built" } else { "found" };
             examination.ok(
                 NAME,
@@ -40,6 +41,15 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
                     "layer {built} in {:.1} ms, launch {:.1} ms, server {:.1} ms, teardown {:.1} ms",
                     timings.layer, timings.launch, timings.server, timings.teardown
                 ),
+            );
+            examination.ok(
+                "linking",
+                match origin {
+                    Origin::Restored => {
+                        "servers are made from the image of one that has been linked".to_owned()
+                    }
+                    Origin::Executed(why) => format!("each server is executed and linked: {why}"),
+                },
             );
             Some(timings)
         }
@@ -54,17 +64,19 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
     }
 }
 
-fn trial() -> Result<TrialTimings> {
+fn trial() -> Result<(TrialTimings, Origin)> {
     let sandbox = Snapshot::new(Postgres::new()).start()?;
     let timings = sandbox.timings();
+    let origin = sandbox.origin().clone();
     let begin = Instant::now();
     drop(sandbox);
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
-    Ok(TrialTimings {
+    let timings = TrialTimings {
         layer: milliseconds(timings.layer),
         layer_built: timings.layer_built,
         launch: milliseconds(timings.launch),
         server: milliseconds(timings.server),
         teardown: milliseconds(begin.elapsed()),
-    })
+    };
+    Ok((timings, origin))
 }

@@ -83,10 +83,18 @@ impl Launcher {
         matches!(lock(&self.child).try_wait(), Ok(None))
     }
 
-    /// Hands over a plan and one end of a control socket.
-    pub(super) fn request(&self, launch: &Launch, control: &OwnedFd, plan: &File) -> Result<(), Errno> {
+    /// Hands over a plan, one end of a control socket, and the image that the plan is about.
+    pub(super) fn request(
+        &self,
+        launch: &Launch,
+        control: &OwnedFd,
+        plan: &File,
+        image: Option<&File>,
+    ) -> Result<(), Errno> {
         let message = encode(launch).expect("numbers can be encoded");
-        socket::send(self.socket.as_fd(), &message, &[control.as_fd(), plan.as_fd()])
+        let fds = [Some(control.as_fd()), Some(plan.as_fd()), image.map(AsFd::as_fd)];
+        let fds: Vec<_> = fds.into_iter().flatten().collect();
+        socket::send(self.socket.as_fd(), &message, &fds)
     }
 
     /// Waits for the end of a launcher that hung up.

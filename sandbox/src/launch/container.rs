@@ -14,8 +14,9 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::cgroup::{self, Reached};
 use super::client::{Launcher, lock, memory};
+use super::linked::{self, Origin};
 use super::log::Log;
-use super::plan::{Command, OnHost, Plan};
+use super::plan::{Birth, Command, OnHost, Plan};
 use super::protocol::{Event, Exit, LONGEST_MESSAGE, Launch, Request, encode};
 use super::seccomp;
 use super::tail::Tail;
@@ -29,6 +30,9 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
 const COPY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long the kernel may take to end a container that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an image may take to be made; it takes about thirty milliseconds.
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long init may take to start a process; it takes less than a millisecond.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +71,8 @@ pub(crate) struct Container {
     log: Arc<Log>,
     /// Whether its /proc is the outer one.
     outer_proc: bool,
+    /// How its server came to be.
+    origin: Origin,
     /// Its control group, if it has one.
     group: Option<PathBuf>,
     control: Mutex<Control>,
@@ -84,18 +90,59 @@ struct Control {
     runs: u32,
     /// The port that is forwarded.
     forwarding: Option<u16>,
+    /// Whether an image was made, or why none can be.
+    captured: Option<Result<(), String>>,
 }
 
 impl Container {
     /// Launches a container and waits until its root is built and a planned server is executed.
     pub(crate) fn launch(plan: &Plan) -> Result<Self> {
+        match linked::image_of(plan) {
+            Ok(image) => {
+                let container = Self::launch_with(plan, Some(&image))?;
+                if let Origin::Executed(why) = &container.origin {
+                    linked::give_up(plan, &image, why);
+                }
+                Ok(container)
+            }
+            Err(why) => {
+                let plan = Plan { birth: Birth::Execute, ..plan.clone() };
+                let mut container = Self::launch_with(&plan, None)?;
+                container.origin = Origin::Executed(why);
+                Ok(container)
+            }
+        }
+    }
+
+    /// Makes the image of a plan's server.
+    ///
+    /// # Errors
+    /// The outer error is about the launch, the inner one about the program.
+    pub(super) fn capture(plan: &Plan, into: &File) -> Result<Result<(), String>> {
+        let plan = Plan { birth: Birth::Capture, ..plan.clone() };
+        let container = Self::launch_with(&plan, Some(into))?;
+        let deadline = Instant::now() + CAPTURE_TIMEOUT;
+        let mut control = lock(&container.control);
+        loop {
+            if let Some(captured) = control.captured.take() {
+                return Ok(captured);
+            }
+            if Instant::now() >= deadline {
+                let within = format!("link the server within {CAPTURE_TIMEOUT:?}");
+                return Err(Error::new(ErrorKind::Launch, within));
+            }
+            control.take_event(deadline)?;
+        }
+    }
+
+    fn launch_with(plan: &Plan, image: Option<&File>) -> Result<Self> {
         let launcher = Launcher::get()?;
-        match Self::launch_by(&launcher, plan) {
+        match Self::launch_by(&launcher, plan, image) {
             // The launcher died since it was last used; it is not at fault for what happens to the next.
             Err(Errno::PIPE | Errno::CONNRESET) => {
                 launcher.reap();
                 let launcher = Launcher::get()?;
-                Self::launch_by(&launcher, plan).map_err(|_| launcher.ended("the launcher"))?
+                Self::launch_by(&launcher, plan, image).map_err(|_| launcher.ended("the launcher"))?
             }
             result => result.map_err(|errno| {
                 Error::new(ErrorKind::Launch, "send the plan to the launcher")
@@ -105,7 +152,7 @@ impl Container {
     }
 
     /// The outer error is about reaching the launcher, the inner one about the launch.
-    fn launch_by(launcher: &Launcher, plan: &Plan) -> Result<Result<Self>, Errno> {
+    fn launch_by(launcher: &Launcher, plan: &Plan, image: Option<&File>) -> Result<Result<Self>, Errno> {
         let bytes = match encode(plan) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -119,7 +166,7 @@ impl Container {
         let on_host = plan.on_host.as_ref();
         let plan = memory(c"sandboxed-db plan", &bytes)?;
         let (ours, theirs) = socket::pair()?;
-        launcher.request(&launch, &theirs, &plan)?;
+        launcher.request(&launch, &theirs, &plan, image)?;
         drop((theirs, plan));
         Ok(Self::await_launch(launcher, ours, on_host))
     }
@@ -127,11 +174,12 @@ impl Container {
     fn await_launch(launcher: &Launcher, socket: OwnedFd, on_host: Option<&OnHost>) -> Result<Self> {
         let limit = if on_host.is_some() { COPY_TIMEOUT } else { LAUNCH_TIMEOUT };
         let deadline = Instant::now() + limit;
-        let mut control = Control { socket, server_exit: None, ready: false, runs: 0, forwarding: None };
+        let mut control =
+            Control { socket, server_exit: None, ready: false, runs: 0, forwarding: None, captured: None };
         // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
         // or dead, before a busy launcher gets to speak.
         let (mut process, mut log, mut in_group) = (None, None, None);
-        let (mut has_outer_proc, mut place) = (false, None);
+        let (mut has_outer_proc, mut place, mut refusal) = (false, None, None);
         loop {
             (process, log) = match (process, log) {
                 (Some((pid, pidfd)), Some(log)) => {
@@ -142,6 +190,7 @@ impl Container {
                         pidfd,
                         log,
                         outer_proc: has_outer_proc,
+                        origin: refusal.map_or(Origin::Restored, Origin::Executed),
                         group: in_group,
                         on_host: on_host.cloned().zip(place),
                         control: Mutex::new(control),
@@ -154,7 +203,8 @@ impl Container {
                     in_group = group.map(PathBuf::from);
                     process = Pid::from_raw(pid).zip(fds.into_iter().next());
                 }
-                Received::Event(Event::Up { outer_proc, root }, fds) => {
+                Received::Event(Event::Up { outer_proc, root, refused }, fds) => {
+                    refusal = refused;
                     place = root.map(PathBuf::from);
                     log = fds.into_iter().next();
                     has_outer_proc = outer_proc;
@@ -170,6 +220,9 @@ impl Container {
                 Received::Event(Event::Ready, _) => control.ready = true,
                 Received::Event(Event::ServerExited(exit), _) => control.server_exit = Some(exit),
                 Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
+                Received::Event(Event::Captured { refused }, _) => {
+                    control.captured = Some(refused.map_or(Ok(()), Err));
+                }
                 Received::Event(Event::RunExited { .. } | Event::Forwarding { .. }, _) => {}
                 Received::End => {
                     return Err(launcher.ended(if process.is_some() { "init" } else { "the launcher" }));
@@ -215,6 +268,11 @@ impl Container {
     /// Whether its /proc is the outer one, because the kernel refused a new one.
     pub(crate) fn has_outer_proc(&self) -> bool {
         self.outer_proc
+    }
+
+    /// How its server came to be.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     pub(crate) fn log(&self) -> &Arc<Log> {
@@ -428,6 +486,9 @@ impl Control {
             Received::Event(Event::ServerExited(exit), _) => self.server_exit = Some(exit),
             Received::Event(Event::RunExited { number, exit }, _) => return Ok(Some((number, exit))),
             Received::Event(Event::Forwarding { port }, _) => self.forwarding = Some(port),
+            Received::Event(Event::Captured { refused }, _) => {
+                self.captured = Some(refused.map_or(Ok(()), Err));
+            }
             Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
             Received::Event(Event::Spawned { .. } | Event::Up { .. }, _) | Received::Timeout => {}
             Received::End => {

@@ -79,8 +79,9 @@ fn main(requests: &OwnedFd) {
             Err(_) => break,
         };
         let launch = serde_json::from_slice(&buffer[..length]);
-        if let (Ok(launch), Ok([control, plan])) = (launch, <[OwnedFd; 2]>::try_from(fds)) {
-            launcher.launch(&launch, control, plan);
+        let mut fds = fds.into_iter();
+        if let (Ok(launch), Some(control), Some(plan)) = (launch, fds.next(), fds.next()) {
+            launcher.launch(&launch, control, plan, fds.next());
         }
     }
     launcher.wait_for_children();
@@ -136,7 +137,7 @@ impl Launcher {
     }
 
     /// Clones one init. Everything said of it from here on goes over `control`.
-    fn launch(&mut self, launch: &Launch, control: OwnedFd, plan: OwnedFd) {
+    fn launch(&mut self, launch: &Launch, control: OwnedFd, plan: OwnedFd, image: Option<OwnedFd>) {
         if launch.on_host {
             return self.launch_on_host(control, plan);
         }
@@ -154,7 +155,7 @@ impl Launcher {
             Ok(Cloned::Child) => {
                 let limited = group.as_ref().map(Group::controllers).unwrap_or_default();
                 let given = Given { filters: self.filters.as_ref(), group: limited };
-                init::main(control, plan, self.outer, given)
+                init::main(control, plan, image, self.outer, given)
             }
             Ok(Cloned::Parent { pid, pidfd }) => {
                 let pid = pid.as_raw_nonzero().get();

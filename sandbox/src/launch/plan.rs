@@ -43,8 +43,21 @@ pub(crate) struct Plan {
     pub(crate) io_uring: bool,
     /// The server, started as soon as the root is ready. Absent while a base layer is built.
     pub(crate) server: Option<Command>,
+    /// How its process comes to be.
+    pub(crate) birth: Birth,
     /// Present where there is to be no container: the server is a process of the host then.
     pub(crate) on_host: Option<OnHost>,
+}
+
+/// How a server's process comes to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Birth {
+    /// By execve(2); the dynamic linker then links it.
+    Execute,
+    /// From the image that comes with the plan, of a server that has been linked; by execve(2) should that fail.
+    Restore,
+    /// Not at all: it is run until it has been linked, and its image is written to the file that comes with the plan.
+    Capture,
 }
 
 /// What replaces a container.
@@ -164,6 +177,7 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
         limits: Limits::default(),
         io_uring: false,
         server: None,
+        birth: Birth::Execute,
         on_host: None,
     };
     // On merged systems these are links into /usr; elsewhere directories of their own.

@@ -16,7 +16,7 @@ use super::plan::Command;
 /// The longest message either side sends. Plans, which may be longer, travel as a file descriptor.
 pub(crate) const LONGEST_MESSAGE: usize = 64 << 10;
 
-/// From the test process to the launcher; carries the control socket and the plan.
+/// From the test process to the launcher; carries the control socket, the plan and, if the plan needs one, an image.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Launch {
     /// What a control group is to hold the sandbox to.
@@ -47,7 +47,10 @@ pub(crate) enum Event {
     Spawned { pid: i32, group: Option<String> },
     /// The root is built and a planned server executed; carries the log file. `outer_proc`: /proc is the outer one.
     /// `root`: where the files of a server are that has no container.
-    Up { outer_proc: bool, root: Option<String> },
+    /// `refused`: why the server was executed though an image of it came along.
+    Up { outer_proc: bool, root: Option<String>, refused: Option<String> },
+    /// An image was made of the server, or why none can be.
+    Captured { refused: Option<String> },
     /// The server said by sd_notify(3) that it is ready.
     Ready,
     /// The server ended.

@@ -118,7 +118,7 @@ const PERSONALITIES: [u32; 5] = [0, 0x0008, 0x2_0000, 0x2_0008, u32::MAX];
 const TYPING: [u64; 2] = [0x5412, 0x541C];
 
 /// The filters of a launcher, compiled once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Filters {
     usual: BpfProgram,
     with_io_uring: BpfProgram,

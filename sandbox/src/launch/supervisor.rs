@@ -14,6 +14,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 use super::forwarder;
+use super::init::give_up_last_capability;
+use super::linked;
 use super::plan::Command;
 use super::process::Paths;
 use super::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, Request, Step, encode};
@@ -29,6 +31,13 @@ pub(super) struct Grounds {
     pub(super) notify: String,
     /// In a container the paths of the sandbox are those of the file system, and there is nothing to be minded.
     pub(super) host: Option<Host>,
+}
+
+impl Grounds {
+    /// A server's command as it is run here.
+    pub(super) fn server(&self, command: Command) -> Command {
+        command.env("NOTIFY_SOCKET", &self.notify)
+    }
 }
 
 /// What is to be minded where a sandbox shares the host's file system, processes and network.
@@ -58,10 +67,11 @@ pub(super) struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Starts a planned server, and tells the test process that all is prepared.
+    /// Starts a planned server, from its image if there is one, and tells the test process that all is prepared.
     pub(super) fn start(
         control: &'a OwnedFd,
         server: Option<Command>,
+        image: Option<File>,
         grounds: &'a Grounds,
     ) -> Result<Self, Failure> {
         let failed = |object: &str, errno| Failure::new(Step::Execute, object, errno);
@@ -77,11 +87,17 @@ impl<'a> Supervisor<'a> {
             ready: false,
             ended: Vec::new(),
         };
+        let mut refused = None;
         if let Some(command) = server {
-            supervisor.start_server(command)?;
+            if let Some(image) = image {
+                refused = supervisor.restore_server(&command, &image)?;
+            }
+            if supervisor.server.is_none() {
+                supervisor.start_server(command)?;
+            }
         }
         let root = grounds.host.as_ref().map(|host| host.paths.root().to_string_lossy().into_owned());
-        send(control, &Event::Up { outer_proc: grounds.outer_proc, root }, &[&grounds.log]);
+        send(control, &Event::Up { outer_proc: grounds.outer_proc, root, refused }, &[&grounds.log]);
         // Nothing of the launcher's is within the server's reach from here on.
         silence();
         Ok(supervisor)
@@ -140,7 +156,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn start_server(&mut self, command: Command) -> Result<(), Failure> {
-        let command = command.env("NOTIFY_SOCKET", &self.grounds.notify);
+        let command = self.grounds.server(command);
         let log = || self.grounds.log.try_clone().map(Stdio::from);
         let stdio = log().and_then(|out| Ok([Stdio::null(), out, log()?]));
         let stdio = stdio.map_err(|error| Failure::io(Step::Execute, &command.name(), &error))?;
@@ -151,6 +167,22 @@ impl<'a> Supervisor<'a> {
             (host.note)(server);
         }
         Ok(())
+    }
+
+    /// The same from an image, or says why not. It takes this process's last capability.
+    fn restore_server(&mut self, command: &Command, image: &File) -> Result<Option<String>, Failure> {
+        let command = self.grounds.server(command.clone());
+        let log = || self.grounds.log.try_clone().map(OwnedFd::from);
+        let stdio = || Ok([File::open("/dev/null")?.into(), log()?, log()?]);
+        let restored = stdio().and_then(|stdio| linked::restore(image, &command, stdio));
+        give_up_last_capability()?;
+        match restored {
+            Ok(server) => {
+                self.server = Some(server);
+                Ok(None)
+            }
+            Err(error) => Ok(Some(error.to_string())),
+        }
     }
 
     fn run(&mut self, number: u32, command: Command, fds: Vec<OwnedFd>) -> Result<(), Failure> {

@@ -1,11 +1,15 @@
 //! System calls that no safe library offers. The only folder with `unsafe`; it knows nothing of layers or engines.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod arrive;
 pub(crate) mod clone;
 pub(crate) mod constructor;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod socket;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod trace;
 
 use rustix::io::Errno;
 

@@ -34,7 +34,7 @@ use crate::tree::copy_tree;
 /// The life of a supervisor. Runs in the child just forked from the launcher.
 pub(super) fn main(control: OwnedFd, plan: OwnedFd) -> ! {
     let outcome = panic::catch_unwind(panic::AssertUnwindSafe(move || {
-        let Ok((control, plan)) = keep_only(control, plan) else { return };
+        let Ok((control, plan, _)) = keep_only(control, plan, None) else { return };
         if let Err(failure) = live(&control, plan) {
             send(&control, &Event::Failed(failure), &[]);
         }
@@ -54,7 +54,7 @@ fn live(control: &OwnedFd, plan: OwnedFd) -> Result<(), Failure> {
     let place = Place::make(&host.places, &host.short, longest(&plan))?;
     let grounds = prepare(control, &plan, host, &place)?;
     let signal = grounds.host.as_ref().map_or(Signal::KILL, |host| host.end_signal);
-    let mut supervisor = Supervisor::start(control, plan.server.clone(), &grounds)?;
+    let mut supervisor = Supervisor::start(control, plan.server.clone(), None, &grounds)?;
     supervisor.supervise();
     let (server, ended) = supervisor.left();
     end::end(server, ended, signal);

@@ -1,0 +1,324 @@
+//! Making an image: the program is run until the dynamic linker hands over to it, and its memory is copied.
+//!
+//! An image holds memory, and what is replayed by `restore.rs`: nothing else that the kernel keeps for a process. So each
+//! system call on the way is watched, and where one leaves anything that an image would lack there is none.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::{Command as Process, Stdio};
+
+use super::calls::Calls;
+use super::image::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
+use super::maps::Area;
+use crate::launch::plan::Command;
+use crate::sys::trace::{Registers, Stop, Tracee};
+
+/// The breakpoint instruction of x86-64.
+const BREAKPOINT: u64 = 0xcc;
+
+/// Runs `command` up to its entry point, as a child of this process, and writes the image of it. `prepare` runs in the child.
+///
+/// # Errors
+/// Why there is no image of it.
+pub(in crate::launch) fn capture(
+    command: &Command,
+    into: &mut File,
+    prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) -> io::Result<()> {
+    let mut process = Process::new(&command.program);
+    process
+        .args(&command.args)
+        .env_clear()
+        .envs(command.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&command.current_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let tracee = Tracee::start(&mut process, prepare)?;
+    let program = Program::of(tracee)?;
+    let (calls, registers) = program.link()?;
+    program.check()?;
+    program.write(into, calls, &registers)
+}
+
+/// A program on its way to its entry point.
+struct Program {
+    tracee: Tracee,
+    /// Its directory in /proc, under whatever number it has there.
+    proc: PathBuf,
+    memory: File,
+    auxiliary: Vec<u64>,
+}
+
+impl Program {
+    fn of(tracee: Tracee) -> io::Result<Self> {
+        // It is the only child. In an outer /proc it has another number than here.
+        let children = fs::read_to_string("/proc/thread-self/children")?;
+        let number = children.split_ascii_whitespace().next();
+        let proc = PathBuf::from("/proc").join(number.ok_or_else(|| refused("its process is not in /proc"))?);
+        let auxiliary = fs::read(proc.join("auxv"))?;
+        let auxiliary =
+            auxiliary.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
+        let program =
+            Self { memory: File::open(proc.join("mem"))?, auxiliary: auxiliary.collect(), tracee, proc };
+        if program.told(libc::AT_BASE) == 0 {
+            return Err(refused("it is linked statically"));
+        }
+        if program.told(libc::AT_SECURE) != 0 {
+            return Err(refused("it runs with more rights than its user"));
+        }
+        Ok(program)
+    }
+
+    /// What the kernel told it of that type, getauxval(3).
+    fn told(&self, kind: u64) -> u64 {
+        self.auxiliary.chunks_exact(2).find(|pair| pair[0] == kind).map_or(0, |pair| pair[1])
+    }
+
+    /// Lets it run to its entry point.
+    fn link(&self) -> io::Result<(Calls, Registers)> {
+        let entry = self.told(libc::AT_ENTRY);
+        let word = self.word(entry)?;
+        self.tracee.poke(entry, word & !0xff | BREAKPOINT)?;
+        let mut calls = Calls::default();
+        let mut begun: Option<Registers> = None;
+        loop {
+            let stop = self.tracee.run()?;
+            let registers = self.tracee.registers()?;
+            match (stop, begun.take()) {
+                (Stop::Call, None) => begun = Some(registers),
+                // A call that fails changes nothing.
+                (Stop::Call, Some(_)) if registers.result > u64::MAX - 4095 => {}
+                (Stop::Call, Some(begun)) => {
+                    if !calls
+                        .note(&begun, registers.result, |address| Ok(self.word(address)?.to_ne_bytes()))?
+                    {
+                        return Err(refused(&format!(
+                            "it makes system call {} before it begins",
+                            begun.call
+                        )));
+                    }
+                }
+                (Stop::Signal(libc::SIGTRAP), _) if registers.instruction == entry + 1 => {
+                    calls.thread.pointer = registers.thread;
+                    return Ok((calls, registers));
+                }
+                (Stop::Signal(signal), _) => {
+                    return Err(refused(&format!("it gets signal {signal} before it begins")));
+                }
+            }
+        }
+    }
+
+    /// Nothing but memory may have come to be.
+    fn check(&self) -> io::Result<()> {
+        let count = |name: &str| Ok::<_, io::Error>(fs::read_dir(self.proc.join(name))?.count());
+        if count("task")? != 1 {
+            return Err(refused("it starts threads before it begins"));
+        }
+        if count("fd")? != 3 {
+            return Err(refused("it keeps files open before it begins"));
+        }
+        Ok(())
+    }
+
+    fn write(&self, into: &mut File, calls: Calls, registers: &Registers) -> io::Result<()> {
+        let Calls { thread, end_of_heap } = calls;
+        // Other C libraries have the address of something else cleared at a thread's end.
+        let own = thread.pointer..thread.pointer + PAGE;
+        if !own.contains(&thread.id) || thread.robust.is_none() {
+            return Err(refused("its C library is not the GNU one"));
+        }
+        let entry = self.told(libc::AT_ENTRY);
+        let areas = Area::parse_all(&fs::read_to_string(self.proc.join("smaps"))?);
+        let mut files = Files::default();
+        let (mut regions, mut system, mut copied) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pages, mut farewell) = (0, None);
+        for area in &areas {
+            if area.is_system() {
+                system.push((area.name.clone(), area.start, area.end));
+                continue;
+            }
+            if area.name == "[vsyscall]" {
+                continue;
+            }
+            check_area(area)?;
+            let source = if area.name == "[stack]" {
+                let used = (registers.stack & !(PAGE - 1)) - area.start;
+                copied.push(area.start + used..area.end);
+                let source = Source::Stack { used, offset: pages };
+                pages += area.end - area.start - used;
+                source
+            } else if area.may('x') {
+                // The breakpoint has made a page of it the program's own.
+                let expected = if area.range().contains(&entry) { PAGE } else { 0 };
+                if area.inode == 0 || area.own != expected {
+                    return Err(refused("it makes instructions before it begins"));
+                }
+                if farewell.is_none() {
+                    farewell = self.farewell(area)?;
+                }
+                Source::File { file: files.number(area)?, offset: area.offset }
+            } else if area.own == 0 && area.inode != 0 {
+                Source::File { file: files.number(area)?, offset: area.offset }
+            } else if area.own == 0 {
+                Source::Zeroes
+            } else {
+                copied.push(area.range());
+                let source = Source::Pages { offset: pages };
+                pages += area.end - area.start;
+                source
+            };
+            regions.push(Region { start: area.start, end: area.end, protection: protection(area), source });
+        }
+        let image = Image {
+            files: files.all,
+            regions,
+            system,
+            layout: self.layout(end_of_heap)?,
+            auxiliary: self.auxiliary.clone(),
+            thread,
+            entry: Entry {
+                instruction: entry,
+                stack: registers.stack,
+                at_exit: registers.at_exit,
+                farewell: farewell.ok_or_else(|| refused("its C library makes no system call"))?,
+            },
+        };
+        image.write(into, |file| {
+            for range in copied {
+                self.copy(range, file)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Copies a part of its memory to the end of a file.
+    fn copy(&self, range: std::ops::Range<u64>, into: &mut File) -> io::Result<()> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        self.memory.read_exact_at(&mut bytes, range.start)?;
+        io::Write::write_all(into, &bytes)
+    }
+
+    /// Where in an area the instructions `syscall; ret` are.
+    fn farewell(&self, area: &Area) -> io::Result<Option<u64>> {
+        const INSTRUCTIONS: [u8; 3] = [0x0f, 0x05, 0xc3];
+        let mut bytes = vec![0; (area.end - area.start) as usize];
+        self.memory.read_exact_at(&mut bytes, area.start)?;
+        let at = memchr::memmem::find(&bytes, &INSTRUCTIONS);
+        Ok(at.map(|at| area.start + at as u64))
+    }
+
+    /// By number in proc_pid_stat(5), in the order of PR_SET_MM(2const).
+    fn layout(&self, end_of_heap: u64) -> io::Result<Layout> {
+        let stat = fs::read_to_string(self.proc.join("stat"))?;
+        let (_, fields) = stat.rsplit_once(')').ok_or_else(|| refused("its state cannot be read"))?;
+        let fields: Vec<u64> =
+            fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        // The first after the name is the third of all.
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
+        let start_of_heap = field(47);
+        let end_of_heap = end_of_heap.max(start_of_heap);
+        Ok(Layout([
+            field(26),
+            field(27),
+            field(45),
+            field(46),
+            start_of_heap,
+            end_of_heap,
+            field(28),
+            field(48),
+            field(49),
+            field(50),
+            field(51),
+        ]))
+    }
+
+    fn word(&self, address: u64) -> io::Result<u64> {
+        let mut word = [0; 8];
+        self.memory.read_exact_at(&mut word, address)?;
+        Ok(u64::from_ne_bytes(word))
+    }
+}
+
+/// Memory that is more than bytes at addresses is not reproduced.
+fn check_area(area: &Area) -> io::Result<()> {
+    // Readable and so on, now or by mprotect(2); private to the process, growing, accounted for, not to be merged or only
+    // written down softly; proc_pid_smaps(5).
+    const PLAIN: [&str; 11] = ["rd", "wr", "ex", "mr", "mw", "me", "gd", "ac", "sd", "nr", "dw"];
+    let strange = area.flags.iter().find(|flag| !PLAIN.contains(&flag.as_str()));
+    if !area.permissions.ends_with('p') || strange.is_some() {
+        return Err(refused(&format!(
+            "it has memory of its own kind ({} {})",
+            area.permissions,
+            area.flags.join(" ")
+        )));
+    }
+    Ok(())
+}
+
+fn protection(area: &Area) -> u64 {
+    let parts = [('r', libc::PROT_READ), ('w', libc::PROT_WRITE), ('x', libc::PROT_EXEC)];
+    parts.into_iter().filter(|&(what, _)| area.may(what)).map(|(_, flag)| flag as u64).sum()
+}
+
+/// The files of an image, each once.
+#[derive(Default)]
+struct Files {
+    all: Vec<MappedFile>,
+    numbers: BTreeMap<String, usize>,
+}
+
+impl Files {
+    fn number(&mut self, area: &Area) -> io::Result<usize> {
+        if let Some(&number) = self.numbers.get(&area.name) {
+            return Ok(number);
+        }
+        self.all.push(MappedFile::of(PathBuf::from(&area.name))?);
+        self.numbers.insert(area.name.clone(), self.all.len() - 1);
+        Ok(self.all.len() - 1)
+    }
+}
+
+fn refused(why: &str) -> io::Error {
+    io::Error::other(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_its_own_kind_is_refused() {
+        let area = |permissions: &str, flags: &str| {
+            let text = format!("1000-2000 {permissions} 00000000 00:00 0\nVmFlags: {flags}\n");
+            Area::parse_all(&text).remove(0)
+        };
+        assert!(check_area(&area("rw-p", "rd wr mr mw me ac sd")).is_ok());
+        for (permissions, flags) in [
+            ("rw-s", "rd wr sh mr mw me ms sd"),
+            // Not to be in a child, cleared in a child, locked.
+            ("rw-p", "rd wr mr mw me dc ac"),
+            ("rw-p", "rd wr mr mw me wf ac"),
+            ("rw-p", "rd wr mr mw me lo ac"),
+        ] {
+            assert!(check_area(&area(permissions, flags)).is_err(), "{permissions} {flags}");
+        }
+    }
+
+    #[test]
+    fn protections_are_read_from_permissions() {
+        let area =
+            |permissions: &str| Area::parse_all(&format!("1000-2000 {permissions} 0 00:00 0\n")).remove(0);
+        let (read, write, execute) =
+            (libc::PROT_READ as u64, libc::PROT_WRITE as u64, libc::PROT_EXEC as u64);
+        for (permissions, expected) in
+            [("---p", 0), ("r--p", read), ("rw-p", read | write), ("r-xp", read | execute)]
+        {
+            assert_eq!(protection(&area(permissions)), expected, "{permissions}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Architectures for which nobody has written down how a linked program is restored.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::process::Pid;
+
+use crate::launch::plan::Command;
+
+pub(in crate::launch) fn capture(
+    _command: &Command,
+    _into: &mut File,
+    _prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(in crate::launch) fn restore(_image: &File, _command: &Command, _stdio: [OwnedFd; 3]) -> io::Result<Pid> {
+    Err(io::ErrorKind::Unsupported.into())
+}

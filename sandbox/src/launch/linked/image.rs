@@ -1,0 +1,236 @@
+//! The image of a linked program: its memory at its entry point, and what the kernel knows of it by then.
+//!
+//! A file of a description and of pages. Pages that are as in the program's own files are not in it.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub(super) const PAGE: u64 = 4096;
+
+/// More than any description takes; a file that says otherwise is no image.
+const LONGEST_DESCRIPTION: u64 = 16 << 20;
+
+/// Everything but the pages.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Image {
+    pub(super) files: Vec<MappedFile>,
+    pub(super) regions: Vec<Region>,
+    /// Where the kernel's own mappings were: name, beginning and end.
+    pub(super) system: Vec<(String, u64, u64)>,
+    pub(super) layout: Layout,
+    /// Pairs of a type and a value, getauxval(3).
+    pub(super) auxiliary: Vec<u64>,
+    pub(super) thread: Thread,
+    pub(super) entry: Entry,
+}
+
+/// A file whose mappings are part of an image, and by what it is known to be the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MappedFile {
+    pub(super) path: PathBuf,
+    state: State,
+}
+
+/// Without its device, which is another one each time an overlay is mounted, and without the time of its last change of any
+/// kind, since a hard link to it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "[u64; 6]", try_from = "[u64; 6]")]
+pub(super) struct Region {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// PROT_READ and so on, mmap(2).
+    pub(super) protection: u64,
+    pub(super) source: Source,
+}
+
+/// Where the bytes of a region come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// One of the image's files, by its number, from an offset on.
+    File {
+        file: usize,
+        offset: u64,
+    },
+    /// The image's pages, from an offset on.
+    Pages {
+        offset: u64,
+    },
+    Zeroes,
+    /// The stack, of which the part from `used` on is in the image's pages.
+    Stack {
+        used: u64,
+        offset: u64,
+    },
+}
+
+/// The parts of a process's memory that the kernel knows by name, PR_SET_MM(2const), in its order.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Layout(pub(super) [u64; 11]);
+
+/// What the C library told the kernel of its first thread.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Thread {
+    /// The thread pointer.
+    pub(super) pointer: u64,
+    /// Where it keeps its thread's id, set_tid_address(2).
+    pub(super) id: u64,
+    /// The arguments of set_robust_list(2).
+    pub(super) robust: Option<[u64; 2]>,
+    /// The arguments of rseq(2).
+    pub(super) sequences: Option<[u64; 4]>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) instruction: u64,
+    pub(super) stack: u64,
+    pub(super) at_exit: u64,
+    /// Where the instructions `syscall; ret` are.
+    pub(super) farewell: u64,
+}
+
+/// As numbers: there are hundreds, and all are read for each server.
+impl From<Region> for [u64; 6] {
+    fn from(Region { start, end, protection, source }: Region) -> Self {
+        let (kind, detail, offset) = match source {
+            Source::File { file, offset } => (0, file as u64, offset),
+            Source::Pages { offset } => (1, 0, offset),
+            Source::Zeroes => (2, 0, 0),
+            Source::Stack { used, offset } => (3, used, offset),
+        };
+        [start, end, protection, kind, detail, offset]
+    }
+}
+
+impl TryFrom<[u64; 6]> for Region {
+    type Error = String;
+
+    fn try_from([start, end, protection, kind, detail, offset]: [u64; 6]) -> Result<Self, String> {
+        let source = match kind {
+            0 => Source::File { file: detail as usize, offset },
+            1 => Source::Pages { offset },
+            2 => Source::Zeroes,
+            3 => Source::Stack { used: detail, offset },
+            other => return Err(format!("no source of memory has the number {other}")),
+        };
+        Ok(Self { start, end, protection, source })
+    }
+}
+
+impl MappedFile {
+    pub(super) fn of(path: PathBuf) -> io::Result<Self> {
+        let state = State::of(&std::fs::metadata(&path)?);
+        Ok(Self { path, state })
+    }
+
+    /// Opens it, if it is still what it was.
+    pub(super) fn open(&self) -> io::Result<File> {
+        let file = File::open(&self.path)?;
+        if State::of(&file.metadata()?) == self.state {
+            Ok(file)
+        } else {
+            Err(io::Error::other("it was changed since the program was linked"))
+        }
+    }
+}
+
+impl State {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+impl Image {
+    /// Writes an image; `pages` appends the pages to the file it is given.
+    pub(super) fn write(
+        &self,
+        file: &mut File,
+        pages: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let description = serde_json::to_vec(self)?;
+        file.write_all(&(description.len() as u64).to_le_bytes())?;
+        file.write_all(&description)?;
+        file.seek(SeekFrom::Start(pages_of(description.len() as u64)))?;
+        pages(file)
+    }
+
+    /// Reads the description, and at which offset of the file the pages begin.
+    pub(super) fn read(file: &File) -> io::Result<(Self, u64)> {
+        let mut length = [0; 8];
+        file.read_exact_at(&mut length, 0)?;
+        let length = u64::from_le_bytes(length);
+        if length > LONGEST_DESCRIPTION {
+            return Err(io::Error::other("it is not the image of a program"));
+        }
+        // By offsets: the position is shared by all who have the file open.
+        let mut description = vec![0; length as usize];
+        file.read_exact_at(&mut description, 8)?;
+        Ok((serde_json::from_slice(&description)?, pages_of(length)))
+    }
+}
+
+fn pages_of(description: u64) -> u64 {
+    (8 + description).next_multiple_of(PAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_survives_its_file() {
+        let regions = [
+            Source::File { file: 1, offset: 8192 },
+            Source::Pages { offset: 4096 },
+            Source::Zeroes,
+            Source::Stack { used: 12288, offset: 0 },
+        ];
+        let region = |source| Region { start: PAGE, end: 5 * PAGE, protection: 3, source };
+        let image = Image {
+            files: Vec::new(),
+            regions: regions.map(region).to_vec(),
+            system: vec![("[vdso]".to_owned(), 1, 2)],
+            layout: Layout([7; 11]),
+            auxiliary: vec![25, u64::MAX],
+            thread: Thread::default(),
+            entry: Entry { instruction: 1, stack: 2, at_exit: 3, farewell: 4 },
+        };
+        let mut file = tempfile::tempfile().unwrap();
+        image.write(&mut file, |file| file.write_all(b"pages")).unwrap();
+        let (read, pages) = Image::read(&file).unwrap();
+        assert_eq!((read.regions, read.auxiliary), (image.regions, image.auxiliary));
+        let mut found = [0; 5];
+        file.read_exact_at(&mut found, pages).unwrap();
+        assert_eq!((&found, pages % PAGE), (b"pages", 0));
+        file.write_all_at(&u64::MAX.to_le_bytes(), 0).unwrap();
+        assert!(Image::read(&file).is_err(), "a length beyond all bounds");
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_told_and_one_with_a_further_link_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("library.so");
+        std::fs::write(&path, "linked").unwrap();
+        let file = MappedFile::of(path.clone()).unwrap();
+        std::fs::hard_link(&path, place.path().join("link")).unwrap();
+        assert!(file.open().is_ok());
+        std::fs::write(place.path().join("new"), "linked").unwrap();
+        std::fs::rename(place.path().join("new"), &path).unwrap();
+        assert!(file.open().is_err(), "another file of the same size");
+    }
+}

@@ -1,0 +1,260 @@
+//! The images that this user has: in the cache, one for each program and its arguments, as long as the machine is up.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, CWD, linkat};
+
+use crate::cache;
+use crate::launch::client::lock;
+use crate::launch::container::Container;
+use crate::launch::limits::Limits;
+use crate::launch::plan::{Birth, Data, Plan};
+
+/// `0` has every server executed.
+const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
+
+/// Enters the name of an image, so that one of another form is never read.
+const FORMAT: u32 = 1;
+
+const IN_THE_MAKING: &str = "its image is being made";
+
+/// Programs that there are images of at most, each of some megabytes; those made first go first.
+const MOST: usize = 16;
+
+/// How a container's server came to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// From an image.
+    Restored,
+    /// By execve(2), and why.
+    Executed(String),
+}
+
+/// What this process knows of images: one, why there is none, or that a thread is making it.
+static KNOWN: Mutex<Option<HashMap<String, Known>>> = Mutex::new(None);
+
+#[derive(Debug, Clone)]
+enum Known {
+    /// `own`: it was made by this process, not found.
+    Image {
+        image: Arc<File>,
+        own: bool,
+    },
+    None(String),
+    InTheMaking,
+}
+
+/// The image of a plan's server. The first that asks since the machine was started makes it, which takes as long as two
+/// starts; whoever asks meanwhile does without.
+///
+/// # Errors
+/// Why the server is to be executed.
+pub(in crate::launch) fn image_of(plan: &Plan) -> Result<Arc<File>, String> {
+    eligible(plan)?;
+    let key = key(plan)?;
+    {
+        let mut known = lock(&KNOWN);
+        let known = known.get_or_insert_default();
+        match known.get(&key) {
+            Some(Known::Image { image, .. }) => return Ok(image.clone()),
+            Some(Known::None(why)) => return Err(why.clone()),
+            Some(Known::InTheMaking) => return Err(IN_THE_MAKING.to_owned()),
+            None => known.insert(key.clone(), Known::InTheMaking),
+        };
+    }
+    let place = Place::of(&key).map_err(|error| error.to_string());
+    let outcome = place.and_then(|place| match place.find()? {
+        Some(image) => Ok(Some((image, false))),
+        None => Ok(make(plan, &place)?.map(|image| (image, true))),
+    });
+    let mut known = lock(&KNOWN);
+    let known = known.get_or_insert_default();
+    match outcome {
+        Ok(Some((image, own))) => {
+            known.insert(key, Known::Image { image: image.clone(), own });
+            Ok(image)
+        }
+        Ok(None) => {
+            known.remove(&key);
+            Err(IN_THE_MAKING.to_owned())
+        }
+        Err(why) => {
+            known.insert(key, Known::None(why.clone()));
+            Err(why)
+        }
+    }
+}
+
+/// Notes that a server could not be restored from this image. One that was found may be out of date and is made anew; one
+/// that this process has made tells that it cannot be done.
+pub(in crate::launch) fn give_up(plan: &Plan, image: &Arc<File>, why: &str) {
+    tracing::debug!(why, "a server was executed instead of restored");
+    let Ok(key) = key(plan) else { return };
+    let Ok(place) = Place::of(&key) else { return };
+    let mut known = lock(&KNOWN);
+    let known = known.get_or_insert_default();
+    match known.get(&key) {
+        Some(Known::Image { image: current, own }) if Arc::ptr_eq(current, image) => {
+            if *own {
+                place.refuse(why);
+                known.insert(key, Known::None(why.to_owned()));
+            } else {
+                remove(&place.image);
+                known.remove(&key);
+            }
+        }
+        // Another thread has been here before.
+        _ => {}
+    }
+}
+
+/// Has no server restored from the image of this one any more, since one did not live to be ready.
+pub(crate) fn distrust(plan: &Plan) {
+    let Ok(key) = key(plan) else { return };
+    let why = "a server that was restored did not become ready, and one that was executed did";
+    tracing::warn!("{why}: servers are executed from here on");
+    if let Ok(place) = Place::of(&key) {
+        place.refuse(why);
+    }
+    lock(&KNOWN).get_or_insert_default().insert(key, Known::None(why.to_owned()));
+}
+
+fn eligible(plan: &Plan) -> Result<(), String> {
+    let refusal = if std::env::var_os(VARIABLE).is_some_and(|value| value == "0") {
+        "SANDBOXED_DB_LINK_ONCE=0 is set"
+    } else if !cfg!(target_arch = "x86_64") {
+        "it is not known how on this architecture"
+    } else if plan.on_host.is_some() {
+        "there is no container"
+    } else if plan.birth != Birth::Restore {
+        "it is wanted so"
+    } else if plan.server.is_none() || matches!(plan.data, Data::Writable { .. }) {
+        "a layer is built"
+    } else {
+        return Ok(());
+    };
+    Err(refusal.to_owned())
+}
+
+/// Names all that an image depends on. The kernel's own mappings and what the C library has found out of processors are the
+/// same until the machine is started anew. Which libraries are found is told by the linker's cache, which is written anew
+/// whenever one is installed; each file that is mapped is looked at again when the image is used.
+fn key(plan: &Plan) -> Result<String, String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|error| error.to_string())?;
+    let Plan { usr, binds, server, .. } = plan;
+    let linker =
+        fs::metadata("/etc/ld.so.cache").map(|cache| (cache.ino(), cache.ctime(), cache.ctime_nsec())).ok();
+    let all = serde_json::to_vec(&(FORMAT, boot, linker, usr, binds, server));
+    let all = all.map_err(|error| error.to_string())?;
+    Ok(blake3::hash(&all).to_hex().to_string())
+}
+
+/// None if another process is about to make the same; that is not waited for.
+fn make(plan: &Plan, place: &Place) -> Result<Option<Arc<File>>, String> {
+    let directory = File::open(&place.directory).map_err(|error| error.to_string())?;
+    if directory.try_lock().is_err() {
+        return Ok(None);
+    }
+    let image = place.unnamed().map_err(|error| error.to_string())?;
+    // What is linked needs little, and no test's limits are to keep it from that.
+    let plan = Plan { limits: Limits::default().settled(0), ..plan.clone() };
+    match Container::capture(&plan, &image) {
+        Ok(Ok(())) => {
+            place.publish(&image);
+            Ok(Some(Arc::new(image)))
+        }
+        Ok(Err(why)) => {
+            place.refuse(&why);
+            Err(why)
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Where an image is in the cache.
+struct Place {
+    directory: PathBuf,
+    image: PathBuf,
+    /// Holds why there is none.
+    refusal: PathBuf,
+}
+
+impl Place {
+    fn of(key: &str) -> crate::error::Result<Self> {
+        let directory = cache::directory()?.join("linked");
+        cache::create(&directory)?;
+        let image = directory.join(key);
+        Ok(Self { refusal: image.with_extension("none"), directory, image })
+    }
+
+    /// The image, if there is one; the error is why there will be none.
+    fn find(&self) -> Result<Option<Arc<File>>, String> {
+        match fs::read_to_string(&self.refusal) {
+            Ok(why) => Err(why),
+            Err(_) => Ok(File::open(&self.image).ok().map(Arc::new)),
+        }
+    }
+
+    /// A file that has no name: should this process be killed, nothing is left of it.
+    fn unnamed(&self) -> io::Result<File> {
+        let flags = libc::O_TMPFILE;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(flags);
+        // Some file systems have none; then the image is this process's alone.
+        options.open(&self.directory).or_else(|_| tempfile::tempfile())
+    }
+
+    /// Gives the file its name. Where that cannot be, others make their own.
+    fn publish(&self, image: &File) {
+        let unnamed = format!("/proc/self/fd/{}", image.as_raw_fd());
+        let named = linkat(CWD, unnamed.as_str(), CWD, &self.image, AtFlags::SYMLINK_FOLLOW);
+        match named.map_err(io::Error::from).or_else(|_| self.publish_copy(image)) {
+            Ok(()) => self.prune(),
+            Err(error) => tracing::debug!(%error, "the image of a server is not shared"),
+        }
+    }
+
+    /// Where a file without a name cannot be given one. What a killed process leaves of it is pruned.
+    fn publish_copy(&self, image: &File) -> io::Result<()> {
+        let mut copy = tempfile::NamedTempFile::new_in(&self.directory)?;
+        let mut image = image.try_clone()?;
+        image.seek(SeekFrom::Start(0))?;
+        io::copy(&mut image, &mut copy)?;
+        copy.persist(&self.image)?;
+        Ok(())
+    }
+
+    fn refuse(&self, why: &str) {
+        let written = fs::write(&self.refusal, why).and_then(|()| match fs::remove_file(&self.image) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        if let Err(error) = written {
+            tracing::debug!(%error, "that a server has no image is not noted");
+        }
+    }
+
+    /// Removes what is oldest. Images in use stay in memory.
+    fn prune(&self) {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let mut all: Vec<(SystemTime, PathBuf)> = entries
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .collect();
+        all.sort_unstable();
+        let surplus = all.len().saturating_sub(MOST);
+        all.iter().take(surplus).for_each(|(_, path): &(SystemTime, PathBuf)| remove(path));
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::debug!(%error, "an old image is not removed");
+    }
+}

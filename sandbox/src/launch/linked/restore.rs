@@ -1,0 +1,247 @@
+//! A process that becomes a linked program: a copy of init whose memory is replaced by an image.
+//!
+//! What an executed program would inherit this has by being a child of init; what execve(2) would do to it is done here.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
+
+use super::image::{Image, Source};
+use super::maps::Area;
+use crate::launch::plan::Command;
+use crate::sys::arrive::{Arrival, Itinerary, leave_restartable_sequences};
+use crate::sys::process::{Forked, SingleThreaded, exit_now, fork, reset_signals};
+use crate::sys::socket;
+
+/// How long it may take; it takes about a millisecond.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room for what is to be done: 300 system calls take 20 kB.
+const ROOM: u64 = 256 << 10;
+
+/// The end of what a process may map.
+const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// What a process writes when all has gone well.
+const ARRIVED: &[u8] = b"\0";
+
+/// Starts a child that is the program of the image. It has the descriptors given, and no capability.
+///
+/// # Errors
+/// Nothing runs then.
+pub(in crate::launch) fn restore(image: &File, command: &Command, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
+    let proof = SingleThreaded::check()?;
+    let (report, reporter) = pipe_with(PipeFlags::CLOEXEC)?;
+    let pid = match fork(&proof)? {
+        Forked::Parent(pid) => pid,
+        Forked::Child => {
+            let Err(error) = become_program(image, command, stdio, &reporter, &proof);
+            let _ = rustix::io::write(&reporter, error.to_string().as_bytes());
+            exit_now(1)
+        }
+    };
+    drop((reporter, stdio));
+    let failure = match socket::wait_readable(&[report.as_fd()], Instant::now() + TIMEOUT)? {
+        true => {
+            let mut words = Vec::new();
+            File::from(report).read_to_end(&mut words)?;
+            if words == ARRIVED {
+                return Ok(pid);
+            }
+            String::from_utf8_lossy(&words).into_owned()
+        }
+        false => format!("it takes longer than {TIMEOUT:?}"),
+    };
+    let _ = kill_process(pid, Signal::KILL);
+    let ended = waitpid(Some(pid), WaitOptions::empty());
+    // The list of calls says by its exit which error it ended with.
+    let errno = ended.ok().flatten().and_then(|(_, status)| status.exit_status());
+    Err(match (failure.as_str(), errno) {
+        ("", Some(errno)) => io::Error::from_raw_os_error(errno),
+        ("", None) => io::Error::other("it was killed"),
+        (words, _) => io::Error::other(words.to_owned()),
+    })
+}
+
+fn become_program(
+    image: &File,
+    command: &Command,
+    [stdin, stdout, stderr]: [OwnedFd; 3],
+    reporter: &OwnedFd,
+    proof: &SingleThreaded,
+) -> io::Result<Infallible> {
+    rustix::stdio::dup2_stdin(&stdin)?;
+    rustix::stdio::dup2_stdout(&stdout)?;
+    rustix::stdio::dup2_stderr(&stderr)?;
+    chdir(&command.current_dir)?;
+    reset_signals();
+    let (description, pages) = Image::read(image)?;
+    let files = description.files.iter().map(|file| {
+        file.open().map_err(|error| io::Error::other(format!("`{}`: {error}", file.path.display())))
+    });
+    let files = files.collect::<io::Result<Vec<_>>>()?;
+    let program = File::open(&command.program)?;
+    let way = Way { image: &description, files: &files, pages, page_file: image };
+
+    let mut list = Itinerary::default();
+    way.clear(&mut list)?;
+    way.map(&mut list);
+    way.name(&mut list, &program, &command.program);
+    way.thread(&mut list);
+    way.randomness(&mut list);
+    disable_signal_stack(&mut list);
+    give_up_capabilities(&mut list);
+    let arrived = list.lay(ARRIVED);
+    list.call(libc::SYS_write, &[descriptor(reporter), arrived, ARRIVED.len() as u64]);
+    list.call(libc::SYS_close_range, &[3, u64::from(u32::MAX), 0]);
+    let entry = description.entry;
+    let arrival = Arrival {
+        entry: entry.instruction,
+        stack: entry.stack,
+        at_exit: entry.at_exit,
+        farewell: entry.farewell,
+    };
+    leave_restartable_sequences(proof)?;
+    Ok(list.go(proof, ROOM, arrival)?)
+}
+
+/// The parts of the way from this process's memory to that of the image.
+struct Way<'a> {
+    image: &'a Image,
+    files: &'a [File],
+    /// Where in `page_file` the image's pages begin.
+    pages: u64,
+    page_file: &'a File,
+}
+
+impl Way<'_> {
+    /// Moves the kernel's own mappings to where the program knows them, and unmaps all else but the list itself.
+    fn clear(&self, list: &mut Itinerary) -> io::Result<()> {
+        let areas = Area::parse_all(&fs::read_to_string("/proc/self/maps")?);
+        let own: Vec<_> = areas.iter().filter(|area| area.is_system()).collect();
+        let same = own.len() == self.image.system.len()
+            && own
+                .iter()
+                .zip(&self.image.system)
+                .all(|(area, (name, start, end))| area.name == *name && area.end - area.start == end - start);
+        if !same {
+            return Err(io::Error::other(
+                "the kernel's own mappings are others than when the program was linked",
+            ));
+        }
+        let targets: Vec<_> = self.image.system.iter().map(|&(_, start, end)| start..end).collect();
+        let moves = own.iter().map(|area| area.range()).zip(targets.iter().cloned());
+        let moves: Vec<_> = moves.filter(|(from, to)| from != to).collect();
+        let overlap = |a: &Range<u64>, b: &Range<u64>| a.start < b.end && b.start < a.end;
+        let place = Itinerary::range(ROOM);
+        if moves.iter().any(|(from, _)| targets.iter().any(|to| overlap(from, to)))
+            || self.image.regions.iter().any(|region| overlap(&(region.start..region.end), &place))
+        {
+            return Err(io::Error::other("the two processes' mappings are in each other's way"));
+        }
+        for (from, to) in moves {
+            let length = from.end - from.start;
+            let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+            list.call(libc::SYS_mremap, &[from.start, length, length, flags, to.start]);
+        }
+        let mut kept = targets;
+        kept.push(place);
+        kept.sort_by_key(|range| range.start);
+        let ends = [0].into_iter().chain(kept.iter().map(|range| range.end));
+        let starts = kept.iter().map(|range| range.start).chain([TASK_SIZE]);
+        for (start, end) in ends.zip(starts).filter(|(start, end)| start < end) {
+            list.call(libc::SYS_munmap, &[start, end - start]);
+        }
+        Ok(())
+    }
+
+    fn map(&self, list: &mut Itinerary) {
+        let fixed = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
+        let anonymous = fixed | libc::MAP_ANONYMOUS as u64;
+        for region in &self.image.regions {
+            let length = region.end - region.start;
+            let (flags, file, offset) = match region.source {
+                Source::File { file, offset } => (fixed, descriptor(&self.files[file]), offset),
+                Source::Pages { offset } => (fixed, descriptor(self.page_file), self.pages + offset),
+                Source::Zeroes => (anonymous, u64::MAX, 0),
+                Source::Stack { .. } => {
+                    (anonymous | (libc::MAP_GROWSDOWN | libc::MAP_STACK) as u64, u64::MAX, 0)
+                }
+            };
+            list.call(libc::SYS_mmap, &[region.start, length, region.protection, flags, file, offset]);
+            if let Source::Stack { used, offset } = region.source {
+                let into = region.start + used;
+                let bytes = [descriptor(self.page_file), into, region.end - into, self.pages + offset];
+                list.call(libc::SYS_pread64, &bytes);
+            }
+        }
+    }
+
+    /// Tells the kernel whose memory this is now: for brk(2), and for what /proc shows.
+    fn name(&self, list: &mut Itinerary, program: &File, path: &Path) {
+        let bytes = |words: &[u64]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
+        let auxiliary = list.lay(&bytes(&self.image.auxiliary));
+        let size = size_of_val(self.image.auxiliary.as_slice()) as u64;
+        let mut map = self.image.layout.0.to_vec();
+        // Two numbers of 32 bits, the size and the program's descriptor, end a `prctl_mm_map`.
+        map.extend([auxiliary, size | descriptor(program) << 32]);
+        let length = size_of_val(map.as_slice()) as u64;
+        let map = list.lay(&bytes(&map));
+        list.call(libc::SYS_prctl, &[libc::PR_SET_MM as u64, libc::PR_SET_MM_MAP as u64, map, length, 0]);
+        let mut name = path.file_name().unwrap_or_default().as_bytes().to_vec();
+        name.push(0);
+        let name = list.lay(&name);
+        list.call(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name]);
+    }
+
+    fn thread(&self, list: &mut Itinerary) {
+        let thread = &self.image.thread;
+        const ARCH_SET_FS: u64 = 0x1002;
+        list.call(libc::SYS_arch_prctl, &[ARCH_SET_FS, thread.pointer]);
+        list.call_and_store(libc::SYS_set_tid_address, &[thread.id], thread.id);
+        if let Some(arguments) = thread.robust {
+            list.call(libc::SYS_set_robust_list, &arguments);
+        }
+        if let Some(arguments) = thread.sequences {
+            list.call(libc::SYS_rseq, &arguments);
+        }
+    }
+
+    /// Random bytes that the kernel gives each executed program, and the canary that the C library takes from them: no two
+    /// servers have the same. It begins with a zero, and lies in the sixth word of the thread's data.
+    fn randomness(&self, list: &mut Itinerary) {
+        let pairs = self.image.auxiliary.chunks_exact(2);
+        if let Some(random) = pairs.clone().find(|pair| pair[0] == libc::AT_RANDOM) {
+            list.call(libc::SYS_getrandom, &[random[1], 16, 0]);
+        }
+        list.call(libc::SYS_getrandom, &[self.image.thread.pointer + 0x29, 7, 0]);
+    }
+}
+
+/// Its memory is gone; what there was of one belonged to this program.
+fn disable_signal_stack(list: &mut Itinerary) {
+    const SS_DISABLE: u64 = 2;
+    let stack = [0, SS_DISABLE, 0].map(u64::to_ne_bytes).concat();
+    let stack = list.lay(&stack);
+    list.call(libc::SYS_sigaltstack, &[stack, 0]);
+}
+
+/// The one capability that was needed to name the program, as execve(2) takes it from everybody but root.
+fn give_up_capabilities(list: &mut Itinerary) {
+    // _LINUX_CAPABILITY_VERSION_3, and the calling process.
+    let header = list.lay(&[0x2008_0522_u32.to_ne_bytes(), [0; 4]].concat());
+    let none = list.lay(&[0; 24]);
+    list.call(libc::SYS_capset, &[header, none]);
+}
+
+fn descriptor(fd: &impl AsRawFd) -> u64 {
+    u64::from(fd.as_raw_fd().unsigned_abs())
+}

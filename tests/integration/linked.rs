@@ -1,0 +1,296 @@
+//! A server that is made from the image of a linked one is as one that was executed, in all that the kernel tells of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sandboxed_db::{Postgres, Sandbox, Snapshot};
+use sandboxed_db_tests::{
+    DEADLINE, Place, alone, children, connect, eventually, is_alone, processes_beside, status,
+};
+
+const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
+
+/// Where the images are in a cache.
+const IMAGES: &str = "linked";
+
+fn start() -> Sandbox {
+    Snapshot::new(Postgres::new()).start().unwrap()
+}
+
+/// The server itself, by its number outside.
+fn server(db: &Sandbox) -> u32 {
+    let children = children(db.pid());
+    let [server] = children.as_slice() else { panic!("{children:?}") };
+    *server
+}
+
+fn read(process: u32, name: &str) -> String {
+    let text = fs::read(format!("/proc/{process}/{name}")).unwrap_or_else(|error| panic!("{name}: {error}"));
+    String::from_utf8(text).unwrap()
+}
+
+/// The files that a process has mapped.
+fn mapped(process: u32) -> BTreeSet<String> {
+    let maps = read(process, "maps");
+    maps.lines().filter_map(|line| line.splitn(6, ' ').nth(5)).map(|name| name.trim().to_owned()).collect()
+}
+
+fn is_restored(process: u32) -> bool {
+    mapped(process).iter().any(|name| name.contains(&format!("/{IMAGES}/")))
+}
+
+/// Started again where another process is just making the image.
+fn start_restored() -> Sandbox {
+    eventually(DEADLINE, "a server is restored", || {
+        let db = start();
+        is_restored(server(&db)).then_some(db)
+    })
+}
+
+/// What the kernel tells of a server, but for what is never the same: numbers, times, addresses and amounts.
+fn description(db: &Sandbox) -> BTreeMap<String, String> {
+    let (init, server) = (db.pid(), server(db));
+    let mut all = BTreeMap::new();
+    for line in read(server, "status").lines() {
+        let (name, value) = line.split_once(':').unwrap();
+        let varies = [
+            "Pid",
+            "Tgid",
+            "NSpid",
+            "NStgid",
+            "NSpgid",
+            "NSsid",
+            "PPid",
+            "SigQ",
+            "Ngid",
+            "State",
+            "Cpus_allowed",
+        ]
+        .contains(&name);
+        if !varies && !name.starts_with("Vm") && !name.starts_with("Rss") && !name.contains("ctxt_switches") {
+            all.insert(format!("status {name}"), value.trim().to_owned());
+        }
+    }
+    // In the namespace they are the same.
+    for name in ["NSpid", "NSpgid", "NSsid"] {
+        let inside = status(server, name).unwrap();
+        all.insert(name.to_owned(), inside.split_ascii_whitespace().last().unwrap().to_owned());
+    }
+    assert_eq!(status(server, "PPid"), Some(init.to_string()));
+    let files = [
+        "cmdline",
+        "comm",
+        "coredump_filter",
+        "environ",
+        "limits",
+        "oom_score_adj",
+        "personality",
+        "setgroups",
+        "timerslack_ns",
+        "uid_map",
+        "gid_map",
+    ];
+    for name in files {
+        all.insert(name.to_owned(), read(server, name));
+    }
+    let link = |name: &str| fs::read_link(format!("/proc/{server}/{name}")).unwrap().display().to_string();
+    for name in ["cwd", "exe", "root"] {
+        all.insert(name.to_owned(), link(name));
+    }
+    for entry in fs::read_dir(format!("/proc/{server}/fd")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let kind = link(&format!("fd/{name}"));
+        all.insert(format!("fd {name}"), kind.split(['[', '#']).next().unwrap().to_owned());
+    }
+    for kind in ["user", "mnt", "pid", "pid_for_children", "net", "ipc", "uts", "cgroup"] {
+        let of_init = fs::read_link(format!("/proc/{init}/ns/{kind}")).unwrap();
+        assert_eq!(link(&format!("ns/{kind}")), of_init.display().to_string());
+    }
+    assert_eq!(read(server, "mountinfo"), read(init, "mountinfo"));
+    assert_eq!(read(server, "cgroup"), read(init, "cgroup"));
+    for (kind, value) in auxiliary(server) {
+        // Where things are differs in every process.
+        let addresses = [3, 7, 9, 15, 24, 25, 31, 33];
+        if !addresses.contains(&kind) {
+            all.insert(format!("auxiliary {kind}"), value.to_string());
+        }
+    }
+    let programs = mapped(server).into_iter().filter(|name| name.starts_with("/usr"));
+    all.insert("programs".to_owned(), programs.collect::<Vec<_>>().join(" "));
+    // The server overwrites its arguments, and those of its children, with what they do.
+    let titles =
+        children(server).into_iter().map(|child| read(child, "cmdline").trim_end_matches('\0').to_owned());
+    all.insert(
+        "titles".to_owned(),
+        titles.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", "),
+    );
+    all
+}
+
+/// getauxval(3)
+fn auxiliary(process: u32) -> BTreeMap<u64, u64> {
+    let words = fs::read(format!("/proc/{process}/auxv")).unwrap();
+    let words: Vec<_> =
+        words.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect();
+    words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+#[test]
+#[ignore = "run by `a_restored_server_is_as_an_executed_one`"]
+#[expect(clippy::print_stdout, reason = "the other test reads it")]
+fn a_server_is_described() {
+    if !is_alone() {
+        return;
+    }
+    let db = if std::env::var(VARIABLE).unwrap() == "0" { start() } else { start_restored() };
+    assert_eq!(is_restored(server(&db)), std::env::var(VARIABLE).unwrap() != "0");
+    let mut client = connect(db.url());
+    // It works, and allocates more than it had when it was linked.
+    let sum: i64 = client
+        .query_one(
+            "select count(*) from (select string_agg(n::text, ',') from generate_series(1, 100000) n) s",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(sum, 1);
+    println!();
+    for (name, value) in description(&db) {
+        println!("told {name}: {value:?}");
+    }
+}
+
+fn described(link_once: &str) -> Vec<String> {
+    let output =
+        alone("linked::a_server_is_described").arg("--nocapture").env(VARIABLE, link_once).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().filter(|line| line.starts_with("told ")).map(str::to_owned).collect()
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_restored_server_is_as_an_executed_one() {
+    let (executed, restored) = (described("0"), described("1"));
+    assert!(executed.len() > 50, "{executed:#?}");
+    assert_eq!(executed, restored);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn no_two_servers_are_given_the_same_random_bytes() {
+    let random = |db: &Sandbox| {
+        let server = server(db);
+        let mut bytes = [0; 16];
+        let memory = File::open(format!("/proc/{server}/mem")).unwrap();
+        const AT_RANDOM: u64 = 25;
+        memory.read_exact_at(&mut bytes, auxiliary(server)[&AT_RANDOM]).unwrap();
+        bytes
+    };
+    let (one, other) = (start_restored(), start_restored());
+    assert_ne!(random(&one), random(&other));
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn servers_share_the_pages_that_linking_wrote() {
+    let own = |process: u32| -> u64 {
+        let amount = status(process, "RssAnon").unwrap();
+        amount.trim_end_matches(" kB").parse().unwrap()
+    };
+    let db = start_restored();
+    let restored = own(server(&db));
+    let executed: u64 = {
+        let output = alone("linked::memory_of_its_own_is_told")
+            .arg("--nocapture")
+            .env(VARIABLE, "0")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("own ")?.parse().ok()).expect(&text)
+    };
+    assert!(restored < executed, "{restored} kB of {executed} kB");
+}
+
+#[test]
+#[ignore = "run by `servers_share_the_pages_that_linking_wrote`"]
+#[expect(clippy::print_stdout, reason = "the other test reads it")]
+fn memory_of_its_own_is_told() {
+    if is_alone() {
+        let amount = status(server(&start()), "RssAnon").unwrap();
+        println!("\nown {}", amount.trim_end_matches(" kB"));
+    }
+}
+
+/// A cache with the layers of the usual one, and images of its own.
+fn cache_with_its_own_images(place: &Place) -> PathBuf {
+    let cache = place.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    for name in ["layers", "locks", "lookups", "chains", "servers", "staging", "packages"] {
+        let part = place.cache().join(name);
+        if part.exists() {
+            symlink(part, cache.join(name)).unwrap();
+        }
+    }
+    cache
+}
+
+fn images(cache: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cache.join(IMAGES)).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// One sandbox after the other, in a process of its own for each.
+fn start_in(cache: &Path) {
+    let output = Command::new(VICTIM)
+        .args(["--sandboxes", "1", "one_by_one"])
+        .env("SANDBOXED_DB_CACHE", cache)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_damaged_image_fails_no_test() {
+    // So the layer is there.
+    drop(start());
+    let place = Place::sharing_the_cache();
+    let cache = cache_with_its_own_images(&place);
+    start_in(&cache);
+    let [image] = images(&cache).try_into().unwrap();
+    // What it says of itself stays, and all that was in the program's memory is lost.
+    let file = File::options().write(true).open(&image).unwrap();
+    let length = file.metadata().unwrap().len();
+    let description = fs::read(&image).unwrap();
+    let description = u64::from_le_bytes(description[..8].try_into().unwrap()) + 8;
+    let pages = description.next_multiple_of(4096);
+    file.write_all_at(&vec![0; (length - pages) as usize], pages).unwrap();
+    start_in(&cache);
+    let left = images(&cache);
+    assert!(left.iter().all(|path| path.extension().is_some_and(|name| name == "none")), "{left:?}");
+    let why = fs::read_to_string(&left[0]).unwrap();
+    assert!(why.contains("did not become ready"), "{why}");
+    // It is not tried again.
+    start_in(&cache);
+    assert_eq!(images(&cache), left);
+    // And neither does one that is no image at all.
+    fs::remove_file(&left[0]).unwrap();
+    fs::write(&image, "nothing").unwrap();
+    start_in(&cache);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn what_is_restored_dies_with_the_sandbox() {
+    let db = start_restored();
+    let pids = processes_beside(db.pid());
+    assert!(pids.len() > 3, "{pids:?}");
+    drop(db);
+    let left: Vec<_> = pids.into_iter().filter(|&pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
