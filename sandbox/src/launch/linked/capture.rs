@@ -10,62 +10,11 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
 
-use super::image::{Entry, Image, Layout, MappedFile, PAGE, Region, Source, Thread};
+use super::calls::Calls;
+use super::image::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
 use super::maps::Area;
 use crate::launch::plan::Command;
 use crate::sys::trace::{Registers, Stop, Tracee};
-
-/// Calls that leave nothing behind but what the memory shows.
-const HARMLESS: &[libc::c_long] = &[
-    libc::SYS_read,
-    libc::SYS_pread64,
-    libc::SYS_readv,
-    libc::SYS_lseek,
-    libc::SYS_openat,
-    libc::SYS_close,
-    libc::SYS_fstat,
-    libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_statfs,
-    libc::SYS_fstatfs,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_readlinkat,
-    libc::SYS_getdents64,
-    libc::SYS_getcwd,
-    libc::SYS_mmap,
-    libc::SYS_munmap,
-    libc::SYS_mprotect,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_futex,
-    libc::SYS_uname,
-    libc::SYS_sysinfo,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_getres,
-    libc::SYS_gettimeofday,
-    libc::SYS_getpid,
-    libc::SYS_getppid,
-    libc::SYS_gettid,
-    libc::SYS_getuid,
-    libc::SYS_geteuid,
-    libc::SYS_getgid,
-    libc::SYS_getegid,
-    libc::SYS_capget,
-    libc::SYS_getrusage,
-    // Older ways to ask the same.
-    libc::SYS_stat,
-    libc::SYS_lstat,
-    libc::SYS_access,
-    libc::SYS_readlink,
-    libc::SYS_getdents,
-    libc::SYS_time,
-];
-
-/// Randomness that a program takes before `main` is the same for all that are made of an image. The C library takes a few
-/// bytes for checks of its own; whoever takes more may mean to keep secrets by them.
-const MOST_RANDOMNESS: u64 = 16;
 
 /// The breakpoint instruction of x86-64.
 const BREAKPOINT: u64 = 0xcc;
@@ -90,9 +39,9 @@ pub(in crate::launch) fn capture(
         .stderr(Stdio::null());
     let tracee = Tracee::start(&mut process, prepare)?;
     let program = Program::of(tracee)?;
-    let (thread, end_of_heap, registers) = program.link()?;
+    let (calls, registers) = program.link()?;
     program.check()?;
-    program.write(into, thread, end_of_heap, &registers)
+    program.write(into, calls, &registers)
 }
 
 /// A program on its way to its entry point.
@@ -103,9 +52,6 @@ struct Program {
     memory: File,
     auxiliary: Vec<u64>,
 }
-
-/// A system call that has begun.
-struct Begun(Registers);
 
 impl Program {
     fn of(tracee: Tracee) -> io::Result<Self> {
@@ -132,84 +78,39 @@ impl Program {
         self.auxiliary.chunks_exact(2).find(|pair| pair[0] == kind).map_or(0, |pair| pair[1])
     }
 
-    /// Lets it run to its entry point. Returns what the C library has told the kernel by then, and where the heap ends.
-    fn link(&self) -> io::Result<(Thread, u64, Registers)> {
+    /// Lets it run to its entry point.
+    fn link(&self) -> io::Result<(Calls, Registers)> {
         let entry = self.told(libc::AT_ENTRY);
         let word = self.word(entry)?;
         self.tracee.poke(entry, word & !0xff | BREAKPOINT)?;
-        let mut thread = Thread::default();
-        let mut end_of_heap = 0;
-        let mut call: Option<Begun> = None;
+        let mut calls = Calls::default();
+        let mut begun: Option<Registers> = None;
         loop {
             let stop = self.tracee.run()?;
             let registers = self.tracee.registers()?;
-            match (stop, call.take()) {
-                (Stop::Call, None) => call = Some(Begun(registers)),
+            match (stop, begun.take()) {
+                (Stop::Call, None) => begun = Some(registers),
                 // A call that fails changes nothing.
                 (Stop::Call, Some(_)) if registers.result > u64::MAX - 4095 => {}
                 (Stop::Call, Some(begun)) => {
-                    self.note(&begun.0, registers.result, &mut thread, &mut end_of_heap)?
+                    if !calls
+                        .note(&begun, registers.result, |address| Ok(self.word(address)?.to_ne_bytes()))?
+                    {
+                        return Err(refused(&format!(
+                            "it makes system call {} before it begins",
+                            begun.call
+                        )));
+                    }
                 }
                 (Stop::Signal(libc::SIGTRAP), _) if registers.instruction == entry + 1 => {
-                    thread.pointer = registers.thread;
-                    return Ok((thread, end_of_heap, registers));
+                    calls.thread.pointer = registers.thread;
+                    return Ok((calls, registers));
                 }
                 (Stop::Signal(signal), _) => {
                     return Err(refused(&format!("it gets signal {signal} before it begins")));
                 }
             }
         }
-    }
-
-    /// Judges a call that has succeeded.
-    fn note(
-        &self,
-        begun: &Registers,
-        result: u64,
-        thread: &mut Thread,
-        end_of_heap: &mut u64,
-    ) -> io::Result<()> {
-        const ARCH_SET_FS: u64 = 0x1002;
-        let [first, second, third, fourth, ..] = begun.arguments;
-        let call = begun.call as libc::c_long;
-        let harmless = match call {
-            libc::SYS_arch_prctl => first == ARCH_SET_FS,
-            libc::SYS_open => !self.text(first)?.starts_with(b"/dev/"),
-            libc::SYS_openat => !self.text(second)?.starts_with(b"/dev/"),
-            libc::SYS_brk => {
-                *end_of_heap = result;
-                true
-            }
-            libc::SYS_set_tid_address => {
-                thread.id = first;
-                true
-            }
-            libc::SYS_set_robust_list => {
-                thread.robust = Some([first, second]);
-                true
-            }
-            libc::SYS_rseq => {
-                thread.sequences = Some([first, second, third, fourth]);
-                true
-            }
-            libc::SYS_getrandom => second <= MOST_RANDOMNESS,
-            // To ask for a limit, not to set one.
-            libc::SYS_prlimit64 => third == 0,
-            libc::SYS_prctl => {
-                let asks = [
-                    libc::PR_CAPBSET_READ,
-                    libc::PR_GET_SECUREBITS,
-                    libc::PR_GET_NO_NEW_PRIVS,
-                    libc::PR_GET_DUMPABLE,
-                    libc::PR_GET_KEEPCAPS,
-                ];
-                let ambient = libc::PR_CAP_AMBIENT as u64;
-                asks.iter().any(|&ask| ask as u64 == first)
-                    || (first == ambient && second == libc::PR_CAP_AMBIENT_IS_SET as u64)
-            }
-            call => HARMLESS.contains(&call),
-        };
-        if harmless { Ok(()) } else { Err(refused(&format!("it makes system call {call} before it begins"))) }
     }
 
     /// Nothing but memory may have come to be.
@@ -224,13 +125,8 @@ impl Program {
         Ok(())
     }
 
-    fn write(
-        &self,
-        into: &mut File,
-        thread: Thread,
-        end_of_heap: u64,
-        registers: &Registers,
-    ) -> io::Result<()> {
+    fn write(&self, into: &mut File, calls: Calls, registers: &Registers) -> io::Result<()> {
+        let Calls { thread, end_of_heap } = calls;
         // Other C libraries have the address of something else cleared at a thread's end.
         let own = thread.pointer..thread.pointer + PAGE;
         if !own.contains(&thread.id) || thread.robust.is_none() {
@@ -345,11 +241,6 @@ impl Program {
         let mut word = [0; 8];
         self.memory.read_exact_at(&mut word, address)?;
         Ok(u64::from_ne_bytes(word))
-    }
-
-    /// The beginning of a text in its memory.
-    fn text(&self, address: u64) -> io::Result<[u8; 8]> {
-        Ok(self.word(address)?.to_ne_bytes())
     }
 }
 

@@ -1,0 +1,170 @@
+//! What a program may ask of the kernel before it begins, if an image is to be made of it.
+
+use std::io;
+
+use super::image::Thread;
+use crate::sys::trace::Registers;
+
+/// Calls that leave nothing behind but what the memory shows.
+const HARMLESS: &[libc::c_long] = &[
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_readv,
+    libc::SYS_lseek,
+    libc::SYS_openat,
+    libc::SYS_close,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_readlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_getcwd,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_gettimeofday,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_capget,
+    libc::SYS_getrusage,
+    // Older ways to ask the same.
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_access,
+    libc::SYS_readlink,
+    libc::SYS_getdents,
+    libc::SYS_time,
+];
+
+/// Randomness that a program takes before `main` is the same for all that are made of an image. The C library takes a few
+/// bytes for checks of its own; whoever takes more may mean to keep secrets by them.
+const MOST_RANDOMNESS: u64 = 16;
+
+const ARCH_SET_FS: u64 = 0x1002;
+
+/// What is noted of the calls that a program has made.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    pub(super) thread: Thread,
+    /// Zero where there is no heap.
+    pub(super) end_of_heap: u64,
+}
+
+impl Calls {
+    /// Notes a call that has succeeded. `false` if it has left more behind than an image holds; `text` reads the beginning of
+    /// a text in the program's memory.
+    pub(super) fn note(
+        &mut self,
+        begun: &Registers,
+        result: u64,
+        text: impl Fn(u64) -> io::Result<[u8; 8]>,
+    ) -> io::Result<bool> {
+        let [first, second, third, fourth, ..] = begun.arguments;
+        Ok(match begun.call as libc::c_long {
+            libc::SYS_arch_prctl => first == ARCH_SET_FS,
+            // A device may be a source of randomness, among others.
+            libc::SYS_open => !text(first)?.starts_with(b"/dev/"),
+            libc::SYS_openat => !text(second)?.starts_with(b"/dev/"),
+            libc::SYS_brk => {
+                self.end_of_heap = result;
+                true
+            }
+            libc::SYS_set_tid_address => {
+                self.thread.id = first;
+                true
+            }
+            libc::SYS_set_robust_list => {
+                self.thread.robust = Some([first, second]);
+                true
+            }
+            // Without flags it registers.
+            libc::SYS_rseq => {
+                self.thread.sequences = Some([first, second, third, fourth]);
+                third == 0
+            }
+            libc::SYS_getrandom => second <= MOST_RANDOMNESS,
+            // To ask for a limit, not to set one.
+            libc::SYS_prlimit64 => third == 0,
+            libc::SYS_prctl => asks(first, second),
+            call => HARMLESS.contains(&call),
+        })
+    }
+}
+
+/// Whether a prctl(2) only asks.
+fn asks(option: u64, argument: u64) -> bool {
+    const ASKING: [libc::c_int; 5] = [
+        libc::PR_CAPBSET_READ,
+        libc::PR_GET_SECUREBITS,
+        libc::PR_GET_NO_NEW_PRIVS,
+        libc::PR_GET_DUMPABLE,
+        libc::PR_GET_KEEPCAPS,
+    ];
+    let ambient = (libc::PR_CAP_AMBIENT as u64, libc::PR_CAP_AMBIENT_IS_SET as u64);
+    ASKING.iter().any(|&ask| ask as u64 == option) || (option, argument) == ambient
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(calls: &mut Calls, call: libc::c_long, arguments: [u64; 6], text: &[u8; 8]) -> bool {
+        let begun = Registers {
+            call: call as u64,
+            arguments,
+            result: 0,
+            instruction: 0,
+            stack: 0,
+            at_exit: 0,
+            thread: 0,
+        };
+        calls.note(&begun, 7, |_| Ok(*text)).unwrap()
+    }
+
+    #[test]
+    fn calls_that_an_image_would_lack_are_told_from_others() {
+        let mut calls = Calls::default();
+        let none = [0; 6];
+        for call in [libc::SYS_clone, libc::SYS_rt_sigaction, libc::SYS_socket, libc::SYS_memfd_create] {
+            assert!(!note(&mut calls, call, none, b"        "), "{call}");
+        }
+        assert!(note(&mut calls, libc::SYS_mmap, none, b"        "));
+        assert!(note(&mut calls, libc::SYS_openat, none, b"/usr/lib"));
+        assert!(!note(&mut calls, libc::SYS_openat, none, b"/dev/ura"));
+        assert!(note(&mut calls, libc::SYS_getrandom, [0, 8, 0, 0, 0, 0], b"        "));
+        assert!(!note(&mut calls, libc::SYS_getrandom, [0, 32, 0, 0, 0, 0], b"        "));
+        assert!(!note(&mut calls, libc::SYS_prlimit64, [0, 0, 1, 0, 0, 0], b"        "));
+        assert!(!note(&mut calls, libc::SYS_prctl, [libc::PR_SET_NAME as u64, 0, 0, 0, 0, 0], b"        "));
+    }
+
+    #[test]
+    fn what_the_c_library_registers_is_noted() {
+        let mut calls = Calls::default();
+        let text = b"        ";
+        assert!(note(&mut calls, libc::SYS_brk, [0; 6], text));
+        assert!(note(&mut calls, libc::SYS_set_tid_address, [1, 0, 0, 0, 0, 0], text));
+        assert!(note(&mut calls, libc::SYS_set_robust_list, [2, 24, 0, 0, 0, 0], text));
+        assert!(note(&mut calls, libc::SYS_rseq, [3, 32, 0, 4, 0, 0], text));
+        let Thread { id, robust, sequences, .. } = calls.thread;
+        assert_eq!((calls.end_of_heap, id, robust), (7, 1, Some([2, 24])));
+        assert_eq!(sequences, Some([3, 32, 0, 4]));
+        assert!(!note(&mut calls, libc::SYS_rseq, [3, 32, 1, 4, 0, 0], text), "it unregisters");
+    }
+}
