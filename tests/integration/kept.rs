@@ -1,5 +1,6 @@
 //! What a failed test leaves is kept where that is asked for, as it left it, and nothing otherwise.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::Mutex;
@@ -7,11 +8,21 @@ use std::sync::Mutex;
 use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::{Keep, Kept, KeptState, Postgres, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, processes_beside};
+use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone};
 
 /// Leaves a mark, in what a server writes last: it has acknowledged the commit and not written it.
 fn mark(url: &str) {
     connect(url).batch_execute("create unlogged table mark as select 'left' as text").unwrap();
+}
+
+/// With a container or without, the server is the child of the process above it.
+fn children(parent: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    list.split_ascii_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed()).unwrap()
 }
 
 // Tests that are run by the tests below, most of which fail.
@@ -75,8 +86,7 @@ fn kills_its_server(db: &Sandbox) {
     if is_alone() {
         // The session may or may not be told before it is cut off.
         let _ = client.batch_execute("copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'");
-        let ended = || (processes_beside(db.pid()) == [db.pid()]).then_some(());
-        eventually(DEADLINE, "the server is gone", ended);
+        eventually(DEADLINE, "the server is gone", || children(db.pid()).is_empty().then_some(()));
         panic!("as expected");
     }
 }
@@ -88,8 +98,9 @@ fn stops_all_processes(db: &Sandbox) {
     client.batch_execute("create table mark as select 'left' as text").unwrap();
     client.batch_execute("checkpoint").unwrap();
     if is_alone() {
-        for process in processes_beside(db.pid()).into_iter().filter(|process| *process != db.pid()) {
-            kill_process(Pid::from_raw(process.cast_signed()).unwrap(), Signal::STOP).unwrap();
+        for server in children(db.pid()) {
+            let all = children(server).into_iter().chain([server]);
+            all.for_each(|process| kill_process(pid(process), Signal::STOP).unwrap());
         }
         panic!("as expected");
     }
@@ -99,7 +110,7 @@ fn stops_all_processes(db: &Sandbox) {
 #[ignore = "run by `what_cannot_be_kept_is_told_and_hides_nothing`"]
 fn kills_its_sandbox(db: &Sandbox) {
     if is_alone() {
-        kill_process(Pid::from_raw(db.pid().cast_signed()).unwrap(), Signal::KILL).unwrap();
+        kill_process(pid(db.pid()), Signal::KILL).unwrap();
         panic!("as expected");
     }
 }
@@ -139,7 +150,9 @@ fn panics_without_the_attribute() {
 
 fn run(test: &str, environment: &[(&str, &str)]) -> (Output, String) {
     let mut command = alone(&format!("kept::{test}"));
-    command.arg("--nocapture").env_remove("SANDBOXED_DB_KEEP").envs(environment.iter().copied());
+    // What nextest runs is the test that runs this one.
+    command.arg("--nocapture").env_remove("NEXTEST_TEST_NAME").env_remove("SANDBOXED_DB_KEEP");
+    command.envs(environment.iter().copied());
     let output = command.output().unwrap();
     let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
     assert!(text.contains("running 1 test"), "{test} is not a test:\n{text}");
