@@ -11,10 +11,11 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Ident, Index, Path, ReturnType, Signature, Type, parse_quote};
 
-use crate::args::{Arguments, Setting, Step};
+use crate::args::{Arguments, Step};
 use crate::databases::{Databases, Made};
 use crate::diagnostics::{self, Diagnostics};
 use crate::signature::Function;
+use crate::values::Setting;
 
 /// The expansion of `#[sandboxed_db(arguments)] item`.
 ///

@@ -3,9 +3,10 @@
 //! Depend on `sandboxed-db` and use the attribute from there: its documentation lives on that re-export, where the
 //! examples can be compiled, and the code it expands into calls `sandboxed_db::harness`.
 //!
-//! The files follow the way of the tokens: `args` reads what stands in the parentheses, `signature` the function below,
-//! `databases` says which parameter is made from which database, and `expand` writes the test. What is wrong on the way is collected in `diagnostics`, where every message is worded.
-//! All five work on [`proc_macro2`], so their tests need no compiler.
+//! The files follow the way of the tokens: `args` reads what stands in the parentheses (`names` what is set, `values` to
+//! what), `signature` the function below, `databases` says which parameter is made from which database, and `expand`
+//! writes the test. What is wrong on the way is collected in `diagnostics`, where every message is worded. All work on
+//! [`proc_macro2`], so their tests need no compiler.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +14,9 @@ mod args;
 mod databases;
 mod diagnostics;
 mod expand;
+mod names;
 mod signature;
+mod values;
 
 use proc_macro::TokenStream;
 
