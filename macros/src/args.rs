@@ -11,6 +11,7 @@ use syn::parse::{self, ParseStream, Parser as _};
 use syn::{Ident, LitInt, LitStr, Path, Token, parenthesized, token};
 
 use crate::diagnostics::{self, Diagnostics};
+use crate::matrix::Engine;
 use crate::names::Name;
 use crate::values::{Argument, Setting, comma_separated};
 
@@ -19,6 +20,10 @@ use crate::values::{Argument, Setting, comma_separated};
 pub(crate) struct Arguments {
     /// The path of the function that returns the description which the other arguments extend.
     pub(crate) snapshot: Option<Path>,
+    pub(crate) engines: Vec<Engine>,
+    pub(crate) versions: Vec<LitStr>,
+    /// Where a list of engines or versions asks for a test of each.
+    pub(crate) matrix: Option<Span>,
     /// What leads to the database, in the order written.
     pub(crate) steps: Vec<Step>,
     pub(crate) settings: Vec<Setting>,
@@ -71,7 +76,11 @@ impl Arguments {
 
     /// Whether something is said of a database.
     pub(crate) fn describe_a_database(&self) -> bool {
-        self.snapshot.is_some() || !self.steps.is_empty() || !self.settings.is_empty()
+        self.snapshot.is_some()
+            || !self.engines.is_empty()
+            || !self.versions.is_empty()
+            || !self.steps.is_empty()
+            || !self.settings.is_empty()
     }
 
     fn parse_those(tokens: TokenStream, diagnostics: &mut Diagnostics, valid: impl Fn(Name) -> bool) -> Self {
@@ -108,6 +117,9 @@ impl Arguments {
         };
         let read = list.parse2(tokens);
         diagnostics.collect(read);
+        if let (Some(_), Some(engine)) = (&arguments.snapshot, arguments.engines.first()) {
+            diagnostics.push(diagnostics::engine_of_a_snapshot(engine));
+        }
         arguments
     }
 
@@ -122,6 +134,21 @@ impl Arguments {
             Name::Snapshot => {
                 argument.equals(input)?;
                 self.snapshot = Some(argument.rust_path(input, "the path of a function")?);
+            }
+            Name::Engine => {
+                argument.equals(input)?;
+                let (engines, list) = argument.several(input, diagnostics, |input| {
+                    input.parse().map_err(|_| argument.malformed(input, "an engine"))
+                })?;
+                self.engines = engines;
+                self.matrix = self.matrix.or(list);
+            }
+            Name::Version => {
+                argument.equals(input)?;
+                let (versions, list) =
+                    argument.several(input, diagnostics, |input| argument.version(input))?;
+                self.versions = versions;
+                self.matrix = self.matrix.or(list);
             }
             Name::Migrations => {
                 argument.equals(input)?;
@@ -314,7 +341,7 @@ pub(crate) mod tests {
             (quote!(migrations_of(Sqlx, "m", "n")), "no further value"),
             (quote!(prepare("k", "up")), "the path of an `async fn`"),
             (quote!(snapshot = "shop"), "the path of a function"),
-            (quote!(depends_on = []), "file"),
+            (quote!(depends_on = []), "the list is empty"),
         ] {
             let mistake = only_mistake(tokens);
             assert!(mistake.contains(expected), "{mistake}");
@@ -326,8 +353,8 @@ pub(crate) mod tests {
         assert_eq!(
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
-             valid arguments are: `snapshot`, `migrations`, `migrations_of`, `seed`, `depends_on`, `run`, `prepare`, \
-             `settings`, `start_timeout`, `keep`, `flavor`, `worker_threads`, `crate`"
+             valid arguments are: `snapshot`, `engine`, `version`, `migrations`, `migrations_of`, `seed`, `depends_on`, \
+             `run`, `prepare`, `settings`, `start_timeout`, `keep`, `flavor`, `worker_threads`, `crate`"
         );
         assert!(
             only_mistake(quote!(fixtures = "a"))
@@ -378,7 +405,7 @@ pub(crate) mod tests {
             "expected a list in parentheses, as in `settings(max_connections = 50)`"
         );
         assert_eq!(only_mistake(quote!(migrations = "")), "the path is empty");
-        assert_eq!(only_mistake(quote!(seed = [])), "the list names no file");
+        assert_eq!(only_mistake(quote!(seed = [])), "the list is empty");
         assert_eq!(
             only_mistake(quote!(settings(shared_buffers = 64MB))),
             "a number with a unit is written as a string: \"64MB\""

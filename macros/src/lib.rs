@@ -11,9 +11,12 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attributes;
+mod call;
 mod databases;
 mod diagnostics;
 mod expand;
+mod matrix;
 mod names;
 mod signature;
 mod values;

@@ -6,6 +6,8 @@ use syn::Ident;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     Snapshot,
+    Engine,
+    Version,
     Migrations,
     MigrationsOf,
     Seed,
@@ -21,8 +23,10 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Snapshot,
+        Self::Engine,
+        Self::Version,
         Self::Migrations,
         Self::MigrationsOf,
         Self::Seed,
@@ -40,6 +44,8 @@ impl Name {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
+            Self::Engine => "engine",
+            Self::Version => "version",
             Self::Migrations => "migrations",
             Self::MigrationsOf => "migrations_of",
             Self::Seed => "seed",
@@ -59,6 +65,8 @@ impl Name {
     pub(crate) const fn example(self) -> &'static str {
         match self {
             Self::Snapshot => "`snapshot = crate::testing::shop`",
+            Self::Engine => "`engine = Postgres` or `engine = Postgres::new().locale(\"de_DE.UTF-8\")`",
+            Self::Version => r#"`version = "17"` or `version = ["15", "17"]`"#,
             Self::Migrations => r#"`migrations = "migrations"`"#,
             Self::MigrationsOf => r#"`migrations_of(Sqlx, "migrations")`"#,
             Self::Seed => r#"`seed = "users.sql"` or `seed = ["a.sql", "b.sql"]`"#,
@@ -79,6 +87,8 @@ impl Name {
     /// How to say twice what may be said once, where there is a way.
     pub(crate) const fn instead_of_twice(self) -> Option<&'static str> {
         match self {
+            Self::Version => Some(r#"several are written as `version = ["15", "17"]`"#),
+            Self::Engine => Some("several are written as `engine = [Postgres, MariaDb]`"),
             Self::Seed => Some(r#"several files are written as `seed = ["a.sql", "b.sql"]`"#),
             Self::Settings => Some("write all settings in one list"),
             _ => None,

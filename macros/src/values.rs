@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
 use syn::{Ident, Lit, LitStr, Path, Token, bracketed, parenthesized, token};
@@ -52,20 +52,50 @@ impl Argument {
         input: ParseStream<'_>,
         diagnostics: &mut Diagnostics,
     ) -> syn::Result<Vec<LitStr>> {
+        self.several(input, diagnostics, |input| self.path(input)).map(|(paths, _)| paths)
+    }
+
+    /// One value, or several in brackets, and then where.
+    pub(crate) fn several<T>(
+        &self,
+        input: ParseStream<'_>,
+        diagnostics: &mut Diagnostics,
+        read: impl Fn(ParseStream<'_>) -> syn::Result<T>,
+    ) -> syn::Result<(Vec<T>, Option<Span>)> {
         if !input.peek(token::Bracket) {
-            return Ok(vec![self.path(input)?]);
+            return Ok((vec![read(input)?], None));
         }
         let list;
-        let brackets = bracketed!(list in input);
+        let brackets = bracketed!(list in input).span.join();
         if list.is_empty() {
-            return Err(diagnostics::no_files(brackets.span.join()));
+            return Err(diagnostics::empty_list(brackets));
         }
-        let mut paths = Vec::new();
+        let mut values = Vec::new();
         comma_separated(&list, diagnostics, |input, _| {
-            paths.push(self.path(input)?);
+            values.push(read(input)?);
             Ok(())
         });
-        Ok(paths)
+        Ok((values, Some(brackets)))
+    }
+
+    /// A version of a server, by as many of its numbers as count.
+    pub(crate) fn version(&self, input: ParseStream<'_>) -> syn::Result<LitStr> {
+        let expected = || self.malformed(input, "a version as a string");
+        let version = match input.fork().parse::<Lit>().map_err(|_| expected())? {
+            Lit::Str(version) => version,
+            Lit::Int(number) if number.suffix().is_empty() => {
+                LitStr::new(number.base10_digits(), number.span())
+            }
+            _ => return Err(expected()),
+        };
+        let text = version.value();
+        let is_one = text.starts_with(|c: char| c.is_ascii_digit())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '.');
+        if !is_one {
+            return Err(expected());
+        }
+        input.parse::<Lit>()?;
+        Ok(version)
     }
 
     pub(crate) fn settings(
