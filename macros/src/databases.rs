@@ -4,6 +4,8 @@
 //! list of their own: `orders(migrations = "orders")` is the database of the parameter `orders` alone. The lists are named
 //! for parameters, so that a test says once what a database is called.
 
+use std::path::Path;
+
 use proc_macro2::TokenStream;
 use quote::{ToTokens as _, format_ident, quote};
 use syn::{Ident, PatType, Type};
@@ -11,6 +13,7 @@ use syn::{Ident, PatType, Type};
 use crate::args::Arguments;
 use crate::attributes;
 use crate::diagnostics::{self, Diagnostics};
+use crate::files;
 use crate::signature::{Filled, Fixture, Parameter};
 
 /// The databases of a test, and its parameters in their order.
@@ -96,6 +99,15 @@ impl<'a> Databases<'a> {
         }
     }
 
+    /// What the descriptions name and the package lacks.
+    pub(crate) fn missing_files(&self, package: &Path) -> Diagnostics {
+        let mut diagnostics = Diagnostics::default();
+        for described in &self.described {
+            files::check(described, package, &mut diagnostics);
+        }
+        diagnostics
+    }
+
     /// The parameters that rstest fills, as the function that it finds has them.
     pub(crate) fn outer_parameters(&self) -> Vec<TokenStream> {
         let parameters =
@@ -130,15 +142,18 @@ impl<'a> Databases<'a> {
         })
     }
 
-    /// What clippy would complain of in what the attribute asks for: a `&String`, a `Sandbox` that is only read.
-    pub(crate) fn lints(&self) -> Vec<Ident> {
+    /// What clippy would complain of in what the attribute asks for: a `&String`, a `Sandbox` that is only read; an
+    /// `async fn` for its runtime alone.
+    pub(crate) fn lints(&self, is_async: bool) -> Vec<Ident> {
         let taken = |reference: bool| {
             self.parameters
                 .iter()
                 .any(|made| matches!(made, Made::From(parameter, _) if parameter.by_reference == reference))
         };
         let by_value = taken(false).then(|| format_ident!("needless_pass_by_value"));
-        by_value.into_iter().chain(taken(true).then(|| format_ident!("ptr_arg"))).collect()
+        let by_reference = taken(true).then(|| format_ident!("ptr_arg"));
+        let waits_for_nothing = is_async.then(|| format_ident!("unused_async"));
+        by_value.into_iter().chain(by_reference).chain(waits_for_nothing).collect()
     }
 }
 

@@ -129,6 +129,28 @@ pub(crate) fn empty_path(at: Span) -> Error {
     Error::new(at, "the path is empty")
 }
 
+pub(crate) fn no_such_file(path: &LitStr, neighbours: &[String]) -> Error {
+    let written = path.value();
+    let (directory, name) =
+        written.rsplit_once('/').map_or((None, &*written), |(directory, name)| (Some(directory), name));
+    let mut message = format!("there is no `{written}` in the package's directory");
+    let neighbours: Vec<_> = neighbours.iter().map(String::as_str).collect();
+    if let Some(suggestion) = closest(name, &neighbours) {
+        let suggestion =
+            directory.map_or(suggestion.to_owned(), |directory| format!("{directory}/{suggestion}"));
+        let _ = write!(message, ", did you mean `{suggestion}`?");
+    }
+    message.push_str(
+        "\na file that is made only later is named in a function, as in `snapshot = crate::testing::shop`",
+    );
+    Error::new(path.span(), message)
+}
+
+pub(crate) fn not_a_directory(path: &LitStr) -> Error {
+    let message = format!("`{}` is a file; `migrations` names the directory of them", path.value());
+    Error::new(path.span(), message)
+}
+
 pub(crate) fn empty_list(at: Span) -> Error {
     Error::new(at, "the list is empty")
 }

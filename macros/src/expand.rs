@@ -3,10 +3,12 @@
 //! The test only says what it wants and hands it to the harness; what a sandbox is, how long to wait for it and what
 //! counts as a failure is decided there.
 
+use std::path::Path;
+
 use proc_macro_crate::FoundCrate;
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
-use syn::{Ident, LitStr, Path, ReturnType, Signature, Type, parse_quote};
+use syn::{Ident, LitStr, ReturnType, Signature, Type, parse_quote};
 
 use crate::args::Arguments;
 use crate::attributes::{self, Split};
@@ -19,7 +21,11 @@ use crate::signature::Function;
 /// The expansion of `#[sandboxed_db(arguments)] item`.
 ///
 /// With a mistake in either, it is the function as it was written, and the mistakes.
-pub(crate) fn sandboxed_db(arguments: TokenStream, item: &TokenStream) -> TokenStream {
+pub(crate) fn sandboxed_db(
+    arguments: TokenStream,
+    item: &TokenStream,
+    package: Option<&Path>,
+) -> TokenStream {
     let mut diagnostics = Diagnostics::default();
     let arguments = Arguments::parse(arguments, &mut diagnostics);
     let function = match Function::parse(item.clone()) {
@@ -34,7 +40,7 @@ pub(crate) fn sandboxed_db(arguments: TokenStream, item: &TokenStream) -> TokenS
     check_runtime(&arguments, &function, &mut diagnostics);
     let databases = Databases::assign(&filled, &arguments, &function.signature.ident, &mut diagnostics);
     let cases = matrix::cases(&arguments, &mut diagnostics);
-    let parts = Parts::new(&function, &databases, &arguments);
+    let parts = Parts::new(&function, &databases, &arguments, package);
     match diagnostics.into_compile_errors() {
         None if arguments.matrix.is_some() => tests(&parts, &cases),
         None => test(&parts),
@@ -59,7 +65,7 @@ struct Parts<'a> {
     function: &'a Function,
     databases: &'a Databases<'a>,
     arguments: &'a Arguments,
-    krate: Path,
+    krate: syn::Path,
     /// The function as it was written, to stand within the test. It keeps its name, for backtraces and so that it can call
     /// itself.
     inner: TokenStream,
@@ -68,9 +74,21 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn new(function: &'a Function, databases: &'a Databases<'a>, arguments: &'a Arguments) -> Self {
-        let (lints, signature, body) = (databases.lints(), function.inner_signature(), &function.body);
+    fn new(
+        function: &'a Function,
+        databases: &'a Databases<'a>,
+        arguments: &'a Arguments,
+        package: Option<&Path>,
+    ) -> Self {
+        let (lints, signature, body) = (
+            databases.lints(function.signature.asyncness.is_some()),
+            function.inner_signature(),
+            &function.body,
+        );
+        // Within the test, so that they are none of a test that is configured away, and of a build without tests.
+        let missing = package.and_then(|package| databases.missing_files(package).into_compile_errors());
         let inner = quote! {
+            #missing
             #[allow(#(clippy::#lints),*)]
             #signature #body
         };
@@ -197,7 +215,7 @@ fn returns_nothing(signature: &Signature) -> bool {
 }
 
 /// The path of the package `sandboxed-db` in the user's crate, by the name it has in its manifest.
-fn find_crate() -> Path {
+fn find_crate() -> syn::Path {
     let name = match proc_macro_crate::crate_name("sandboxed-db") {
         Ok(FoundCrate::Name(name)) => name,
         // Its own integration tests and doctests know it by its name like everyone else. Without any manifest, or
@@ -214,7 +232,7 @@ mod tests {
 
     fn expand(arguments: &TokenStream, item: &TokenStream) -> String {
         // The path is given, so that the tests do not depend on the manifest they are built with.
-        sandboxed_db(quote!(crate = ::db, #arguments), item).to_string()
+        sandboxed_db(quote!(crate = ::db, #arguments), item, None).to_string()
     }
 
     #[test]
@@ -271,7 +289,7 @@ mod tests {
             #[ignore]
             #[::core::prelude::v1::test]
             pub(crate) fn adds() -> ::std::process::ExitCode {
-                #[allow(clippy::needless_pass_by_value, clippy::ptr_arg)]
+                #[allow(clippy::needless_pass_by_value, clippy::ptr_arg, clippy::unused_async)]
                 async fn adds(mut db: &Sandbox, own: Pool) -> Result<(), Error> { db.add().await }
 
                 let test = ::db::harness::Test::new(
@@ -351,7 +369,7 @@ mod tests {
             #[rstest]
             #[case(1)]
             fn t(#[case] n: u8, #[future] later: u8) {
-                #[allow(clippy::needless_pass_by_value)]
+                #[allow(clippy::needless_pass_by_value, clippy::unused_async)]
                 async fn t(db: Sandbox, mut n: u8, later: impl ::core::future::Future<Output = u8>) {}
             }
         };
@@ -394,6 +412,7 @@ mod tests {
             &quote!(
                 fn t(db: Sandbox) {}
             ),
+            None,
         )
         .to_string();
         assert!(expansion.contains(":: sandboxed_db :: harness :: run"), "{expansion}");

@@ -37,7 +37,7 @@ impl Argument {
         }
     }
 
-    /// A path in the file system; whether it exists is asked when the test runs.
+    /// A path in the file system.
     pub(crate) fn path(&self, input: ParseStream<'_>) -> syn::Result<LitStr> {
         if !input.peek(LitStr) {
             return Err(self.malformed(input, "a path as a string"));

@@ -19,6 +19,14 @@ pub(crate) async fn answer_async(url: &str, query: &str) -> Result<String, tokio
 pub(crate) const DATABASE: &str = "select current_database()::text";
 const NOTES: &str = "select coalesce(string_agg(body, ' | ' order by id), 'none') from notes";
 
+// Outcomes.
+
+#[sandboxed_db]
+#[should_panic]
+fn a_test_must_panic(db: Sandbox) {
+    connect(db.url()).batch_execute("select * from nowhere").unwrap();
+}
+
 // Arguments.
 
 #[sandboxed_db]
@@ -154,7 +162,11 @@ fn kills_an_owned_server(db: Sandbox) {
     kill_the_server(db.url());
 }
 
-#[sandboxed_db(migrations = "no/such/directory")]
+fn without_migrations() -> Snapshot {
+    Snapshot::new(Postgres::new()).migrations("no/such/directory")
+}
+
+#[sandboxed_db(snapshot = without_migrations)]
 #[ignore = "fails, run by `a_missing_directory_is_named`"]
 fn has_no_migrations(db: Sandbox) {
     drop(db);
