@@ -118,7 +118,7 @@ impl Arguments {
         let read = list.parse2(tokens);
         diagnostics.collect(read);
         if let (Some(_), Some(engine)) = (&arguments.snapshot, arguments.engines.first()) {
-            diagnostics.push(diagnostics::engine_of_a_snapshot(engine));
+            diagnostics.push(diagnostics::engine_of_a_snapshot(&engine.written));
         }
         arguments
     }

@@ -74,8 +74,8 @@ fn snapshot(
 /// The call of the harness, which makes the parameters, runs the function and judges what it returns.
 ///
 /// Two mistakes are left to the compiler, which knows types: a parameter that cannot be made from a database, and a
-/// result that is no outcome of a test. So that it reports them where they are written, the call that makes the parameter
-/// pretends to stand at its type, and the path of `run` at the return type.
+/// result that is no outcome of a test. So that it reports them where they are written, what makes the parameter pretends
+/// to stand at its type, and the call of the function at the return type.
 pub(crate) fn run(
     signature: &Signature,
     databases: &Databases<'_>,
@@ -96,12 +96,11 @@ pub(crate) fn run(
             Made::From(parameter, database) => (parameter, *database),
         };
         let made = format_ident!("parameter_{index}", span = here);
-        let lease = lease(database);
-        let ty = parameter.ty;
-        let make = located_at(quote_spanned!(here=> make), &ty.to_token_stream());
-        makings.push(quote_spanned! {here=>
-            let #made = #krate::harness::Asked::<#ty>::new().kind().#make(&#lease, waiter);
-        });
+        let (lease, ty) = (lease(database), parameter.ty);
+        let make = quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().kind().make);
+        let [make, of] =
+            [make, quote_spanned!(here=> &#lease)].map(|tokens| located_at(tokens, &ty.to_token_stream()));
+        makings.push(quote_spanned!(here=> let #made = #make(#of, waiter);));
         values.push(if parameter.by_reference {
             quote_spanned!(here=> &#made.by_reference())
         } else {
@@ -114,7 +113,6 @@ pub(crate) fn run(
     };
     let (run, flavor, outcome);
     if is_async {
-        let of = located_at(quote_spanned!(here=> run), &output);
         run = quote_spanned!(here=> run_async);
         let asked = self::flavor(arguments);
         flavor = Some(quote!(#krate::harness::Flavor::#asked,));
@@ -122,12 +120,13 @@ pub(crate) fn run(
         if databases.fixtures().any(|fixture| fixture.awaited) {
             body = quote!(async move { #body.await });
         }
-        outcome = quote_spanned!(here=> waiter.#of(::core::pin::pin!(#body)));
+        let body = located_at(quote_spanned!(here=> ::core::pin::pin!(#body)), &output);
+        outcome = quote_spanned!(here=> waiter.run(#body));
     } else {
-        let returned = located_at(quote_spanned!(here=> #krate::harness::returned), &output);
+        let body = located_at(quote_spanned!(here=> #name(#(#values),*)), &output);
         run = quote_spanned!(here=> run);
         flavor = None;
-        outcome = quote_spanned!(here=> #returned(#name(#(#values),*)));
+        outcome = quote_spanned!(here=> #krate::harness::returned(#body));
     }
     let filled = quote_spanned!(here=> (#(#filled,)*));
     quote_spanned! {here=>

@@ -11,7 +11,9 @@ use crate::args::Arguments;
 use crate::diagnostics::{self, Diagnostics};
 
 /// An engine as it was written: a type, of which the default is meant, or an expression.
-pub(crate) struct Engine(Expr);
+pub(crate) struct Engine {
+    pub(crate) written: Expr,
+}
 
 /// One test of the matrix.
 pub(crate) struct Case<'a> {
@@ -37,7 +39,7 @@ pub(crate) fn cases<'a>(arguments: &'a Arguments, diagnostics: &mut Diagnostics)
     let mut cases = Vec::new();
     for (engine, name) in names.iter().enumerate() {
         if !seen.insert(name.as_str()) {
-            diagnostics.push(diagnostics::engines_of_one_name(&engines[engine], name));
+            diagnostics.push(diagnostics::engines_of_one_name(&engines[engine].written, name));
         }
         if versions.is_empty() {
             cases.push(Case { name: ident(name), engine, version: None });
@@ -57,19 +59,21 @@ fn ident(name: &str) -> Ident {
 impl Engine {
     /// What tests are called that are made for it: its type, or the function that returns it, as in `maria_db`.
     fn name(&self) -> String {
-        named(&self.0).map(|ident| snake_case(&ident.to_string())).unwrap_or_else(|| "engine".to_owned())
+        named(&self.written)
+            .map(|ident| snake_case(&ident.to_string()))
+            .unwrap_or_else(|| "engine".to_owned())
     }
 }
 
 impl Parse for Engine {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        input.parse().map(Self)
+        input.parse().map(|written| Self { written })
     }
 }
 
 impl ToTokens for Engine {
     fn to_tokens(&self, tokens: &mut TokenStream) {
-        match &self.0 {
+        match &self.written {
             Expr::Path(ty) => tokens.extend(quote!(<#ty as ::core::default::Default>::default())),
             value => value.to_tokens(tokens),
         }
