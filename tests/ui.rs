@@ -1,7 +1,4 @@
 //! What the attribute says of mistakes, to the letter. One file below `ui/` per situation.
-//!
-//! Mistakes that only the compiler can see (a parameter or a result of a wrong type) are not among them: it sees them in
-//! the generated test, which is no part of the programs that trybuild compiles.
 
 #[test]
 #[cfg_attr(

@@ -4,13 +4,17 @@
 //! list of their own: `orders(migrations = "orders")` is the database of the parameter `orders` alone. The lists are named
 //! for parameters, so that a test says once what a database is called.
 
+use std::path::Path;
+
 use proc_macro2::TokenStream;
 use quote::{ToTokens as _, format_ident, quote};
 use syn::{Ident, PatType, Type};
 
 use crate::args::Arguments;
+use crate::attributes;
 use crate::diagnostics::{self, Diagnostics};
-use crate::signature::{Filled, Parameter};
+use crate::files;
+use crate::signature::{Filled, Fixture, Parameter};
 
 /// The databases of a test, and its parameters in their order.
 pub(crate) struct Databases<'a> {
@@ -28,10 +32,7 @@ pub(crate) enum Described<'a> {
 pub(crate) enum Made<'a> {
     /// The database of that index.
     From(&'a Parameter<'a>, usize),
-    ByRstest {
-        name: &'a Ident,
-        written: &'a PatType,
-    },
+    ByRstest(&'a Fixture<'a>),
 }
 
 impl std::ops::Deref for Described<'_> {
@@ -60,7 +61,7 @@ impl<'a> Databases<'a> {
         let by_database = || {
             filled.iter().filter_map(|filled| match filled {
                 Filled::ByDatabase(parameter) => Some(parameter),
-                Filled::ByRstest { .. } => None,
+                Filled::ByRstest(_) => None,
             })
         };
         let common = by_database().any(|parameter| has_own(parameter).is_none());
@@ -72,7 +73,7 @@ impl<'a> Databases<'a> {
             Filled::ByDatabase(parameter) => {
                 Made::From(parameter, has_own(parameter).map_or(0, |own| first_own + own))
             }
-            Filled::ByRstest { name, written } => Made::ByRstest { name, written },
+            Filled::ByRstest(fixture) => Made::ByRstest(fixture),
         });
         let parameters = parameters.collect();
         let own = own.into_iter().map(|(_, arguments)| Described::Own(Box::new(arguments)));
@@ -98,27 +99,61 @@ impl<'a> Databases<'a> {
         }
     }
 
-    /// The parameters of the function that rstest finds.
+    /// What the descriptions name and the package lacks.
+    pub(crate) fn missing_files(&self, package: &Path) -> Diagnostics {
+        let mut diagnostics = Diagnostics::default();
+        for described in &self.described {
+            files::check(described, package, &mut diagnostics);
+        }
+        diagnostics
+    }
+
+    /// The parameters that rstest fills, as the function that it finds has them.
     pub(crate) fn outer_parameters(&self) -> Vec<TokenStream> {
-        let parameters = self.parameters.iter().filter_map(|made| match made {
-            Made::From(..) => None,
-            Made::ByRstest { name, written } => {
-                let PatType { attrs, ty, .. } = written;
-                Some(quote!(#(#attrs)* #name: #ty))
-            }
-        });
+        let parameters =
+            self.fixtures().map(|Fixture { name, written: PatType { attrs, ty, .. }, .. }| {
+                // It is awaited here, and not by rstest, whose function waits for nothing.
+                let attributes = attrs.iter().map(|attribute| match attributes::is_awaited(attribute) {
+                    true => quote!(#[future]),
+                    false => attribute.to_token_stream(),
+                });
+                quote!(#(#attributes)* #name: #ty)
+            });
         parameters.collect()
     }
 
-    /// What clippy would complain of in what the attribute asks for: a `&String`, a `Sandbox` that is only read.
-    pub(crate) fn lints(&self) -> Vec<Ident> {
+    /// The same, as another function takes them from it.
+    pub(crate) fn inner_parameters(&self) -> Vec<TokenStream> {
+        let parameters =
+            self.fixtures().map(|Fixture { name, written: PatType { attrs, ty, .. }, .. }| {
+                match attrs.iter().any(attributes::is_future) {
+                    true => quote!(#name: impl ::core::future::Future<Output = #ty>),
+                    false => quote!(#name: #ty),
+                }
+            });
+        parameters.collect()
+    }
+
+    /// The parameters that rstest fills.
+    pub(crate) fn fixtures(&self) -> impl Iterator<Item = &Fixture<'a>> {
+        self.parameters.iter().filter_map(|made| match made {
+            Made::From(..) => None,
+            Made::ByRstest(fixture) => Some(*fixture),
+        })
+    }
+
+    /// What clippy would complain of in what the attribute asks for: a `&String`, a `Sandbox` that is only read; an
+    /// `async fn` for its runtime alone.
+    pub(crate) fn lints(&self, is_async: bool) -> Vec<Ident> {
         let taken = |reference: bool| {
             self.parameters
                 .iter()
                 .any(|made| matches!(made, Made::From(parameter, _) if parameter.by_reference == reference))
         };
         let by_value = taken(false).then(|| format_ident!("needless_pass_by_value"));
-        by_value.into_iter().chain(taken(true).then(|| format_ident!("ptr_arg"))).collect()
+        let by_reference = taken(true).then(|| format_ident!("ptr_arg"));
+        let waits_for_nothing = is_async.then(|| format_ident!("unused_async"));
+        by_value.into_iter().chain(by_reference).chain(waits_for_nothing).collect()
     }
 }
 
@@ -132,7 +167,7 @@ fn own<'a>(
         .iter()
         .filter_map(|filled| match filled {
             Filled::ByDatabase(parameter) => parameter.name,
-            Filled::ByRstest { .. } => None,
+            Filled::ByRstest(_) => None,
         })
         .collect();
     let mut own: Vec<(&Ident, Arguments)> = Vec::new();
@@ -143,7 +178,11 @@ fn own<'a>(
         } else if own.iter().any(|(earlier, _)| *earlier == name) {
             diagnostics.push(diagnostics::duplicate_argument(name, None));
         } else {
-            own.push((name, Arguments::parse_own(tokens.clone(), diagnostics)));
+            let arguments = Arguments::parse_own(tokens.clone(), diagnostics);
+            if let Some(list) = arguments.matrix {
+                diagnostics.push(diagnostics::matrix_of_a_parameter(list));
+            }
+            own.push((name, arguments));
         }
     }
     own

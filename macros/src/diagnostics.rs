@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
-use syn::{Error, Ident, Path};
+use syn::{Error, Ident, LitStr, Path};
 
 /// The functions that can be tests, shown with every mistake in a signature.
 const ACCEPTED: &str = "accepted:
@@ -78,6 +78,32 @@ pub(crate) fn database_of_nobody(at: impl ToTokens) -> Error {
     Error::new_spanned(at, message)
 }
 
+pub(crate) fn engine_of_a_snapshot(engine: impl ToTokens) -> Error {
+    Error::new_spanned(
+        engine,
+        "the snapshot has an engine already; choose it in the function that returns the snapshot",
+    )
+}
+
+pub(crate) fn engines_of_one_name(engine: impl ToTokens, name: &str) -> Error {
+    let message = format!(
+        "a test is called `{name}` already, for the engine before this one; write a function that returns this one, and the \
+         test is called like it, as in `engine = [Postgres, with_checksums()]`"
+    );
+    Error::new_spanned(engine, message)
+}
+
+pub(crate) fn duplicate_version(version: &LitStr) -> Error {
+    Error::new(version.span(), format!("version `{}` is in the list twice", version.value()))
+}
+
+pub(crate) fn matrix_of_a_parameter(at: Span) -> Error {
+    Error::new(
+        at,
+        "a list makes several tests, so it is of the whole test, not of one database; write it outside",
+    )
+}
+
 pub(crate) fn runtime_without_async(at: Span) -> Error {
     Error::new(at, "only an `async fn` runs on a runtime; remove this, or write `async fn`")
 }
@@ -103,8 +129,30 @@ pub(crate) fn empty_path(at: Span) -> Error {
     Error::new(at, "the path is empty")
 }
 
-pub(crate) fn no_files(at: Span) -> Error {
-    Error::new(at, "the list names no file")
+pub(crate) fn no_such_file(path: &LitStr, neighbours: &[String]) -> Error {
+    let written = path.value();
+    let (directory, name) =
+        written.rsplit_once('/').map_or((None, &*written), |(directory, name)| (Some(directory), name));
+    let mut message = format!("there is no `{written}` in the package's directory");
+    let neighbours: Vec<_> = neighbours.iter().map(String::as_str).collect();
+    if let Some(suggestion) = closest(name, &neighbours) {
+        let suggestion =
+            directory.map_or(suggestion.to_owned(), |directory| format!("{directory}/{suggestion}"));
+        let _ = write!(message, ", did you mean `{suggestion}`?");
+    }
+    message.push_str(
+        "\na file that is made only later is named in a function, as in `snapshot = crate::testing::shop`",
+    );
+    Error::new(path.span(), message)
+}
+
+pub(crate) fn not_a_directory(path: &LitStr) -> Error {
+    let message = format!("`{}` is a file; `migrations` names the directory of them", path.value());
+    Error::new(path.span(), message)
+}
+
+pub(crate) fn empty_list(at: Span) -> Error {
+    Error::new(at, "the list is empty")
 }
 
 pub(crate) fn not_a_duration(at: Span) -> Error {
@@ -179,6 +227,10 @@ pub(crate) fn no_parameter(tokens: impl ToTokens) -> Error {
         "a test with `#[sandboxed_db]` takes a parameter made from its database, and this one takes none; with `#[rstest]`, \
          write `#[sandboxed_db]` above it",
     )
+}
+
+pub(crate) fn awaited_without_async(tokens: impl ToTokens) -> Error {
+    Error::new_spanned(tokens, "only an `async fn` awaits a fixture; write `async fn`")
 }
 
 pub(crate) fn variadic(tokens: impl ToTokens) -> Error {
@@ -290,7 +342,7 @@ mod tests {
         let mut diagnostics = Diagnostics::default();
         assert_eq!(diagnostics.collect(Ok(1)), Some(1));
         assert_eq!(diagnostics.collect::<()>(Err(empty_path(Span::call_site()))), None);
-        diagnostics.push(no_files(Span::call_site()));
-        assert_eq!(diagnostics.messages(), ["the path is empty", "the list names no file"]);
+        diagnostics.push(empty_list(Span::call_site()));
+        assert_eq!(diagnostics.messages(), ["the path is empty", "the list is empty"]);
     }
 }

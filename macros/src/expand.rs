@@ -1,25 +1,31 @@
-//! From the attribute and the function to a plain test.
+//! From the attribute and the function to a plain test, or to several.
 //!
 //! The test only says what it wants and hands it to the harness; what a sandbox is, how long to wait for it and what
-//! counts as a failure is decided there. All paths are absolute, and local names are hygienic, so that nothing the user
-//! has named can come in between.
+//! counts as a failure is decided there.
 
-use std::iter;
+use std::path::Path;
 
 use proc_macro_crate::FoundCrate;
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Ident, Index, Path, ReturnType, Signature, Type, parse_quote};
+use quote::{ToTokens as _, quote, quote_spanned};
+use syn::{Ident, LitStr, ReturnType, Signature, Type, parse_quote};
 
-use crate::args::{Arguments, Setting, Step};
-use crate::databases::{Databases, Made};
+use crate::args::Arguments;
+use crate::attributes::{self, Split};
+use crate::call;
+use crate::databases::Databases;
 use crate::diagnostics::{self, Diagnostics};
+use crate::matrix::{self, Case};
 use crate::signature::Function;
 
 /// The expansion of `#[sandboxed_db(arguments)] item`.
 ///
 /// With a mistake in either, it is the function as it was written, and the mistakes.
-pub(crate) fn sandboxed_db(arguments: TokenStream, item: &TokenStream) -> TokenStream {
+pub(crate) fn sandboxed_db(
+    arguments: TokenStream,
+    item: &TokenStream,
+    package: Option<&Path>,
+) -> TokenStream {
     let mut diagnostics = Diagnostics::default();
     let arguments = Arguments::parse(arguments, &mut diagnostics);
     let function = match Function::parse(item.clone()) {
@@ -33,8 +39,11 @@ pub(crate) fn sandboxed_db(arguments: TokenStream, item: &TokenStream) -> TokenS
     let filled = function.check(&mut diagnostics);
     check_runtime(&arguments, &function, &mut diagnostics);
     let databases = Databases::assign(&filled, &arguments, &function.signature.ident, &mut diagnostics);
+    let cases = matrix::cases(&arguments, &mut diagnostics);
+    let parts = Parts::new(&function, &databases, &arguments, package);
     match diagnostics.into_compile_errors() {
-        None => test(&function, &databases, &arguments),
+        None if arguments.matrix.is_some() => tests(&parts, &cases),
+        None => test(&parts),
         errors => {
             let function = function.without_test();
             quote!(#function #errors)
@@ -51,47 +60,149 @@ fn check_runtime(arguments: &Arguments, function: &Function, diagnostics: &mut D
     }
 }
 
-/// The test, with the user's function inside.
-fn test(function: &Function, databases: &Databases<'_>, arguments: &Arguments) -> TokenStream {
-    let Function { attributes, visibility, signature, body } = function;
-    let krate = arguments.krate.clone().unwrap_or_else(find_crate);
-    let function_name = &signature.ident;
-    let name = function_name.to_string();
-    let snapshots = databases.described.iter().rev().fold(quote!(()), |rest, arguments| {
-        let snapshot = snapshot(arguments, &krate);
-        quote_spanned!(Span::mixed_site()=> (#snapshot, #rest))
-    });
-    // A test that must panic would pass for one that could not be run, so the harness has to know.
-    let should_panic = function.should_panic().then(|| quote!(.should_panic()));
-    let run = run(signature, databases, arguments, &krate);
-    // What a test returns is judged by the harness; only for `#[should_panic]` must it be `()`.
-    let (output, run) = if returns_nothing(signature) {
-        (None, quote_spanned!(Span::mixed_site()=> let _: ::std::process::ExitCode = #run;))
-    } else {
-        (Some(quote!(-> ::std::process::ExitCode)), run)
-    };
-    // rstest makes tests of the function that it finds below.
-    let test = (!function.is_rstest()).then(|| quote!(#[::core::prelude::v1::test]));
-    let lints = databases.lints();
-    let parameters = databases.outer_parameters();
-    let inner = function.inner_signature();
+/// What every kind of expansion is made of.
+struct Parts<'a> {
+    function: &'a Function,
+    databases: &'a Databases<'a>,
+    arguments: &'a Arguments,
+    krate: syn::Path,
+    /// The function as it was written, to stand within the test. It keeps its name, for backtraces and so that it can call
+    /// itself.
+    inner: TokenStream,
+    /// What a test returns is judged by the harness; only for `#[should_panic]` must it be `()`.
+    output: Option<TokenStream>,
+}
 
-    // The function keeps its name, for backtraces and so that it can call itself. Its attributes stay outside: lint
-    // levels reach inwards, and an `#[expect]` is to be met once.
+impl<'a> Parts<'a> {
+    fn new(
+        function: &'a Function,
+        databases: &'a Databases<'a>,
+        arguments: &'a Arguments,
+        package: Option<&Path>,
+    ) -> Self {
+        let (lints, signature, body) = (
+            databases.lints(function.signature.asyncness.is_some()),
+            function.inner_signature(),
+            &function.body,
+        );
+        // Within the test, so that they are none of a test that is configured away, and of a build without tests.
+        let missing = package.and_then(|package| databases.missing_files(package).into_compile_errors());
+        let inner = quote! {
+            #missing
+            #[allow(#(clippy::#lints),*)]
+            #signature #body
+        };
+        let output = (!returns_nothing(&function.signature)).then(|| quote!(-> ::std::process::ExitCode));
+        let krate = arguments.krate.clone().unwrap_or_else(find_crate);
+        Self { function, databases, arguments, krate, inner, output }
+    }
+
+    /// The attribute that makes a test; rstest makes tests of the function that it finds below.
+    fn mark(&self) -> Option<TokenStream> {
+        (!self.function.is_rstest()).then(|| quote!(#[::core::prelude::v1::test]))
+    }
+
+    /// What the harness is told of the test.
+    fn described(&self, name: &TokenStream) -> TokenStream {
+        let krate = &self.krate;
+        // A test that must panic would pass for one that could not be run, so the harness has to know.
+        let should_panic = attributes::should_panic(&self.function.attributes);
+        let should_panic = should_panic.map(|expected| quote!(.should_panic(#expected)));
+        quote! {
+            #krate::harness::Test::new(::core::env!("CARGO_MANIFEST_DIR"), ::core::module_path!(), #name) #should_panic
+        }
+    }
+
+    /// What the function does once it is known which of the engines is meant.
+    fn run(&self, engine: usize) -> TokenStream {
+        let Self { function, databases, arguments, krate, .. } = self;
+        let descriptions = call::descriptions(databases, arguments.engines.get(engine), krate);
+        let run = call::run(&function.signature, databases, arguments, krate);
+        let run = match self.output {
+            None => quote_spanned!(Span::mixed_site()=> let _: ::std::process::ExitCode = #run;),
+            Some(_) => run,
+        };
+        quote_spanned! {Span::mixed_site()=>
+            let databases = #descriptions;
+            #run
+        }
+    }
+}
+
+/// The test, with the user's function inside.
+fn test(parts: &Parts<'_>) -> TokenStream {
+    let Parts { function: Function { visibility, signature, .. }, inner, output, .. } = parts;
+    let (name, parameters) = (&signature.ident, parts.databases.outer_parameters());
+    // Attributes stay outside: lint levels reach inwards, and an `#[expect]` is to be met once.
+    let (attributes, mark) = (parts.function.outer_attributes(), parts.mark());
+    let (test, run) = (parts.described(&name.to_string().to_token_stream()), parts.run(0));
     quote_spanned! {Span::mixed_site()=>
         #(#attributes)*
-        #test
-        #visibility fn #function_name(#(#parameters),*) #output {
-            #[allow(#(clippy::#lints),*)]
-            #inner #body
+        #mark
+        #visibility fn #name(#(#parameters),*) #output {
+            #inner
 
-            let test = #krate::harness::Test::new(
-                ::core::env!("CARGO_MANIFEST_DIR"),
-                ::core::module_path!(),
-                #name,
-            ) #should_panic;
-            let databases = #snapshots;
+            let test = #test;
             #run
+        }
+    }
+}
+
+/// The function, and a module of its name with a test of each case.
+///
+/// The function stays where it is, so that all names in it and in the attribute mean what they mean there.
+fn tests(parts: &Parts<'_>, cases: &[Case<'_>]) -> TokenStream {
+    let Parts { function: Function { visibility, signature, .. }, databases, krate, inner, output, .. } =
+        parts;
+    let (name, mark) = (&signature.ident, parts.mark());
+    let Split { conditions, of_function, of_tests } = Split::of(parts.function.outer_attributes());
+    let test = parts.described(&quote_spanned!(Span::mixed_site()=> case.name));
+    let engines = (0..parts.arguments.engines.len().max(1)).map(|engine| parts.run(engine));
+    let others = engines.clone().skip(1).enumerate().map(|(before, run)| {
+        let engine = before + 1;
+        quote_spanned!(Span::mixed_site()=> #engine => { #run })
+    });
+    let first = engines.clone().next();
+    let (fixtures, parameters) = (databases.inner_parameters(), databases.outer_parameters());
+    let filled: Vec<_> = databases.fixtures().map(|fixture| fixture.name).collect();
+    let tests = cases.iter().map(|Case { name: case, engine, version }| {
+        let path = format!("{name}::{case}");
+        let version = version.map(LitStr::value).unwrap_or_default();
+        quote_spanned! {Span::mixed_site()=>
+            #(#of_tests)*
+            #mark
+            fn #case(#(#parameters),*) #output {
+                let case = #krate::harness::Case { name: #path, engine: #engine, version: #version };
+                super::#name(case #(, #filled)*)
+            }
+        }
+    });
+    // What rstest is told is written for where the function is.
+    let names = parts.function.is_rstest().then(|| {
+        quote!(
+            #[allow(unused_imports)]
+            use super::*;
+        )
+    });
+    quote_spanned! {Span::mixed_site()=>
+        #[cfg(test)]
+        #(#conditions)*
+        #(#of_function)*
+        #visibility fn #name(case: #krate::harness::Case #(, #fixtures)*) #output {
+            #inner
+
+            let test = #test;
+            match case.engine {
+                #(#others)*
+                _ => { #first }
+            }
+        }
+
+        #[cfg(test)]
+        #(#conditions)*
+        mod #name {
+            #names
+            #(#tests)*
         }
     }
 }
@@ -103,128 +214,8 @@ fn returns_nothing(signature: &Signature) -> bool {
     }
 }
 
-/// `test.snapshot().migrations("…").seed("…")…`
-fn snapshot(arguments: &Arguments, krate: &Path) -> TokenStream {
-    let Arguments { snapshot, steps, settings, start_timeout, keep, runtime: _, own: _, krate: _ } =
-        arguments;
-    let begin = match snapshot {
-        Some(function) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
-        None => quote_spanned!(Span::mixed_site()=> test.snapshot()),
-    };
-    let steps = steps.iter().map(|step| match step {
-        Step::Migrations(path) => quote!(.migrations(#path)),
-        Step::MigrationsOf(tool, path) => {
-            quote!(.migrations_of(#krate::MigrationTool::#tool, #path))
-        }
-        Step::Seed(path) => quote!(.seed(#path)),
-        Step::DependsOn(paths) => quote!(.depends_on([#(#paths),*])),
-        // Not every list of arguments says by itself what it is of.
-        Step::Run(program, args) => quote!(.run::<&str>(#program, [#(#args),*])),
-        Step::Prepare(key, function) => quote!(.prepare(#key, #function)),
-    });
-    let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
-    let start_timeout = start_timeout.map(|limit| {
-        let (seconds, nanoseconds) = (limit.as_secs(), limit.subsec_nanos());
-        quote!(.start_timeout(::core::time::Duration::new(#seconds, #nanoseconds)))
-    });
-    let keep = keep.as_ref().map(|when| quote!(.keep(#krate::Keep::#when)));
-    quote_spanned!(Span::mixed_site()=> #begin #(#steps)* #(#settings)* #start_timeout #keep)
-}
-
-/// The call of the harness, which makes the parameters, runs the function and judges what it returns.
-///
-/// Two mistakes are left to the compiler, which knows types: a parameter that cannot be made from a database, and a
-/// result that is no outcome of a test. So that it reports them where they are written, the call that makes the parameter
-/// pretends to stand at its type, and the path of `run` at the return type.
-fn run(signature: &Signature, databases: &Databases<'_>, arguments: &Arguments, krate: &Path) -> TokenStream {
-    let here = Span::mixed_site();
-    let name = &signature.ident;
-    let is_async = signature.asyncness.is_some();
-    let (mut makings, mut values) = (Vec::new(), Vec::new());
-    for (index, made) in databases.parameters.iter().enumerate() {
-        let (parameter, database) = match made {
-            Made::ByRstest { name, .. } => {
-                values.push(name.to_token_stream());
-                continue;
-            }
-            Made::From(parameter, database) => (parameter, *database),
-        };
-        let made = format_ident!("parameter_{index}", span = here);
-        let lease = lease(database);
-        let ty = parameter.ty;
-        let asked = quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().kind());
-        makings.push(if is_async {
-            let make = located_at(quote_spanned!(here=> make), &ty.to_token_stream());
-            quote_spanned!(here=> let #made = #asked.#make(&#lease).await?;)
-        } else {
-            let make = located_at(quote_spanned!(here=> make_now), &ty.to_token_stream());
-            quote_spanned!(here=> let #made = #asked.#make(&#lease, waiter)?;)
-        });
-        values.push(if parameter.by_reference {
-            quote_spanned!(here=> &#made.by_reference())
-        } else {
-            quote_spanned!(here=> #made.by_value())
-        });
-    }
-    let import = quote_spanned! {here=>
-        #[allow(unused_imports)]
-        use #krate::harness::Kind as _;
-    };
-    let (mut run, first, body);
-    if is_async {
-        run = quote_spanned!(here=> #krate::harness::run_async);
-        let flavor = flavor(arguments);
-        first = quote_spanned!(here=> test, #krate::harness::Flavor::#flavor);
-        body = quote_spanned!(here=> async |leases| {
-            #import
-            #(#makings)*
-            ::core::result::Result::Ok(#name(#(#values),*).await)
-        });
-    } else {
-        run = quote_spanned!(here=> #krate::harness::run);
-        first = quote_spanned!(here=> test);
-        body = quote_spanned!(here=> |leases, waiter| {
-            #import
-            #(#makings)*
-            ::core::result::Result::Ok(#name(#(#values),*))
-        });
-    }
-    if let ReturnType::Type(_, ty) = &signature.output {
-        run = located_at(run, &ty.to_token_stream());
-    }
-    quote_spanned!(here=> #run(#first, databases, #body))
-}
-
-fn flavor(arguments: &Arguments) -> TokenStream {
-    match (&arguments.runtime.multi_thread, &arguments.runtime.workers) {
-        (false, _) => quote!(CurrentThread),
-        (true, None) => quote!(MultiThread(::core::option::Option::None)),
-        (true, Some(workers)) => quote!(MultiThread(::core::option::Option::Some(#workers))),
-    }
-}
-
-/// `leases.1.1.0` for the third.
-fn lease(database: usize) -> TokenStream {
-    let rests = iter::repeat_n(Index::from(1), database);
-    quote_spanned!(Span::mixed_site()=> leases #(.#rests)*.0)
-}
-
-/// The same tokens, still resolved as before, that seem to reach from the first of `place` to its last.
-fn located_at(tokens: TokenStream, place: &TokenStream) -> TokenStream {
-    let spans = || place.clone().into_iter().map(|token| token.span());
-    let (Some(first), Some(last)) = (spans().next(), spans().last()) else {
-        return tokens;
-    };
-    let places = iter::once(first).chain(iter::repeat(last));
-    let relocated = tokens.into_iter().zip(places).map(|(mut token, place)| {
-        token.set_span(token.span().located_at(place));
-        token
-    });
-    relocated.collect()
-}
-
 /// The path of the package `sandboxed-db` in the user's crate, by the name it has in its manifest.
-fn find_crate() -> Path {
+fn find_crate() -> syn::Path {
     let name = match proc_macro_crate::crate_name("sandboxed-db") {
         Ok(FoundCrate::Name(name)) => name,
         // Its own integration tests and doctests know it by its name like everyone else. Without any manifest, or
@@ -241,7 +232,7 @@ mod tests {
 
     fn expand(arguments: &TokenStream, item: &TokenStream) -> String {
         // The path is given, so that the tests do not depend on the manifest they are built with.
-        sandboxed_db(quote!(crate = ::db, #arguments), item).to_string()
+        sandboxed_db(quote!(crate = ::db, #arguments), item, None).to_string()
     }
 
     #[test]
@@ -255,14 +246,14 @@ mod tests {
                 let test = ::db::harness::Test::new(
                     ::core::env!("CARGO_MANIFEST_DIR"),
                     ::core::module_path!(),
-                    "adds",
+                    "adds"
                 );
                 let databases = (test.snapshot(), ());
-                let _: ::std::process::ExitCode = ::db::harness::run(test, databases, |leases, waiter| {
+                let _: ::std::process::ExitCode = ::db::harness::run(test, databases, (), |leases, waiter, ()| {
                     #[allow(unused_imports)]
                     use ::db::harness::Kind as _;
-                    let parameter_0 = ::db::harness::Asked::<Sandbox>::new().kind().make_now(&leases.0, waiter)?;
-                    ::core::result::Result::Ok(adds(parameter_0.by_value()))
+                    let parameter_0 = ::db::harness::Asked::<Sandbox>::new().kind().make(&leases.0, waiter);
+                    ::db::harness::returned(adds(parameter_0.by_value()))
                 });
             }
         };
@@ -298,13 +289,13 @@ mod tests {
             #[ignore]
             #[::core::prelude::v1::test]
             pub(crate) fn adds() -> ::std::process::ExitCode {
-                #[allow(clippy::needless_pass_by_value, clippy::ptr_arg)]
+                #[allow(clippy::needless_pass_by_value, clippy::ptr_arg, clippy::unused_async)]
                 async fn adds(mut db: &Sandbox, own: Pool) -> Result<(), Error> { db.add().await }
 
                 let test = ::db::harness::Test::new(
                     ::core::env!("CARGO_MANIFEST_DIR"),
                     ::core::module_path!(),
-                    "adds",
+                    "adds"
                 );
                 let databases = (
                     test.snapshot()
@@ -320,14 +311,13 @@ mod tests {
                     test,
                     ::db::harness::Flavor::MultiThread(::core::option::Option::Some(4)),
                     databases,
-                    async |leases| {
+                    (),
+                    |leases, waiter, ()| {
                         #[allow(unused_imports)]
                         use ::db::harness::Kind as _;
-                        let parameter_0 = ::db::harness::Asked::<Sandbox>::new().kind().make(&leases.0).await?;
-                        let parameter_1 = ::db::harness::Asked::<Pool>::new().kind().make(&leases.1.0).await?;
-                        ::core::result::Result::Ok(
-                            adds(&parameter_0.by_reference(), parameter_1.by_value()).await
-                        )
+                        let parameter_0 = ::db::harness::Asked::<Sandbox>::new().kind().make(&leases.0, waiter);
+                        let parameter_1 = ::db::harness::Asked::<Pool>::new().kind().make(&leases.1.0, waiter);
+                        waiter.run(::core::pin::pin!(adds(&parameter_0.by_reference(), parameter_1.by_value())))
                     }
                 )
             }
@@ -379,12 +369,15 @@ mod tests {
             #[rstest]
             #[case(1)]
             fn t(#[case] n: u8, #[future] later: u8) {
-                #[allow(clippy::needless_pass_by_value)]
+                #[allow(clippy::needless_pass_by_value, clippy::unused_async)]
                 async fn t(db: Sandbox, mut n: u8, later: impl ::core::future::Future<Output = u8>) {}
             }
         };
         assert!(expansion.starts_with(outer.to_string().trim_end_matches('}').trim_end()), "{expansion}");
-        assert!(expansion.contains("t (parameter_0 . by_value () , n , later) . await"), "{expansion}");
+        assert!(
+            expansion.contains("run (:: core :: pin :: pin ! (t (parameter_0 . by_value () , n , later)))"),
+            "{expansion}"
+        );
     }
 
     #[test]
@@ -419,6 +412,7 @@ mod tests {
             &quote!(
                 fn t(db: Sandbox) {}
             ),
+            None,
         )
         .to_string();
         assert!(expansion.contains(":: sandboxed_db :: harness :: run"), "{expansion}");

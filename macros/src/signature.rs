@@ -4,10 +4,11 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
 use syn::parse::{Parse, ParseStream};
 use syn::{
-    Attribute, FnArg, GenericParam, Generics, Ident, Pat, PatType, Path, Safety, Signature, Type,
-    TypeReference, Visibility,
+    Attribute, FnArg, GenericParam, Generics, Ident, Pat, PatType, Safety, Signature, Type, TypeReference,
+    Visibility,
 };
 
+use crate::attributes;
 use crate::diagnostics::{self, Diagnostics};
 
 /// A function as it was written.
@@ -33,7 +34,15 @@ pub(crate) struct Parameter<'a> {
 /// A parameter, by who fills it.
 pub(crate) enum Filled<'a> {
     ByDatabase(Parameter<'a>),
-    ByRstest { name: &'a Ident, written: &'a PatType },
+    ByRstest(Fixture<'a>),
+}
+
+/// A parameter that rstest fills.
+pub(crate) struct Fixture<'a> {
+    pub(crate) name: &'a Ident,
+    pub(crate) written: &'a PatType,
+    /// It is a future, which the function gets the output of.
+    pub(crate) awaited: bool,
 }
 
 impl Function {
@@ -43,7 +52,7 @@ impl Function {
 
     /// Reads what kind of test the function is. If it can be none, the reasons are added to `diagnostics`.
     pub(crate) fn check(&self, diagnostics: &mut Diagnostics) -> Vec<Filled<'_>> {
-        self.check_attributes(diagnostics);
+        attributes::check(&self.attributes, diagnostics);
         self.check_qualifiers(diagnostics);
         diagnostics.collect(check_generics(&self.signature.generics));
         self.parameters(diagnostics)
@@ -51,22 +60,16 @@ impl Function {
 
     /// Whether rstest makes the tests, of the function that this attribute leaves it.
     pub(crate) fn is_rstest(&self) -> bool {
-        self.attributes.iter().any(|attribute| is_named(attribute.path(), "rstest"))
+        self.attributes.iter().any(|attribute| attributes::is_rstest(attribute.path()))
     }
 
-    /// Whether the test is marked `#[should_panic]`.
-    pub(crate) fn should_panic(&self) -> bool {
-        self.attributes.iter().any(|attribute| attribute.path().is_ident("should_panic"))
-    }
-
-    fn check_attributes(&self, diagnostics: &mut Diagnostics) {
-        for path in self.attributes.iter().map(Attribute::path) {
-            if is_test(path) {
-                diagnostics.push(diagnostics::other_test_attribute(path));
-            } else if is_ours(path) {
-                diagnostics.push(diagnostics::repeated_attribute(path));
-            }
-        }
+    /// The attributes of the test: without what the harness does itself.
+    pub(crate) fn outer_attributes(&self) -> impl Iterator<Item = &Attribute> {
+        let is_rstest = self.is_rstest();
+        self.attributes.iter().filter(move |attribute| {
+            let of_rstest = is_rstest && attributes::is_awt(attribute);
+            !of_rstest && !attributes::is_mark(attribute.path())
+        })
     }
 
     fn check_qualifiers(&self, diagnostics: &mut Diagnostics) {
@@ -88,11 +91,19 @@ impl Function {
             diagnostics.push(diagnostics::variadic(variadic));
         }
         let is_rstest = self.is_rstest();
+        let awt = self.attributes.iter().find(|attribute| is_rstest && attributes::is_awt(attribute));
         let filled = inputs.iter().map(|input| match input {
             FnArg::Receiver(receiver) => Err(diagnostics::receiver(receiver)),
             FnArg::Typed(written) => match name(&written.pat) {
                 Some(name) if is_rstest && is_filled_by_rstest(written) => {
-                    Ok(Filled::ByRstest { name, written })
+                    let mut attributes = written.attrs.iter();
+                    let awaited = attributes.any(|attribute| {
+                        attributes::is_awaited(attribute) || awt.is_some() && attributes::is_future(attribute)
+                    });
+                    if awaited && self.signature.asyncness.is_none() {
+                        return Err(diagnostics::awaited_without_async(&written.pat));
+                    }
+                    Ok(Filled::ByRstest(Fixture { name, written, awaited }))
                 }
                 name => Parameter::of_type(name, &written.ty).map(Filled::ByDatabase),
             },
@@ -114,11 +125,15 @@ impl Function {
         if self.is_rstest() {
             for input in &mut signature.inputs {
                 if let FnArg::Typed(written) = input {
-                    if is_future(written) {
+                    let mut attributes = written.attrs.iter();
+                    let awt = self.attributes.iter().any(attributes::is_awt);
+                    if attributes
+                        .any(|one| attributes::is_future(one) && !awt && !attributes::is_awaited(one))
+                    {
                         let ty = &written.ty;
                         written.ty = syn::parse_quote!(impl ::core::future::Future<Output = #ty>);
                     }
-                    written.attrs.retain(|attribute| !is_rstests(attribute));
+                    written.attrs.retain(|attribute| !attributes::is_rstests(attribute));
                 }
             }
         }
@@ -132,8 +147,9 @@ impl Function {
         // A body that is fine in a test is rarely fine in a `const fn`.
         let signature = Signature { constness: None, ..signature.clone() };
         let attributes = attributes.iter().filter(|attribute| {
-            let path = attribute.path();
-            !is_test(path) && !is_ours(path)
+            !attributes::is_test(attribute)
+                && !attributes::is_mark(attribute.path())
+                && !attributes::is_ours(attribute.path())
         });
         quote! {
             #(#attributes)*
@@ -205,32 +221,7 @@ fn name(pattern: &Pat) -> Option<&Ident> {
 /// What rstest fills is marked by one of its attributes. A fixture that is found by the parameter's name alone has none, so
 /// it is written `#[from(name)]` here: nothing else tells it from a database.
 fn is_filled_by_rstest(written: &PatType) -> bool {
-    written.attrs.iter().any(is_rstests)
-}
-
-fn is_future(written: &PatType) -> bool {
-    written.attrs.iter().any(|attribute| attribute.path().is_ident("future"))
-}
-
-fn is_rstests(attribute: &Attribute) -> bool {
-    const ALL: [&str; 13] = [
-        "base_dir", "by_ref", "case", "context", "dirs", "exclude", "files", "from", "future", "mode",
-        "notrace", "values", "with",
-    ];
-    ALL.iter().any(|name| attribute.path().is_ident(name))
-}
-
-/// `#[test]`, by any path, and its namesakes in other crates, such as `#[tokio::test]`.
-fn is_test(path: &Path) -> bool {
-    is_named(path, "test")
-}
-
-fn is_ours(path: &Path) -> bool {
-    is_named(path, "sandboxed_db")
-}
-
-fn is_named(path: &Path, name: &str) -> bool {
-    path.segments.last().is_some_and(|last| last.ident == name)
+    written.attrs.iter().any(attributes::is_rstests)
 }
 
 #[cfg(test)]
@@ -421,8 +412,8 @@ mod tests {
 
     #[test]
     fn other_test_attributes_are_named_as_written() {
-        for path in ["test", "tokio::test", "::core::prelude::v1::test"] {
-            let attribute: Path = syn::parse_str(path).unwrap();
+        for path in ["test", "tokio::test", "other::test"] {
+            let attribute: syn::Path = syn::parse_str(path).unwrap();
             let found = mistakes(quote!(#[#attribute] fn t(db: Sandbox) {}));
             assert!(found[0].starts_with(&format!("remove `#[{path}]`: ")), "{found:?}");
         }

@@ -21,8 +21,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// This machine refuses something that a sandbox needs; the hint names the switch.
     HostUnsupported,
-    /// The description is wrong: a missing file, a bad setting, a server that is not installed.
+    /// The description is wrong: a missing file, a bad setting.
     InvalidConfig,
+    /// The server, or the version of it that was asked for, is not installed.
+    NotInstalled,
     /// A layer could not be built, stored or read.
     Layer,
     /// A sandbox could not be launched, for a reason that is not known to be this machine's configuration.

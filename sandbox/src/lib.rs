@@ -58,11 +58,15 @@ pub use timings::Timings;
 /// beside the lists describes the database of all other parameters.
 ///
 /// # Arguments
-/// All are optional; but for `snapshot`, `flavor`, `worker_threads` and `crate`, each has a method of the same name on [`Snapshot`], where defaults and
+/// All are optional; but for `snapshot`, `engine`, `flavor`, `worker_threads` and `crate`, each has a method of the same name on [`Snapshot`], where defaults and
 /// errors are told.
 ///
 /// - `snapshot = path::of::function`: the function returns the [`Snapshot`] that the other arguments extend; without it
 ///   they extend a fresh server. What a suite has in common is written once so.
+/// - `engine = Postgres`, a type, of which the default is meant, or an expression: `engine = Postgres::new().locale("C")`. By
+///   default PostgreSQL. A list makes a test of each, see [below](#several-servers). With `snapshot` it is refused, since
+///   that has an engine already.
+/// - `version = "17"`, or `17`: see [`Snapshot::version`]. A list makes a test of each.
 /// - `migrations = "directory"`: see [`Snapshot::migrations`]. Steps run in the order they are written.
 /// - `migrations_of(Sqlx, "directory")`: see [`Snapshot::migrations_of`]; the tool is a variant of [`MigrationTool`].
 /// - `seed = "file.sql"` or `seed = ["a.sql", "b.csv"]`: see [`Snapshot::seed`].
@@ -76,18 +80,36 @@ pub use timings::Timings;
 /// - `flavor = "multi_thread"`, or `"current_thread"`, which is the default: the runtime of an `async` test.
 /// - `worker_threads = 4`: how many threads the runtime has; with `flavor = "multi_thread"`, by default one for each
 ///   processor.
-/// - `name_of_a_parameter(…)`: any of the above, but for the last two, for the database of that parameter. A parameter that
+/// - `name_of_a_parameter(…)`: any of the above, but for the last two and for lists of servers, for the database of that parameter. A parameter that
 ///   is to have one cannot be named like an argument.
 /// - `crate = "path"`: where this crate is, if it is renamed in a way that Cargo.toml does not tell.
 ///
 /// Relative paths start at the package's directory. Files are read when the test runs: an edited migration counts without
-/// a new compilation.
+/// a new compilation. One that is not there when the test is compiled is an error at once, if cargo compiles it; what
+/// something makes only later is named in a function, for `snapshot`.
+///
+/// # Several servers
+/// With a list of versions or engines the function is a test for each, in a module of its name: `version = ["15", "17"]` above
+/// `fn t` makes `t::postgres_15` and `t::postgres_17`, so `cargo test postgres_17` runs those of one version. An engine's tests
+/// are named for its type, or for the function that returns it: `engine = [Postgres, with_checksums()]` makes `t::postgres` and
+/// `t::with_checksums`, with both lists each of one with each of the other. With `snapshot`, whose engine only the compiler
+/// knows, they are called `version_15`. Parameters with lists of their own are the same in all.
+///
+/// A version is found among the servers that are installed side by side, see [`Postgres`]. One that is not installed fails its
+/// test, or with `SANDBOXED_DB_MISSING=skip` in the environment it passes and says on its output that it was skipped and why;
+/// `fail` is the default.
 ///
 /// # With rstest
 /// Stand above `#[rstest]`: parameters with an attribute of rstest's (`#[case]`, `#[values]`, `#[from]`, `#[with]`, `#[files]`,
 /// `#[future]`, …) are filled by rstest, all others are made from the database; each case has a server of its own. A fixture
-/// found by its name alone needs `#[from(name)]`, since nothing else tells it from a database. Below `#[rstest]` the
+/// found by its name alone needs `#[from(name)]`, since nothing else tells it from a database. `#[awt]` and `#[future(awt)]` work
+/// in an `async fn`; `#[timeout]` counts the start of the server, too, and where it is reached the server goes on until the test
+/// program ends. With a list of servers there are the cases of each: `t::postgres_15::case_1`. Below `#[rstest]` the
 /// attribute is written `#[test_attr(sandboxed_db(…))]`, and a parameter made from the database `#[ignore] db: Sandbox`.
+///
+/// # Beside other attributes
+/// `#[test_log::test]` works above and below. Those that run the function in a way of their own, such as `#[tokio::test]`, are
+/// refused. What wraps the body of a function may stand below; if it gives names to the body, it must stand above.
 ///
 /// # Failures
 /// When the test fails, the end of the server's log is printed with its output, how long the start took, and how to get at

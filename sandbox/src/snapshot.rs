@@ -65,6 +65,7 @@ struct Asked {
 #[derive(Debug, Clone)]
 pub struct Snapshot<E: Engine = Postgres> {
     engine: E,
+    version: Option<String>,
     steps: Vec<Step<E>>,
     settings: Vec<(String, String)>,
     base: PathBuf,
@@ -90,6 +91,7 @@ impl<E: Engine> Snapshot<E> {
     pub(crate) fn with_base(engine: E, base: &Path) -> Self {
         Self {
             engine,
+            version: None,
             steps: Vec::new(),
             settings: Vec::new(),
             base: base.to_owned(),
@@ -107,6 +109,17 @@ impl<E: Engine> Snapshot<E> {
         if self.base.as_os_str().is_empty() {
             self.base = base.to_owned();
         }
+        self
+    }
+
+    /// Asks for a version of the server, such as `15` or `15.18`, whichever the engine asks for. Default: what it asks for.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns [`ErrorKind::NotInstalled`] for a version that is not installed, and
+    /// [`ErrorKind::InvalidConfig`] for an engine without versions.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
         self
     }
 
@@ -406,8 +419,8 @@ impl<E: Engine> Snapshot<E> {
     /// wait in the order of asking, at most 10 minutes.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a description that cannot work: no server found, a missing file, a migration that
-    /// fails, a setting that cannot be set. [`ErrorKind::HostUnsupported`] for a machine that refuses containers,
+    /// [`ErrorKind::InvalidConfig`] for a description that cannot work: a missing file, a migration that fails, a setting that
+    /// cannot be set. [`ErrorKind::NotInstalled`] for a server that is not installed. [`ErrorKind::HostUnsupported`] for a machine that refuses containers,
     /// [`ErrorKind::Layer`] for a cache that cannot be read or written, [`ErrorKind::Exited`] and [`ErrorKind::NotReady`]
     /// for a server that does not start, [`ErrorKind::Launch`] where none may live beside those that do.
     pub fn start(&self) -> Result<Sandbox<E>> {
@@ -438,9 +451,13 @@ impl<E: Engine> Snapshot<E> {
     fn try_start(&self, Asked { holder, keep, name, report }: Asked) -> Result<Sandbox<E>> {
         self.check()?;
         let begin = Instant::now();
-        let installation = self.engine.locate()?;
+        let engine = match &self.version {
+            None => self.engine.clone(),
+            Some(version) => self.engine.clone().of_version(version)?,
+        };
+        let installation = engine.locate()?;
         let recipe = Recipe {
-            engine: &self.engine,
+            engine: &engine,
             installation: &installation,
             settings: &self.settings,
             steps: &self.steps,
@@ -457,7 +474,7 @@ impl<E: Engine> Snapshot<E> {
         let queue = begin.elapsed() - obtained;
         let before = Timings { layer: obtained, layer_built, queue, ..Timings::default() };
         let sandbox = Sandbox::start(Start {
-            engine: &self.engine,
+            engine: &engine,
             installation: &installation,
             settings: &self.settings,
             start_timeout: self.start_timeout,

@@ -1,133 +1,25 @@
-//! `#[sandboxed_db]` in every shape, and what its tests say when they fail.
+//! The arguments of `#[sandboxed_db]`, and what its tests say when they fail.
 
-use std::error::Error;
 use std::process::Output;
 
 use postgres::NoTls;
 use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, processes_beside};
 
-fn answer(url: &str, query: &str) -> String {
+pub(crate) fn answer(url: &str, query: &str) -> String {
     connect(url).query_one(query, &[]).unwrap().get(0)
 }
 
-async fn answer_async(url: &str, query: &str) -> Result<String, tokio_postgres::Error> {
+pub(crate) async fn answer_async(url: &str, query: &str) -> Result<String, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client.query_one(query, &[]).await?.get(0))
 }
 
-const DATABASE: &str = "select current_database()::text";
+pub(crate) const DATABASE: &str = "select current_database()::text";
 const NOTES: &str = "select coalesce(string_agg(body, ' | ' order by id), 'none') from notes";
 
-// Shapes.
-
-#[sandboxed_db]
-fn a_test_takes_a_sandbox(db: Sandbox) {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
-    db.stop().unwrap();
-}
-
-#[sandboxed_db]
-fn a_test_takes_a_reference_to_a_sandbox(db: &Sandbox) {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
-}
-
-#[sandboxed_db]
-fn a_test_takes_a_url(url: String) {
-    assert_eq!(answer(&url, DATABASE), "postgres");
-}
-
-#[sandboxed_db]
-fn a_test_takes_a_reference_to_a_url(url: &String) {
-    assert_eq!(answer(url, DATABASE), "postgres");
-}
-
-#[sandboxed_db]
-fn a_test_returns_a_result(db: Sandbox) -> Result<(), postgres::Error> {
-    let mut client = postgres::Client::connect(db.url(), NoTls)?;
-    assert_eq!(client.query_one(DATABASE, &[])?.get::<_, &str>(0), "postgres");
-    Ok(())
-}
-
-#[sandboxed_db]
-fn a_test_returns_a_result_and_takes_a_reference(db: &Sandbox) -> sandboxed_db::Result<()> {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
-    db.log().map(|log| assert!(log.contains("ready to accept connections"), "{log}"))
-}
-
-#[sandboxed_db]
-fn a_test_returns_a_boxed_error_and_takes_a_url(url: String) -> Result<(), Box<dyn Error>> {
-    assert_eq!(answer(&url, DATABASE), "postgres");
-    Ok(())
-}
-
-#[sandboxed_db]
-async fn an_async_test_takes_a_sandbox(db: Sandbox) {
-    assert_eq!(answer_async(db.url(), DATABASE).await.unwrap(), "postgres");
-    db.stop().unwrap();
-}
-
-#[sandboxed_db]
-async fn an_async_test_takes_a_reference_to_a_sandbox(db: &Sandbox) {
-    assert_eq!(answer_async(db.url(), DATABASE).await.unwrap(), "postgres");
-}
-
-#[sandboxed_db]
-async fn an_async_test_takes_a_url(url: String) {
-    assert_eq!(answer_async(&url, DATABASE).await.unwrap(), "postgres");
-}
-
-#[sandboxed_db]
-async fn an_async_test_returns_a_result(db: Sandbox) -> Result<(), tokio_postgres::Error> {
-    assert_eq!(answer_async(db.url(), DATABASE).await?, "postgres");
-    Ok(())
-}
-
-#[sandboxed_db]
-async fn an_async_test_returns_a_result_and_takes_a_reference(db: &Sandbox) -> Result<(), Box<dyn Error>> {
-    assert_eq!(answer_async(db.url(), DATABASE).await?, "postgres");
-    Ok(())
-}
-
-#[sandboxed_db]
-async fn an_async_test_returns_a_result_and_takes_a_url(url: String) -> Result<(), tokio_postgres::Error> {
-    assert_eq!(answer_async(&url, DATABASE).await?, "postgres");
-    Ok(())
-}
-
-#[sandboxed_db]
-fn a_parameter_can_be_mutable(mut url: String) {
-    url.push_str("&application_name=changed");
-    assert_eq!(answer(&url, "select current_setting('application_name')"), "changed");
-}
-
-// Beside other attributes.
-
-/// A documented test.
-#[sandboxed_db]
-/// With a second comment below the attribute.
-fn doc_comments_stand_on_both_sides(db: Sandbox) {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
-}
-
-#[sandboxed_db]
-#[cfg(any())]
-fn a_test_configured_away_need_not_even_compile(db: NoSuchType) {
-    no_such_function(db);
-}
-
-#[cfg(any())]
-#[sandboxed_db]
-fn a_test_configured_away_need_not_even_compile(db: NoSuchType) {
-    no_such_function(db);
-}
-
-#[sandboxed_db]
-#[cfg_attr(all(), ignore = "run by `an_ignored_test_is_run_when_asked_for`")]
-fn ignored(db: Sandbox) {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
-}
+// Outcomes.
 
 #[sandboxed_db]
 #[should_panic]
@@ -135,41 +27,13 @@ fn a_test_must_panic(db: Sandbox) {
     connect(db.url()).batch_execute("select * from nowhere").unwrap();
 }
 
-#[sandboxed_db]
-#[should_panic(expected = "relation \\\"nowhere\\\" does not exist")]
-fn a_test_must_panic_with_words_of_the_server(db: &Sandbox) {
-    connect(db.url()).batch_execute("select * from nowhere").unwrap();
-}
-
-#[sandboxed_db]
-#[should_panic(expected = "relation \\\"nowhere\\\" does not exist")]
-async fn an_async_test_must_panic(url: String) {
-    answer_async(&url, "select * from nowhere").await.unwrap();
-}
-
-#[sandboxed_db]
-#[expect(unused_variables, reason = "to see that lint levels reach the function, and are met once")]
-fn lint_levels_reach_the_function(db: Sandbox) {
-    let url = db.url();
-}
-
-mod named_like_the_librarys_own {
-    use sandboxed_db::sandboxed_db;
-
-    /// What the expansion calls its own variables.
-    #[sandboxed_db]
-    fn a_parameter_may_have_any_name(test: sandboxed_db::Sandbox) {
-        let (snapshot, lease) = (test.url(), "select 'lease'");
-        assert_eq!(super::answer(snapshot, lease), "lease");
-    }
-
-    #[sandboxed_db(crate = "sandboxed_db")]
-    fn the_crate_may_be_named(db: sandboxed_db::Sandbox) {
-        assert_eq!(super::answer(db.url(), super::DATABASE), "postgres");
-    }
-}
-
 // Arguments.
+
+#[sandboxed_db]
+#[cfg_attr(all(), ignore = "run by `an_ignored_test_is_run_when_asked_for`")]
+fn ignored(db: Sandbox) {
+    assert_eq!(answer(db.url(), DATABASE), "postgres");
+}
 
 #[sandboxed_db(migrations = "data/notes/migrations")]
 fn migrations_start_at_the_package(db: Sandbox) {
@@ -298,7 +162,11 @@ fn kills_an_owned_server(db: Sandbox) {
     kill_the_server(db.url());
 }
 
-#[sandboxed_db(migrations = "no/such/directory")]
+fn without_migrations() -> Snapshot {
+    Snapshot::new(Postgres::new()).migrations("no/such/directory")
+}
+
+#[sandboxed_db(snapshot = without_migrations)]
 #[ignore = "fails, run by `a_missing_directory_is_named`"]
 fn has_no_migrations(db: Sandbox) {
     drop(db);

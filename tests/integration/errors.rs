@@ -156,7 +156,7 @@ fn a_server_program_whose_version_is_not_supported_is_refused() {
 #[test]
 fn a_version_that_is_not_installed_is_told_with_those_that_are() {
     let error = Snapshot::new(Postgres::new().version("9")).start().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert_eq!(error.kind(), ErrorKind::NotInstalled);
     let report = format!("{error:?}");
     let version = real().version().split(' ').nth(2).unwrap().to_owned();
     assert_says(&report, &["could not find PostgreSQL 9\n", "hint: found were: ", &version]);

@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Command;
 
 pub use installation::Installation;
@@ -35,10 +35,23 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// The engine's name in lower case, as it appears in digests and messages.
     fn name(&self) -> &'static str;
 
+    /// The same engine, asked for that version, as far as it has versions to choose from; by default it has none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for what is no version of it. Whether it is installed, [`locate`](Engine::locate) says.
+    fn of_version(self, version: &str) -> Result<Self> {
+        Err(Error::custom(
+            ErrorKind::InvalidConfig,
+            format!("choose version `{version}` of `{}`", self.name()),
+            "this engine has no versions to choose from; leave `version` out",
+        ))
+    }
+
     /// Finds the server's programs on this machine.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there are none, or not the version asked for.
+    /// [`ErrorKind::NotInstalled`] when there are none, or not the version asked for: tests may be skipped for it. Any other
+    /// kind for an installation that cannot be used.
     fn locate(&self) -> Result<Installation>;
 
     /// What a freshly initialised data directory depends on besides the installation: pairs of a name and a value.
@@ -64,7 +77,7 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// How the server is run, with settings of the user.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting that cannot be set.
+    /// [`ErrorKind::InvalidConfig`] for a setting that cannot be set.
     fn server(&self, installation: &Installation, settings: &[(String, String)]) -> Result<Server>;
 
     /// Whether the server answers by its protocol. `root` is the sandbox's root as seen from outside.
@@ -75,7 +88,7 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// A client that reads a script from its standard input.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program.
+    /// [`ErrorKind::InvalidConfig`] when there is no such program.
     fn client(&self, installation: &Installation) -> Result<Command>;
 
     /// The command that runs a file to its end, or to its first error. The sandbox shows the file at its own path.
@@ -83,7 +96,7 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// It must fail where the file leaves a transaction open, which would be lost without a word.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program, or none for the file's
+    /// [`ErrorKind::InvalidConfig`] when there is no such program, or none for the file's
     /// format.
     fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command>;
 

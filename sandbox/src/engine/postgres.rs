@@ -25,7 +25,9 @@ const LOCALE: &str = "C.UTF-8";
 /// PostgreSQL, versions 13 to 18.
 ///
 /// The server is that of the directory named by `SANDBOXED_DB_POSTGRES`, else of the first directory in `PATH` that
-/// holds `postgres`, else the newest in the usual installation directories. Where there is none at all, or where
+/// holds `postgres`, else the newest in the usual installation directories, such as `/usr/lib/postgresql/17/bin`; where a
+/// [`version`](Self::version) is asked for, the first of them that is of it. `SANDBOXED_DB_POSTGRES` may name several
+/// directories, as `PATH` does. Where there is none at all, or where
 /// `SANDBOXED_DB_POSTGRES` is `packages`, a Debian or Ubuntu machine's own packages are downloaded and unpacked into the
 /// cache directory, without root.
 ///
@@ -67,7 +69,8 @@ impl Postgres {
         }
     }
 
-    /// Asks for a version, such as `15` or `15.18`. Default: the newest found.
+    /// Asks for a version, such as `15` or `15.18`. Default: any, see [above](Self). One that is not installed is
+    /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) at the start.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
@@ -100,6 +103,10 @@ impl Postgres {
 impl Engine for Postgres {
     fn name(&self) -> &'static str {
         "postgres"
+    }
+
+    fn of_version(self, version: &str) -> Result<Self> {
+        Ok(self.version(version))
     }
 
     fn locate(&self) -> Result<Installation> {

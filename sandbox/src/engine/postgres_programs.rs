@@ -12,7 +12,7 @@ use crate::cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 
-/// Names the directory of the server's programs, or asks for the distribution's packages.
+/// Names the directories of servers' programs, or asks for the distribution's packages.
 const VARIABLE: &str = "SANDBOXED_DB_POSTGRES";
 const PACKAGES: &str = "packages";
 
@@ -46,7 +46,7 @@ fn choose(found: Vec<Installation>, version: Option<&str>) -> Result<Installatio
         )
         .with_hint(format!("versions {} to {} are supported", SUPPORTED.start(), SUPPORTED.end()))),
         None => Err(Error::new(
-            ErrorKind::InvalidConfig,
+            ErrorKind::NotInstalled,
             format!("find PostgreSQL {}", version.unwrap_or_default()),
         )
         .with_hint(format!(
@@ -66,13 +66,14 @@ fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
     if packages_wanted() {
         return Ok(Vec::new());
     }
-    if let Some(bin) = named() {
+    let named = named();
+    if !named.is_empty() {
         let wrong = |error: Error| {
             error.or_hint(|| {
                 Some(format!("set {VARIABLE} to the directory that holds `postgres`, `initdb` and `psql`"))
             })
         };
-        return Ok(vec![inspect(&bin).map_err(wrong)?]);
+        return named.iter().map(|bin| inspect(bin).map_err(wrong)).collect();
     }
     let (mut found, mut broken) = (Vec::new(), None);
     for bin in candidates() {
@@ -100,10 +101,13 @@ pub(super) fn used() -> Option<Result<Installation>> {
     }
 }
 
-/// The directory that the user named.
-pub(super) fn named() -> Option<PathBuf> {
-    let directory = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)?;
-    Some(if directory.join("postgres").exists() { directory } else { directory.join("bin") })
+/// The directories that the user named, the preferred first.
+pub(super) fn named() -> Vec<PathBuf> {
+    let value = std::env::var_os(VARIABLE).unwrap_or_default();
+    let directories = std::env::split_paths(&value).filter(|directory| !directory.as_os_str().is_empty());
+    directories
+        .map(|directory| if directory.join("postgres").exists() { directory } else { directory.join("bin") })
+        .collect()
 }
 
 /// Whether the user asked for the distribution's packages, whatever is installed.

@@ -27,15 +27,15 @@ pub(crate) struct Found {
 /// Looks at all installations, the preferred first. Downloads nothing.
 pub(crate) fn survey() -> Survey {
     let named = named();
-    let bins = match &named {
+    let bins = match &named[..] {
         _ if packages_wanted() => Vec::new(),
-        Some(bin) => vec![bin.clone()],
-        None => candidates(),
+        [] => candidates(),
+        named => named.to_vec(),
     };
     let real = |bin: &Path| fs::canonicalize(bin.join("postgres")).ok();
     let in_path: Vec<_> = in_path("postgres").iter().filter_map(|bin| real(bin)).collect();
     let why = |bin: &Path| match real(bin) {
-        _ if named.is_some() => "named by SANDBOXED_DB_POSTGRES",
+        _ if !named.is_empty() => "named by SANDBOXED_DB_POSTGRES",
         Some(program) if in_path.contains(&program) => "the first in PATH",
         _ => "the newest, and none is in PATH",
     };

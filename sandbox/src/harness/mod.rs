@@ -2,6 +2,7 @@
 
 mod databases;
 mod failure;
+mod missing;
 mod outcome;
 mod parameter;
 mod runtime;
@@ -11,12 +12,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::engine::{Engine, Postgres};
+use crate::error::Error;
 use crate::origin::Function;
 use crate::report;
 use crate::snapshot::Snapshot;
 
 pub use databases::{Databases, Lease, Leases, Witness};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, returned};
 pub use parameter::{Asked, ByItself, ByTrait, Kind, Ready, Unmade};
 #[cfg(feature = "tokio")]
 pub use runtime::Flavor;
@@ -30,19 +32,30 @@ pub struct Test {
     manifest_dir: &'static str,
     module: &'static str,
     name: &'static str,
-    should_panic: bool,
+    should_panic: Option<&'static str>,
+}
+
+/// One of the tests that a list of engines or versions makes of a function.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// The name of the test in its module.
+    pub name: &'static str,
+    /// Which of the engines.
+    pub engine: usize,
+    /// Which version of it, if there is a list of them.
+    pub version: &'static str,
 }
 
 impl Test {
     #[must_use]
     pub const fn new(manifest_dir: &'static str, module: &'static str, name: &'static str) -> Self {
-        Self { manifest_dir, module, name, should_panic: false }
+        Self { manifest_dir, module, name, should_panic: None }
     }
 
-    /// The test is marked `#[should_panic]`.
+    /// The test is marked `#[should_panic]`, with what is expected of the panic's words; by default nothing, that is all.
     #[must_use]
-    pub const fn should_panic(mut self) -> Self {
-        self.should_panic = true;
+    pub const fn should_panic(mut self, expected: &'static str) -> Self {
+        self.should_panic = Some(expected);
         self
     }
 
@@ -64,51 +77,50 @@ impl Test {
     }
 }
 
+/// The test itself: it makes its parameters, runs and judges what is returned.
+///
+/// It captures nothing, so that what calls it is compiled once for all tests of a crate; what rstest has filled comes as `F`.
+pub type Body<D, F> = fn(&<D as Databases>::Leases, &Waiter, F) -> ExitCode;
+
 /// Runs a test that is no `async fn`.
-pub fn run<D: Databases, R: Outcome>(
-    test: Test,
-    databases: D,
-    body: impl FnOnce(&D::Leases, &Waiter) -> Result<R, Unmade>,
-) -> ExitCode {
-    judge(test, databases, |leases| {
-        let waiter = Waiter::default();
-        body(leases, &waiter)
-    })
+pub fn run<D: Databases, F>(test: Test, databases: D, filled: F, body: Body<D, F>) -> ExitCode {
+    judge(test, databases, |leases| body(leases, &Waiter::default(), filled))
 }
 
 /// Runs an asynchronous test on a runtime of its own.
 #[cfg(feature = "tokio")]
-pub fn run_async<D: Databases, R: Outcome>(
+pub fn run_async<D: Databases, F>(
     test: Test,
     flavor: Flavor,
     databases: D,
-    body: impl AsyncFnOnce(&D::Leases) -> Result<R, Unmade>,
+    filled: F,
+    body: Body<D, F>,
 ) -> ExitCode {
     // The servers are started before the runtime is, so no task of it waits for them.
-    judge(test, databases, |leases| flavor.block_on(body(leases)))
+    judge(test, databases, |leases| Waiter::of_async(flavor).within(|waiter| body(leases, waiter, filled)))
 }
 
 /// Starts what the test asks for, runs it, and tells of its failure before its servers are gone.
-fn judge<D: Databases, R: Outcome>(
-    test: Test,
-    databases: D,
-    body: impl FnOnce(&D::Leases) -> Result<R, Unmade>,
-) -> ExitCode {
+fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -> ExitCode) -> ExitCode {
     let mut witnesses = Vec::new();
     let leases = match databases.start(test, &mut witnesses) {
         Ok(leases) => leases,
         Err(error) => {
+            let error = match missing::may_be_skipped(&error) {
+                Ok(true) => return skip(test, &error),
+                Ok(false) => error,
+                Err(unclear) => unclear,
+            };
             note_outcome(&witnesses, report::Outcome::Failed);
             return not_run(test, &format!("{error:?}"));
         }
     };
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&leases).map(Outcome::report)));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&leases)));
     let failed = match &outcome {
-        Ok(Ok(code)) => *code != ExitCode::SUCCESS,
-        Ok(Err(_)) => true,
-        Err(_) => !test.should_panic,
+        Ok(code) => *code != ExitCode::SUCCESS,
+        Err(payload) => test.should_panic.is_none() || payload.is::<Unmade>(),
     };
-    let passed = !failed && outcome.is_err() == test.should_panic;
+    let passed = !failed && outcome.is_err() == test.should_panic.is_some();
     note_outcome(&witnesses, if passed { report::Outcome::Passed } else { report::Outcome::Failed });
     if failed {
         leases.diagnose();
@@ -116,9 +128,11 @@ fn judge<D: Databases, R: Outcome>(
     failure::tell(test, &witnesses, failed);
     drop((leases, witnesses));
     match outcome {
-        Ok(Ok(code)) => code,
-        Ok(Err(unmade)) => not_run(test, &unmade.to_string()),
-        Err(payload) => panic::resume_unwind(payload),
+        Ok(code) => code,
+        Err(payload) => match payload.downcast::<Unmade>() {
+            Ok(unmade) => not_run(test, &unmade.to_string()),
+            Err(payload) => panic::resume_unwind(payload),
+        },
     }
 }
 
@@ -128,7 +142,17 @@ fn note_outcome(witnesses: &[Witness], outcome: report::Outcome) {
 
 /// A test that could not be run fails; one that must panic fails by not panicking.
 fn not_run(test: Test, why: &str) -> ExitCode {
-    assert!(test.should_panic, "{why}");
+    assert!(test.should_panic.is_some(), "{why}");
     failure::print(why);
     ExitCode::SUCCESS
+}
+
+/// libtest knows no skipping at run time, so the test passes; one that must panic does, and no hook tells of it.
+fn skip(test: Test, why: &Error) -> ExitCode {
+    let Test { module, name, .. } = test;
+    failure::print(&format!("sandboxed-db: skipped `{module}::{name}`: {why:?}"));
+    match test.should_panic {
+        None => ExitCode::SUCCESS,
+        Some(expected) => panic::resume_unwind(Box::new(expected)),
+    }
 }

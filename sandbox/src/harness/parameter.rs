@@ -8,6 +8,7 @@ use std::cell::Ref;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::resume_unwind;
 use std::time::Instant;
 
 use super::databases::Lease;
@@ -74,26 +75,20 @@ impl<T> Ready<T> {
 }
 
 impl<T> ByTrait<T> {
-    /// # Errors
-    /// What the type says.
-    pub async fn make<E: Engine>(&self, lease: &Lease<E>) -> Result<Ready<T>, Unmade>
+    /// # Panics
+    /// With [`Unmade`] for what the type says, past all hooks.
+    pub fn make<E: Engine>(&self, lease: &Lease<E>, waiter: &Waiter) -> Ready<T>
     where
         T: FromSandbox<E>,
     {
         let sandbox = Lent(lease.lend());
         let begin = Instant::now();
-        let made = T::from_sandbox(&sandbox).await;
+        let made = waiter.wait(T::from_sandbox(&sandbox));
         sandbox.note_connect(begin.elapsed());
-        made.map(Ready).map_err(Unmade::new::<T>)
-    }
-
-    /// # Errors
-    /// What the type says.
-    pub fn make_now<E: Engine>(&self, lease: &Lease<E>, waiter: &Waiter) -> Result<Ready<T>, Unmade>
-    where
-        T: FromSandbox<E>,
-    {
-        waiter.wait(self.make(lease))
+        match made {
+            Ok(made) => Ready(made),
+            Err(error) => resume_unwind(Box::new(Unmade::new::<T>(error))),
+        }
     }
 }
 
@@ -106,20 +101,9 @@ pub struct Later<'a, E: Engine>(&'a Lease<E>);
 pub struct Lent<'a, E: Engine>(Ref<'a, Sandbox<E>>);
 
 impl ByItself {
-    /// # Errors
-    /// None.
-    pub async fn make<'a, E: Engine>(&self, lease: &'a Lease<E>) -> Result<Later<'a, E>, Unmade> {
-        Ok(Later(lease))
-    }
-
-    /// # Errors
-    /// None.
-    pub const fn make_now<'a, E: Engine>(
-        &self,
-        lease: &'a Lease<E>,
-        _: &Waiter,
-    ) -> Result<Later<'a, E>, Unmade> {
-        Ok(Later(lease))
+    #[must_use]
+    pub const fn make<'a, E: Engine>(&self, lease: &'a Lease<E>, _: &Waiter) -> Later<'a, E> {
+        Later(lease)
     }
 }
 
@@ -143,7 +127,8 @@ impl<E: Engine> std::ops::Deref for Lent<'_, E> {
     }
 }
 
-/// A parameter could not be made.
+/// A parameter could not be made. It unwinds the test like a panic: a `Result` in each test would be one more branch and
+/// conversion for the compiler to work on, of which a crate may have hundreds.
 #[derive(Debug)]
 pub struct Unmade {
     what: &'static str,

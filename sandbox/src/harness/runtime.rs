@@ -15,9 +15,23 @@ mod flag {
 
     thread_local!(static ASYNC: Cell<bool> = const { Cell::new(false) });
 
+    /// As long as it lives the thread runs one.
     #[cfg(feature = "tokio")]
-    pub(super) fn set(on: bool) {
-        ASYNC.set(on);
+    pub(super) struct Raised(());
+
+    #[cfg(feature = "tokio")]
+    impl Raised {
+        pub(super) fn new() -> Self {
+            ASYNC.set(true);
+            Self(())
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    impl Drop for Raised {
+        fn drop(&mut self) {
+            ASYNC.set(false);
+        }
     }
 
     pub(crate) fn runs_async_test() -> bool {
@@ -27,11 +41,14 @@ mod flag {
 
 #[cfg(feature = "tokio")]
 mod with_tokio {
-    use std::panic::{self, AssertUnwindSafe};
+    use std::pin::Pin;
+    use std::process::ExitCode;
     use std::sync::OnceLock;
     use std::task::{Context, Poll, Waker};
 
     use tokio::runtime::{Builder, Runtime};
+
+    use crate::harness::Outcome;
 
     /// The runtime of an `async` test.
     #[derive(Debug, Clone, Copy)]
@@ -41,41 +58,46 @@ mod with_tokio {
         MultiThread(Option<usize>),
     }
 
-    impl Flavor {
-        pub(in crate::harness) fn block_on<T>(self, body: impl Future<Output = T>) -> T {
-            let runtime = match self {
-                Self::CurrentThread => started(&mut Builder::new_current_thread()),
-                Self::MultiThread(None) => started(&mut Builder::new_multi_thread()),
-                Self::MultiThread(Some(workers)) => {
-                    started(Builder::new_multi_thread().worker_threads(workers))
-                }
-            };
-            #[cfg(feature = "postgres")]
-            super::flag::set(true);
-            let outcome = panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(body)));
-            #[cfg(feature = "postgres")]
-            super::flag::set(false);
-            // Tasks that outlive the test must not hold up its end.
-            runtime.shutdown_background();
-            outcome.unwrap_or_else(|payload| panic::resume_unwind(payload))
-        }
-    }
-
     fn started(builder: &mut Builder) -> Runtime {
         let runtime = builder.enable_all().build();
         runtime.unwrap_or_else(|error| panic!("could not start a tokio runtime: {error}"))
     }
 
-    /// Waits for parameters of a test that is no `async fn`.
+    /// Runs what is asynchronous in a test: parameters, and the body of an `async fn`.
     #[derive(Debug, Default)]
     pub struct Waiter(OnceLock<Runtime>);
 
     impl Waiter {
+        /// That of an `async fn`, which has its runtime from the beginning.
+        pub(in crate::harness) fn of_async(flavor: Flavor) -> Self {
+            let runtime = match flavor {
+                Flavor::CurrentThread => started(&mut Builder::new_current_thread()),
+                Flavor::MultiThread(None) => started(&mut Builder::new_multi_thread()),
+                Flavor::MultiThread(Some(workers)) => {
+                    started(Builder::new_multi_thread().worker_threads(workers))
+                }
+            };
+            Self(OnceLock::from(runtime))
+        }
+
+        /// Runs an asynchronous test. What its parameters do outside of any task, such as to be dropped, they do within the
+        /// runtime.
+        pub(in crate::harness) fn within<T>(self, body: impl FnOnce(&Self) -> T) -> T {
+            #[cfg(feature = "postgres")]
+            let _flag = super::flag::Raised::new();
+            let _entered = self.runtime().enter();
+            body(&self)
+        }
+
+        /// Runs the body of an `async fn`.
+        pub fn run<T: Outcome>(&self, body: Pin<&mut dyn Future<Output = T>>) -> ExitCode {
+            self.runtime().block_on(body).report()
+        }
+
         /// # Panics
         /// Where a runtime is running, if the future has to wait.
         pub fn wait<F: Future>(&self, future: F) -> F::Output {
-            // A worker of its own goes on driving the connections while the test uses them.
-            let runtime = self.0.get_or_init(|| started(Builder::new_multi_thread().worker_threads(1)));
+            let runtime = self.runtime();
             let mut future = std::pin::pin!(future);
             // What need not wait may itself block on a runtime, which it could not within `block_on`.
             let entered = runtime.enter();
@@ -85,10 +107,16 @@ mod with_tokio {
             drop(entered);
             runtime.block_on(future)
         }
+
+        fn runtime(&self) -> &Runtime {
+            // In a plain test a worker of its own goes on driving the connections while the test uses them.
+            self.0.get_or_init(|| started(Builder::new_multi_thread().worker_threads(1)))
+        }
     }
 
     impl Drop for Waiter {
         fn drop(&mut self) {
+            // Tasks that outlive the test must not hold up its end.
             if let Some(runtime) = self.0.take() {
                 runtime.shutdown_background();
             }

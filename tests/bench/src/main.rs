@@ -3,6 +3,7 @@
 //! `cargo run --release -p sandboxed-db-bench -- [--quick] [--only NAME] [--json FILE]`
 
 mod bare;
+mod compile;
 mod endurance;
 mod figures;
 mod layers;
@@ -43,6 +44,8 @@ enum Part {
     Sandboxes,
     Layers,
     Tcp,
+    /// Measured only when it is asked for: how long tests take to compile, in some minutes.
+    Compile,
     /// Measured only when it is asked for: it takes some minutes and 2,100 descriptors (`ulimit -n 4096`).
     Endurance,
 }
@@ -66,6 +69,9 @@ fn main() -> Outcome<()> {
         } else {
             figures.extend(layers::measure_in_own_cache(arguments.quick)?);
         }
+    }
+    if arguments.only == Some(Part::Compile) {
+        compile::measure(&mut figures, arguments.quick)?;
     }
     if arguments.only == Some(Part::Endurance) {
         endurance::measure(&mut figures, arguments.quick)?;

@@ -1,0 +1,217 @@
+//! The attributes above the function and its parameters: whose each is.
+
+use proc_macro2::TokenStream;
+use syn::parse::{ParseStream, Parser as _};
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Expr, ExprLit, Lit, Meta, Path, Token, parse_quote};
+
+use crate::diagnostics::{self, Diagnostics};
+
+/// Where attributes belong if the function is one thing and the tests made of it are others.
+#[derive(Default)]
+pub(crate) struct Split {
+    /// On both: what leaves out the whole.
+    pub(crate) conditions: Vec<Attribute>,
+    /// Documentation and levels of lints.
+    pub(crate) of_function: Vec<Attribute>,
+    /// All else: what it is, only whoever reads it knows.
+    pub(crate) of_tests: Vec<Attribute>,
+}
+
+impl Split {
+    pub(crate) fn of<'a>(attributes: impl Iterator<Item = &'a Attribute>) -> Self {
+        let mut split = Self::default();
+        for attribute in attributes {
+            match &attribute.meta {
+                Meta::List(list) if list.path.is_ident("cfg_attr") => {
+                    match split_conditional.parse2(list.tokens.clone()) {
+                        Ok((of_function, of_tests)) => {
+                            split.of_function.extend(of_function);
+                            split.of_tests.extend(of_tests);
+                        }
+                        // For the compiler to complain of.
+                        Err(_) => split.of_tests.push(attribute.clone()),
+                    }
+                }
+                meta if meta.path().is_ident("cfg") => split.conditions.push(attribute.clone()),
+                meta if is_of_function(meta) => split.of_function.push(attribute.clone()),
+                _ => split.of_tests.push(attribute.clone()),
+            }
+        }
+        split
+    }
+}
+
+/// `cfg_attr(condition, one, other)`, once for each side.
+fn split_conditional(input: ParseStream<'_>) -> syn::Result<(Option<Attribute>, Option<Attribute>)> {
+    let condition: Meta = input.parse()?;
+    input.parse::<Token![,]>()?;
+    let metas = Punctuated::<Meta, Token![,]>::parse_terminated(input)?;
+    let (of_function, of_tests): (Vec<_>, Vec<_>) = metas.into_iter().partition(is_of_function);
+    let side = |metas: Vec<Meta>| -> Option<Attribute> {
+        (!metas.is_empty()).then(|| parse_quote!(#[cfg_attr(#condition, #(#metas),*)]))
+    };
+    Ok((side(of_function), side(of_tests)))
+}
+
+fn is_of_function(meta: &Meta) -> bool {
+    ["doc", "allow", "expect", "warn", "deny", "forbid"].iter().any(|name| meta.path().is_ident(name))
+}
+
+/// What `#[should_panic]` expects of the panic's words, if the test is marked so; nothing in particular is an empty text.
+pub(crate) fn should_panic(attributes: &[Attribute]) -> Option<String> {
+    let meta = attributes
+        .iter()
+        .map(|attribute| &attribute.meta)
+        .find(|meta| meta.path().is_ident("should_panic"))?;
+    let expected = match meta {
+        Meta::Path(_) => None,
+        Meta::NameValue(expected) => text(&expected.value),
+        Meta::List(list) => {
+            let pairs =
+                list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).unwrap_or_default();
+            pairs.iter().find_map(|pair| match pair {
+                Meta::NameValue(pair) if pair.path.is_ident("expected") => text(&pair.value),
+                _ => None,
+            })
+        }
+    };
+    Some(expected.unwrap_or_default())
+}
+
+fn text(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+        _ => None,
+    }
+}
+
+/// Complains of those that make a test of the function by themselves.
+pub(crate) fn check(attributes: &[Attribute], diagnostics: &mut Diagnostics) {
+    for attribute in attributes {
+        let path = attribute.path();
+        if is_test(attribute) {
+            diagnostics.push(diagnostics::other_test_attribute(path));
+        } else if is_ours(path) {
+            diagnostics.push(diagnostics::repeated_attribute(path));
+        }
+    }
+}
+
+/// `#[test]`, by any path, and its namesakes in other crates that run a function in their own way, such as
+/// `#[tokio::test]`.
+pub(crate) fn is_test(attribute: &Attribute) -> bool {
+    is_named(attribute.path(), "test") && !is_mark(attribute.path()) && !is_test_log(attribute)
+}
+
+/// The attribute that other macros mark a test with, `#[::core::prelude::v1::test]`: they stand above ours, and do not know
+/// that it makes a test, too.
+pub(crate) fn is_mark(path: &Path) -> bool {
+    let segments: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+    matches!(&segments[..], [root, prelude, _, test] if (root == "core" || root == "std") && prelude == "prelude" && test == "test")
+}
+
+/// `#[test_log::test]`, which leaves it to others to mark the test; with an argument it names who runs it.
+fn is_test_log(attribute: &Attribute) -> bool {
+    let segments = &attribute.path().segments;
+    segments.len() == 2 && segments[0].ident == "test_log" && matches!(attribute.meta, Meta::Path(_))
+}
+
+pub(crate) fn is_ours(path: &Path) -> bool {
+    is_named(path, "sandboxed_db")
+}
+
+pub(crate) fn is_rstest(path: &Path) -> bool {
+    is_named(path, "rstest")
+}
+
+fn is_named(path: &Path, name: &str) -> bool {
+    path.segments.last().is_some_and(|last| last.ident == name)
+}
+
+/// Whether a parameter's attribute is one of rstest's.
+pub(crate) fn is_rstests(attribute: &Attribute) -> bool {
+    const ALL: [&str; 13] = [
+        "base_dir", "by_ref", "case", "context", "dirs", "exclude", "files", "from", "future", "mode",
+        "notrace", "values", "with",
+    ];
+    ALL.iter().any(|name| attribute.path().is_ident(name))
+}
+
+/// `#[future]`, by which rstest fills a parameter with a future.
+pub(crate) fn is_future(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("future")
+}
+
+/// `#[future(awt)]`, which is awaited before the test.
+pub(crate) fn is_awaited(attribute: &Attribute) -> bool {
+    let arguments = || attribute.parse_args::<TokenStream>().map(|arguments| arguments.to_string());
+    is_future(attribute) && arguments().is_ok_and(|arguments| arguments == "awt")
+}
+
+/// `#[awt]` above the function: all futures are awaited before the test.
+pub(crate) fn is_awt(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("awt")
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+
+    fn attributes(tokens: TokenStream) -> Vec<Attribute> {
+        Attribute::parse_outer.parse2(tokens).unwrap()
+    }
+
+    #[test]
+    fn what_a_panic_must_say_is_read_in_all_its_forms() {
+        for (tokens, expected) in [
+            (quote!(#[ignore]), None),
+            (quote!(#[should_panic]), Some("")),
+            (quote!(#[ignore] #[should_panic = "no"]), Some("no")),
+            (quote!(#[should_panic(expected = "no")]), Some("no")),
+        ] {
+            assert_eq!(should_panic(&attributes(tokens)).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn each_attribute_goes_where_it_has_an_effect() {
+        let all = attributes(quote! {
+            #[doc = "d"]
+            #[cfg(unix)]
+            #[cfg_attr(unix, ignore = "i", allow(unused), should_panic)]
+            #[cfg_attr(unix, expect(unused))]
+            #[serial]
+        });
+        let split = Split::of(all.iter());
+        let text = |attributes: &[Attribute]| quote!(#(#attributes)*).to_string();
+        assert_eq!(text(&split.conditions), quote!(#[cfg(unix)]).to_string());
+        assert_eq!(
+            text(&split.of_function),
+            quote!(#[doc = "d"] #[cfg_attr(unix, allow(unused))] #[cfg_attr(unix, expect(unused))])
+                .to_string()
+        );
+        assert_eq!(
+            text(&split.of_tests),
+            quote!(#[cfg_attr(unix, ignore = "i", should_panic)] #[serial]).to_string()
+        );
+    }
+
+    #[test]
+    fn marks_of_other_macros_are_no_second_test() {
+        for (tokens, expected) in [
+            (quote!(#[test]), true),
+            (quote!(#[tokio::test]), true),
+            (quote!(#[tokio::test(flavor = "multi_thread")]), true),
+            (quote!(#[test_log::test(tokio::test)]), true),
+            (quote!(#[test_log::test]), false),
+            (quote!(#[::core::prelude::v1::test]), false),
+            (quote!(#[std::prelude::rust_2024::test]), false),
+            (quote!(#[should_panic(expected = "test")]), false),
+        ] {
+            assert_eq!(is_test(&attributes(tokens.clone())[0]), expected, "{tokens}");
+        }
+    }
+}

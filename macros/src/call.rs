@@ -1,0 +1,168 @@
+//! What a test consists of: descriptions of its databases, and the call of the harness.
+//!
+//! All paths are absolute, and local names are hygienic, so that nothing the user has named can come in between.
+
+use std::iter;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Index, Path, ReturnType, Signature};
+
+use crate::args::{Arguments, Step};
+use crate::databases::{Databases, Described, Made};
+use crate::matrix::Engine;
+use crate::signature::Fixture;
+use crate::values::Setting;
+
+/// `(test.snapshot()…, (test.snapshot()…, ()))`, where the first is for that engine and, with a matrix, that of a case.
+pub(crate) fn descriptions(databases: &Databases<'_>, engine: Option<&Engine>, krate: &Path) -> TokenStream {
+    databases.described.iter().rev().fold(quote!(()), |rest, described| {
+        let snapshot = match described {
+            Described::Common(arguments) if arguments.matrix.is_some() && !arguments.versions.is_empty() => {
+                let version = quote_spanned!(Span::mixed_site()=> case.version);
+                snapshot(arguments, engine, Some(version), krate)
+            }
+            Described::Common(arguments) => snapshot(arguments, engine, version(arguments), krate),
+            Described::Own(arguments) => {
+                snapshot(arguments, arguments.engines.first(), version(arguments), krate)
+            }
+        };
+        quote_spanned!(Span::mixed_site()=> (#snapshot, #rest))
+    })
+}
+
+fn version(arguments: &Arguments) -> Option<TokenStream> {
+    arguments.versions.first().map(ToTokens::to_token_stream)
+}
+
+/// `test.snapshot().migrations("…").seed("…")…`
+fn snapshot(
+    arguments: &Arguments,
+    engine: Option<&Engine>,
+    version: Option<TokenStream>,
+    krate: &Path,
+) -> TokenStream {
+    let Arguments { snapshot, steps, settings, start_timeout, keep, .. } = arguments;
+    let begin = match (snapshot, engine) {
+        (Some(function), _) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
+        (None, Some(engine)) => {
+            quote_spanned!(Span::mixed_site()=> test.extend(#krate::Snapshot::new(#engine)))
+        }
+        (None, None) => quote_spanned!(Span::mixed_site()=> test.snapshot()),
+    };
+    let version = version.map(|version| quote!(.version(#version)));
+    let steps = steps.iter().map(|step| match step {
+        Step::Migrations(path) => quote!(.migrations(#path)),
+        Step::MigrationsOf(tool, path) => {
+            quote!(.migrations_of(#krate::MigrationTool::#tool, #path))
+        }
+        Step::Seed(path) => quote!(.seed(#path)),
+        Step::DependsOn(paths) => quote!(.depends_on([#(#paths),*])),
+        // Not every list of arguments says by itself what it is of.
+        Step::Run(program, args) => quote!(.run::<&str>(#program, [#(#args),*])),
+        Step::Prepare(key, function) => quote!(.prepare(#key, #function)),
+    });
+    let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
+    let start_timeout = start_timeout.map(|limit| {
+        let (seconds, nanoseconds) = (limit.as_secs(), limit.subsec_nanos());
+        quote!(.start_timeout(::core::time::Duration::new(#seconds, #nanoseconds)))
+    });
+    let keep = keep.as_ref().map(|when| quote!(.keep(#krate::Keep::#when)));
+    quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #start_timeout #keep)
+}
+
+/// The call of the harness, which makes the parameters, runs the function and judges what it returns.
+///
+/// Two mistakes are left to the compiler, which knows types: a parameter that cannot be made from a database, and a
+/// result that is no outcome of a test. So that it reports them where they are written, what makes the parameter pretends
+/// to stand at its type, and the call of the function at the return type.
+pub(crate) fn run(
+    signature: &Signature,
+    databases: &Databases<'_>,
+    arguments: &Arguments,
+    krate: &Path,
+) -> TokenStream {
+    let here = Span::mixed_site();
+    let name = &signature.ident;
+    let is_async = signature.asyncness.is_some();
+    let (mut makings, mut values, mut filled) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, made) in databases.parameters.iter().enumerate() {
+        let (parameter, database) = match made {
+            Made::ByRstest(Fixture { name, awaited, .. }) => {
+                filled.push(name);
+                values.push(if *awaited { quote!(#name.await) } else { name.to_token_stream() });
+                continue;
+            }
+            Made::From(parameter, database) => (parameter, *database),
+        };
+        let made = format_ident!("parameter_{index}", span = here);
+        let (lease, ty) = (lease(database), parameter.ty);
+        let make = quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().kind().make);
+        let [make, of] =
+            [make, quote_spanned!(here=> &#lease)].map(|tokens| located_at(tokens, &ty.to_token_stream()));
+        makings.push(quote_spanned!(here=> let #made = #make(#of, waiter);));
+        values.push(if parameter.by_reference {
+            quote_spanned!(here=> &#made.by_reference())
+        } else {
+            quote_spanned!(here=> #made.by_value())
+        });
+    }
+    let output = match &signature.output {
+        ReturnType::Default => TokenStream::new(),
+        ReturnType::Type(_, ty) => ty.to_token_stream(),
+    };
+    let (run, flavor, outcome);
+    if is_async {
+        run = quote_spanned!(here=> run_async);
+        let asked = self::flavor(arguments);
+        flavor = Some(quote!(#krate::harness::Flavor::#asked,));
+        let mut body = quote_spanned!(here=> #name(#(#values),*));
+        if databases.fixtures().any(|fixture| fixture.awaited) {
+            body = quote!(async move { #body.await });
+        }
+        let body = located_at(quote_spanned!(here=> ::core::pin::pin!(#body)), &output);
+        outcome = quote_spanned!(here=> waiter.run(#body));
+    } else {
+        let body = located_at(quote_spanned!(here=> #name(#(#values),*)), &output);
+        run = quote_spanned!(here=> run);
+        flavor = None;
+        outcome = quote_spanned!(here=> #krate::harness::returned(#body));
+    }
+    let filled = quote_spanned!(here=> (#(#filled,)*));
+    quote_spanned! {here=>
+        #krate::harness::#run(test, #flavor databases, #filled, |leases, waiter, #filled| {
+            #[allow(unused_imports)]
+            use #krate::harness::Kind as _;
+            #(#makings)*
+            #outcome
+        })
+    }
+}
+
+fn flavor(arguments: &Arguments) -> TokenStream {
+    match (&arguments.runtime.multi_thread, &arguments.runtime.workers) {
+        (false, _) => quote!(CurrentThread),
+        (true, None) => quote!(MultiThread(::core::option::Option::None)),
+        (true, Some(workers)) => quote!(MultiThread(::core::option::Option::Some(#workers))),
+    }
+}
+
+/// `leases.1.1.0` for the third.
+fn lease(database: usize) -> TokenStream {
+    let rests = iter::repeat_n(Index::from(1), database);
+    quote_spanned!(Span::mixed_site()=> leases #(.#rests)*.0)
+}
+
+/// The same tokens, still resolved as before, that seem to reach from the first of `place` to its last.
+fn located_at(tokens: TokenStream, place: &TokenStream) -> TokenStream {
+    let spans = || place.clone().into_iter().map(|token| token.span());
+    let (Some(first), Some(last)) = (spans().next(), spans().last()) else {
+        return tokens;
+    };
+    let places = iter::once(first).chain(iter::repeat(last));
+    let relocated = tokens.into_iter().zip(places).map(|(mut token, place)| {
+        token.set_span(token.span().located_at(place));
+        token
+    });
+    relocated.collect()
+}

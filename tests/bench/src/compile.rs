@@ -1,0 +1,123 @@
+//! How long a crate of tests takes to compile, beside the same tests under `#[tokio::test]`.
+//!
+//! Both crates are generated, depend on the library and are linked with it; the dependencies are built before. The bodies are
+//! short, so that what the attribute adds is seen.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::figures::{Figure, Figures, Unit};
+
+const TESTS: usize = 300;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attribute {
+    SandboxedDb,
+    TokioTest,
+}
+
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+    let place = tempfile::tempdir()?;
+    let crates = [Attribute::SandboxedDb, Attribute::TokioTest]
+        .map(|attribute| Generated::new(place.path(), attribute));
+    for generated in &crates {
+        generated.create()?;
+        generated.build()?;
+    }
+    let (mut fresh, mut incremental) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for round in 1..=if quick { 3 } else { 9 } {
+        for (index, generated) in crates.iter().enumerate() {
+            fs::remove_dir_all(place.path().join("target/debug/incremental"))?;
+            generated.write(round)?;
+            fresh[index].push(generated.build()?);
+            generated.write(round + 1_000)?;
+            incremental[index].push(generated.build()?);
+        }
+    }
+    for (name, [mut ours, mut theirs]) in [("all", fresh), ("after an edit", incremental)] {
+        let ratio = median(&mut ours).as_secs_f64() / median(&mut theirs).as_secs_f64();
+        figures.distribution(&format!("compile {TESTS} tests, {name}"), ours);
+        figures.distribution(&format!("compile {TESTS} of #[tokio::test], {name}"), theirs);
+        figures.push(Figure::of(format!("compile, {name}: ratio of the two"), ratio, Unit::Count));
+    }
+    Ok(())
+}
+
+fn median(samples: &mut [Duration]) -> Duration {
+    samples.sort();
+    samples[samples.len() / 2]
+}
+
+/// A crate of tests.
+struct Generated {
+    attribute: Attribute,
+    directory: PathBuf,
+    target: PathBuf,
+}
+
+impl Generated {
+    fn new(place: &Path, attribute: Attribute) -> Self {
+        let directory = place.join(format!("{attribute:?}").to_lowercase());
+        Self { attribute, directory, target: place.join("target") }
+    }
+
+    fn create(&self) -> Outcome<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        fs::create_dir_all(self.directory.join("src"))?;
+        fs::copy(root.join("Cargo.lock"), self.directory.join("Cargo.lock"))?;
+        let manifest = format!(
+            "[package]\nname = {:?}\nedition = \"2024\"\n[workspace]\n[dev-dependencies]\n\
+             sandboxed-db = {{ path = {:?} }}\n\
+             tokio = {{ version = \"1\", default-features = false, features = [\"macros\", \"rt-multi-thread\"] }}\n",
+            format!("{:?}", self.attribute).to_lowercase(),
+            root.join("sandbox"),
+        );
+        fs::write(self.directory.join("Cargo.toml"), manifest)?;
+        self.write(0)
+    }
+
+    /// The tests, of which one differs from edit to edit.
+    fn write(&self, edit: usize) -> Outcome<()> {
+        let mut source =
+            String::from("#![cfg(test)]\nuse sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};\n");
+        source.push_str("fn fresh() -> Sandbox {\n    Snapshot::new(Postgres::new()).start().unwrap()\n}\n");
+        source.push_str("#[sandboxed_db]\nfn both_use_the_library(_: &Sandbox) {\n    drop(fresh());\n}\n");
+        for test in 0..TESTS {
+            let (above, parameter, below) = match self.attribute {
+                Attribute::SandboxedDb => ("#[sandboxed_db]", "url: String", ""),
+                Attribute::TokioTest => {
+                    ("#[tokio::test]", "", "let db = fresh();\n    let url = db.url().to_owned();")
+                }
+            };
+            let edit = if test == 0 { edit } else { 0 };
+            write!(
+                source,
+                "{above}\nasync fn test_{test}({parameter}) {{\n    {below}\n    \
+                 let host = url.split_once(\"host=\").unwrap().1;\n    \
+                 assert!(host.starts_with('/'), \"{{host}} {edit}\");\n    \
+                 tokio::task::yield_now().await;\n    \
+                 assert_eq!(url.len().min({test}), {test}.min(url.len()));\n}}\n"
+            )?;
+        }
+        Ok(fs::write(self.directory.join("src/lib.rs"), source)?)
+    }
+
+    fn build(&self) -> Outcome<Duration> {
+        let begin = Instant::now();
+        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["test", "--no-run", "--quiet"])
+            .current_dir(&self.directory)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_INCREMENTAL", "1")
+            .stderr(Stdio::null())
+            .status()?;
+        match status.success() {
+            true => Ok(begin.elapsed()),
+            false => Err(format!("the tests of {:?} do not compile", self.attribute).into()),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A list of versions or engines makes a test of each, and what is not installed is told or skipped.
+
+use std::process::Output;
+use std::thread;
+
+use rstest::rstest;
+use sandboxed_db::{Engine as _, Postgres, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{alone, connect};
+
+/// The last word of the test's name.
+fn case() -> String {
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    name.rsplit("::").next().unwrap_or_default().to_owned()
+}
+
+fn show(db: &Sandbox, setting: &str) -> String {
+    connect(db.url()).query_one(&format!("show {setting}"), &[]).unwrap().get(0)
+}
+
+fn shop() -> Snapshot {
+    Snapshot::new(Postgres::new().database("shop"))
+}
+
+fn checksums() -> Postgres {
+    Postgres::new().initdb_arg("--data-checksums")
+}
+
+#[sandboxed_db(engine = [Postgres, checksums()], settings(work_mem = "7MB"))]
+fn engines(db: &Sandbox, url: String) {
+    let expected = match &*case() {
+        "postgres" => "off",
+        "checksums" => "on",
+        other => panic!("no such test: {other}"),
+    };
+    assert_eq!((show(db, "data_checksums").as_str(), show(db, "work_mem").as_str()), (expected, "7MB"));
+    assert_eq!(db.url(), url);
+}
+
+mod names {
+    use super::*;
+
+    /// Names mean what they mean beside the function, in its arguments, too.
+    #[sandboxed_db(engine = [Postgres, super::checksums()], migrations = "data/notes/migrations")]
+    #[cfg_attr(
+        all(),
+        should_panic(expected = "relation \\\"nowhere\\\" does not exist"),
+        expect(unused_variables)
+    )]
+    fn are_those_of_the_function(db: Sandbox) {
+        let unused = super::show(&db, "work_mem");
+        connect(db.url()).batch_execute("select * from notes").unwrap();
+        connect(db.url()).batch_execute("select * from nowhere").unwrap();
+    }
+
+    #[sandboxed_db(engine = [Postgres, super::checksums()], own(engine = Postgres::new().database("own")))]
+    #[rstest]
+    #[case::one(LAST - 1)]
+    #[case::two(LAST)]
+    async fn are_rstests_below(
+        url: String,
+        own: String,
+        #[case] n: i32,
+    ) -> Result<(), tokio_postgres::Error> {
+        let (postgres, _) = (crate::attribute::answer_async(&url, "show data_checksums").await?, n);
+        assert_eq!(
+            postgres,
+            if thread::current().name().unwrap().contains("checksums") { "on" } else { "off" }
+        );
+        assert_eq!(crate::attribute::answer_async(&own, crate::attribute::DATABASE).await?, "own");
+        assert!((1..=LAST).contains(&n));
+        Ok(())
+    }
+
+    const LAST: i32 = 2;
+}
+
+// Versions: each of these is run by a test below, which knows what is installed.
+
+const MAJORS: [u32; 6] = [13, 14, 15, 16, 17, 18];
+
+#[sandboxed_db(version = ["13", "14", "15", "16", "17", "18"])]
+#[ignore = "run by `each_version_has_a_test`, and in CI with all of them installed"]
+async fn versions(db: Sandbox) {
+    let number = tokio::task::spawn_blocking(move || show(&db, "server_version_num")).await.unwrap();
+    let major = number.parse::<u32>().unwrap() / 10_000;
+    assert_eq!(case(), format!("postgres_{major}"));
+}
+
+#[sandboxed_db(snapshot = shop, version = ["13", "14", "15", "16", "17", "18"])]
+#[should_panic(expected = "ends so")]
+#[ignore = "run by `each_version_has_a_test`, and in CI with all of them installed"]
+fn versions_of_a_snapshot(db: Sandbox) {
+    assert!(db.url().contains("/shop?"));
+    let major = show(&db, "server_version_num").parse::<u32>().unwrap() / 10_000;
+    assert_eq!(case(), format!("version_{major}"));
+    panic!("it ends so");
+}
+
+#[sandboxed_db(version = "9.6")]
+#[ignore = "fails or is skipped, run by `a_version_that_is_missing_is_an_error_or_skipped`"]
+fn ancient(_: Sandbox) {}
+
+#[sandboxed_db(version = 9)]
+#[should_panic(expected = "in these words")]
+#[ignore = "fails or is skipped, run by `a_version_that_is_missing_is_an_error_or_skipped`"]
+fn ancient_and_panics(_: Sandbox) {}
+
+/// What the tests say, as one test each.
+fn run(tests: &[String], missing: &str) -> (Output, String) {
+    let mut command = alone(&tests[0]);
+    let output =
+        command.args(&tests[1..]).arg("--nocapture").env("SANDBOXED_DB_MISSING", missing).output().unwrap();
+    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
+    assert!(text.contains(&format!("running {} test", tests.len())), "{text}");
+    (output, text)
+}
+
+#[test]
+fn each_version_has_a_test() {
+    let installed = Postgres::new().locate().unwrap().major();
+    for (function, prefix) in [("versions", "postgres"), ("versions_of_a_snapshot", "version")] {
+        let name = |major: u32| format!("matrix::{function}::{prefix}_{major}");
+        let (output, text) = run(&MAJORS.map(name), "skip");
+        assert!(output.status.success() && text.contains("6 passed"), "{text}");
+        let skipped = |major| {
+            text.contains(&format!("sandboxed-db: skipped `integration::{}`: could not", name(major)))
+        };
+        assert!(!skipped(installed), "{text}");
+        for major in MAJORS {
+            let is_installed = Postgres::new().version(major.to_string()).locate().is_ok();
+            assert_ne!(skipped(major), is_installed, "{major}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_version_that_is_missing_is_an_error_or_skipped() {
+    for (test, version) in [("ancient", "9.6"), ("ancient_and_panics", "9")] {
+        let test = [format!("matrix::{test}")];
+        let reason = format!("could not find PostgreSQL {version}\n  hint: found were: ");
+        for (missing, passes) in [("skip", true), ("fail", false), ("", false), ("ignore", false)] {
+            let (output, text) = run(&test, missing);
+            assert_eq!(output.status.success(), passes, "{missing}: {text}");
+            let skipped =
+                text.contains(&format!("sandboxed-db: skipped `integration::{}`: {reason}", test[0]));
+            assert_eq!(skipped, passes, "{missing}: {text}");
+            let told =
+                if missing == "ignore" { "could not use SANDBOXED_DB_MISSING=ignore" } else { &reason };
+            assert!(text.contains(told), "{missing}: {text}");
+        }
+    }
+}
+
+#[test]
+fn several_directories_are_searched_for_a_version() {
+    let bin = Postgres::new().locate().unwrap().bin().to_owned();
+    // Twice the same: which of the others is there, only CI knows.
+    let both = std::env::join_paths([&bin, &bin]).unwrap();
+    let test = format!("matrix::versions::postgres_{}", Postgres::new().locate().unwrap().major());
+    let output = alone(&test).env("SANDBOXED_DB_POSTGRES", both).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
