@@ -2,8 +2,6 @@
 //!
 //! There is a shell in place of a server, so that rounds are short; what is measured knows no difference.
 
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
-
 #[path = "../src/bare.rs"]
 mod bare;
 

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use super::contestant::{Answered, Tests};
 use crate::Outcome;
 
-/// As in `bare.rs`.
-const SCRIPT: &str = "echo ready; sleep infinity & wait";
+/// As in `bare.rs`, but told to end: `--die-with-parent` takes effect only some time after the command has begun, so that
+/// who kills bwrap early leaves the container alive.
+const SCRIPT: &str = "echo ready; read -r word";
 
 /// As in a sandbox's root: programs, and file systems of its own for the rest.
 const ARGUMENTS: &[&str] = &[
@@ -51,7 +52,9 @@ pub(super) struct Bubblewrap;
 
 impl Tests for Bubblewrap {
     fn test(&self, _query: &'static str, answered: &Answered) -> Outcome<()> {
-        let mut process = Command::new("bwrap").args(ARGUMENTS).arg(SCRIPT).stdout(Stdio::piped()).spawn()?;
+        let mut command = Command::new("bwrap");
+        command.args(ARGUMENTS).arg(SCRIPT).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn()?;
         let mut output = BufReader::new(process.stdout.take().ok_or("a pipe was asked for")?);
         let mut line = String::new();
         output.read_line(&mut line)?;
@@ -59,7 +62,7 @@ impl Tests for Bubblewrap {
             return Err(format!("bwrap: {}", process.wait()?).into());
         }
         answered();
-        process.kill()?;
+        // Closes its standard input.
         process.wait()?;
         // The pipe ends when the last process inside has.
         io::copy(&mut output, &mut io::sink())?;

@@ -35,6 +35,8 @@ pub(crate) struct Options {
 struct Extent {
     workloads: &'static [Workload],
     at_once: &'static [usize],
+    /// How many blocks each gets; halved from 64 at once on, and halved again from 256.
+    rounds: usize,
     /// How long a block of tests goes on, if more are to be had.
     budget: Duration,
     /// How many live at once for their memory to be measured; sqlx allows 20 connections to all tests together.
@@ -44,12 +46,14 @@ struct Extent {
 const QUICK: Extent = Extent {
     workloads: &[Workload::Container, Workload::Empty, Workload::Migrations, Workload::Large],
     at_once: &[1, 8],
+    rounds: 2,
     budget: Duration::from_millis(500),
     live: 8,
 };
 const FULL: Extent = Extent {
     workloads: &[Workload::Container, Workload::Empty, Workload::Migrations, Workload::Large, Workload::Huge],
     at_once: &[1, 8, 64, 256],
+    rounds: 4,
     budget: Duration::from_secs(2),
     live: 16,
 };
@@ -63,8 +67,7 @@ struct Entrant {
     account: Account,
 }
 
-/// # Errors
-/// A peer that fails at a test is counted; one that cannot begin is an error.
+/// Measures all contestants in all scenes. One that fails, or cannot begin, is in the report with its reason.
 pub(crate) fn measure(options: &Options) -> Outcome<Report> {
     let extent = if options.quick { QUICK } else { FULL };
     allow_descriptors()?;
@@ -151,9 +154,14 @@ fn enter(
             programs: place.postgres.bin().to_owned(),
             server: server.as_ref().map(|server| server.url("postgres")),
         };
-        let process = TestProcess::start(place, &part, &account)
-            .map_err(|error| format!("{} cannot begin: {error}", contestant.name()))?;
-        entrants.push(Entrant { part, process, server, account });
+        match TestProcess::start(place, &part, &account) {
+            Ok(process) => entrants.push(Entrant { part, process, server, account }),
+            Err(error) => report.skipped.push(format!(
+                "{}, {}: cannot begin: {error}",
+                workload.name(),
+                contestant.name()
+            )),
+        }
     }
     Ok(entrants)
 }
@@ -178,14 +186,14 @@ fn play(entrants: &mut [Entrant], scene: Scene, extent: &Extent, report: &mut Re
         budget: extent.budget,
     };
     let rounds = match at_once {
-        1..=8 => 4,
-        9..=64 => 2,
-        _ => 1,
+        ..64 => extent.rounds,
+        64..256 => extent.rounds / 2,
+        _ => extent.rounds / 4,
     };
     let mut tallies: Vec<Tally> = able.iter().map(|_| Tally::default()).collect();
     say(&format!("{}, {at_once} at a time", scene.name()));
-    // Connections, pools, whatever is made at first.
-    for entrant in &mut able {
+    // Connections, pools, whatever is kept from one test to the next.
+    for entrant in able.iter_mut().filter(|entrant| entrant.part.contestant.family() != Family::Servers) {
         entrant.process.order(&Order::Block(Block { count: at_once.min(8), ..block.clone() }))?;
     }
     for round in 0..rounds {
@@ -196,7 +204,10 @@ fn play(entrants: &mut [Entrant], scene: Scene, extent: &Extent, report: &mut Re
             let order = Order::Block(block.clone());
             let disks = if round == 0 { Some(written_to_disks()?) } else { None };
             let (reply, processor) = entrant.account.during(|| entrant.process.order(&order))?;
-            tally.add(reply?, processor);
+            match reply {
+                Ok(block) => tally.add(block, processor),
+                Err(error) => tally.lost(error.to_string()),
+            }
             if let Some(before) = disks {
                 tally.wrote(written_to_disks()?.saturating_sub(before));
             }

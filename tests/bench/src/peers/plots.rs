@@ -125,3 +125,32 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let greatest = values.fold(0.0, f64::max);
     least / 2.0..greatest * 2.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::report;
+    use super::super::workload::{Use, Workload};
+    use super::*;
+
+    #[test]
+    fn each_kind_of_test_has_a_picture_with_a_line_for_each_contestant() {
+        let scene = |workload, what, at_once| Scene { workload, what, at_once };
+        let report = report(&[
+            (scene(Workload::Empty, Use::Small, 1), Contestant::Sandboxed, 10.0),
+            (scene(Workload::Empty, Use::Small, 8), Contestant::Sandboxed, 30.0),
+            (scene(Workload::Empty, Use::Small, 8), Contestant::PgTemp, 500.0),
+            (scene(Workload::Large, Use::Large, 8), Contestant::Sandboxed, 50.0),
+        ]);
+        let place = tempfile::tempdir().unwrap();
+        draw(&report, place.path()).unwrap();
+        let mut names: Vec<_> =
+            std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["127-mb-the-large-table-read.svg", "empty.svg"]);
+        let empty = std::fs::read_to_string(place.path().join("empty.svg")).unwrap();
+        for text in ["pgtemp", "sandboxed-db, cold", "databases a second", &report.machine.command] {
+            assert!(empty.contains(text), "{text}: {empty}");
+        }
+        assert!(!empty.contains("bubblewrap"), "{empty}");
+    }
+}

@@ -60,6 +60,7 @@ impl TestProcess {
         match self.replies.recv_timeout(PATIENCE) {
             Ok(line) => Ok(serde_json::from_str(&line?)?),
             Err(RecvTimeoutError::Timeout) => {
+                self.child.kill()?;
                 Err(format!("a test process did not answer within {PATIENCE:?}").into())
             }
             Err(RecvTimeoutError::Disconnected) => {

@@ -150,3 +150,31 @@ impl Ratio {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::report;
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_taken_beside_the_fastest_rival_of_the_same_scene() {
+        let at_once = |at_once| Scene { workload: Workload::Empty, what: Use::Small, at_once };
+        let report = report(&[
+            (at_once(1), Contestant::Sandboxed, 10.0),
+            (at_once(1), Contestant::TemplateFileCopy, 20.0),
+            (at_once(1), Contestant::SqlxTest, 30.0),
+            (at_once(1), Contestant::PgTemp, 200.0),
+            (at_once(8), Contestant::TemplateFileCopy, 1.0),
+        ]);
+        let promises = judge(&report);
+        let found = |what: &str| promises.iter().find(|promise| promise.what.contains(what)).unwrap();
+        let template = found("latency beside TEMPLATE");
+        assert_eq!((&*template.measured, template.kept), ("2.0×", true));
+        let servers = found("latency beside pgtemp");
+        assert_eq!((&*servers.measured, servers.kept), ("20.0×", false));
+        let cold = found("asked to first answer");
+        assert_eq!((&*cold.measured, cold.kept), ("10.0 ms", true));
+        // This library was not measured there.
+        assert!(!promises.iter().any(|promise| promise.what.contains("8 at a time")));
+    }
+}

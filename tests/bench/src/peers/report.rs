@@ -58,7 +58,7 @@ pub(crate) struct Cell {
     pub(crate) disk_mb: f64,
 }
 
-/// In milliseconds.
+/// In milliseconds; of no tests, zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantiles {
     pub(crate) median: f64,
@@ -100,6 +100,11 @@ impl Tally {
         self.processor += processor;
     }
 
+    /// The test process could not say how a block went.
+    pub(crate) fn lost(&mut self, reason: String) {
+        self.reply.failures.push(reason);
+    }
+
     /// Bytes that disks wrote meanwhile, for each test so far.
     pub(crate) fn wrote(&mut self, bytes: u64) {
         self.disk = bytes as f64 / 1e6 / self.reply.tests.len().max(1) as f64;
@@ -116,7 +121,7 @@ impl Tally {
             first_failure: reply.failures.into_iter().next(),
             answered: Quantiles::of(reply.tests.iter().map(|test| test.answered)),
             gone: Quantiles::of(reply.tests.iter().map(|test| test.gone)),
-            per_second: tests as f64 / reply.took.as_secs_f64(),
+            per_second: if tests == 0 { 0.0 } else { tests as f64 / reply.took.as_secs_f64() },
             processor_ms: processor.as_secs_f64() * 1e3 / tests.max(1) as f64,
             disk_mb: disk,
         }
@@ -130,7 +135,7 @@ impl Quantiles {
         // The least value that so many of a hundred do not exceed.
         let at = |percent: usize| {
             let rank = (times.len() * percent).div_ceil(100);
-            times.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+            times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
         };
         Self { median: at(50), p95: at(95), p99: at(99) }
     }
@@ -163,5 +168,41 @@ impl Scene {
             Use::Small => format!("{}, of which the test reads little", workload.name()),
             Use::Large => format!("{}, the large table read", workload.name()),
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::account::Accounting;
+    use super::super::worker::Times;
+    use super::*;
+
+    /// A report of some cells: how long each test took, in milliseconds.
+    pub(crate) fn report(cells: &[(Scene, Contestant, f64)]) -> Report {
+        let cell = |&(scene, contestant, took): &(Scene, Contestant, f64)| {
+            let took = Duration::from_secs_f64(took / 1e3);
+            let mut tally = Tally::default();
+            let tests = vec![Times { answered: took, gone: took }];
+            tally.add(Reply { tests, took, failures: Vec::new() }, took);
+            tally.cell(scene, contestant)
+        };
+        Report {
+            machine: Machine::this("15.0", Accounting::Groups).unwrap(),
+            settings: Settings::Fastest,
+            cells: cells.iter().map(cell).collect(),
+            memory: Vec::new(),
+            killed: Vec::new(),
+            skipped: Vec::new(),
+            promises: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_quantile_is_the_least_value_that_so_many_do_not_exceed() {
+        let of = |count: u64| Quantiles::of((1..=count).rev().map(Duration::from_millis));
+        assert_eq!(of(1), Quantiles { median: 1.0, p95: 1.0, p99: 1.0 });
+        assert_eq!(of(10), Quantiles { median: 5.0, p95: 10.0, p99: 10.0 });
+        assert_eq!(of(200), Quantiles { median: 100.0, p95: 190.0, p99: 198.0 });
+        assert_eq!(of(0), Quantiles::default());
     }
 }

@@ -18,6 +18,11 @@ impl Report {
         for scene in self.scenes() {
             println!("\n{}, {} at a time", scene.name(), scene.at_once);
             println!("{}", self.figures(scene));
+            for cell in self.cells.iter().filter(|cell| cell.scene == scene) {
+                if let Some(failure) = &cell.first_failure {
+                    println!("{} failed {} times, first: {failure}", cell.contestant.name(), cell.failed);
+                }
+            }
         }
         println!(
             "\nleft after SIGKILL of the test process, databases of the shared server apart\n{}",

@@ -50,7 +50,7 @@ alter table {area} add constraint {area}_has_name check (name <> '');
 );
 create view {area}_activity as
     select {area}.id, {area}.name, count({area}_event) as events, max(happened_at) as latest
-    from {area} left join {area}_event on {area}_id = id group by {area}.id;
+    from {area} left join {area}_event on {area}_event.{area}_id = {area}.id group by {area}.id;
 ",
     ),
     (
@@ -177,4 +177,26 @@ fn migrations() -> Vec<(String, String)> {
         }
     }
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_numbered_in_the_order_in_which_they_refer_to_each_other() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = Workload::Migrations.write(place.path()).unwrap();
+        let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert_eq!(files.len(), 40);
+        for (index, area) in AREAS.iter().enumerate() {
+            let created = &files[index * STAGES.len()];
+            assert!(created.ends_with(format!("{:04}_{area}_create.sql", index * STAGES.len() + 1)));
+            let sql = fs::read_to_string(created).unwrap();
+            let before = AREAS[index.saturating_sub(1)];
+            assert!(sql.contains(&format!("references {before} (id)")), "{sql}");
+            assert!(!sql.contains("{area}") && !sql.contains("{before}"), "{sql}");
+        }
+    }
 }
