@@ -264,7 +264,12 @@ fn kill(entrant: Entrant) -> Outcome<Killed> {
     process.kill()?;
     let left = before.left(place, url)?;
     drop((server, account));
-    Ok(Killed { contestant: part.contestant, live: KILLED_WITH - held.failures.len(), left })
+    Ok(Killed {
+        workload: part.workload,
+        contestant: part.contestant,
+        live: KILLED_WITH - held.failures.len(),
+        left,
+    })
 }
 
 #[expect(clippy::print_stderr, reason = "a run takes many minutes")]

@@ -15,6 +15,7 @@ pub(crate) struct Machine {
     pub(crate) processors: usize,
     /// In bytes.
     pub(crate) memory: u64,
+    /// As the server says it.
     pub(crate) postgres: String,
     /// As it was called.
     pub(crate) command: String,
@@ -46,7 +47,7 @@ impl Machine {
         let Self { kernel, processor, processors, memory, postgres, load, .. } = self;
         let gigabytes = *memory as f64 / f64::from(1 << 30);
         format!(
-            "PostgreSQL {postgres}, Linux {kernel}, {processors} processors ({processor}), {gigabytes:.0} GB; load before: {load}"
+            "{postgres}, Linux {kernel}, {processors} processors ({processor}), {gigabytes:.0} GB; load before: {load}"
         )
     }
 }

@@ -78,6 +78,7 @@ pub(crate) struct Memory {
 /// A test process killed with some databases alive.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Killed {
+    pub(crate) workload: Workload,
     pub(crate) contestant: Contestant,
     pub(crate) live: usize,
     #[serde(flatten)]

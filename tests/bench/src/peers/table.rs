@@ -1,6 +1,6 @@
 //! The report for people.
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
 use super::account::Accounting;
 use super::contestant::Contestant;
@@ -77,11 +77,11 @@ impl Report {
     }
 
     fn left(&self) -> Table {
-        let mut table = table(&["", "databases alive", "processes", "databases", "files", "MB"]);
+        let mut table = table(&["alive when killed", "how many", "processes", "databases", "files", "MB"]);
         for killed in &self.killed {
             let left = &killed.left;
             table.add_row(vec![
-                killed.contestant.name().to_owned(),
+                format!("{}: {}", killed.contestant.name(), killed.workload.name()),
                 killed.live.to_string(),
                 left.processes.to_string(),
                 left.databases.to_string(),
@@ -104,7 +104,7 @@ impl Report {
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    table.load_style(ASCII_MARKDOWN).set_header(header.to_vec());
     for column in table.column_iter_mut().skip(TEXTS) {
         column.set_cell_alignment(CellAlignment::Right);
     }
