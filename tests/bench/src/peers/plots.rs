@@ -111,7 +111,7 @@ fn chart(
     if chart.legend {
         context
             .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
+            .position(SeriesLabelPosition::MiddleRight)
             .background_style(WHITE.mix(0.85))
             .label_font(("sans-serif", 12))
             .draw()?;
