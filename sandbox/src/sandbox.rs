@@ -134,6 +134,7 @@ impl<E: Engine> Sandbox<E> {
             plan.server = Some(command.clone());
             plan.birth = Birth::Restore;
         }
+        let planned = begin.elapsed();
         let container = Arc::new(Container::launch(&plan)?);
         let mut sandbox = Self {
             url: engine.url(&container.root()),
@@ -145,7 +146,7 @@ impl<E: Engine> Sandbox<E> {
             limits: plan.limits,
             container,
             stop_signal,
-            timings: Timings { launch: begin.elapsed(), ..Timings::default() },
+            timings: Timings { plan: planned, launch: begin.elapsed(), ..Timings::default() },
             builds,
             report: Arc::default(),
             keeper: None,

@@ -13,7 +13,9 @@ pub struct Timings {
     pub layer_built: bool,
     /// Waiting until so few sandboxes live that another may.
     pub queue: Duration,
-    /// From the request to the executed server: namespaces, mounts, the root.
+    /// Of the launch, deciding what the container is made of.
+    pub plan: Duration,
+    /// From the request to the executed server: the plan, namespaces, mounts, the root.
     pub launch: Duration,
     /// From the executed server to a server that is ready.
     pub server: Duration,
@@ -23,7 +25,7 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// The whole start, from the request to a test that can begin: the sum of all parts.
+    /// The whole start, from the request to a test that can begin: the sum of all parts, of which the launch holds the plan.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.layer + self.queue + self.launch + self.server + self.connect
@@ -34,7 +36,7 @@ impl Timings {
 impl fmt::Display for Timings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-        let Self { layer, layer_built, queue, launch, server, connect } = *self;
+        let Self { layer, layer_built, queue, plan: _, launch, server, connect } = *self;
         let built = if layer_built { " (built)" } else { "" };
         write!(
             f,
@@ -60,6 +62,7 @@ mod tests {
             layer: ms(300),
             layer_built: true,
             queue: Duration::from_micros(40),
+            plan: ms(1),
             launch: ms(3),
             server: ms(18),
             connect: ms(5),

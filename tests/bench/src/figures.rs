@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::peers::Report;
+
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Unit {
     #[serde(rename = "ms")]
@@ -63,6 +65,9 @@ impl Figures {
 
     #[expect(clippy::print_stdout, reason = "a program for people")]
     pub(crate) fn print(&self) {
+        if self.0.is_empty() {
+            return;
+        }
         println!("{:<50} {:>10} {:>10}", "", "median", "p99");
         for Figure { name, value, p99, unit } in &self.0 {
             let unit = match unit {
@@ -76,7 +81,17 @@ impl Figures {
             println!("{name:<50} {:>10} {p99:>10}", format!("{value:.2} {unit}"));
         }
     }
+}
 
+/// All that a run found, as `--json` writes it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) figures: Figures,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peers: Option<Report>,
+}
+
+impl Results {
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         fs::write(path, serde_json::to_vec_pretty(self)?)
     }

@@ -11,7 +11,7 @@ use sandboxed_db::{Layers, Postgres, Snapshot};
 use walkdir::WalkDir;
 
 use crate::Outcome;
-use crate::figures::{Figure, Figures, Unit};
+use crate::figures::{Figure, Figures, Results, Unit};
 
 /// What changed less than two seconds ago is read anew.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ pub(crate) fn measure_in_own_cache(quick: bool) -> Outcome<Figures> {
     command.args(["--only", "layers", "--own-cache", "--json"]).arg(&json);
     command.args(quick.then_some("--quick")).env("SANDBOXED_DB_CACHE", place.path().join("cache"));
     match command.status()? {
-        status if status.success() => Ok(serde_json::from_slice(&fs::read(json)?)?),
+        status if status.success() => Ok(serde_json::from_slice::<Results>(&fs::read(json)?)?.figures),
         status => Err(format!("the process that measures layers ended with {status}").into()),
     }
 }

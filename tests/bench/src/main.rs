@@ -1,12 +1,13 @@
-//! How long sandboxes and layers take, and what they cost.
+//! How long sandboxes and layers take, and what they cost; by themselves and beside this library's peers.
 //!
-//! `cargo run --release -p sandboxed-db-bench -- [--quick] [--only NAME] [--json FILE]`
+//! `cargo run --release -p sandboxed-db-bench -- [--quick] [--only NAME] [--json FILE] [--plots DIRECTORY]`
 
 mod bare;
 mod compile;
 mod endurance;
 mod figures;
 mod layers;
+mod peers;
 mod sandboxes;
 mod tcp;
 
@@ -15,7 +16,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use figures::Figures;
+use figures::{Figures, Results};
+use peers::Settings;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -31,6 +33,18 @@ struct Arguments {
     /// Also write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also draw what was found of the peers, as SVG files into this directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    plots: Option<PathBuf>,
+    /// Measure the peers as they are installed: on disk, with PostgreSQL's own settings. By default they are at their fastest.
+    #[arg(long)]
+    as_installed: bool,
+    /// Who runs the peers' servers, and this library beside them, if root calls: PostgreSQL refuses root.
+    #[arg(long, value_name = "NAME", default_value = "postgres")]
+    user: String,
+    /// Be a contestant's test process.
+    #[arg(long, hide = true)]
+    test_process: bool,
     /// Look up the layer of these migrations and say how long it took, in microseconds: how a process measures another.
     #[arg(long, hide = true, value_name = "DIRECTORY")]
     look_up: Option<PathBuf>,
@@ -46,6 +60,8 @@ enum Part {
     Tcp,
     /// Measured only when it is asked for: how long tests take to compile, in some minutes.
     Compile,
+    /// This library beside its peers.
+    Peers,
     /// Measured only when it is asked for: it takes some minutes and 2,100 descriptors (`ulimit -n 4096`).
     Endurance,
 }
@@ -54,6 +70,9 @@ fn main() -> Outcome<()> {
     let arguments = Arguments::parse();
     if let Some(migrations) = arguments.look_up {
         return layers::look_up(migrations);
+    }
+    if arguments.test_process {
+        return peers::serve();
     }
     let mut figures = Figures::default();
     let wanted = |part| arguments.only.is_none_or(|only| only == part);
@@ -76,11 +95,22 @@ fn main() -> Outcome<()> {
     if arguments.only == Some(Part::Endurance) {
         endurance::measure(&mut figures, arguments.quick)?;
     }
+    let peers = if wanted(Part::Peers) {
+        let settings = if arguments.as_installed { Settings::AsInstalled } else { Settings::Fastest };
+        let options = peers::Options { quick: arguments.quick, settings, user: arguments.user };
+        Some(peers::measure(&options)?)
+    } else {
+        None
+    };
     if !arguments.own_cache {
         figures.print();
     }
+    if let Some(report) = &peers {
+        report.print();
+        arguments.plots.map_or(Ok(()), |directory| peers::draw(report, &directory))?;
+    }
     if let Some(path) = arguments.json {
-        figures.write(&path)?;
+        Results { figures, peers }.write(&path)?;
     }
     Ok(())
 }

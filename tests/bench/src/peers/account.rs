@@ -1,0 +1,130 @@
+//! What contestants cost: processor time, memory, what is written to disks.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::figures::processor_time;
+
+/// How long the machine is watched before the run.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long a control group may take to become empty when its processes have been killed.
+const EMPTYING: Duration = Duration::from_secs(5);
+
+/// How processor time was told apart from what else runs on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Accounting {
+    /// By a control group for each contestant, with all its processes in it. What the kernel does in threads of its own, such
+    /// as the last part of freeing a namespace, does not count.
+    Groups,
+    /// By what the whole machine used, less what it used before the run, in processors.
+    Machine { idle: f64 },
+}
+
+/// Counts the processor time of a contestant: client, servers, everything.
+#[derive(Debug)]
+pub(crate) enum Account {
+    Group(PathBuf),
+    Machine { idle: f64 },
+}
+
+impl Accounting {
+    /// Groups need no controller, cgroups(7): only to be made.
+    pub(crate) fn available() -> io::Result<Self> {
+        if let Some(group) = own_group()? {
+            let trial = group.join(format!("sandboxed-db-bench.{}", std::process::id()));
+            if fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial)).is_ok() {
+                return Ok(Self::Groups);
+            }
+        }
+        let (begin, before) = (Instant::now(), processor_time()?);
+        thread::sleep(WATCH);
+        let used = processor_time()?.saturating_sub(before);
+        Ok(Self::Machine { idle: used.as_secs_f64() / begin.elapsed().as_secs_f64() })
+    }
+
+    pub(crate) fn open(self, number: usize) -> io::Result<Account> {
+        match self {
+            Self::Machine { idle } => Ok(Account::Machine { idle }),
+            Self::Groups => {
+                let parent = own_group()?.ok_or(io::ErrorKind::NotFound)?;
+                let group = parent.join(format!("sandboxed-db-bench.{}.{number}", std::process::id()));
+                fs::create_dir(&group)?;
+                Ok(Account::Group(group))
+            }
+        }
+    }
+}
+
+impl Account {
+    /// Counts a process, and those that it will start.
+    pub(crate) fn enter(&self, pid: u32) -> io::Result<()> {
+        match self {
+            Self::Group(group) => fs::write(group.join("cgroup.procs"), pid.to_string()),
+            Self::Machine { .. } => Ok(()),
+        }
+    }
+
+    /// What `work` used, and what it answered.
+    pub(crate) fn during<T>(&self, work: impl FnOnce() -> T) -> io::Result<(T, Duration)> {
+        let (begin, before) = (Instant::now(), self.total()?);
+        let result = work();
+        let used = self.total()?.saturating_sub(before);
+        let background = match self {
+            Self::Group(_) => Duration::ZERO,
+            Self::Machine { idle } => begin.elapsed().mul_f64(*idle),
+        };
+        Ok((result, used.saturating_sub(background)))
+    }
+
+    fn total(&self) -> io::Result<Duration> {
+        let Self::Group(group) = self else { return processor_time() };
+        let text = fs::read_to_string(group.join("cpu.stat"))?;
+        let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+        usage.map(Duration::from_micros).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let Self::Group(group) = self else { return };
+        let deadline = Instant::now() + EMPTYING;
+        while fs::remove_dir(&*group).is_err() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The directory of this process's control group of version 2, wherever that hierarchy is mounted.
+fn own_group() -> io::Result<Option<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let mount = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (path, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then_some(path)
+    });
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(mount.zip(own).map(|(mount, own)| Path::new(mount).join(own)))
+}
+
+/// Bytes that all disks have written until now, what was waiting included. Of the whole machine.
+pub(crate) fn written_to_disks() -> io::Result<u64> {
+    const SECTOR: u64 = 512;
+    rustix::fs::sync();
+    let mut sectors = 0;
+    for line in fs::read_to_string("/proc/diskstats")?.lines() {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // Partitions are counted with their disks, and what is made of other devices with these.
+        let (Some(name), Some(written)) = (fields.get(2), fields.get(9)) else { continue };
+        if Path::new("/sys/block").join(name).join("device").exists() {
+            sectors += written.parse::<u64>().unwrap_or(0);
+        }
+    }
+    Ok(sectors * SECTOR)
+}

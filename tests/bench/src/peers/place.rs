@@ -1,0 +1,108 @@
+//! Where a run keeps its files, and who runs the servers.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sandboxed_db::{Engine, Installation, Postgres};
+use tempfile::TempDir;
+
+use super::server::Settings;
+use crate::Outcome;
+
+/// A user other than root, whom PostgreSQL refuses.
+#[derive(Debug, Clone)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+/// Directories that go with the run, and the programs in use.
+#[derive(Debug)]
+pub(crate) struct Place {
+    disk: TempDir,
+    memory: TempDir,
+    user: Option<User>,
+    /// This program, where the user reaches it.
+    program: PathBuf,
+    pub(crate) postgres: Installation,
+}
+
+impl Place {
+    /// `user` is who runs everything if this process is root.
+    pub(crate) fn new(user: &str) -> Outcome<Self> {
+        let user = if rustix::process::getuid().is_root() { Some(User::of(user)?) } else { None };
+        let named = |parent: &Path| tempfile::Builder::new().prefix("sandboxed-db-bench.").tempdir_in(parent);
+        let disk = named(&std::env::temp_dir())?;
+        let memory = named(Path::new("/dev/shm"))?;
+        let program = disk.path().join("sandboxed-db-bench");
+        fs::copy("/proc/self/exe", &program)?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        let place = Self { disk, memory, user, program, postgres: Postgres::new().locate()? };
+        place.give(place.disk.path())?;
+        place.give(place.memory.path())?;
+        Ok(place)
+    }
+
+    /// A directory of the run's user, on the kind of file system that the settings ask for.
+    pub(crate) fn directory(&self, settings: Settings, name: &str) -> io::Result<PathBuf> {
+        let parent = match settings {
+            Settings::Fastest => &self.memory,
+            Settings::AsInstalled => &self.disk,
+        };
+        let directory = parent.path().join(name);
+        fs::create_dir_all(&directory)?;
+        self.give(&directory)?;
+        Ok(directory)
+    }
+
+    pub(crate) fn disk(&self) -> &Path {
+        self.disk.path()
+    }
+
+    /// A command that the run's user executes, with nothing of the caller's environment but `PATH` and this library's own.
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.env_clear().env("HOME", self.disk.path()).current_dir(self.disk.path());
+        let own = std::env::vars_os().filter(|(name, _)| {
+            name == "PATH" || name.to_str().is_some_and(|name| name.starts_with("SANDBOXED_DB_"))
+        });
+        command.envs(own).env("SANDBOXED_DB_CACHE", self.disk.path().join("cache"));
+        if let Some(User { uid, gid }) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// This program once more.
+    pub(crate) fn this_program(&self) -> Command {
+        self.command(&self.program)
+    }
+
+    fn give(&self, path: &Path) -> io::Result<()> {
+        match self.user {
+            Some(User { uid, gid }) => chown(path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl User {
+    fn of(name: &str) -> Outcome<Self> {
+        let output = Command::new("getent").args(["passwd", name]).output()?;
+        let line = String::from_utf8(output.stdout)?;
+        // passwd(5)
+        let mut fields = line.split(':').skip(2);
+        let mut id = || fields.next().and_then(|field| field.parse().ok());
+        match (id(), id()) {
+            (Some(uid), Some(gid)) if uid != 0 => Ok(Self { uid, gid }),
+            _ => Err(format!(
+                "PostgreSQL refuses root, and there is no other user `{name}`; name one by --user"
+            )
+            .into()),
+        }
+    }
+}

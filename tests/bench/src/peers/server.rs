@@ -1,0 +1,145 @@
+//! A PostgreSQL server without a container: what peers share, or start for each test.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::Outcome;
+
+/// How long a server may take until it answers.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long between two looks. A refused connection to a Unix socket costs some microseconds.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How a peer's servers are set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Settings {
+    /// Nothing is made durable, and data are in memory: what the peers' documentation and users recommend for tests.
+    Fastest,
+    /// PostgreSQL's own, data on disk.
+    AsInstalled,
+}
+
+impl Settings {
+    /// Settings of a server, by name.
+    pub(crate) fn configuration(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Fastest => &[
+                ("fsync", "off"),
+                ("synchronous_commit", "off"),
+                ("full_page_writes", "off"),
+                ("wal_level", "minimal"),
+                ("max_wal_senders", "0"),
+                ("autovacuum", "off"),
+                ("checkpoint_timeout", "1h"),
+                ("max_wal_size", "4GB"),
+            ],
+            Self::AsInstalled => &[],
+        }
+    }
+}
+
+/// A running server. Dropping it kills it and removes its data.
+#[derive(Debug)]
+pub(crate) struct Server {
+    process: Child,
+    directory: PathBuf,
+}
+
+impl Server {
+    /// Initialises a cluster in `directory`, which is made, and starts a server on it that listens at a socket there only.
+    /// `command` makes the commands for PostgreSQL's programs.
+    pub(crate) fn start(
+        command: &dyn Fn(&str) -> Command,
+        directory: PathBuf,
+        settings: Settings,
+        max_connections: u32,
+    ) -> Outcome<Self> {
+        let data = directory.join("data");
+        let mut initdb = command("initdb");
+        initdb.arg("--pgdata").arg(&data).args(["--auth=trust", "--username=postgres"]);
+        initdb.args(["--encoding=UTF8", "--locale=C", "--no-instructions"]);
+        if settings == Settings::Fastest {
+            initdb.arg("--no-sync");
+        }
+        let output = initdb.output()?;
+        if !output.status.success() {
+            return Err(format!("initdb: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+        }
+        let mut server = command("postgres");
+        server.arg("-D").arg(&data).arg("-k").arg(&directory).args(["-c", "listen_addresses="]);
+        server.arg("-c").arg(format!("max_connections={max_connections}"));
+        for (name, value) in settings.configuration() {
+            server.arg("-c").arg(format!("{name}={value}"));
+        }
+        let log = fs::File::create(directory.join("log"))?;
+        server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut server = Self { process: server.spawn()?, directory };
+        server.wait_ready()?;
+        Ok(server)
+    }
+
+    fn wait_ready(&mut self) -> Outcome<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = Client::connect(&self.url("postgres"), NoTls) {
+            if let Some(status) = self.process.try_wait()? {
+                let mut log = String::new();
+                fs::File::open(self.directory.join("log"))?.read_to_string(&mut log)?;
+                return Err(format!("postgres: {status}: {}", log.trim()).into());
+            }
+            if Instant::now() > deadline {
+                return Err(error.into());
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgresql:///{database}?host={}&user=postgres", self.directory.display())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGQUIT is PostgreSQL's immediate shutdown: it takes its children along, which SIGKILL would not.
+        let _ = kill_process(Pid::from_child(&self.process), Signal::QUIT);
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Connects to a server that may still be starting.
+pub(crate) fn connect_soon(url: &str) -> Outcome<Client> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Client::connect(url, NoTls) {
+            Ok(client) => return Ok(client),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// Runs the files of a directory in the order of their names.
+pub(crate) fn load(client: &mut Client, directory: &Path) -> Outcome<()> {
+    let mut files =
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    files.sort();
+    for file in files {
+        client.batch_execute(&fs::read_to_string(file)?)?;
+    }
+    Ok(())
+}
