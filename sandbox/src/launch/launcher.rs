@@ -68,14 +68,11 @@ fn main(requests: &OwnedFd) {
     let mut buffer = [0; LONGEST_REQUEST];
     while launcher.wait_for_request(requests) {
         // End of file: the test process closed its end or is dead.
-        let (length, fds) = match socket::receive(requests.as_fd(), &mut buffer) {
+        let (length, fds) = match socket::receive_or(requests.as_fd(), &mut buffer, complain) {
             Ok(Some(request)) => request,
             Ok(None) => break,
             // Who asked sees the end of a socket; all others keep their sandboxes.
-            Err(errno) if is_passing(errno) => {
-                complain(errno);
-                continue;
-            }
+            Err(errno) if is_passing(errno) => continue,
             Err(_) => break,
         };
         let launch = serde_json::from_slice(&buffer[..length]);

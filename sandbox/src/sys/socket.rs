@@ -41,10 +41,20 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>
 /// Receives one message, of at most `buffer`'s length, with its descriptors. `None` at end of file.
 ///
 /// A longer message is `EMSGSIZE`: a part of one is never returned.
-pub(crate) fn receive(
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<Received>, Errno> {
+    receive_or(socket, buffer, |_| ())
+}
+
+/// A message's length, and the descriptors that came with it.
+pub(crate) type Received = (usize, Vec<OwnedFd>);
+
+/// The same; `complain` is called before the descriptors of a message that cannot be had as a whole are closed, which its
+/// sender may be waiting for.
+pub(crate) fn receive_or(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
-) -> Result<Option<(usize, Vec<OwnedFd>)>, Errno> {
+    complain: impl FnOnce(Errno),
+) -> Result<Option<Received>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
@@ -59,12 +69,17 @@ pub(crate) fn receive(
             fds.extend(received);
         }
     }
-    if received.flags.contains(rustix::net::ReturnFlags::TRUNC) {
-        return Err(Errno::MSGSIZE);
-    }
-    // The process has no room for the descriptors that came: some were lost.
-    if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
-        return Err(Errno::MFILE);
+    let failure = if received.flags.contains(rustix::net::ReturnFlags::TRUNC) {
+        Some(Errno::MSGSIZE)
+    } else if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
+        // The process has no room for the descriptors that came: some were lost.
+        Some(Errno::MFILE)
+    } else {
+        None
+    };
+    if let Some(errno) = failure {
+        complain(errno);
+        return Err(errno);
     }
     Ok((received.bytes > 0).then_some((received.bytes, fds)))
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "embedded")]
+use super::embedded;
 use super::server::Settings;
 use super::workload::Workload;
-use super::{bubblewrap, embedded, initdb, pgtemp, sandboxed, sqlx_test, template};
+use super::{bubblewrap, initdb, pgtemp, sandboxed, sqlx_test, template};
 use crate::Outcome;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +122,9 @@ impl Contestant {
             }
             Self::Bubblewrap => Err(None),
             _ if container => Err(None),
+            Self::Embedded if !cfg!(feature = "embedded") => {
+                Err(Some("is compiled by `--features embedded` only".into()))
+            }
             Self::TemplateFileCopy | Self::TemplateWalLog if major < 15 => {
                 Err(Some(format!("PostgreSQL {major} has no choice of strategies")))
             }
@@ -157,7 +162,10 @@ impl Part {
             Contestant::TemplateWalLog => Box::new(template::Clones::new(self, "wal_log")?),
             Contestant::SqlxTest => Box::new(sqlx_test::SqlxTests::new(self)?),
             Contestant::PgTemp => Box::new(pgtemp::PgTemp::new(self)),
+            #[cfg(feature = "embedded")]
             Contestant::Embedded => Box::new(embedded::Embedded::new(self)),
+            #[cfg(not(feature = "embedded"))]
+            Contestant::Embedded => return Err("it is not compiled".into()),
             Contestant::InitDb => Box::new(initdb::InitDb::new(self)),
             Contestant::Bubblewrap => Box::new(bubblewrap::Bubblewrap),
         })

@@ -7,6 +7,7 @@ mod account;
 mod bubblewrap;
 mod conductor;
 mod contestant;
+#[cfg(feature = "embedded")]
 mod embedded;
 mod initdb;
 mod killed;
