@@ -139,7 +139,8 @@ impl Kept {
         Ok(state)
     }
 
-    /// Removes a state, unless it is in use; whether it did.
+    /// Removes a state, unless it is in use; whether it did. A program that this process starts at the same time seems to
+    /// use it for an instant.
     ///
     /// # Errors
     /// [`ErrorKind::Layer`] when the cache cannot be written.
