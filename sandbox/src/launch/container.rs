@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::cgroup::{self, Reached};
 use super::client::{Launcher, lock, memory};
+use super::control::{Control, Received, receive};
 use super::linked::{self, Origin};
 use super::log::Log;
 use super::plan::{Birth, Command, OnHost, Plan};
-use super::protocol::{Event, Exit, LONGEST_MESSAGE, Launch, Request, encode};
+use super::protocol::{Event, Exit, Launch, Request, encode};
 use super::seccomp;
 use super::tail::Tail;
 use crate::error::{Error, ErrorKind, Result};
-use crate::refusal;
 use crate::sys::socket;
 
 /// How long a container may take to be built; it takes about two milliseconds.
@@ -78,20 +78,6 @@ pub(crate) struct Container {
     control: Mutex<Control>,
     /// What there is instead of a container: no namespaces, and a private directory.
     on_host: Option<(OnHost, PathBuf)>,
-}
-
-/// The control socket, and events that came while another was awaited.
-#[derive(Debug)]
-struct Control {
-    socket: OwnedFd,
-    server_exit: Option<Exit>,
-    ready: bool,
-    /// How many programs were run.
-    runs: u32,
-    /// The port that is forwarded.
-    forwarding: Option<u16>,
-    /// Whether an image was made, or why none can be.
-    captured: Option<Result<(), String>>,
 }
 
 impl Container {
@@ -174,8 +160,7 @@ impl Container {
     fn await_launch(launcher: &Launcher, socket: OwnedFd, on_host: Option<&OnHost>) -> Result<Self> {
         let limit = if on_host.is_some() { COPY_TIMEOUT } else { LAUNCH_TIMEOUT };
         let deadline = Instant::now() + limit;
-        let mut control =
-            Control { socket, server_exit: None, ready: false, runs: 0, forwarding: None, captured: None };
+        let mut control = Control::new(socket);
         // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
         // or dead, before a busy launcher gets to speak.
         let (mut process, mut log, mut in_group) = (None, None, None);
@@ -217,13 +202,7 @@ impl Container {
                         );
                     }
                 }
-                Received::Event(Event::Ready, _) => control.ready = true,
-                Received::Event(Event::ServerExited(exit), _) => control.server_exit = Some(exit),
-                Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
-                Received::Event(Event::Captured { refused }, _) => {
-                    control.captured = Some(refused.map_or(Ok(()), Err));
-                }
-                Received::Event(Event::RunExited { .. } | Event::Forwarding { .. }, _) => {}
+                Received::Event(event, _) => drop(control.note(event)?),
                 Received::End => {
                     return Err(launcher.ended(if process.is_some() { "init" } else { "the launcher" }));
                 }
@@ -468,70 +447,12 @@ impl Drop for Container {
     }
 }
 
-impl Control {
-    fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let failed = || Error::new(ErrorKind::Launch, "reach the sandbox's init");
-        let message = encode(request).map_err(|error| failed().caused_by(error))?;
-        if message.len() > LONGEST_MESSAGE {
-            return Err(failed().caused_by(format!("a command of {} bytes is too long", message.len())));
-        }
-        socket::send(self.socket.as_fd(), &message, fds)
-            .map_err(|errno| failed().caused_by(io::Error::from(errno)))
-    }
-
-    /// Notes the next event, if one comes by `deadline`, and returns which program has ended and how.
-    fn take_event(&mut self, deadline: Instant) -> Result<Option<(u32, Exit)>> {
-        match receive(self.socket.as_fd(), deadline)? {
-            Received::Event(Event::Ready, _) => self.ready = true,
-            Received::Event(Event::ServerExited(exit), _) => self.server_exit = Some(exit),
-            Received::Event(Event::RunExited { number, exit }, _) => return Ok(Some((number, exit))),
-            Received::Event(Event::Forwarding { port }, _) => self.forwarding = Some(port),
-            Received::Event(Event::Captured { refused }, _) => {
-                self.captured = Some(refused.map_or(Ok(()), Err));
-            }
-            Received::Event(Event::Failed(failure), _) => return Err(refusal::explain(&failure)),
-            Received::Event(Event::Spawned { .. } | Event::Up { .. }, _) | Received::Timeout => {}
-            Received::End => {
-                return Err(Error::new(ErrorKind::Exited, "reach the sandbox: it has ended").with_hint(
-                    "its init was killed, by the out-of-memory killer or by hand; `dmesg` may tell",
-                ));
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// The port of a line that tells of a socket which listens: number, `address:port` in hexadecimal, the peer's, state.
 fn listening_port(line: &str) -> Option<u16> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (_, port) = fields.next()?.rsplit_once(':')?;
     (fields.nth(1)? == LISTEN).then(|| u16::from_str_radix(port, 16).ok())?
-}
-
-enum Received {
-    Event(Event, Vec<OwnedFd>),
-    End,
-    Timeout,
-}
-
-fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
-    let failed = || Error::new(ErrorKind::Launch, "read a report of the sandbox's init");
-    let broken = |errno: Errno| failed().caused_by(io::Error::from(errno));
-    if !socket::wait_readable(&[socket], deadline).map_err(broken)? {
-        return Ok(Received::Timeout);
-    }
-    // Two texts of a failure, each character of which may be written as six bytes or more.
-    let mut buffer = [0; 16 << 10];
-    match socket::receive(socket, &mut buffer) {
-        Ok(Some((length, fds))) => {
-            let event =
-                serde_json::from_slice(&buffer[..length]).map_err(|error| failed().caused_by(error))?;
-            Ok(Received::Event(event, fds))
-        }
-        Ok(None) | Err(Errno::CONNRESET) => Ok(Received::End),
-        Err(errno) => Err(broken(errno)),
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod cgroup;
 mod client;
 mod container;
+mod control;
 mod forwarder;
 mod init;
 mod launcher;

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
 
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +154,20 @@ impl Command {
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.current_dir = path.into();
         self
+    }
+
+    /// The same for the standard library, with these as standard input, output and error.
+    pub(super) fn process(&self, [stdin, stdout, stderr]: [Stdio; 3]) -> Process {
+        let mut process = Process::new(&self.program);
+        process
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.current_dir)
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr);
+        process
     }
 
     /// The program's file name, for messages.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Command as Process, Stdio};
+use std::process::Stdio;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -230,25 +230,12 @@ impl<'a> Supervisor<'a> {
     }
 
     /// `end` is the signal that the program gets should this process be killed, which in a container ends all by itself.
-    fn spawn(
-        &self,
-        command: Command,
-        [stdin, stdout, stderr]: [Stdio; 3],
-        end: Option<Signal>,
-    ) -> Result<Pid, Failure> {
+    fn spawn(&self, command: Command, stdio: [Stdio; 3], end: Option<Signal>) -> Result<Pid, Failure> {
         let command = match &self.grounds.host {
             Some(host) => host.paths.translate(command),
             None => command,
         };
-        let mut process = Process::new(&command.program);
-        process
-            .args(&command.args)
-            .env_clear()
-            .envs(command.env.iter().map(|(name, value)| (name, value)))
-            .current_dir(&command.current_dir)
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(stderr);
+        let mut process = command.process(stdio);
         if let Some(signal) = end {
             die_with_parent(&mut process, signal);
         }

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Command as Process, Stdio};
+use std::process::Stdio;
 
 use super::calls::Calls;
 use super::image::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
@@ -28,15 +28,7 @@ pub(in crate::launch) fn capture(
     into: &mut File,
     prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) -> io::Result<()> {
-    let mut process = Process::new(&command.program);
-    process
-        .args(&command.args)
-        .env_clear()
-        .envs(command.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(&command.current_dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let mut process = command.process([Stdio::null(), Stdio::null(), Stdio::null()]);
     let tracee = Tracee::start(&mut process, prepare)?;
     let program = Program::of(tracee)?;
     let (calls, registers) = program.link()?;

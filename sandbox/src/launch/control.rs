@@ -1,0 +1,91 @@
+//! The test process's end of the socket to an init: requests go out, events come in.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::protocol::{Event, Exit, LONGEST_MESSAGE, Request, encode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::refusal;
+use crate::sys::socket;
+
+/// The control socket, and events that came while another was awaited.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) socket: OwnedFd,
+    pub(super) server_exit: Option<Exit>,
+    pub(super) ready: bool,
+    /// How many programs were run.
+    pub(super) runs: u32,
+    /// The port that is forwarded.
+    pub(super) forwarding: Option<u16>,
+    /// Whether an image was made, or why none can be.
+    pub(super) captured: Option<Result<(), String>>,
+}
+
+impl Control {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self { socket, server_exit: None, ready: false, runs: 0, forwarding: None, captured: None }
+    }
+
+    pub(super) fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let failed = || Error::new(ErrorKind::Launch, "reach the sandbox's init");
+        let message = encode(request).map_err(|error| failed().caused_by(error))?;
+        if message.len() > LONGEST_MESSAGE {
+            return Err(failed().caused_by(format!("a command of {} bytes is too long", message.len())));
+        }
+        socket::send(self.socket.as_fd(), &message, fds)
+            .map_err(|errno| failed().caused_by(io::Error::from(errno)))
+    }
+
+    /// Notes the next event, if one comes by `deadline`, and returns which program has ended and how.
+    pub(super) fn take_event(&mut self, deadline: Instant) -> Result<Option<(u32, Exit)>> {
+        match receive(self.socket.as_fd(), deadline)? {
+            Received::Event(event, _) => self.note(event),
+            Received::Timeout => Ok(None),
+            Received::End => Err(Error::new(ErrorKind::Exited, "reach the sandbox: it has ended")
+                .with_hint("its init was killed, by the out-of-memory killer or by hand; `dmesg` may tell")),
+        }
+    }
+
+    /// Notes an event, and returns which program has ended and how, if it is of that.
+    pub(super) fn note(&mut self, event: Event) -> Result<Option<(u32, Exit)>> {
+        match event {
+            Event::Ready => self.ready = true,
+            Event::ServerExited(exit) => self.server_exit = Some(exit),
+            Event::RunExited { number, exit } => return Ok(Some((number, exit))),
+            Event::Forwarding { port } => self.forwarding = Some(port),
+            Event::Captured { refused } => self.captured = Some(refused.map_or(Ok(()), Err)),
+            Event::Failed(failure) => return Err(refusal::explain(&failure)),
+            Event::Spawned { .. } | Event::Up { .. } => {}
+        }
+        Ok(None)
+    }
+}
+
+pub(super) enum Received {
+    Event(Event, Vec<OwnedFd>),
+    End,
+    Timeout,
+}
+
+pub(super) fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
+    let failed = || Error::new(ErrorKind::Launch, "read a report of the sandbox's init");
+    let broken = |errno: Errno| failed().caused_by(io::Error::from(errno));
+    if !socket::wait_readable(&[socket], deadline).map_err(broken)? {
+        return Ok(Received::Timeout);
+    }
+    // Two texts of a failure, each character of which may be written as six bytes or more.
+    let mut buffer = [0; 16 << 10];
+    match socket::receive(socket, &mut buffer) {
+        Ok(Some((length, fds))) => {
+            let event =
+                serde_json::from_slice(&buffer[..length]).map_err(|error| failed().caused_by(error))?;
+            Ok(Received::Event(event, fds))
+        }
+        Ok(None) | Err(Errno::CONNRESET) => Ok(Received::End),
+        Err(errno) => Err(broken(errno)),
+    }
+}
