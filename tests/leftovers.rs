@@ -142,25 +142,37 @@ impl Namespaces {
     }
 }
 
+/// A pid namespace, held open: its number would be given to the next one as soon as it is gone.
+#[derive(Debug)]
+pub struct PidNamespace(File);
+
+impl PidNamespace {
+    fn is_that_of(&self, process: u32) -> bool {
+        let own = self.0.metadata().expect("it is open");
+        fs::metadata(format!("/proc/{process}/ns/pid"))
+            .is_ok_and(|its| (its.dev(), its.ino()) == (own.dev(), own.ino()))
+    }
+}
+
+/// That of a process, if it lives.
+#[must_use]
+pub fn pid_namespace(process: u32) -> Option<PidNamespace> {
+    File::open(format!("/proc/{process}/ns/pid")).ok().map(PidNamespace)
+}
+
 /// The processes in the pid namespace of process `init`, zombies included.
 #[must_use]
 pub fn processes_beside(init: u32) -> Vec<u32> {
     pid_namespace(init).map_or_else(Vec::new, |namespace| processes_in(&namespace))
 }
 
-/// Names the pid namespace of a process, as long as it lives.
+/// The processes in a pid namespace, zombies included.
 #[must_use]
-pub fn pid_namespace(process: u32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{process}/ns/pid")).ok()
-}
-
-/// The processes in a pid namespace named by [`pid_namespace`], zombies included.
-#[must_use]
-pub fn processes_in(namespace: &Path) -> Vec<u32> {
+pub fn processes_in(namespace: &PidNamespace) -> Vec<u32> {
     let all = all_processes().into_iter();
     // One that is dead and reaped is still listed for some microseconds.
     let exists = |pid: u32| status(pid, "State").is_some_and(|state| !state.starts_with('X'));
-    all.filter(|&pid| pid_namespace(pid).as_deref() == Some(namespace) && exists(pid)).collect()
+    all.filter(|&pid| namespace.is_that_of(pid) && exists(pid)).collect()
 }
 
 fn all_processes() -> Vec<u32> {

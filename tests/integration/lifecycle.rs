@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::SHOP_MIGRATIONS;
 use sandboxed_db_tests::{
-    CLEARED, DEADLINE, Place, Watched, children, eventually, mounts, pid_namespace, processes_beside,
-    processes_in, status,
+    CLEARED, DEADLINE, PidNamespace, Place, Watched, children, eventually, mounts, pid_namespace,
+    processes_beside, processes_in, status,
 };
 
 pub(crate) const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
@@ -23,7 +23,7 @@ pub(crate) fn victim(place: &Place, args: &[&str]) -> Watched {
 }
 
 /// `init` and every process beside it, as long as they are there.
-pub(crate) fn started(line: &str) -> (u32, PathBuf) {
+pub(crate) fn started(line: &str) -> (u32, PidNamespace) {
     let pid = line.split(' ').next().and_then(|pid| pid.parse().ok());
     let pid = pid.expect("a line names the pid first");
     (pid, pid_namespace(pid).expect("it lives"))
