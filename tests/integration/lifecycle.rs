@@ -80,18 +80,18 @@ fn a_launcher_without_descriptors_keeps_what_it_has() {
 #[test]
 fn who_says_again_and_again_that_the_server_is_ready_does_not_keep_init_from_its_work() {
     // Many more than the socket to the test process holds; nobody reads there.
-    const FLOOD: &str = "perl -MIO::Socket::UNIX -e ''my $s = IO::Socket::UNIX->new(Type => SOCK_DGRAM, \
-        Peer => \"/run/notify\") or exit 3; $s->send(\"READY=1\") // exit 4 for 1..5000''";
+    const FLOOD: &str = "(perl -MIO::Socket::UNIX -e ''my $s = IO::Socket::UNIX->new(Type => SOCK_DGRAM, \
+        Peer => \"/run/notify\") or die; $s->send(\"READY=1\") // die for 1..5000; open my $done, \">\", \"/tmp/done\"'' &) \
+        > /dev/null 2>&1";
     let db = fresh();
     let mut client = Client::connect(db.url(), NoTls).unwrap();
     client.batch_execute(&format!("copy (select where false) to program '{FLOOD}'")).unwrap();
-    let orphan = "(setsid sh -c ''sleep 0.1; sleep 0.1'' &) > /dev/null 2>&1";
-    client.batch_execute(&format!("copy (select where false) to program '{orphan}'")).unwrap();
-    let orphans = || {
+    let programs = || {
         let beside = processes_beside(db.pid()).into_iter();
-        beside.filter(|&pid| status(pid, "Name").is_some_and(|name| name == "sh" || name == "sleep")).count()
+        beside.filter(|&pid| status(pid, "Name").is_some_and(|name| name == "perl" || name == "sh")).count()
     };
-    eventually(DEADLINE, "init reaps", || (orphans() == 0).then_some(()));
+    eventually(DEADLINE, "init reads all and reaps", || (programs() == 0).then_some(()));
+    client.batch_execute("select pg_read_file('/tmp/done')").unwrap();
 }
 
 #[track_caller]
