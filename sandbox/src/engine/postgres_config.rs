@@ -11,10 +11,9 @@ pub(super) const FIXED: [(&str, &str); 2] = [("unix_socket_directories", SOCKETS
 /// Settings for a server that is started often, lives for one test and loses nothing of value when killed.
 ///
 /// A setting of the same name given by the user takes their place. The third column is the first version that knows it.
-const DEFAULTS: [(&str, &str, u32); 31] = [
+const DEFAULTS: [(&str, &str, u32); 33] = [
     // The data dies with the test, so nothing need survive a crash of the machine.
     ("fsync", "off", 0),
-    ("synchronous_commit", "off", 0),
     ("full_page_writes", "off", 0),
     ("wal_level", "minimal", 0),
     ("max_wal_senders", "0", 0),
@@ -26,6 +25,11 @@ const DEFAULTS: [(&str, &str, u32); 31] = [
     ("autovacuum", "off", 0),
     ("max_logical_replication_workers", "0", 0),
     ("io_method", "sync", 18),
+    // Those that remain sleep: a thousand servers would wake up ten thousand times a second. Nothing waits for them, since
+    // backends write what they evict, and a commit its own WAL, which without fsync is as fast.
+    ("bgwriter_lru_maxpages", "0", 0),
+    ("bgwriter_delay", "10s", 0),
+    ("wal_writer_delay", "10s", 0),
     // Small, since a thousand servers may run at once.
     ("shared_buffers", "8MB", 0),
     ("max_connections", "32", 0),

@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p sandboxed-db-bench -- [--quick] [--only NAME] [--json FILE] [--plots DIRECTORY]`
 
+mod alive;
 mod bare;
 mod compile;
 mod endurance;
@@ -62,6 +63,8 @@ enum Part {
     Compile,
     /// This library beside its peers.
     Peers,
+    /// Measured only when it is asked for: 3,000 servers at once, in some minutes. It takes `SANDBOXED_DB_MAX=3000`.
+    Alive,
     /// Measured only when it is asked for: it takes some minutes and 2,100 descriptors (`ulimit -n 4096`).
     Endurance,
 }
@@ -91,6 +94,9 @@ fn main() -> Outcome<()> {
     }
     if arguments.only == Some(Part::Compile) {
         compile::measure(&mut figures, arguments.quick)?;
+    }
+    if arguments.only == Some(Part::Alive) {
+        alive::measure(&mut figures, arguments.quick)?;
     }
     if arguments.only == Some(Part::Endurance) {
         endurance::measure(&mut figures, arguments.quick)?;

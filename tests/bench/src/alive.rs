@@ -1,0 +1,87 @@
+//! Thousands alive at once: whether the thousandth starts as fast as the first, and what they hold together.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sandboxed_db::{Postgres, Sandbox, Snapshot};
+
+use crate::Outcome;
+use crate::figures::{Figure, Figures, Unit, held_memory};
+
+/// Starts that are looked at together.
+const BLOCK: usize = 50;
+
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+    raise_descriptors()?;
+    let marks: &[usize] = if quick { &[100, 300] } else { &[1000, 2000, 3000] };
+    let snapshot = Snapshot::new(Postgres::new());
+    for _ in 0..20 {
+        drop(snapshot.start()?);
+    }
+    thread::sleep(Duration::from_secs(2));
+    let before = held_memory()?;
+    let mut alive = Vec::new();
+    let mut first = None;
+    for &mark in marks {
+        let took = start(&snapshot, mark, &mut alive)?;
+        let last = median(&took[took.len() - BLOCK..]);
+        if first.is_none() {
+            first = Some(median(&took[..BLOCK]));
+            figures.push(milliseconds(format!("first {BLOCK} alive: start"), first.unwrap_or_default()));
+        }
+        figures.push(milliseconds(format!("{BLOCK} more, {mark} alive: start"), last));
+        let ratio = last.as_secs_f64() / first.unwrap_or_default().as_secs_f64();
+        figures.push(Figure::of(format!("{mark} alive: start, against the first"), ratio, Unit::Count));
+        let held = held_memory()?.saturating_sub(before) as f64 / f64::from(1 << 20);
+        figures.push(Figure::of(format!("{mark} alive: memory of all"), held, Unit::Megabytes));
+    }
+    // Every tenth is used: it must be as alive as it was.
+    let mut answers = Vec::new();
+    for db in alive.iter().step_by(10) {
+        let begin = Instant::now();
+        Client::connect(db.url(), NoTls)?.query_one("select 1", &[])?;
+        answers.push(begin.elapsed());
+    }
+    figures.push(milliseconds(format!("{} alive: first query of one", alive.len()), median(&answers)));
+    let count = alive.len();
+    let mut ends = Vec::new();
+    for db in alive.drain(..) {
+        let begin = Instant::now();
+        drop(db);
+        ends.push(begin.elapsed());
+    }
+    figures
+        .push(milliseconds(format!("{count} alive: teardown of the first {BLOCK}"), median(&ends[..BLOCK])));
+    figures.push(milliseconds("a few alive: teardown".to_owned(), median(&ends[count - BLOCK..])));
+    Ok(())
+}
+
+/// How long each took until so many are alive.
+fn start(snapshot: &Snapshot, until: usize, alive: &mut Vec<Sandbox>) -> Outcome<Vec<Duration>> {
+    let mut took = Vec::new();
+    while alive.len() < until {
+        let begin = Instant::now();
+        alive.push(snapshot.start()?);
+        took.push(begin.elapsed());
+    }
+    Ok(took)
+}
+
+fn median(samples: &[Duration]) -> Duration {
+    let mut samples = samples.to_vec();
+    samples.sort();
+    samples[samples.len() / 2]
+}
+
+fn milliseconds(name: String, value: Duration) -> Figure {
+    Figure::of(name, value.as_secs_f64() * 1e3, Unit::Milliseconds)
+}
+
+/// Each living sandbox has some descriptors in this process: as many as this process may have.
+fn raise_descriptors() -> Outcome<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(())
+}
