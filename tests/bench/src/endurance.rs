@@ -16,7 +16,7 @@ use crate::figures::{Figure, Figures, Unit, memory};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
-    let (rounds, at_once) = if quick { (500, 50) } else { (5000, 500) };
+    let (rounds, at_once) = if quick { (500, 50) } else { (10_000, 500) };
     let snapshot = Snapshot::new(Postgres::new());
     // The launcher, and what the kernel makes for the first ones and keeps.
     for _ in 0..20 {
@@ -24,13 +24,19 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
     }
     thread::sleep(Duration::from_secs(2));
     let before = Held::now()?;
-    let begin = Instant::now();
-    for _ in 0..rounds {
-        drop(snapshot.start()?);
+    let mut tenths = Vec::new();
+    for _ in 0..10 {
+        let begin = Instant::now();
+        for _ in 0..rounds / 10 {
+            drop(snapshot.start()?);
+        }
+        tenths.push(begin.elapsed().as_secs_f64() * 1e3 / f64::from(rounds / 10));
     }
-    let each = begin.elapsed().as_secs_f64() * 1e3 / f64::from(rounds);
     let what = format!("{rounds} one after another");
-    figures.push(Figure::of(format!("{what}: each"), each, Unit::Milliseconds));
+    let (first, last) = (tenths[0], tenths[9]);
+    figures.push(Figure::of(format!("{what}: each of the first tenth"), first, Unit::Milliseconds));
+    figures.push(Figure::of(format!("{what}: each of the last tenth"), last, Unit::Milliseconds));
+    figures.push(Figure::of(format!("{what}: the last against the first"), last / first, Unit::Count));
     Held::settled(&before)?.report(&before, &what, figures);
 
     // What memory the tables of so many take is not given back while they may be wanted again.
