@@ -11,24 +11,26 @@ use syn::{Index, Path, ReturnType, Signature};
 use crate::args::{Arguments, Step};
 use crate::databases::{Databases, Described, Made};
 use crate::matrix::Engine;
-use crate::signature::Fixture;
+use crate::signature::{Fixture, Parameter};
 use crate::values::Setting;
 
-/// `(test.snapshot()…, (test.snapshot()…, ()))`, where the first is for that engine and, with a matrix, that of a case.
+/// `(test.snapshot()…, (test.snapshot()…, ()))`, where the first is for that engine and, with a matrix, that of a case. That of
+/// a [sole](Databases::sole) parameter stands by itself.
 pub(crate) fn descriptions(databases: &Databases<'_>, engine: Option<&Engine>, krate: &Path) -> TokenStream {
-    databases.described.iter().rev().fold(quote!(()), |rest, described| {
-        let snapshot = match described {
-            Described::Common(arguments) if arguments.matrix.is_some() && !arguments.versions.is_empty() => {
-                let version = quote_spanned!(Span::mixed_site()=> case.version);
-                snapshot(arguments, engine, Some(version), krate)
-            }
-            Described::Common(arguments) => snapshot(arguments, engine, version(arguments), krate),
-            Described::Own(arguments) => {
-                snapshot(arguments, arguments.engines.first(), version(arguments), krate)
-            }
-        };
-        quote_spanned!(Span::mixed_site()=> (#snapshot, #rest))
-    })
+    let snapshots = databases.described.iter().map(|described| match described {
+        Described::Common(arguments) if arguments.matrix.is_some() && !arguments.versions.is_empty() => {
+            let version = quote_spanned!(Span::mixed_site()=> case.version);
+            snapshot(arguments, engine, Some(version), krate)
+        }
+        Described::Common(arguments) => snapshot(arguments, engine, version(arguments), krate),
+        Described::Own(arguments) => {
+            snapshot(arguments, arguments.engines.first(), version(arguments), krate)
+        }
+    });
+    if databases.sole().is_some() {
+        return snapshots.collect();
+    }
+    snapshots.rev().fold(quote!(()), |rest, snapshot| quote_spanned!(Span::mixed_site()=> (#snapshot, #rest)))
 }
 
 fn version(arguments: &Arguments) -> Option<TokenStream> {
@@ -71,6 +73,17 @@ fn snapshot(
     quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #start_timeout #keep)
 }
 
+/// Whether nothing is said of the database, nor of the runtime, of a [sole](Databases::sole) parameter: the harness then
+/// describes it.
+pub(crate) fn is_default(databases: &Databases<'_>, arguments: &Arguments) -> bool {
+    databases.sole().is_some()
+        && arguments.runtime.asked.is_none()
+        && databases.described.iter().all(|described| {
+            let Arguments { start_timeout, keep, .. } = &**described;
+            !described.describe_a_database() && start_timeout.is_none() && keep.is_none()
+        })
+}
+
 /// The call of the harness, which makes the parameters, runs the function and judges what it returns.
 ///
 /// Two mistakes are left to the compiler, which knows types: a parameter that cannot be made from a database, and a
@@ -85,6 +98,36 @@ pub(crate) fn run(
     let here = Span::mixed_site();
     let name = &signature.ident;
     let is_async = signature.asyncness.is_some();
+    let output = match &signature.output {
+        ReturnType::Default => TokenStream::new(),
+        ReturnType::Type(_, ty) => ty.to_token_stream(),
+    };
+    let flavor = is_async.then(|| {
+        let asked = flavor(arguments);
+        quote_spanned!(here=> #krate::harness::Flavor::#asked,)
+    });
+    let is_default = is_default(databases, arguments);
+    let run = match (is_async, is_default) {
+        (false, false) => quote_spanned!(here=> run),
+        (false, true) => quote_spanned!(here=> run_default),
+        (true, false) => quote_spanned!(here=> run_async),
+        (true, true) => quote_spanned!(here=> run_async_default),
+    };
+    if let Some(Parameter { ty, .. }) = databases.sole() {
+        let run = located_at(
+            quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().#run),
+            &ty.to_token_stream(),
+        );
+        let reference = is_async.then(|| quote_spanned!(here=> &));
+        let body = located_at(quote_spanned!(here=> #reference #name), &output);
+        return match is_default {
+            true => quote_spanned!(here=> #run(test, #body)),
+            false => {
+                let databases = located_at(quote_spanned!(here=> databases), &ty.to_token_stream());
+                quote_spanned!(here=> #run(test, #flavor #databases, #body))
+            }
+        };
+    }
     let (mut makings, mut values, mut filled) = (Vec::new(), Vec::new(), Vec::new());
     for (index, made) in databases.parameters.iter().enumerate() {
         let (parameter, database) = match made {
@@ -97,7 +140,7 @@ pub(crate) fn run(
         };
         let made = format_ident!("parameter_{index}", span = here);
         let (lease, ty) = (lease(database), parameter.ty);
-        let make = quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().kind().make);
+        let make = quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().make);
         let [make, of] =
             [make, quote_spanned!(here=> &#lease)].map(|tokens| located_at(tokens, &ty.to_token_stream()));
         makings.push(quote_spanned!(here=> let #made = #make(#of, waiter);));
@@ -107,32 +150,20 @@ pub(crate) fn run(
             quote_spanned!(here=> #made.by_value())
         });
     }
-    let output = match &signature.output {
-        ReturnType::Default => TokenStream::new(),
-        ReturnType::Type(_, ty) => ty.to_token_stream(),
-    };
-    let (run, flavor, outcome);
-    if is_async {
-        run = quote_spanned!(here=> run_async);
-        let asked = self::flavor(arguments);
-        flavor = Some(quote!(#krate::harness::Flavor::#asked,));
+    let outcome = if is_async {
         let mut body = quote_spanned!(here=> #name(#(#values),*));
         if databases.fixtures().any(|fixture| fixture.awaited) {
             body = quote!(async move { #body.await });
         }
         let body = located_at(quote_spanned!(here=> ::core::pin::pin!(#body)), &output);
-        outcome = quote_spanned!(here=> waiter.run(#body));
+        quote_spanned!(here=> waiter.run(#body))
     } else {
         let body = located_at(quote_spanned!(here=> #name(#(#values),*)), &output);
-        run = quote_spanned!(here=> run);
-        flavor = None;
-        outcome = quote_spanned!(here=> #krate::harness::returned(#body));
-    }
+        quote_spanned!(here=> #krate::harness::returned(#body))
+    };
     let filled = quote_spanned!(here=> (#(#filled,)*));
     quote_spanned! {here=>
         #krate::harness::#run(test, #flavor databases, #filled, |leases, waiter, #filled| {
-            #[allow(unused_imports)]
-            use #krate::harness::Kind as _;
             #(#makings)*
             #outcome
         })

@@ -116,12 +116,15 @@ impl<'a> Parts<'a> {
     /// What the function does once it is known which of the engines is meant.
     fn run(&self, engine: usize) -> TokenStream {
         let Self { function, databases, arguments, krate, .. } = self;
-        let descriptions = call::descriptions(databases, arguments.engines.get(engine), krate);
         let run = call::run(&function.signature, databases, arguments, krate);
         let run = match self.output {
             None => quote_spanned!(Span::mixed_site()=> let _: ::std::process::ExitCode = #run;),
             Some(_) => run,
         };
+        if call::is_default(databases, arguments) {
+            return run;
+        }
+        let descriptions = call::descriptions(databases, arguments.engines.get(engine), krate);
         quote_spanned! {Span::mixed_site()=>
             let databases = #descriptions;
             #run
@@ -248,13 +251,7 @@ mod tests {
                     ::core::module_path!(),
                     "adds"
                 );
-                let databases = (test.snapshot(), ());
-                let _: ::std::process::ExitCode = ::db::harness::run(test, databases, (), |leases, waiter, ()| {
-                    #[allow(unused_imports)]
-                    use ::db::harness::Kind as _;
-                    let parameter_0 = ::db::harness::Asked::<Sandbox>::new().kind().make(&leases.0, waiter);
-                    ::db::harness::returned(adds(parameter_0.by_value()))
-                });
+                let _: ::std::process::ExitCode = ::db::harness::Asked::<Sandbox>::new().run_default(test, adds);
             }
         };
         let expansion = expand(
@@ -313,10 +310,8 @@ mod tests {
                     databases,
                     (),
                     |leases, waiter, ()| {
-                        #[allow(unused_imports)]
-                        use ::db::harness::Kind as _;
-                        let parameter_0 = ::db::harness::Asked::<Sandbox>::new().kind().make(&leases.0, waiter);
-                        let parameter_1 = ::db::harness::Asked::<Pool>::new().kind().make(&leases.1.0, waiter);
+                        let parameter_0 = ::db::harness::Asked::<Sandbox>::new().make(&leases.0, waiter);
+                        let parameter_1 = ::db::harness::Asked::<Pool>::new().make(&leases.1.0, waiter);
                         waiter.run(::core::pin::pin!(adds(&parameter_0.by_reference(), parameter_1.by_value())))
                     }
                 )
@@ -339,14 +334,14 @@ mod tests {
             prepare("schema-1", migrate),
         };
         let expected = quote! {
-            let databases = (test
+            let databases = test
                 .extend(crate::testing::shop())
                 .run::<&str>("first", [])
                 .migrations_of(::db::MigrationTool::Sqlx, "migrations")
                 .depends_on(["a"])
                 .run::<&str>("second", ["up", "--all"])
                 .depends_on(["b", "c"])
-                .prepare("schema-1", migrate), ());
+                .prepare("schema-1", migrate);
         };
         let expansion = expand(
             &arguments,
@@ -415,7 +410,7 @@ mod tests {
             None,
         )
         .to_string();
-        assert!(expansion.contains(":: sandboxed_db :: harness :: run"), "{expansion}");
+        assert!(expansion.contains(":: sandboxed_db :: harness :: Test"), "{expansion}");
     }
 
     #[test]

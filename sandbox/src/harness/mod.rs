@@ -6,6 +6,7 @@ mod missing;
 mod outcome;
 mod parameter;
 mod runtime;
+mod sole;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -19,12 +20,14 @@ use crate::snapshot::Snapshot;
 
 pub use databases::{Databases, Lease, Leases, Witness};
 pub use outcome::{Outcome, returned};
-pub use parameter::{Asked, ByItself, ByTrait, Kind, Ready, Unmade};
+pub use parameter::{Asked, ByTrait, Ready, Unmade};
 #[cfg(feature = "tokio")]
 pub use runtime::Flavor;
 pub use runtime::Waiter;
 #[cfg(feature = "postgres")]
 pub(crate) use runtime::runs_async_test;
+#[cfg(feature = "tokio")]
+pub use sole::AsyncBody;
 
 /// Which test runs, and how its outcome is judged.
 #[derive(Debug, Clone, Copy)]
