@@ -150,7 +150,13 @@ fn prepare(
     if let Some(filters) = launcher.filters.filter(|_| plan.birth != Birth::Capture) {
         filters.install(plan.io_uring).map_err(|error| filter_refused(&error))?;
     }
-    let grounds = Grounds { log, outer_proc, notify: NOTIFY_SOCKET.to_owned(), host: None };
+    let grounds = Grounds {
+        log,
+        outer_proc,
+        notify: NOTIFY_SOCKET.to_owned(),
+        when_ready: plan.when_ready,
+        host: None,
+    };
     Ok((plan.birth, plan.server, grounds))
 }
 

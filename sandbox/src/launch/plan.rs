@@ -44,6 +44,9 @@ pub(crate) struct Plan {
     pub(crate) io_uring: bool,
     /// The server, started as soon as the root is ready. Absent while a base layer is built.
     pub(crate) server: Option<Command>,
+    /// Symbolic links, made when the server first says that it is ready, before the test process is told. Where something is
+    /// by then, it stays.
+    pub(crate) when_ready: Vec<Symlink>,
     /// How its process comes to be.
     pub(crate) birth: Birth,
     /// Present where there is to be no container: the server is a process of the host then.
@@ -192,6 +195,7 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
         limits: Limits::default(),
         io_uring: false,
         server: None,
+        when_ready: Vec::new(),
         birth: Birth::Execute,
         on_host: None,
     };
