@@ -321,7 +321,8 @@ fn a_server_recovers_from_a_crash_of_one_of_its_sessions() {
     assert!(client.batch_execute(crash).is_err());
     let rows = eventually(DEADLINE, "the server recovers", || {
         let mut client = Client::connect(sandbox.url(), NoTls).ok()?;
-        Some(client.query("select x from t", &[]).unwrap().len())
+        // One that comes before the server has noticed is ended with the others.
+        Some(client.query("select x from t", &[]).ok()?.len())
     });
     assert_eq!(rows, 1);
     assert!(sandbox.log().unwrap().contains("all server processes terminated; reinitializing"));
