@@ -13,7 +13,7 @@ use crate::engine::{Engine, Installation, Postgres, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exhausted;
 use crate::isolation::{self, Isolation};
-use crate::launch::plan::{self, Birth, Data, Directory, File};
+use crate::launch::plan::{self, Birth, Data, Directory, File, Symlink};
 use crate::launch::{Container, Exit, Limits, Log, Origin, Readiness, Stdin, distrust};
 use crate::report;
 use crate::tcp::Tcp;
@@ -83,6 +83,8 @@ pub(crate) struct Start<'a, E> {
     pub(crate) start_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) data: Data,
+    /// Links to make below the data directory once the server is ready; see [`Engine::links_when_ready`].
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
     /// Whether the data directory is empty and must be filled first.
     pub(crate) initialise: bool,
     /// Files of the host that show in the sandbox at their own paths.
@@ -91,7 +93,7 @@ pub(crate) struct Start<'a, E> {
 
 impl<E: Engine> Sandbox<E> {
     pub(crate) fn start(start: Start<'_, E>) -> Result<Self> {
-        let Start { engine, installation, settings, start_timeout, limits, data, initialise, visible } =
+        let Start { engine, installation, settings, start_timeout, limits, data, links, initialise, visible } =
             start;
         let server = engine.server(installation, settings)?;
         let builds = matches!(data, Data::Writable { .. });
@@ -130,6 +132,9 @@ impl<E: Engine> Sandbox<E> {
         plan.io_uring = io_uring;
         plan.directories.extend(directories.into_iter().map(|(path, mode)| Directory { path, mode }));
         plan.files.extend(files.into_iter().map(|(path, contents)| File { path, mode: 0o644, contents }));
+        let links = links.into_iter();
+        plan.when_ready =
+            links.map(|(path, target)| Symlink { path: plan.data_dir.join(path), target }).collect();
         if !initialise {
             plan.server = Some(command.clone());
             plan.birth = Birth::Restore;

@@ -479,6 +479,7 @@ impl<E: Engine> Snapshot<E> {
             settings: &self.settings,
             start_timeout: self.start_timeout,
             limits: self.limits,
+            links: engine.links_when_ready(&layer.data(), &self.settings),
             data: Data::Overlay { lower: layer.data(), upper_size: self.disk },
             initialise: false,
             visible: Vec::new(),

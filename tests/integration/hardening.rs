@@ -338,3 +338,13 @@ fn directories_of_cargo_are_not_there() {
     }
     assert_eq!(run(&db, "ls -A /usr/local/cargo /usr/local/rustup /usr/src 2> /dev/null | grep -v :").0, "");
 }
+
+/// By default OpenSSL makes them by a cipher, and a server's start takes longer.
+#[test]
+fn random_numbers_are_made_by_a_hash() {
+    let (said, exit) = run(&start(), "openssl list -random-instances");
+    if exit != 0 {
+        return skip("there is no openssl(1) that tells");
+    }
+    assert!(said.contains("HASH-DRBG") && !said.contains("CTR-DRBG"), "{said}");
+}

@@ -292,6 +292,9 @@ fn a_layer_holds_no_junk() {
             .map(|path| fs::metadata(path).unwrap().len())
             .collect();
         assert_eq!(log, [1 << 20], "{}", data.display());
+        // Where a server would have to remove them.
+        let caches = names.iter().filter(|path| name(path) == "pg_internal.init");
+        assert_eq!(caches.count(), 0, "{}", data.display());
         assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o700);
     }
 }

@@ -33,6 +33,7 @@ mod places;
 mod pristine;
 mod process_mode;
 mod refused;
+mod relation_cache;
 mod report;
 mod scarce;
 mod seeds;

@@ -124,6 +124,11 @@ fn every_server_is_pristine_and_nothing_is_left_of_it() {
     assert_eq!(orders(&mut unharmed), all);
     assert_eq!(orders(&mut connect(start(&snapshot).url())), all);
 
+    // In the place of what the first connection would have made.
+    unharmed
+        .batch_execute("copy (select 1) to program 'cat > /dev/null; test -L global/pg_internal.init'")
+        .unwrap();
+
     let psql = Command::new("psql").args(["-tAc", "select 7"]).envs(one.env()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&psql.stdout).trim(), "7");
     let tcp = one.tcp().unwrap();

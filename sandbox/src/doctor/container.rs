@@ -33,21 +33,13 @@ const STEPS: [(&str, &[Step], &str); 7] = [
     ),
     (
         "mounts",
-        &[Step::PrivateMounts, Step::HostTree, Step::Scratch],
+        &[Step::Proc, Step::PrivateMounts, Step::HostTree, Step::Scratch],
         "a tmpfs, and the host's programs read-only",
     ),
     ("overlay", &[Step::Overlay], ""),
     (
         "root",
-        &[
-            Step::Skeleton,
-            Step::Attach,
-            Step::Proc,
-            Step::PivotRoot,
-            Step::Capabilities,
-            Step::Filter,
-            Step::Execute,
-        ],
+        &[Step::Skeleton, Step::Attach, Step::PivotRoot, Step::Capabilities, Step::Filter, Step::Execute],
         "a root of its own, entered without a way back",
     ),
 ];

@@ -7,6 +7,7 @@ mod postgres;
 mod postgres_config;
 mod postgres_files;
 mod postgres_programs;
+mod postgres_relcache;
 mod postgres_survey;
 mod postgres_tcp;
 mod postgres_wal;
@@ -117,6 +118,15 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// File operations that fail, or data that a layer cannot hold.
     fn tidy(&self, data: &Path) -> std::io::Result<()>;
+
+    /// Symbolic links that are made as soon as the server first says that it is ready, before anybody is told: pairs of a path
+    /// below the data directory, and of what it leads to. For what a server removes at its start though a layer could keep it;
+    /// where something is by then, it stays. `data` is a layer's, outside a sandbox. None by default, and none are made for
+    /// servers that do not [notify](Server::notifies).
+    fn links_when_ready(&self, data: &Path, settings: &[(String, String)]) -> Vec<(PathBuf, PathBuf)> {
+        let _ = (data, settings);
+        Vec::new()
+    }
 
     /// The URL under which clients outside reach the server. `root` is the sandbox's root as seen from outside.
     fn url(&self, root: &Path) -> String;

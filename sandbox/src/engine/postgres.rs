@@ -11,7 +11,7 @@ use super::installation::Installation;
 use super::postgres_config::{DATA, FIXED, SOCKETS, configuration};
 use super::{
     Engine, FileRun, ScriptError, Server, TcpAccess, children, postgres_files, postgres_programs,
-    postgres_tcp, postgres_wal, psql,
+    postgres_relcache, postgres_tcp, postgres_wal, psql,
 };
 use crate::error::Result;
 use crate::launch::Command;
@@ -159,10 +159,11 @@ impl Engine for Postgres {
     }
 
     fn settle(&self) -> Option<String> {
-        // Pages are marked all-visible only once the commits that wrote them are known to be on disk.
+        let connect = psql::connect(&self.database);
+        // Pages are marked all-visible only once the commits that wrote them are known to be on disk. The last connection
+        // finds the catalogues as they stay, and leaves its relation cache file.
         Some(format!(
-            "{}SET synchronous_commit = on;\nCHECKPOINT;\nVACUUM (FREEZE, ANALYZE);\n",
-            psql::connect(&self.database)
+            "{connect}SET synchronous_commit = on;\nCHECKPOINT;\nVACUUM (FREEZE, ANALYZE);\n{connect}"
         ))
     }
 
@@ -226,10 +227,15 @@ impl Engine for Postgres {
             fs::remove_file(file)?;
         }
         postgres_wal::remove_spare_segments(data)?;
+        postgres_relcache::keep(data)?;
         // Read at every start; initdb's are long lists of comments.
         fs::write(data.join("postgresql.conf"), format!("# The settings are in {CONFIG}.\n"))?;
         fs::write(data.join("pg_hba.conf"), postgres_tcp::ACCESS)?;
         fs::write(data.join("pg_ident.conf"), "")
+    }
+
+    fn links_when_ready(&self, data: &Path, settings: &[(String, String)]) -> Vec<(PathBuf, PathBuf)> {
+        postgres_relcache::links(data, settings)
     }
 
     fn url(&self, root: &Path) -> String {
@@ -267,7 +273,7 @@ fn on_host(loopback: Option<Ipv4Addr>) -> Vec<String> {
 }
 
 /// What the user set, the last of a name.
-fn setting<'a>(settings: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub(super) fn setting<'a>(settings: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let found = settings.iter().rfind(|(other, _)| other.eq_ignore_ascii_case(name));
     found.map(|(_, value)| value.as_str())
 }

@@ -70,6 +70,8 @@ impl KeptState {
             start_timeout: START_TIMEOUT,
             limits: Limits::default(),
             data: Data::Overlay { lower, upper_size: DISK },
+            // The test may have changed what the layer's stand for.
+            links: Vec::new(),
             initialise: false,
             visible: Vec::new(),
         })?;

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic;
 
 use rustix::io::Errno;
@@ -144,13 +144,20 @@ fn prepare(
     loopback_up().map_err(|errno| Failure::new(Step::Loopback, "lo", errno))?;
     rustix::system::sethostname(b"sandbox")
         .map_err(|errno| Failure::new(Step::Hostname, "sandbox", errno))?;
-    limits::apply(&plan.limits, outer, launcher.group)?;
-    let Root { log, outer_proc } = mounts::build(&plan)?;
+    let proc = mounts::proc()?;
+    limits::apply(&plan.limits, outer, launcher.group, proc.as_fd())?;
+    let Root { log, outer_proc } = mounts::build(&plan, proc)?;
     drop_capabilities(if has_image { LAST_CAPABILITY } else { CapabilitySet::empty() })?;
     if let Some(filters) = launcher.filters.filter(|_| plan.birth != Birth::Capture) {
         filters.install(plan.io_uring).map_err(|error| filter_refused(&error))?;
     }
-    let grounds = Grounds { log, outer_proc, notify: NOTIFY_SOCKET.to_owned(), host: None };
+    let grounds = Grounds {
+        log,
+        outer_proc,
+        notify: NOTIFY_SOCKET.to_owned(),
+        when_ready: plan.when_ready,
+        host: None,
+    };
     Ok((plan.birth, plan.server, grounds))
 }
 

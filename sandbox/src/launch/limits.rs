@@ -3,9 +3,12 @@
 //! Where the launcher has a control group to give (`cgroup.rs`) that holds the whole sandbox to its limits; what is here
 //! holds without one, less exactly.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -54,9 +57,14 @@ impl Limits {
     }
 }
 
-/// Limits this process, and all that it starts, in what no control group limits it in. Needs the outer /proc, and the
-/// capabilities of a fresh user namespace.
-pub(super) fn apply(limits: &Limits, outer: Outer, group: Controllers) -> Result<(), Failure> {
+/// Limits this process, and all that it starts, in what no control group limits it in. Needs the outer /proc, one that can be
+/// written, and the capabilities of a fresh user namespace.
+pub(super) fn apply(
+    limits: &Limits,
+    outer: Outer,
+    group: Controllers,
+    proc: BorrowedFd<'_>,
+) -> Result<(), Failure> {
     lower(Resource::Core, "RLIMIT_CORE", 0)?;
     // The server is told that there is no more, and goes on; that a group's limit is reached it would not survive.
     lower(Resource::Data, "RLIMIT_DATA", limits.memory)?;
@@ -69,7 +77,7 @@ pub(super) fn apply(limits: &Limits, outer: Outer, group: Controllers) -> Result
         if outer.uid == 0 && kernel_is_at_least((6, 14)) {
             // Numbers below 300 are given out only once, so this many more may be alive at first.
             const RESERVED: u32 = 300;
-            write_sysctl("kernel/pid_max", &pids.saturating_add(RESERVED).to_string())?;
+            write_sysctl(proc, "kernel/pid_max", &pids.saturating_add(RESERVED).to_string())?;
         }
     }
     if let Some(cpu) = limits.cpu.filter(|_| !group.cpu) {
@@ -78,7 +86,7 @@ pub(super) fn apply(limits: &Limits, outer: Outer, group: Controllers) -> Result
     // Should the machine run out of memory, a test's server goes first, not its compiler or its editor.
     write("/proc/self/oom_score_adj", "1000")?;
     // In a namespace of its own a program would have all capabilities again.
-    write_sysctl("user/max_user_namespaces", "0")
+    write_sysctl(proc, "user/max_user_namespaces", "0")
 }
 
 /// Limits this process, and all that it starts, in what needs no namespace: the number of processes is counted for the whole
@@ -99,15 +107,28 @@ fn lower(resource: Resource, name: &str, value: u64) -> Result<(), Failure> {
         .map_err(|errno| Failure::new(Step::Limits, name, errno))
 }
 
-/// Through the outer /proc, since the inner one is read-only: the namespaces of the writer count.
-fn write_sysctl(name: &str, value: &str) -> Result<(), Failure> {
-    write(&format!("/proc/sys/{name}"), value)
+/// The namespaces of the writer count, whichever /proc it is. In the outer one the kernel looks at those of all living
+/// sandboxes to find the one that is meant.
+fn write_sysctl(proc: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), Failure> {
+    let opened = openat(proc, format!("sys/{name}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    let written =
+        opened.map_err(io::Error::from).and_then(|file| File::from(file).write_all(value.as_bytes()));
+    allowed(written, &format!("/proc/sys/{name}"))
 }
 
 fn write(file: &str, value: &str) -> Result<(), Failure> {
-    match fs::write(file, value) {
-        // Some containers have a /proc that nobody may write.
-        Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS)) => {
+    allowed(fs::write(file, value), file)
+}
+
+/// Some containers have a /proc that nobody may write, or that shows a part of the kernel's settings.
+fn allowed(written: io::Result<()>, file: &str) -> Result<(), Failure> {
+    match written {
+        Err(error)
+            if !matches!(
+                error.raw_os_error(),
+                Some(libc::EPERM | libc::EACCES | libc::EROFS | libc::ENOENT)
+            ) =>
+        {
             Err(Failure::io(Step::Limits, file, &error))
         }
         _ => Ok(()),

@@ -58,8 +58,35 @@ pub(super) struct Root {
     pub(super) outer_proc: bool,
 }
 
+/// A /proc that can still be written and is not attached yet, or is the outer one.
+#[derive(Debug)]
+pub(super) struct Proc {
+    root: OwnedFd,
+    is_outer: bool,
+}
+
+impl AsFd for Proc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// A fresh /proc of the new pid namespace; the kernel refuses one where the outer /proc is partly hidden ("mount too
+/// revealing"), as in most containers. Then it is the outer one, which shows outer processes.
+pub(super) fn proc() -> Result<Proc, Failure> {
+    match create("proc", &[], NO_EXEC) {
+        Ok(root) => Ok(Proc { root, is_outer: false }),
+        Err(MountError { errno: Errno::PERM, .. }) => {
+            let outer = open_directory(rustix::fs::CWD, "/proc");
+            let root = outer.map_err(|errno| Failure::new(Step::Proc, "/proc", errno))?;
+            Ok(Proc { root, is_outer: true })
+        }
+        Err(error) => Err(refused(Step::Proc, "/proc", error)),
+    }
+}
+
 /// Builds the root and enters it.
-pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
+pub(super) fn build(plan: &Plan, proc: Proc) -> Result<Root, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(|errno| Failure::new(Step::PrivateMounts, "/", errno))?;
 
@@ -108,7 +135,8 @@ pub(super) fn build(plan: &Plan) -> Result<Root, Failure> {
     make_directory(&plan.data_dir)?;
     mount_at(&data, &utf8(relative(&plan.data_dir)))?;
     let empty = empty_directories()?;
-    let outer_proc = mount_proc()?;
+    let outer_proc = proc.is_outer;
+    mount_proc(proc)?;
     mask_proc(empty)?;
     make_read_only(c".").map_err(|errno| Failure::new(Step::Attach, "the read-only root", errno))?;
     enter()?;
@@ -292,17 +320,13 @@ fn skeleton(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A fresh /proc of the new pid namespace; the kernel refuses one where the outer /proc is partly hidden ("mount too
-/// revealing"), as in most containers. Then the outer one is bound, and `true` returned: it shows outer processes.
-///
-/// Read-only: where the user outside is root, the kernel's settings belong to the id that the server has.
-fn mount_proc() -> Result<bool, Failure> {
-    let flags = READ_ONLY.union(NO_EXEC);
-    match create("proc", &[], flags) {
-        Ok(proc) => mount_at(&proc, "proc").map(|()| false),
-        Err(MountError { errno: Errno::PERM, .. }) => mount_at(&take("/proc", flags)?, "proc").map(|()| true),
-        Err(error) => Err(refused(Step::Proc, "/proc", error)),
+/// Read-only from here on: where the user outside is root, the kernel's settings belong to the id that the server has.
+fn mount_proc(proc: Proc) -> Result<(), Failure> {
+    if proc.is_outer {
+        return mount_at(&take("/proc", READ_ONLY.union(NO_EXEC))?, "proc");
     }
+    mount_at(&proc.root, "proc")?;
+    make_read_only(c"proc").map_err(|errno| Failure::new(Step::Attach, "/proc", errno))
 }
 
 /// An empty directory for each of [`MASKED_DIRECTORIES`] that there is.

@@ -44,6 +44,9 @@ pub(crate) struct Plan {
     pub(crate) io_uring: bool,
     /// The server, started as soon as the root is ready. Absent while a base layer is built.
     pub(crate) server: Option<Command>,
+    /// Symbolic links, made when the server first says that it is ready, before the test process is told. Where something is
+    /// by then, it stays.
+    pub(crate) when_ready: Vec<Symlink>,
     /// How its process comes to be.
     pub(crate) birth: Birth,
     /// Present where there is to be no container: the server is a process of the host then.
@@ -176,6 +179,17 @@ impl Command {
     }
 }
 
+/// Has OpenSSL make random numbers by a hash, NIST SP 800-90A, "Hash_DRBG". By default it does by a cipher, for which it first
+/// constructs all ciphers that it knows: half a millisecond of each server's start. fips_config(5), config(5).
+const RANDOM: &str = "\
+openssl_conf = openssl
+[openssl]
+random = random
+[random]
+random = HASH-DRBG
+digest = SHA2-256
+";
+
 /// The part of a plan that is the same for every server: programs of the host, devices' places, a few files of /etc.
 pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
     let mut plan = Plan {
@@ -192,6 +206,7 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
         limits: Limits::default(),
         io_uring: false,
         server: None,
+        when_ready: Vec::new(),
         birth: Birth::Execute,
         on_host: None,
     };
@@ -214,6 +229,7 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: PathBuf) -> Plan {
         ("/etc/group", format!("postgres:x:{INNER_ID}:\n")),
         ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
         ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+        ("/etc/ssl/openssl.cnf", RANDOM.to_owned()),
     ] {
         plan.files.push(File { path: path.into(), mode: 0o644, contents });
     }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,7 +17,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use super::forwarder;
 use super::init::give_up_last_capability;
 use super::linked;
-use super::plan::Command;
+use super::plan::{Command, Symlink};
 use super::process::Paths;
 use super::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, Request, Step, encode};
 use crate::sys::process::{Forked, SingleThreaded, child_signals, die_with_parent, fork, move_fd};
@@ -29,6 +30,8 @@ pub(super) struct Grounds {
     pub(super) outer_proc: bool,
     /// Where servers that speak sd_notify(3) say that they are ready.
     pub(super) notify: String,
+    /// Links to make once the server has said so.
+    pub(super) when_ready: Vec<Symlink>,
     /// In a container the paths of the sandbox are those of the file system, and there is nothing to be minded.
     pub(super) host: Option<Host>,
 }
@@ -155,6 +158,17 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Those that the plan asks for. They save the server work that it does otherwise, so one that cannot be made is no failure.
+    fn make_links(&self) {
+        for Symlink { path, target } in &self.grounds.when_ready {
+            let path = match &self.grounds.host {
+                Some(host) => host.paths.of(path),
+                None => path.clone(),
+            };
+            let _ = symlink(target, path);
+        }
+    }
+
     fn start_server(&mut self, command: Command) -> Result<(), Failure> {
         let command = self.grounds.server(command);
         let log = || self.grounds.log.try_clone().map(Stdio::from);
@@ -251,6 +265,7 @@ impl<'a> Supervisor<'a> {
             && buffer[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1")
             && !std::mem::replace(&mut self.ready, true)
         {
+            self.make_links();
             send(self.control, &Event::Ready, &[]);
         }
     }

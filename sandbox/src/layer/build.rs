@@ -226,6 +226,7 @@ fn fill<E: Engine>(
         start_timeout: recipe.start_timeout,
         limits: recipe.limits.for_builds(),
         data: Data::Writable { source: data.clone() },
+        links: Vec::new(),
         initialise: parent.is_none(),
         visible,
     })?);
@@ -266,10 +267,10 @@ fn run<E: Engine>(
         load(sandbox, stage.links, recipe.build_timeout, &mut |index| {
             progress.file(index, &stage.links[index].name());
         })?;
-        if let Some(script) = recipe.engine.settle() {
-            progress.step("settling");
-            run_script(sandbox, &script, recipe.build_timeout)?;
-        }
+    }
+    if let Some(script) = recipe.engine.settle() {
+        progress.step("settling");
+        run_script(sandbox, &script, recipe.build_timeout)?;
     }
     Ok(())
 }

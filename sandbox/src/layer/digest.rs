@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::step::{Input, Link, Run, Step};
 
 /// Changes when layers of an older form must not be used any more.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 /// The name of a layer: the hash of everything that led to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

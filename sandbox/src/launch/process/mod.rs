@@ -108,7 +108,8 @@ fn prepare(control: &OwnedFd, plan: &Plan, host: &OnHost, place: &Place) -> Resu
         note: place.notes(),
     };
     let notify = root.join("run/notify").to_string_lossy().into_owned();
-    Ok(Grounds { log, outer_proc: false, notify, host: Some(host) })
+    let when_ready = plan.when_ready.clone();
+    Ok(Grounds { log, outer_proc: false, notify, when_ready, host: Some(host) })
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), Failure> {

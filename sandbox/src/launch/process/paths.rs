@@ -49,6 +49,11 @@ impl Paths {
         command
     }
 
+    /// What that path of the sandbox is on the host.
+    pub(in crate::launch) fn of(&self, path: &Path) -> PathBuf {
+        self.path(path).unwrap_or_else(|| path.to_owned())
+    }
+
     fn text(&self, text: &str) -> String {
         let found = |path: &str| self.path(Path::new(path)).map(|path| path.to_string_lossy().into_owned());
         match text.split_once('=') {
