@@ -297,7 +297,7 @@ impl Container {
                 Readiness::Notify(_) if begin.elapsed() < SILENCE => deadline.min(begin + SILENCE),
                 Readiness::Notify(probe) | Readiness::Probe(probe) => {
                     if probe() {
-                        return Ok(());
+                        return control.request(&Request::Reached, &[]);
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     deadline.min(Instant::now() + pause)

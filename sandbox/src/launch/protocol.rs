@@ -34,6 +34,8 @@ pub(crate) enum Request {
     Start(Command),
     /// Run a program to its end, which is told with that number; carries its standard input, output and error.
     Run { number: u32, command: Command },
+    /// The server was reached before it said that it is ready: what is done when it says so would come too late.
+    Reached,
     /// Send the server a signal, by number.
     Signal(i32),
     /// Forward connections to that port of the container's loopback; carries the sockets that listen for them outside.

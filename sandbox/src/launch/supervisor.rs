@@ -63,7 +63,7 @@ pub(super) struct Supervisor<'a> {
     server: Option<Pid>,
     /// A program, and its number.
     program: Option<(Pid, u32)>,
-    /// Whether the server has said that it is ready: others may say so, too, and again and again.
+    /// Whether it is known that the server is ready: others may say so, too, and again and again.
     ready: bool,
     /// Who has ended, where it must be known.
     ended: Vec<Pid>,
@@ -127,14 +127,15 @@ impl<'a> Supervisor<'a> {
             if children {
                 self.reap();
             }
-            if notify {
-                self.read_notification(&mut buffer);
-            }
             if control {
                 let Ok(Some((length, fds))) = socket::receive(self.control.as_fd(), &mut buffer) else {
                     return;
                 };
                 self.serve(&buffer[..length], fds);
+            }
+            // Later: the test process may have said that it did not wait for this.
+            if notify {
+                self.read_notification(&mut buffer);
             }
         }
     }
@@ -144,6 +145,10 @@ impl<'a> Supervisor<'a> {
             Ok(Request::Start(command)) => self.start_server(command),
             Ok(Request::Run { number, command }) => self.run(number, command, fds),
             Ok(Request::Forward { port }) => self.forward(port, fds),
+            Ok(Request::Reached) => {
+                self.ready = true;
+                Ok(())
+            }
             Ok(Request::Signal(number)) => {
                 if let (Some(server), Some(signal)) = (self.server, Signal::from_named_raw(number)) {
                     // The server may have ended in this moment; its exit is reported in its turn.
