@@ -53,12 +53,12 @@ fn assert_says(report: &str, parts: &[&str]) {
     }
 }
 
-fn real() -> Installation {
+pub(crate) fn real() -> Installation {
     Postgres::new().locate().unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// A directory of programs whose `postgres` is that script, and whose others are the real ones.
-fn with_server(place: &Place, script: &str) -> PathBuf {
+pub(crate) fn with_server(place: &Place, script: &str) -> PathBuf {
     let bin = place.path().join("server/bin");
     fs::create_dir_all(&bin).unwrap();
     for name in ["initdb", "psql"] {

@@ -6,15 +6,18 @@ use std::path::PathBuf;
 use postgres::{Client, NoTls};
 use sandboxed_db::{Keep, Kept, Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::shop_snapshot;
-use sandboxed_db_tests::{DEADLINE, connect, eventually};
+use sandboxed_db_tests::{DEADLINE, Place, Watched, children, connect, eventually};
+
+use crate::errors::{real, with_server};
+use crate::lifecycle::{VICTIM, started};
 
 const FILE: &str = "pg_internal.init";
 
 /// Gives every catalogue but a few a new file, and a new entry in the relation cache.
 const REWRITE: &str = "vacuum full";
 
-fn data(db: &Sandbox) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/root/var/lib/postgresql/data", db.pid()))
+fn data(init: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{init}/root/var/lib/postgresql/data"))
 }
 
 /// Where a database's files are, below the data directory.
@@ -25,7 +28,11 @@ fn directory(client: &mut Client) -> String {
 
 /// The directories in which a link stands for the file.
 fn linked(db: &Sandbox) -> Vec<String> {
-    let data = data(db);
+    linked_in(db.pid())
+}
+
+fn linked_in(init: u32) -> Vec<String> {
+    let data = data(init);
     let databases = fs::read_dir(data.join("base")).unwrap();
     let mut directories: Vec<_> =
         databases.map(|entry| format!("base/{}", entry.unwrap().file_name().display())).collect();
@@ -135,12 +142,12 @@ fn copies_of_a_database_have_files_of_their_own() {
         assert_sound(&url);
         assert_sound(db.url());
         client.batch_execute("drop database copy with (force)").unwrap();
-        assert!(!data(&db).join(directory).exists(), "{strategy}");
+        assert!(!data(db.pid()).join(directory).exists(), "{strategy}");
     }
     let shop = directory(&mut connect(db.url()));
     assert!(linked(&db).contains(&shop));
     client.batch_execute("drop database shop with (force)").unwrap();
-    assert!(!data(&db).join(shop).exists());
+    assert!(!data(db.pid()).join(shop).exists());
 }
 
 #[test]
@@ -188,4 +195,28 @@ fn nothing_is_linked_where_the_server_connects_by_itself() {
         assert_eq!(linked(&db), Vec::<String>::new(), "{snapshot:?}");
         assert_sound(db.url());
     }
+}
+
+#[test]
+fn who_reaches_a_server_before_it_says_that_it_is_ready_finds_no_links_made_later() {
+    let place = Place::new();
+    // It says nothing; somebody else will.
+    let server =
+        format!("#!/bin/sh\nunset NOTIFY_SOCKET\nexec {} \"$@\"\n", real().program("postgres").display());
+    let bin = with_server(&place, &server);
+    let mut watched =
+        Watched::start(place.command(VICTIM).env("SANDBOXED_DB_POSTGRES", bin).args(["keep", "obey"]));
+    let line = watched.order("start").unwrap().remove(0);
+    let line = line.strip_prefix("started ").expect("the pid and the URL");
+    let (init, _) = started(line);
+    let mut client = connect(line.split_once(' ').expect("a URL").1);
+    let say = "copy (select where false) to program 'perl -MIO::Socket::UNIX -e ''my $s = IO::Socket::UNIX->new(\
+        Type => SOCK_DGRAM, Peer => \"/run/notify\") or die; $s->send(\"READY=1\") // die'''";
+    // Removes the files that this connection has made; the next would make new ones.
+    client.batch_execute(REWRITE).unwrap();
+    client.batch_execute(say).unwrap();
+    // Reaping an orphan comes after what init was told before.
+    client.batch_execute("copy (select where false) to program '(sleep 0.1 &) > /dev/null 2>&1'").unwrap();
+    eventually(DEADLINE, "init reaps", || (children(init).len() == 1).then_some(()));
+    assert_eq!(linked_in(init), [""; 0]);
 }
