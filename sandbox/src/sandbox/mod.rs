@@ -18,7 +18,7 @@ use crate::report;
 use crate::tcp::Tcp;
 use crate::timings::Timings;
 
-pub(crate) use start::Start;
+pub(crate) use start::{Prepared, Start};
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
@@ -90,12 +90,23 @@ impl<E: Engine> Sandbox<E> {
         before: Timings,
         report: report::Entry,
     ) -> Self {
-        report.ready(self.pid(), self.timings.server);
+        match self.timings.pooled {
+            None => report.ready(self.pid(), self.timings.server),
+            Some(executed) => report.handed_over(self.pid(), executed),
+        }
         self.report = Arc::new(report::Ended(report));
         self._layer = Some(layer);
         self._admission = Some(admission);
         let Timings { layer, layer_built, queue, .. } = before;
         self.timings = Timings { layer, layer_built, queue, ..self.timings };
+        self
+    }
+
+    /// Belongs to who has asked for it from here on, though it was started before: for an equal description.
+    pub(crate) fn handed_over(mut self, prepared: &Prepared<E>, timings: Timings) -> Self {
+        (self.engine, self.installation) = (prepared.engine.clone(), prepared.installation.clone());
+        self.url = self.engine.url(&self.container.root());
+        self.timings = timings;
         self
     }
 

@@ -29,9 +29,9 @@ pub(crate) struct Start<'a, E> {
 
 /// A sandbox that can be started, any number of times: all decisions are taken.
 #[derive(Debug, Clone)]
-struct Prepared<E> {
-    engine: E,
-    installation: Installation,
+pub(crate) struct Prepared<E> {
+    pub(super) engine: E,
+    pub(super) installation: Installation,
     plan: Plan,
     /// Names of the settings, for errors.
     settings: Vec<String>,
@@ -46,7 +46,7 @@ struct Prepared<E> {
 }
 
 impl<E: Engine> Prepared<E> {
-    fn new(start: Start<'_, E>) -> Result<Self> {
+    pub(crate) fn new(start: Start<'_, E>) -> Result<Self> {
         let Start { engine, installation, settings, start_timeout, limits, data, initialise, visible } =
             start;
         let server = engine.server(installation, settings)?;
@@ -103,7 +103,20 @@ impl<E: Engine> Prepared<E> {
         })
     }
 
-    fn start(&self) -> Result<Sandbox<E>> {
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(crate) fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// How long it took to decide.
+    pub(crate) fn planned(&self) -> Duration {
+        self.planned
+    }
+
+    pub(crate) fn start(&self) -> Result<Sandbox<E>> {
         let Self { engine, installation, plan, planned, notifies, .. } = self;
         let begin = Instant::now();
         let container = Arc::new(Container::launch(plan)?);
