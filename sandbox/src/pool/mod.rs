@@ -225,9 +225,15 @@ impl Pool {
     /// Takes out the spares that are to end: all, if somebody waits for a place.
     fn superfluous(&mut self, now: Instant, waited_for: bool) -> Vec<Spare> {
         let quiet = (self.living == 0).then_some(self.quiet);
+        let most = self.credit.most();
+        let lacking = self.lines.iter().any(|line| line.lacks(now, most));
+        // A suite goes over to another description.
+        let contended = lacking && !self.load().is_good_for_one(&self.credit);
         let mut ending = Vec::new();
         for line in &mut self.lines {
-            let over = waited_for || line.demand.is_over(now, quiet);
+            let over = waited_for
+                || line.demand.is_over(now, quiet)
+                || contended && line.demand.is_over(now, Some(line.demand.last()));
             while over && line.spares.len() > line.claimed {
                 ending.extend(line.spares.pop_front());
             }

@@ -119,7 +119,12 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn allows_one(self, credit: &Credit) -> bool {
-        self.starting < self.processors && self.spares < credit.spares().min(credit.most)
+        self.starting < self.processors && self.is_good_for_one(credit)
+    }
+
+    /// Whether one more spare may be there, processors or not.
+    pub(super) fn is_good_for_one(self, credit: &Credit) -> bool {
+        self.spares < credit.spares().min(credit.most)
     }
 }
 
