@@ -10,7 +10,7 @@ use crate::engine::{Engine, Installation, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::{self, Isolation};
 use crate::launch::plan::{self, Birth, Data, Directory, File, Plan};
-use crate::launch::{Command, Container, Limits, Origin, Readiness, Stdin, distrust};
+use crate::launch::{Command, Container, Exit, Limits, Origin, Readiness, Stdin, distrust};
 use crate::timings::Timings;
 
 /// What a sandbox is started from.
@@ -147,11 +147,14 @@ impl<E: Engine> Prepared<E> {
         if *sandbox.origin() == Origin::Restored
             && ready.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exited)
         {
+            let exit = sandbox.container.server_exit(Duration::ZERO);
+            // One that was killed, or whose init was, tells nothing of its image.
+            let by_itself = exit.is_some_and(|exit| exit != Exit::Signal(libc::SIGKILL));
             let plan = Plan { birth: Birth::Execute, ..plan.clone() };
             sandbox.move_to(Container::launch(&plan)?);
             executed = Instant::now();
             ready = sandbox.wait_ready(*notifies, self.start_timeout);
-            if ready.is_ok() {
+            if ready.is_ok() && by_itself {
                 distrust(&plan);
             }
         }
