@@ -177,16 +177,22 @@ fn one_that_cannot_be_started_ahead_is_nobodys_error() {
 fn they_end_when_nobody_asks_any_more_and_so_do_their_threads() {
     let place = Place::sharing_the_cache();
     let mut obeying = Obeying::of(&place);
+    let open =
+        |obeying: &Obeying| fs::read_dir(format!("/proc/{}/fd", obeying.watched.pid())).unwrap().count();
+    obeying.start();
+    let with_one = open(&obeying);
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
     let threads = || status(obeying.watched.pid(), "Threads").unwrap();
     assert_ne!(threads(), "1");
     eventually(DEADLINE, "it ends while others live", || processes_in(&namespace).is_empty().then_some(()));
     eventually(DEADLINE, "its threads end", || (threads() == "1").then_some(()));
+    assert_eq!(obeying.spares(), [0; 0]);
     for _ in 0..2 {
         obeying.order("stop");
     }
-    assert_eq!(obeying.spares(), [0; 0]);
+    assert_eq!(open(&obeying), with_one);
+    obeying.order("stop");
     assert_eq!(children(launcher(obeying.watched.pid())), [0; 0]);
 }
 
