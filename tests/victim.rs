@@ -163,10 +163,14 @@ impl Plan {
     }
 
     fn start(&self) -> Result<Sandbox, Error> {
-        let sandbox = self.snapshot.start()?;
-        tell(format!("started {} {}", sandbox.pid(), sandbox.url()));
-        Ok(sandbox)
+        start(&self.snapshot)
     }
+}
+
+fn start(snapshot: &Snapshot) -> Result<Sandbox, Error> {
+    let sandbox = snapshot.start()?;
+    tell(format!("started {} {}", sandbox.pid(), sandbox.url()));
+    Ok(sandbox)
 }
 
 /// In as many threads as asked for; the first error counts.
@@ -209,12 +213,28 @@ fn churn(plan: &Plan, failed: impl Fn(Error) + Sync) -> ! {
     })
 }
 
-/// Does what it reads on standard input, line by line, to the sandbox started last.
+/// Does what it reads on standard input, line by line, to the sandbox started last; `set` and `disk` are for those to come.
 fn obey(plan: &Plan) {
     let mut sandboxes = Vec::new();
+    let mut snapshot = plan.snapshot.clone();
     for line in io::stdin().lock().lines() {
-        let outcome = match line.expect("a line").as_str() {
-            "start" => plan.start().map(|sandbox| sandboxes.push(sandbox)),
+        let line = line.expect("a line");
+        let (verb, value) = line.split_once(' ').unwrap_or((&line, ""));
+        let outcome = match verb {
+            "start" => start(&snapshot).map(|sandbox| sandboxes.push(sandbox)),
+            "set" => {
+                let (name, value) = value.split_once('=').expect("NAME=VALUE");
+                snapshot = snapshot.setting(name, value);
+                Ok(())
+            }
+            "disk" => {
+                snapshot = snapshot.disk(value.parse().expect("a number"));
+                Ok(())
+            }
+            "pooled" => {
+                tell(format!("pooled {}", last(&sandboxes).timings().pooled.is_some()));
+                Ok(())
+            }
             "log" => last(&sandboxes).log().map(|log| tell(format!("log {}", log.len()))),
             "stop" => sandboxes.pop().expect("a sandbox").stop(),
             "query" => {

@@ -69,15 +69,14 @@ pub(crate) fn admit(holder: Option<ThreadId>) -> Result<Admission> {
     if hall.file.is_none() {
         hall.file = open();
     }
-    let Some(file) = &hall.file else {
+    if hall.file.is_none() {
         return Ok(Admission { place: None });
-    };
+    }
     let free = |errno: Errno| {
         tracing::debug!(%errno, "the cache holds no locks: the number of sandboxes is not bounded");
         Ok(Admission { place: None })
     };
-    let alone = hall.waiting.is_empty() && locked_by_others(file, TICKETS..END) == Ok(None);
-    match if alone { hall.take(bound) } else { Ok(None) } {
+    match if hall.is_waited_for() { Ok(None) } else { hall.take(bound) } {
         Ok(Some(place)) => return Ok(hall.admission(place, holder)),
         Ok(None) => {}
         Err(errno) => return free(errno),
@@ -95,6 +94,29 @@ pub(crate) fn admit(holder: Option<ThreadId>) -> Result<Admission> {
         Ok(place) => Ok(hall.admission(place, holder)),
         Err(errno) => free(errno),
     }
+}
+
+/// A place for a sandbox that nobody has asked for, if one is free and nobody waits for it. Whoever has it gives it back as
+/// soon as somebody [waits](is_waited_for).
+pub(crate) fn ahead() -> Option<Admission> {
+    let bound = bound().ok()?;
+    let mut guard = hall();
+    let hall = guard.get_or_insert_default();
+    if hall.file.is_none() {
+        hall.file = open();
+    }
+    if hall.file.is_none() {
+        return Some(Admission { place: None });
+    }
+    if hall.is_waited_for() {
+        return None;
+    }
+    hall.take(bound).ok()?.map(|place| hall.admission(place, None))
+}
+
+/// Whether somebody, in this process or another, waits for a place.
+pub(crate) fn is_waited_for() -> bool {
+    hall().as_ref().is_some_and(Hall::is_waited_for)
 }
 
 type Guard = MutexGuard<'static, Option<Hall>>;
@@ -148,7 +170,22 @@ fn wait(mut guard: Guard, bound: u64, number: u64) -> (Guard, Result<Result<u64,
     (guard, outcome)
 }
 
+impl Admission {
+    /// It is that thread's from now on, if that is known.
+    pub(crate) fn give_to(&self, holder: Option<ThreadId>) {
+        let Some(place) = self.place else { return };
+        if let Some(held) = hall().get_or_insert_default().places.get_mut(&place) {
+            *held = holder;
+        }
+    }
+}
+
 impl Hall {
+    fn is_waited_for(&self) -> bool {
+        let others = |file| locked_by_others(file, TICKETS..END) != Ok(None);
+        !self.waiting.is_empty() || self.file.as_ref().is_some_and(others)
+    }
+
     /// Takes a place that is free.
     fn take(&self, bound: u64) -> Result<Option<u64>, Errno> {
         let file = self.file.as_ref().ok_or(Errno::BADF)?;

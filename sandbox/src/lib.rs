@@ -16,6 +16,7 @@ mod launch;
 mod layer;
 mod migration;
 mod origin;
+mod pool;
 mod progress;
 mod refusal;
 mod remedy;

@@ -13,6 +13,10 @@ pub struct Timings {
     pub layer_built: bool,
     /// Waiting until so few sandboxes live that another may.
     pub queue: Duration,
+    /// Present if the sandbox was started ahead, by the [pool](crate::Snapshot::start): how long before it was handed over its
+    /// server was executed. `launch` is then only what it took to know which one would do, and `server` how long a start
+    /// that was in progress was waited for.
+    pub pooled: Option<Duration>,
     /// Of the launch, deciding what the container is made of.
     pub plan: Duration,
     /// From the request to the executed server: the plan, namespaces, mounts, the root.
@@ -36,7 +40,7 @@ impl Timings {
 impl fmt::Display for Timings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-        let Self { layer, layer_built, queue, plan: _, launch, server, connect } = *self;
+        let Self { layer, layer_built, queue, pooled, plan: _, launch, server, connect } = *self;
         let built = if layer_built { " (built)" } else { "" };
         write!(
             f,
@@ -47,7 +51,11 @@ impl fmt::Display for Timings {
             ms(launch),
             ms(server),
             ms(connect)
-        )
+        )?;
+        match pooled {
+            None => Ok(()),
+            Some(ago) => write!(f, "; started ahead, {} before", ms(ago)),
+        }
     }
 }
 
@@ -62,6 +70,7 @@ mod tests {
             layer: ms(300),
             layer_built: true,
             queue: Duration::from_micros(40),
+            pooled: None,
             plan: ms(1),
             launch: ms(3),
             server: ms(18),
@@ -72,5 +81,7 @@ mod tests {
             timings.to_string(),
             "326.0 ms: layer 300.0 ms (built), queue 0.0 ms, launch 3.0 ms, server 18.0 ms, connect 5.0 ms"
         );
+        let pooled = Timings { pooled: Some(ms(70)), ..timings }.to_string();
+        assert_eq!(pooled, format!("{timings}; started ahead, 70.0 ms before"));
     }
 }

@@ -260,7 +260,8 @@ fn daemons_and_what_they_have_made_are_ended_too(
         });
     }
     let namespaces = Namespaces::of(&watched.processes());
-    assert_eq!(namespaces.count(), 3 * 7, "{namespaces:?}");
+    // Those of sandboxes that were started ahead are no less gone.
+    assert!(namespaces.count() >= 3 * 7, "{namespaces:?}");
     end.ended(watched);
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
     assert_unused(&namespaces);

@@ -335,7 +335,11 @@ fn a_sandbox_costs_at_most_four_descriptors_and_no_thread() {
     const ALIVE: u32 = 10;
     let place = Place::sharing_the_cache();
     let alive = ALIVE.to_string();
-    let (ended, told) = victim(&place, &["--sandboxes", &alive, "descriptors"]).gone();
+    // What is started ahead would be counted with what is asked for.
+    let mut command = place.command(VICTIM);
+    let command = command.env("SANDBOXED_DB_POOL", "0");
+    let watched = Watched::start(command.args(["keep", "--sandboxes", &alive, "descriptors"]));
+    let (ended, told) = watched.gone();
     assert_eq!(ended, "code 0", "{told:?}");
     let count = |when: &str| -> [u32; 3] {
         let line = told.iter().find_map(|line| line.strip_prefix(&format!("count {when} ")));

@@ -30,6 +30,7 @@ mod matrix;
 mod multitude;
 mod parameters;
 mod places;
+mod pool;
 mod pristine;
 mod process_mode;
 mod refused;

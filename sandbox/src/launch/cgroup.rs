@@ -47,10 +47,7 @@ pub(super) struct Delegation {
 impl Delegation {
     /// Finds it, and prepares it for groups with limits. None where there is none, or where it can limit nothing.
     pub(super) fn find() -> Option<Self> {
-        let own = own_group(
-            &fs::read_to_string("/proc/self/cgroup").ok()?,
-            &fs::read_to_string("/proc/self/mountinfo").ok()?,
-        )?;
+        let own = own()?;
         // Beside the other processes, once they are in a group of their own below it.
         let directory =
             [Some(own.as_path()), own.parent()].into_iter().flatten().find(|path| is_delegated(path))?;
@@ -161,6 +158,14 @@ pub(crate) fn reached(group: &Path) -> Option<Reached> {
 /// The most memory that the group has taken at a time, in bytes; Linux 5.19 counts it.
 pub(crate) fn memory_peak(group: &Path) -> Option<u64> {
     fs::read_to_string(group.join("memory.peak")).ok()?.trim().parse().ok()
+}
+
+/// The directory of this process's group, if there is a tree of version 2.
+pub(crate) fn own() -> Option<PathBuf> {
+    own_group(
+        &fs::read_to_string("/proc/self/cgroup").ok()?,
+        &fs::read_to_string("/proc/self/mountinfo").ok()?,
+    )
 }
 
 /// The directory of this process's group, from /proc/self/cgroup and /proc/self/mountinfo.

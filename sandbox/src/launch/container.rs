@@ -410,6 +410,18 @@ impl Container {
         control.server_exit
     }
 
+    /// Whether its init and its server live, as far as can be known at once.
+    pub(crate) fn serves(&self) -> bool {
+        let mut control = lock(&self.control);
+        // A socket at its end is readable as well, and has no event.
+        while is_readable(&control.socket) {
+            if control.take_event(Instant::now()).is_err() {
+                return false;
+            }
+        }
+        control.server_exit.is_none() && !is_readable(&self.pidfd)
+    }
+
     /// Kills every process of the container and waits for its end. Repeating it does nothing.
     pub(crate) fn kill(&self) -> Result<()> {
         let failed = |errno: Errno| {
@@ -434,6 +446,10 @@ impl Container {
             Err(errno) => Err(failed(errno)),
         }
     }
+}
+
+fn is_readable(fd: impl AsFd) -> bool {
+    socket::wait_readable(&[fd.as_fd()], Instant::now()) != Ok(false)
 }
 
 impl Drop for Container {

@@ -22,7 +22,7 @@ mod seccomp;
 mod supervisor;
 mod tail;
 
-pub(crate) use cgroup::Reached;
+pub(crate) use cgroup::{Reached, own as own_group};
 pub(crate) use client::memory;
 pub(crate) use container::{Container, Readiness, Stdin};
 pub(crate) use launcher::become_launcher_if_asked;

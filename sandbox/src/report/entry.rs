@@ -66,8 +66,12 @@ impl Entry {
         });
     }
 
-    pub(crate) fn admitted(&self) {
-        self.note(|record, now| record.admitted_at_us = Some(now));
+    /// It may live. What was planned before, for that long, is a part of its launch.
+    pub(crate) fn admitted(&self, planned: Duration) {
+        self.note(|record, now| {
+            let admitted = now.saturating_sub(microseconds(planned));
+            record.admitted_at_us = record.layer_at_us.max(Some(admitted));
+        });
     }
 
     /// The server is ready, which was executed that long ago.
@@ -78,6 +82,12 @@ impl Entry {
             record.ready_at_us = Some(now);
         });
         self.write();
+    }
+
+    /// One that was started ahead is handed over; its server was executed that long ago.
+    pub(crate) fn handed_over(&self, pid: u32, executed: Duration) {
+        self.note(|record, _| record.pooled = true);
+        self.ready(pid, executed);
     }
 
     /// A parameter was made of the sandbox.

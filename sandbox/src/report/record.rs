@@ -49,10 +49,13 @@ pub struct Record {
     pub layer_at_us: Option<u64>,
     /// When so few sandboxes lived that it might.
     pub admitted_at_us: Option<u64>,
-    /// When its server was executed.
+    /// When its server was executed: before it was asked for, if it was started ahead.
     pub executed_at_us: Option<u64>,
-    /// When its server was ready.
+    /// When its server was ready; or, if it was started ahead, when it was handed over.
     pub ready_at_us: Option<u64>,
+    /// Whether it was started ahead, by the [pool](crate::Snapshot::start).
+    #[serde(default)]
+    pub pooled: bool,
     /// When the last parameter of the test was made of it, such as a pool. `null` where the test takes none, or only the
     /// [`Sandbox`](crate::Sandbox).
     pub connected_at_us: Option<u64>,

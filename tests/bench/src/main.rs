@@ -9,6 +9,7 @@ mod endurance;
 mod figures;
 mod layers;
 mod peers;
+mod pool;
 mod sandboxes;
 mod tcp;
 
@@ -43,6 +44,9 @@ struct Arguments {
     /// Who runs the peers' servers, and this library beside them, if root calls: PostgreSQL refuses root.
     #[arg(long, value_name = "NAME", default_value = "postgres")]
     user: String,
+    /// Measure what the warm pool makes of the tests that this process starts.
+    #[arg(long, hide = true)]
+    pooled: bool,
     /// Be a contestant's test process.
     #[arg(long, hide = true)]
     test_process: bool,
@@ -78,9 +82,19 @@ fn main() -> Outcome<()> {
         return peers::serve();
     }
     let mut figures = Figures::default();
+    if arguments.pooled {
+        pool::measure(&mut figures, arguments.quick)?;
+        let json = arguments.json.ok_or("the file is missing")?;
+        return Ok(Results { figures, peers: None }.write(&json)?);
+    }
+    if std::env::var_os(pool::VARIABLE).is_none() {
+        // What a start takes is measured without those that were started ahead.
+        return pool::without();
+    }
     let wanted = |part| arguments.only.is_none_or(|only| only == part);
     if wanted(Part::Sandboxes) {
         sandboxes::measure(&mut figures, arguments.quick)?;
+        figures.extend(pool::compare(arguments.quick)?);
     }
     if wanted(Part::Tcp) {
         tcp::measure(&mut figures, if arguments.quick { 30 } else { 300 })?;

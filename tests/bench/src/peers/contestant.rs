@@ -18,6 +18,8 @@ use crate::Outcome;
 pub(crate) enum Contestant {
     /// This library, each sandbox started when it is asked for.
     Sandboxed,
+    /// The same as it is by default: further ones are started ahead.
+    SandboxedPooled,
     /// `CREATE DATABASE … TEMPLATE … STRATEGY FILE_COPY`; pgtestdb and integresql clone so if told to.
     TemplateFileCopy,
     /// The same by `WAL_LOG`, PostgreSQL's default since 15.
@@ -69,8 +71,9 @@ pub(crate) trait Tests: Send + Sync {
 }
 
 impl Contestant {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Sandboxed,
+        Self::SandboxedPooled,
         Self::TemplateFileCopy,
         Self::TemplateWalLog,
         Self::SqlxTest,
@@ -83,6 +86,7 @@ impl Contestant {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sandboxed => "sandboxed-db, cold",
+            Self::SandboxedPooled => "sandboxed-db, warm pool",
             Self::TemplateFileCopy => "TEMPLATE, FILE_COPY",
             Self::TemplateWalLog => "TEMPLATE, WAL_LOG",
             Self::SqlxTest => "#[sqlx::test]",
@@ -95,11 +99,16 @@ impl Contestant {
 
     pub(crate) fn family(self) -> Family {
         match self {
-            Self::Sandboxed => Family::Sandboxes,
+            Self::Sandboxed | Self::SandboxedPooled => Family::Sandboxes,
             Self::TemplateFileCopy | Self::TemplateWalLog | Self::SqlxTest => Family::Databases,
             Self::PgTemp | Self::Embedded | Self::InitDb => Family::Servers,
             Self::Bubblewrap => Family::Containers,
         }
+    }
+
+    /// The variable that tells this library how many sandboxes to start ahead.
+    pub(crate) fn pool(self) -> Option<&'static str> {
+        (self != Self::SandboxedPooled).then_some("0")
     }
 
     /// Whether each test runs the workload's files again.
@@ -111,7 +120,7 @@ impl Contestant {
     pub(crate) fn joins(self, workload: Workload, major: u32) -> Result<(), Option<String>> {
         let container = workload == Workload::Container;
         match self {
-            Self::Sandboxed => Ok(()),
+            Self::Sandboxed | Self::SandboxedPooled => Ok(()),
             Self::Bubblewrap if container => {
                 let version = Command::new("bwrap").arg("--version").stdout(Stdio::null()).status();
                 if version.is_ok_and(|status| status.success()) {
@@ -154,10 +163,10 @@ impl Part {
     /// Prepares whatever all tests share: layers, a template.
     pub(crate) fn open(&self) -> Outcome<Box<dyn Tests>> {
         Ok(match self.contestant {
-            Contestant::Sandboxed if self.workload == Workload::Container => {
+            Contestant::Sandboxed | Contestant::SandboxedPooled if self.workload == Workload::Container => {
                 Box::new(sandboxed::Containers::new()?)
             }
-            Contestant::Sandboxed => Box::new(sandboxed::Sandboxes::new(self)?),
+            Contestant::Sandboxed | Contestant::SandboxedPooled => Box::new(sandboxed::Sandboxes::new(self)?),
             Contestant::TemplateFileCopy => Box::new(template::Clones::new(self, "file_copy")?),
             Contestant::TemplateWalLog => Box::new(template::Clones::new(self, "wal_log")?),
             Contestant::SqlxTest => Box::new(sqlx_test::SqlxTests::new(self)?),

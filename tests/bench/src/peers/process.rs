@@ -12,7 +12,7 @@ use super::account::Account;
 use super::contestant::Part;
 use super::place::Place;
 use super::worker::{Order, Reply};
-use crate::Outcome;
+use crate::{Outcome, pool};
 
 /// How long an order may take. Hundreds of servers made from nothing take minutes.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
@@ -32,7 +32,8 @@ impl TestProcess {
     pub(crate) fn start(place: &Place, part: &Part, account: &Account) -> Outcome<Self> {
         let stderr = part.place.join("stderr");
         let mut command = place.this_program();
-        command.arg("--test-process").env("TMPDIR", &part.place);
+        command.arg("--test-process").env("TMPDIR", &part.place).env_remove(pool::VARIABLE);
+        command.envs(part.contestant.pool().map(|most| (pool::VARIABLE, most)));
         // How sqlx finds the server.
         command.envs(part.server.iter().map(|url| ("DATABASE_URL", url)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(&stderr)?);

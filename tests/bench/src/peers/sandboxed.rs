@@ -1,4 +1,4 @@
-//! This library. A pool of sandboxes started ahead would be a contestant beside it.
+//! This library; with its warm pool and without differ in the environment of their test processes only.
 
 use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Snapshot};

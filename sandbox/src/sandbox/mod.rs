@@ -1,23 +1,24 @@
 //! The running server's handle.
 
+mod start;
+
 use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::admission::Admission;
-use crate::cache;
-use crate::engine::{Engine, Installation, Postgres, Server};
+use crate::engine::{Engine, Installation, Postgres};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exhausted;
-use crate::isolation::{self, Isolation};
-use crate::launch::plan::{self, Birth, Data, Directory, File, Symlink};
-use crate::launch::{Container, Exit, Limits, Log, Origin, Readiness, Stdin, distrust};
+use crate::launch::{Container, Exit, Limits, Log, Origin};
 use crate::report;
 use crate::tcp::Tcp;
 use crate::timings::Timings;
+
+pub(crate) use start::{Prepared, Start};
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
@@ -75,123 +76,10 @@ pub(crate) trait Keeper: fmt::Debug + Send + Sync {
     fn at_end(&self, failed: bool) -> Option<String>;
 }
 
-/// What a sandbox is started from.
-pub(crate) struct Start<'a, E> {
-    pub(crate) engine: &'a E,
-    pub(crate) installation: &'a Installation,
-    pub(crate) settings: &'a [(String, String)],
-    pub(crate) start_timeout: Duration,
-    pub(crate) limits: Limits,
-    pub(crate) data: Data,
-    /// Links to make below the data directory once the server is ready; see [`Engine::links_when_ready`].
-    pub(crate) links: Vec<(PathBuf, PathBuf)>,
-    /// Whether the data directory is empty and must be filled first.
-    pub(crate) initialise: bool,
-    /// Files of the host that show in the sandbox at their own paths.
-    pub(crate) visible: Vec<PathBuf>,
-}
-
 impl<E: Engine> Sandbox<E> {
-    pub(crate) fn start(start: Start<'_, E>) -> Result<Self> {
-        let Start { engine, installation, settings, start_timeout, limits, data, links, initialise, visible } =
-            start;
-        let server = engine.server(installation, settings)?;
-        let builds = matches!(data, Data::Writable { .. });
-        let begin = Instant::now();
-        let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
-        // Programs are in /usr, and sometimes other things, which are nobody's business inside. Images with Rust have
-        // cargo's directories there, with what it needs to publish.
-        let from_environment = |name| std::env::var_os(name).map(PathBuf::from);
-        let private = [
-            Some("/usr/src".into()),
-            Some("/usr/local/cargo".into()),
-            Some("/usr/local/rustup".into()),
-            from_environment("CARGO_HOME"),
-            from_environment("RUSTUP_HOME"),
-            from_environment("CARGO_TARGET_DIR"),
-            cache::directory().ok(),
-            std::env::home_dir(),
-            std::env::current_dir().ok(),
-        ];
-        let private = private.iter().flatten().filter(|path| !installation.bin().starts_with(path));
-        private.for_each(|path| plan.hide(path));
-        for path in installation.binds().iter().chain(&visible) {
-            plan.bind(path);
-        }
-        let Server { command, directories, files, notifies, io_uring, processes, stop_signal, on_host } =
-            server;
-        let mut command = command;
-        if isolation::wanted()? == Isolation::Process {
-            let (host, arguments) = isolation::on_host(engine, installation, on_host)?;
-            command = command.args(arguments);
-            plan.on_host = Some(host);
-            // Those of a root, which there is none of.
-            plan.files.clear();
-        }
-        plan.limits = limits.settled(processes);
-        plan.io_uring = io_uring;
-        plan.directories.extend(directories.into_iter().map(|(path, mode)| Directory { path, mode }));
-        plan.files.extend(files.into_iter().map(|(path, contents)| File { path, mode: 0o644, contents }));
-        let links = links.into_iter();
-        plan.when_ready =
-            links.map(|(path, target)| Symlink { path: plan.data_dir.join(path), target }).collect();
-        if !initialise {
-            plan.server = Some(command.clone());
-            plan.birth = Birth::Restore;
-        }
-        let planned = begin.elapsed();
-        let container = Arc::new(Container::launch(&plan)?);
-        let mut sandbox = Self {
-            url: engine.url(&container.root()),
-            engine: engine.clone(),
-            installation: installation.clone(),
-            last_words: Arc::new(LastWords::of(&container)),
-            stopped: false,
-            tcp: Mutex::new(None),
-            limits: plan.limits,
-            container,
-            stop_signal,
-            timings: Timings { plan: planned, launch: begin.elapsed(), ..Timings::default() },
-            builds,
-            report: Arc::default(),
-            keeper: None,
-            _layer: None,
-            _admission: None,
-        };
-        if initialise {
-            sandbox.initialise()?;
-            sandbox.container.start_server(command)?;
-        }
-        let mut executed = Instant::now();
-        let mut ready = sandbox.wait_ready(notifies, start_timeout);
-        // It need not have ended because it was restored; another that is executed tells.
-        if *sandbox.origin() == Origin::Restored
-            && ready.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exited)
-        {
-            plan.birth = Birth::Execute;
-            sandbox.move_to(Container::launch(&plan)?);
-            executed = Instant::now();
-            ready = sandbox.wait_ready(notifies, start_timeout);
-            if ready.is_ok() {
-                distrust(&plan);
-            }
-        }
-        ready.map_err(|error| sandbox.explained(error, settings))?;
-        sandbox.timings.server = executed.elapsed();
-        tracing::debug!(pid = sandbox.pid(), timings = ?sandbox.timings, "sandbox started");
-        Ok(sandbox)
-    }
-
     /// How its server came to be.
     pub(crate) fn origin(&self) -> &Origin {
         self.container.origin()
-    }
-
-    /// Goes on with another container, and ends the one it had.
-    fn move_to(&mut self, container: Container) {
-        self.url = self.engine.url(&container.root());
-        self.last_words = Arc::new(LastWords::of(&container));
-        self.container = Arc::new(container);
     }
 
     /// What it was started from, and how long that took to get.
@@ -202,7 +90,10 @@ impl<E: Engine> Sandbox<E> {
         before: Timings,
         report: report::Entry,
     ) -> Self {
-        report.ready(self.pid(), self.timings.server);
+        match self.timings.pooled {
+            None => report.ready(self.pid(), self.timings.server),
+            Some(executed) => report.handed_over(self.pid(), executed),
+        }
         self.report = Arc::new(report::Ended(report));
         self._layer = Some(layer);
         self._admission = Some(admission);
@@ -211,48 +102,17 @@ impl<E: Engine> Sandbox<E> {
         self
     }
 
-    pub(crate) fn with_keeper(mut self, keeper: Arc<dyn Keeper>) -> Self {
-        self.keeper = Some(keeper);
+    /// Belongs to who has asked for it from here on, though it was started before: for an equal description.
+    pub(crate) fn handed_over(mut self, prepared: &Prepared<E>, timings: Timings) -> Self {
+        (self.engine, self.installation) = (prepared.engine.clone(), prepared.installation.clone());
+        self.url = self.engine.url(&self.container.root());
+        self.timings = timings;
         self
     }
 
-    fn initialise(&self) -> Result<()> {
-        const TIMEOUT: Duration = Duration::from_secs(120);
-        let command = self.engine.initialise(&self.installation);
-        let program = command.name();
-        let run = self.container.run(command, Stdin::Text(""), TIMEOUT)?;
-        if run.exit.success() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Layer,
-            format!("initialise the data directory by `{program}`: {}", run.exit),
-        )
-        .caused_by(run.stderr.trim().to_owned())
-        .or_hint(|| if self.container.is_on_host() { isolation::nameless_hint() } else { None }))
-    }
-
-    fn wait_ready(&self, notifies: bool, timeout: Duration) -> Result<()> {
-        let root = self.container.root();
-        let probe = || self.engine.is_ready(&root);
-        let readiness = if notifies { Readiness::Notify(&probe) } else { Readiness::Probe(&probe) };
-        self.container.wait_ready(readiness, timeout)
-    }
-
-    /// Adds the log's end, and the remedy for the usual causes of a server that does not start.
-    fn explained(&self, error: Error, settings: &[(String, String)]) -> Error {
-        let hint = || {
-            if let Some(hint) = self.exhausted() {
-                return Some(hint);
-            }
-            if error.kind() == ErrorKind::NotReady {
-                return Some("raise `start_timeout`, or run fewer tests at a time".into());
-            }
-            let names: Vec<_> = settings.iter().map(|(name, _)| format!("`{name}`")).collect();
-            (!names.is_empty()).then(|| format!("check the settings {}", names.join(", ")))
-        };
-        let hint = hint();
-        error.or_hint(|| hint).with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default())
+    pub(crate) fn with_keeper(mut self, keeper: Arc<dyn Keeper>) -> Self {
+        self.keeper = Some(keeper);
+        self
     }
 
     /// The data directory as this process reaches it.

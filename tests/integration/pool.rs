@@ -1,0 +1,293 @@
+//! Sandboxes that are started ahead: as good as others, for nobody but who asks for the same, and gone when nobody does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use postgres::{Client, NoTls};
+use rstest::rstest;
+use rustix::process::Signal;
+use sandboxed_db::report::Report;
+use sandboxed_db_tests::{
+    CLEARED, DEADLINE, Namespaces, PidNamespace, Place, Watched, children, connect, eventually, processes_in,
+    status,
+};
+
+use crate::lifecycle::{VICTIM, kill, launcher, postmaster, started, victim};
+
+/// One that obeys, and the inits of the sandboxes that it was ordered to start.
+struct Obeying {
+    watched: Watched,
+    asked: Vec<u32>,
+}
+
+impl Obeying {
+    fn new(watched: Watched) -> Self {
+        Self { watched, asked: Vec::new() }
+    }
+
+    fn of(place: &Place) -> Self {
+        Self::new(victim(place, &["obey"]))
+    }
+
+    fn order(&mut self, order: &str) -> Vec<String> {
+        self.watched.order(order).unwrap_or_else(|report| panic!("{order}: {report}"))
+    }
+
+    /// Starts one, and says which and whether it was started ahead.
+    fn start(&mut self) -> (u32, String, bool) {
+        let told = self.order("start").remove(0);
+        let (init, url) = told.strip_prefix("started ").unwrap().split_once(' ').unwrap();
+        let init = init.parse().unwrap();
+        self.asked.push(init);
+        (init, url.to_owned(), self.order("pooled") == ["pooled true"])
+    }
+
+    /// Inits of sandboxes that it was not ordered to start.
+    fn spares(&self) -> Vec<u32> {
+        let inits = children(launcher(self.watched.pid())).into_iter();
+        inits.filter(|init| !self.asked.contains(init)).collect()
+    }
+
+    /// Asks twice for the same, and says which is started ahead once its server serves.
+    fn with_spare(&mut self) -> u32 {
+        self.start();
+        self.start();
+        eventually(DEADLINE, "one is started ahead", || {
+            self.spares().into_iter().find(|init| Client::connect(&url(*init), NoTls).is_ok())
+        })
+    }
+}
+
+fn url(init: u32) -> String {
+    format!("postgresql:///postgres?host=/proc/{init}/root/run/postgresql&user=postgres")
+}
+
+fn setting(url: &str, name: &str) -> String {
+    connect(url).query_one(&format!("show {name}"), &[]).unwrap().get(0)
+}
+
+fn assert_gone(namespace: &PidNamespace) {
+    eventually(CLEARED, "it ends", || processes_in(namespace).is_empty().then_some(()));
+}
+
+#[test]
+fn who_asks_again_gets_one_that_was_started_ahead_and_nobody_has_used() {
+    let place = Place::sharing_the_cache();
+    let mut obeying = Obeying::new(victim(&place, &["--setting", "work_mem=7MB", "obey"]));
+    let spare = obeying.with_spare();
+    for round in 0..5 {
+        let (init, url, pooled) = obeying.start();
+        assert!(pooled && (round > 0 || init == spare));
+        let mut client = connect(&url);
+        assert_eq!(setting(&url, "work_mem"), "7MB");
+        // What one does to all that its server has, the next must not see.
+        for statement in ["create table t (id int)", "create role r", "alter system set work_mem = '9MB'"] {
+            client.batch_execute(statement).unwrap();
+        }
+    }
+    assert_eq!(obeying.watched.gone().0, "code 0");
+}
+
+#[test]
+fn another_description_gets_none_of_this_one() {
+    let place = Place::sharing_the_cache();
+    let mut obeying = Obeying::of(&place);
+    let spare = obeying.with_spare();
+    obeying.order("disk 67108864");
+    let (init, _, pooled) = obeying.start();
+    assert!(!pooled && init != spare);
+    obeying.order("set work_mem=7MB");
+    let (init, url, pooled) = obeying.start();
+    assert!(!pooled && init != spare);
+    assert_eq!(setting(&url, "work_mem"), "7MB");
+}
+
+#[test]
+fn a_migration_that_changed_meanwhile_is_noticed() {
+    let place = Place::new();
+    let migrations = place.path().join("migrations");
+    fs::create_dir(&migrations).unwrap();
+    let write = |name: &str, sql: &str| fs::write(migrations.join(name), sql).unwrap();
+    write("1_a.sql", "create table a (id int);");
+    let mut obeying = Obeying::new(victim(&place, &["--migrations", migrations.to_str().unwrap(), "obey"]));
+    let spare = obeying.with_spare();
+    write("1_a.sql", "create table b (id int);");
+    let (init, url, pooled) = obeying.start();
+    assert!(!pooled && init != spare);
+    connect(&url).simple_query("select from b").unwrap();
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    OfInit,
+    OfTheServer,
+    OfTheLauncher,
+}
+
+#[rstest]
+fn one_that_has_died_is_not_handed_over(
+    #[values(Death::OfInit, Death::OfTheServer, Death::OfTheLauncher)] death: Death,
+) {
+    let place = Place::sharing_the_cache();
+    let mut obeying = Obeying::of(&place);
+    let spare = obeying.with_spare();
+    let (_, namespace) = started(&spare.to_string());
+    let victim = match death {
+        Death::OfInit => spare,
+        Death::OfTheServer => postmaster(spare),
+        Death::OfTheLauncher => launcher(obeying.watched.pid()),
+    };
+    kill(victim, Signal::KILL);
+    match death {
+        // Its init lives.
+        Death::OfTheServer => {
+            eventually(CLEARED, "it ends", || {
+                (!Path::new(&format!("/proc/{victim}")).exists()).then_some(())
+            });
+        }
+        _ => assert_gone(&namespace),
+    }
+    let (init, url, _) = obeying.start();
+    assert_ne!(init, spare);
+    connect(&url).simple_query("select 1").unwrap();
+    assert_gone(&namespace);
+}
+
+#[test]
+fn one_that_cannot_be_started_ahead_is_nobodys_error() {
+    let place = Place::sharing_the_cache();
+    let mut obeying = Obeying::of(&place);
+    obeying.with_spare();
+    let launcher = launcher(obeying.watched.pid()).to_string();
+    let limit = |most: &str| {
+        let most = format!("--nofile={most}:1024");
+        assert!(Command::new("prlimit").args(["--pid", &launcher, &most]).status().unwrap().success());
+    };
+    limit("4");
+    assert!(obeying.start().2, "what was started before is handed over");
+    let report = obeying.watched.order("start").unwrap_err();
+    assert!(report.contains("launch the sandbox") && report.contains("Too many open files"), "{report}");
+    limit("1024");
+    let (_, url, _) = obeying.start();
+    connect(&url).simple_query("select 1").unwrap();
+}
+
+#[test]
+fn they_end_when_nobody_asks_any_more_and_so_do_their_threads() {
+    let place = Place::sharing_the_cache();
+    let mut obeying = Obeying::of(&place);
+    let open =
+        |obeying: &Obeying| fs::read_dir(format!("/proc/{}/fd", obeying.watched.pid())).unwrap().count();
+    obeying.start();
+    let with_one = open(&obeying);
+    let spare = obeying.with_spare();
+    let (_, namespace) = started(&spare.to_string());
+    let threads = || status(obeying.watched.pid(), "Threads").unwrap();
+    assert_ne!(threads(), "1");
+    eventually(DEADLINE, "it ends while others live", || processes_in(&namespace).is_empty().then_some(()));
+    eventually(DEADLINE, "its threads end", || (threads() == "1").then_some(()));
+    assert_eq!(obeying.spares(), [0; 0]);
+    for _ in 0..2 {
+        obeying.order("stop");
+    }
+    assert_eq!(open(&obeying), with_one);
+    obeying.order("stop");
+    assert_eq!(children(launcher(obeying.watched.pid())), [0; 0]);
+}
+
+#[test]
+fn without_a_pool_nothing_is_started_ahead() {
+    let place = Place::sharing_the_cache();
+    let mut command = place.command(VICTIM);
+    let command = command.env("SANDBOXED_DB_POOL", "0").args(["keep", "obey"]);
+    let mut obeying = Obeying::new(Watched::start(command));
+    for _ in 0..6 {
+        assert!(!obeying.start().2);
+        assert_eq!(obeying.spares(), [0; 0]);
+        assert_eq!(status(obeying.watched.pid(), "Threads").unwrap(), "1");
+    }
+}
+
+#[test]
+fn a_bound_that_is_no_number_is_refused() {
+    let place = Place::new();
+    for bound in ["-1", "many", "1.5"] {
+        let output = place.command(VICTIM).env("SANDBOXED_DB_POOL", bound).arg("return").output().unwrap();
+        let report = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{report}");
+        assert!(report.contains(&format!("take `{bound}` from SANDBOXED_DB_POOL")), "{report}");
+    }
+}
+
+/// As many may live as it has started, ahead or not.
+fn full(place: &Place) -> Obeying {
+    let mut command = place.command(VICTIM);
+    let command = command.env("SANDBOXED_DB_MAX", "3").args(["keep", "obey"]);
+    Obeying::new(Watched::start(command))
+}
+
+#[test]
+fn a_place_goes_to_who_asks_for_another_in_the_same_process() {
+    let place = Place::new();
+    let mut obeying = full(&place);
+    let spare = obeying.with_spare();
+    let (_, namespace) = started(&spare.to_string());
+    obeying.order("disk 67108864");
+    assert!(!obeying.start().2);
+    assert_gone(&namespace);
+    assert_eq!(children(launcher(obeying.watched.pid())).len(), 3);
+}
+
+#[test]
+fn a_place_goes_to_who_asks_in_another_process() {
+    let place = Place::new();
+    let (mut obeying, mut other) = (full(&place), full(&place));
+    let spare = obeying.with_spare();
+    let (_, namespace) = started(&spare.to_string());
+    other.start();
+    assert_gone(&namespace);
+    assert_eq!(children(launcher(obeying.watched.pid())).len(), 2);
+}
+
+#[rstest]
+#[case::returning(None, "code 0")]
+#[case::killed(Some(Signal::KILL), "signal 9")]
+#[case::interrupted(Some(Signal::INT), "signal 2")]
+fn they_end_with_their_process(#[case] signal: Option<Signal>, #[case] expected: &str) {
+    let place = Place::sharing_the_cache();
+    let mut obeying = Obeying::of(&place);
+    obeying.with_spare();
+    let namespaces = Namespaces::of(&obeying.watched.processes());
+    assert_eq!(namespaces.count(), 3 * 7);
+    if let Some(signal) = signal {
+        obeying.watched.kill(signal, false);
+    }
+    assert_eq!(obeying.watched.gone().0, expected);
+    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    eventually(CLEARED, "nobody uses them", || namespaces.users().is_empty().then_some(()));
+}
+
+#[test]
+fn the_report_of_a_run_tells_which_were_started_ahead_and_when() {
+    let place = Place::sharing_the_cache();
+    let file = place.path().join("run.jsonl");
+    let mut command = place.command(VICTIM);
+    let command = command.env("SANDBOXED_DB_REPORT", &file).args(["keep", "obey"]);
+    let mut obeying = Obeying::new(Watched::start(command));
+    let spare = obeying.with_spare();
+    assert!(obeying.start().2);
+    for _ in 0..3 {
+        obeying.order("stop");
+    }
+    let records = Report::read(&file).unwrap().records;
+    assert_eq!(
+        records.iter().map(|record| record.pooled).collect::<Vec<_>>(),
+        [false, false, true],
+        "{records:#?}"
+    );
+    let record = &records[2];
+    assert_eq!(record.pid, Some(spare));
+    assert!(record.executed_at_us.unwrap() < record.asked_at_us, "{record:?}");
+    assert!(record.ready_at_us >= record.admitted_at_us && record.gone_at_us.is_some(), "{record:?}");
+}
