@@ -118,30 +118,29 @@ fn a_migration_that_changed_meanwhile_is_noticed() {
     connect(&url).simple_query("select from b").unwrap();
 }
 
+/// Whose.
 #[derive(Debug, Clone, Copy)]
 enum Death {
-    OfInit,
-    OfTheServer,
-    OfTheLauncher,
+    Init,
+    Server,
+    Launcher,
 }
 
 #[rstest]
-fn one_that_has_died_is_not_handed_over(
-    #[values(Death::OfInit, Death::OfTheServer, Death::OfTheLauncher)] death: Death,
-) {
+fn one_that_has_died_is_not_handed_over(#[values(Death::Init, Death::Server, Death::Launcher)] death: Death) {
     let place = Place::sharing_the_cache();
     let mut obeying = Obeying::of(&place);
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
     let victim = match death {
-        Death::OfInit => spare,
-        Death::OfTheServer => postmaster(spare),
-        Death::OfTheLauncher => launcher(obeying.watched.pid()),
+        Death::Init => spare,
+        Death::Server => postmaster(spare),
+        Death::Launcher => launcher(obeying.watched.pid()),
     };
     kill(victim, Signal::KILL);
     match death {
         // Its init lives.
-        Death::OfTheServer => {
+        Death::Server => {
             eventually(CLEARED, "it ends", || {
                 (!Path::new(&format!("/proc/{victim}")).exists()).then_some(())
             });

@@ -94,8 +94,8 @@ impl<E: Engine> Snapshot<E> {
     /// Asks for a version of the server, such as `15` or `15.18`, whichever the engine asks for. Default: what it asks for.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::NotInstalled`] for a version that is not installed, and
-    /// [`ErrorKind::InvalidConfig`] for an engine without versions.
+    /// None here. [`start`](Self::start) returns [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) for a version that is not installed, and
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an engine without versions.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
@@ -122,7 +122,7 @@ impl<E: Engine> Snapshot<E> {
     /// name them by [`migrations_of`](Self::migrations_of).
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] for a directory without migrations, for one
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a directory without migrations, for one
     /// that mixes what two tools do, and for what the tool itself would refuse, such as two migrations of one version.
     #[must_use]
     pub fn migrations(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -169,7 +169,7 @@ impl<E: Engine> Snapshot<E> {
     /// An archive keeps its owners and privileges: a role that it names must be made by a step before it.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] for a file that cannot be read, and for one
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a file that cannot be read, and for one
     /// that the database refuses.
     #[must_use]
     pub fn seed(mut self, file: impl Into<PathBuf>) -> Self {
@@ -187,8 +187,8 @@ impl<E: Engine> Snapshot<E> {
     /// [`depends_on`](Self::depends_on) before it, or else a change of it goes unnoticed.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] with the end of the command's output when it
-    /// fails, and [`ErrorKind::NotReady`] when it does not end.
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) with the end of the command's output when it
+    /// fails, and [`ErrorKind::NotReady`](crate::ErrorKind::NotReady) when it does not end.
     ///
     /// # Example
     /// ```no_run
@@ -213,7 +213,7 @@ impl<E: Engine> Snapshot<E> {
     /// those steps are done anew. For [`run`](Self::run) and [`prepare`](Self::prepare), which cannot know it themselves.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] for what cannot be read.
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for what cannot be read.
     #[must_use]
     pub fn depends_on<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.steps.push(Step::Inputs(paths.into_iter().map(Into::into).collect()));
@@ -234,8 +234,8 @@ impl<E: Engine> Snapshot<E> {
     /// forgotten change.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`] with the code's own error, or what it panicked
-    /// with, and [`ErrorKind::NotReady`] when it does not end.
+    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) with the code's own error, or what it panicked
+    /// with, and [`ErrorKind::NotReady`](crate::ErrorKind::NotReady) when it does not end.
     ///
     /// # Example
     /// ```no_run
