@@ -344,9 +344,20 @@ impl Watched {
         let output = BufReader::new(keeper.stdout.take().expect("it is piped"));
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
+            // The victim may speak before its keeper has named it.
+            let mut early = Some(Vec::new());
             for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
+                let lines = match &mut early {
+                    Some(lines) if !line.starts_with("victim ") => {
+                        lines.push(line);
+                        continue;
+                    }
+                    early => std::iter::once(line).chain(early.take().into_iter().flatten()),
+                };
+                for line in lines {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
                 }
             }
         });
