@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use super::ScriptError;
 
-/// Goes over to a database.
+/// Goes over to a database. psql takes the argument for an identifier, even in single quotes: double quotes come out of it,
+/// but for two of them between two.
 pub(super) fn connect(database: &str) -> String {
-    format!("\\connect -reuse-previous=on {}\n", quote(&conninfo(database)))
+    format!("\\connect -reuse-previous=on {}\n", quote(&conninfo(database).replace('"', "\"\"\"\"")))
 }
 
 /// A connection string, since a bare name that holds `=` would be taken for one.
@@ -196,6 +197,7 @@ mod tests {
 
     #[test]
     fn names_are_quoted() {
+        assert_eq!(connect("a\"b"), "\\connect -reuse-previous=on 'dbname=\\'a\"\"\"\"b\\''\n");
         assert_eq!(connect("it's"), "\\connect -reuse-previous=on 'dbname=\\'it\\\\\\'s\\''\n");
     }
 
