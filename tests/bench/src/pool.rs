@@ -99,7 +99,12 @@ fn tests(
     })?;
     let per_second = rounds as f64 / begin.elapsed().as_secs_f64();
     let with = if std::env::var(VARIABLE).is_ok_and(|most| most == "0") { "no pool" } else { "warm pool" };
-    let what = format!("{with}, {kind:?} tests, {at_a_time} at a time");
+    let kind = match kind {
+        Kind::Short => "short",
+        Kind::Waiting => "waiting",
+        Kind::Busy => "busy",
+    };
+    let what = format!("{with}, {kind} tests, {at_a_time} at a time");
     figures.distribution(&format!("{what}: handed over"), handed_over.into_inner()?);
     figures.distribution(&format!("{what}: first answer"), answered.into_inner()?);
     figures.push(Figure::of(what, per_second, Unit::PerSecond));
