@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 /// How long a spare is kept for somebody while tests run.
 const LIFE: Duration = Duration::from_secs(3);
-/// The same once no test has a sandbox.
-const QUIET: Duration = Duration::from_millis(400);
+/// The same once no test has a sandbox: from one test to the next it takes milliseconds.
+const QUIET: Duration = Duration::from_millis(100);
 /// Where sandboxes are asked for less often, a start is a small part of the time.
 const LONGEST_GAP: Duration = Duration::from_millis(1500);
 /// What a start is taken to last before one is measured.
@@ -183,10 +183,10 @@ mod tests {
         assert!(!demand.is_over(now + ms(2_900), None));
         assert!(demand.is_over(now + ms(3_100), None));
         assert_eq!(demand.wants(now + ms(3_100), 8), 0);
-        assert!(!demand.is_over(now + ms(300), Some(now)));
-        assert!(demand.is_over(now + ms(500), Some(now)));
+        assert!(!demand.is_over(now + ms(80), Some(now)));
+        assert!(demand.is_over(now + ms(150), Some(now)));
         // It was quiet long before somebody asked.
-        assert!(!demand.is_over(now + ms(300), Some(now - ms(5))));
+        assert!(!demand.is_over(now + ms(80), Some(now - ms(5))));
     }
 
     #[test]
