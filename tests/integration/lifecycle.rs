@@ -162,19 +162,19 @@ fn a_kill_at_any_moment_of_starting_and_dropping_leaves_nothing() {
     // So that the kills meet starts and not a build.
     drop(fresh());
     let before = mounts();
-    let mut met = 0;
     for kill in 0..KILLS {
         let place = Place::sharing_the_cache();
-        let watched = victim(&place, &["--threads", "4", "churn"]);
-        // The moments are spread evenly; what they meet differs with every run.
+        let mut watched = victim(&place, &["--threads", "4", "churn"]);
+        // The moments are spread evenly; what they meet differs with every run. The last meets a server on the busiest machine.
         std::thread::sleep(Duration::from_millis(7) * kill);
+        if kill == KILLS - 1 {
+            watched.wait_for("started ");
+        }
         watched.kill(Signal::KILL, false);
         let (ended, told) = watched.gone();
         assert_eq!(ended, "signal 9", "{told:?}");
         assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after kill {kill}");
-        met += usize::from(told.iter().any(|line| line.starts_with("started ")));
     }
-    assert!(met > 0, "no kill met a running server");
     assert_no_mount_since(&before);
 }
 
