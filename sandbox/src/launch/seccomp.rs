@@ -159,12 +159,35 @@ fn compile(arch: TargetArch, denied: &[&[c_long]]) -> BpfProgram {
         (libc::SYS_socket, vec![none_of(&families)]),
         (libc::SYS_personality, vec![none_of(&PERSONALITIES.map(u64::from))]),
     ]);
-    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    // The compiler adds that a call of another architecture ends the process: its numbers mean other calls.
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, arch);
-    let program: Result<BpfProgram, _> = filter.and_then(TryInto::try_into);
     let mut whole = unknown_calls();
-    whole.extend(program.expect("the list is fixed and short"));
+    whole.extend(search(arch, &rules.into_iter().collect::<Vec<_>>()));
+    whole
+}
+
+/// How many calls are compared with one after another.
+const LEAF: usize = 6;
+
+/// Finds a call's rules by halving. The kernel runs a filter for each call that there is when it installs it, to know which
+/// are always allowed: a list of sixty comparisons takes a fifth of a millisecond of each start.
+///
+/// It begins with the call's number in the accumulator.
+fn search(arch: TargetArch, rules: &[(i64, Vec<SeccompRule>)]) -> BpfProgram {
+    if rules.len() <= LEAF {
+        let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+        // The compiler adds that a call of another architecture ends the process: its numbers mean other calls.
+        let filter = SeccompFilter::new(rules.iter().cloned().collect(), SeccompAction::Allow, denied, arch);
+        return filter.and_then(TryInto::try_into).expect("the list is fixed and short");
+    }
+    let (low, high) = rules.split_at(rules.len() / 2);
+    let first = u32::try_from(high[0].0).expect("numbers of calls are small");
+    let (low, high) = (search(arch, low), search(arch, high));
+    let mut whole = vec![
+        jump(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, first, 0, 1),
+        // Further than a comparison can jump.
+        jump(libc::BPF_JMP | libc::BPF_JA, low.len() as u32, 0, 0),
+    ];
+    whole.extend(low);
+    whole.extend(high);
     whole
 }
 
@@ -184,8 +207,7 @@ fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> SeccompConditi
 /// 2^30 on are the x32 ABI's, a second way to every call.
 fn unknown_calls() -> BpfProgram {
     const X32: u32 = 0x4000_0000;
-    let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let jump = |code: u32, k: u32, jt: u8, jf: u8| sock_filter { code: code as u16, jt, jf, k };
+    let statement = |code: u32, k: u32| jump(code, k, 0, 0);
     vec![
         // The number is the first word of what a filter sees, seccomp_data.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
@@ -193,6 +215,11 @@ fn unknown_calls() -> BpfProgram {
         jump(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_clone3 as u32, 0, 1),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()),
     ]
+}
+
+/// An instruction; `jt` and `jf` are how many are left out if a comparison holds, and if not.
+fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt, jf, k }
 }
 
 #[cfg(test)]
@@ -224,6 +251,56 @@ mod tests {
         .unwrap();
         // This thread is not the other.
         assert_ne!(unmount("/nowhere", UnmountFlags::empty()), Ok(()));
+    }
+
+    /// What a filter answers, by the instructions that it consists of; all arguments are zero.
+    fn answer(program: &BpfProgram, call: u32) -> u32 {
+        // EM_X86_64 and EM_AARCH64 with AUDIT_ARCH's flags: 64 bits, little-endian.
+        let arch: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+        let (mut accumulator, mut at) = (0, 0);
+        for _ in 0..program.len() {
+            let sock_filter { code, jt, jf, k } = program[at];
+            let code = u32::from(code);
+            let jump_if = |holds: bool| usize::from(if holds { jt } else { jf });
+            at += 1;
+            match code & 0x07 {
+                libc::BPF_LD => accumulator = [call, arch].get(k as usize / 4).copied().unwrap_or(0),
+                libc::BPF_RET => return k,
+                libc::BPF_ALU => accumulator &= k,
+                libc::BPF_JMP => {
+                    at += match code & 0xf0 {
+                        libc::BPF_JA => k as usize,
+                        libc::BPF_JEQ => jump_if(accumulator == k),
+                        libc::BPF_JGE => jump_if(accumulator >= k),
+                        libc::BPF_JGT => jump_if(accumulator > k),
+                        other => panic!("{other:#x}"),
+                    };
+                }
+                other => panic!("{other:#x}"),
+            }
+        }
+        panic!("a filter goes forward only");
+    }
+
+    #[test]
+    fn each_call_is_found() {
+        let Some(filters) = Filters::compile() else { return };
+        let denied = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+        let unknown = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+        // With no argument socket(2) wants AF_UNSPEC, which is none of the families.
+        let always: Vec<_> =
+            [DENIED, DENIED_HERE, IO_URING].concat().into_iter().chain([libc::SYS_socket]).collect();
+        for call in 0..600_u32 {
+            let expected = match c_long::from(call) {
+                libc::SYS_clone3 => unknown,
+                call if always.contains(&call) => denied,
+                _ => libc::SECCOMP_RET_ALLOW,
+            };
+            assert_eq!(answer(&filters.usual, call), expected, "{call}");
+            let rings = IO_URING.contains(&c_long::from(call));
+            let expected = if rings { libc::SECCOMP_RET_ALLOW } else { expected };
+            assert_eq!(answer(&filters.with_io_uring, call), expected, "{call}, with rings");
+        }
     }
 
     #[test]
