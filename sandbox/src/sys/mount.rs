@@ -30,6 +30,8 @@ impl From<Errno> for MountError {
 pub(crate) enum MountOption<'a> {
     Flag(&'a str),
     Text(&'a str, &'a str),
+    /// A text that is left out where the kernel does not take it.
+    Wish(&'a str, &'a str),
     Fd(&'a str, BorrowedFd<'a>),
 }
 
@@ -48,6 +50,10 @@ pub(crate) fn create(
         .try_for_each(|option| match *option {
             MountOption::Flag(key) => fsconfig_set_flag(context.as_fd(), key),
             MountOption::Text(key, value) => fsconfig_set_string(context.as_fd(), key, value),
+            MountOption::Wish(key, value) => {
+                let _ = fsconfig_set_string(context.as_fd(), key, value);
+                Ok(())
+            }
             MountOption::Fd(key, fd) => fsconfig_set_fd(context.as_fd(), key, fd),
         })
         .and_then(|()| fsconfig_create(context.as_fd()))
