@@ -11,7 +11,7 @@ pub(super) const FIXED: [(&str, &str); 2] = [("unix_socket_directories", SOCKETS
 /// Settings for a server that is started often, lives for one test and loses nothing of value when killed.
 ///
 /// A setting of the same name given by the user takes their place. The third column is the first version that knows it.
-const DEFAULTS: [(&str, &str, u32); 33] = [
+const DEFAULTS: [(&str, &str, u32); 35] = [
     // The data dies with the test, so nothing need survive a crash of the machine.
     ("fsync", "off", 0),
     ("full_page_writes", "off", 0),
@@ -32,6 +32,10 @@ const DEFAULTS: [(&str, &str, u32); 33] = [
     ("wal_writer_delay", "10s", 0),
     // Small, since a thousand servers may run at once.
     ("shared_buffers", "8MB", 0),
+    // A server clears all of them at its start; loads of rows and commits take as long as with four times as many.
+    ("wal_buffers", "64kB", 0),
+    // The first connection asks for a megabyte, of which it uses a little: in /dev/shm all of it would be there at once.
+    ("min_dynamic_shared_memory", "2MB", 14),
     ("max_connections", "32", 0),
     ("huge_pages", "off", 0),
     // At its start a server probes how many files it may open, one by one.
