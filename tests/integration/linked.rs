@@ -8,7 +8,7 @@ use std::process::Command;
 
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 use sandboxed_db_tests::{
-    DEADLINE, Place, alone, children, connect, eventually, is_alone, processes_beside, status,
+    DEADLINE, Place, alone, children, connect, eventually, is_alone, processes_beside, skip, status,
 };
 
 const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
@@ -193,6 +193,42 @@ fn no_two_servers_are_given_the_same_random_bytes() {
     };
     let (one, other) = (start_restored(), start_restored());
     assert_ne!(random(&one), random(&other));
+}
+
+/// OpenSSL, which was made ready before the image was taken, gives each server bytes of its own.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn no_two_servers_draw_the_same_random_bytes() {
+    let servers: Vec<_> = (0..6).map(|_| start_restored()).collect();
+    let mut drawn = BTreeSet::new();
+    for db in &servers {
+        let mut client = connect(db.url());
+        for sql in ["select gen_random_uuid()::text", "select random()::text"] {
+            let bytes: String = client.query_one(sql, &[]).unwrap().get(0);
+            drawn.insert(bytes);
+        }
+    }
+    assert_eq!(drawn.len(), 2 * servers.len(), "{drawn:#?}");
+}
+
+/// What does not differ from start to start is in the image: OpenSSL has read its configuration.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_server_finds_openssl_ready() {
+    let db = start();
+    if !mapped(server(&db)).iter().any(|path| path.ends_with("/libcrypto.so.3")) {
+        skip("this server is not linked to OpenSSL 3");
+        return;
+    }
+    let place = Place::sharing_the_cache();
+    let cache = cache_with_its_own_images(&place);
+    start_in(&cache);
+    let [image] = images(&cache).try_into().unwrap();
+    let image = fs::read(image).unwrap();
+    let has = |text: &[u8]| image.windows(text.len()).any(|part| part == text);
+    assert!(has(b"HASH-DRBG"), "the generator that the configuration names");
+    // And nothing tells how it was linked.
+    assert!(!has(b"LD_BIND_NOW=1"));
 }
 
 #[test]

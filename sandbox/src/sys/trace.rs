@@ -1,5 +1,6 @@
 //! ptrace(2), as far as it takes to watch a program until it has been linked.
 
+use std::ffi::{CStr, CString};
 use std::process::{Child, Command};
 use std::ptr;
 
@@ -30,6 +31,14 @@ pub(crate) struct Registers {
     pub(crate) at_exit: u64,
     /// Where its thread's own data are.
     pub(crate) thread: u64,
+}
+
+/// An argument of a function in a traced program.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Argument {
+    Number(u64),
+    /// The address of a text, of some tens of bytes.
+    Text(&'static CStr),
 }
 
 /// A child that this process traces, from the program's first instruction on. It is killed when this is dropped.
@@ -96,7 +105,60 @@ impl Tracee {
         if result == -1 { Err(last_errno()) } else { Ok(()) }
     }
 
+    /// Lets it go on in a function of its own instead, which returns to `back`. What is below `stack` is nobody's. It must
+    /// stand still outside of system calls.
+    pub(crate) fn enter(
+        &self,
+        function: u64,
+        arguments: [Argument; 3],
+        stack: u64,
+        back: u64,
+    ) -> Result<(), Errno> {
+        // Below the stack: texts, room, and what a call pushes, where the stack is aligned as after a call.
+        let mut place = stack - 1024;
+        let frame = ((stack - 2048) & !0xf) - 8;
+        let mut values = [0; 3];
+        for (value, argument) in values.iter_mut().zip(arguments) {
+            *value = match argument {
+                Argument::Number(number) => number,
+                Argument::Text(text) => {
+                    let begin = place;
+                    for part in text.to_bytes_with_nul().chunks(8) {
+                        let mut word = [0; 8];
+                        word[..part.len()].copy_from_slice(part);
+                        self.poke(place, u64::from_ne_bytes(word))?;
+                        place += 8;
+                    }
+                    begin
+                }
+            };
+        }
+        self.poke(frame, back)?;
+        let mut all = self.all_registers()?;
+        [all.rdi, all.rsi, all.rdx] = values;
+        (all.rip, all.rsp, all.rax) = (function, frame, 0);
+        // SAFETY: PTRACE_SETREGS ignores the address and reads a `user_regs_struct`, which is what the pointer leads to; it
+        // outlives the call. What the other process does with it is its own affair.
+        let result = unsafe {
+            libc::ptrace(libc::PTRACE_SETREGS, self.raw(), ptr::null_mut::<libc::c_void>(), &raw mut all)
+        };
+        if result == -1 { Err(last_errno()) } else { Ok(()) }
+    }
+
     pub(crate) fn registers(&self) -> Result<Registers, Errno> {
+        let of = self.all_registers()?;
+        Ok(Registers {
+            call: of.orig_rax,
+            arguments: [of.rdi, of.rsi, of.rdx, of.r10, of.r8, of.r9],
+            result: of.rax,
+            instruction: of.rip,
+            stack: of.rsp,
+            at_exit: of.rdx,
+            thread: of.fs_base,
+        })
+    }
+
+    fn all_registers(&self) -> Result<libc::user_regs_struct, Errno> {
         // SAFETY: `user_regs_struct` consists of integers only, for which all zeroes is a valid value.
         let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
         // SAFETY: PTRACE_GETREGS ignores the address and fills a `user_regs_struct`, which is what the pointer leads to; it
@@ -109,19 +171,7 @@ impl Tracee {
                 &raw mut registers,
             )
         };
-        if result == -1 {
-            return Err(last_errno());
-        }
-        let of = registers;
-        Ok(Registers {
-            call: of.orig_rax,
-            arguments: [of.rdi, of.rsi, of.rdx, of.r10, of.r8, of.r9],
-            result: of.rax,
-            instruction: of.rip,
-            stack: of.rsp,
-            at_exit: of.rdx,
-            thread: of.fs_base,
-        })
+        if result == -1 { Err(last_errno()) } else { Ok(registers) }
     }
 
     fn raw(&self) -> libc::pid_t {
@@ -139,6 +189,20 @@ impl Drop for Tracee {
             }
         }
     }
+}
+
+/// Replaces the calling program; returns only if it cannot.
+///
+/// # References
+/// execve(2)
+pub(crate) fn execute(program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
+    let pointers =
+        |words: &[CString]| words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>();
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: the path ends with a NUL, and each vector ends with a null pointer after pointers to texts that end with a NUL.
+    // All of them are borrowed beyond the call, and only read.
+    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    last_errno()
 }
 
 fn spawn_traced(

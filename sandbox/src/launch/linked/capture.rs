@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use super::ahead::{Binding, Errand};
 use super::calls::Calls;
 use super::image::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
 use super::maps::Area;
@@ -20,20 +21,37 @@ use crate::sys::trace::{Registers, Stop, Tracee};
 const BREAKPOINT: u64 = 0xcc;
 
 /// Runs `command` up to its entry point, as a child of this process, and writes the image of it. `prepare` runs in the child.
+/// What the program would do at each start is done ahead, if it can be.
 ///
 /// # Errors
 /// Why there is no image of it.
 pub(in crate::launch) fn capture(
     command: &Command,
     into: &mut File,
-    prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    prepare: impl FnMut() -> io::Result<()> + Clone + Send + Sync + 'static,
 ) -> io::Result<()> {
-    let mut process = command.process([Stdio::null(), Stdio::null(), Stdio::null()]);
-    let tracee = Tracee::start(&mut process, prepare)?;
-    let program = Program::of(tracee)?;
-    let (calls, registers) = program.link()?;
-    program.check()?;
-    program.write(into, calls, &registers)
+    capture_ahead(command, into, prepare.clone()).or_else(|_| {
+        into.set_len(0)?;
+        into.rewind()?;
+        let program = Program::start(command, prepare)?;
+        let (calls, registers) = program.link()?;
+        program.write(into, calls, &registers, &Binding::default())
+    })
+}
+
+/// The same, of a program that has done more than it must.
+fn capture_ahead(
+    command: &Command,
+    into: &mut File,
+    prepare: impl FnMut() -> io::Result<()> + Clone + Send + Sync + 'static,
+) -> io::Result<()> {
+    let program = Program::start(command, Binding::executed(command, prepare)?)?;
+    let (mut calls, registers) = program.link()?;
+    let binding = Binding::undo(&program.tracee, registers.stack, |address| program.word(address))?;
+    for errand in Errand::all(&program.areas("maps")?)? {
+        program.run_errand(&errand, &registers, &mut calls)?;
+    }
+    program.write(into, calls, &registers, &binding)
 }
 
 /// A program on its way to its entry point.
@@ -46,7 +64,12 @@ struct Program {
 }
 
 impl Program {
-    fn of(tracee: Tracee) -> io::Result<Self> {
+    fn start(
+        command: &Command,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let mut process = command.process([Stdio::null(), Stdio::null(), Stdio::null()]);
+        let tracee = Tracee::start(&mut process, prepare)?;
         // It is the only child. In an outer /proc it has another number than here.
         let children = fs::read_to_string("/proc/thread-self/children")?;
         let number = children.split_ascii_whitespace().next();
@@ -76,6 +99,23 @@ impl Program {
         let word = self.word(entry)?;
         self.tracee.poke(entry, word & !0xff | BREAKPOINT)?;
         let mut calls = Calls::default();
+        let registers = self.watch(&mut calls)?;
+        calls.thread.pointer = registers.thread;
+        Ok((calls, registers))
+    }
+
+    /// Lets it call a function of a library of its own, at its entry point, where this has put a breakpoint.
+    fn run_errand(&self, errand: &Errand, registers: &Registers, calls: &mut Calls) -> io::Result<()> {
+        self.tracee.enter(errand.function, errand.arguments, registers.stack, self.told(libc::AT_ENTRY))?;
+        match self.watch(calls)?.result {
+            0 => Err(refused("a library of its own cannot be prepared")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets it run until it comes to its entry point, and notes the system calls on the way.
+    fn watch(&self, calls: &mut Calls) -> io::Result<Registers> {
+        let entry = self.told(libc::AT_ENTRY);
         let mut begun: Option<Registers> = None;
         loop {
             let stop = self.tracee.run()?;
@@ -95,8 +135,7 @@ impl Program {
                     }
                 }
                 (Stop::Signal(libc::SIGTRAP), _) if registers.instruction == entry + 1 => {
-                    calls.thread.pointer = registers.thread;
-                    return Ok((calls, registers));
+                    return Ok(registers);
                 }
                 (Stop::Signal(signal), _) => {
                     return Err(refused(&format!("it gets signal {signal} before it begins")));
@@ -117,7 +156,19 @@ impl Program {
         Ok(())
     }
 
-    fn write(&self, into: &mut File, calls: Calls, registers: &Registers) -> io::Result<()> {
+    /// Its mappings, as a file in its directory in /proc has them.
+    fn areas(&self, file: &str) -> io::Result<Vec<Area>> {
+        Ok(Area::parse_all(&fs::read_to_string(self.proc.join(file))?))
+    }
+
+    fn write(
+        &self,
+        into: &mut File,
+        calls: Calls,
+        registers: &Registers,
+        binding: &Binding,
+    ) -> io::Result<()> {
+        self.check()?;
         let Calls { thread, end_of_heap } = calls;
         // Other C libraries have the address of something else cleared at a thread's end.
         let own = thread.pointer..thread.pointer + PAGE;
@@ -125,7 +176,7 @@ impl Program {
             return Err(refused("its C library is not the GNU one"));
         }
         let entry = self.told(libc::AT_ENTRY);
-        let areas = Area::parse_all(&fs::read_to_string(self.proc.join("smaps"))?);
+        let areas = self.areas("smaps")?;
         let mut files = Files::default();
         let (mut regions, mut system, mut copied) = (Vec::new(), Vec::new(), Vec::new());
         let (mut pages, mut farewell) = (0, None);
@@ -166,11 +217,12 @@ impl Program {
             };
             regions.push(Region { start: area.start, end: area.end, protection: protection(area), source });
         }
+        let regions = merge(regions);
         let image = Image {
             files: files.all,
             regions,
             system,
-            layout: self.layout(end_of_heap)?,
+            layout: self.layout(end_of_heap, binding)?,
             auxiliary: self.auxiliary.clone(),
             thread,
             entry: Entry {
@@ -205,7 +257,7 @@ impl Program {
     }
 
     /// By number in proc_pid_stat(5), in the order of PR_SET_MM(2const).
-    fn layout(&self, end_of_heap: u64) -> io::Result<Layout> {
+    fn layout(&self, end_of_heap: u64, binding: &Binding) -> io::Result<Layout> {
         let stat = fs::read_to_string(self.proc.join("stat"))?;
         let (_, fields) = stat.rsplit_once(')').ok_or_else(|| refused("its state cannot be read"))?;
         let fields: Vec<u64> =
@@ -225,7 +277,8 @@ impl Program {
             field(48),
             field(49),
             field(50),
-            field(51),
+            // The environment's end.
+            field(51) - binding.bytes,
         ]))
     }
 
@@ -250,6 +303,23 @@ fn check_area(area: &Area) -> io::Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Makes one region of what a library's instructions and the constants beside them are in its file: a process has 150 mappings
+/// then and not 230, each of which is made, copied for every child, and unmapped. Constants may be executed by that, as
+/// linkers had it for decades; what can be written may not.
+fn merge(regions: Vec<Region>) -> Vec<Region> {
+    let mut merged: Vec<Region> = Vec::with_capacity(regions.len());
+    for next in regions {
+        match merged.last_mut() {
+            Some(last) if last.goes_on_in(&next) => {
+                last.end = next.end;
+                last.protection |= next.protection;
+            }
+            _ => merged.push(next),
+        }
+    }
+    merged
 }
 
 fn protection(area: &Area) -> u64 {
@@ -299,6 +369,48 @@ mod tests {
         ] {
             assert!(check_area(&area(permissions, flags)).is_err(), "{permissions} {flags}");
         }
+    }
+
+    #[test]
+    fn a_librarys_constants_and_instructions_become_one_region() {
+        let (read, write, execute) =
+            (libc::PROT_READ as u64, libc::PROT_WRITE as u64, libc::PROT_EXEC as u64);
+        let region = |page: u64, protection, source| Region {
+            start: page * PAGE,
+            end: (page + 1) * PAGE,
+            protection,
+            source,
+        };
+        let file = |file, page| Source::File { file, offset: page * PAGE };
+        let pages = Source::Pages { offset: 0 };
+        let all = vec![
+            region(0, read, file(0, 0)),
+            region(1, read | execute, file(0, 1)),
+            region(2, read, file(0, 2)),
+            region(3, read, pages),
+            region(4, read | write, pages),
+            region(5, read, file(1, 0)),
+            // Not where the file goes on, and not where the memory does.
+            region(6, read | execute, file(1, 2)),
+            region(8, read, file(1, 3)),
+            // Constants alone stay what they are.
+            region(10, read, file(2, 0)),
+            region(11, read, file(2, 1)),
+        ];
+        let found: Vec<_> = merge(all)
+            .iter()
+            .map(|region| (region.start / PAGE, region.end / PAGE, region.protection))
+            .collect();
+        let expected = [
+            (0, 3, read | execute),
+            (3, 4, read),
+            (4, 5, read | write),
+            (5, 6, read),
+            (6, 7, read | execute),
+            (8, 9, read),
+            (10, 12, read),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

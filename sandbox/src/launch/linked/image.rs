@@ -128,6 +128,20 @@ impl TryFrom<[u64; 6]> for Region {
     }
 }
 
+impl Region {
+    /// Whether another one is the next part of the same file, in memory as well, and neither can be written.
+    pub(super) fn goes_on_in(&self, next: &Self) -> bool {
+        let (Source::File { file, offset }, Source::File { file: of_next, offset: next_offset }) =
+            (self.source, next.source)
+        else {
+            return false;
+        };
+        let length = self.end - self.start;
+        let writable = (self.protection | next.protection) & libc::PROT_WRITE as u64 != 0;
+        file == of_next && self.end == next.start && offset + length == next_offset && !writable
+    }
+}
+
 impl MappedFile {
     pub(super) fn of(path: PathBuf) -> io::Result<Self> {
         let state = State::of(&std::fs::metadata(&path)?);

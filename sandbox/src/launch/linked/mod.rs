@@ -9,6 +9,8 @@
 //! that is inherited over execve(2) is as ever, namespaces, limits, descriptors, filter and parent among it.
 
 #[cfg(target_arch = "x86_64")]
+mod ahead;
+#[cfg(target_arch = "x86_64")]
 mod calls;
 #[cfg(target_arch = "x86_64")]
 mod capture;

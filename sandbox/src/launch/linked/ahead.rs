@@ -1,0 +1,130 @@
+//! What a program does at each of its starts in the same way, done once, before its image is taken: all functions of its
+//! libraries are found, and OpenSSL makes itself ready. Its memory is all that tells, and is as if it had done so itself.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use object::read::elf::ElfFile64;
+use object::{Object, ObjectSymbol};
+
+use super::maps::Area;
+use crate::launch::plan::Command;
+use crate::sys::trace::{Argument, Tracee, execute};
+
+/// Has the dynamic linker find all functions before the program begins, not each when it is first called, ld.so(8). Each
+/// process of a server would find its own, and write where they are into pages that it then has to itself.
+const BIND_NOW: &CStr = c"LD_BIND_NOW=1";
+
+/// Programs have some tens of arguments and variables.
+const MOST_WORDS: u64 = 4096;
+
+/// The variable for the dynamic linker, which the program itself is not to see.
+#[derive(Debug, Default)]
+pub(super) struct Binding {
+    /// How many bytes of the environment, at its end, it takes.
+    pub(super) bytes: u64,
+}
+
+impl Binding {
+    /// What a child does after `prepare` to become the program: the standard library sorts variables by name, and only the
+    /// last one can be taken away again.
+    pub(super) fn executed(
+        command: &Command,
+        mut prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<impl FnMut() -> io::Result<()> + Send + Sync + 'static> {
+        let program = CString::new(command.program.as_os_str().as_bytes())?;
+        let mut arguments = vec![program.clone()];
+        for argument in &command.args {
+            arguments.push(CString::new(argument.as_str())?);
+        }
+        let mut environment = Vec::new();
+        for (name, value) in command.env.iter().map(|(name, value)| (name, value)).collect::<BTreeMap<_, _>>()
+        {
+            environment.push(CString::new(format!("{name}={value}"))?);
+        }
+        environment.push(BIND_NOW.to_owned());
+        Ok(move || {
+            prepare()?;
+            Err(execute(&program, &arguments, &environment).into())
+        })
+    }
+
+    /// Takes the variable away from a program at its entry point. `stack` is where it finds its arguments; `word` reads.
+    pub(super) fn undo(
+        tracee: &Tracee,
+        stack: u64,
+        word: impl Fn(u64) -> io::Result<u64>,
+    ) -> io::Result<Self> {
+        // The number of arguments, these, a zero, the variables, a zero (System V ABI for x86-64, "Initial Stack").
+        let arguments = word(stack)?.min(MOST_WORDS);
+        let first = stack + 8 * (arguments + 2);
+        let mut last = None;
+        for place in (0..MOST_WORDS).map(|index| first + 8 * index) {
+            match word(place)? {
+                0 => break,
+                text => last = Some((place, text)),
+            }
+        }
+        let (place, text) = last.ok_or_else(|| io::Error::other("it has no environment"))?;
+        let expected = BIND_NOW.to_bytes_with_nul();
+        let length = expected.len() as u64;
+        // Two words that overlap are its fourteen bytes.
+        let ends = [text, text + length - 8];
+        let found = [word(ends[0])?, word(ends[1])?].map(u64::to_ne_bytes);
+        if found[0] != expected[..8] || found[1] != expected[expected.len() - 8..] {
+            return Err(io::Error::other("its environment is not as it was given"));
+        }
+        tracee.poke(place, 0)?;
+        for end in ends {
+            tracee.poke(end, 0)?;
+        }
+        Ok(Self { bytes: length })
+    }
+}
+
+/// A function of one of the program's libraries to be called, which returns zero if it fails.
+#[derive(Debug)]
+pub(super) struct Errand {
+    /// Its address.
+    pub(super) function: u64,
+    pub(super) arguments: [Argument; 3],
+}
+
+const LIBRARY: &str = "libcrypto.so.3";
+
+/// OPENSSL_INIT_NO_ATEXIT: memory is not given back to the process just before that ends. OPENSSL_init_crypto(3ssl).
+const NO_ATEXIT: u64 = 0x0008_0000;
+
+/// What the generator of random bytes uses that a sandbox's configuration names.
+const DIGEST: &CStr = c"SHA2-256";
+
+/// What OpenSSL is asked to do. To look up a digest it reads its configuration and constructs all digests that it has, for
+/// which whoever wants random bytes would wait. None are drawn by it, and no file stays open. EVP_MD_fetch(3ssl).
+const CALLS: [(&str, [Argument; 3]); 2] = [
+    ("OPENSSL_init_crypto", [Argument::Number(NO_ATEXIT), Argument::Number(0), Argument::Number(0)]),
+    ("EVP_MD_fetch", [Argument::Number(0), Argument::Text(DIGEST), Argument::Number(0)]),
+];
+
+impl Errand {
+    /// What there is to be done by a program with these mappings.
+    pub(super) fn all(areas: &[Area]) -> io::Result<Vec<Self>> {
+        let is_begin = |area: &&Area| {
+            area.offset == 0 && Path::new(&area.name).file_name().is_some_and(|name| name == LIBRARY)
+        };
+        let Some(library) = areas.iter().find(is_begin) else { return Ok(Vec::new()) };
+        let bytes = fs::read(&library.name)?;
+        let parsed = ElfFile64::<object::Endianness>::parse(bytes.as_slice()).map_err(io::Error::other)?;
+        let errands = CALLS.map(|(name, arguments)| {
+            let symbol =
+                parsed.dynamic_symbols().find(|symbol| symbol.name() == Ok(name) && symbol.is_definition());
+            let symbol = symbol.ok_or_else(|| io::Error::other(format!("{LIBRARY} has no {name}")))?;
+            // The first bytes of a library's file are at its address zero.
+            Ok(Self { function: library.start + symbol.address(), arguments })
+        });
+        errands.into_iter().collect()
+    }
+}
