@@ -14,6 +14,7 @@ mod errors;
 mod escape;
 mod filesystems;
 mod fixtures;
+mod forwarding;
 mod full;
 mod hardening;
 mod integrity;
