@@ -56,7 +56,8 @@ fn keep() {
         let ending = held.superfluous(now, waited_for);
         if !ending.is_empty() {
             drop(guard);
-            drop(ending);
+            // An engine of the user's own may panic, and without a keeper spares would not end.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(ending)));
             guard = pool();
             continue;
         }
