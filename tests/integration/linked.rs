@@ -302,9 +302,10 @@ fn a_damaged_image_fails_no_test() {
     // What it says of itself stays, and all that was in the program's memory is lost.
     let file = File::options().write(true).open(&image).unwrap();
     let length = file.metadata().unwrap().len();
-    let description = fs::read(&image).unwrap();
-    let description = u64::from_le_bytes(description[..8].try_into().unwrap()) + 8;
-    let pages = description.next_multiple_of(4096);
+    let head = fs::read(&image).unwrap();
+    let word = |index: usize| u64::from_le_bytes(head[8 * index..][..8].try_into().unwrap());
+    // Two lengths, a description, and regions of six words each.
+    let pages = (16 + word(0) + 48 * word(1)).next_multiple_of(4096);
     file.write_all_at(&vec![0; (length - pages) as usize], pages).unwrap();
     start_in(&cache);
     let left = images(&cache);

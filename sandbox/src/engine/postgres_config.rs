@@ -11,7 +11,7 @@ pub(super) const FIXED: [(&str, &str); 2] = [("unix_socket_directories", SOCKETS
 /// Settings for a server that is started often, lives for one test and loses nothing of value when killed.
 ///
 /// A setting of the same name given by the user takes their place. The third column is the first version that knows it.
-const DEFAULTS: [(&str, &str, u32); 35] = [
+const DEFAULTS: [(&str, &str, u32); 38] = [
     // The data dies with the test, so nothing need survive a crash of the machine.
     ("fsync", "off", 0),
     ("full_page_writes", "off", 0),
@@ -23,6 +23,7 @@ const DEFAULTS: [(&str, &str, u32); 35] = [
     ("checkpoint_timeout", "1h", 0),
     // Processes that a short test has no use for.
     ("autovacuum", "off", 0),
+    ("autovacuum_max_workers", "1", 0),
     ("max_logical_replication_workers", "0", 0),
     ("io_method", "sync", 18),
     // Those that remain sleep: a thousand servers would wake up ten thousand times a second. Nothing waits for them, since
@@ -37,6 +38,10 @@ const DEFAULTS: [(&str, &str, u32); 35] = [
     // The first connection asks for a megabyte, of which it uses a little: in /dev/shm all of it would be there at once.
     ("min_dynamic_shared_memory", "2MB", 14),
     ("max_connections", "32", 0),
+    // Half of PostgreSQL's own, since half of them are made at the start; but as many as ever before a lock of a relation takes
+    // the place of its rows' and pages', so that serializable transactions meet the same conflicts.
+    ("max_pred_locks_per_transaction", "32", 0),
+    ("max_pred_locks_per_relation", "32", 0),
     ("huge_pages", "off", 0),
     // At its start a server probes how many files it may open, one by one.
     ("max_files_per_process", "64", 0),

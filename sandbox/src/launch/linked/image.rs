@@ -1,6 +1,6 @@
 //! The image of a linked program: its memory at its entry point, and what the kernel knows of it by then.
 //!
-//! A file of a description and of pages. Pages that are as in the program's own files are not in it.
+//! A file of a description, of regions and of pages. Pages that are as in the program's own files are not in it.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -14,10 +14,15 @@ pub(super) const PAGE: u64 = 4096;
 /// More than any description takes; a file that says otherwise is no image.
 const LONGEST_DESCRIPTION: u64 = 16 << 20;
 
+/// More regions than a process may have mappings, by default: vm.max_map_count, proc_sys_vm(5).
+const MOST_REGIONS: u64 = 65530;
+
 /// Everything but the pages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Image {
     pub(super) files: Vec<MappedFile>,
+    /// As numbers, not as text: there are hundreds, and all are read for each server.
+    #[serde(skip)]
     pub(super) regions: Vec<Region>,
     /// Where the kernel's own mappings were: name, beginning and end.
     pub(super) system: Vec<(String, u64, u64)>,
@@ -44,8 +49,7 @@ struct State {
     modified: (i64, i64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "[u64; 6]", try_from = "[u64; 6]")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
     pub(super) start: u64,
     pub(super) end: u64,
@@ -100,7 +104,6 @@ pub(super) struct Entry {
     pub(super) farewell: u64,
 }
 
-/// As numbers: there are hundreds, and all are read for each server.
 impl From<Region> for [u64; 6] {
     fn from(Region { start, end, protection, source }: Region) -> Self {
         let (kind, detail, offset) = match source {
@@ -177,29 +180,57 @@ impl Image {
         pages: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<()> {
         let description = serde_json::to_vec(self)?;
-        file.write_all(&(description.len() as u64).to_le_bytes())?;
+        let extent = Extent { description: description.len() as u64, regions: self.regions.len() as u64 };
+        let regions = self.regions.iter().flat_map(|region| <[u64; 6]>::from(region.clone()));
+        let head = [extent.description, extent.regions].into_iter();
+        file.write_all(&head.flat_map(u64::to_le_bytes).collect::<Vec<_>>())?;
         file.write_all(&description)?;
-        file.seek(SeekFrom::Start(pages_of(description.len() as u64)))?;
+        file.write_all(&regions.flat_map(u64::to_le_bytes).collect::<Vec<_>>())?;
+        file.seek(SeekFrom::Start(extent.pages()))?;
         pages(file)
     }
 
-    /// Reads the description, and at which offset of the file the pages begin.
+    /// Reads all but the pages, and at which offset of the file these begin.
     pub(super) fn read(file: &File) -> io::Result<(Self, u64)> {
-        let mut length = [0; 8];
-        file.read_exact_at(&mut length, 0)?;
-        let length = u64::from_le_bytes(length);
-        if length > LONGEST_DESCRIPTION {
+        // By offsets: the position is shared by all who have the file open.
+        let mut head = [0; Extent::HEAD as usize];
+        file.read_exact_at(&mut head, 0)?;
+        let [description, regions] = words(&head)[..] else { unreachable!("it is two words") };
+        if description > LONGEST_DESCRIPTION || regions > MOST_REGIONS {
             return Err(io::Error::other("it is not the image of a program"));
         }
-        // By offsets: the position is shared by all who have the file open.
-        let mut description = vec![0; length as usize];
-        file.read_exact_at(&mut description, 8)?;
-        Ok((serde_json::from_slice(&description)?, pages_of(length)))
+        let extent = Extent { description, regions };
+        let mut bytes = vec![0; (description + regions * Extent::REGION) as usize];
+        file.read_exact_at(&mut bytes, Extent::HEAD)?;
+        let (description, regions) = bytes.split_at(description as usize);
+        let mut image: Self = serde_json::from_slice(description)?;
+        let regions = words(regions);
+        let regions = regions.chunks_exact(6).map(|six| {
+            let six: [u64; 6] = six.try_into().expect("chunks are of six");
+            Region::try_from(six).map_err(io::Error::other)
+        });
+        image.regions = regions.collect::<io::Result<_>>()?;
+        Ok((image, extent.pages()))
     }
 }
 
-fn pages_of(description: u64) -> u64 {
-    (8 + description).next_multiple_of(PAGE)
+/// How long the parts of an image's file are that come before the pages.
+struct Extent {
+    description: u64,
+    regions: u64,
+}
+
+impl Extent {
+    const HEAD: u64 = 16;
+    const REGION: u64 = 48;
+
+    fn pages(&self) -> u64 {
+        (Self::HEAD + self.description + self.regions * Self::REGION).next_multiple_of(PAGE)
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))).collect()
 }
 
 #[cfg(test)]
@@ -231,8 +262,14 @@ mod tests {
         let mut found = [0; 5];
         file.read_exact_at(&mut found, pages).unwrap();
         assert_eq!((&found, pages % PAGE), (b"pages", 0));
-        file.write_all_at(&u64::MAX.to_le_bytes(), 0).unwrap();
-        assert!(Image::read(&file).is_err(), "a length beyond all bounds");
+        for (word, what) in [(0, "a length"), (8, "a number of regions")] {
+            let mut kept = [0; 8];
+            file.read_exact_at(&mut kept, word).unwrap();
+            file.write_all_at(&u64::MAX.to_le_bytes(), word).unwrap();
+            assert!(Image::read(&file).is_err(), "{what} beyond all bounds");
+            file.write_all_at(&kept, word).unwrap();
+        }
+        assert!(Image::read(&file).is_ok());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::launch::plan::{Birth, Data, Plan};
 const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
 
 /// Enters the name of an image, so that one of another form is never read.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 const IN_THE_MAKING: &str = "its image is being made";
 
