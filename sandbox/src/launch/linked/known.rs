@@ -148,10 +148,12 @@ fn eligible(plan: &Plan) -> Result<(), String> {
 /// whenever one is installed; each file that is mapped is looked at again when the image is used.
 fn key(plan: &Plan) -> Result<String, String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|error| error.to_string())?;
-    let Plan { usr, binds, server, .. } = plan;
+    let Plan { usr, binds, files, server, .. } = plan;
+    // What libraries read before the image is taken.
+    let configuration: Vec<_> = files.iter().filter(|file| file.path.starts_with("/etc/ssl")).collect();
     let linker =
         fs::metadata("/etc/ld.so.cache").map(|cache| (cache.ino(), cache.ctime(), cache.ctime_nsec())).ok();
-    let all = serde_json::to_vec(&(FORMAT, boot, linker, usr, binds, server));
+    let all = serde_json::to_vec(&(FORMAT, boot, linker, usr, binds, configuration, server));
     let all = all.map_err(|error| error.to_string())?;
     Ok(blake3::hash(&all).to_hex().to_string())
 }
@@ -256,5 +258,26 @@ impl Place {
 fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::debug!(%error, "an old image is not removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::plan::{File as PlannedFile, root};
+
+    #[test]
+    fn an_image_depends_on_what_is_read_before_it_is_taken() {
+        let data = Data::Writable { source: PathBuf::from("/data") };
+        let usual = root(vec![PathBuf::from("/usr")], data, PathBuf::from("/data"));
+        let with = |path: &str| {
+            let mut plan = usual.clone();
+            let contents = "openssl_conf = own".to_owned();
+            plan.files.push(PlannedFile { path: PathBuf::from(path), mode: 0o644, contents });
+            key(&plan).unwrap()
+        };
+        assert_ne!(key(&usual), Ok(with("/etc/ssl/openssl.cnf")));
+        // The server's own is read by each server.
+        assert_eq!(key(&usual), Ok(with("/etc/postgresql/postgresql.conf")));
     }
 }
