@@ -28,7 +28,6 @@ mod step;
 mod sys;
 mod tcp;
 mod timings;
-mod tree;
 
 pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;

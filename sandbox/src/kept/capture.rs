@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::tree::copy_tree_by;
+use crate::cache::copy_tree_by;
 
 /// How much of a file is copied between two looks at the clock.
 const CHUNK: u64 = 16 << 20;

@@ -20,7 +20,7 @@ use crate::launch::plan::Data;
 use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, Start};
 use crate::step::{self, Input, Link, SourceFile, Step, load, run_script};
-use crate::tree::copy_tree;
+use crate::cache::copy_tree;
 
 /// What a layer is made from.
 #[derive(Debug)]

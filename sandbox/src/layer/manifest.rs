@@ -136,7 +136,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tree::copy_tree;
+    use crate::cache::copy_tree;
 
     #[test]
     fn a_copy_has_the_same_manifest_and_shares_its_files() {

@@ -1,5 +1,7 @@
 //! The one directory that outlives a run: layers, what is known of servers, unpacked packages.
 
+mod tree;
+
 use std::env;
 use std::fs::DirBuilder;
 use std::io;
@@ -8,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::remedy::Remedy;
+
+pub(crate) use tree::{copy_tree, copy_tree_by};
 
 const VARIABLE: &str = "SANDBOXED_DB_CACHE";
 
