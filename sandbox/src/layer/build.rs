@@ -13,6 +13,7 @@ use super::store::{Store, data_directory, make_data_directory};
 use super::upkeep;
 use super::{history, lookup};
 use crate::cache;
+use crate::cache::copy_tree;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
@@ -20,7 +21,6 @@ use crate::launch::plan::Data;
 use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, Start};
 use crate::step::{self, Input, Link, SourceFile, Step, load, run_script};
-use crate::cache::copy_tree;
 
 /// What a layer is made from.
 #[derive(Debug)]

@@ -27,9 +27,9 @@ use super::limits;
 use super::plan::{Data, OnHost, Plan};
 use super::protocol::{Event, Failure, Step};
 use super::supervisor::{Grounds, Host, Supervisor, send};
+use crate::cache::copy_tree;
 use crate::sys::process::exit_now;
 use crate::sys::socket;
-use crate::cache::copy_tree;
 
 /// The life of a supervisor. Runs in the child just forked from the launcher.
 pub(super) fn main(control: OwnedFd, plan: OwnedFd) -> ! {
