@@ -15,7 +15,7 @@ use crate::signature::{Fixture, Parameter};
 use crate::values::Setting;
 
 /// `(test.snapshot()…, (test.snapshot()…, ()))`, where the first is for that engine and, with a matrix, that of a case. That of
-/// a [sole](Databases::sole) parameter stands by itself.
+/// a [single](Databases::single_parameter) parameter stands by itself.
 pub(crate) fn descriptions(databases: &Databases<'_>, engine: Option<&Engine>, krate: &Path) -> TokenStream {
     let snapshots = databases.described.iter().map(|described| match described {
         Described::Common(arguments) if arguments.matrix.is_some() && !arguments.versions.is_empty() => {
@@ -27,7 +27,7 @@ pub(crate) fn descriptions(databases: &Databases<'_>, engine: Option<&Engine>, k
             snapshot(arguments, arguments.engines.first(), version(arguments), krate)
         }
     });
-    if databases.sole().is_some() {
+    if databases.single_parameter().is_some() {
         return snapshots.collect();
     }
     snapshots.rev().fold(quote!(()), |rest, snapshot| quote_spanned!(Span::mixed_site()=> (#snapshot, #rest)))
@@ -73,10 +73,10 @@ fn snapshot(
     quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #start_timeout #keep)
 }
 
-/// Whether nothing is said of the database, nor of the runtime, of a [sole](Databases::sole) parameter: the harness then
+/// Whether nothing is said of the database, nor of the runtime, of a [single](Databases::single_parameter) parameter: the harness then
 /// describes it.
 pub(crate) fn is_default(databases: &Databases<'_>, arguments: &Arguments) -> bool {
-    databases.sole().is_some()
+    databases.single_parameter().is_some()
         && arguments.runtime.asked.is_none()
         && databases.described.iter().all(|described| {
             let Arguments { start_timeout, keep, .. } = &**described;
@@ -113,7 +113,7 @@ pub(crate) fn run(
         (true, false) => quote_spanned!(here=> run_async),
         (true, true) => quote_spanned!(here=> run_async_default),
     };
-    if let Some(Parameter { ty, .. }) = databases.sole() {
+    if let Some(Parameter { ty, .. }) = databases.single_parameter() {
         let run = located_at(
             quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().#run),
             &ty.to_token_stream(),

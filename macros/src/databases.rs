@@ -101,7 +101,7 @@ impl<'a> Databases<'a> {
 
     /// The parameter, if it is the only one and is taken by value: the harness then takes the function as it is. By reference
     /// a parameter is lent, and the future of an `async fn` borrows it, so there is no one type for all such functions.
-    pub(crate) fn sole(&self) -> Option<&'a Parameter<'a>> {
+    pub(crate) fn single_parameter(&self) -> Option<&'a Parameter<'a>> {
         match &self.parameters[..] {
             [Made::From(parameter, _)] if !parameter.by_reference && self.described.len() == 1 => {
                 Some(parameter)

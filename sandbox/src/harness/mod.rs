@@ -3,10 +3,10 @@
 mod databases;
 mod failure;
 mod missing;
-mod outcome;
 mod parameter;
 mod runtime;
-mod sole;
+mod single_parameter;
+mod test_outcome;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -19,7 +19,6 @@ use crate::report;
 use crate::snapshot::Snapshot;
 
 pub use databases::{Databases, Lease, Leases, Witness};
-pub use outcome::{Outcome, returned};
 pub use parameter::{Asked, ByTrait, Ready, Unmade};
 #[cfg(feature = "tokio")]
 pub use runtime::Flavor;
@@ -27,7 +26,8 @@ pub use runtime::Waiter;
 #[cfg(feature = "postgres")]
 pub(crate) use runtime::runs_async_test;
 #[cfg(feature = "tokio")]
-pub use sole::AsyncBody;
+pub use single_parameter::AsyncBody;
+pub use test_outcome::{Outcome, returned};
 
 /// Which test runs, and how its outcome is judged.
 #[derive(Debug, Clone, Copy)]

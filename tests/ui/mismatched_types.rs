@@ -1,4 +1,4 @@
-// See `file_that_is_missing.rs` for why.
+// See `missing_file.rs` for why.
 use rstest::fixture as rstest;
 use sandboxed_db::sandboxed_db;
 
