@@ -1,7 +1,7 @@
 //! The one error of the library, and how it is worded.
 //!
 //! Callers of a test tool read errors far more often than they match on them. So an error carries the step that
-//! failed, the object it concerned, the cause, the remedy and the end of the server's log, and its `Debug` is the
+//! failed, the object it concerned, the cause, the fix and the end of the server's log, and its `Debug` is the
 //! whole report, because `Debug` is what libtest prints for a test that returns `Err`.
 
 use std::error::Error as StdError;
@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::remedy::Remedy;
+use crate::fix::Fix;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,7 +49,7 @@ struct Repr {
     kind: ErrorKind,
     step: String,
     hint: Option<String>,
-    remedy: Option<Remedy>,
+    fix: Option<Fix>,
     log: Option<String>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -57,7 +57,7 @@ struct Repr {
 impl Error {
     /// An error of `kind`; `step` says what could not be done, to what, as a lower-case phrase without a full stop.
     pub(crate) fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
-        Self(Arc::new(Repr { kind, step: step.into(), hint: None, remedy: None, log: None, source: None }))
+        Self(Arc::new(Repr { kind, step: step.into(), hint: None, fix: None, log: None, source: None }))
     }
 
     /// An error of an [`Engine`](crate::Engine) outside this crate: `step` says what could not be done, to what,
@@ -83,7 +83,7 @@ impl Error {
         let source = source.into();
         let errno = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) && self.0.hint.is_none() {
-            self = self.with_remedy(Remedy::too_many_files(errno == Some(libc::ENFILE)));
+            self = self.with_fix(Fix::too_many_files(errno == Some(libc::ENFILE)));
         }
         Arc::make_mut(&mut self.0).source = Some(Arc::from(source));
         self
@@ -95,19 +95,19 @@ impl Error {
     }
 
     /// Says what to do by the one command that does it.
-    pub(crate) fn with_remedy(mut self, remedy: Remedy) -> Self {
+    pub(crate) fn with_fix(mut self, fix: Fix) -> Self {
         let repr = Arc::make_mut(&mut self.0);
-        repr.hint = Some(remedy.to_string());
-        repr.remedy = Some(remedy);
+        repr.hint = Some(fix.to_string());
+        repr.fix = Some(fix);
         self
     }
 
-    /// The remedy, taken apart.
-    pub(crate) fn remedy(&self) -> Option<&Remedy> {
-        self.0.remedy.as_ref()
+    /// The fix, taken apart.
+    pub(crate) fn fix(&self) -> Option<&Fix> {
+        self.0.fix.as_ref()
     }
 
-    /// Adds a remedy where the error has none of its own.
+    /// Adds a fix where the error has none of its own.
     pub(crate) fn or_hint(mut self, hint: impl FnOnce() -> Option<String>) -> Self {
         if self.0.hint.is_none() {
             Arc::make_mut(&mut self.0).hint = hint();
@@ -142,7 +142,7 @@ impl Error {
     /// The one command or setting that helps, where there is one. The hint holds it too, and says what to do with it.
     #[must_use]
     pub fn command(&self) -> Option<&str> {
-        self.0.remedy.as_ref().map(|remedy| remedy.command.as_str()).filter(|command| !command.is_empty())
+        self.0.fix.as_ref().map(|fix| fix.command.as_str()).filter(|command| !command.is_empty())
     }
 
     /// The end of the server's log, where the server wrote one.

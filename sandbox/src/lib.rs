@@ -4,10 +4,11 @@
 mod admission;
 mod cache;
 mod connect;
+mod diagnosis;
 pub mod doctor;
 mod engine;
 mod error;
-mod exhausted;
+mod fix;
 #[doc(hidden)]
 pub mod harness;
 mod isolation;
@@ -15,11 +16,8 @@ mod kept;
 mod launch;
 mod layer;
 mod migration;
-mod origin;
 mod pool;
 mod progress;
-mod refusal;
-mod remedy;
 pub mod report;
 mod sandbox;
 mod snapshot;
@@ -27,6 +25,7 @@ mod step;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 mod sys;
 mod tcp;
+mod test_id;
 mod timings;
 
 pub use connect::{ConnectInfo, FromSandbox};

@@ -1,4 +1,4 @@
-//! Says why: each failure names the step, the cause and the remedy, comes at once and leaves nothing.
+//! Says why: each failure names the step, the cause and the fix, comes at once and leaves nothing.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

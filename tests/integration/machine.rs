@@ -74,7 +74,7 @@ impl Machine {
         assert_check(&report, "FAILED", check, sentence, how, command);
         let verdict = match command {
             "" => format!("Sandboxes do not work here: {sentence}."),
-            command => format!("Sandboxes do not work here: {sentence}. To mend it, {how}: {command}"),
+            command => format!("Sandboxes do not work here: {sentence}. To fix it, {how}: {command}"),
         };
         assert_eq!(report.lines().last(), Some(verdict.as_str()), "{report}");
         self.fails(sentence, how, command);

@@ -15,7 +15,7 @@ fn too_few_descriptors() {
             report.contains("may open 12 files") && report.contains("too few for many sandboxes"),
             "{report}"
         );
-        let verdict = "Sandboxes do not work here: too many files are open. To mend it, run: ulimit -n 65536";
+        let verdict = "Sandboxes do not work here: too many files are open. To fix it, run: ulimit -n 65536";
         assert_eq!(report.lines().last(), Some(verdict), "{report}");
     }
 }
@@ -26,9 +26,8 @@ fn no_more_processes() {
         let report = Machine::filtered(&["clone3=EAGAIN", "clone=EAGAIN"]).doctor(false);
         let sentence =
             "no more processes may be started, by this user's limit or by the limit of the container around";
-        let verdict = format!(
-            "Sandboxes do not work here: looking at it: {sentence}. To mend it, run: ulimit -u 65536"
-        );
+        let verdict =
+            format!("Sandboxes do not work here: looking at it: {sentence}. To fix it, run: ulimit -u 65536");
         assert_eq!(report.lines().last(), Some(verdict.as_str()), "{report}");
     }
 }

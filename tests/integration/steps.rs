@@ -143,7 +143,7 @@ fn what_a_program_leaves_behind_ends_with_it() {
     assert!(state.is_err() || state.as_ref().is_ok_and(|stat| stat.contains(") Z ")), "{state:?}");
 }
 
-/// The trap's remedy: files that are declared.
+/// The trap's fix: files that are declared.
 #[test]
 fn code_runs_anew_when_what_it_depends_on_changes() {
     let cache = Cache::new();

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::remedy::Remedy;
+use crate::fix::Fix;
 
 pub(crate) use tree::{copy_tree, copy_tree_by};
 
@@ -40,28 +40,28 @@ pub(crate) fn create(path: &Path) -> Result<()> {
         .map_err(|error| failed("create the cache directory", path, error))
 }
 
-/// A failed file operation in the cache, with the remedy where the cause is a usual one.
+/// A failed file operation in the cache, with the fix where the cause is a usual one.
 pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
-    let remedy = remedy(path, &error);
+    let fix = fix(path, &error);
     let error = Error::io(ErrorKind::Layer, verb, path, error);
-    match remedy {
-        Some(remedy) if error.hint().is_none() => error.with_remedy(remedy),
+    match fix {
+        Some(fix) if error.hint().is_none() => error.with_fix(fix),
         _ => error,
     }
 }
 
 /// What to do when `path` in the cache cannot be written.
-pub(crate) fn remedy(path: &Path, error: &io::Error) -> Option<Remedy> {
+pub(crate) fn fix(path: &Path, error: &io::Error) -> Option<Fix> {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     // By its kind: an error that was given a path has no number any more.
     match error.kind() {
         StorageFull | QuotaExceeded => Some(full()),
         ReadOnlyFilesystem | PermissionDenied => Some(match foreign_owner(path) {
-            Some((directory, owner)) if error.kind() == PermissionDenied => Remedy::run(
+            Some((directory, owner)) if error.kind() == PermissionDenied => Fix::run(
                 format!("the cache is not writable: `{}` belongs to user {owner}", directory.display()),
                 format!("sudo chown -R \"$(id -u)\" '{}'", directory.display()),
             ),
-            _ => Remedy::new(
+            _ => Fix::new(
                 "the cache is not writable",
                 "set SANDBOXED_DB_CACHE to a directory that is, as in",
                 "export SANDBOXED_DB_CACHE=DIRECTORY",
@@ -79,8 +79,8 @@ pub(crate) fn foreign_owner(path: &Path) -> Option<(PathBuf, u32)> {
     (owner != rustix::process::geteuid().as_raw()).then(|| (directory.to_owned(), owner))
 }
 
-pub(crate) fn full() -> Remedy {
-    Remedy::new(
+pub(crate) fn full() -> Fix {
+    Fix::new(
         "the file system of the cache is full",
         "set SANDBOXED_DB_CACHE to a directory on another one, or make room, as by",
         "sandboxed-db prune --size 1GiB",

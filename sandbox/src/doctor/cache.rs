@@ -11,10 +11,10 @@ use serde::Serialize;
 use walkdir::WalkDir;
 
 use super::deadline::within;
-use super::examination::{Examination, remedy_of};
+use super::examination::{Examination, fix_of};
 use crate::cache;
-use crate::refusal::{Facts, mount_of};
-use crate::remedy::Remedy;
+use crate::diagnosis::{HostFacts, mount_of};
+use crate::fix::Fix;
 
 /// A network's file system may take long; one that takes longer is of no use.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -41,12 +41,12 @@ pub struct CacheInfo {
     pub has_layers: bool,
 }
 
-pub(super) fn examine(examination: &mut Examination, facts: &Facts) -> Option<CacheInfo> {
+pub(super) fn examine(examination: &mut Examination, facts: &HostFacts) -> Option<CacheInfo> {
     const NAME: &str = "cache";
     let directory = match cache::directory() {
         Ok(directory) => directory,
         Err(error) => {
-            examination.fail(NAME, remedy_of(&error));
+            examination.fail(NAME, fix_of(&error));
             return None;
         }
     };
@@ -60,9 +60,8 @@ pub(super) fn examine(examination: &mut Examination, facts: &Facts) -> Option<Ca
     });
     let ((info, trouble), noexec) = match looked {
         Ok(looked) => looked,
-        Err(remedy) => {
-            examination
-                .fail(NAME, Remedy { sentence: format!("looking at it: {}", remedy.sentence), ..remedy });
+        Err(fix) => {
+            examination.fail(NAME, Fix { sentence: format!("looking at it: {}", fix.sentence), ..fix });
             return None;
         }
     };
@@ -76,18 +75,18 @@ pub(super) fn examine(examination: &mut Examination, facts: &Facts) -> Option<Ca
     );
     match trouble {
         // Layers that are there are used all the same.
-        Some(remedy) if info.has_layers => {
-            let sentence = format!("{}; only the layers in it can be used", remedy.sentence);
-            examination.warn(NAME, Remedy { sentence, ..remedy });
+        Some(fix) if info.has_layers => {
+            let sentence = format!("{}; only the layers in it can be used", fix.sentence);
+            examination.warn(NAME, Fix { sentence, ..fix });
         }
-        Some(remedy) => examination.fail(NAME, remedy),
+        Some(fix) => examination.fail(NAME, fix),
         None if info.free < LITTLE => examination.warn(
             NAME,
-            Remedy::run(format!("{sentence}: too little for a layer"), "sandboxed-db prune --size 1GiB"),
+            Fix::run(format!("{sentence}: too little for a layer"), "sandboxed-db prune --size 1GiB"),
         ),
         None if noexec => examination.warn(
             NAME,
-            Remedy::new(
+            Fix::new(
                 format!("{sentence}: mounted noexec, so server programs that are unpacked there do not run"),
                 "set SANDBOXED_DB_CACHE to another directory, as in",
                 "export SANDBOXED_DB_CACHE=DIRECTORY",
@@ -98,12 +97,11 @@ pub(super) fn examine(examination: &mut Examination, facts: &Facts) -> Option<Ca
     Some(info)
 }
 
-fn look(directory: PathBuf, file_system: String) -> (CacheInfo, Option<Remedy>) {
-    let written = cache::create(&directory).map_err(|error| remedy_of(&error)).and_then(|()| {
+fn look(directory: PathBuf, file_system: String) -> (CacheInfo, Option<Fix>) {
+    let written = cache::create(&directory).map_err(|error| fix_of(&error)).and_then(|()| {
         try_writing(&directory).map_err(|error| {
-            cache::remedy(&directory, &error).unwrap_or_else(|| {
-                Remedy::none(format!("`{}` cannot be written: {error}", directory.display()))
-            })
+            cache::fix(&directory, &error)
+                .unwrap_or_else(|| Fix::none(format!("`{}` cannot be written: {error}", directory.display())))
         })
     });
     let free = rustix::fs::statvfs(&directory).map_or(0, |disk| disk.f_bavail * disk.f_frsize);

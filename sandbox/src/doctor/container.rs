@@ -9,13 +9,13 @@ use rustix::fs::XattrFlags;
 
 use super::CacheInfo;
 use super::deadline::within;
-use super::examination::{Examination, remedy_of};
+use super::examination::{Examination, fix_of};
 use super::limits::{self, LimitInfo};
+use crate::diagnosis::{HostFacts, fix};
 use crate::error::Error;
+use crate::fix::Fix;
 use crate::launch::plan::{self, Data, INNER_ID};
 use crate::launch::{Container, Failure, Step};
-use crate::refusal::{Facts, remedy};
-use crate::remedy::Remedy;
 
 /// Beyond the launch's own deadline.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -46,7 +46,7 @@ const STEPS: [(&str, &[Step], &str); 7] = [
 
 pub(super) fn examine(
     examination: &mut Examination,
-    facts: &Facts,
+    facts: &HostFacts,
     cache: Option<&CacheInfo>,
 ) -> Vec<LimitInfo> {
     // A layer lies in the cache, so its file system must do as an overlay's lower. Nothing of it is read or written.
@@ -62,18 +62,16 @@ pub(super) fn examine(
             tell_steps(examination, Some(&error), cache);
             return Vec::new();
         }
-        Err(remedy) => {
-            examination.fail("launcher", remedy);
+        Err(fix) => {
+            examination.fail("launcher", fix);
             return Vec::new();
         }
     };
     tell_steps(examination, None, cache);
     if container.has_outer_proc() {
         let refused = Failure::new(Step::Proc, "/proc", rustix::io::Errno::PERM);
-        examination.warn(
-            "proc",
-            remedy(&refused, facts).unwrap_or_else(|| Remedy::none("the outer /proc is bound")),
-        );
+        examination
+            .warn("proc", fix(&refused, facts).unwrap_or_else(|| Fix::none("the outer /proc is bound")));
     } else {
         examination.ok("proc", "a new one, which shows no outer process");
     }
@@ -81,8 +79,8 @@ pub(super) fn examine(
         Ok(None) => {
             examination.ok("reach", "its files are reached through /proc/PID/root, as its server's socket is")
         }
-        Ok(Some(shortcoming)) => examination.warn("tmpfs", Remedy::none(shortcoming)),
-        Err(remedy) => examination.fail("reach", remedy),
+        Ok(Some(shortcoming)) => examination.warn("tmpfs", Fix::none(shortcoming)),
+        Err(fix) => examination.fail("reach", fix),
     }
     isolation(examination, container.pid());
     limits::examine(examination, facts, &container)
@@ -114,15 +112,15 @@ fn tell_steps(examination: &mut Examination, error: Option<&Error>, cache: Optio
     if let Some((error, step)) = error.zip(failed) {
         let name =
             STEPS.iter().find(|(_, steps, _)| steps.contains(&step)).map_or("launch", |(name, ..)| name);
-        examination.fail(name, remedy_of(error));
+        examination.fail(name, fix_of(error));
     }
 }
 
 /// Does in the container, from outside, what tests and servers do there. Returns what it can live with.
-fn inspect(root: &Path) -> Result<Option<String>, Remedy> {
+fn inspect(root: &Path) -> Result<Option<String>, Fix> {
     let tmp = root.join("tmp");
     tmp.read_dir().map_err(|error| {
-        Remedy::run(
+        Fix::run(
             format!(
                 "`{}` cannot be entered ({error}), through which tests reach their server",
                 tmp.display()
@@ -139,7 +137,7 @@ fn inspect(root: &Path) -> Result<Option<String>, Remedy> {
         Err(_) => fs::remove_dir(&one),
     });
     used.map_err(|error| {
-        Remedy::none(format!("a directory on an overlay cannot be made, renamed and removed ({error})"))
+        Fix::none(format!("a directory on an overlay cannot be made, renamed and removed ({error})"))
     })?;
     Ok(marked.err().map(|errno| {
         format!(

@@ -5,9 +5,9 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::diagnosis::{HostFacts, fix};
+use crate::fix::Fix;
 use crate::launch::{Failure, Step};
-use crate::refusal::{Facts, remedy};
-use crate::remedy::Remedy;
 
 /// What `check` returns, if it does within the limit; `what` it does begins the sentence if it does not.
 ///
@@ -17,7 +17,7 @@ pub(super) fn within<T: Send + 'static>(
     limit: Duration,
     what: &str,
     check: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Remedy> {
+) -> Result<T, Fix> {
     let (sender, receiver) = sync_channel(1);
     let worker = thread::Builder::new()
         .name("sandboxed-db doctor".to_owned())
@@ -29,17 +29,17 @@ pub(super) fn within<T: Send + 'static>(
             let _ = worker.join();
             Ok(found)
         }
-        Err(RecvTimeoutError::Timeout) => Err(Remedy::none(format!("{what} did not end within {limit:?}"))),
+        Err(RecvTimeoutError::Timeout) => Err(Fix::none(format!("{what} did not end within {limit:?}"))),
         Err(RecvTimeoutError::Disconnected) => {
-            Err(Remedy::none(format!("{what} panicked, which is a fault of sandboxed-db: please report it")))
+            Err(Fix::none(format!("{what} panicked, which is a fault of sandboxed-db: please report it")))
         }
     }
 }
 
-fn no_thread(error: &io::Error) -> Remedy {
+fn no_thread(error: &io::Error) -> Fix {
     // No more of the machine need be known to say what a lack of processes means.
-    remedy(&Failure::io(Step::Launcher, "", error), &Facts::default())
-        .unwrap_or_else(|| Remedy::none(format!("no thread could be started: {error}")))
+    fix(&Failure::io(Step::Launcher, "", error), &HostFacts::default())
+        .unwrap_or_else(|| Fix::none(format!("no thread could be started: {error}")))
 }
 
 #[cfg(test)]

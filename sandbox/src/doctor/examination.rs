@@ -2,10 +2,10 @@
 
 use std::error::Error as _;
 
-use super::report::{Check, Outcome, Report};
+use super::findings::{Check, CheckStatus, Findings};
 use super::{CacheInfo, LimitInfo, ServerInfo, TrialTimings};
 use crate::error::Error;
-use crate::remedy::Remedy;
+use crate::fix::Fix;
 
 /// A report in the making.
 #[derive(Debug, Default)]
@@ -15,43 +15,43 @@ pub(super) struct Examination {
 
 impl Examination {
     pub(super) fn ok(&mut self, name: &'static str, sentence: impl Into<String>) {
-        self.note(name, Outcome::Ok, Remedy::none(sentence));
+        self.note(name, CheckStatus::Ok, Fix::none(sentence));
     }
 
-    pub(super) fn warn(&mut self, name: &'static str, remedy: Remedy) {
-        self.note(name, Outcome::Warning, remedy);
+    pub(super) fn warn(&mut self, name: &'static str, fix: Fix) {
+        self.note(name, CheckStatus::Warning, fix);
     }
 
-    pub(super) fn fail(&mut self, name: &'static str, remedy: Remedy) {
-        self.note(name, Outcome::Failed, remedy);
+    pub(super) fn fail(&mut self, name: &'static str, fix: Fix) {
+        self.note(name, CheckStatus::Failed, fix);
     }
 
-    fn note(&mut self, name: &'static str, outcome: Outcome, remedy: Remedy) {
-        let Remedy { sentence, how, command } = remedy;
-        let mends = !command.is_empty();
+    fn note(&mut self, name: &'static str, outcome: CheckStatus, fix: Fix) {
+        let Fix { sentence, how, command } = fix;
+        let fixes = !command.is_empty();
         // A check is one line, whatever a program printed.
         let sentence = sentence.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         self.checks.push(Check {
             name,
             outcome,
             sentence,
-            how: mends.then_some(how),
-            command: mends.then_some(command),
+            how: fixes.then_some(how),
+            command: fixes.then_some(command),
         });
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.checks.iter().any(|check| check.outcome == Outcome::Failed)
+        self.checks.iter().any(|check| check.outcome == CheckStatus::Failed)
     }
 
     /// The first failure decides: what comes after it may follow from it.
     fn verdict(&self) -> String {
-        match self.checks.iter().find(|check| check.outcome == Outcome::Failed) {
+        match self.checks.iter().find(|check| check.outcome == CheckStatus::Failed) {
             Some(Check { sentence, how: Some(how), command: Some(command), .. }) => {
-                format!("Sandboxes do not work here: {sentence}. To mend it, {how}: {command}")
+                format!("Sandboxes do not work here: {sentence}. To fix it, {how}: {command}")
             }
             Some(Check { sentence, .. }) => format!("Sandboxes do not work here: {sentence}."),
-            None => match self.checks.iter().filter(|check| check.outcome == Outcome::Warning).count() {
+            None => match self.checks.iter().filter(|check| check.outcome == CheckStatus::Warning).count() {
                 0 => "Sandboxes work here.".to_owned(),
                 1 => "Sandboxes work here, with 1 warning.".to_owned(),
                 count => format!("Sandboxes work here, with {count} warnings."),
@@ -66,8 +66,8 @@ impl Examination {
         servers: Vec<ServerInfo>,
         limits: Vec<LimitInfo>,
         timings: Option<TrialTimings>,
-    ) -> Report {
-        Report {
+    ) -> Findings {
+        Findings {
             works: !self.has_failed(),
             verdict: self.verdict(),
             checks: self.checks,
@@ -80,10 +80,10 @@ impl Examination {
     }
 }
 
-/// What an error says, as a remedy: its own where it has one, else all its words in a sentence.
-pub(super) fn remedy_of(error: &Error) -> Remedy {
-    if let Some(remedy) = error.remedy() {
-        return remedy.clone();
+/// What an error says, as a fix: its own where it has one, else all its words in a sentence.
+pub(super) fn fix_of(error: &Error) -> Fix {
+    if let Some(fix) = error.fix() {
+        return fix.clone();
     }
     let mut sentence = format!("could not {error}");
     let mut cause = error.source();
@@ -98,5 +98,5 @@ pub(super) fn remedy_of(error: &Error) -> Remedy {
     if let Some(line) = error.log().and_then(|log| log.lines().rev().find(|line| !line.trim().is_empty())) {
         sentence.push_str(&format!(": its log ends with `{}`", line.trim()));
     }
-    Remedy::none(sentence)
+    Fix::none(sentence)
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::examination::Examination;
+use crate::diagnosis::HostFacts;
 use crate::launch::Container;
-use crate::refusal::Facts;
 
 /// A limit that is in force, or the lack of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,7 +31,11 @@ const RESOURCES: [(&str, Option<&str>, Option<&str>); 4] = [
     ("core files", None, Some("Max core file size")),
 ];
 
-pub(super) fn examine(examination: &mut Examination, facts: &Facts, container: &Container) -> Vec<LimitInfo> {
+pub(super) fn examine(
+    examination: &mut Examination,
+    facts: &HostFacts,
+    container: &Container,
+) -> Vec<LimitInfo> {
     let init = container.pid();
     let own = read("/proc/self/limits");
     let rlimits = read(&format!("/proc/{init}/limits"));

@@ -7,23 +7,23 @@ mod cache;
 mod container;
 mod deadline;
 mod examination;
+mod findings;
 mod kernel;
 mod limits;
-mod report;
 mod servers;
 mod trial;
 
 use std::path::Path;
 
 pub use cache::CacheInfo;
+pub use findings::{Check, CheckStatus, Findings};
 pub use limits::LimitInfo;
-pub use report::{Check, Outcome, Report};
 pub use servers::ServerInfo;
 pub use trial::TrialTimings;
 
+use crate::diagnosis::HostFacts;
+use crate::fix::Fix;
 use crate::isolation::{self, Isolation};
-use crate::refusal::Facts;
-use crate::remedy::Remedy;
 use examination::Examination;
 
 /// Examines this machine: whether sandboxes start here, and with what.
@@ -40,8 +40,8 @@ use examination::Examination;
 /// assert!(report.works, "{}", report.verdict);
 /// ```
 #[must_use]
-pub fn doctor() -> Report {
-    let facts = Facts::read(Path::new("/"));
+pub fn doctor() -> Findings {
+    let facts = HostFacts::read(Path::new("/"));
     let mut examination = Examination::default();
     kernel::examine(&mut examination, &facts);
     let cache = cache::examine(&mut examination, &facts);
@@ -50,11 +50,11 @@ pub fn doctor() -> Report {
         Ok(Isolation::Process) => {
             let sentence = "SANDBOXED_DB_ISOLATION=process is set: servers run without containers, on the host's network and \
                  with its files within their reach";
-            examination.warn("isolation", Remedy::run(sentence, "unset SANDBOXED_DB_ISOLATION"));
+            examination.warn("isolation", Fix::run(sentence, "unset SANDBOXED_DB_ISOLATION"));
             Vec::new()
         }
         Err(error) => {
-            examination.fail("isolation", examination::remedy_of(&error));
+            examination.fail("isolation", examination::fix_of(&error));
             Vec::new()
         }
     };

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::deadline::within;
-use super::examination::{Examination, remedy_of};
+use super::examination::{Examination, fix_of};
 use crate::engine::{Survey, install_command, survey};
-use crate::remedy::Remedy;
+use crate::fix::Fix;
 
 /// Each program found is run once, for at most ten seconds.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -31,8 +31,8 @@ pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
     const NAME: &str = "postgres";
     let Survey { found, used } = match within(LIMIT, "to look for PostgreSQL", survey) {
         Ok(survey) => survey,
-        Err(remedy) => {
-            examination.fail(NAME, remedy);
+        Err(fix) => {
+            examination.fail(NAME, fix);
             return Vec::new();
         }
     };
@@ -45,12 +45,12 @@ pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
             (Ok(version), None) => examination.ok(NAME, format!("{version} in {directory}, not used")),
             // The one in use has its failure told below.
             (Err(_), _) if matches!(used, Some(Err(_))) => {}
-            (Err(error), _) => examination.warn(NAME, remedy_of(error)),
+            (Err(error), _) => examination.warn(NAME, fix_of(error)),
         }
     }
     match used {
         Some(Ok(())) => {}
-        Some(Err(error)) => examination.fail(NAME, remedy_of(&error)),
+        Some(Err(error)) => examination.fail(NAME, fix_of(&error)),
         None => examination.warn(NAME, not_installed()),
     }
     let info = |found: crate::engine::Found| ServerInfo {
@@ -63,11 +63,11 @@ pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
 }
 
 /// A warning only: the trial that follows tells whether the packages can be had.
-fn not_installed() -> Remedy {
+fn not_installed() -> Fix {
     let sentence = "no installed PostgreSQL is used: the distribution's packages are, downloaded once";
     match install_command() {
-        Some(command) => Remedy::new(sentence, "to have one, run", command),
-        None => Remedy::new(
+        Some(command) => Fix::new(sentence, "to have one, run", command),
+        None => Fix::new(
             sentence,
             "name the directory of its programs, as in",
             "export SANDBOXED_DB_POSTGRES=DIRECTORY",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::deadline::within;
-use super::examination::{Examination, remedy_of};
+use super::examination::{Examination, fix_of};
 use crate::engine::Postgres;
 use crate::error::Result;
 use crate::launch::Origin;
@@ -54,11 +54,11 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
             Some(timings)
         }
         Ok(Err(error)) => {
-            examination.fail(NAME, remedy_of(&error));
+            examination.fail(NAME, fix_of(&error));
             None
         }
-        Err(remedy) => {
-            examination.fail(NAME, remedy);
+        Err(fix) => {
+            examination.fail(NAME, fix);
             None
         }
     }

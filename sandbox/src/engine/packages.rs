@@ -51,7 +51,7 @@ pub(crate) fn obtain(store: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     publish(&store, temp.path(), &archives, &files, deadline, progress)
 }
 
-/// The one-line remedy for a missing PostgreSQL, in the words of this machine's distribution.
+/// The one-line fix for a missing PostgreSQL, in the words of this machine's distribution.
 pub(crate) fn install_hint() -> String {
     hint_for(&os_release())
 }

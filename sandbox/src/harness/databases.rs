@@ -16,7 +16,7 @@ pub struct Witness {
     pub(super) pid: u32,
     pub(super) timings: Timings,
     pub(super) last_words: Arc<LastWords>,
-    pub(super) report: report::Entry,
+    pub(super) report: report::Recorder,
     /// Keeps the sandbox's container, too.
     pub(super) keeper: Option<Arc<dyn Keeper>>,
 }

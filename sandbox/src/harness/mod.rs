@@ -14,9 +14,9 @@ use std::process::ExitCode;
 
 use crate::engine::{Engine, Postgres};
 use crate::error::Error;
-use crate::origin::Function;
 use crate::report;
 use crate::snapshot::Snapshot;
+use crate::test_id::Function;
 
 pub use databases::{Databases, Lease, Leases, Witness};
 pub use parameter::{Asked, ByTrait, Ready, Unmade};

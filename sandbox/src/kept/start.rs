@@ -60,7 +60,7 @@ impl KeptState {
 
     fn start_on(&self, lower: PathBuf, held: Arc<dyn Any + Send + Sync>) -> Result<Sandbox> {
         let engine = self.postgres()?;
-        let report = report::Entry::asked(engine.name(), None);
+        let report = report::Recorder::asked(engine.name(), None);
         let installation = engine.locate()?;
         let admission = admit(Some(thread::current().id()))?;
         let sandbox = Sandbox::start(Start {

@@ -15,8 +15,8 @@ use super::launcher::MARKER;
 use super::log::Log;
 use super::protocol::{Failure, Launch, Step, encode};
 
+use crate::diagnosis;
 use crate::error::{Error, ErrorKind, Result};
-use crate::refusal;
 use crate::sys::process::is_in_main_program;
 use crate::sys::socket;
 
@@ -50,7 +50,7 @@ impl Launcher {
     }
 
     fn start() -> Result<Self> {
-        let failed = |error: io::Error| refusal::explain(&Failure::io(Step::Launcher, "", &error));
+        let failed = |error: io::Error| diagnosis::explain(&Failure::io(Step::Launcher, "", &error));
         if !is_in_main_program().map_err(failed)? {
             return Err(Error::new(ErrorKind::Launch, "start the launcher").with_hint(
                 "the launcher is this program executed again, which works only where sandboxed-db is linked into the \

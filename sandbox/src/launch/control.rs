@@ -7,8 +7,8 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::protocol::{Event, Exit, LONGEST_MESSAGE, Request, encode};
+use crate::diagnosis;
 use crate::error::{Error, ErrorKind, Result};
-use crate::refusal;
 use crate::sys::socket;
 
 /// The control socket, and events that came while another was awaited.
@@ -58,7 +58,7 @@ impl Control {
             Event::RunExited { number, exit } => return Ok(Some((number, exit))),
             Event::Forwarding { port } => self.forwarding = Some(port),
             Event::Captured { refused } => self.captured = Some(refused.map_or(Ok(()), Err)),
-            Event::Failed(failure) => return Err(refusal::explain(&failure)),
+            Event::Failed(failure) => return Err(diagnosis::explain(&failure)),
             Event::Spawned { .. } | Event::Up { .. } => {}
         }
         Ok(None)

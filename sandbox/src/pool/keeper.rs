@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::line::{Maker, Spare};
-use super::{Guard, MADE, Pool, WORK, pool, room};
+use super::shelf::{Maker, Spare};
+use super::{Guard, MADE, Pool, WORK, memory, pool};
 use crate::admission;
 use crate::engine::Engine;
 use crate::sandbox::Prepared;
@@ -81,7 +81,7 @@ fn make(pool: &mut Pool, index: usize) {
     let (number, maker) = (line.number, line.maker.clone());
     line.making += 1;
     let work = move || {
-        let outcome = match admission::ahead().filter(|_| room::is_left()) {
+        let outcome = match admission::ahead().filter(|_| memory::is_left()) {
             // An engine of the user's own may panic.
             Some(admission) => catch_unwind(AssertUnwindSafe(|| maker(admission))).ok().and_then(Result::ok),
             None => return made(number, None, Some(CLOSED)),

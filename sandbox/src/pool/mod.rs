@@ -7,11 +7,11 @@
 //!
 //! A start that fails here is nobody's error: who asks then starts a sandbox for itself, and sees why.
 
-mod identity;
 mod keeper;
-mod line;
+mod memory;
+mod plan_key;
 mod policy;
-mod room;
+mod shelf;
 
 use std::ffi::OsStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,9 +25,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
 use crate::sandbox::{Prepared, Sandbox};
 
-use identity::Identity;
-use line::{Line, Spare};
+use plan_key::PlanKey;
 use policy::{Credit, Load};
+use shelf::{Shelf, Spare};
 
 /// How many spares a process may have at most; `0` turns the pool off.
 const VARIABLE: &str = "SANDBOXED_DB_POOL";
@@ -45,7 +45,7 @@ static MADE: Condvar = Condvar::new();
 /// What this process has started ahead, and for whom.
 #[derive(Debug)]
 struct Pool {
-    lines: Vec<Line>,
+    lines: Vec<Shelf>,
     credit: Credit,
     processors: usize,
     /// Whether there is a keeper.
@@ -82,7 +82,7 @@ pub(crate) fn ask<E: Engine>(
     if most == 0 || prepared.plan().on_host.is_some() || !is_own() {
         return Ok(None);
     }
-    let Some(identity) = Identity::of(prepared, layer) else { return Ok(None) };
+    let Some(identity) = PlanKey::of(prepared, layer) else { return Ok(None) };
     let begin = Instant::now();
     let mut guard = pool();
     let pool = guard.get_or_insert_with(Pool::new);
@@ -157,14 +157,14 @@ impl Pool {
     }
 
     /// Notes that a sandbox of that kind is asked for, and returns the number of its line.
-    fn asked(&mut self, identity: Identity, now: Instant, maker: impl FnOnce() -> line::Maker) -> u64 {
+    fn asked(&mut self, identity: PlanKey, now: Instant, maker: impl FnOnce() -> shelf::Maker) -> u64 {
         let index = match self.lines.iter().position(|line| line.identity == identity) {
             Some(index) => index,
             None => {
                 if self.lines.len() >= MOST_LINES {
                     self.forget_one();
                 }
-                self.lines.push(Line::new(identity, maker(), now));
+                self.lines.push(Shelf::new(identity, maker(), now));
                 self.lines.len() - 1
             }
         };
@@ -173,7 +173,7 @@ impl Pool {
         line.number
     }
 
-    fn line(&mut self, number: u64) -> Option<&mut Line> {
+    fn line(&mut self, number: u64) -> Option<&mut Shelf> {
         self.lines.iter_mut().find(|line| line.number == number)
     }
 
@@ -208,7 +208,7 @@ impl Pool {
         Load {
             processors: self.processors,
             starting: self.starting + self.lines.iter().map(|line| line.making).sum::<usize>(),
-            spares: self.lines.iter().map(Line::to_claim).sum(),
+            spares: self.lines.iter().map(Shelf::to_claim).sum(),
         }
     }
 

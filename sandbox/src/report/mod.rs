@@ -33,9 +33,9 @@
 //! # }
 //! ```
 
-mod entry;
 mod file;
 mod record;
+mod recorder;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -44,8 +44,8 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
-pub(crate) use entry::{Ended, Entry};
 pub use record::{Outcome, Record, VERSION};
+pub(crate) use recorder::{Ended, Recorder};
 
 /// The records of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

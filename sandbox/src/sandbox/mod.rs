@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::admission::Admission;
+use crate::diagnosis::limits;
 use crate::engine::{Engine, Installation, Postgres};
 use crate::error::{Error, ErrorKind, Result};
-use crate::exhausted;
 use crate::launch::{Container, Exit, Limits, Log, Origin};
 use crate::report;
 use crate::tcp::Tcp;
@@ -88,7 +88,7 @@ impl<E: Engine> Sandbox<E> {
         layer: Arc<dyn Any + Send + Sync>,
         admission: Arc<Admission>,
         before: Timings,
-        report: report::Entry,
+        report: report::Recorder,
     ) -> Self {
         match self.timings.pooled {
             None => report.ready(self.pid(), self.timings.server),
@@ -124,9 +124,9 @@ impl<E: Engine> Sandbox<E> {
     /// Which limit the sandbox has reached, and what to do about it.
     fn exhausted(&self) -> Option<String> {
         let on_host = self.container.is_on_host();
-        exhausted::disk(&self.data_dir(), self.builds || on_host)
-            .or_else(|| if on_host { None } else { exhausted::scratch(&self.container.root()) })
-            .or_else(|| exhausted::processes(self.container.reached(), self.container.log(), &self.limits))
+        limits::disk(&self.data_dir(), self.builds || on_host)
+            .or_else(|| if on_host { None } else { limits::scratch(&self.container.root()) })
+            .or_else(|| limits::processes(self.container.reached(), self.container.log(), &self.limits))
     }
 
     /// The URL for clients, in the form that libpq, tokio-postgres, sqlx and diesel accept unchanged.
@@ -219,7 +219,7 @@ impl<E: Engine> Sandbox<E> {
     }
 
     /// What the report of the run gets to know of this sandbox.
-    pub(crate) fn report(&self) -> &report::Entry {
+    pub(crate) fn report(&self) -> &report::Recorder {
         &self.report.0
     }
 
@@ -231,8 +231,7 @@ impl<E: Engine> Sandbox<E> {
     /// Tells the report of the run that the end begins.
     fn report_ending(&self) {
         self.report.0.ending(|| {
-            let disk =
-                (!self.container.is_on_host()).then(|| exhausted::disk_used(&self.data_dir())).flatten();
+            let disk = (!self.container.is_on_host()).then(|| limits::disk_used(&self.data_dir())).flatten();
             (disk, self.container.memory_peak())
         });
     }

@@ -205,7 +205,7 @@ impl<E: Engine> Sandbox<E> {
         self.container.wait_ready(readiness, timeout)
     }
 
-    /// Adds the log's end, and the remedy for the usual causes of a server that does not start.
+    /// Adds the log's end, and the fix for the usual causes of a server that does not start.
     fn explained(&self, error: Error, settings: &[String]) -> Error {
         let hint = || {
             if let Some(hint) = self.exhausted() {

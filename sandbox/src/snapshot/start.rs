@@ -12,10 +12,10 @@ use crate::isolation;
 use crate::kept::{self, Circumstances, Keep, StateKeeper};
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
-use crate::origin::{self, Function};
 use crate::pool::{self, Ahead, Living, Starting};
 use crate::report;
 use crate::sandbox::{Prepared, Sandbox, Start};
+use crate::test_id::{self, Function};
 use crate::timings::Timings;
 
 /// On less than that a server may start but answers nobody.
@@ -30,7 +30,7 @@ struct Asked {
     keep: Keep,
     /// Names what is kept.
     name: String,
-    report: report::Entry,
+    report: report::Recorder,
 }
 
 impl<E: Engine> Snapshot<E> {
@@ -68,9 +68,9 @@ impl<E: Engine> Snapshot<E> {
         let name = if keep == Keep::Never {
             String::new()
         } else {
-            self.keep_as.clone().unwrap_or_else(|| origin::caller(function))
+            self.keep_as.clone().unwrap_or_else(|| test_id::caller(function))
         };
-        Ok(Asked { holder, keep, name, report: report::Entry::asked(self.engine.name(), function) })
+        Ok(Asked { holder, keep, name, report: report::Recorder::asked(self.engine.name(), function) })
     }
 
     fn start_for(&self, asked: Asked) -> Result<Sandbox<E>> {

@@ -1,6 +1,6 @@
 //! Whatever is asked, the mapping answers in a form that a terminal and a log can show, and it never panics.
 
-use super::facts::{Around, Confinement};
+use super::host_facts::{Around, Confinement};
 use super::*;
 
 const STEPS: [Step; 18] = [
@@ -25,12 +25,12 @@ const STEPS: [Step; 18] = [
 ];
 
 /// Machines with every combination of the facts that are switches, each in every surrounding.
-fn machines() -> impl Iterator<Item = Facts> {
+fn machines() -> impl Iterator<Item = HostFacts> {
     use Around::{Container, Docker, GitHub, GitLab, Kubernetes, Lxc, Nothing, Podman};
     let arounds = [Nothing, Docker, GitLab, GitHub, Podman, Kubernetes, Lxc, Container];
     (0..1_u32 << 9).flat_map(move |bits| {
         let bit = move |number: u32| bits & 1 << number != 0;
-        arounds.into_iter().map(move |around| Facts {
+        arounds.into_iter().map(move |around| HostFacts {
             release: if bit(0) { "5.4.0" } else { "6.8.0" }.into(),
             apparmor_restricts: bit(1),
             userns_clone_off: bit(2),
@@ -41,7 +41,7 @@ fn machines() -> impl Iterator<Item = Facts> {
             in_chroot: bit(7),
             confinement: bit(8).then(|| Confinement::AppArmor("p".into())),
             around,
-            ..Facts::default()
+            ..HostFacts::default()
         })
     })
 }
@@ -60,7 +60,7 @@ fn every_answer_is_one_sentence_and_at_most_one_command() {
                 libc::EROFS,
             ] {
                 let failure = Failure { step, object: String::new(), errno, detail: String::new() };
-                let Some(answer) = remedy(&failure, &facts) else { continue };
+                let Some(answer) = fix(&failure, &facts) else { continue };
                 let text = answer.to_string();
                 assert!(
                     !answer.sentence.is_empty() && !text.contains('\n') && !text.ends_with('.'),
@@ -87,7 +87,7 @@ fn no_refusal_to_create_or_to_mount_is_left_without_an_answer() {
             (Step::Overlay, libc::EPERM),
         ] {
             let failure = Failure { step, object: String::new(), errno, detail: String::new() };
-            assert!(remedy(&failure, &facts).is_some(), "{failure:?} {facts:?}");
+            assert!(fix(&failure, &facts).is_some(), "{failure:?} {facts:?}");
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Whoever started this process has confined it: where that is loosened.
 
-use super::facts::{Around, Confinement, Facts};
-use crate::remedy::Remedy;
+use super::host_facts::{Around, Confinement, HostFacts};
+use crate::fix::Fix;
 
 /// What a systemd unit may have around a process, where no container is.
 const UNIT: &str = "in the systemd unit around this, if it is one, set";
 
-/// The remedy that lifts what an outer container forbids: all of it at once, since who lifts one part meets the next.
+/// The fix that lifts what an outer container forbids: all of it at once, since who lifts one part meets the next.
 /// Where there is no container `alone` says what to do, and with which command.
-pub(super) fn loosened(facts: &Facts, sentence: &str, alone: (&'static str, &str)) -> Remedy {
+pub(super) fn loosened(facts: &HostFacts, sentence: &str, alone: (&'static str, &str)) -> Fix {
     const DOCKER: &str = "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
                           --security-opt systempaths=unconfined IMAGE";
     let (how, command) = match facts.around {
@@ -34,11 +34,11 @@ pub(super) fn loosened(facts: &Facts, sentence: &str, alone: (&'static str, &str
         Around::Lxc => ("run on the host", "lxc config set NAME security.nesting=true"),
         Around::Nothing => alone,
     };
-    Remedy::new(sentence, how, command)
+    Fix::new(sentence, how, command)
 }
 
 /// A seccomp filter said no.
-pub(super) fn seccomp(facts: &Facts) -> Remedy {
+pub(super) fn seccomp(facts: &HostFacts) -> Fix {
     let sentence = match facts.around {
         Around::Nothing => {
             "a seccomp filter forbids namespaces here, as a systemd unit's and an agent's sandbox's do"
@@ -49,17 +49,17 @@ pub(super) fn seccomp(facts: &Facts) -> Remedy {
 }
 
 /// What a seccomp filter does, lifted.
-pub(super) fn filtered(facts: &Facts, sentence: &str) -> Remedy {
+pub(super) fn filtered(facts: &HostFacts, sentence: &str) -> Fix {
     loosened(facts, sentence, (UNIT, "RestrictNamespaces=no"))
 }
 
 /// What hides or closes /proc, lifted.
-pub(super) fn open_proc(facts: &Facts, sentence: &str) -> Remedy {
+pub(super) fn open_proc(facts: &HostFacts, sentence: &str) -> Fix {
     loosened(facts, sentence, (UNIT, "ProtectKernelTunables=no"))
 }
 
 /// What a security module forbids, lifted.
-pub(super) fn module(facts: &Facts, sentence: &str) -> Remedy {
+pub(super) fn module(facts: &HostFacts, sentence: &str) -> Fix {
     match &facts.confinement {
         Some(Confinement::AppArmor(profile)) => {
             loosened(facts, sentence, ("run", &format!("sudo aa-complain '{profile}'")))

@@ -9,7 +9,7 @@ use crate::sandbox::Prepared;
 
 /// Compared as a whole: a digest would be as good, until it is not.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct PlanKey {
     engine: TypeId,
     /// The plan, with the settings, limits and files in it, and what the engine depends on besides.
     text: Vec<u8>,
@@ -17,7 +17,7 @@ pub(super) struct Identity {
     layer: Arc<Layer>,
 }
 
-impl Identity {
+impl PlanKey {
     /// None for a plan that no launcher could be told either.
     pub(super) fn of<E: Engine>(prepared: &Prepared<E>, layer: &Arc<Layer>) -> Option<Self> {
         let described = (prepared.plan(), prepared.engine().identity());
@@ -26,7 +26,7 @@ impl Identity {
     }
 }
 
-impl PartialEq for Identity {
+impl PartialEq for PlanKey {
     fn eq(&self, other: &Self) -> bool {
         self.engine == other.engine && Arc::ptr_eq(&self.layer, &other.layer) && self.text == other.text
     }

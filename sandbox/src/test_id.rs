@@ -24,15 +24,15 @@ impl Function {
 
 /// What is the same for all sandboxes of a process.
 #[derive(Debug)]
-pub(crate) struct Origin {
+pub(crate) struct TestId {
     pub(crate) run: String,
     pub(crate) package: Option<String>,
     pub(crate) program: String,
 }
 
-pub(crate) fn of_process() -> &'static Origin {
-    static ORIGIN: OnceLock<Origin> = OnceLock::new();
-    ORIGIN.get_or_init(|| Origin {
+pub(crate) fn of_process() -> &'static TestId {
+    static ORIGIN: OnceLock<TestId> = OnceLock::new();
+    ORIGIN.get_or_init(|| TestId {
         run: env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| parent()),
         package: env::var("CARGO_PKG_NAME").ok(),
         program: env::current_exe()
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_caller_is_the_program_and_the_test() {
-        assert_eq!(caller(None), "sandboxed_db::origin::tests::a_caller_is_the_program_and_the_test");
+        assert_eq!(caller(None), "sandboxed_db::test_id::tests::a_caller_is_the_program_and_the_test");
     }
 
     #[test]

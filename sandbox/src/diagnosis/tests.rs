@@ -1,6 +1,6 @@
 //! Every refusal that is known, as the pure mapping answers it: the step, the errno and the facts to the exact words.
 
-use super::facts::{Around, Confinement};
+use super::host_facts::{Around, Confinement};
 use super::*;
 
 fn failure(step: Step, errno: i32) -> Failure {
@@ -8,22 +8,22 @@ fn failure(step: Step, errno: i32) -> Failure {
 }
 
 /// A machine of today that nobody confined.
-fn facts() -> Facts {
-    Facts {
+fn facts() -> HostFacts {
+    HostFacts {
         release: "6.8.0-45-generic".into(),
         has_setfcap: true,
         uid_mapped: true,
         euid: 1000,
-        ..Facts::default()
+        ..HostFacts::default()
     }
 }
 
 #[track_caller]
-fn answers(step: Step, errno: i32, facts: &Facts, sentence: &str, command: &str) {
+fn answers(step: Step, errno: i32, facts: &HostFacts, sentence: &str, command: &str) {
     let error = worded(&failure(step, errno), facts);
     assert_eq!(error.kind(), ErrorKind::HostUnsupported, "{error:?}");
-    let remedy = error.remedy().expect("a remedy");
-    assert_eq!((remedy.sentence.as_str(), remedy.command.as_str()), (sentence, command));
+    let fix = error.fix().expect("a fix");
+    assert_eq!((fix.sentence.as_str(), fix.command.as_str()), (sentence, command));
     assert!(
         error.hint().unwrap().starts_with(sentence) && error.hint().unwrap().contains(command),
         "{error:?}"
@@ -36,7 +36,7 @@ const DOCKER: &str = "docker run --security-opt seccomp=unconfined --security-op
 
 #[test]
 fn ubuntus_apparmor_wherever_it_strikes() {
-    let ubuntu = Facts { apparmor_restricts: true, ..facts() };
+    let ubuntu = HostFacts { apparmor_restricts: true, ..facts() };
     let sentence = "AppArmor restricts unprivileged user namespaces on this machine";
     for (step, errno) in [
         (Step::MapIds, libc::EPERM),
@@ -48,7 +48,7 @@ fn ubuntus_apparmor_wherever_it_strikes() {
     ] {
         answers(step, errno, &ubuntu, sentence, APPARMOR);
     }
-    let inside = Facts { around: Around::Docker, ..ubuntu };
+    let inside = HostFacts { around: Around::Docker, ..ubuntu };
     answers(Step::MapIds, libc::EPERM, &inside, sentence, APPARMOR);
     let hint = worded(&failure(Step::MapIds, libc::EPERM), &inside).hint().unwrap().to_owned();
     assert!(hint.contains("run on the host, not in this container,"), "{hint}");
@@ -56,7 +56,7 @@ fn ubuntus_apparmor_wherever_it_strikes() {
 
 #[test]
 fn debians_own_switch() {
-    let debian = Facts { userns_clone_off: true, ..facts() };
+    let debian = HostFacts { userns_clone_off: true, ..facts() };
     let command = "sudo sysctl -w kernel.unprivileged_userns_clone=1";
     answers(Step::Clone, libc::EPERM, &debian, "unprivileged user namespaces are switched off", command);
 }
@@ -65,12 +65,14 @@ fn debians_own_switch() {
 fn namespaces_whose_number_is_limited() {
     for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
         let name = format!("user.max_{kind}_namespaces");
-        let off =
-            Facts { namespace_limits: [(name.clone(), 0), ("user.other".into(), 9000)].into(), ..facts() };
+        let off = HostFacts {
+            namespace_limits: [(name.clone(), 0), ("user.other".into(), 9000)].into(),
+            ..facts()
+        };
         let command = format!("sudo sysctl -w {name}=15000");
         let sentence = format!("`{name}` is 0, which switches these namespaces off");
         answers(Step::Clone, libc::ENOSPC, &off, &sentence, &command);
-        let few = Facts { namespace_limits: [(name.clone(), 3)].into(), ..facts() };
+        let few = HostFacts { namespace_limits: [(name.clone(), 3)].into(), ..facts() };
         answers(
             Step::Clone,
             libc::ENOSPC,
@@ -103,12 +105,12 @@ fn an_outer_containers_seccomp_filter() {
         (Around::Kubernetes, pod),
         (Around::Lxc, "lxc config set NAME security.nesting=true"),
     ] {
-        let facts = Facts { seccomp: true, around, ..facts() };
+        let facts = HostFacts { seccomp: true, around, ..facts() };
         answers(Step::Clone, libc::EPERM, &facts, by_docker, command);
         // With CAP_SYS_ADMIN Docker's filter lets clone pass, but a runtime's own may yet deny mounts.
         answers(Step::HostTree, libc::EPERM, &facts, by_docker, command);
     }
-    let docker = Facts { seccomp: true, around: Around::Docker, ..facts() };
+    let docker = HostFacts { seccomp: true, around: Around::Docker, ..facts() };
     let hidden = "a seccomp filter denies that this kernel has clone3(2) with CLONE_PIDFD";
     answers(Step::Clone, libc::ENOSYS, &docker, hidden, DOCKER);
     let hidden = "a seccomp filter denies that this kernel has fsopen(2)";
@@ -117,7 +119,7 @@ fn an_outer_containers_seccomp_filter() {
 
 #[test]
 fn a_systemd_units_or_an_agents_filter() {
-    let unit = Facts { seccomp: true, ..facts() };
+    let unit = HostFacts { seccomp: true, ..facts() };
     let sentence =
         "a seccomp filter forbids namespaces here, as a systemd unit's and an agent's sandbox's do";
     answers(Step::Clone, libc::EPERM, &unit, sentence, "RestrictNamespaces=no");
@@ -130,13 +132,13 @@ fn a_systemd_units_or_an_agents_filter() {
 #[test]
 fn dockers_apparmor_profile() {
     let confinement = Some(Confinement::AppArmor("docker-default".into()));
-    let docker = Facts { confinement, seccomp: true, around: Around::Docker, ..facts() };
+    let docker = HostFacts { confinement, seccomp: true, around: Around::Docker, ..facts() };
     let sentence = "AppArmor, by its profile `docker-default`, forbids mounts here";
     answers(Step::PrivateMounts, libc::EACCES, &docker, sentence, DOCKER);
-    let alone = Facts { confinement: Some(Confinement::AppArmor("cargo".into())), ..facts() };
+    let alone = HostFacts { confinement: Some(Confinement::AppArmor("cargo".into())), ..facts() };
     let sentence = "AppArmor, by its profile `cargo`, forbids mounts here";
     answers(Step::PrivateMounts, libc::EACCES, &alone, sentence, "sudo aa-complain 'cargo'");
-    let unknown = Facts { around: Around::Docker, ..facts() };
+    let unknown = HostFacts { around: Around::Docker, ..facts() };
     let sentence = "a security module (AppArmor or SELinux) forbids mounts here";
     answers(Step::Scratch, libc::EACCES, &unknown, sentence, DOCKER);
 }
@@ -147,19 +149,19 @@ fn selinux() {
     let sentence = "SELinux forbids mounts to processes of type `container_t`";
     let label = "docker run --security-opt label=disable --security-opt seccomp=unconfined --security-opt \
                  systempaths=unconfined IMAGE";
-    let docker = Facts { confinement: confinement.clone(), around: Around::Docker, ..facts() };
+    let docker = HostFacts { confinement: confinement.clone(), around: Around::Docker, ..facts() };
     answers(Step::Scratch, libc::EACCES, &docker, sentence, label);
-    let alone = Facts { confinement, ..facts() };
+    let alone = HostFacts { confinement, ..facts() };
     answers(Step::Scratch, libc::EACCES, &alone, sentence, "runcon -t unconfined_t cargo test");
 }
 
 #[test]
 fn proc_that_is_hidden_or_read_only_or_missing() {
-    let hidden = Facts { proc_hidden: Some("/proc/kcore".into()), around: Around::Docker, ..facts() };
+    let hidden = HostFacts { proc_hidden: Some("/proc/kcore".into()), around: Around::Docker, ..facts() };
     let sentence = "parts of /proc are hidden here (/proc/kcore), so that the kernel refuses a new one: sandboxes get the \
                     outer /proc, which shows outer processes";
     answers(Step::Proc, libc::EPERM, &hidden, sentence, DOCKER);
-    let read_only = Facts { around: Around::Docker, ..facts() };
+    let read_only = HostFacts { around: Around::Docker, ..facts() };
     let sentence = "/proc is mounted read-only here, and user ids are mapped by writing to it";
     answers(Step::MapIds, libc::EROFS, &read_only, sentence, DOCKER);
     answers(Step::MapIds, libc::EROFS, &facts(), sentence, "ProtectKernelTunables=no");
@@ -169,7 +171,7 @@ fn proc_that_is_hidden_or_read_only_or_missing() {
 
 #[test]
 fn root_without_capabilities() {
-    let root = Facts { euid: 0, has_setfcap: false, ..facts() };
+    let root = HostFacts { euid: 0, has_setfcap: false, ..facts() };
     let sentence = "root lacks CAP_SETFCAP here, which mapping its id needs";
     let user = "setpriv --reuid 1000 --regid 1000 --clear-groups cargo test";
     answers(Step::MapIds, libc::EPERM, &root, sentence, user);
@@ -178,17 +180,17 @@ fn root_without_capabilities() {
         (Around::Podman, "podman run --cap-add SETFCAP IMAGE"),
         (Around::Kubernetes, "securityContext: {runAsUser: 1000}"),
     ] {
-        answers(Step::MapIds, libc::EPERM, &Facts { around, ..root.clone() }, sentence, command);
+        answers(Step::MapIds, libc::EPERM, &HostFacts { around, ..root.clone() }, sentence, command);
     }
 }
 
 #[test]
 fn a_chroot_and_an_id_that_is_not_mapped() {
-    let chroot = Facts { in_chroot: true, ..facts() };
+    let chroot = HostFacts { in_chroot: true, ..facts() };
     let sentence = "a process in a chroot may not create user namespaces";
     let bwrap = "bwrap --dev-bind DIRECTORY / --proc /proc cargo test";
     answers(Step::Clone, libc::EPERM, &chroot, sentence, bwrap);
-    let unmapped = Facts { uid_mapped: false, ..facts() };
+    let unmapped = HostFacts { uid_mapped: false, ..facts() };
     let sentence = "this process's own user id is not mapped in the user namespace it is in";
     answers(Step::Clone, libc::EPERM, &unmapped, sentence, "unshare --user --map-current-user");
 }
@@ -196,7 +198,7 @@ fn a_chroot_and_an_id_that_is_not_mapped() {
 #[test]
 fn kernels_that_lack_something() {
     let sentence = "this kernel is built without CONFIG_USER_NS, CONFIG_NET_NS, which a sandbox needs: use another kernel";
-    let without = Facts { namespaces_missing: vec!["user", "net"], ..facts() };
+    let without = HostFacts { namespaces_missing: vec!["user", "net"], ..facts() };
     answers(Step::Clone, libc::EINVAL, &without, sentence, "");
     answers(
         Step::Overlay,
@@ -205,7 +207,7 @@ fn kernels_that_lack_something() {
         "the kernel has no file system `overlay`",
         "sudo modprobe overlay",
     );
-    let gvisor = Facts { gvisor: true, ..facts() };
+    let gvisor = HostFacts { gvisor: true, ..facts() };
     let sentence = "this is gVisor, whose kernel lacks what a sandbox needs";
     answers(Step::HostTree, libc::ENOSYS, &gvisor, sentence, "docker run --runtime runc IMAGE");
 }
@@ -224,7 +226,7 @@ fn what_has_run_out() {
         detail: "maximum fs stacking depth exceeded".into(),
         ..failure(Step::Overlay, libc::EINVAL)
     };
-    assert_eq!(remedy(&deep, &facts()).unwrap().command, "export SANDBOXED_DB_CACHE=DIRECTORY");
+    assert_eq!(fix(&deep, &facts()).unwrap().command, "export SANDBOXED_DB_CACHE=DIRECTORY");
 }
 
 #[test]

@@ -2,34 +2,35 @@
 
 #[cfg(test)]
 mod answers_tests;
-mod around;
-mod facts;
+mod host_facts;
 #[cfg(test)]
-mod facts_tests;
+mod host_facts_tests;
 mod kernels;
+mod launch_step;
+pub(crate) mod limits;
 mod mountinfo;
-mod remedies;
+mod outer_container;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
-pub(crate) use facts::Facts;
+pub(crate) use host_facts::HostFacts;
 pub(crate) use kernels::shortcoming;
+pub(crate) use launch_step::fix;
 pub(crate) use mountinfo::of as mount_of;
-pub(crate) use remedies::remedy;
 
 use crate::error::{Error, ErrorKind};
 use crate::launch::{Failure, Step};
 
 /// The error for a failed launch.
 pub(super) fn explain(failure: &Failure) -> Error {
-    worded(failure, &Facts::read(Path::new("/")))
+    worded(failure, &HostFacts::read(Path::new("/")))
 }
 
-fn worded(failure: &Failure, facts: &Facts) -> Error {
-    let remedy = remedy(failure, facts);
-    let kind = match (&remedy, failure.step, failure.errno) {
+fn worded(failure: &Failure, facts: &HostFacts) -> Error {
+    let fix = fix(failure, facts);
+    let kind = match (&fix, failure.step, failure.errno) {
         (None, Step::Execute, libc::ENOENT | libc::EACCES | libc::ENOEXEC) => ErrorKind::InvalidConfig,
         (None, _, _) => ErrorKind::Launch,
         (Some(_), _, _) => ErrorKind::HostUnsupported,
@@ -39,8 +40,8 @@ fn worded(failure: &Failure, facts: &Facts) -> Error {
         step = format!("{step} `{}`", failure.object);
     }
     let error = Error::new(kind, format!("launch the sandbox: {step}")).caused_by(failure.clone());
-    match remedy {
-        Some(remedy) => error.with_remedy(remedy),
+    match fix {
+        Some(fix) => error.with_fix(fix),
         None if kind == ErrorKind::InvalidConfig => error
             .with_hint("the installation is not complete: install all of the server's and client's programs"),
         None => error,

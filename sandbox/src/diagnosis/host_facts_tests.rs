@@ -1,19 +1,19 @@
-//! Facts of machines that are directories of a few files.
+//! HostFacts of machines that are directories of a few files.
 
 use std::fs;
 use std::path::Path;
 
-use super::facts::{Around, Confinement, Facts};
+use super::host_facts::{Around, Confinement, HostFacts};
 
 /// A root directory that tells of another machine.
-fn machine(files: &[(&str, &str)]) -> Facts {
+fn machine(files: &[(&str, &str)]) -> HostFacts {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    Facts::read(root.path())
+    HostFacts::read(root.path())
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn what_is_around_is_told_by_its_marks() {
 #[test]
 fn facts_are_read_from_anything_without_a_panic() {
     // An empty root accuses nobody.
-    let none = Facts::read(Path::new("/no/such/root"));
+    let none = HostFacts::read(Path::new("/no/such/root"));
     assert!(none.uid_mapped && none.has_setfcap && !none.in_chroot && !none.seccomp);
     for text in [
         "\u{fffd}",

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::file;
 use super::record::{Outcome, Record, VERSION};
 use crate::error::Error;
-use crate::origin::{self, Function};
+use crate::test_id::{self, Function};
 
 /// The record of a sandbox in the making; nothing where no report is wanted.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Entry(Option<Arc<State>>);
+pub(crate) struct Recorder(Option<Arc<RecorderState>>);
 
 #[derive(Debug)]
-struct State {
+struct RecorderState {
     asked: Instant,
     record: Mutex<Record>,
 }
 
-impl Entry {
+impl Recorder {
     /// A sandbox is asked for, by the test of that function, if it is known.
     pub(crate) fn asked(engine: &str, function: Option<Function>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -27,8 +27,8 @@ impl Entry {
             return Self(None);
         }
         let process = std::process::id();
-        let origin = origin::of_process();
-        let (thread, test) = origin::of_thread(function);
+        let origin = test_id::of_process();
+        let (thread, test) = test_id::of_thread(function);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let asked_at_us = microseconds(now);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -46,7 +46,7 @@ impl Entry {
             asked_at_us,
             ..Record::default()
         };
-        let entry = Self(Some(Arc::new(State { asked: Instant::now(), record: Mutex::new(record) })));
+        let entry = Self(Some(Arc::new(RecorderState { asked: Instant::now(), record: Mutex::new(record) })));
         entry.write();
         entry
     }
@@ -160,7 +160,7 @@ impl Entry {
     }
 }
 
-impl State {
+impl RecorderState {
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,7 +168,7 @@ impl State {
 
 /// Dropped when the sandbox is gone.
 #[derive(Debug, Default)]
-pub(crate) struct Ended(pub(crate) Entry);
+pub(crate) struct Ended(pub(crate) Recorder);
 
 impl Drop for Ended {
     fn drop(&mut self) {

@@ -12,7 +12,7 @@ use super::{CacheInfo, LimitInfo, ServerInfo, TrialTimings};
 /// end.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
-pub struct Report {
+pub struct Findings {
     /// Whether sandboxes work here. Warnings are no obstacle.
     pub works: bool,
     /// The whole outcome in one sentence.
@@ -38,7 +38,7 @@ pub struct Check {
     /// What it is about, such as `namespaces`.
     pub name: &'static str,
     /// How it came out.
-    pub outcome: Outcome,
+    pub outcome: CheckStatus,
     /// What was found, or what is wrong, in one sentence.
     pub sentence: String,
     /// What to do with the command, such as `run`.
@@ -50,7 +50,7 @@ pub struct Check {
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum CheckStatus {
     /// As it should be.
     Ok,
     /// Sandboxes work, but not as well as they could.
@@ -59,7 +59,7 @@ pub enum Outcome {
     Failed,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for CheckStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ok => "ok",
@@ -69,7 +69,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
         for check in &self.checks {
@@ -85,12 +85,12 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::super::examination::Examination;
-    use crate::remedy::Remedy;
+    use crate::fix::Fix;
 
     fn examined() -> Examination {
         let mut examination = Examination::default();
         examination.ok("kernel", "Linux 6.12.9");
-        examination.warn("proc", Remedy::run("parts of /proc are hidden", "unhide it"));
+        examination.warn("proc", Fix::run("parts of /proc are hidden", "unhide it"));
         examination
     }
 
@@ -110,13 +110,13 @@ mod tests {
     #[test]
     fn the_verdict_on_a_failure_is_its_sentence_and_its_command() {
         let mut examination = examined();
-        examination.fail("namespaces", Remedy::run("`user.max_user_namespaces` is 0", "sysctl"));
-        examination.fail("servers", Remedy::none("none is installed"));
+        examination.fail("namespaces", Fix::run("`user.max_user_namespaces` is 0", "sysctl"));
+        examination.fail("servers", Fix::none("none is installed"));
         let report = examination.report(String::new(), None, Vec::new(), Vec::new(), None);
         assert!(!report.works);
         assert_eq!(
             report.verdict,
-            "Sandboxes do not work here: `user.max_user_namespaces` is 0. To mend it, run: sysctl"
+            "Sandboxes do not work here: `user.max_user_namespaces` is 0. To fix it, run: sysctl"
         );
         assert!(report.to_string().contains("\nFAILED   namespaces  `user.max"), "{report}");
         let json = serde_json::to_value(&report).unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::identity::Identity;
+use super::plan_key::PlanKey;
 use super::policy::Demand;
 use crate::admission::Admission;
 use crate::error::Result;
@@ -40,9 +40,9 @@ impl fmt::Debug for Spare {
 }
 
 /// All of one identity.
-pub(super) struct Line {
+pub(super) struct Shelf {
     pub(super) number: u64,
-    pub(super) identity: Identity,
+    pub(super) identity: PlanKey,
     pub(super) maker: Maker,
     pub(super) demand: Demand,
     pub(super) spares: VecDeque<Spare>,
@@ -54,8 +54,8 @@ pub(super) struct Line {
     pub(super) avoided: Option<Instant>,
 }
 
-impl Line {
-    pub(super) fn new(identity: Identity, maker: Maker, now: Instant) -> Self {
+impl Shelf {
+    pub(super) fn new(identity: PlanKey, maker: Maker, now: Instant) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
@@ -84,9 +84,9 @@ impl Line {
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for Shelf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line")
+        f.debug_struct("Shelf")
             .field("number", &self.number)
             .field("demand", &self.demand)
             .field("spares", &self.spares)

@@ -1,30 +1,30 @@
 //! From the failed step, its errno and the machine's facts to one sentence and one command. Nothing else decides it:
 //! launches and the doctor both ask here.
 
-use super::around::{module, open_proc, seccomp};
-use super::facts::{Around, Confinement, Facts};
+use super::host_facts::{Around, Confinement, HostFacts};
 use super::kernels::{gvisor, missing_call, overlay_too_old};
+use super::outer_container::{module, open_proc, seccomp};
+use crate::fix::Fix;
 use crate::launch::{Failure, Step};
-use crate::remedy::Remedy;
 
-/// The remedy, where the cause is known.
-pub(crate) fn remedy(failure: &Failure, facts: &Facts) -> Option<Remedy> {
+/// The fix, where the cause is known.
+pub(crate) fn fix(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
     let step = failure.step;
     match failure.errno {
-        libc::EMFILE | libc::ENFILE => Some(Remedy::too_many_files(failure.errno == libc::ENFILE)),
-        libc::EAGAIN if matches!(step, Step::Launcher | Step::Clone | Step::Execute) => Some(Remedy::run(
+        libc::EMFILE | libc::ENFILE => Some(Fix::too_many_files(failure.errno == libc::ENFILE)),
+        libc::EAGAIN if matches!(step, Step::Launcher | Step::Clone | Step::Execute) => Some(Fix::run(
             "no more processes may be started, by this user's limit or by the limit of the container around",
             "ulimit -u 65536",
         )),
         libc::ENOSYS => missing_call(failure, facts),
         libc::ENOSPC | libc::EUSERS if step == Step::Clone => Some(exhausted(facts)),
-        libc::ENOSPC if is_mounting(step) => Some(Remedy::run(
+        libc::ENOSPC if is_mounting(step) => Some(Fix::run(
             "there are as many mounts as a mount namespace may have",
             "sudo sysctl -w fs.mount-max=1000000",
         )),
         libc::EINVAL if step == Step::Clone => Some(not_built(facts)),
         libc::EINVAL | libc::ELOOP if step == Step::Overlay && failure.detail.contains("stacking depth") => {
-            Some(Remedy::run(
+            Some(Fix::run(
                 "the cache lies on an overlay of an overlay, and the kernel stacks no third on them: take a directory on \
                  a volume for it",
                 "export SANDBOXED_DB_CACHE=DIRECTORY",
@@ -32,15 +32,12 @@ pub(crate) fn remedy(failure: &Failure, facts: &Facts) -> Option<Remedy> {
         }
         libc::ENODEV if matches!(step, Step::Overlay | Step::Scratch | Step::Proc) => {
             let kind = if step == Step::Overlay { "overlay" } else { "tmpfs" };
-            Some(Remedy::run(
-                format!("the kernel has no file system `{kind}`"),
-                format!("sudo modprobe {kind}"),
-            ))
+            Some(Fix::run(format!("the kernel has no file system `{kind}`"), format!("sudo modprobe {kind}")))
         }
         libc::ENOENT if matches!(step, Step::Launcher | Step::MapIds) => {
-            Some(Remedy::run("/proc is not mounted here", "sudo mount -t proc proc /proc"))
+            Some(Fix::run("/proc is not mounted here", "sudo mount -t proc proc /proc"))
         }
-        libc::EACCES if step == Step::Launcher => Some(Remedy::none(
+        libc::EACCES if step == Step::Launcher => Some(Fix::none(
             "this program may not be executed again, which is how the launcher starts: its file system is mounted noexec, or \
              a security module forbids it",
         )),
@@ -72,19 +69,19 @@ fn is_mounting(step: Step) -> bool {
 }
 
 /// A namespace's number is exhausted, zero included.
-fn exhausted(facts: &Facts) -> Remedy {
+fn exhausted(facts: &HostFacts) -> Fix {
     /// More than that nobody sets in order to forbid.
     const FEW: u64 = 1000;
     match facts.namespace_limits.iter().min_by_key(|(_, limit)| **limit) {
-        Some((name, 0)) => Remedy::run(
+        Some((name, 0)) => Fix::run(
             format!("`{name}` is 0, which switches these namespaces off"),
             format!("sudo sysctl -w {name}=15000"),
         ),
-        Some((name, limit)) if *limit < FEW => Remedy::run(
+        Some((name, limit)) if *limit < FEW => Fix::run(
             format!("`{name}` is {limit}, and so many exist already"),
             format!("sudo sysctl -w {name}=15000"),
         ),
-        _ => Remedy::run(
+        _ => Fix::run(
             "this user has as many namespaces as `user.max_user_namespaces` and its siblings allow, or they are nested too \
              deep: run fewer tests at a time, or raise the limit",
             "sudo sysctl -w user.max_user_namespaces=100000",
@@ -92,7 +89,7 @@ fn exhausted(facts: &Facts) -> Remedy {
     }
 }
 
-fn not_built(facts: &Facts) -> Remedy {
+fn not_built(facts: &HostFacts) -> Fix {
     let option = |kind: &&str| match *kind {
         "mnt" => "CONFIG_NAMESPACES".to_owned(),
         "cgroup" => "CONFIG_CGROUPS".to_owned(),
@@ -101,11 +98,11 @@ fn not_built(facts: &Facts) -> Remedy {
     let missing: Vec<_> = facts.namespaces_missing.iter().map(option).collect();
     let missing =
         if missing.is_empty() { "CONFIG_USER_NS or a sibling".to_owned() } else { missing.join(", ") };
-    Remedy::none(format!("this kernel is built without {missing}, which a sandbox needs: use another kernel"))
+    Fix::none(format!("this kernel is built without {missing}, which a sandbox needs: use another kernel"))
 }
 
 /// No failure of a launch, which binds the outer /proc then, but worth a warning.
-fn hidden_proc(facts: &Facts) -> Remedy {
+fn hidden_proc(facts: &HostFacts) -> Fix {
     let part = facts.proc_hidden.as_deref().map(|part| format!(" ({part})")).unwrap_or_default();
     open_proc(
         facts,
@@ -117,16 +114,16 @@ fn hidden_proc(facts: &Facts) -> Remedy {
 }
 
 /// Forbidden: by whom, in the order of how certain the facts are.
-fn denied(failure: &Failure, facts: &Facts) -> Option<Remedy> {
+fn denied(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
     let (step, creating) = (failure.step, is_creating(failure.step));
     if step == Step::Clone && facts.userns_clone_off {
-        return Some(Remedy::run(
+        return Some(Fix::run(
             "unprivileged user namespaces are switched off",
             "sudo sysctl -w kernel.unprivileged_userns_clone=1",
         ));
     }
     if step == Step::Clone && !facts.uid_mapped {
-        return Some(Remedy::new(
+        return Some(Fix::new(
             "this process's own user id is not mapped in the user namespace it is in",
             "enter that namespace with a map, as in",
             "unshare --user --map-current-user",
@@ -142,8 +139,8 @@ fn denied(failure: &Failure, facts: &Facts) -> Option<Remedy> {
     if step == Step::MapIds && facts.euid == 0 && !facts.has_setfcap {
         return Some(without_setfcap(facts));
     }
-    if let Some(remedy) = overlay_too_old(failure, facts) {
-        return Some(remedy);
+    if let Some(fix) = overlay_too_old(failure, facts) {
+        return Some(fix);
     }
     if facts.apparmor_restricts {
         return Some(apparmor_restricts(facts));
@@ -163,45 +160,45 @@ fn denied(failure: &Failure, facts: &Facts) -> Option<Remedy> {
         libc::EPERM if step == Step::Clone => {
             Some(in_chroot("the kernel lets this process create no user namespace, as it does in a chroot"))
         }
-        _ if step == Step::MapIds => Some(Remedy::none(
+        _ if step == Step::MapIds => Some(Fix::none(
             "a security module forbids this process to map its user id in a user namespace of its own: run the tests outside \
              of it",
         )),
-        _ if !creating => Some(Remedy::none(
+        _ if !creating => Some(Fix::none(
             "something around this process forbids mounts, as a sandbox made with Landlock does: run the tests outside of it",
         )),
         _ => None,
     }
 }
 
-fn in_chroot(sentence: &str) -> Remedy {
-    Remedy::new(
+fn in_chroot(sentence: &str) -> Fix {
+    Fix::new(
         sentence,
         "run the tests outside of it, or enter it by pivot_root as in",
         "bwrap --dev-bind DIRECTORY / --proc /proc cargo test",
     )
 }
 
-fn apparmor_restricts(facts: &Facts) -> Remedy {
+fn apparmor_restricts(facts: &HostFacts) -> Fix {
     let how = match facts.around {
         Around::Nothing => "run",
         _ => "run on the host, not in this container,",
     };
-    Remedy::new(
+    Fix::new(
         "AppArmor restricts unprivileged user namespaces on this machine",
         how,
         "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
     )
 }
 
-fn selinux(facts: &Facts, kind: &str) -> Remedy {
+fn selinux(facts: &HostFacts, kind: &str) -> Fix {
     let sentence = format!("SELinux forbids mounts to processes of type `{kind}`");
     match facts.around {
         Around::Nothing => {
-            Remedy::new(sentence, "run it in a domain that may, as in", "runcon -t unconfined_t cargo test")
+            Fix::new(sentence, "run it in a domain that may, as in", "runcon -t unconfined_t cargo test")
         }
         Around::Podman => module(facts, &sentence),
-        _ => Remedy::new(
+        _ => Fix::new(
             sentence,
             "run the outer container with",
             "docker run --security-opt label=disable --security-opt seccomp=unconfined --security-opt \
@@ -210,23 +207,23 @@ fn selinux(facts: &Facts, kind: &str) -> Remedy {
     }
 }
 
-fn without_setfcap(facts: &Facts) -> Remedy {
+fn without_setfcap(facts: &HostFacts) -> Fix {
     let sentence = "root lacks CAP_SETFCAP here, which mapping its id needs";
     match facts.around {
-        Around::Nothing => Remedy::new(
+        Around::Nothing => Fix::new(
             sentence,
             "run the tests as another user, as in",
             "setpriv --reuid 1000 --regid 1000 --clear-groups cargo test",
         ),
         Around::Podman => {
-            Remedy::new(sentence, "run the outer container with", "podman run --cap-add SETFCAP IMAGE")
+            Fix::new(sentence, "run the outer container with", "podman run --cap-add SETFCAP IMAGE")
         }
-        Around::Kubernetes => Remedy::new(
+        Around::Kubernetes => Fix::new(
             sentence,
             "run the pod's container as another user",
             "securityContext: {runAsUser: 1000}",
         ),
-        _ => Remedy::new(
+        _ => Fix::new(
             sentence,
             "run the outer container as another user, or with that capability, as in",
             "docker run --cap-add SETFCAP IMAGE",

@@ -12,7 +12,7 @@ const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgrou
 
 /// What is read of the machine once a launch has failed, and by the doctor.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Facts {
+pub(crate) struct HostFacts {
     /// As uname(2) tells it, such as `6.8.0-45-generic`.
     pub(crate) release: String,
     /// AppArmor takes all capabilities from unprivileged user namespaces.
@@ -62,7 +62,7 @@ pub(super) enum Around {
     Container,
 }
 
-impl Facts {
+impl HostFacts {
     /// The facts as files below `root` tell them, which is `/` but in tests. What cannot be read is taken for harmless.
     pub(crate) fn read(root: &Path) -> Self {
         let read = |path: &str| {

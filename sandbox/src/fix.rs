@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Why something does not work, and what makes it work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Remedy {
+pub(crate) struct Fix {
     /// The cause, as a lower-case clause without a full stop.
     pub(crate) sentence: String,
     /// What to do with the command, such as `run`.
@@ -13,7 +13,7 @@ pub(crate) struct Remedy {
     pub(crate) command: String,
 }
 
-impl Remedy {
+impl Fix {
     /// A command to run here.
     pub(crate) fn run(sentence: impl Into<String>, command: impl Into<String>) -> Self {
         Self::new(sentence, "run", command)
@@ -32,13 +32,13 @@ impl Remedy {
         }
     }
 
-    /// A cause that no command mends.
+    /// A cause that no command fixes.
     pub(crate) fn none(sentence: impl Into<String>) -> Self {
         Self::new(sentence, "", "")
     }
 }
 
-impl fmt::Display for Remedy {
+impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence)?;
         if self.command.is_empty() {

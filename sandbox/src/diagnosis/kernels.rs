@@ -1,8 +1,8 @@
 //! Kernels that lack something: which call, since when there is one, and where a newer kernel comes from.
 
-use super::facts::Facts;
+use super::host_facts::HostFacts;
+use crate::fix::Fix;
 use crate::launch::{Failure, Step};
-use crate::remedy::Remedy;
 
 /// The oldest kernel on which a sandbox starts, and the one that has all it uses.
 pub(crate) const OLDEST: (u32, u32) = (5, 12);
@@ -22,8 +22,8 @@ fn calls(step: Step) -> &'static [(&'static str, (u32, u32))] {
     }
 }
 
-/// The remedy for a call that is not there: an old kernel, or a filter that hides it.
-pub(super) fn missing_call(failure: &Failure, facts: &Facts) -> Option<Remedy> {
+/// The fix for a call that is not there: an old kernel, or a filter that hides it.
+pub(super) fn missing_call(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
     let kernel = facts.kernel();
     let calls = calls(failure.step);
     if let Some((call, (major, minor))) = calls.iter().find(|(_, since)| kernel < *since) {
@@ -37,10 +37,11 @@ pub(super) fn missing_call(failure: &Failure, facts: &Facts) -> Option<Remedy> {
     let names = if names.is_empty() { "a system call".to_owned() } else { names.join(", or ") };
     Some(match (facts.gvisor, facts.seccomp) {
         (true, _) => gvisor(),
-        (_, true) => {
-            super::around::filtered(facts, &format!("a seccomp filter denies that this kernel has {names}"))
-        }
-        _ => Remedy::none(format!(
+        (_, true) => super::outer_container::filtered(
+            facts,
+            &format!("a seccomp filter denies that this kernel has {names}"),
+        ),
+        _ => Fix::none(format!(
             "this kernel has no {names}, though its version {} should: use another kernel",
             facts.release
         )),
@@ -48,7 +49,7 @@ pub(super) fn missing_call(failure: &Failure, facts: &Facts) -> Option<Remedy> {
 }
 
 /// Since Linux 5.11 overlayfs may be mounted in a user namespace.
-pub(super) fn overlay_too_old(failure: &Failure, facts: &Facts) -> Option<Remedy> {
+pub(super) fn overlay_too_old(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
     (failure.step == Step::Overlay && facts.kernel() < (5, 11)).then(|| {
         let sentence = format!(
             "Linux {} lets only root mount overlayfs; others may since 5.11, and sandboxes need {}.{} or newer",
@@ -58,8 +59,8 @@ pub(super) fn overlay_too_old(failure: &Failure, facts: &Facts) -> Option<Remedy
     })
 }
 
-pub(super) fn gvisor() -> Remedy {
-    Remedy::new(
+pub(super) fn gvisor() -> Fix {
+    Fix::new(
         "this is gVisor, whose kernel lacks what a sandbox needs",
         "run the outer container with",
         "docker run --runtime runc IMAGE",
@@ -67,7 +68,7 @@ pub(super) fn gvisor() -> Remedy {
 }
 
 /// What an older kernel costs, though sandboxes start.
-pub(crate) fn shortcoming(facts: &Facts) -> Option<Remedy> {
+pub(crate) fn shortcoming(facts: &HostFacts) -> Option<Fix> {
     let kernel = facts.kernel();
     let sentence = if kernel < OLDEST {
         format!("it is older than {}.{}, which sandboxes need", OLDEST.0, OLDEST.1)
@@ -83,23 +84,23 @@ pub(crate) fn shortcoming(facts: &Facts) -> Option<Remedy> {
     Some(newer_kernel(sentence, facts))
 }
 
-fn newer_kernel(sentence: String, facts: &Facts) -> Remedy {
+fn newer_kernel(sentence: String, facts: &HostFacts) -> Fix {
     let (id, version, codename) = &facts.distribution;
     match id.as_str() {
         "ubuntu" if !version.is_empty() => {
-            Remedy::run(sentence, format!("sudo apt-get install linux-generic-hwe-{version}"))
+            Fix::run(sentence, format!("sudo apt-get install linux-generic-hwe-{version}"))
         }
         "debian" if !codename.is_empty() => {
-            Remedy::run(sentence, format!("sudo apt-get install -t {codename}-backports linux-image-amd64"))
+            Fix::run(sentence, format!("sudo apt-get install -t {codename}-backports linux-image-amd64"))
         }
-        _ => Remedy::none(format!("{sentence}: install a newer kernel, or use a newer machine")),
+        _ => Fix::none(format!("{sentence}: install a newer kernel, or use a newer machine")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refusal::remedy;
+    use crate::diagnosis::fix;
 
     fn failure(step: Step, errno: i32) -> Failure {
         Failure { step, object: String::new(), errno, detail: String::new() }
@@ -107,10 +108,10 @@ mod tests {
 
     #[test]
     fn an_old_kernel_is_told_with_what_it_lacks_and_where_a_newer_one_is() {
-        let kernel = |release: &str, id: &str, version: &str, codename: &str| Facts {
+        let kernel = |release: &str, id: &str, version: &str, codename: &str| HostFacts {
             release: release.into(),
             distribution: (id.into(), version.into(), codename.into()),
-            ..Facts::default()
+            ..HostFacts::default()
         };
         for (step, errno, release, sentence) in [
             (
@@ -131,10 +132,10 @@ mod tests {
             (Step::Overlay, libc::EPERM, "5.10.0", "lets only root mount overlayfs; others may since 5.11"),
         ] {
             let ubuntu = kernel(release, "ubuntu", "20.04", "focal");
-            let remedy = remedy(&failure(step, errno), &ubuntu).unwrap();
-            assert!(remedy.sentence.starts_with(&format!("Linux {release} {sentence}")), "{remedy}");
-            assert!(remedy.sentence.ends_with("sandboxes need 5.12 or newer"), "{remedy}");
-            assert_eq!(remedy.command, "sudo apt-get install linux-generic-hwe-20.04");
+            let fix = fix(&failure(step, errno), &ubuntu).unwrap();
+            assert!(fix.sentence.starts_with(&format!("Linux {release} {sentence}")), "{fix}");
+            assert!(fix.sentence.ends_with("sandboxes need 5.12 or newer"), "{fix}");
+            assert_eq!(fix.command, "sudo apt-get install linux-generic-hwe-20.04");
         }
         let debian = kernel("5.10.0-21-amd64", "debian", "11", "bullseye");
         let command = "sudo apt-get install -t bullseye-backports linux-image-amd64";
