@@ -61,7 +61,7 @@ impl<'a, E: Engine> Stage<'a, E> {
     /// What is done, as the manifest tells it.
     fn steps(&self) -> Vec<String> {
         let step = |link: &Link<E>| match link {
-            Link::Run(run) => run.source.path.display().to_string(),
+            Link::File(run) => run.source.path.display().to_string(),
             link => link.name(),
         };
         self.links.iter().map(step).collect()

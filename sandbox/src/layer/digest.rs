@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::engine::{Engine, Format, Installation};
 use crate::error::Result;
-use crate::step::{Input, Link, Run, Step};
+use crate::step::{FileStep, Input, Link, Step};
 
 /// Changes when layers of an older form must not be used any more.
 pub(super) const FORMAT: u32 = 4;
@@ -94,7 +94,7 @@ pub(super) fn chain<E: Engine>(
 fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
     let hasher = |kind| Hasher::new(kind).field(last.0.as_bytes());
     let hasher = match link {
-        Link::Run(run) => {
+        Link::File(run) => {
             let files = run.source.all().into_iter();
             let hasher = hasher("file").field(&run.name);
             manner(
@@ -106,7 +106,7 @@ fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
             let hasher = hasher("inputs");
             files.iter().fold(hasher, |hasher, (path, file)| hasher.path(path).field(file.hash.as_bytes()))
         }
-        Link::Command(command) => {
+        Link::Program(command) => {
             [&command.program].into_iter().chain(&command.args).fold(hasher("command"), Hasher::field)
         }
         Link::Code(code) => hasher("code").field(&code.key),
@@ -115,8 +115,8 @@ fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
 }
 
 /// How a file is run. What is usual adds nothing; no name of a field is as long as a hash.
-fn manner(hasher: Hasher, run: &Run) -> Hasher {
-    let Run { name: _, source: _, format, streamed: _, part, transaction, before, after } = run;
+fn manner(hasher: Hasher, run: &FileStep) -> Hasher {
+    let FileStep { name: _, source: _, format, streamed: _, part, transaction, before, after } = run;
     let hasher = match format {
         Format::Sql => hasher,
         Format::Archive => hasher.field("archive"),
@@ -148,7 +148,7 @@ pub(super) fn description<E: Engine>(
         }
         Step::Seed(file) => hasher.field("seed").path(file),
         Step::Inputs(paths) => paths.iter().fold(hasher.field("inputs"), |hasher, path| hasher.path(path)),
-        Step::Command(command) => {
+        Step::Program(command) => {
             command.args.iter().fold(hasher.field("command").field(&command.program), Hasher::field)
         }
         Step::Code(code) => hasher.field("code").field(&code.key),

@@ -12,8 +12,8 @@ use crate::migration::MigrationTool;
 #[cfg(feature = "tokio")]
 use crate::sandbox::Sandbox;
 #[cfg(feature = "tokio")]
-use crate::step::Code;
-use crate::step::{Command, Step};
+use crate::step::CodeStep;
+use crate::step::{ProgramStep, Step};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -205,7 +205,7 @@ impl<E: Engine> Snapshot<E> {
         args: impl IntoIterator<Item = A>,
     ) -> Self {
         let args = args.into_iter().map(Into::into).collect();
-        self.steps.push(Step::Command(Command::new(program.into(), args)));
+        self.steps.push(Step::Program(ProgramStep::new(program.into(), args)));
         self
     }
 
@@ -253,7 +253,7 @@ impl<E: Engine> Snapshot<E> {
         F: AsyncFn(&Sandbox<E>) -> Result<(), X> + Send + Sync + 'static,
         X: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.steps.push(Step::Code(Code::new(key.into(), code)));
+        self.steps.push(Step::Code(CodeStep::new(key.into(), code)));
         self
     }
 

@@ -19,18 +19,18 @@ type Work<E> = dyn Fn(&Sandbox<E>, Duration) -> Result<(), Failure> + Send + Syn
 const GRACE: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
-pub(crate) struct Code<E: Engine> {
+pub(crate) struct CodeStep<E: Engine> {
     pub(crate) key: String,
     work: Arc<Work<E>>,
 }
 
-#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "made by `Code::new`"))]
+#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "made by `CodeStep::new`"))]
 enum Failure {
     Error(Box<dyn StdError + Send + Sync>),
     Timeout,
 }
 
-impl<E: Engine> Code<E> {
+impl<E: Engine> CodeStep<E> {
     #[cfg(feature = "tokio")]
     pub(crate) fn new<F, X>(key: String, code: F) -> Self
     where
@@ -85,14 +85,14 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("with no message")
 }
 
-impl<E: Engine> fmt::Display for Code<E> {
+impl<E: Engine> fmt::Display for CodeStep<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the code of the key `{}`", self.key)
     }
 }
 
-impl<E: Engine> fmt::Debug for Code<E> {
+impl<E: Engine> fmt::Debug for CodeStep<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Code").field(&self.key).finish()
+        f.debug_tuple("CodeStep").field(&self.key).finish()
     }
 }

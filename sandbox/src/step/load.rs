@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::source::unreadable;
-use super::{Link, Run, compressed};
+use super::{FileStep, Link, compressed};
 use crate::engine::{Engine, FileRun, Format, ScriptError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Command, Stdin};
@@ -23,8 +23,8 @@ pub(crate) fn load<E: Engine>(
     for (index, link) in links.iter().enumerate() {
         on_link(index);
         match link {
-            Link::Run(file) => run_file(sandbox, file, deadline)?,
-            Link::Command(command) => command.run(sandbox, deadline)?,
+            Link::File(file) => run_file(sandbox, file, deadline)?,
+            Link::Program(program) => program.run(sandbox, deadline)?,
             Link::Code(code) => code.run(sandbox, deadline)?,
             Link::Inputs(_) => {}
         }
@@ -32,7 +32,7 @@ pub(crate) fn load<E: Engine>(
     Ok(())
 }
 
-fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &Run, deadline: Instant) -> Result<()> {
+fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &FileStep, deadline: Instant) -> Result<()> {
     let path = &file.source.path;
     let mut description = FileRun::new(path);
     description.format.clone_from(&file.format);
@@ -60,7 +60,7 @@ fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &Run, deadline: Instant) -> R
 }
 
 /// What to do about usual causes that lie in how the file is run.
-fn hint(file: &Run, message: &str) -> Option<String> {
+fn hint(file: &FileStep, message: &str) -> Option<String> {
     let hint = if file.transaction && message.contains("cannot run inside a transaction block") {
         "`MigrationTool` tells how a migration is kept out of the tool's transaction"
     } else if file.format == Format::Archive && message.contains("role \"") {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::source::unreadable;
-use super::{Input, Link, Run, SourceFile};
+use super::{FileStep, Input, Link, SourceFile};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::migration::{self, Listing, Manner, Migration, MigrationTool, Refusal, in_order};
@@ -45,7 +45,7 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
     }
     let known = tool.and_then(MigrationTool::known);
     let runs = migrations.iter().enumerate().map(|(index, migration)| {
-        let mut run = Run::plain(source(migration)?);
+        let mut run = FileStep::plain(source(migration)?);
         run.name.clone_from(&migration.path);
         if let Some(tool) = known {
             let (path, contents) = (&run.source.path, run.source.contents()?);
@@ -57,7 +57,7 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
         }
         Ok(run)
     });
-    let runs = runs.collect::<Result<Vec<Run>>>()?;
+    let runs = runs.collect::<Result<Vec<FileStep>>>()?;
     // A directory tells by its own time which names are in it.
     let directories = listing.directories.iter().map(|(name, _)| directory.join(name));
     let mut watched: Vec<_> = [directory.to_owned()].into_iter().chain(directories).collect();
@@ -67,7 +67,7 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
     if let Some(name) = known.and_then(|tool| tool.beside()) {
         watched.extend(runs.iter().map(|run| run.source.path.with_file_name(name)));
     }
-    let links = runs.into_iter().map(Link::Run).collect();
+    let links = runs.into_iter().map(Link::File).collect();
     Ok(Input { label: format!("migrations `{}`", directory.display()), links, watched })
 }
 

@@ -1,7 +1,7 @@
 //! The steps that lead from a fresh server to a prepared database: one file per kind, each read into links of a chain.
 
 mod code;
-mod command;
+mod program;
 mod compressed;
 mod load;
 mod migrations;
@@ -15,8 +15,8 @@ use crate::engine::{Engine, Format};
 use crate::error::Result;
 use crate::migration::MigrationTool;
 
-pub(crate) use code::Code;
-pub(crate) use command::Command;
+pub(crate) use code::CodeStep;
+pub(crate) use program::ProgramStep;
 pub(crate) use load::{load, run_script};
 pub(crate) use source::SourceFile;
 
@@ -29,9 +29,9 @@ pub(crate) enum Step<E: Engine> {
     Seed(PathBuf),
     /// Files and directories on which the steps after it depend.
     Inputs(Vec<PathBuf>),
-    Command(Command),
+    Program(ProgramStep),
     #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "made by `Snapshot::prepare`"))]
-    Code(Code<E>),
+    Code(CodeStep<E>),
 }
 
 /// A step as read.
@@ -46,16 +46,16 @@ pub(crate) struct Input<E: Engine> {
 /// A link of the digest chain: what is done at once, or what the next depend on.
 #[derive(Debug)]
 pub(crate) enum Link<E: Engine> {
-    Run(Run),
+    File(FileStep),
     /// With the paths by which they are declared.
     Inputs(Vec<(PathBuf, Arc<SourceFile>)>),
-    Command(Command),
-    Code(Code<E>),
+    Program(ProgramStep),
+    Code(CodeStep<E>),
 }
 
 /// A file, and how it is run.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct FileStep {
     /// As it enters the digest and is told to the user.
     pub(crate) name: String,
     pub(crate) source: Arc<SourceFile>,
@@ -102,7 +102,7 @@ impl<E: Engine> Step<E> {
                 let watched = files.iter().flat_map(|(_, file)| file.watched()).collect();
                 Ok(Input { label: String::new(), links: vec![Link::Inputs(files)], watched })
             }
-            Self::Command(command) => Ok(done(command.to_string(), Link::Command(command.at(base)))),
+            Self::Program(program) => Ok(done(program.to_string(), Link::Program(program.at(base)))),
             Self::Code(code) => Ok(done(code.to_string(), Link::Code(code.clone()))),
         }
     }
@@ -112,12 +112,12 @@ impl<E: Engine> Link<E> {
     /// As it is told to the user.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Run(run) => run.name.clone(),
+            Self::File(file) => file.name.clone(),
             Self::Inputs(files) => {
                 let paths: Vec<_> = files.iter().map(|(path, _)| path.display().to_string()).collect();
                 paths.join(", ")
             }
-            Self::Command(command) => command.to_string(),
+            Self::Program(program) => program.to_string(),
             Self::Code(code) => code.to_string(),
         }
     }
@@ -125,22 +125,22 @@ impl<E: Engine> Link<E> {
     /// All files that are read, those that others include among them.
     pub(crate) fn files(&self) -> Vec<&SourceFile> {
         match self {
-            Self::Run(run) => run.source.all(),
+            Self::File(file) => file.source.all(),
             Self::Inputs(files) => files.iter().flat_map(|(_, file)| file.all()).collect(),
-            Self::Command(_) | Self::Code(_) => Vec::new(),
+            Self::Program(_) | Self::Code(_) => Vec::new(),
         }
     }
 
     /// The files that the sandbox must show.
     pub(crate) fn visible(&self) -> Vec<&SourceFile> {
         match self {
-            Self::Run(_) => self.files(),
-            Self::Inputs(_) | Self::Command(_) | Self::Code(_) => Vec::new(),
+            Self::File(_) => self.files(),
+            Self::Inputs(_) | Self::Program(_) | Self::Code(_) => Vec::new(),
         }
     }
 }
 
-impl Run {
+impl FileStep {
     /// The whole file, as the client runs it.
     fn plain(source: Arc<SourceFile>) -> Self {
         let name = source.path.file_name().unwrap_or_default().to_string_lossy().into_owned();

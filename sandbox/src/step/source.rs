@@ -32,12 +32,12 @@ pub(crate) struct SourceFile {
     /// How it is called by what includes or declares it.
     pub(crate) called: String,
     /// None of a directory: what a program leaves in it is no change of the files that were read.
-    identity: Option<Identity>,
+    identity: Option<FileId>,
 }
 
 /// What changes when a file is written: enough to notice an edit between reading and running.
 #[derive(Debug, PartialEq, Eq)]
-struct Identity {
+struct FileId {
     inode: u64,
     size: u64,
     changed: (i64, i64),
@@ -126,7 +126,7 @@ impl SourceFile {
         Ok(Arc::new(tree))
     }
 
-    fn new(reached: PathBuf, path: PathBuf, hash: blake3::Hash, identity: Option<Identity>) -> Self {
+    fn new(reached: PathBuf, path: PathBuf, hash: blake3::Hash, identity: Option<FileId>) -> Self {
         Self {
             path,
             hash,
@@ -141,7 +141,7 @@ impl SourceFile {
     /// Reads a file as it is.
     fn raw(reached: PathBuf, path: PathBuf) -> Result<Self> {
         let read = || -> io::Result<Self> {
-            let identity = Identity::of(&path)?;
+            let identity = FileId::of(&path)?;
             let mut hasher = blake3::Hasher::new();
             hasher.update_reader(File::open(&path)?)?;
             Ok(Self::new(reached, path.clone(), hasher.finalize(), Some(identity)))
@@ -152,7 +152,7 @@ impl SourceFile {
     /// Reads a file of text, uncompressed. `on_lines` is given all of it, some whole lines at a time.
     fn bare(reached: PathBuf, path: PathBuf, on_lines: &mut dyn FnMut(&[u8])) -> Result<Self> {
         let read = || -> io::Result<Self> {
-            let identity = Identity::of(&path)?;
+            let identity = FileId::of(&path)?;
             let hash = read_lines(compressed::open(&path)?, on_lines)?;
             Ok(Self::new(reached, path.clone(), hash, Some(identity)))
         };
@@ -185,7 +185,7 @@ impl SourceFile {
 
     /// Whether the file is still the one that was read.
     pub(crate) fn is_unchanged(&self) -> bool {
-        let same = |before: &Identity| Identity::of(&self.path).is_ok_and(|now| now == *before);
+        let same = |before: &FileId| FileId::of(&self.path).is_ok_and(|now| now == *before);
         self.identity.as_ref().is_none_or(same)
     }
 }
@@ -209,7 +209,7 @@ fn read_lines(mut reader: impl Read, on_lines: &mut dyn FnMut(&[u8])) -> io::Res
     }
 }
 
-impl Identity {
+impl FileId {
     fn of(path: &Path) -> io::Result<Self> {
         let file = fs::metadata(path)?;
         Ok(Self { inode: file.ino(), size: file.size(), changed: (file.ctime(), file.ctime_nsec()) })

@@ -21,14 +21,14 @@ use crate::sys::socket::wait_readable;
 const TAIL: usize = 30;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Command {
+pub(crate) struct ProgramStep {
     pub(crate) program: String,
     pub(crate) args: Vec<String>,
     /// Where it is run.
     directory: PathBuf,
 }
 
-impl Command {
+impl ProgramStep {
     pub(crate) fn new(program: String, args: Vec<String>) -> Self {
         Self { program, args, directory: PathBuf::new() }
     }
@@ -104,7 +104,7 @@ fn tail(output: &mut File) -> String {
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
-impl fmt::Display for Command {
+impl fmt::Display for ProgramStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<_> = [&self.program].into_iter().chain(&self.args).map(String::as_str).collect();
         write!(f, "`{}`", words.join(" "))
