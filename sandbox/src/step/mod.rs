@@ -1,10 +1,10 @@
 //! The steps that lead from a fresh server to a prepared database: one file per kind, each read into links of a chain.
 
 mod code;
-mod program;
 mod compressed;
 mod load;
 mod migrations;
+mod program;
 mod seed;
 mod source;
 
@@ -16,8 +16,8 @@ use crate::error::Result;
 use crate::migration::MigrationTool;
 
 pub(crate) use code::CodeStep;
-pub(crate) use program::ProgramStep;
 pub(crate) use load::{load, run_script};
+pub(crate) use program::ProgramStep;
 pub(crate) use source::SourceFile;
 
 /// A step as described; nothing of it has been read.

@@ -25,7 +25,11 @@ pub(super) fn read<E: Engine>(file: &Path, engine: &E) -> Result<Input<E>> {
         FileStep::plain(SourceFile::script(file, engine)?)
     };
     let watched = run.source.watched().collect();
-    Ok(Input { label: format!("seed `{}`", run.source.path.display()), links: vec![Link::File(run)], watched })
+    Ok(Input {
+        label: format!("seed `{}`", run.source.path.display()),
+        links: vec![Link::File(run)],
+        watched,
+    })
 }
 
 /// The table that a file is named for, perhaps with its schema.
