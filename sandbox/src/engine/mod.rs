@@ -1,17 +1,8 @@
 //! What differs from one database to another: its programs, its data directory, its clients.
 
-mod apt;
 mod installation;
 mod packages;
 mod postgres;
-mod postgres_config;
-mod postgres_files;
-mod postgres_programs;
-mod postgres_relcache;
-mod postgres_survey;
-mod postgres_tcp;
-mod postgres_wal;
-mod psql;
 mod tcp_access;
 
 use std::fmt;
@@ -24,7 +15,7 @@ use crate::launch::Command;
 pub use installation::Installation;
 pub(crate) use packages::install_command;
 pub use postgres::Postgres;
-pub(crate) use postgres_survey::{Found, Survey, survey};
+pub(crate) use postgres::{Found, Survey, survey};
 pub use tcp_access::TcpAccess;
 
 /// A kind of database server that sandboxes can run.

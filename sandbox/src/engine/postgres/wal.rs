@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::children;
+use crate::engine::children;
 
 /// Removes all segments after the one that the last checkpoint is in. Where that is not to be found, none.
 pub(super) fn remove_spare_segments(data: &Path) -> io::Result<()> {

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::TcpAccess;
-use super::postgres::{SUPERUSER, percent_encode};
+use super::config::SUPERUSER;
+use crate::engine::TcpAccess;
 
 /// The port inside, as `FIXED` sets it.
 const PORT: u16 = 5432;
@@ -43,6 +43,15 @@ SET log_min_error_statement = 'panic';
 ALTER ROLE {SUPERUSER} PASSWORD '{password}';
 "
     )
+}
+
+/// Everything that is not unreserved in a URL, RFC 3986.
+pub(super) fn percent_encode(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]

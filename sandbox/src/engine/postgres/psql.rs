@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::ScriptError;
+use crate::engine::ScriptError;
 
 /// Goes over to a database. psql takes the argument for an identifier, even in single quotes: double quotes come out of it,
 /// but for two of them between two.

@@ -4,12 +4,22 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::installation::Installation;
-use super::postgres::{SUPERUSER, with_environment};
-use super::postgres_config::SOCKETS;
-use super::{FileRun, Format, postgres_programs, psql};
+use super::config::{DATA, LOCALE, SOCKETS, SUPERUSER};
+use super::{programs, psql};
+use crate::engine::{FileRun, Format, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Command;
+
+pub(super) fn with_environment(command: Command) -> Command {
+    command
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", "/tmp")
+        .env("LANG", LOCALE)
+        .env("TZ", "UTC")
+        .env("PGDATA", DATA)
+        .env("PGHOST", SOCKETS)
+        .env("PGUSER", SUPERUSER)
+}
 
 /// psql on that database, without its script.
 pub(super) fn psql(installation: &Installation, database: &str) -> Result<Command> {
@@ -27,7 +37,7 @@ fn client(installation: &Installation, name: &str) -> Result<Command> {
     let program = match installation.has(name) {
         true => installation.program(name),
         // A client of another version will do.
-        false => postgres_programs::newest_client(name).ok_or_else(|| {
+        false => programs::newest_client(name).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidConfig,
                 format!("find `{name}` in `{}`", installation.bin().display()),

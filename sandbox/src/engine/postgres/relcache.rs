@@ -13,7 +13,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{children, postgres::setting};
+use super::config::setting;
+use crate::engine::children;
 
 /// The server's name of such a file.
 const FILE: &str = "pg_internal.init";

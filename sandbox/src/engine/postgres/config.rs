@@ -2,6 +2,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub(super) const CONFIG: &str = "/etc/postgresql/postgresql.conf";
+pub(super) const SUPERUSER: &str = "postgres";
+pub(super) const LOCALE: &str = "C.UTF-8";
 pub(super) const DATA: &str = "/var/lib/postgresql/data";
 pub(super) const SOCKETS: &str = "/run/postgresql";
 
@@ -96,6 +99,12 @@ pub(super) fn configuration(major: u32, settings: &[(String, String)]) -> Result
         config.push_str(&format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")));
     }
     Ok(config)
+}
+
+/// What the user set, the last of a name.
+pub(super) fn setting<'a>(settings: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = settings.iter().rfind(|(other, _)| other.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.as_str())
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 //! The tree is found again by its name alone. It is built in a temporary directory beside it and renamed into
 //! place, so a tree under its final name is whole.
 
+mod apt;
+
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::apt::{self, Apt, Archive};
+use self::apt::{Apt, Archive};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long downloading and unpacking may take together; a slow line needs minutes for 70 MB.

@@ -1,5 +1,14 @@
 //! PostgreSQL, versions 13 to 18.
 
+mod config;
+mod files;
+mod programs;
+mod psql;
+mod relcache;
+mod survey;
+mod tcp;
+mod wal;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,20 +16,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::installation::Installation;
-use super::postgres_config::{DATA, FIXED, SOCKETS, configuration};
-use super::{
-    Engine, FileRun, ScriptError, Server, TcpAccess, children, postgres_files, postgres_programs,
-    postgres_relcache, postgres_tcp, postgres_wal, psql,
-};
+use self::config::{CONFIG, DATA, FIXED, LOCALE, SOCKETS, SUPERUSER, configuration, setting};
+use self::files::with_environment;
+use self::tcp::percent_encode;
+use crate::engine::{Engine, FileRun, Installation, ScriptError, Server, TcpAccess, children};
 use crate::error::Result;
 use crate::launch::Command;
 use crate::sys::process::libc_version;
 use crate::sys::socket::connect_now;
 
-const CONFIG: &str = "/etc/postgresql/postgresql.conf";
-pub(super) const SUPERUSER: &str = "postgres";
-const LOCALE: &str = "C.UTF-8";
+pub(crate) use survey::{Found, Survey, survey};
 
 /// PostgreSQL, versions 13 to 18.
 ///
@@ -110,7 +115,7 @@ impl Engine for Postgres {
     }
 
     fn locate(&self) -> Result<Installation> {
-        postgres_programs::locate(self.version.as_deref())
+        programs::locate(self.version.as_deref())
     }
 
     fn identity(&self) -> Vec<(String, String)> {
@@ -190,15 +195,15 @@ impl Engine for Postgres {
     }
 
     fn client(&self, installation: &Installation) -> Result<Command> {
-        Ok(postgres_files::psql(installation, SUPERUSER)?.args(["--file", "-"]))
+        Ok(files::psql(installation, SUPERUSER)?.args(["--file", "-"]))
     }
 
     fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
-        postgres_files::run_file(installation, &self.database, run)
+        files::run_file(installation, &self.database, run)
     }
 
     fn is_archive(&self, path: &Path) -> bool {
-        postgres_files::is_archive(path)
+        files::is_archive(path)
     }
 
     fn included_files(&self, contents: &str) -> Vec<String> {
@@ -226,16 +231,16 @@ impl Engine for Postgres {
         for file in children(&data.join("pg_stat")) {
             fs::remove_file(file)?;
         }
-        postgres_wal::remove_spare_segments(data)?;
-        postgres_relcache::keep(data)?;
+        wal::remove_spare_segments(data)?;
+        relcache::keep(data)?;
         // Read at every start; initdb's are long lists of comments.
         fs::write(data.join("postgresql.conf"), format!("# The settings are in {CONFIG}.\n"))?;
-        fs::write(data.join("pg_hba.conf"), postgres_tcp::ACCESS)?;
+        fs::write(data.join("pg_hba.conf"), tcp::ACCESS)?;
         fs::write(data.join("pg_ident.conf"), "")
     }
 
     fn links_when_ready(&self, data: &Path, settings: &[(String, String)]) -> Vec<(PathBuf, PathBuf)> {
-        postgres_relcache::links(data, settings)
+        relcache::links(data, settings)
     }
 
     fn url(&self, root: &Path) -> String {
@@ -254,7 +259,7 @@ impl Engine for Postgres {
     }
 
     fn tcp(&self, address: SocketAddr, password: &str) -> Option<TcpAccess> {
-        Some(postgres_tcp::access(&self.database, address, password))
+        Some(tcp::access(&self.database, address, password))
     }
 
     fn is_client_variable(&self, name: &str) -> bool {
@@ -270,12 +275,6 @@ fn on_host(loopback: Option<Ipv4Addr>) -> Vec<String> {
     let memory = "dynamic_shared_memory_type=mmap".to_owned();
     let options = [format!("listen_addresses={address}"), memory];
     options.into_iter().flat_map(|option| ["-c".to_owned(), option]).collect()
-}
-
-/// What the user set, the last of a name.
-pub(super) fn setting<'a>(settings: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    let found = settings.iter().rfind(|(other, _)| other.eq_ignore_ascii_case(name));
-    found.map(|(_, value)| value.as_str())
 }
 
 /// Whether a setting asks for it; by default none does, since what is asked by rings passes no filter.
@@ -299,17 +298,6 @@ fn processes(settings: &[(String, String)]) -> u32 {
     counted.fold(ALWAYS, u32::saturating_add)
 }
 
-pub(super) fn with_environment(command: Command) -> Command {
-    command
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("HOME", "/tmp")
-        .env("LANG", LOCALE)
-        .env("TZ", "UTC")
-        .env("PGDATA", DATA)
-        .env("PGHOST", SOCKETS)
-        .env("PGUSER", SUPERUSER)
-}
-
 /// A start-up packet and the first byte of its answer: `R` begins an authentication, `E` an error such as "the database
 /// system is starting up" (PostgreSQL documentation, "Message Formats").
 fn greet(stream: &mut UnixStream) -> io::Result<bool> {
@@ -325,15 +313,6 @@ fn greet(stream: &mut UnixStream) -> io::Result<bool> {
     // Terminate, so that the backend does not log a client that vanished.
     let _ = stream.write_all(b"X\0\0\0\x04");
     Ok(answer == *b"R")
-}
-
-/// Everything that is not unreserved in a URL, RFC 3986.
-pub(super) fn percent_encode(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]

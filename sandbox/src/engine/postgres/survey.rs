@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::installation::in_path;
-use super::postgres_programs::{candidates, inspect, named, number, packages_wanted, used};
+use super::programs::{candidates, inspect, named, number, packages_wanted, used};
+use crate::engine::installation::in_path;
 use crate::error::{Error, Result};
 
 /// What there is of PostgreSQL.

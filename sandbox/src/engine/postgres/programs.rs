@@ -6,9 +6,9 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::installation::{Installation, in_path, major};
-use super::{children, packages};
 use crate::cache;
+use crate::engine::installation::{Installation, in_path, major};
+use crate::engine::{children, packages};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 
