@@ -35,17 +35,17 @@ enum Command {
     /// with 1 if they do not.
     Doctor,
     /// Run a program with a database server of its own, found by DATABASE_URL, PGHOST and the like; exit as it does.
-    Run(run::Run),
+    Run(run::RunArguments),
     /// Tell of a run of tests whose sandboxes were recorded in a file, by SANDBOXED_DB_REPORT=FILE: how long starts took, what
     /// was slow, what failed; and draw it.
-    Report(report::Draw),
+    Report(report::ReportArguments),
     /// Look into what a test left behind: start a server on a copy of its data, and psql or another program with it.
     ///
     /// Data is kept where a test says `keep = "on_failure"`, or SANDBOXED_DB_KEEP=on_failure is set. Without TEST, list what
     /// is kept, the last first.
-    Open(open::Open),
+    Open(open::OpenArguments),
     /// Tell what a test changed since its snapshot: rows, definitions, sequences, roles.
-    Diff(diff::Diff),
+    Diff(diff::DiffArguments),
     /// List the layers, the one used last first.
     Layers,
     /// Remove layers that went unused for long, and those used least lately beyond a size; likewise what is kept of tests, by

@@ -15,7 +15,7 @@ use super::print;
 use super::run::{exit_as, run};
 
 #[derive(Debug, Args)]
-pub(super) struct Open {
+pub(super) struct OpenArguments {
     /// The test, by its path or a part of it.
     test: Option<String>,
     /// Print the URL and wait until interrupted, instead of running a program.
@@ -26,7 +26,7 @@ pub(super) struct Open {
     command: Vec<OsString>,
 }
 
-impl Open {
+impl OpenArguments {
     /// Ends as the program does.
     pub(super) fn perform(self, json: bool) -> Result<ExitCode, Box<dyn Error>> {
         let kept = Kept::open()?;

@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 #[derive(Debug, Args)]
-pub(super) struct Run {
+pub(super) struct RunArguments {
     /// The database server.
     #[arg(long, value_enum, default_value_t = Kind::Postgres)]
     engine: Kind,
@@ -53,7 +53,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-impl Run {
+impl RunArguments {
     /// Ends as the program does: with its code, or as shells tell a signal.
     pub(super) fn perform(self, json: bool) -> Result<ExitCode, Box<dyn Error>> {
         if json {

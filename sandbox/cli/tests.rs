@@ -127,7 +127,7 @@ fn a_run_is_told_of_in_figures_and_tables() {
         "2 sandboxes in 103 ms, 1 failed",
         "postgres 15.18 · 2 processes",
         "a::buys",
-        "left out: 1 line that was no record",
+        "left out: 1 line that is not a record",
     ] {
         assert!(told.contains(expected), "{expected} is not in\n{told}");
     }
@@ -189,7 +189,7 @@ fn a_file_that_tells_of_nothing_is_said_to() {
         std::fs::write(&file, contents).unwrap();
         let empty = report(&[file.to_str().unwrap()]);
         assert_eq!(empty.status.code(), Some(2));
-        assert!(text(&empty.stderr).contains("tells of no sandbox"), "{empty:?}");
+        assert!(text(&empty.stderr).contains("holds no record of a sandbox"), "{empty:?}");
     }
     let unnamed = report(&[]);
     assert!(text(&unnamed.stderr).contains("SANDBOXED_DB_REPORT=run.jsonl"), "{unnamed:?}");
@@ -344,5 +344,5 @@ fn a_test_that_changed_nothing_is_told_so() {
     let _left = Left::by("cli::nothing", Snapshot::new(Postgres::new()), "select 1");
     let output = program(&["diff", "cli::nothing"]);
     let told = text(&output.stdout);
-    assert!(told.contains("nothing has changed ("), "{told}{}", text(&output.stderr));
+    assert!(told.contains("no changes ("), "{told}{}", text(&output.stderr));
 }

@@ -1,9 +1,9 @@
-//! `sandboxed-db diff`: what a test changed since its snapshot.
+//! `sandboxed-db diff`: the changes that a test made to its snapshot.
 //!
-//! What a difference is and how it is told is the same for all engines; how it is found out is in the file of the engine's
-//! name.
+//! The types of a difference, its text and the comparison are the same for all engines; each engine has a folder that
+//! reads definitions and rows from its servers.
 
-mod catalogue;
+mod definitions;
 mod postgres;
 mod rows;
 mod text;
@@ -17,36 +17,42 @@ use serde::{Serialize, Serializer};
 use super::print;
 
 #[derive(Debug, Args)]
-pub(super) struct Diff {
-    /// The test, by its path or a part of it; `sandboxed-db open` lists those that are kept.
+pub(super) struct DiffArguments {
+    /// The test: its path or a part of it; `sandboxed-db open` lists kept tests.
     test: String,
-    /// Show at most that many rows that were added to a table, as many that were removed, and as many that changed.
+    /// Limit for each table how many added, removed and changed rows are shown.
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     rows: usize,
 }
 
-impl Diff {
+impl DiffArguments {
     pub(super) fn perform(self, json: bool) -> Result<(), Box<dyn Error>> {
         let state = Kept::open()?.find(&self.test)?;
         let difference = match state.engine.as_str() {
             "postgres" => postgres::compare(&state, self.rows)?,
-            other => return Err(format!("databases of `{other}` cannot be compared").into()),
+            other => {
+                return Err(format!(
+                    "could not compare `{}` with its snapshot: `diff` supports the engine postgres, not {other}",
+                    state.name
+                )
+                .into());
+            }
         };
-        print(json, &difference, || text::told(&state, &difference))?;
+        print(json, &difference, || text::render(&state, &difference))?;
         Ok(())
     }
 }
 
-/// All that a test changed.
+/// Everything that a test changed.
 #[derive(Debug, Default, Serialize)]
 struct Difference {
     /// The test.
     name: String,
     /// Roles, settings, databases as a whole.
     server: Vec<ObjectChange>,
-    /// Those in which something changed.
+    /// Databases with changes.
     databases: Vec<DatabaseDifference>,
-    /// How many tables were compared, row by row or by their files.
+    /// The number of tables that were compared, by rows or by files.
     tables_compared: usize,
 }
 
@@ -78,7 +84,7 @@ struct ObjectChange {
     after: Option<String>,
 }
 
-/// The last value that a sequence gave out, if it gave out any.
+/// The last value of a sequence; `None` if it was never used.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct SequenceChange {
     name: String,
@@ -89,13 +95,13 @@ struct SequenceChange {
 #[derive(Debug, Default, Serialize)]
 struct TableDifference {
     table: String,
-    /// The columns that tell which row is which: those of the primary key. Without, rows are the same if they are equal, and
-    /// one that changed is one removed and one added.
+    /// The columns of the primary key, which identify a row. In a table without one, equal rows are the same row, and a
+    /// changed row counts as one removed and one added.
     key: Vec<String>,
     added: u64,
     removed: u64,
     changed: u64,
-    /// Some of them.
+    /// The first of these rows, as of the next two lists.
     rows_added: Vec<Row>,
     rows_removed: Vec<Row>,
     rows_changed: Vec<RowChange>,
@@ -107,7 +113,7 @@ struct RowChange {
     after: Row,
 }
 
-/// Columns and their values as text, which is cut if it is very long.
+/// Columns and their values as text, long values shortened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row(Vec<(String, Option<String>)>);
 

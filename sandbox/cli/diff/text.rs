@@ -1,4 +1,4 @@
-//! A difference as text.
+//! Renders a difference as text.
 
 use sandboxed_db::KeptState;
 use similar::{ChangeTag, TextDiff};
@@ -7,16 +7,16 @@ use super::{
     Change, DatabaseDifference, Difference, ObjectChange, Row, RowChange, SequenceChange, TableDifference,
 };
 
-/// A value that is longer is cut.
+/// The maximum length of a value, in characters.
 const WIDEST: usize = 60;
 
-pub(super) fn told(state: &KeptState, difference: &Difference) -> String {
+pub(super) fn render(state: &KeptState, difference: &Difference) -> String {
     let mut text = format!("{}, since its snapshot:\n", difference.name);
     if !state.clean {
-        text.push_str("its server had died or hung: what it had not written by then is missing\n");
+        text.push_str("the server had died or hung: writes that it had not completed are missing\n");
     }
     if difference.is_empty() {
-        text.push_str(&format!("nothing has changed ({} tables compared)\n", difference.tables_compared));
+        text.push_str(&format!("no changes ({} tables compared)\n", difference.tables_compared));
         return text;
     }
     difference.server.iter().for_each(|change| object(change, "", &mut text));
@@ -39,7 +39,7 @@ fn database(difference: &DatabaseDifference, text: &mut String) {
     tables.iter().for_each(|found| table(found, text));
 }
 
-/// One that is new or gone by its name and definition, one that changed by the lines that did.
+/// Renders an added object with its definition, a removed one by its name, a changed one by its changed lines.
 fn object(change: &ObjectChange, margin: &str, text: &mut String) {
     let ObjectChange { kind, name, before, after } = change;
     let mark = match (before, after) {
@@ -48,7 +48,6 @@ fn object(change: &ObjectChange, margin: &str, text: &mut String) {
         _ => '~',
     };
     text.push_str(&format!("{margin}{mark} {kind} {name}\n"));
-    // What was removed as a whole needs no reading.
     let Some(after) = after else { return };
     let before: Vec<_> = before.iter().flat_map(|before| before.lines()).collect();
     let after: Vec<_> = after.lines().collect();
@@ -71,16 +70,16 @@ fn table(difference: &TableDifference, text: &mut String) {
     let counts =
         counts.iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}"));
     text.push_str(&format!("  rows of {table}: {}\n", counts.collect::<Vec<_>>().join(", ")));
-    let mut tell = |mark, lines: Vec<String>, of: u64| {
+    let mut list = |mark, lines: Vec<String>, of: u64| {
         let more = of - lines.len() as u64;
         lines.iter().for_each(|line| text.push_str(&format!("    {mark} {line}\n")));
         if more > 0 && !lines.is_empty() {
             text.push_str(&format!("    {mark} … {more} more\n"));
         }
     };
-    tell('+', rows_added.iter().map(row).collect(), *added);
-    tell('-', rows_removed.iter().map(row).collect(), *removed);
-    tell('~', rows_changed.iter().map(|change| row_change(key, change)).collect(), *changed);
+    list('+', rows_added.iter().map(row).collect(), *added);
+    list('-', rows_removed.iter().map(row).collect(), *removed);
+    list('~', rows_changed.iter().map(|change| row_change(key, change)).collect(), *changed);
 }
 
 fn row(Row(values): &Row) -> String {
@@ -88,7 +87,7 @@ fn row(Row(values): &Row) -> String {
     values.collect::<Vec<_>>().join(" ")
 }
 
-/// The key, and what of the rest is not as it was.
+/// Renders the key and the changed columns.
 fn row_change(key: &[String], RowChange { before, after }: &RowChange) -> String {
     let parts = after.0.iter().filter_map(|(column, now)| {
         let then = before.0.iter().find(|(other, _)| other == column).and_then(|(_, value)| value.as_ref());
@@ -102,7 +101,7 @@ fn row_change(key: &[String], RowChange { before, after }: &RowChange) -> String
     parts.collect::<Vec<_>>().join(" ")
 }
 
-/// On one line, and short.
+/// Shortens a value and puts it on one line.
 fn shown(value: Option<&str>) -> String {
     let Some(value) = value else { return "null".to_owned() };
     let cut = match value.char_indices().nth(WIDEST) {
@@ -123,15 +122,15 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_row_is_told_by_its_key_and_what_changed() {
+    fn a_changed_row_shows_its_key_and_changed_columns() {
         let before = row_of(&[("id", Some("3")), ("name", Some("a")), ("note", None)]);
         let after = row_of(&[("id", Some("3")), ("name", Some("a")), ("note", Some("to be  read"))]);
-        let told = row_change(&["id".to_owned()], &RowChange { before, after });
-        assert_eq!(told, "id=3 note: null -> \"to be  read\"");
+        let text = row_change(&["id".to_owned()], &RowChange { before, after });
+        assert_eq!(text, "id=3 note: null -> \"to be  read\"");
     }
 
     #[test]
-    fn values_are_short_and_on_one_line() {
+    fn a_value_is_shortened_to_one_line() {
         assert_eq!(shown(Some("a\nb")), "\"a\\nb\"");
         assert_eq!(shown(Some("null")), "\"null\"");
         assert_eq!(shown(None), "null");
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_is_told_by_the_lines_that_changed() {
+    fn a_changed_definition_shows_its_changed_lines() {
         let change = ObjectChange {
             kind: "table".into(),
             name: "t".into(),
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_not_shown_are_counted() {
+    fn omitted_rows_are_counted() {
         let rows_added = vec![row_of(&[("id", Some("1"))])];
         let difference =
             TableDifference { table: "t".into(), added: 3, removed: 1, rows_added, ..Default::default() };

@@ -1,22 +1,20 @@
-//! The lanes of a run that is small enough to show each sandbox.
+//! Draws the lanes of a small run: a bar for each sandbox.
 
 use maud::{Markup, html};
 
+use super::geometry::{NARROWEST, PLOT, Scale, WIDTH, gap, px, rectangle};
 use super::phase::Phase;
-use super::picture::{PLOT, Scale, WIDTH, px};
-use super::run::{Bar, Fate, Run};
+use super::timeline::{Bar, Status, Timeline};
 use super::units;
 
-/// What is narrower is not seen, and its time shows with its neighbour.
-const NARROWEST: f64 = 0.3;
-/// About the width of a letter of a label.
+/// The approximate width of a letter of a label.
 const LETTER: f64 = 5.6;
-/// Lanes that are lower have no room for words.
+/// The minimum height of lanes with labels.
 const LOWEST_LABELLED: f64 = 13.0;
 
-pub(super) fn draw(run: &Run<'_>, lanes: &[usize], scale: Scale, top: f64, height: f64) -> Markup {
-    let gap = (height / 8.0).clamp(0.4, 2.0);
-    // Where the next one of the same lane begins, up to which a label has room.
+pub(super) fn draw(run: &Timeline<'_>, lanes: &[usize], scale: Scale, top: f64, height: f64) -> Markup {
+    let gap = gap(height);
+    // The begin of the next bar in each lane, which limits the room for a label.
     let mut following = vec![run.span + run.span / 50; lanes.iter().max().map_or(0, |last| last + 1)];
     let mut bars: Vec<_> = run
         .bars
@@ -30,11 +28,11 @@ pub(super) fn draw(run: &Run<'_>, lanes: &[usize], scale: Scale, top: f64, heigh
         @for (bar, lane, next) in bars {
             @let y = top + lane as f64 * height;
             g class="bar" {
-                title { (told(bar)) }
+                title { (tooltip(bar)) }
                 @for (class, begin, end) in pieces(bar, scale) {
                     path class=(class) d=(rectangle(begin, y, end - begin, height - gap)) {}
                 }
-                @if bar.fate == Fate::Unfinished {
+                @if bar.status == Status::Unfinished {
                     path class="unfinished" d=(arrow(scale.x(bar.end), y, height - gap)) {}
                 }
             }
@@ -45,51 +43,37 @@ pub(super) fn draw(run: &Run<'_>, lanes: &[usize], scale: Scale, top: f64, heigh
     }
 }
 
-/// The visible parts of a bar: class, begin and end in pixels.
+/// Returns the visible parts of a bar as class, begin and end in pixels. A part that is too narrow is joined to its
+/// neighbour.
 fn pieces(bar: &Bar<'_>, scale: Scale) -> Vec<(&'static str, f64, f64)> {
     let mut pieces = Vec::<(&'static str, f64, f64)>::new();
     let mut begin = scale.x(bar.begin);
     for segment in &bar.segments {
         let end = scale.x(segment.end);
         if end - begin >= NARROWEST {
-            pieces.push((class(bar, segment.phase), begin, end));
+            pieces.push((bar.class(segment.phase), begin, end));
             begin = end;
         }
     }
     let end = scale.x(bar.end);
     match pieces.last_mut() {
-        // It all is narrower than that; it must be seen nevertheless.
+        // All parts are too narrow; the bar is shown nevertheless.
         None => {
             let phase = bar.segments.last().map_or(Phase::Layer, |segment| segment.phase);
-            pieces.push((class(bar, phase), begin, end.max(begin + NARROWEST)));
+            pieces.push((bar.class(phase), begin, end.max(begin + NARROWEST)));
         }
         Some(last) => last.2 = end,
     }
     pieces
 }
 
-/// How a phase of a sandbox looks: what failed is the test, or the phase in which the start did.
-pub(super) fn class(bar: &Bar<'_>, phase: Phase) -> &'static str {
-    let failed_at = bar.last.min(Phase::Test);
-    match (bar.fate, phase) {
-        (Fate::Failed, phase) if phase == failed_at => "failed",
-        (Fate::Unfinished, Phase::Test) => "unfinished",
-        _ => phase.name(),
-    }
-}
-
-pub(super) fn rectangle(x: f64, y: f64, width: f64, height: f64) -> String {
-    let (width, height) = (px(width.max(NARROWEST)), px(height));
-    format!("M{} {}h{width}v{height}h-{width}z", px(x), px(y))
-}
-
-/// Nobody knows how it goes on.
+/// Returns the path of the arrow at the end of an unfinished bar.
 fn arrow(x: f64, y: f64, height: f64) -> String {
     let half = px(height / 2.0);
     format!("M{} {}l{half} {half}l-{half} {half}z", px(x), px(y))
 }
 
-/// The test's name, in the bar or beside it, where there is room for enough of it.
+/// Returns position, class and text of a label inside or beside the bar: the test's path or, if too long, its name.
 fn label(bar: &Bar<'_>, next: u64, scale: Scale, height: f64) -> Option<(f64, &'static str, String)> {
     if height < LOWEST_LABELLED {
         return None;
@@ -111,12 +95,12 @@ fn label(bar: &Bar<'_>, next: u64, scale: Scale, height: f64) -> Option<(f64, &'
     None
 }
 
-/// What is shown of a sandbox under the pointer.
-fn told(bar: &Bar<'_>) -> String {
+/// Returns the text that is shown under the pointer.
+fn tooltip(bar: &Bar<'_>) -> String {
     let record = bar.record;
-    let mut text = format!("{}\n{}, {}", bar.name(), bar.fate.name(), units::duration(bar.end - bar.begin));
-    if let Some(error) = &record.error {
-        text.push_str(&format!("\ncould not {error}"));
+    let mut text = format!("{}\n{}, {}", bar.name(), bar.status.name(), units::duration(bar.end - bar.begin));
+    if let Some(reason) = bar.failure() {
+        text.push_str(&format!("\n{reason}"));
     }
     let phases = bar.segments.iter().map(|segment| {
         let built = if segment.phase == Phase::Layer && record.layer_built { " (built)" } else { "" };
@@ -132,7 +116,7 @@ fn told(bar: &Bar<'_>) -> String {
         text.push_str(&format!("\n{} written", mb(bytes)));
     }
     if let Some(bytes) = record.memory_peak_bytes {
-        text.push_str(&format!("\n{} of memory at most", mb(bytes)));
+        text.push_str(&format!("\n{} of memory at the peak", mb(bytes)));
     }
     text.lines().map(units::printable).collect::<Vec<_>>().join("\n")
 }

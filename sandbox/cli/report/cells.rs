@@ -1,33 +1,32 @@
-//! The lanes of a run that is too large to show each sandbox: cells in the colour of what took most of their time.
+//! Draws the lanes of a large run: cells, coloured by the phases that fill their time.
 
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::bars::{class, rectangle};
 use super::figures::Quantiles;
-use super::picture::{LEFT, PLOT, px};
-use super::run::{Bar, Fate, Run};
+use super::geometry::{LEFT, PLOT, gap, px, rectangle};
+use super::timeline::{Bar, Status, Timeline};
 use super::units;
 
-/// How many cells there are at most, and how many in a row: one for every second pixel, or wider ones with several colours.
+/// The maximum number of cells, and the number in a row: one for every second pixel, or wider cells of several colours.
 const MOST_CELLS: usize = 40_000;
 const PLAIN_COLUMNS: usize = 568;
 const STACKED_COLUMNS: usize = 189;
-/// Rows that are lower have no room for several colours above each other.
+/// The minimum height of rows whose cells stack several colours.
 const LOWEST_STACKED: f64 = 9.0;
-/// Into how many parts the run is divided for what shows under the pointer.
+/// The number of parts of the run with a tooltip.
 const PARTS: usize = 142;
-/// How many failed tests such a part names.
+/// The number of failed tests that a tooltip names.
 const NAMED: usize = 5;
 
-/// The time that each class takes in a cell.
+/// The time of each class in a cell.
 type Cell = BTreeMap<&'static str, u64>;
-/// What is drawn in each class and opacity, in quarters.
+/// The path of each class and opacity, which is in quarters.
 type Paths = BTreeMap<(&'static str, u8), String>;
 
 pub(super) fn draw(
-    run: &Run<'_>,
+    run: &Timeline<'_>,
     lanes: &[usize],
     count: usize,
     rows: usize,
@@ -37,8 +36,8 @@ pub(super) fn draw(
     let stacked = height >= LOWEST_STACKED;
     let columns = if stacked { STACKED_COLUMNS } else { PLAIN_COLUMNS }.min(MOST_CELLS / rows);
     let cells = fill(run, lanes, count, rows, columns);
-    let gap = (height / 8.0).clamp(0.4, 2.0);
-    // How long all lanes of a row last in a column.
+    let gap = gap(height);
+    // The time of all lanes of a row in a column.
     let whole = run.span as f64 / columns as f64 * (count as f64 / rows as f64);
     let mut paths = Paths::new();
     for (row, cells) in cells.chunks(columns).enumerate() {
@@ -57,7 +56,7 @@ pub(super) fn draw(
     }
 }
 
-/// Each cell has all of its colours above each other, as high as their shares of its time: the test at the bottom.
+/// Draws each cell with all of its colours stacked by their shares of its time, the test at the bottom.
 fn stack(paths: &mut Paths, cells: &[Cell], whole: f64, y: f64, height: f64) {
     let width = PLOT / cells.len() as f64;
     for (column, cell) in cells.iter().enumerate() {
@@ -75,7 +74,7 @@ fn stack(paths: &mut Paths, cells: &[Cell], whole: f64, y: f64, height: f64) {
     }
 }
 
-/// Each cell has the colour of what took most of its time, the stronger the more of it was taken at all.
+/// Draws each cell in the colour of its largest share, stronger the more of the cell is filled.
 fn paint(paths: &mut Paths, cells: &[Cell], whole: f64, y: f64, height: f64) {
     let width = PLOT / cells.len() as f64;
     let looks: Vec<_> = cells.iter().map(|cell| look(cell, whole)).collect();
@@ -90,14 +89,14 @@ fn paint(paths: &mut Paths, cells: &[Cell], whole: f64, y: f64, height: f64) {
     }
 }
 
-/// Rows of cells; several lanes share a row where there are more lanes than rows.
-fn fill(run: &Run<'_>, lanes: &[usize], count: usize, rows: usize, columns: usize) -> Vec<Cell> {
+/// Returns rows of cells. Several lanes share a row where there are more lanes than rows.
+fn fill(run: &Timeline<'_>, lanes: &[usize], count: usize, rows: usize, columns: usize) -> Vec<Cell> {
     let mut cells = vec![Cell::new(); rows * columns];
     let begin_of = |column: usize| (column as u128 * u128::from(run.span) / columns as u128) as u64;
     for (bar, lane) in run.bars.iter().zip(lanes) {
         let row = lane * rows / count.max(rows);
         for segment in &bar.segments {
-            let class = class(bar, segment.phase);
+            let class = bar.class(segment.phase);
             let first = (u128::from(segment.begin) * columns as u128 / u128::from(run.span)) as usize;
             for column in first..columns {
                 let (begin, end) =
@@ -112,19 +111,19 @@ fn fill(run: &Run<'_>, lanes: &[usize], count: usize, rows: usize, columns: usiz
     cells
 }
 
-/// The class of a cell and how strong it is, in quarters; none where hardly anything is.
+/// Returns the class and the opacity of a cell, in quarters; `None` for a nearly empty cell.
 fn look(cell: &Cell, whole: f64) -> Option<(&'static str, u8)> {
     let taken: u64 = cell.values().sum();
     let share = taken as f64 / whole;
     let (class, _) = cell.iter().max_by_key(|(class, time)| {
-        // Red is what is looked for.
+        // A failure must not be hidden by passed tests.
         (**class == "failed" && **time * 20 > taken, **time)
     })?;
     (share > 0.02).then_some((class, (share * 4.0).ceil().clamp(1.0, 4.0) as u8))
 }
 
-/// What is shown under the pointer: of those that were asked for in a part of the run.
-fn parts(run: &Run<'_>, top: f64, height: f64) -> Markup {
+/// Draws transparent parts whose tooltips describe the sandboxes requested in that time.
+fn parts(run: &Timeline<'_>, top: f64, height: f64) -> Markup {
     let width = PLOT / PARTS as f64;
     let length = run.span.div_ceil(PARTS as u64).max(1);
     let mut parts: Vec<Vec<&Bar<'_>>> = vec![Vec::new(); PARTS];
@@ -135,16 +134,16 @@ fn parts(run: &Run<'_>, top: f64, height: f64) -> Markup {
         @for (number, bars) in parts.iter().enumerate().filter(|(_, bars)| !bars.is_empty()) {
             @let x = LEFT + number as f64 * width;
             rect class="part" x=(px(x)) y=(px(top)) width=(px(width)) height=(px(height)) {
-                title { (told(number as u64 * length, length, bars)) }
+                title { (tooltip(number as u64 * length, length, bars)) }
             }
         }
     }
 }
 
-fn told(begin: u64, length: u64, bars: &[&Bar<'_>]) -> String {
+fn tooltip(begin: u64, length: u64, bars: &[&Bar<'_>]) -> String {
     let from = units::duration(begin);
     let mut text = format!(
-        "{} asked for within {} from {from} on",
+        "{} requested within {} from {from} on",
         units::counted(bars.len(), "sandbox", "sandboxes"),
         units::duration(length)
     );
@@ -152,7 +151,7 @@ fn told(begin: u64, length: u64, bars: &[&Bar<'_>]) -> String {
         let (median, longest) = (units::duration(start.median_us), units::duration(start.longest_us));
         text.push_str(&format!("\nstarted in {median} (median), {longest} (slowest)"));
     }
-    let failed: Vec<_> = bars.iter().filter(|bar| bar.fate == Fate::Failed).collect();
+    let failed: Vec<_> = bars.iter().filter(|bar| bar.status == Status::Failed).collect();
     for bar in failed.iter().take(NAMED) {
         text.push_str(&format!("\nfailed: {}", units::printable(bar.name())));
     }
@@ -165,15 +164,14 @@ fn told(begin: u64, length: u64, bars: &[&Bar<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::lanes;
-    use super::super::run::tests::record;
+    use super::super::timeline::tests::record;
     use super::*;
 
-    /// A crowd that lives at the same time, and a file of many that follow each other.
     #[test]
     fn a_picture_of_thousands_stays_small() {
         for (records, most) in [(3000, 1), (3000, 16), (3000, 3000)] {
             let records: Vec<_> = (0..records).map(|number| record(number / most * 7_000, 7)).collect();
-            let run = Run::new(&records.iter().collect::<Vec<_>>());
+            let run = Timeline::new(&records.iter().collect::<Vec<_>>());
             let (lanes, count) = lanes::pack(run.bars.iter().map(|bar| (bar.begin, bar.end)));
             assert_eq!(count as u64, most);
             for height in [3.0, 20.0] {
@@ -185,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_seen_among_many() {
+    fn a_failure_shows_among_many_tests() {
         let cell = Cell::from([("failed", 10), ("test", 90)]);
         assert_eq!(look(&cell, 100.0), Some(("failed", 4)));
         assert_eq!(look(&Cell::from([("test", 30)]), 100.0), Some(("test", 2)));

@@ -1,61 +1,46 @@
-//! How many sandboxes lived at which time.
+//! The number of sandboxes in each phase over time.
+
+use std::cmp::Reverse;
 
 use super::phase::Phase;
-use super::run::{Bar, Run};
+use super::timeline::Timeline;
 
-/// How many are in which state at some moment.
+/// The number of sandboxes in each phase at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Census {
-    pub(super) running: usize,
-    pub(super) starting: usize,
-    /// For their layer, or for others to end: they do not live yet.
-    pub(super) waiting: usize,
-}
+pub(super) struct Census([usize; Phase::ALL.len()]);
 
 impl Census {
+    pub(super) fn of(self, phase: Phase) -> usize {
+        self.0[phase as usize]
+    }
+
+    /// Counts the sandboxes that exist: those beyond the phases that wait for a layer or a slot.
     pub(super) fn alive(self) -> usize {
-        self.running + self.starting
+        self.0[Phase::Launch as usize..].iter().sum()
     }
 
     pub(super) fn all(self) -> usize {
-        self.alive() + self.waiting
-    }
-
-    fn place(&mut self, state: State) -> &mut usize {
-        match state {
-            State::Waiting => &mut self.waiting,
-            State::Starting => &mut self.starting,
-            State::Running => &mut self.running,
-        }
+        self.0.iter().sum()
     }
 }
 
-/// In the order of time, and at one time those that leave first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Event {
-    time: u64,
-    joins: bool,
-    state: State,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    Waiting,
-    Starting,
-    Running,
-}
-
-/// The fullest moment of each of so many equal parts of the run.
-pub(super) fn take(run: &Run<'_>, columns: usize) -> Vec<Census> {
-    let mut events: Vec<_> = run.bars.iter().flat_map(changes).collect();
+/// Returns the fullest moment of each of `columns` equal parts of the run.
+pub(super) fn take(run: &Timeline<'_>, columns: usize) -> Vec<Census> {
+    let segments = run.bars.iter().flat_map(|bar| &bar.segments);
+    // At one time, sandboxes leave a phase before others enter one.
+    let mut events: Vec<_> = segments
+        .flat_map(|segment| {
+            [(segment.begin, Reverse(false), segment.phase), (segment.end, Reverse(true), segment.phase)]
+        })
+        .collect();
     events.sort_unstable();
     let mut now = Census::default();
     let mut fullest = vec![Census::default(); columns];
     let mut column = 0;
-    for moment in events.chunk_by(|a, b| a.time == b.time) {
-        let scaled = u128::from(moment[0].time) * columns as u128;
+    for moment in events.chunk_by(|a, b| a.0 == b.0) {
+        let scaled = u128::from(moment[0].0) * columns as u128;
         let target = (scaled / u128::from(run.span)) as usize;
-        // What changes just when a part begins was never so in that part.
+        // A state that ends exactly where a part begins is not a state of that part.
         let on_the_edge = scaled.is_multiple_of(u128::from(run.span));
         while column < target.min(columns - 1) {
             column += 1;
@@ -63,58 +48,40 @@ pub(super) fn take(run: &Run<'_>, columns: usize) -> Vec<Census> {
                 fullest[column] = now;
             }
         }
-        // Those that leave come first.
-        for event in moment {
-            match event.joins {
-                true => *now.place(event.state) += 1,
-                false => *now.place(event.state) -= 1,
-            }
+        for (_, Reverse(leaves), phase) in moment {
+            let count = &mut now.0[*phase as usize];
+            *count = if *leaves { *count - 1 } else { *count + 1 };
         }
-        let fuller = |census: Census| (census.alive(), census.all());
-        if fuller(now) > fuller(fullest[column]) {
+        let fullness = |census: Census| (census.alive(), census.all());
+        if fullness(now) > fullness(fullest[column]) {
             fullest[column] = now;
         }
     }
     fullest
 }
 
-/// When a sandbox joins a state and when it leaves it.
-fn changes(bar: &Bar<'_>) -> Vec<Event> {
-    let begin_of = |phase| bar.segments.iter().find(|segment| segment.phase >= phase).map(|s| s.begin);
-    let starts = begin_of(Phase::Launch).unwrap_or(bar.end);
-    let runs = begin_of(Phase::Test).unwrap_or(bar.end);
-    let states = [
-        (State::Waiting, bar.begin, starts),
-        (State::Starting, starts, runs),
-        (State::Running, runs, bar.end),
-    ];
-    let lasting = states.into_iter().filter(|(_, begin, end)| begin < end);
-    let both = |(state, begin, end)| {
-        [Event { time: begin, joins: true, state }, Event { time: end, joins: false, state }]
-    };
-    lasting.flat_map(both).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::run::tests::record;
+    use super::super::timeline::tests::record;
     use super::*;
 
     #[test]
     fn the_fullest_moment_of_each_part_counts() {
         let (first, second) = (record(0, 7), record(3_000, 7));
-        let run = Run::new(&[&first, &second]);
-        // A millisecond each.
-        let census: Vec<_> = take(&run, 10).iter().map(|c| (c.waiting, c.starting, c.running)).collect();
-        let alone = [(1, 0, 0), (1, 0, 0), (0, 1, 0)];
-        let both = [(1, 1, 0), (1, 1, 0), (0, 1, 1), (0, 1, 1)];
-        assert_eq!(census, [&alone[..], &both, &[(0, 1, 0), (0, 0, 1), (0, 0, 1)]].concat());
+        let run = Timeline::new(&[&first, &second]);
+        // Each part is a millisecond long, as is each phase.
+        for (part, census) in take(&run, 10).into_iter().enumerate() {
+            for (number, phase) in Phase::ALL.into_iter().enumerate() {
+                let expected = usize::from(part == number) + usize::from(part == number + 3);
+                assert_eq!(census.of(phase), expected, "{phase:?} in part {part}");
+            }
+        }
     }
 
     #[test]
-    fn those_that_follow_each_other_never_live_together() {
+    fn consecutive_sandboxes_never_count_together() {
         let records = [0, 7_000, 14_000].map(|asked| record(asked, 7));
-        let run = Run::new(&records.each_ref());
+        let run = Timeline::new(&records.each_ref());
         assert!(take(&run, 1000).iter().all(|census| census.all() <= 1));
     }
 }

@@ -1,16 +1,16 @@
-//! What is counted of a run.
+//! The figures of a run.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::phase::Phase;
-use super::run::{Bar, Fate, Run};
+use super::timeline::{Bar, Status, Timeline};
 
-/// How many tables name.
+/// The length of the lists of slowest starts and tests.
 pub(super) const SLOWEST: usize = 10;
 
-/// A run in figures; what `--json` prints.
+/// The figures of a run, as `--json` prints them.
 #[derive(Debug, Serialize)]
 pub(super) struct Figures {
     pub(super) sandboxes: usize,
@@ -21,13 +21,13 @@ pub(super) struct Figures {
     /// From the first request to the last end.
     pub(super) span_us: u64,
     pub(super) most_alive: usize,
-    /// From the request to a test that can begin.
+    /// From the request until the test can begin.
     pub(super) start: Option<Quantiles>,
-    /// Those phases that some sandbox came to.
+    /// The phases that at least one sandbox reached.
     pub(super) phases: BTreeMap<Phase, Quantiles>,
 }
 
-/// In microseconds.
+/// Quantiles of times, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Quantiles {
     pub(super) count: usize,
@@ -39,7 +39,7 @@ pub(super) struct Quantiles {
 }
 
 impl Quantiles {
-    /// By the nearest rank: each is a time that was measured.
+    /// Computes quantiles by the nearest rank, so that each is a measured time.
     pub(super) fn of(times: impl IntoIterator<Item = u64>) -> Option<Self> {
         let mut times: Vec<_> = times.into_iter().collect();
         times.sort_unstable();
@@ -57,15 +57,15 @@ impl Quantiles {
 }
 
 impl Figures {
-    pub(super) fn of(run: &Run<'_>, most_alive: usize) -> Self {
+    pub(super) fn of(run: &Timeline<'_>, most_alive: usize) -> Self {
         let phases = Phase::ALL.into_iter().filter_map(|phase| {
             Some((phase, Quantiles::of(run.bars.iter().filter_map(|bar| bar.length(phase)))?))
         });
         Self {
             sandboxes: run.bars.len(),
             processes: run.processes(),
-            failed: run.count(Fate::Failed),
-            unfinished: run.count(Fate::Unfinished),
+            failed: run.count(Status::Failed),
+            unfinished: run.count(Status::Unfinished),
             layers_built: run.bars.iter().filter(|bar| bar.record.layer_built).count(),
             span_us: run.span,
             most_alive,
@@ -75,12 +75,12 @@ impl Figures {
     }
 }
 
-/// The bars with the largest of something, which not all have; the largest first.
+/// Returns the bars with the largest times, the largest first.
 pub(super) fn slowest<'r, 'a>(
-    run: &'r Run<'a>,
-    what: impl Fn(&Bar<'_>) -> Option<u64>,
+    run: &'r Timeline<'a>,
+    time: impl Fn(&Bar<'_>) -> Option<u64>,
 ) -> Vec<(&'r Bar<'a>, u64)> {
-    let mut bars: Vec<_> = run.bars.iter().filter_map(|bar| Some((bar, what(bar)?))).collect();
+    let mut bars: Vec<_> = run.bars.iter().filter_map(|bar| Some((bar, time(bar)?))).collect();
     bars.sort_by_key(|(bar, time)| (std::cmp::Reverse(*time), bar.begin));
     bars.truncate(SLOWEST);
     bars
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_times_that_were_measured() {
+    fn quantiles_are_measured_times() {
         assert_eq!(Quantiles::of([]), None);
         let one = Quantiles::of([7]).unwrap();
         assert_eq!((one.median_us, one.p90_us, one.p99_us, one.longest_us, one.total_us), (7, 7, 7, 7, 7));

@@ -1,10 +1,12 @@
-//! Which lane each bar lies in, so that those that live at the same time are below each other.
+//! Packs intervals into lanes, so that no two of one lane overlap.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The lane of each interval, and how many lanes there are. Intervals are given by begin and end, in the order of their
-/// begins; each takes the highest lane that is free, so that there are only as many lanes as live at the same time.
+/// Returns the lane of each interval and the number of lanes.
+///
+/// Intervals are pairs of begin and end, ordered by begin. Each takes the topmost free lane, so that there are only as
+/// many lanes as intervals overlap.
 pub(super) fn pack(intervals: impl IntoIterator<Item = (u64, u64)>) -> (Vec<usize>, usize) {
     let mut free = BinaryHeap::new();
     let mut taken = BinaryHeap::<Reverse<(u64, usize)>>::new();
@@ -23,7 +25,7 @@ pub(super) fn pack(intervals: impl IntoIterator<Item = (u64, u64)>) -> (Vec<usiz
             },
             |Reverse(lane)| lane,
         );
-        // What has no length has a lane of its own nevertheless.
+        // An empty interval occupies its lane, too.
         taken.push(Reverse((end.max(begin + 1), lane)));
         lane
     };
@@ -38,14 +40,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_highest_free_lane_is_taken() {
+    fn an_interval_takes_the_topmost_free_lane() {
         let (lanes, count) = pack([(0, 10), (1, 3), (2, 8), (3, 5), (9, 12), (10, 11)]);
         assert_eq!((lanes, count), (vec![0, 1, 2, 1, 1, 0], 3));
     }
 
     proptest! {
         #[test]
-        fn no_two_of_a_lane_overlap_and_no_lane_is_needless(
+        fn lanes_never_overlap_and_are_as_few_as_possible(
             mut intervals in prop::collection::vec((0_u64..100, 0_u64..30), 0..60)
         ) {
             intervals.sort_unstable();

@@ -1,16 +1,17 @@
-//! `sandboxed-db report`: a run of tests in figures, tables and pictures.
+//! `sandboxed-db report`: a run of tests as figures, tables and pictures.
 
 mod bars;
 mod cells;
 mod census;
 mod figures;
+mod geometry;
 mod histogram;
 mod lanes;
 mod page;
 mod phase;
 mod picture;
-mod run;
 mod tables;
+mod timeline;
 mod units;
 
 use std::error::Error;
@@ -23,54 +24,60 @@ use serde::Serialize;
 
 use self::census::Census;
 use self::figures::Figures;
-use self::run::Run;
+use self::timeline::Timeline;
 use self::units::counted;
 
 #[derive(Debug, Args)]
-pub(super) struct Draw {
-    /// What the tests wrote [default: SANDBOXED_DB_REPORT].
+pub(super) struct ReportArguments {
+    /// The file that the tests wrote [default: SANDBOXED_DB_REPORT].
     file: Option<PathBuf>,
-    /// Draw a page that needs nothing else.
+    /// Write a self-contained page of HTML.
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
-    /// Draw the timeline alone.
+    /// Write the timeline as SVG.
     #[arg(long, value_name = "OUT")]
     svg: Option<PathBuf>,
-    /// Tell of all runs in the file, not only of the latest.
+    /// Report all runs in the file, not only the latest.
     #[arg(long)]
     all: bool,
 }
 
-/// What `--json` prints: figures, and the records they are of.
+/// The output of `--json`: figures and records.
 #[derive(Debug, Serialize)]
 struct Json<'a> {
     #[serde(flatten)]
     figures: &'a Figures,
-    /// Lines of the file that were no records.
+    /// The number of lines that are not records.
     skipped_lines: usize,
     records: &'a [&'a Record],
 }
 
-impl Draw {
+impl ReportArguments {
     pub(super) fn perform(self, json: bool) -> Result<(), Box<dyn Error>> {
         let variable = || std::env::var_os("SANDBOXED_DB_REPORT").filter(|file| !file.is_empty());
         let file = self.file.or_else(|| variable().map(PathBuf::from));
-        let file = file
-            .ok_or("name the file that the tests wrote, as by `SANDBOXED_DB_REPORT=run.jsonl cargo test`")?;
+        let file = file.ok_or(
+            "could not read a report: neither an argument nor SANDBOXED_DB_REPORT names a file\n\
+             hint: record a run by `SANDBOXED_DB_REPORT=run.jsonl cargo test`, then `sandboxed-db report run.jsonl`",
+        )?;
         let Report { records, skipped, .. } = Report::read(&file)?;
         let (records, mut notes) = choose(&records, self.all);
         if skipped > 0 {
             notes.push(format!(
                 "left out: {}",
-                counted(skipped, "line that was no record", "lines that were no records")
+                counted(skipped, "line that is not a record", "lines that are not records")
             ));
         }
         if records.is_empty() {
             let notes: String = notes.iter().map(|note| format!(" ({note})")).collect();
-            let hint = "no test that ran with SANDBOXED_DB_REPORT asked for a sandbox";
-            return Err(format!("`{}` tells of no sandbox{notes}: {hint}", file.display()).into());
+            return Err(format!(
+                "could not report a run: `{}` holds no record of a sandbox{notes}\n\
+                 hint: set SANDBOXED_DB_REPORT for a run of tests that use sandboxes",
+                file.display()
+            )
+            .into());
         }
-        let run = Run::new(&records);
+        let run = Timeline::new(&records);
         let census = census::take(&run, picture::COLUMNS);
         let most_alive = census.iter().map(|census| census.alive()).max().unwrap_or_default();
         let figures = Figures::of(&run, most_alive);
@@ -79,7 +86,7 @@ impl Draw {
         }
         if let Some(out) = &self.svg {
             let (title, subtitle) = (tables::headline(&figures), tables::details(&run, &figures));
-            write(out, &picture::timeline(&run, &census, Some((&title, &subtitle))).into_string())?;
+            write(out, &picture::draw(&run, &census, Some((&title, &subtitle))).into_string())?;
         }
         let value = Json { figures: &figures, skipped_lines: skipped, records: &records };
         super::print(json, &value, || text(&run, &census, &figures, &notes))?;
@@ -87,22 +94,22 @@ impl Draw {
     }
 }
 
-/// The records to tell of, and what is left out.
+/// Selects the records to report, and describes those left out.
 fn choose(records: &[Record], all: bool) -> (Vec<&Record>, Vec<String>) {
-    let mut runs = run::split(records);
+    let mut runs = timeline::split(records);
     let latest = runs.pop().unwrap_or_default();
     if all || runs.is_empty() {
         return (records.iter().collect(), Vec::new());
     }
     let earlier = counted(runs.len(), "earlier run", "earlier runs");
-    (latest, vec![format!("left out: {earlier} in the file, of which `--all` tells as well")])
+    (latest, vec![format!("left out: {earlier} in the file; `--all` reports all runs")])
 }
 
 fn write(path: &Path, contents: &str) -> Result<(), String> {
-    fs::write(path, contents).map_err(|error| format!("write `{}`: {error}", path.display()))
+    fs::write(path, contents).map_err(|error| format!("could not write the report to `{}`: {error}", path.display()))
 }
 
-fn text(run: &Run<'_>, census: &[Census], figures: &Figures, notes: &[String]) -> String {
+fn text(run: &Timeline<'_>, census: &[Census], figures: &Figures, notes: &[String]) -> String {
     let mut text = format!("{}\n{}\n\n", tables::headline(figures), tables::details(run, figures));
     text.push_str(&format!("{}\n\n", sparkline(census)));
     let mut all = vec![tables::phases(figures)];
@@ -114,7 +121,7 @@ fn text(run: &Run<'_>, census: &[Census], figures: &Figures, notes: &[String]) -
     text
 }
 
-/// How many lived, in a line of a terminal.
+/// Draws the number of live sandboxes in one line of a terminal.
 fn sparkline(census: &[Census]) -> String {
     const STEPS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const WIDTH: usize = 71;

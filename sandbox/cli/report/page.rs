@@ -1,18 +1,18 @@
-//! A report as a page of HTML that needs nothing else: no script, no other file.
+//! Draws a report as one page of HTML without scripts or other files.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::census::Census;
 use super::figures::Figures;
-use super::run::Run;
 use super::tables::{self, Table};
+use super::timeline::Timeline;
 use super::units::duration;
 use super::{histogram, picture};
 
 const STYLE: &str = include_str!("page.css");
 
-/// `notes` is what there is to say of the file itself.
-pub(super) fn draw(run: &Run<'_>, census: &[Census], figures: &Figures, notes: &[String]) -> Markup {
+/// Draws the page. `notes` describe the file.
+pub(super) fn draw(run: &Timeline<'_>, census: &[Census], figures: &Figures, notes: &[String]) -> Markup {
     let headline = tables::headline(figures);
     let phases = tables::phases(figures);
     html! {
@@ -31,11 +31,11 @@ pub(super) fn draw(run: &Run<'_>, census: &[Census], figures: &Figures, notes: &
                     p { (tables::details(run, figures)) }
                 }
                 (tiles(figures))
-                figure { (picture::timeline(run, census, None)) }
+                figure { (picture::draw(run, census, None)) }
                 div class="columns" {
                     @if let Some(start) = figures.start {
                         section {
-                            h2 { "How long starts took" }
+                            h2 { "Start times" }
                             (histogram::draw(run, start))
                         }
                     }
@@ -54,14 +54,14 @@ pub(super) fn draw(run: &Run<'_>, census: &[Census], figures: &Figures, notes: &
 fn tiles(figures: &Figures) -> Markup {
     let mut tiles = vec![
         ("", figures.sandboxes.to_string(), "sandboxes"),
-        ("", figures.most_alive.to_string(), "alive at most"),
+        ("", figures.most_alive.to_string(), "most alive at once"),
     ];
     if let Some(start) = figures.start {
         tiles.push(("", duration(start.median_us), "median start"));
         tiles.push(("", duration(start.p99_us), "99 % start within"));
     }
     let rate = figures.sandboxes as f64 / (figures.span_us as f64 / 1e6);
-    tiles.push(("", format!("{rate:.1}"), "a second"));
+    tiles.push(("", format!("{rate:.1}"), "sandboxes a second"));
     if figures.layers_built > 0 {
         tiles.push(("", figures.layers_built.to_string(), "layers built"));
     }
@@ -73,8 +73,8 @@ fn tiles(figures: &Figures) -> Markup {
     }
     html! {
         ul class="tiles" {
-            @for (class, number, what) in tiles {
-                li class=(class) { strong { (number) } span { (what) } }
+            @for (class, number, label) in tiles {
+                li class=(class) { strong { (number) } span { (label) } }
             }
         }
     }

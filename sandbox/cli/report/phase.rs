@@ -1,8 +1,8 @@
-//! What the life of a sandbox consists of.
+//! The phases of a sandbox's life.
 
 use serde::Serialize;
 
-/// The phases, in their order.
+/// A phase; they follow each other in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Phase {
@@ -19,7 +19,7 @@ impl Phase {
     pub(super) const ALL: [Self; 7] =
         [Self::Layer, Self::Queue, Self::Launch, Self::Server, Self::Connect, Self::Test, Self::End];
 
-    /// Its name, which is also its class in pictures.
+    /// Returns its name, which is also its class in pictures.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Layer => "layer",
@@ -32,15 +32,16 @@ impl Phase {
         }
     }
 
-    pub(super) fn meaning(self) -> &'static str {
+    /// Describes it for the legend.
+    pub(super) fn description(self) -> &'static str {
         match self {
-            Self::Layer => "finding the layer, or building it",
-            Self::Queue => "waiting until so few sandboxes live that another may",
-            Self::Launch => "namespaces, mounts, the root",
-            Self::Server => "from the executed server to one that is ready",
+            Self::Layer => "finding or building the layer",
+            Self::Queue => "waiting for a slot (SANDBOXED_DB_MAX)",
+            Self::Launch => "creating namespaces and mounts",
+            Self::Server => "waiting until the server is ready",
             Self::Connect => "making the test's parameters",
-            Self::Test => "the test has it",
-            Self::End => "until the kernel has ended all processes",
+            Self::Test => "running the test",
+            Self::End => "ending all processes",
         }
     }
 }

@@ -1,44 +1,29 @@
-//! The frame of a picture: where times and lanes lie, the axes, the legend.
+//! Draws a run: legend, axes, the chart of live sandboxes, the lanes.
 
 use maud::{Markup, PreEscaped, html};
 
 use super::census::Census;
+use super::geometry::{LEFT, PLOT, Scale, WIDTH, px};
 use super::phase::Phase;
-use super::run::{Fate, Run};
+use super::timeline::{Status, Timeline};
 use super::{bars, cells, lanes, units};
 
-/// In pixels of the picture, which is scaled to its place.
-pub(super) const WIDTH: f64 = 1200.0;
-pub(super) const LEFT: f64 = 48.0;
-pub(super) const RIGHT: f64 = 16.0;
-pub(super) const PLOT: f64 = WIDTH - LEFT - RIGHT;
-/// The parts of the chart of living sandboxes.
+/// The number of columns in the chart of live sandboxes.
 pub(super) const COLUMNS: usize = 568;
-pub(super) const STYLE: &str = include_str!("picture.css");
+const STYLE: &str = include_str!("picture.css");
 
+/// The height of the chart of live sandboxes.
 const AREA: f64 = 84.0;
-/// More lanes than that are drawn as a whole, as are more sandboxes: a page must stay one that can be opened.
+/// The limits up to which each sandbox is drawn; beyond them a page would be too large to open.
 const MOST_LANES: usize = 160;
 const MOST_BARS: usize = 2500;
-/// How high all lanes are to be together, and each at most and at least.
+/// The preferred height of all lanes together, and the limits of one.
 const LANES: f64 = 480.0;
 const HIGHEST_LANE: f64 = 22.0;
 const LOWEST_LANE: f64 = 3.0;
 
-/// From times to pixels.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scale {
-    span: u64,
-}
-
-impl Scale {
-    pub(super) fn x(self, time: u64) -> f64 {
-        LEFT + time as f64 / self.span as f64 * PLOT
-    }
-}
-
-/// The whole timeline; `title` stands above it where nothing else tells what it is.
-pub(super) fn timeline(run: &Run<'_>, census: &[Census], title: Option<(&str, &str)>) -> Markup {
+/// Draws the whole run, with title and subtitle if the picture stands alone.
+pub(super) fn draw(run: &Timeline<'_>, census: &[Census], title: Option<(&str, &str)>) -> Markup {
     let scale = Scale { span: run.span };
     let (lanes, count) = lanes::pack(run.bars.iter().map(|bar| (bar.begin, bar.end)));
     let aggregated = count > MOST_LANES || run.bars.len() > MOST_BARS;
@@ -61,7 +46,7 @@ pub(super) fn timeline(run: &Run<'_>, census: &[Census], title: Option<(&str, &s
             }
             (draw_legend(run, legend))
             (time_axis(scale, area, bottom))
-            (draw_area(census, area))
+            (draw_chart(census, area))
             (draw_flags(run, scale, flags))
             @if aggregated {
                 (cells::draw(run, &lanes, count, rows, top, height))
@@ -72,19 +57,19 @@ pub(super) fn timeline(run: &Run<'_>, census: &[Census], title: Option<(&str, &s
     }
 }
 
-fn draw_legend(run: &Run<'_>, y: f64) -> Markup {
+fn draw_legend(run: &Timeline<'_>, y: f64) -> Markup {
     let has = |phase| run.bars.iter().any(|bar| bar.segments.iter().any(|segment| segment.phase == phase));
     let mut entries: Vec<_> = Phase::ALL
         .into_iter()
         .filter(|phase| has(*phase))
-        .map(|phase| (phase.name(), phase.name(), phase.meaning()))
+        .map(|phase| (phase.name(), phase.name(), phase.description()))
         .collect();
-    if run.count(Fate::Failed) > 0 {
+    if run.count(Status::Failed) > 0 {
         entries.push(("failed", "failed", "the test failed, or its sandbox did not start"));
     }
-    if run.count(Fate::Unfinished) > 0 {
-        let meaning = "its process was killed, ended without dropping it, or still runs";
-        entries.push(("unfinished", "unfinished", meaning));
+    if run.count(Status::Unfinished) > 0 {
+        let description = "the test process was killed, ended without dropping the sandbox, or still runs";
+        entries.push(("unfinished", "unfinished", description));
     }
     let mut x = LEFT;
     let placed = entries.into_iter().map(|entry| {
@@ -93,9 +78,9 @@ fn draw_legend(run: &Run<'_>, y: f64) -> Markup {
         (at, entry)
     });
     html! {
-        @for (x, (class, name, meaning)) in placed {
+        @for (x, (class, name, description)) in placed {
             g {
-                title { (meaning) }
+                title { (description) }
                 rect class=(class) x=(px(x)) y=(px(y - 9.0)) width="12" height="10" rx="2" {}
                 text class="label" x=(px(x + 17.0)) y=(px(y)) { (name) }
             }
@@ -110,7 +95,7 @@ fn time_axis(scale: Scale, top: f64, bottom: f64) -> Markup {
         @for time in ticks {
             @let x = scale.x(time);
             path class="grid" d=(format!("M{} {}V{}", px(x), px(top - 6.0), px(bottom))) {}
-            // The last has no room to be centred.
+            // The last label has no room to be centred.
             text class=(if x > WIDTH - 40.0 { "tick end-of-line" } else { "tick" }) x=(px(x)) y=(px(bottom + 16.0)) {
                 (units::tick(time, step))
             }
@@ -118,17 +103,29 @@ fn time_axis(scale: Scale, top: f64, bottom: f64) -> Markup {
     }
 }
 
-/// How many lived, of these how many were still starting, and how many waited, on top of each other.
-fn draw_area(census: &[Census], top: f64) -> Markup {
+/// The phases of the chart of live sandboxes, from bottom to top; those above `Launch` wait for a layer or a slot.
+const STACK: [Phase; Phase::ALL.len()] = [
+    Phase::Test,
+    Phase::End,
+    Phase::Connect,
+    Phase::Server,
+    Phase::Launch,
+    Phase::Queue,
+    Phase::Layer,
+];
+
+/// Draws how many sandboxes are in each phase, stacked.
+fn draw_chart(census: &[Census], top: f64) -> Markup {
     let highest = census.iter().map(|census| census.all()).max().unwrap_or_default().max(1);
     let step = units::count_step(highest, 3);
     let y = |count: usize| top + AREA - count as f64 / highest as f64 * AREA;
-    let outline = |height: fn(Census) -> usize| {
+    // The area below the top of the first phases of the stack.
+    let area = |phases: &[Phase]| {
         let width = PLOT / census.len() as f64;
         let mut d = format!("M{} {}", px(LEFT), px(y(0)));
         let mut last = 0;
         for (column, census) in census.iter().enumerate() {
-            let height = height(*census);
+            let height = phases.iter().map(|phase| census.of(*phase)).sum();
             if height != last {
                 d.push_str(&format!("H{}V{}", px(LEFT + column as f64 * width), px(y(height))));
                 last = height;
@@ -137,23 +134,27 @@ fn draw_area(census: &[Census], top: f64) -> Markup {
         d.push_str(&format!("H{}V{}z", px(LEFT + PLOT), px(y(0))));
         d
     };
+    let is_used = |phase| census.iter().any(|census| census.of(phase) > 0);
     html! {
         @for count in (0..=highest / step).map(|number| number * step) {
             path class="grid" d=(format!("M{} {}h{}", px(LEFT), px(y(count)), px(PLOT))) {}
             text class="tick end-of-line" x=(px(LEFT - 8.0)) y=(px(y(count) + 4.0)) { (count) }
         }
-        g { title { "waiting: for a layer, or for others to end" } path class="queue" d=(outline(Census::all)) {} }
-        g { title { "starting" } path class="server" d=(outline(Census::alive)) {} }
-        g { title { "running" } path class="test" d=(outline(|census| census.running)) {} }
+        @for (number, phase) in STACK.into_iter().enumerate().rev().filter(|(_, phase)| is_used(*phase)) {
+            g {
+                title { (phase.name()) ": " (phase.description()) }
+                path class=(phase.name()) d=(area(&STACK[..=number])) {}
+            }
+        }
     }
 }
 
-/// Where tests failed, to be found among thousands.
-fn draw_flags(run: &Run<'_>, scale: Scale, y: f64) -> Markup {
+/// Flags the times of failures, which are easily missed among thousands of bars.
+fn draw_flags(run: &Timeline<'_>, scale: Scale, y: f64) -> Markup {
     let mut last = f64::MIN;
-    let mut failed: Vec<_> = run.bars.iter().filter(|bar| bar.fate == Fate::Failed).collect();
+    let mut failed: Vec<_> = run.bars.iter().filter(|bar| bar.status == Status::Failed).collect();
     failed.sort_by_key(|bar| bar.end);
-    // Those that would hide each other are one flag.
+    // Flags that would hide each other are drawn as one.
     failed.retain(|bar| {
         let apart = scale.x(bar.end) - last >= 3.0;
         if apart {
@@ -164,15 +165,12 @@ fn draw_flags(run: &Run<'_>, scale: Scale, y: f64) -> Markup {
     html! {
         @for bar in failed {
             g {
-                title { "failed: " (units::printable(bar.name())) }
+                title {
+                    "failed: " (units::printable(bar.name()))
+                    @if let Some(reason) = bar.failure() { "\n" (units::printable(&reason)) }
+                }
                 path class="failed" d=(format!("M{} {}h8l-4 7z", px(scale.x(bar.end) - 4.0), px(y))) {}
             }
         }
     }
-}
-
-/// A length in pixels, to the tenth.
-pub(super) fn px(length: f64) -> String {
-    let text = format!("{length:.1}");
-    text.strip_suffix(".0").map_or_else(|| text.clone(), str::to_owned)
 }

@@ -1,17 +1,17 @@
-//! The tables of a report, for terminals and pages alike.
+//! The tables of a report, in a terminal or a page.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::figures::{Figures, Quantiles, SLOWEST, slowest};
 use super::phase::Phase;
-use super::run::{Bar, Fate, Run};
+use super::timeline::{Bar, Status, Timeline};
 use super::units::{counted, duration, printable};
 
-/// How many failed and unfinished tests are listed.
+/// The length of the lists of failed and unfinished tests.
 const LISTED: usize = 30;
 
-/// A table, some of whose columns hold numbers.
+/// A table; the columns in `numbers` are aligned to the right.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) title: String,
@@ -20,7 +20,7 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<String>>,
 }
 
-/// What a run was, in one line.
+/// Summarises a run in one line.
 pub(super) fn headline(figures: &Figures) -> String {
     let sandboxes = counted(figures.sandboxes, "sandbox", "sandboxes");
     let mut text = format!("{sandboxes} in {}", duration(figures.span_us));
@@ -33,14 +33,14 @@ pub(super) fn headline(figures: &Figures) -> String {
     text
 }
 
-/// What else is worth saying, in another.
-pub(super) fn details(run: &Run<'_>, figures: &Figures) -> String {
+/// Returns further facts about a run in one line.
+pub(super) fn details(run: &Timeline<'_>, figures: &Figures) -> String {
     let mut servers: Vec<_> = run.bars.iter().filter_map(|bar| server(bar)).collect();
     servers.sort_unstable();
     servers.dedup();
     let mut parts = vec![servers.join(", ")];
     parts.push(counted(figures.processes, "process", "processes"));
-    parts.push(format!("{} alive at most", figures.most_alive));
+    parts.push(format!("at most {} alive", figures.most_alive));
     if let Some(start) = figures.start {
         parts.push(format!(
             "ready in {} (median), {} (99 %)",
@@ -55,13 +55,13 @@ pub(super) fn details(run: &Run<'_>, figures: &Figures) -> String {
     parts.join(" · ")
 }
 
-/// `postgres 15.18`.
+/// Returns the engine and its version, such as `postgres 15.18`.
 fn server(bar: &Bar<'_>) -> Option<String> {
     let version = crate::layers::version(bar.record.engine_version.as_deref()?);
     Some(printable(&format!("{} {version}", bar.record.engine)))
 }
 
-/// How long the phases took.
+/// Returns the table of phases.
 pub(super) fn phases(figures: &Figures) -> Table {
     let row = |name: &str, times: &Quantiles| {
         let times = [times.median_us, times.p90_us, times.p99_us, times.longest_us, times.total_us];
@@ -74,25 +74,21 @@ pub(super) fn phases(figures: &Figures) -> Table {
         rows.insert(before_the_test, row("start", start));
     }
     Table {
-        title: "How long it took".to_owned(),
+        title: "Phases".to_owned(),
         numbers: 1..6,
-        head: vec!["", "median", "90 %", "99 %", "longest", "all"],
+        head: vec!["", "median", "90 %", "99 %", "longest", "sum"],
         rows,
     }
 }
 
-/// Those that a reader looks for: failed and unfinished tests, the slowest starts, the slowest tests.
-pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
+/// Returns the lists: failed and unfinished tests, the slowest starts, the slowest tests.
+pub(super) fn lists(run: &Timeline<'_>) -> Vec<Table> {
     let mut tables = Vec::new();
-    for (fate, title) in [(Fate::Failed, "Failed"), (Fate::Unfinished, "Unfinished")] {
-        let bars: Vec<_> = run.bars.iter().filter(|bar| bar.fate == fate).collect();
+    for (status, title) in [(Status::Failed, "Failed"), (Status::Unfinished, "Unfinished")] {
+        let bars: Vec<_> = run.bars.iter().filter(|bar| bar.status == status).collect();
         let rows = bars.iter().take(LISTED).map(|bar| {
-            let why = match (&bar.record.error, fate) {
-                (Some(error), _) => format!("could not {}", printable(error)),
-                (None, Fate::Unfinished) => format!("last heard of in the phase `{}`", bar.last.name()),
-                (None, _) => String::new(),
-            };
-            vec![duration(bar.begin), duration(bar.end - bar.begin), printable(bar.name()), program(bar), why]
+            let reason = bar.failure().map_or_else(String::new, |reason| printable(&reason));
+            vec![duration(bar.begin), duration(bar.end - bar.begin), printable(bar.name()), program(bar), reason]
         });
         tables.push(Table {
             title: match bars.len().saturating_sub(LISTED) {
@@ -100,7 +96,7 @@ pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
                 more => format!("{title} (the first {LISTED}, and {more} more)"),
             },
             numbers: 0..2,
-            head: vec!["at", "after", "test", "program", ""],
+            head: vec!["at", "after", "test", "program", "reason"],
             rows: rows.collect(),
         });
     }
@@ -110,11 +106,11 @@ pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
     tables.push(Table {
         title: format!("Slowest {SLOWEST} starts"),
         numbers: 0..1,
-        head: vec!["start", "test", "program", "of it"],
+        head: vec!["start", "test", "program", "longest phases"],
         rows: rows.collect(),
     });
     let rows = slowest(run, |bar| bar.length(Phase::Test)).into_iter().map(|(bar, time)| {
-        vec![duration(time), printable(bar.name()), program(bar), bar.fate.name().to_owned()]
+        vec![duration(time), printable(bar.name()), program(bar), bar.status.name().to_owned()]
     });
     tables.push(Table {
         title: format!("Slowest {SLOWEST} tests"),
@@ -129,13 +125,13 @@ pub(super) fn lists(run: &Run<'_>) -> Vec<Table> {
             table.drop_column("program");
         }
         if table.rows.iter().all(|row| row.last().is_some_and(String::is_empty)) {
-            table.drop_column("");
+            table.drop_column("reason");
         }
     }
     tables
 }
 
-/// As nextest calls it.
+/// Returns the program under the name that nextest uses.
 fn program(bar: &Bar<'_>) -> String {
     let record = bar.record;
     match &record.package {
@@ -144,7 +140,7 @@ fn program(bar: &Bar<'_>) -> String {
     }
 }
 
-/// The two phases that a start spent most of its time in.
+/// Returns the two longest phases of a start.
 fn longest_phases(bar: &Bar<'_>) -> String {
     let mut phases: Vec<_> = bar.segments.iter().filter(|segment| segment.phase < Phase::Test).collect();
     phases.sort_by_key(|segment| std::cmp::Reverse(segment.length()));
@@ -163,7 +159,7 @@ impl Table {
         }
     }
 
-    /// With aligned columns; text that is last in its row may be as long as it likes.
+    /// Renders the table with aligned columns.
     pub(super) fn text(&self) -> String {
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].chars().count());

@@ -1,11 +1,11 @@
-//! Times and numbers as people read them.
+//! Formats times and numbers for people.
 
-/// The steps of a time axis in microseconds, beyond seconds those of clocks.
+/// The steps of a time axis from one second on, in seconds.
 const CLOCK: [u64; 12] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800];
 const SECOND: u64 = 1_000_000;
 
-/// The distance of ticks on an axis of that length, of which there are to be `most` at most: 1, 2 or 5 with zeros up to a
-/// second, then what clocks show, then hours.
+/// Returns the distance of at most `most` ticks on a time axis: 1, 2 or 5 with zeros up to a second, then the divisions
+/// of a clock, then hours.
 pub(super) fn step(span: u64, most: u64) -> u64 {
     let wanted = span.div_ceil(most.max(1)).max(1);
     let below_a_second = (0..6).flat_map(|zeros| [1, 2, 5].map(|digit| digit * 10_u64.pow(zeros)));
@@ -14,14 +14,14 @@ pub(super) fn step(span: u64, most: u64) -> u64 {
     below_a_second.chain(clock).find(|step| *step >= wanted).unwrap_or(hours)
 }
 
-/// The distance of ticks on an axis of counts.
+/// Returns the distance of ticks on an axis of counts.
 pub(super) fn count_step(highest: usize, most: usize) -> usize {
     let wanted = highest.div_ceil(most.max(1)).max(1);
     let steps = (0..18).flat_map(|zeros| [1, 2, 5].map(|digit| digit * 10_usize.pow(zeros)));
     steps.into_iter().find(|step| *step >= wanted).unwrap_or(wanted)
 }
 
-/// How a tick is called, where ticks are so far from each other.
+/// Formats a tick of an axis with that step.
 pub(super) fn tick(time: u64, step: u64) -> String {
     let seconds = time / SECOND;
     if time == 0 {
@@ -40,7 +40,7 @@ pub(super) fn tick(time: u64, step: u64) -> String {
     format!("{:.decimals$} {unit}", time as f64 / of_unit as f64)
 }
 
-/// A time of which two or three digits count.
+/// Formats a time with two or three significant digits.
 pub(super) fn duration(microseconds: u64) -> String {
     let ms = microseconds as f64 / 1e3;
     match microseconds {
@@ -58,12 +58,12 @@ pub(super) fn duration(microseconds: u64) -> String {
     }
 }
 
-/// `1 sandbox`, `2 sandboxes`.
+/// Formats `1 sandbox`, `2 sandboxes`.
 pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// Text from a file without what terminals obey and XML forbids.
+/// Replaces characters that terminals obey or XML forbids.
 pub(super) fn printable(text: &str) -> String {
     let allowed = |c: char| {
         !c.is_control()
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_those_that_people_count_in() {
+    fn steps_are_round_numbers() {
         for (span, expected) in [
             (0, 1),
             (7, 1),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_called_by_the_unit_of_their_step() {
+    fn ticks_have_the_unit_of_their_step() {
         for (time, step, expected) in [
             (0, 5, "0"),
             (500, 100, "0.5 ms"),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_the_digits_that_count() {
+    fn times_have_significant_digits() {
         for (time, expected) in [
             (40, "0.0 ms"),
             (3_249, "3.2 ms"),
@@ -130,18 +130,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_name_is_obeyed() {
+    fn control_characters_are_replaced() {
         assert_eq!(printable("a\u{1b}[2Jb\u{0}\n\u{202e}é✓"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}é✓");
     }
 
     proptest! {
         #[test]
-        fn there_are_at_most_as_many_ticks_as_asked_for(span in 0_u64..1 << 50, most in 1_u64..20) {
+        fn ticks_are_at_most_as_many_as_requested(span in 0_u64..1 << 50, most in 1_u64..20) {
             prop_assert!(span / step(span, most) <= most);
         }
 
         #[test]
-        fn any_time_has_a_name(time: u64, step in 1_u64..1 << 40) {
+        fn any_time_is_formatted(time: u64, step in 1_u64..1 << 40) {
             prop_assert!(!tick(time, step).is_empty() && !duration(time).is_empty());
         }
     }

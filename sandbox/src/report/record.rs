@@ -67,6 +67,9 @@ pub struct Record {
     pub outcome: Outcome,
     /// Why it could not be started.
     pub error: Option<String>,
+    /// Why its test failed: the panic's message or the returned error, on one line of at most 1,000 characters. `null` for
+    /// a test that passed, and for one that runs without the attribute.
+    pub failure: Option<String>,
     /// Bytes in its data directory that were written, deleted files not counted, when its end began. `null` where there is
     /// no container.
     pub disk_bytes: Option<u64>,

@@ -1,6 +1,6 @@
--- What a database defines, as rows of kind, name and definition. Objects of extensions are the extensions'.
--- The definition of a thing has a line for each of its parts, so that changes can be shown line by line. An owner is told
--- if it is not the first superuser, whose number is 10.
+-- Returns the definitions in a database as rows of kind, name and definition, without the members of extensions.
+-- A definition has a line for each part, so that changes are shown line by line. It names the owner unless that is
+-- the bootstrap superuser (oid 10).
 WITH
 mine AS (
     SELECT oid, nspname FROM pg_namespace
@@ -9,7 +9,7 @@ mine AS (
 of_extension AS (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 ),
--- Such as the functions of a range type.
+-- Members of extensions, and objects that belong to another object, such as the functions of a range type.
 of_another AS (
     SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i')
 ),
@@ -66,7 +66,7 @@ FROM relation i JOIN pg_index ON indexrelid = i.oid
 WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.oid AND contype IN ('p', 'u', 'x'))
 
 UNION ALL
--- That a column is not null stands with the column.
+-- NOT NULL constraints are part of the column's line.
 SELECT 'constraint', format('%s on %s', quote_ident(conname), coalesce(r.name, contypid::regtype::text)),
     pg_get_constraintdef(c.oid, true)
 FROM pg_constraint c JOIN mine n ON n.oid = connamespace LEFT JOIN relation r ON r.oid = conrelid
@@ -153,7 +153,7 @@ SELECT 'publication', quote_ident(pubname),
 FROM pg_publication p
 
 UNION ALL
--- Of what is rare the name is enough.
+-- Rare kinds of objects are listed by name only.
 SELECT (pg_identify_object(class, id, 0)).type, (pg_identify_object(class, id, 0)).identity, ''
 FROM (
     SELECT 'pg_operator'::regclass AS class, oid AS id FROM pg_operator
@@ -172,7 +172,7 @@ FROM (
     UNION ALL SELECT 'pg_transform'::regclass, oid FROM pg_transform
     UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl
 ) AS rare
--- transam.h, FirstNormalObjectId.
+-- FirstNormalObjectId in transam.h.
 WHERE id >= 16384 AND (class::oid, id) NOT IN (SELECT classid, objid FROM of_another)
 
 UNION ALL

@@ -1,4 +1,5 @@
--- What belongs to the server as a whole, as rows of kind, name and definition. Passwords are not told, only that they changed.
+-- Returns the definitions that belong to the whole server as rows of kind, name and definition. A hash stands for a
+-- password, so that a change shows.
 SELECT 'role', quote_ident(rolname),
     concat_ws(E'\n',
         CASE WHEN rolsuper THEN 'superuser' END, CASE WHEN rolcanlogin THEN 'login' END,

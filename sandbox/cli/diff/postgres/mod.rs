@@ -1,4 +1,7 @@
-//! What a test changed in a PostgreSQL server: both states are started, and asked.
+//! The changes that a test made to a PostgreSQL server: starts both states and queries them.
+
+mod catalogue;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -8,14 +11,15 @@ use postgres::config::Config;
 use postgres::{Client, NoTls};
 use sandboxed_db::{KeptState, Sandbox};
 
-use super::catalogue::{changes, objects, of_server, sequence_changes, sequences};
-use super::rows::{self, Table};
+use self::catalogue::{objects, sequences, server_objects};
+use self::rows::{Column, Table};
+use super::definitions::{object_changes, sequence_changes};
 use super::{Change, DatabaseDifference, Difference, TableDifference};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The names of what is not in a schema are schema-qualified in all definitions, nothing runs into a limit of the test's
-/// settings, and the same rows come in the same order.
+/// Definitions show schema-qualified names, no limit in the test's settings applies, and equal tables return their rows
+/// in the same order.
 const SESSION: &str = "
     SET search_path = pg_catalog;
     SET statement_timeout = 0;
@@ -26,11 +30,14 @@ const SESSION: &str = "
     SET extra_float_digits = 1;
 ";
 
-/// Tables whose rows are compared: with rows of their own, of no system catalogue but that of large objects.
+/// Tables whose rows are compared: all that store rows, and of the system catalogues that of large objects.
 const TABLES: &str = "
     SELECT
         c.oid::regclass::text,
-        array(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum),
+        array(SELECT attname::text FROM pg_attribute
+            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum),
+        array(SELECT quote_ident(attname) FROM pg_attribute
+            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum),
         array(SELECT attnum || format_type(atttypid, atttypmod) FROM pg_attribute
             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum),
         array(SELECT attname::text FROM pg_index, unnest(indkey) WITH ORDINALITY AS keys(number, place)
@@ -46,15 +53,15 @@ pub(super) fn compare(state: &KeptState, show: usize) -> Result<Difference> {
     let (before, after) = (state.start_before()?, state.start()?);
     let mut difference = Difference::of(state);
     let (mut old, mut new) = (connect(&before, None)?, connect(&after, None)?);
-    difference.server = changes(of_server(&mut old)?, of_server(&mut new)?);
-    // Those that are new or gone are told with what is in them.
+    difference.server = object_changes(server_objects(&mut old)?, server_objects(&mut new)?);
+    // Added and removed databases are listed below, with their contents.
     difference
         .server
         .retain(|change| change.kind != "database" || change.before.is_some() && change.after.is_some());
     let (old, new) = (databases(&mut old)?, databases(&mut new)?);
     for (name, connects) in &new {
         let found = match old.get(name) {
-            // Nobody may look into it, which is told as a change of the server.
+            // It accepts no connections; `server` shows if that is new.
             Some(connected) if !connected || !connects => continue,
             Some(_) => {
                 let mut clients = (connect(&before, Some(name))?, connect(&after, Some(name))?);
@@ -72,14 +79,14 @@ pub(super) fn compare(state: &KeptState, show: usize) -> Result<Difference> {
 
 fn connect(sandbox: &Sandbox, database: Option<&str>) -> Result<Client> {
     let mut config: Config = sandbox.url().parse()?;
-    // One database is in every server, whatever the test has done to its own.
+    // A test cannot drop this database.
     config.dbname(database.unwrap_or("template1"));
     let mut client = config.connect(NoTls)?;
     client.batch_execute(SESSION)?;
     Ok(client)
 }
 
-/// Databases by name, and whether they can be connected to.
+/// Returns the databases by name, and whether they accept connections.
 fn databases(client: &mut Client) -> Result<BTreeMap<String, bool>> {
     const QUERY: &str = "SELECT datname::text, datallowconn FROM pg_database";
     Ok(client.query(QUERY, &[])?.iter().map(|row| (row.get(0), row.get(1))).collect())
@@ -90,10 +97,9 @@ fn empty(name: &str, change: Change) -> DatabaseDifference {
     DatabaseDifference { database, change, objects: Vec::new(), sequences: Vec::new(), tables: Vec::new() }
 }
 
-/// A database that the test has made, beside the one that databases are copies of: what it defines, and how many rows there
-/// are.
+/// Describes a database that the test created: its definitions beyond those of the template, and its row counts.
 fn added(name: &str, (template, client): &mut (Client, Client)) -> Result<DatabaseDifference> {
-    let objects = changes(objects(template)?, objects(client)?);
+    let objects = object_changes(objects(template)?, objects(client)?);
     let mut tables = Vec::new();
     for Table { name: table, key, .. } in self::tables(client)? {
         let added = rows::count(client, &table)?;
@@ -111,7 +117,7 @@ fn database(
     compared: &mut usize,
 ) -> Result<DatabaseDifference> {
     let mut difference = empty(name, Change::Changed);
-    difference.objects = changes(objects(before)?, objects(after)?);
+    difference.objects = object_changes(objects(before)?, objects(after)?);
     difference.sequences = sequence_changes(&sequences(before)?, sequences(after)?);
     let (old, new) = (tables(before)?, tables(after)?);
     for table in &new {
@@ -148,17 +154,18 @@ fn database(
 
 fn tables(client: &mut Client) -> Result<Vec<Table>> {
     let tables = client.query(TABLES, &[])?.into_iter().map(|row| {
-        let (names, types): (Vec<String>, Vec<String>) = (row.get(1), row.get(2));
-        let columns = names.into_iter().zip(types).collect();
-        Table { name: row.get(0), columns, key: row.get(3), file: row.get(4) }
+        let [names, identifiers, definitions]: [Vec<String>; 3] = [row.get(1), row.get(2), row.get(3)];
+        let columns = names.into_iter().zip(identifiers).zip(definitions);
+        let columns = columns.map(|((name, identifier), definition)| Column { name, identifier, definition });
+        Table { name: row.get(0), columns: columns.collect(), key: row.get(4), file: row.get(5) }
     });
     Ok(tables.collect())
 }
 
-/// Whether the same files hold the same rows: then nobody need look at a million of them. After a crash the log may hold
-/// changes that the files do not.
+/// Reports whether the table's files are still those of the snapshot, so that its rows need no comparison. After a crash
+/// the write-ahead log may hold changes that the files lack.
 fn is_untouched(state: &KeptState, before: &Table, after: &Table) -> bool {
-    /// A table has a file for each GB, and no more than this.
+    /// A table has a file for each GB, up to 32 TB.
     const MOST: usize = 1 << 15;
     let Some(file) = after.file.as_ref().filter(|_| state.clean && before == after) else { return false };
     let further = (1..MOST).map(|number| format!("{file}.{number}"));

@@ -1,4 +1,4 @@
-//! One run of tests, laid out in time: what a report draws and counts.
+//! One run of tests, laid out in time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,28 +6,28 @@ use sandboxed_db::report::{Outcome, Record};
 
 use super::phase::Phase;
 
-/// A file may hold anything, also times that run backwards, or into a future that nobody computes with: a century.
+/// The maximum length of a run, a century: a file may hold any number as a time.
 const LONGEST: u64 = 100 * 365 * 24 * 60 * 60 * 1_000_000;
 
-/// The sandboxes of a run, in the order in which they were asked for.
+/// The sandboxes of a run, in the order of their requests.
 #[derive(Debug)]
-pub(super) struct Run<'a> {
+pub(super) struct Timeline<'a> {
     pub(super) bars: Vec<Bar<'a>>,
-    /// Its length in microseconds, at least one.
+    /// The length of the run in microseconds, at least one.
     pub(super) span: u64,
 }
 
-/// A sandbox as a bar. Times are in microseconds since the run began.
+/// A sandbox. Times are in microseconds since the begin of the run.
 #[derive(Debug)]
 pub(super) struct Bar<'a> {
     pub(super) record: &'a Record,
     pub(super) begin: u64,
     pub(super) end: u64,
-    /// Without gaps, from `begin` to `end`.
+    /// The phases from `begin` to `end`, without gaps.
     pub(super) segments: Vec<Segment>,
-    /// The phase that it was in at last, if only for a moment.
+    /// The last phase that it reached.
     pub(super) last: Phase,
-    pub(super) fate: Fate,
+    pub(super) status: Status,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,32 +43,31 @@ impl Segment {
     }
 }
 
-/// What became of a sandbox and its test.
+/// How a sandbox and its test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Status {
     Passed,
     Failed,
-    /// It ended, and nobody judged it.
-    Unknown,
-    /// Its process was killed, ended without dropping it, or still runs.
+    /// The sandbox ended; the outcome of its test is not known.
+    Ended,
+    /// The test process was killed, ended without dropping the sandbox, or still runs.
     Unfinished,
 }
 
-impl Fate {
+impl Status {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",
             Self::Failed => "failed",
-            Self::Unknown => "ended",
+            Self::Ended => "ended",
             Self::Unfinished => "unfinished",
         }
     }
 }
 
-/// The records of a file, run by run, the latest last.
+/// Splits the records of a file by run, the latest run last.
 ///
-/// A test may start programs of its own that use sandboxes, and these may not know whose run they are part of. So runs that
-/// went on at the same time are one.
+/// Runs that overlap count as one: a test may start programs that use sandboxes but do not know the run's name.
 pub(super) fn split(records: &[Record]) -> Vec<Vec<&Record>> {
     let mut by_name = BTreeMap::<&str, Vec<&Record>>::new();
     for record in records {
@@ -88,26 +87,26 @@ pub(super) fn split(records: &[Record]) -> Vec<Vec<&Record>> {
     apart
 }
 
-impl<'a> Run<'a> {
+impl<'a> Timeline<'a> {
     pub(super) fn new(records: &[&'a Record]) -> Self {
         let begin = records.iter().map(|record| record.asked_at_us).min().unwrap_or_default();
-        // When a process was last heard of: so long at least lived what it never told the end of.
-        let mut heard = HashMap::<(&str, u32), u64>::new();
+        // A sandbox without a recorded end lived at least until the last record of its process.
+        let mut last_seen = HashMap::<(&str, u32), u64>::new();
         for record in records {
-            let last = heard.entry((&record.run, record.process)).or_default();
+            let last = last_seen.entry((&record.run, record.process)).or_default();
             *last = last_time(record).max(*last);
         }
         let mut bars: Vec<_> = records
             .iter()
-            .map(|record| Bar::new(record, begin, heard[&(record.run.as_str(), record.process)]))
+            .map(|record| Bar::new(record, begin, last_seen[&(record.run.as_str(), record.process)]))
             .collect();
         bars.sort_by_key(|bar| bar.begin);
         let span = bars.iter().map(|bar| bar.end).max().unwrap_or_default().max(1);
         Self { bars, span }
     }
 
-    pub(super) fn count(&self, fate: Fate) -> usize {
-        self.bars.iter().filter(|bar| bar.fate == fate).count()
+    pub(super) fn count(&self, status: Status) -> usize {
+        self.bars.iter().filter(|bar| bar.status == status).count()
     }
 
     pub(super) fn processes(&self) -> usize {
@@ -118,14 +117,14 @@ impl<'a> Run<'a> {
 }
 
 impl<'a> Bar<'a> {
-    fn new(record: &'a Record, origin: u64, heard: u64) -> Self {
-        let fate = match (record.outcome, record.gone_at_us) {
-            (Outcome::Failed, _) => Fate::Failed,
-            (_, None) => Fate::Unfinished,
-            (Outcome::Passed, _) => Fate::Passed,
-            _ => Fate::Unknown,
+    fn new(record: &'a Record, origin: u64, last_seen: u64) -> Self {
+        let status = match (record.outcome, record.gone_at_us) {
+            (Outcome::Failed, _) => Status::Failed,
+            (_, None) => Status::Unfinished,
+            (Outcome::Passed, _) => Status::Passed,
+            _ => Status::Ended,
         };
-        let end = record.gone_at_us.unwrap_or_else(|| heard.max(last_time(record)));
+        let end = record.gone_at_us.unwrap_or_else(|| last_seen.max(last_time(record)));
         let relative = |time: u64| (time.max(record.asked_at_us) - origin).min(LONGEST);
         let (begin, end) = (relative(record.asked_at_us), relative(end));
         let mut segments = Vec::new();
@@ -143,22 +142,43 @@ impl<'a> Bar<'a> {
                 break;
             }
         }
-        Self { record, begin, end, segments, last, fate }
+        Self { record, begin, end, segments, last, status }
     }
 
-    /// What it is called in tables and pictures.
+    /// Returns its name in tables and pictures.
     pub(super) fn name(&self) -> &'a str {
         let record = self.record;
         record.test.as_deref().or(record.thread.as_deref()).unwrap_or(&record.program)
     }
 
-    /// How long a phase took, if it came to that.
+    /// Returns the class of a phase in pictures. A failure marks the test, or the phase in which the start failed.
+    pub(super) fn class(&self, phase: Phase) -> &'static str {
+        let failed_at = self.last.min(Phase::Test);
+        match (self.status, phase) {
+            (Status::Failed, phase) if phase == failed_at => "failed",
+            (Status::Unfinished, Phase::Test) => "unfinished",
+            _ => phase.name(),
+        }
+    }
+
+    /// Returns the reason why the test failed or has no outcome.
+    pub(super) fn failure(&self) -> Option<String> {
+        match (&self.record.error, &self.record.failure, self.status) {
+            (Some(error), ..) => Some(format!("could not {error}")),
+            (_, Some(failure), _) => Some(failure.clone()),
+            (_, _, Status::Unfinished) => Some(format!("last seen in the phase `{}`", self.last.name())),
+            (_, _, Status::Failed) => Some("no message: the test runs without `#[sandboxed_db]`".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Returns the length of a phase that it went through.
     pub(super) fn length(&self, phase: Phase) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.phase == phase);
         segment.copied().map(Segment::length)
     }
 
-    /// From the request to a server that is ready and parameters that are made, if it came to that.
+    /// Returns the time from the request to a ready server and the test's parameters.
     pub(super) fn start(&self) -> Option<u64> {
         let record = self.record;
         let ready = record.connected_at_us.max(record.ready_at_us)?;
@@ -166,14 +186,14 @@ impl<'a> Bar<'a> {
     }
 }
 
-/// Which phases a sandbox went through and when each ended. The first without an end is the one that it was in at last.
+/// Returns the phases and their ends. The first phase without an end is the last that the sandbox reached.
 fn ends(record: &Record) -> [(Phase, Option<u64>); 7] {
     [
         (Phase::Layer, record.layer_at_us),
         (Phase::Queue, record.admitted_at_us),
         (Phase::Launch, record.executed_at_us),
         (Phase::Server, record.ready_at_us),
-        // Most sandboxes are only taken as they are.
+        // Many tests take the sandbox only, so that this phase takes no time.
         (Phase::Connect, record.connected_at_us.or(record.ready_at_us)),
         (Phase::Test, record.ended_at_us),
         (Phase::End, record.gone_at_us),
@@ -197,7 +217,7 @@ fn last_time(record: &Record) -> u64 {
 pub(super) mod tests {
     use super::*;
 
-    /// A record in which each phase took a millisecond, as far as it came.
+    /// Returns a record of the first `phases` phases, each a millisecond long.
     pub(in super::super) fn record(asked: u64, phases: u64) -> Record {
         let mut record = Record::default();
         record.id = format!("{asked}-{phases}");
@@ -220,7 +240,7 @@ pub(super) mod tests {
     #[test]
     fn a_bar_has_all_phases_without_gaps() {
         let (first, second) = (record(5_000, 7), record(6_000, 7));
-        let run = Run::new(&[&second, &first]);
+        let run = Timeline::new(&[&second, &first]);
         assert_eq!(run.span, 8_000);
         assert_eq!((run.bars[0].begin, run.bars[1].begin), (0, 1_000));
         assert_eq!(phases(&run.bars[1]), Phase::ALL.map(|phase| (phase, 1_000)));
@@ -229,10 +249,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_phase_that_never_was_takes_no_time() {
+    fn a_skipped_phase_takes_no_time() {
         let mut record = record(0, 7);
         record.connected_at_us = None;
-        let run = Run::new(&[&record]);
+        let run = Timeline::new(&[&record]);
         assert_eq!(run.bars[0].length(Phase::Connect), None);
         assert_eq!(run.bars[0].length(Phase::Test), Some(2_000));
     }
@@ -242,36 +262,36 @@ pub(super) mod tests {
         let mut record = record(0, 2);
         record.outcome = Outcome::Failed;
         (record.ended_at_us, record.gone_at_us) = (Some(9_000), Some(9_000));
-        let run = Run::new(&[&record]);
+        let run = Timeline::new(&[&record]);
         let bar = &run.bars[0];
-        assert_eq!((bar.fate, bar.last, bar.end, bar.start()), (Fate::Failed, Phase::Launch, 9_000, None));
+        assert_eq!((bar.status, bar.last, bar.end, bar.start()), (Status::Failed, Phase::Launch, 9_000, None));
         assert_eq!(bar.length(Phase::Launch), Some(7_000));
     }
 
     #[test]
-    fn what_has_no_end_lived_as_long_as_its_process_was_heard_of() {
+    fn an_unfinished_sandbox_lasts_until_its_process_was_last_seen() {
         let (killed, mut sibling, mut stranger) = (record(0, 5), record(20_000, 7), record(50_000, 7));
         (sibling.process, stranger.process) = (0, 1);
-        let run = Run::new(&[&killed, &sibling, &stranger]);
+        let run = Timeline::new(&[&killed, &sibling, &stranger]);
         let bar = &run.bars[0];
-        assert_eq!((bar.fate, bar.last, bar.end), (Fate::Unfinished, Phase::Test, 27_000));
-        assert_eq!(run.count(Fate::Unfinished), 1);
+        assert_eq!((bar.status, bar.last, bar.end), (Status::Unfinished, Phase::Test, 27_000));
+        assert_eq!(run.count(Status::Unfinished), 1);
     }
 
     #[test]
-    fn times_that_cannot_be_are_borne() {
+    fn impossible_times_are_clamped() {
         let mut late = record(1, 7);
         late.gone_at_us = Some(u64::MAX);
-        assert_eq!(Run::new(&[&record(0, 7), &late]).span, LONGEST);
+        assert_eq!(Timeline::new(&[&record(0, 7), &late]).span, LONGEST);
         let mut record = record(5_000, 7);
         (record.ready_at_us, record.gone_at_us) = (Some(1), Some(2));
-        let run = Run::new(&[&record]);
+        let run = Timeline::new(&[&record]);
         assert!(run.bars[0].segments.iter().all(|segment| segment.begin < segment.end));
         assert_eq!((run.bars[0].begin, run.bars[0].end, run.span), (0, 0, 1));
     }
 
     #[test]
-    fn runs_are_told_apart_unless_they_went_on_at_the_same_time() {
+    fn runs_are_separate_unless_they_overlap() {
         let mut records = [record(0, 7), record(100_000, 7), record(5_000, 7), record(40_000, 7)];
         for (record, run) in records.iter_mut().zip(["b", "c", "part of b", "b"]) {
             record.run = run.to_owned();
