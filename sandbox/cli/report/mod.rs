@@ -106,7 +106,8 @@ fn choose(records: &[Record], all: bool) -> (Vec<&Record>, Vec<String>) {
 }
 
 fn write(path: &Path, contents: &str) -> Result<(), String> {
-    fs::write(path, contents).map_err(|error| format!("could not write the report to `{}`: {error}", path.display()))
+    fs::write(path, contents)
+        .map_err(|error| format!("could not write the report to `{}`: {error}", path.display()))
 }
 
 fn text(run: &Timeline<'_>, census: &[Census], figures: &Figures, notes: &[String]) -> String {

@@ -88,7 +88,13 @@ pub(super) fn lists(run: &Timeline<'_>) -> Vec<Table> {
         let bars: Vec<_> = run.bars.iter().filter(|bar| bar.status == status).collect();
         let rows = bars.iter().take(LISTED).map(|bar| {
             let reason = bar.failure().map_or_else(String::new, |reason| printable(&reason));
-            vec![duration(bar.begin), duration(bar.end - bar.begin), printable(bar.name()), program(bar), reason]
+            vec![
+                duration(bar.begin),
+                duration(bar.end - bar.begin),
+                printable(bar.name()),
+                program(bar),
+                reason,
+            ]
         });
         tables.push(Table {
             title: match bars.len().saturating_sub(LISTED) {

@@ -264,7 +264,10 @@ pub(super) mod tests {
         (record.ended_at_us, record.gone_at_us) = (Some(9_000), Some(9_000));
         let run = Timeline::new(&[&record]);
         let bar = &run.bars[0];
-        assert_eq!((bar.status, bar.last, bar.end, bar.start()), (Status::Failed, Phase::Launch, 9_000, None));
+        assert_eq!(
+            (bar.status, bar.last, bar.end, bar.start()),
+            (Status::Failed, Phase::Launch, 9_000, None)
+        );
         assert_eq!(bar.length(Phase::Launch), Some(7_000));
     }
 
