@@ -1,7 +1,5 @@
 //! System calls that no safe library offers. The only folder with `unsafe`; it knows nothing of layers or engines.
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod arrive;
 pub(crate) mod clone;
 pub(crate) mod constructor;
 pub(crate) mod lock;
@@ -10,6 +8,8 @@ pub(crate) mod process;
 pub(crate) mod socket;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod trace;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod trampoline;
 
 use rustix::io::Errno;
 

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
 
-use super::image::{Image, Source};
+use super::format::{Image, Source};
 use super::maps::Area;
 use crate::launch::plan::Command;
-use crate::sys::arrive::{Arrival, Itinerary, leave_restartable_sequences};
 use crate::sys::process::{Forked, SingleThreaded, exit_now, fork, reset_signals};
 use crate::sys::socket;
+use crate::sys::trampoline::{Arrival, Itinerary, leave_restartable_sequences};
 
 /// How long it may take; it takes about a millisecond.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -17,12 +17,12 @@ use rustix::thread::{
 
 use super::cgroup::Controllers;
 use super::limits;
-use super::linked;
 use super::mounts::{self, Root};
-use super::plan::{Birth, Command, INNER_ID, Plan};
-use super::protocol::{Event, Failure, Step};
 use super::seccomp::Filters;
 use super::supervisor::{Grounds, Supervisor, send};
+use crate::launch::image;
+use crate::launch::plan::{Birth, Command, INNER_ID, Plan};
+use crate::launch::protocol::{Event, Failure, Step};
 use crate::sys::process::{close_from, exit_now, loopback_up, move_fd, reset_signals, take_fd};
 
 /// The user outside, as whom the test process runs.
@@ -93,7 +93,7 @@ fn capture(
         Some(filters) => filters.install(false).map_err(io::Error::other),
         None => Ok(()),
     };
-    let refused = linked::capture(&server, image, filter).err().map(|error| error.to_string());
+    let refused = image::capture(&server, image, filter).err().map(|error| error.to_string());
     send(control, &Event::Captured { refused }, &[]);
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::limits::Limits;
+use crate::launch::limits::Limits;
 
 /// Beginning of the names of all groups made here: a sandbox's goes on with its launcher's pid and a number.
 const PREFIX: &str = "sandboxed-db";

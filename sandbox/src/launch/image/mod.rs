@@ -8,27 +8,27 @@
 //! (`capture.rs`). A server is restored from it by a child of init that replaces its own memory (`restore.rs`): so all
 //! that is inherited over execve(2) is as ever, namespaces, limits, descriptors, filter and parent among it.
 
-#[cfg(target_arch = "x86_64")]
-mod ahead;
+mod cache;
 #[cfg(target_arch = "x86_64")]
 mod calls;
 #[cfg(target_arch = "x86_64")]
 mod capture;
-#[cfg(not(target_arch = "x86_64"))]
-mod elsewhere;
 #[cfg(target_arch = "x86_64")]
-mod image;
-mod known;
+mod format;
 #[cfg(target_arch = "x86_64")]
 mod maps;
 #[cfg(target_arch = "x86_64")]
+mod prelink;
+#[cfg(target_arch = "x86_64")]
 mod restore;
+#[cfg(not(target_arch = "x86_64"))]
+mod unsupported;
 
+pub(crate) use cache::{Origin, distrust};
+pub(super) use cache::{give_up, image_of};
 #[cfg(target_arch = "x86_64")]
 pub(super) use capture::capture;
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) use elsewhere::{capture, restore};
-pub(crate) use known::{Origin, distrust};
-pub(super) use known::{give_up, image_of};
 #[cfg(target_arch = "x86_64")]
 pub(super) use restore::restore;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) use unsupported::{capture, restore};

@@ -16,10 +16,10 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 use super::forwarder;
 use super::init::give_up_last_capability;
-use super::linked;
-use super::plan::{Command, Symlink};
 use super::process::Paths;
-use super::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, Request, Step, encode};
+use crate::launch::image;
+use crate::launch::plan::{Command, Symlink};
+use crate::launch::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, Request, Step, encode};
 use crate::sys::process::{Forked, SingleThreaded, child_signals, die_with_parent, fork, move_fd};
 use crate::sys::socket;
 
@@ -193,7 +193,7 @@ impl<'a> Supervisor<'a> {
         let command = self.grounds.server(command.clone());
         let log = || self.grounds.log.try_clone().map(OwnedFd::from);
         let stdio = || Ok([File::open("/dev/null")?.into(), log()?, log()?]);
-        let restored = stdio().and_then(|stdio| linked::restore(image, &command, stdio));
+        let restored = stdio().and_then(|stdio| image::restore(image, &command, stdio));
         give_up_last_capability()?;
         match restored {
             Ok(server) => {

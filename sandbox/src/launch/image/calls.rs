@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::image::Thread;
+use super::format::Thread;
 use crate::sys::trace::Registers;
 
 /// Calls that leave nothing behind but what the memory shows.

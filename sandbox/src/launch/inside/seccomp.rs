@@ -139,7 +139,7 @@ impl Filters {
 }
 
 /// Whether containers have a filter on this architecture.
-pub(super) fn is_supported() -> bool {
+pub(in crate::launch) fn is_supported() -> bool {
     TargetArch::try_from(std::env::consts::ARCH).is_ok()
 }
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::protocol::{Event, Exit, LONGEST_MESSAGE, Request, encode};
 use crate::diagnosis;
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::protocol::{Event, Exit, LONGEST_MESSAGE, Request, encode};
 use crate::sys::socket;
 
 /// The control socket, and events that came while another was awaited.

@@ -15,8 +15,8 @@ use rustix::process::{PidfdFlags, WaitOptions, getegid, geteuid, pidfd_open, set
 use super::cgroup::{Delegation, Group};
 use super::init::{self, Given, Outer};
 use super::process;
-use super::protocol::{Event, Failure, Launch, Step, encode};
 use super::seccomp::Filters;
+use crate::launch::protocol::{Event, Failure, Launch, Step, encode};
 use crate::sys::clone::{Cloned, into_namespaces};
 use crate::sys::process::{
     Forked, SingleThreaded, close_from, exit_now, fork, reap_children_automatically, reset_signals, take_fd,
@@ -24,7 +24,7 @@ use crate::sys::process::{
 use crate::sys::socket;
 
 /// Set in the environment of a launcher, and of nothing else.
-pub(super) const MARKER: &str = "SANDBOXED_DB_LAUNCHER";
+pub(in crate::launch) const MARKER: &str = "SANDBOXED_DB_LAUNCHER";
 
 /// A request is a few numbers.
 const LONGEST_REQUEST: usize = 1 << 10;

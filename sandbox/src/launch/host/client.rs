@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
-use super::launcher::MARKER;
 use super::log::Log;
-use super::protocol::{Failure, Launch, Step, encode};
+use crate::launch::inside::MARKER;
+use crate::launch::protocol::{Failure, Launch, Step, encode};
 
 use crate::diagnosis;
 use crate::error::{Error, ErrorKind, Result};
@@ -131,6 +131,6 @@ pub(crate) fn memory(name: &CStr, contents: &[u8]) -> Result<File, Errno> {
 }
 
 /// A thread that panicked while it held one of these locks left nothing half-done behind it.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(in crate::launch) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,10 +10,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use super::ahead::{Binding, Errand};
 use super::calls::Calls;
-use super::image::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
+use super::format::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
 use super::maps::Area;
+use super::prelink::{Binding, Errand};
 use crate::launch::plan::Command;
 use crate::sys::trace::{Registers, Stop, Tracee};
 

@@ -24,10 +24,10 @@ use place::Place;
 
 use super::init::{begin, keep_only};
 use super::limits;
-use super::plan::{Data, OnHost, Plan};
-use super::protocol::{Event, Failure, Step};
 use super::supervisor::{Grounds, Host, Supervisor, send};
 use crate::cache::copy_tree;
+use crate::launch::plan::{Data, OnHost, Plan};
+use crate::launch::protocol::{Event, Failure, Step};
 use crate::sys::process::exit_now;
 use crate::sys::socket;
 

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, pivot_root};
 
-use super::plan::{Bind, Data, Plan};
-use super::protocol::{Failure, Step};
+use crate::launch::plan::{Bind, Data, Plan};
+use crate::launch::protocol::{Failure, Step};
 use crate::sys::mount::{
     MountError, MountOption, attach, clone_tree, create, make_read_only, open_directory,
 };

@@ -12,16 +12,16 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
-use super::cgroup::{self, Reached};
 use super::client::{Launcher, lock, memory};
 use super::control::{Control, Received, receive};
-use super::linked::{self, Origin};
 use super::log::Log;
-use super::plan::{Birth, Command, OnHost, Plan};
-use super::protocol::{Event, Exit, Launch, Request, encode};
-use super::seccomp;
 use super::tail::Tail;
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::image::{self, Origin};
+use crate::launch::inside::cgroup::{self, Reached};
+use crate::launch::inside::seccomp;
+use crate::launch::plan::{Birth, Command, OnHost, Plan};
+use crate::launch::protocol::{Event, Exit, Launch, Request, encode};
 use crate::sys::socket;
 
 /// How long a container may take to be built; it takes about two milliseconds.
@@ -83,11 +83,11 @@ pub(crate) struct Container {
 impl Container {
     /// Launches a container and waits until its root is built and a planned server is executed.
     pub(crate) fn launch(plan: &Plan) -> Result<Self> {
-        match linked::image_of(plan) {
-            Ok(image) => {
-                let container = Self::launch_with(plan, Some(&image))?;
+        match image::image_of(plan) {
+            Ok(found) => {
+                let container = Self::launch_with(plan, Some(&found))?;
                 if let Origin::Executed(why) = &container.origin {
-                    linked::give_up(plan, &image, why);
+                    image::give_up(plan, &found, why);
                 }
                 Ok(container)
             }
@@ -104,7 +104,7 @@ impl Container {
     ///
     /// # Errors
     /// The outer error is about the launch, the inner one about the program.
-    pub(super) fn capture(plan: &Plan, into: &File) -> Result<Result<(), String>> {
+    pub(in crate::launch) fn capture(plan: &Plan, into: &File) -> Result<Result<(), String>> {
         let plan = Plan { birth: Birth::Capture, ..plan.clone() };
         let container = Self::launch_with(&plan, Some(into))?;
         let deadline = Instant::now() + CAPTURE_TIMEOUT;

@@ -12,8 +12,8 @@ use std::time::SystemTime;
 use rustix::fs::{AtFlags, CWD, linkat};
 
 use crate::cache;
-use crate::launch::client::lock;
-use crate::launch::container::Container;
+use crate::launch::host::client::lock;
+use crate::launch::host::container::Container;
 use crate::launch::limits::Limits;
 use crate::launch::plan::{Birth, Data, Plan};
 
