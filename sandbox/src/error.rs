@@ -1,8 +1,8 @@
-//! The one error of the library, and how it is worded.
+//! The error of the library and its wording.
 //!
-//! Callers of a test tool read errors far more often than they match on them. So an error carries the step that
-//! failed, the object it concerned, the cause, the fix and the end of the server's log, and its `Debug` is the
-//! whole report, because `Debug` is what libtest prints for a test that returns `Err`.
+//! Users of a test tool read errors far more often than they match on them. An error therefore carries
+//! the failed step, its object, the cause, the fix and the end of the server's log. `Debug` prints all
+//! of it, because libtest prints the `Debug` of a test that returns `Err`.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,32 +15,34 @@ use crate::fix::Fix;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, for callers who decide by it.
+/// The kind of a failure, for callers that decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// This machine refuses something that a sandbox needs; the hint names the switch.
     HostUnsupported,
-    /// The description is wrong: a missing file, a bad setting.
+    /// The description or an environment variable is wrong: a missing file, a bad setting.
     InvalidConfig,
-    /// The server, or the version of it that was asked for, is not installed.
+    /// The server is not installed, or not in the requested version.
     NotInstalled,
-    /// A layer could not be built, stored or read.
+    /// The cache directory could not be read or written.
+    Cache,
+    /// A layer could not be built.
     Layer,
-    /// A sandbox could not be launched, for a reason that is not known to be this machine's configuration.
+    /// A sandbox could not be launched, and the machine's configuration is not known to be the cause.
     Launch,
-    /// The server did not answer within the start timeout.
-    NotReady,
-    /// The server ended, or ended with an error, when it should have been running.
+    /// The server was not ready, a program or code had not finished, or no slot was free, in time.
+    Timeout,
+    /// The server ended while it should have been running, or ended with an error.
     Exited,
-    /// A running sandbox did not do what was asked of it, or did not end in time.
-    Cleanup,
+    /// A running sandbox could not be controlled: a request, the log, a TCP port, its end.
+    Control,
 }
 
 /// The error of every fallible function of this library.
 ///
-/// `Display` is one line. `Debug` is the full report on several lines: the chain of causes, a hint that says what
-/// to do, and the end of the server's log where there is one.
+/// `Display` is one line. `Debug` is the full report on several lines: the chain of causes, a hint that
+/// says what to do, and the end of the server's log if the server wrote one.
 #[derive(Clone)]
 pub struct Error(Arc<Repr>);
 
@@ -55,7 +57,8 @@ struct Repr {
 }
 
 impl Error {
-    /// An error of `kind`; `step` says what could not be done, to what, as a lower-case phrase without a full stop.
+    /// Returns an error of `kind`. `step` is the failed operation and its object: a verb phrase in lower
+    /// case, without a full stop.
     pub(crate) fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
         Self(Arc::new(Repr { kind, step: step.into(), hint: None, fix: None, log: None, source: None }))
     }
@@ -74,7 +77,7 @@ impl Error {
         Self::new(kind, step).with_hint(hint)
     }
 
-    /// A failed file operation: `verb` and the path it concerned.
+    /// Returns the error of a failed file operation: `verb` and the path.
     pub(crate) fn io(kind: ErrorKind, verb: &str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::new(kind, format!("{verb} `{}`", path.display())).caused_by(source.into())
     }
@@ -94,7 +97,7 @@ impl Error {
         self
     }
 
-    /// Says what to do by the one command that does it.
+    /// Sets the hint to the fix.
     pub(crate) fn with_fix(mut self, fix: Fix) -> Self {
         let repr = Arc::make_mut(&mut self.0);
         repr.hint = Some(fix.to_string());
@@ -102,12 +105,12 @@ impl Error {
         self
     }
 
-    /// The fix, taken apart.
+    /// Returns the fix in its parts.
     pub(crate) fn fix(&self) -> Option<&Fix> {
         self.0.fix.as_ref()
     }
 
-    /// Adds a fix where the error has none of its own.
+    /// Adds a hint if the error has none.
     pub(crate) fn or_hint(mut self, hint: impl FnOnce() -> Option<String>) -> Self {
         if self.0.hint.is_none() {
             Arc::make_mut(&mut self.0).hint = hint();
@@ -121,31 +124,32 @@ impl Error {
         self
     }
 
-    /// What went wrong, for callers who decide by it.
+    /// Returns the kind of the failure, for callers that decide by it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The step that failed and the object it concerned, such as ``start the server `postgres` ``.
+    /// Returns the failed step and its object, such as ``start the server `postgres` ``.
     #[must_use]
     pub fn step(&self) -> &str {
         &self.0.step
     }
 
-    /// What to do about it, where the library knows.
+    /// Returns the known cause and its fix, if the library knows them.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// The one command or setting that helps, where there is one. The hint holds it too, and says what to do with it.
+    /// Returns the one command or setting that fixes the cause, if one does. The hint holds it too, with
+    /// instructions. No command changes files or directories other than the library's cache.
     #[must_use]
     pub fn command(&self) -> Option<&str> {
         self.0.fix.as_ref().map(|fix| fix.command.as_str()).filter(|command| !command.is_empty())
     }
 
-    /// The end of the server's log, where the server wrote one.
+    /// Returns the end of the server's log, if the server wrote one.
     #[must_use]
     pub fn log(&self) -> Option<&str> {
         self.0.log.as_deref()
@@ -182,7 +186,7 @@ impl StdError for Error {
     }
 }
 
-/// Text whose further lines start with a margin.
+/// Text whose lines after the first start with a margin.
 struct Indented<'a>(&'a str, &'a str);
 
 impl fmt::Display for Indented<'_> {
@@ -216,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_listed_down_to_the_last() {
+    fn debug_lists_all_causes() {
         let inner =
             Error::new(ErrorKind::Layer, "copy `a`").caused_by(io::Error::from_raw_os_error(libc::ENOSPC));
         let outer = Error::new(ErrorKind::Layer, "build layer `b`").caused_by(inner);

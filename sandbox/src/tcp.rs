@@ -37,7 +37,7 @@ impl Tcp {
         container: &Container,
     ) -> Result<Self> {
         let failed = |error: io::Error| {
-            Error::new(ErrorKind::Cleanup, "listen on a TCP port of the loopback interface").caused_by(error)
+            Error::new(ErrorKind::Control, "listen on a TCP port of the loopback interface").caused_by(error)
         };
         let password = password().map_err(|errno| failed(errno.into()))?;
         let (address, listeners) = listeners().map_err(failed)?;
@@ -162,7 +162,7 @@ fn run<E: Engine>(
         message if message.is_empty() => format!("the client ended with {}", run.exit),
         message => message,
     };
-    Err(Error::new(ErrorKind::Cleanup, format!("set the password for TCP by `{name}`")).caused_by(message))
+    Err(Error::new(ErrorKind::Control, format!("set the password for TCP by `{name}`")).caused_by(message))
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn a_program_that_does_not_end_is_killed_with_its_children() {
     // The fresh server's own layer may take longer than that.
     drop(empty().start().unwrap());
     let (kind, report) = failure(&snapshot);
-    assert_eq!(kind, ErrorKind::NotReady);
+    assert_eq!(kind, ErrorKind::Timeout);
     assert!(report.contains("waiting") && report.contains("raise `build_timeout`"), "{report}");
     let child = fs::read_to_string(pid).unwrap();
     let state = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
@@ -182,12 +182,12 @@ fn code_that_fails_or_panics_or_hangs_is_reported() {
             Ok(())
         })
         .build_timeout(Duration::from_secs(1));
-    assert_eq!(failure(&blocks).0, ErrorKind::NotReady);
+    assert_eq!(failure(&blocks).0, ErrorKind::Timeout);
     let hangs = empty()
         .prepare("hangs", async |_: &Sandbox| -> Result<(), Error> { std::future::pending().await })
         .build_timeout(Duration::from_secs(1));
     let (kind, report) = failure(&hangs);
-    assert_eq!(kind, ErrorKind::NotReady);
+    assert_eq!(kind, ErrorKind::Timeout);
     assert!(
         report.contains("`hangs` within the time") && report.contains("raise `build_timeout`"),
         "{report}"

@@ -325,7 +325,7 @@ fn a_password_that_cannot_be_set_is_reported() {
     connect(&other).batch_execute("alter role postgres rename to former").unwrap();
     let error = db.tcp().unwrap_err();
     let report = format!("{error:?}");
-    assert_eq!(error.kind(), ErrorKind::Cleanup, "{report}");
+    assert_eq!(error.kind(), ErrorKind::Control, "{report}");
     for part in ["set the password for TCP by `psql`", "role \"postgres\" does not exist"] {
         assert!(report.contains(part), "{report}");
     }

@@ -43,7 +43,7 @@ pub(crate) fn create(path: &Path) -> Result<()> {
 /// A failed file operation in the cache, with the fix where the cause is a usual one.
 pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
     let fix = fix(path, &error);
-    let error = Error::io(ErrorKind::Layer, verb, path, error);
+    let error = Error::io(ErrorKind::Cache, verb, path, error);
     match fix {
         Some(fix) if error.hint().is_none() => error.with_fix(fix),
         _ => error,

@@ -115,7 +115,7 @@ impl StateKeeper {
     fn end_server(&self) -> Result<bool> {
         let clean = match self.container.stop_server(self.stop_signal, STOP) {
             Ok(exit) => exit.success(),
-            Err(error) if error.kind() == ErrorKind::Cleanup => {
+            Err(error) if error.kind() == ErrorKind::Timeout => {
                 self.container.stop_server(libc::SIGKILL, KILL)?;
                 false
             }
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_in_a_line() {
-        let error = Error::new(ErrorKind::Layer, "copy").caused_by("no\nroom").with_hint("make room");
+        let error = Error::new(ErrorKind::Cache, "copy").caused_by("no\nroom").with_hint("make room");
         assert_eq!(in_a_line(&error), "copy: no room (make room)");
     }
 }

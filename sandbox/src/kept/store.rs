@@ -53,7 +53,7 @@ impl Kept {
     /// All states, the one kept last first.
     ///
     /// # Errors
-    /// [`ErrorKind::Layer`] when the cache cannot be read.
+    /// [`ErrorKind::Cache`] when the cache cannot be read.
     pub fn list(&self) -> Result<Vec<KeptState>> {
         let mut states: Vec<_> = self.entries()?.iter().filter_map(|path| KeptState::read(path)).collect();
         states.sort_by_key(|state| std::cmp::Reverse(state.kept));
@@ -63,7 +63,7 @@ impl Kept {
     /// The state of that name, or the only one whose name has it as a part.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when there is none, or names of several have that part; [`ErrorKind::Layer`] when the cache
+    /// [`ErrorKind::InvalidConfig`] when there is none, or names of several have that part; [`ErrorKind::Cache`] when the cache
     /// cannot be read.
     pub fn find(&self, name: &str) -> Result<KeptState> {
         let states = self.list()?;
@@ -93,7 +93,7 @@ impl Kept {
     /// than the limit's size, nor than what there may be at most. States in use stay. Returns those that were removed.
     ///
     /// # Errors
-    /// [`ErrorKind::Layer`] when the cache cannot be read or written.
+    /// [`ErrorKind::Cache`] when the cache cannot be read or written.
     pub fn prune(&self, limit: Limit) -> Result<Vec<KeptState>> {
         self.sweep();
         let limit = Limit { size: limit.size.min(SIZE), ..limit };
@@ -143,7 +143,7 @@ impl Kept {
     /// use it for an instant.
     ///
     /// # Errors
-    /// [`ErrorKind::Layer`] when the cache cannot be written.
+    /// [`ErrorKind::Cache`] when the cache cannot be written.
     pub fn remove(&self, state: &KeptState) -> Result<bool> {
         let path = &state.directory;
         let failed = |error| cache::failed("remove", path, error);

@@ -70,7 +70,7 @@ impl Store {
         let locked = lock.metadata().map_err(|error| cache::failed("read", &directory, error))?;
         let owner = rustix::process::geteuid().as_raw();
         if locked.uid() != owner {
-            return Err(Error::new(ErrorKind::Layer, format!("use the layer `{}`", directory.display()))
+            return Err(Error::new(ErrorKind::Cache, format!("use the layer `{}`", directory.display()))
                 .caused_by(format!("it belongs to user {}, and this is user {owner}", locked.uid()))
                 .with_hint("set SANDBOXED_DB_CACHE to a directory of your own, or give this one to yourself by chown(1)"));
         }

@@ -103,7 +103,7 @@ impl Layers {
     /// All layers, the one used last first.
     ///
     /// # Errors
-    /// [`ErrorKind::Layer`](crate::ErrorKind::Layer) when the cache cannot be read.
+    /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read.
     pub fn list(&self) -> Result<Vec<LayerInfo>> {
         let names = self.store.names()?;
         let mut layers = names.iter().map(|name| self.info(name)).collect::<Result<Vec<_>>>()?;
@@ -117,7 +117,7 @@ impl Layers {
     /// than the limit. Layers in use stay. Returns those that were removed.
     ///
     /// # Errors
-    /// [`ErrorKind::Layer`](crate::ErrorKind::Layer) when the cache cannot be read or written.
+    /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
     pub fn prune(&self, limit: Limit) -> Result<Vec<LayerInfo>> {
         let mut layers = self.list()?;
         layers.reverse();
@@ -147,7 +147,7 @@ impl Layers {
     /// anew when they are asked for.
     ///
     /// # Errors
-    /// [`ErrorKind::Layer`](crate::ErrorKind::Layer) when the cache cannot be read or written.
+    /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
     pub fn verify(&self) -> Result<Vec<Damage>> {
         let mut damaged = Vec::new();
         for digest in self.store.names()? {

@@ -168,7 +168,7 @@ impl<E: Engine> Sandbox<E> {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for an engine without TCP, or settings that keep the server from it,
-    /// [`ErrorKind::Exited`] for a sandbox that has ended, and [`ErrorKind::Cleanup`] where no port can be had or the password
+    /// [`ErrorKind::Exited`] for a sandbox that has ended, and [`ErrorKind::Control`] where no port can be had or the password
     /// cannot be set.
     ///
     /// # Example
@@ -199,10 +199,10 @@ impl<E: Engine> Sandbox<E> {
     /// What the server has written to its log so far.
     ///
     /// # Errors
-    /// [`ErrorKind::Launch`] when the log cannot be read.
+    /// [`ErrorKind::Control`] when the log cannot be read.
     pub fn log(&self) -> Result<String> {
         let read = self.container.log().read();
-        read.map_err(|error| Error::new(ErrorKind::Launch, "read the server's log").caused_by(error))
+        read.map_err(|error| Error::new(ErrorKind::Control, "read the server's log").caused_by(error))
     }
 
     /// How long each part of the start took. `SANDBOXED_DB_REPORT` has the same of [all sandboxes](crate::report) of a run.
@@ -248,7 +248,7 @@ impl<E: Engine> Sandbox<E> {
     /// Shuts the server down cleanly and ends the sandbox. A server that has ended by itself is no error.
     ///
     /// # Errors
-    /// [`ErrorKind::Cleanup`] when the server does not end within 60 seconds; the sandbox is killed all the same.
+    /// [`ErrorKind::Timeout`] when the server does not end within 60 seconds; the sandbox is killed all the same.
     pub fn stop(mut self) -> Result<()> {
         self.stopped = true;
         self.report_ending();

@@ -211,7 +211,7 @@ impl<E: Engine> Sandbox<E> {
             if let Some(hint) = self.exhausted() {
                 return Some(hint);
             }
-            if error.kind() == ErrorKind::NotReady {
+            if error.kind() == ErrorKind::Timeout {
                 return Some("raise `start_timeout`, or run fewer tests at a time".into());
             }
             let names: Vec<_> = settings.iter().map(|name| format!("`{name}`")).collect();

@@ -188,7 +188,7 @@ impl<E: Engine> Snapshot<E> {
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) with the end of the command's output when it
-    /// fails, and [`ErrorKind::NotReady`](crate::ErrorKind::NotReady) when it does not end.
+    /// fails, and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) when it does not end.
     ///
     /// # Example
     /// ```no_run
@@ -235,7 +235,7 @@ impl<E: Engine> Snapshot<E> {
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) with the code's own error, or what it panicked
-    /// with, and [`ErrorKind::NotReady`](crate::ErrorKind::NotReady) when it does not end.
+    /// with, and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) when it does not end.
     ///
     /// # Example
     /// ```no_run

@@ -51,7 +51,7 @@ impl<E: Engine> Snapshot<E> {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a description that cannot work: a missing file, a migration that fails, a setting that
     /// cannot be set. [`ErrorKind::NotInstalled`] for a server that is not installed. [`ErrorKind::HostUnsupported`] for a machine that refuses containers,
-    /// [`ErrorKind::Layer`] for a cache that cannot be read or written, [`ErrorKind::Exited`] and [`ErrorKind::NotReady`]
+    /// [`ErrorKind::Cache`] for a cache that cannot be read or written, [`ErrorKind::Exited`] and [`ErrorKind::Timeout`]
     /// for a server that does not start, [`ErrorKind::Launch`] where none may live beside those that do.
     pub fn start(&self) -> Result<Sandbox<E>> {
         self.start_for_test(None)

@@ -74,7 +74,7 @@ impl<E: Engine> CodeStep<E> {
                 // What blocks on the server is let go, and so is the server.
                 sandbox.container().kill()?;
                 let step = format!("run {self} within the time that a step may take");
-                Err(Error::new(ErrorKind::NotReady, step).with_hint("raise `build_timeout`"))
+                Err(Error::new(ErrorKind::Timeout, step).with_hint("raise `build_timeout`"))
             }
         }
     }

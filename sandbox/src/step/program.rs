@@ -54,7 +54,7 @@ impl ProgramStep {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(failed().caused_by(format!("it ended with {status}\n{}", tail(&mut output)))),
             None => Err(Error::new(
-                ErrorKind::NotReady,
+                ErrorKind::Timeout,
                 format!("run {self} within the time that a step may take"),
             )
             .caused_by(tail(&mut output))

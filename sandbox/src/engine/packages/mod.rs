@@ -30,7 +30,7 @@ const UNFINISHED: &str = ".unfinished-";
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] if the packages cannot be had, with what the package client said and the
-/// command that installs PostgreSQL; [`ErrorKind::Layer`] if `store` cannot be written or another process
+/// command that installs PostgreSQL; [`ErrorKind::Cache`] if `store` cannot be written or another process
 /// keeps it locked.
 pub(crate) fn obtain(store: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     // A home directory may be shared by machines, or containers, of several distributions.
@@ -38,7 +38,7 @@ pub(crate) fn obtain(store: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     if let Some(root) = find(&store) {
         return Ok(root);
     }
-    fs::create_dir_all(&store).map_err(|error| Error::io(ErrorKind::Layer, "create", &store, error))?;
+    fs::create_dir_all(&store).map_err(|error| Error::io(ErrorKind::Cache, "create", &store, error))?;
     let _lock = lock(&store, LOCK_LIMIT, progress)?;
     if let Some(root) = find(&store) {
         return Ok(root);
@@ -47,7 +47,7 @@ pub(crate) fn obtain(store: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     let temp = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .tempdir_in(&store)
-        .map_err(|error| Error::io(ErrorKind::Layer, "create a temporary directory in", &store, error))?;
+        .map_err(|error| Error::io(ErrorKind::Cache, "create a temporary directory in", &store, error))?;
     let deadline = Instant::now() + LIMIT;
     let (archives, files) = fetch(temp.path(), deadline, progress)?;
     publish(&store, temp.path(), &archives, &files, deadline, progress)
@@ -87,17 +87,17 @@ fn numbers(name: &str) -> Vec<u64> {
 fn lock(store: &Path, limit: Duration, progress: &dyn Fn(&str)) -> Result<File> {
     let path = store.join(".lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| Error::io(ErrorKind::Layer, "open", &path, error))?;
+    let file = file.map_err(|error| Error::io(ErrorKind::Cache, "open", &path, error))?;
     let deadline = Instant::now() + limit;
     let mut told = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(Error::io(ErrorKind::Layer, "lock", &path, error)),
+            Err(TryLockError::Error(error)) => return Err(Error::io(ErrorKind::Cache, "lock", &path, error)),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
                 let step = "wait for another process that fetches PostgreSQL";
                 let hint = format!("see which process holds `{}` (`fuser` tells) and end it", path.display());
-                return Err(Error::new(ErrorKind::Layer, step).with_hint(hint));
+                return Err(Error::new(ErrorKind::Cache, step).with_hint(hint));
             }
             Err(TryLockError::WouldBlock) => {
                 if !told {
@@ -171,7 +171,7 @@ fn publish(
     progress: &dyn Fn(&str),
 ) -> Result<PathBuf> {
     let failed = |error: io::Error| {
-        Error::new(ErrorKind::Layer, format!("unpack PostgreSQL in `{}`", store.display())).caused_by(error)
+        Error::new(ErrorKind::Cache, format!("unpack PostgreSQL in `{}`", store.display())).caused_by(error)
     };
     let tree = temp.join("tree");
     fs::create_dir(&tree).map_err(failed)?;
@@ -194,7 +194,7 @@ fn publish(
     let root = store.join(name);
     // In its place can only be a tree that has lost its programs.
     if root.exists() {
-        fs::remove_dir_all(&root).map_err(|error| Error::io(ErrorKind::Layer, "remove", &root, error))?;
+        fs::remove_dir_all(&root).map_err(|error| Error::io(ErrorKind::Cache, "remove", &root, error))?;
     }
     fs::rename(&tree, &root).map_err(failed)?;
     Ok(root)

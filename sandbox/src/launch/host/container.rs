@@ -291,7 +291,7 @@ impl Container {
                 return Err(Error::new(ErrorKind::Exited, format!("start the server: it ended with {exit}")));
             }
             if Instant::now() >= deadline {
-                return Err(Error::new(ErrorKind::NotReady, format!("start the server within {timeout:?}")));
+                return Err(Error::new(ErrorKind::Timeout, format!("start the server within {timeout:?}")));
             }
             let next = match readiness {
                 Readiness::Notify(_) if begin.elapsed() < SILENCE => deadline.min(begin + SILENCE),
@@ -311,7 +311,7 @@ impl Container {
     pub(crate) fn run(&self, command: Command, stdin: Stdin<'_>, timeout: Duration) -> Result<Run> {
         let name = command.name();
         let failed =
-            |error: io::Error| Error::new(ErrorKind::Launch, format!("run `{name}`")).caused_by(error);
+            |error: io::Error| Error::new(ErrorKind::Control, format!("run `{name}`")).caused_by(error);
         let input = match stdin {
             Stdin::Text(text) => {
                 memory(c"sandboxed-db stdin", text.as_bytes()).map_err(|errno| failed(errno.into()))?.into()
@@ -337,7 +337,7 @@ impl Container {
                 _ => {}
             }
             if Instant::now() >= deadline {
-                return Err(Error::new(ErrorKind::NotReady, format!("run `{name}` within {timeout:?}"))
+                return Err(Error::new(ErrorKind::Timeout, format!("run `{name}` within {timeout:?}"))
                     .with_hint("raise `build_timeout`"));
             }
         };
@@ -349,7 +349,7 @@ impl Container {
     ///
     /// They are the container's from then on: once closed here they end with it.
     pub(crate) fn forward(&self, listeners: &[TcpListener], port: u16) -> Result<()> {
-        let failed = || Error::new(ErrorKind::Cleanup, "start a process that forwards TCP in the sandbox");
+        let failed = || Error::new(ErrorKind::Control, "start a process that forwards TCP in the sandbox");
         let listeners: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
         let deadline = Instant::now() + FORWARD_TIMEOUT;
         let mut control = lock(&self.control);
@@ -391,7 +391,7 @@ impl Container {
                 return Ok(exit);
             }
             if Instant::now() >= deadline {
-                return Err(Error::new(ErrorKind::Cleanup, format!("stop the server within {timeout:?}")));
+                return Err(Error::new(ErrorKind::Timeout, format!("stop the server within {timeout:?}")));
             }
             control.take_event(deadline)?;
         }
@@ -425,7 +425,7 @@ impl Container {
     /// Kills every process of the container and waits for its end. Repeating it does nothing.
     pub(crate) fn kill(&self) -> Result<()> {
         let failed = |errno: Errno| {
-            Error::new(ErrorKind::Cleanup, format!("end the sandbox of pid {}", self.pid()))
+            Error::new(ErrorKind::Control, format!("end the sandbox of pid {}", self.pid()))
                 .caused_by(io::Error::from(errno))
         };
         let asked = match &self.on_host {

@@ -31,7 +31,7 @@ impl Control {
     }
 
     pub(super) fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let failed = || Error::new(ErrorKind::Launch, "reach the sandbox's init");
+        let failed = || Error::new(ErrorKind::Control, "reach the sandbox's init");
         let message = encode(request).map_err(|error| failed().caused_by(error))?;
         if message.len() > LONGEST_MESSAGE {
             return Err(failed().caused_by(format!("a command of {} bytes is too long", message.len())));
@@ -72,7 +72,7 @@ pub(super) enum Received {
 }
 
 pub(super) fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Received> {
-    let failed = || Error::new(ErrorKind::Launch, "read a report of the sandbox's init");
+    let failed = || Error::new(ErrorKind::Control, "read a report of the sandbox's init");
     let broken = |errno: Errno| failed().caused_by(io::Error::from(errno));
     if !socket::wait_readable(&[socket], deadline).map_err(broken)? {
         return Ok(Received::Timeout);
