@@ -1,5 +1,7 @@
 //! What a test's parameters can be: the trait, and one file per driver, each behind its feature.
 
+#[cfg(feature = "postgres")]
+mod blocking;
 #[cfg(feature = "deadpool-postgres")]
 mod deadpool_postgres;
 #[cfg(feature = "diesel")]
@@ -25,6 +27,8 @@ use crate::engine::{Engine, Postgres};
 use crate::sandbox::Sandbox;
 use crate::tcp::Tcp;
 
+#[cfg(all(feature = "postgres", feature = "tokio"))]
+pub(crate) use blocking::AsyncTest;
 pub use info::ConnectInfo;
 
 /// What a test takes as a parameter: it is made from the test's running server.

@@ -6,7 +6,7 @@ use std::thread;
 use postgres::{Client, Config, NoTls};
 
 use super::FromSandbox;
-use crate::harness::runs_async_test;
+use super::blocking::runs_async_test;
 use crate::sandbox::Sandbox;
 
 impl FromSandbox for Config {

@@ -67,7 +67,7 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
 fn trial() -> Result<(TrialTimings, Origin)> {
     let sandbox = Snapshot::new(Postgres::new()).start()?;
     let timings = sandbox.timings();
-    let origin = sandbox.origin().clone();
+    let origin = sandbox.container().origin().clone();
     let begin = Instant::now();
     drop(sandbox);
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;

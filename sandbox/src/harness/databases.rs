@@ -6,33 +6,29 @@ use std::sync::Arc;
 use super::Test;
 use crate::engine::{Engine, Postgres};
 use crate::report;
-use crate::sandbox::{Keeper, LastWords, PATIENCE, Sandbox};
+use crate::sandbox::{EXIT_GRACE, Keeper, Postmortem, Sandbox};
 use crate::snapshot::Snapshot;
 use crate::timings::Timings;
 
-/// What can be told of a sandbox, wherever the test has taken it.
+/// Facts about a sandbox of a test, which stay available when the test drops its handle.
 #[derive(Debug)]
 pub struct Witness {
     pub(super) pid: u32,
     pub(super) timings: Timings,
-    pub(super) last_words: Arc<LastWords>,
+    pub(super) postmortem: Arc<Postmortem>,
     pub(super) report: report::Recorder,
     /// Keeps the sandbox's container, too.
-    pub(super) keeper: Option<Arc<dyn Keeper>>,
+    pub(super) keeper: Option<Box<dyn Keeper>>,
 }
 
 impl Witness {
-    fn of<E: Engine>(sandbox: &Sandbox<E>) -> Self {
-        let keeper = sandbox.keeper().cloned();
-        if let Some(keeper) = &keeper {
-            keeper.leave_to_harness();
-        }
+    fn of<E: Engine>(sandbox: &mut Sandbox<E>) -> Self {
         Self {
             pid: sandbox.pid(),
             timings: sandbox.timings(),
-            last_words: sandbox.last_words(),
+            postmortem: sandbox.postmortem().clone(),
             report: sandbox.report().clone(),
-            keeper,
+            keeper: sandbox.take_keeper(),
         }
     }
 }
@@ -80,8 +76,8 @@ impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
     type Leases = (Lease<E>, D::Leases);
 
     fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
-        let sandbox = self.0.start_for_test(Some(test.function()))?;
-        witnesses.push(Witness::of(&sandbox));
+        let mut sandbox = self.0.start_for_test(Some(test.function()))?;
+        witnesses.push(Witness::of(&mut sandbox));
         Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(test, witnesses)?))
     }
 }
@@ -94,7 +90,7 @@ impl<E: Engine, L: Leases> Leases for (Lease<E>, L) {
     fn diagnose(&self) {
         // Lent still if the test panicked, which is no obstacle to a further look.
         if let Some(sandbox) = self.0.0.try_borrow().ok().as_deref().and_then(Option::as_ref) {
-            sandbox.diagnose(PATIENCE);
+            sandbox.diagnose(EXIT_GRACE);
         }
         self.1.diagnose();
     }

@@ -27,13 +27,13 @@ fn header(Test { module, name, .. }: Test, witness: &Witness) -> String {
 }
 
 fn told(test: Test, witness: &Witness) -> String {
-    let last_words = &witness.last_words;
+    let postmortem = &witness.postmortem;
     let mut text = header(test, witness);
-    text.push_str(&format!("\n  it started in {}", last_words.timings(witness.timings)));
-    if let Some(diagnosis) = last_words.diagnosis.get() {
+    text.push_str(&format!("\n  it started in {}", postmortem.timings(witness.timings)));
+    if let Some(diagnosis) = postmortem.diagnosis() {
         text.push_str(&format!("\n  {diagnosis}"));
     }
-    let log = last_words.log.tail(LOG_TAIL).unwrap_or_default();
+    let log = postmortem.log.tail(LOG_TAIL).unwrap_or_default();
     if log.trim().is_empty() {
         text.push_str("\n  its server logged nothing");
     } else {

@@ -23,8 +23,6 @@ pub use parameter::{Asked, ByTrait, Ready, Unmade};
 #[cfg(feature = "tokio")]
 pub use runtime::Flavor;
 pub use runtime::Waiter;
-#[cfg(feature = "postgres")]
-pub(crate) use runtime::runs_async_test;
 #[cfg(feature = "tokio")]
 pub use single_parameter::AsyncBody;
 pub use test_outcome::{Outcome, returned};

@@ -5,40 +5,6 @@ pub use with_tokio::{Flavor, Waiter};
 #[cfg(not(feature = "tokio"))]
 pub use without_tokio::Waiter;
 
-#[cfg(feature = "postgres")]
-pub(crate) use flag::runs_async_test;
-
-/// Whether this thread runs an `async` test: what blocks is then refused with more than a panic.
-#[cfg(feature = "postgres")]
-mod flag {
-    use std::cell::Cell;
-
-    thread_local!(static ASYNC: Cell<bool> = const { Cell::new(false) });
-
-    /// As long as it lives the thread runs one.
-    #[cfg(feature = "tokio")]
-    pub(super) struct Raised(());
-
-    #[cfg(feature = "tokio")]
-    impl Raised {
-        pub(super) fn new() -> Self {
-            ASYNC.set(true);
-            Self(())
-        }
-    }
-
-    #[cfg(feature = "tokio")]
-    impl Drop for Raised {
-        fn drop(&mut self) {
-            ASYNC.set(false);
-        }
-    }
-
-    pub(crate) fn runs_async_test() -> bool {
-        ASYNC.get()
-    }
-}
-
 #[cfg(feature = "tokio")]
 mod with_tokio {
     use std::pin::Pin;
@@ -84,7 +50,7 @@ mod with_tokio {
         /// runtime.
         pub(in crate::harness) fn within<T>(self, body: impl FnOnce(&Self) -> T) -> T {
             #[cfg(feature = "postgres")]
-            let _flag = super::flag::Raised::new();
+            let _marked = crate::connect::AsyncTest::begin();
             let _entered = self.runtime().enter();
             body(&self)
         }

@@ -2,7 +2,6 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, thread};
@@ -13,15 +12,12 @@ use super::capture::{Bounds, capture};
 use super::policy::Keep;
 use super::state::{FORMAT, KeptState};
 use super::store::{DATA, Kept, SIZE};
-use crate::admission::Admission;
 use crate::cache;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::Container;
 use crate::layer::Layer;
 use crate::progress::notice;
-use crate::report::Ended;
-use crate::sandbox::{Keeper, Sandbox};
+use crate::sandbox::{Holdings, Keeper, Prepared};
 
 /// How long the server may take to write what it has, and end. It takes some hundredths of a second.
 const STOP: Duration = Duration::from_secs(10);
@@ -30,43 +26,37 @@ const KILL: Duration = Duration::from_secs(2);
 /// How long all of it may take.
 const TIME: Duration = Duration::from_secs(60);
 
-/// What is known of a sandbox by its snapshot, besides the engine.
+/// What the state is kept with, besides the sandbox itself.
 #[derive(Debug)]
-pub(crate) struct Circumstances<'a> {
+pub(crate) struct KeepContext<'a> {
     pub(crate) keep: Keep,
     pub(crate) name: String,
     pub(crate) package: PathBuf,
     pub(crate) settings: &'a [(String, String)],
     pub(crate) layer: Arc<Layer>,
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) ended: Arc<Ended>,
 }
 
-/// Keeps the state of one sandbox. As long as this lives, so does the container, whatever became of its handle.
+/// Keeps the state of one sandbox. The container lives as long as the keeper, even without a handle.
 #[derive(Debug)]
 pub(crate) struct StateKeeper {
-    /// The process that started the sandbox. A copy that it forks must not end what is not its own.
-    owner: u32,
-    container: Arc<Container>,
+    holdings: Arc<Holdings>,
     /// Where the server's data is, as seen from outside.
     data: PathBuf,
     stop_signal: i32,
     keep: Keep,
-    /// What is known of the state before there is one.
+    /// The description of the state, before there is one.
     state: KeptState,
-    /// The harness knows better than the handle how the test went.
-    left_to_harness: AtomicBool,
     layer: Arc<Layer>,
-    _admission: Arc<Admission>,
-    /// Dropped after the container, whose end it tells of.
-    _ended: Arc<Ended>,
 }
 
 impl StateKeeper {
-    pub(crate) fn new<E: Engine>(sandbox: &Sandbox<E>, circumstances: Circumstances<'_>) -> Self {
-        let Circumstances { keep, name, package, settings, layer, admission, ended } = circumstances;
-        let (engine, container) = (sandbox.engine(), sandbox.container());
-        let data = engine.data_dir();
+    pub(crate) fn new<E: Engine>(
+        prepared: &Prepared<E>,
+        holdings: Arc<Holdings>,
+        context: KeepContext<'_>,
+    ) -> Self {
+        let KeepContext { keep, name, package, settings, layer } = context;
+        let engine = prepared.engine();
         let state = KeptState {
             format: FORMAT,
             name,
@@ -75,7 +65,7 @@ impl StateKeeper {
             clean: false,
             kept: SystemTime::UNIX_EPOCH,
             engine: engine.name().to_owned(),
-            version: sandbox.installation().version().to_owned(),
+            version: prepared.installation().version().to_owned(),
             identity: engine.identity(),
             settings: settings.to_owned(),
             layer: layer.digest().to_string(),
@@ -83,16 +73,12 @@ impl StateKeeper {
             directory: PathBuf::new(),
         };
         Self {
-            owner: std::process::id(),
-            data: container.root().join(data.strip_prefix("/").unwrap_or(&data)),
-            container: container.clone(),
-            stop_signal: sandbox.stop_signal(),
+            data: prepared.data_dir(&holdings.container),
+            holdings,
+            stop_signal: prepared.stop_signal(),
             keep,
             state,
-            left_to_harness: AtomicBool::new(false),
             layer,
-            _admission: admission,
-            _ended: ended,
         }
     }
 
@@ -113,10 +99,10 @@ impl StateKeeper {
 
     /// Ends the server, by its own way if that leads anywhere; then everything that it has started. Whether it went its own way.
     fn end_server(&self) -> Result<bool> {
-        let clean = match self.container.stop_server(self.stop_signal, STOP) {
+        let clean = match self.holdings.container.stop_server(self.stop_signal, STOP) {
             Ok(exit) => exit.success(),
             Err(error) if error.kind() == ErrorKind::Timeout => {
-                self.container.stop_server(libc::SIGKILL, KILL)?;
+                self.holdings.container.stop_server(libc::SIGKILL, KILL)?;
                 false
             }
             // There is no container any more, and no data.
@@ -132,11 +118,11 @@ impl StateKeeper {
     fn end_orphans(&self) {
         let deadline = Instant::now() + KILL;
         while Instant::now() < deadline {
-            let orphans = children(self.container.pid());
+            let orphans = children(self.holdings.container.pid());
             if orphans.is_empty() {
                 return;
             }
-            orphans.into_iter().for_each(|orphan| kill_child(orphan, self.container.pid()));
+            orphans.into_iter().for_each(|orphan| kill_child(orphan, self.holdings.container.pid()));
             thread::sleep(Duration::from_millis(1));
         }
         tracing::warn!("what the server has left does not end");
@@ -154,16 +140,9 @@ impl StateKeeper {
 }
 
 impl Keeper for StateKeeper {
-    fn leave_to_harness(&self) {
-        self.left_to_harness.store(true, Ordering::Relaxed);
-    }
-
     fn at_drop(&self) {
-        let failed = thread::panicking();
-        let wanted = self.keep == Keep::Always || self.keep == Keep::OnFailure && failed;
-        let ours = self.owner == std::process::id() && !self.left_to_harness.load(Ordering::Relaxed);
-        if wanted && ours {
-            notice(&format!("the sandbox of `{}`: {}", self.state.name, self.keep_and_tell(failed)));
+        if let Some(text) = self.at_end(thread::panicking()) {
+            notice(&format!("the sandbox of `{}`: {text}", self.state.name));
         }
     }
 

@@ -13,7 +13,7 @@ mod start;
 mod state;
 mod store;
 
-pub(crate) use keeper::{Circumstances, StateKeeper};
+pub(crate) use keeper::{KeepContext, StateKeeper};
 pub use policy::Keep;
 pub(crate) use policy::wanted;
 pub use state::KeptState;

@@ -1,6 +1,5 @@
 //! Servers on kept states, and on what they were before.
 
-use std::any::Any;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,8 +15,7 @@ use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::layer;
 use crate::report;
-use crate::sandbox::{Sandbox, Start};
-use crate::timings::Timings;
+use crate::sandbox::{DirectoryLock, Holdings, Keeping, Prepared, Sandbox, StartOptions};
 
 /// A server that recovers from a crash has more to do than one that starts from a layer.
 const START_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -32,8 +30,8 @@ impl KeptState {
     /// [`ErrorKind::InvalidConfig`] for a state that was removed, or whose engine is not PostgreSQL, or whose version is not
     /// installed; else as [`Snapshot::start`](crate::Snapshot::start).
     pub fn start(&self) -> Result<Sandbox> {
-        let held = self.hold()?;
-        self.start_on(self.data(), Arc::new(held))
+        let lock = DirectoryLock::new(self.hold()?);
+        self.start_on(self.data(), lock)
     }
 
     /// Starts a server on the state as the test found it: on the layer of its snapshot.
@@ -46,7 +44,7 @@ impl KeptState {
                 .caused_by(format!("{} is not in the cache any more", self.layer))
                 .with_hint("run the test again")
         })?;
-        self.start_on(layer.data(), layer)
+        self.start_on(layer.data(), layer.lock().clone())
     }
 
     /// Whether a file of the data directory is surely as it was in the layer, because it is the same file.
@@ -58,24 +56,27 @@ impl KeptState {
         original.zip(now).is_some_and(|(original, now)| number(&original) == number(&now))
     }
 
-    fn start_on(&self, lower: PathBuf, held: Arc<dyn Any + Send + Sync>) -> Result<Sandbox> {
+    fn start_on(&self, lower: PathBuf, lock: DirectoryLock) -> Result<Sandbox> {
         let engine = self.postgres()?;
         let report = report::Recorder::asked(engine.name(), None);
         let installation = engine.locate()?;
-        let admission = admit(Some(thread::current().id()))?;
-        let sandbox = Sandbox::start(Start {
+        let slot = admit(Some(thread::current().id()))?;
+        let prepared = Prepared::new(StartOptions {
             engine: &engine,
             installation: &installation,
             settings: &self.settings,
             start_timeout: START_TIMEOUT,
             limits: Limits::default(),
             data: Data::Overlay { lower, upper_size: DISK },
-            // The test may have changed what the layer's stand for.
+            // The test may have changed the catalogues that the layer's files describe.
             links: Vec::new(),
             initialise: false,
             visible: Vec::new(),
         })?;
-        Ok(sandbox.with_layer(held, Arc::new(admission), Timings::default(), report))
+        let server = prepared.start()?;
+        let timings = server.timings(&prepared);
+        let holdings = Holdings::for_test(server.container, report, lock, slot);
+        Ok(Sandbox::new(prepared, timings, Arc::new(holdings), Keeping::Never))
     }
 
     /// The engine as far as a server that is initialised depends on it: data of one major version is read by no other.

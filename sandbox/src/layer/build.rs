@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::progress::Progress;
-use crate::sandbox::{LOG_TAIL, Sandbox, Start};
+use crate::sandbox::{LOG_TAIL, Sandbox, StartOptions};
 use crate::step::{self, Input, Link, SourceFile, Step, load, run_script};
 
 /// What a layer is made from.
@@ -218,7 +218,7 @@ fn fill<E: Engine>(
         }
     };
     let visible = stage.links.iter().flat_map(Link::visible).map(|file| file.path.clone()).collect();
-    let sandbox = Arc::new(Sandbox::start(Start {
+    let sandbox = Arc::new(Sandbox::for_build(StartOptions {
         engine,
         installation,
         // A fresh server is the same for all, whatever settings the first to ask for it has.

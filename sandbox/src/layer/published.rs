@@ -11,6 +11,7 @@ use super::manifest::Manifest;
 use super::{run, seal};
 use crate::cache;
 use crate::error::Result;
+use crate::sandbox::DirectoryLock;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const DATA: &str = "data";
@@ -24,8 +25,8 @@ pub(super) const UNREADABLE: &str = "`manifest.json` cannot be read";
 pub(crate) struct Layer {
     pub(super) digest: Digest,
     pub(super) directory: PathBuf,
-    /// The layer's directory, locked shared. The lock ends with the last holder of the descriptor.
-    pub(super) _in_use: File,
+    /// On the layer's directory.
+    pub(super) lock: DirectoryLock,
 }
 
 impl Layer {
@@ -37,9 +38,13 @@ impl Layer {
         self.directory.join(DATA)
     }
 
+    pub(crate) fn lock(&self) -> &DirectoryLock {
+        &self.lock
+    }
+
     /// Whether it is still in its place; somebody may have removed it, or have built another there.
     pub(super) fn exists(&self) -> bool {
-        is_same(&self.directory, &self._in_use)
+        is_same(&self.directory, self.lock.file())
     }
 
     /// What is wrong with the layer; empty if nothing is.

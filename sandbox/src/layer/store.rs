@@ -28,6 +28,7 @@ use super::{run, seal};
 use crate::cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::notice;
+use crate::sandbox::DirectoryLock;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -80,7 +81,7 @@ impl Store {
         if !complete {
             return Ok(None);
         }
-        let layer = Layer { digest, directory, _in_use: lock };
+        let layer = Layer { digest, directory, lock: DirectoryLock::new(lock) };
         if run::rebuilds() && layer.manifest().is_ok_and(|manifest| manifest.run != run::id()) {
             return Ok(None);
         }
@@ -93,7 +94,7 @@ impl Store {
             layer.note_use();
             return Ok(Some(layer));
         }
-        let set_aside = self.set_aside(&digest.to_string(), &layer._in_use, "damaged");
+        let set_aside = self.set_aside(&digest.to_string(), layer.lock.file(), "damaged");
         set_aside.map_err(|error| cache::failed("set aside the damaged layer", &layer.directory, error))?;
         let what = damage.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
         notice(&format!("layer {digest} was damaged ({what}): it is set aside and built anew"));
@@ -331,7 +332,7 @@ pub(crate) fn sealed_again<T>(digest: &str, work: impl FnOnce() -> T) -> T {
         let digest = digest.parse::<Digest>().ok()?;
         let directory = Store::open().ok()?.layer(digest);
         let opened = File::open(&directory).ok()?;
-        Some(Layer { digest, directory, _in_use: opened })
+        Some(Layer { digest, directory, lock: DirectoryLock::new(opened) })
     };
     match layer() {
         Some(layer) => layer.keeping_seal(work),

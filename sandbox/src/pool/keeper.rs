@@ -22,16 +22,7 @@ const CLOSED: Duration = Duration::from_millis(200);
 
 /// What starts further sandboxes as this one.
 pub(super) fn maker<E: Engine>(prepared: Prepared<E>) -> Maker {
-    Arc::new(move |admission| {
-        let sandbox = prepared.start()?;
-        let executed = Instant::now().checked_sub(sandbox.timings().server);
-        Ok(Spare {
-            container: sandbox.container().clone(),
-            sandbox: Box::new(sandbox),
-            executed: executed.unwrap_or_else(Instant::now),
-            admission,
-        })
-    })
+    Arc::new(move |admission| Ok(Spare { server: prepared.start()?, admission }))
 }
 
 /// Has the keeper look, if there is something to do; also has there be one.
@@ -104,7 +95,7 @@ fn made(number: u64, spare: Option<Spare>, closed: Option<Duration>) {
             line.making -= 1;
             match spare {
                 Some(spare) => {
-                    line.demand.started(now.saturating_duration_since(spare.executed));
+                    line.demand.started(now.saturating_duration_since(spare.server.executed));
                     line.spares.push_back(spare);
                 }
                 None if closed.is_none() => line.avoided = Some(now + AVOIDED),

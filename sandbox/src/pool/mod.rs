@@ -19,15 +19,15 @@ use std::task::Poll;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use crate::admission::Admission;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
-use crate::sandbox::{Prepared, Sandbox};
+use crate::sandbox::{Prepared, quiet_since};
 
 use plan_key::PlanKey;
 use policy::{Credit, Load};
-use shelf::{Shelf, Spare};
+use shelf::Shelf;
+pub(crate) use shelf::Spare;
 
 /// How many spares a process may have at most; `0` turns the pool off.
 const VARIABLE: &str = "SANDBOXED_DB_POOL";
@@ -52,20 +52,8 @@ struct Pool {
     kept: bool,
     /// Starts in progress for those who found no spare.
     starting: usize,
-    /// Sandboxes that tests have.
-    living: usize,
-    /// Since when there has been none.
-    quiet: Instant,
     /// Until when no spare is made, since there was no room for one.
     closed: Option<Instant>,
-}
-
-/// A sandbox that was started ahead, and what came with it.
-pub(crate) struct Ahead<E: Engine> {
-    pub(crate) sandbox: Sandbox<E>,
-    pub(crate) admission: Admission,
-    /// When its server was executed.
-    pub(crate) executed: Instant,
 }
 
 /// Asks for a sandbox that was started ahead, for `holder` if that is known.
@@ -76,7 +64,7 @@ pub(crate) fn ask<E: Engine>(
     prepared: &Prepared<E>,
     layer: &Arc<Layer>,
     holder: Option<ThreadId>,
-) -> Result<Option<Ahead<E>>> {
+) -> Result<Option<Spare>> {
     let most = most()?;
     // To start one where there is no container is to copy the data: nobody's to do in vain.
     if most == 0 || prepared.plan().on_host.is_some() || !is_own() {
@@ -107,10 +95,7 @@ pub(crate) fn ask<E: Engine>(
         keeper::rouse(pool);
     }
     drop(guard);
-    let Some(Spare { sandbox, admission, executed, .. }) = taken else { return Ok(None) };
-    admission.give_to(holder);
-    // Its identity holds the engine's type.
-    Ok(sandbox.downcast().ok().map(|sandbox| Ahead { sandbox: *sandbox, admission, executed }))
+    Ok(taken.inspect(|spare| spare.admission.give_to(holder)))
 }
 
 /// Takes a spare of that line, or waits for one in the making that nobody else waits for.
@@ -150,8 +135,6 @@ impl Pool {
             processors: processors(),
             kept: false,
             starting: 0,
-            living: 0,
-            quiet: Instant::now(),
             closed: None,
         }
     }
@@ -224,7 +207,7 @@ impl Pool {
 
     /// Takes out the spares that are to end: all, if somebody waits for a place.
     fn superfluous(&mut self, now: Instant, waited_for: bool) -> Vec<Spare> {
-        let quiet = (self.living == 0).then_some(self.quiet);
+        let quiet = quiet_since();
         let most = self.credit.most();
         let lacking = self.lines.iter().any(|line| line.lacks(now, most));
         // A suite goes over to another description.
@@ -258,25 +241,6 @@ impl Drop for Starting {
         with(|pool| {
             pool.starting -= 1;
             keeper::rouse(pool);
-        });
-    }
-}
-
-/// Held while a test has a sandbox.
-#[derive(Debug)]
-pub(crate) struct Living(());
-
-impl Living {
-    pub(crate) fn begin() -> Option<Self> {
-        with(|pool| pool.living += 1).map(Self)
-    }
-}
-
-impl Drop for Living {
-    fn drop(&mut self) {
-        with(|pool| {
-            pool.living -= 1;
-            pool.quiet = Instant::now();
         });
     }
 }

@@ -1,6 +1,5 @@
 //! The spares of one kind, and who waits for them.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -11,31 +10,22 @@ use super::plan_key::PlanKey;
 use super::policy::Demand;
 use crate::admission::Admission;
 use crate::error::Result;
-use crate::launch::Container;
+use crate::sandbox::ReadyServer;
 
 /// Starts one, on whichever thread.
 pub(super) type Maker = Arc<dyn Fn(Admission) -> Result<Spare> + Send + Sync>;
 
-/// A sandbox that nobody has asked for yet.
-pub(super) struct Spare {
-    /// A `Sandbox` of the engine that its identity tells.
-    pub(super) sandbox: Box<dyn Any + Send>,
-    pub(super) container: Arc<Container>,
-    /// When its server was executed.
-    pub(super) executed: Instant,
-    /// Given back once the container has ended.
-    pub(super) admission: Admission,
+/// A prewarmed server: no test has asked for it yet.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) server: ReadyServer,
+    /// Declared last, since it is given back once the container has ended.
+    pub(crate) admission: Admission,
 }
 
 impl Spare {
     pub(super) fn serves(&self) -> bool {
-        self.container.serves()
-    }
-}
-
-impl fmt::Debug for Spare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spare").field("pid", &self.container.pid()).finish_non_exhaustive()
+        self.server.container.serves()
     }
 }
 

@@ -1,36 +1,38 @@
-//! The running server's handle.
+//! The handle of a running server.
 
+mod holdings;
+mod postmortem;
 mod start;
 
-use std::any::Any;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::admission::Admission;
 use crate::diagnosis::limits;
-use crate::engine::{Engine, Installation, Postgres};
+use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::{Container, Exit, Limits, Log, Origin};
+use crate::launch::{Container, Exit};
 use crate::report;
 use crate::tcp::Tcp;
 use crate::timings::Timings;
 
-pub(crate) use start::{Prepared, Start};
+pub(crate) use holdings::{DirectoryLock, Holdings, quiet_since};
+pub(crate) use postmortem::Postmortem;
+pub(crate) use start::{Prepared, ReadyServer, StartOptions};
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
 /// How long a failing test waits for the report of its server's death.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(50);
 /// How long a server may take to shut down cleanly.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running database server of its own, in a container of its own.
+/// A running database server in a container of its own.
 ///
-/// Dropping it kills the server and everything in the container; the kernel frees the rest. So does the end of the test
-/// process, however it comes. Where its data may be [kept](crate::Snapshot::keep), it lives until that is done.
+/// Dropping it kills the server and every other process in the container; the kernel frees the rest.
+/// The end of the test process does the same, even by SIGKILL. Where the data may be
+/// [kept](crate::Snapshot::keep), the container lives until that is done.
 ///
 /// # Example
 /// ```no_run
@@ -42,103 +44,83 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// # }
 /// ```
 pub struct Sandbox<E: Engine = Postgres> {
-    engine: E,
-    installation: Installation,
-    container: Arc<Container>,
-    limits: Limits,
-    stop_signal: i32,
+    prepared: Prepared<E>,
     url: String,
     timings: Timings,
     tcp: Mutex<Option<Tcp>>,
-    last_words: Arc<LastWords>,
-    /// The server was asked to stop, so its end is no news.
+    postmortem: Arc<Postmortem>,
+    /// The server was asked to stop, so its end is no failure.
     stopped: bool,
-    /// Whether the data directory is a layer in the making, in the cache.
-    builds: bool,
-    /// Dropped after the container, whose end it tells of.
-    report: Arc<report::Ended>,
-    /// Present where what is written may be kept. It holds the container, too.
-    keeper: Option<Arc<dyn Keeper>>,
-    /// What must not be given up while the sandbox lives: its layer, and its place among all.
-    _layer: Option<Arc<dyn Any + Send + Sync>>,
-    _admission: Option<Arc<Admission>>,
+    // Fields are dropped in this order: the keeper works on the container, which the holdings end.
+    keeping: Keeping,
+    holdings: Arc<Holdings>,
 }
 
-/// Who decides at the end of a sandbox whether its data is kept.
-pub(crate) trait Keeper: fmt::Debug + Send + Sync {
-    /// Nothing is to be done when the handle is dropped: the harness will tell how the test went.
-    fn leave_to_harness(&self);
+/// How the data of a sandbox is kept at its end.
+#[derive(Debug)]
+pub(crate) enum Keeping {
+    Never,
+    AtDrop(Box<dyn Keeper>),
+    /// The harness has the keeper: it knows better than the handle how the test ends.
+    ByHarness,
+}
 
-    /// The handle is being dropped, and the container lives.
+/// Keeps the data of one sandbox, whose container lives as long as the keeper.
+///
+/// A trait, since keeping needs layers, which are built with sandboxes.
+pub(crate) trait Keeper: fmt::Debug + Send + Sync {
+    /// Keeps the data of a sandbox whose handle is dropped, if its policy says so.
     fn at_drop(&self);
 
-    /// The test is over. Returns what is to be told of the data.
+    /// Keeps the data of a test that is over, if its policy says so. Returns the line to print.
     fn at_end(&self, failed: bool) -> Option<String>;
 }
 
 impl<E: Engine> Sandbox<E> {
-    /// How its server came to be.
-    pub(crate) fn origin(&self) -> &Origin {
-        self.container.origin()
-    }
-
-    /// What it was started from, and how long that took to get.
-    pub(crate) fn with_layer(
-        mut self,
-        layer: Arc<dyn Any + Send + Sync>,
-        admission: Arc<Admission>,
-        before: Timings,
-        report: report::Recorder,
+    /// The handle of a server that is ready.
+    pub(crate) fn new(
+        prepared: Prepared<E>,
+        timings: Timings,
+        holdings: Arc<Holdings>,
+        keeping: Keeping,
     ) -> Self {
-        match self.timings.pooled {
-            None => report.ready(self.pid(), self.timings.server),
-            Some(executed) => report.handed_over(self.pid(), executed),
+        let container = &holdings.container;
+        match timings.pooled {
+            None => holdings.report.0.ready(container.pid(), timings.server),
+            Some(executed) => holdings.report.0.handed_over(container.pid(), executed),
         }
-        self.report = Arc::new(report::Ended(report));
-        self._layer = Some(layer);
-        self._admission = Some(admission);
-        let Timings { layer, layer_built, queue, .. } = before;
-        self.timings = Timings { layer, layer_built, queue, ..self.timings };
-        self
+        Self {
+            url: prepared.engine().url(&container.root()),
+            timings,
+            tcp: Mutex::new(None),
+            postmortem: Arc::new(Postmortem::new(container.log().clone())),
+            stopped: false,
+            prepared,
+            keeping,
+            holdings,
+        }
     }
 
-    /// Belongs to who has asked for it from here on, though it was started before: for an equal description.
-    pub(crate) fn handed_over(mut self, prepared: &Prepared<E>, timings: Timings) -> Self {
-        (self.engine, self.installation) = (prepared.engine.clone(), prepared.installation.clone());
-        self.url = self.engine.url(&self.container.root());
-        self.timings = timings;
-        self
+    /// Starts the server in which a layer is built.
+    pub(crate) fn for_build(options: StartOptions<'_, E>) -> Result<Self> {
+        let prepared = Prepared::new(options)?;
+        let server = prepared.start()?;
+        let timings = server.timings(&prepared);
+        let holdings = Holdings::for_build(server.container);
+        Ok(Self::new(prepared, timings, Arc::new(holdings), Keeping::Never))
     }
 
-    pub(crate) fn with_keeper(mut self, keeper: Arc<dyn Keeper>) -> Self {
-        self.keeper = Some(keeper);
-        self
-    }
-
-    /// The data directory as this process reaches it.
-    fn data_dir(&self) -> PathBuf {
-        let data = self.engine.data_dir();
-        self.container.root().join(data.strip_prefix("/").unwrap_or(&data))
-    }
-
-    /// Which limit the sandbox has reached, and what to do about it.
-    fn exhausted(&self) -> Option<String> {
-        let on_host = self.container.is_on_host();
-        limits::disk(&self.data_dir(), self.builds || on_host)
-            .or_else(|| if on_host { None } else { limits::scratch(&self.container.root()) })
-            .or_else(|| limits::processes(self.container.reached(), self.container.log(), &self.limits))
-    }
-
-    /// The URL for clients, in the form that libpq, tokio-postgres, sqlx and diesel accept unchanged.
+    /// Returns the URL for clients, in a form that libpq, tokio-postgres, sqlx and diesel accept.
     ///
-    /// It leads through the Unix socket, so it holds no password: only the user who runs the test can open it.
+    /// It names the server's Unix socket and no password: only the user who runs the test can open
+    /// the socket.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Variables of the environment by which a program that this process starts finds the server: `DATABASE_URL`, and those
-    /// that the database's own clients know, such as `PGHOST`.
+    /// Returns environment variables with which a child process finds the server: `DATABASE_URL`, and
+    /// those of the database's clients, such as `PGHOST`.
     ///
     /// # Example
     /// ```no_run
@@ -151,25 +133,26 @@ impl<E: Engine> Sandbox<E> {
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
         let mut variables = vec![("DATABASE_URL".to_owned(), self.url.clone())];
-        variables.extend(self.engine.env(&self.container.root()));
+        variables.extend(self.engine().env(&self.container().root()));
         variables
     }
 
-    /// Opens a TCP port of 127.0.0.1 to the server, for clients that cannot use its Unix socket: JDBC, programs in other
-    /// containers of the host's network. The port is one that is free. Further calls return the same.
+    /// Opens a TCP port of 127.0.0.1 that leads to the server, for clients that know no Unix sockets:
+    /// JDBC, programs in containers that share the host's network. The kernel chooses a free port.
+    /// Further calls return the same port.
     ///
-    /// Every user of the machine can reach the port, so the server asks for a password there: the superuser gets one of 160
-    /// random bits at the first call, and roles that a test makes need one of their own. The Unix socket goes on without.
-    /// The port is closed when the sandbox ends.
+    /// Every user of the machine can reach the port, so the server asks for a password there. The
+    /// first call gives the superuser a password of 160 random bits; roles that a test makes need a
+    /// password of their own. The Unix socket needs none. The port closes when the sandbox ends.
     ///
-    /// The first call takes as long as a client needs to set the password, some hundredths of a second; without a call
-    /// there is no port and no cost. In code that [prepares](crate::Snapshot::prepare) a layer it works, too: the
-    /// password then stays in the layer until the next call.
+    /// The first call takes some hundredths of a second, for a client that sets the password; without
+    /// a call there is no port and no cost. A call in code that [prepares](crate::Snapshot::prepare) a
+    /// layer works too: the password then stays in the layer until the next call.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an engine without TCP, or settings that keep the server from it,
-    /// [`ErrorKind::Exited`] for a sandbox that has ended, and [`ErrorKind::Control`] where no port can be had or the password
-    /// cannot be set.
+    /// [`ErrorKind::InvalidConfig`] for an engine without TCP, or settings that turn TCP off,
+    /// [`ErrorKind::Exited`] for a sandbox that has ended, and [`ErrorKind::Control`] if no port is
+    /// free or the password cannot be set.
     ///
     /// # Example
     /// ```no_run
@@ -186,165 +169,146 @@ impl<E: Engine> Sandbox<E> {
         if let Some(tcp) = &*opened {
             return Ok(tcp.clone());
         }
-        let tcp = Tcp::open(&self.engine, &self.installation, &self.container).map_err(|error| match self
-            .container
-            .server_exit(Duration::ZERO)
-        {
-            Some(_) => error.with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default()),
+        let container = self.container();
+        let tcp = Tcp::open(self.engine(), self.prepared.installation(), container);
+        let tcp = tcp.map_err(|error| match container.server_exit(Duration::ZERO) {
+            Some(_) => error.with_log(container.log().tail(LOG_TAIL).unwrap_or_default()),
             None => error,
         })?;
         Ok(opened.insert(tcp).clone())
     }
 
-    /// What the server has written to its log so far.
+    /// Returns the server's log so far.
     ///
     /// # Errors
-    /// [`ErrorKind::Control`] when the log cannot be read.
+    /// [`ErrorKind::Control`] if the log cannot be read.
     pub fn log(&self) -> Result<String> {
-        let read = self.container.log().read();
+        let read = self.container().log().read();
         read.map_err(|error| Error::new(ErrorKind::Control, "read the server's log").caused_by(error))
     }
 
-    /// How long each part of the start took. `SANDBOXED_DB_REPORT` has the same of [all sandboxes](crate::report) of a run.
+    /// Returns how long each part of the start took. `SANDBOXED_DB_REPORT` records it for
+    /// [all sandboxes](crate::report) of a run.
     #[must_use]
     pub fn timings(&self) -> Timings {
-        self.last_words.timings(self.timings)
+        self.postmortem.timings(self.timings)
     }
 
-    /// Notes how long it took to make a parameter of the test.
-    pub(crate) fn note_connect(&self, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.last_words.connect.fetch_add(nanoseconds, Ordering::Relaxed);
-        self.report.0.connected();
-    }
-
-    /// What the report of the run gets to know of this sandbox.
-    pub(crate) fn report(&self) -> &report::Recorder {
-        &self.report.0
-    }
-
-    /// To be dropped by whoever holds the container longest.
-    pub(crate) fn ended(&self) -> &Arc<report::Ended> {
-        &self.report
-    }
-
-    /// Tells the report of the run that the end begins.
-    fn report_ending(&self) {
-        self.report.0.ending(|| {
-            let disk = (!self.container.is_on_host()).then(|| limits::disk_used(&self.data_dir())).flatten();
-            (disk, self.container.memory_peak())
-        });
-    }
-
-    /// The process id of the sandbox's init, PID 1 inside, in the pid namespace of the caller.
+    /// Returns the process id of the sandbox's init, PID 1 inside, in the pid namespace of the caller.
     ///
-    /// `nsenter(1)` and `/proc/<pid>/root` lead into the sandbox by it. Without a container, where
-    /// `SANDBOXED_DB_ISOLATION=process` is set, it is that of the process above the server.
+    /// `nsenter(1)` and `/proc/<pid>/root` take it. In process mode
+    /// (`SANDBOXED_DB_ISOLATION=process`) it is the id of the server's supervisor.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.container.pid()
+        self.container().pid()
     }
 
-    /// Shuts the server down cleanly and ends the sandbox. A server that has ended by itself is no error.
+    /// Shuts the server down cleanly and ends the sandbox. A server that has already ended is no error.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] when the server does not end within 60 seconds; the sandbox is killed all the same.
+    /// [`ErrorKind::Timeout`] if the server does not end within 60 seconds; the sandbox is killed
+    /// nevertheless.
     pub fn stop(mut self) -> Result<()> {
         self.stopped = true;
         self.report_ending();
         self.stop_server()?;
-        match self.keeper {
-            // What is kept is in the container, which ends with it.
-            Some(_) => Ok(()),
-            None => self.container.kill(),
+        match self.keeping {
+            Keeping::Never => self.container().kill(),
+            // The data to keep is in the container.
+            Keeping::AtDrop(_) | Keeping::ByHarness => Ok(()),
         }
     }
 
     pub(crate) fn stop_server(&self) -> Result<Exit> {
-        let log = || self.container.log().tail(LOG_TAIL).unwrap_or_default();
-        self.container.stop_server(self.stop_signal, STOP_TIMEOUT).map_err(|error| error.with_log(log()))
+        let log = || self.container().log().tail(LOG_TAIL).unwrap_or_default();
+        let stopped = self.container().stop_server(self.prepared.stop_signal(), STOP_TIMEOUT);
+        stopped.map_err(|error| error.with_log(log()))
     }
 
     pub(crate) fn engine(&self) -> &E {
-        &self.engine
+        self.prepared.engine()
     }
 
-    pub(crate) fn installation(&self) -> &Installation {
-        &self.installation
+    pub(crate) fn prepared(&self) -> &Prepared<E> {
+        &self.prepared
     }
 
-    pub(crate) fn container(&self) -> &Arc<Container> {
-        &self.container
+    pub(crate) fn container(&self) -> &Container {
+        &self.holdings.container
     }
 
-    pub(crate) fn stop_signal(&self) -> i32 {
-        self.stop_signal
+    pub(crate) fn report(&self) -> &report::Recorder {
+        &self.holdings.report.0
     }
 
-    pub(crate) fn keeper(&self) -> Option<&Arc<dyn Keeper>> {
-        self.keeper.as_ref()
+    pub(crate) fn postmortem(&self) -> &Arc<Postmortem> {
+        &self.postmortem
     }
 
-    /// What can still be told of the sandbox once it is gone.
-    pub(crate) fn last_words(&self) -> Arc<LastWords> {
-        self.last_words.clone()
-    }
-
-    /// Notes what went wrong besides the log: a server that died, a limit that was reached.
-    ///
-    /// A server's death takes init a moment to report; `patience` is how long that is waited for.
-    pub(crate) fn diagnose(&self, patience: Duration) {
-        let ended =
-            || self.container.server_exit(patience).map(|exit| format!("the server has ended with {exit}"));
-        if let Some(diagnosis) = self.exhausted().or_else(ended) {
-            // The first diagnosis is the nearest to the failure.
-            let _ = self.last_words.diagnosis.set(diagnosis);
+    /// Leaves the decision whether data is kept to the caller, if there is one to take.
+    pub(crate) fn take_keeper(&mut self) -> Option<Box<dyn Keeper>> {
+        match mem::replace(&mut self.keeping, Keeping::ByHarness) {
+            Keeping::AtDrop(keeper) => Some(keeper),
+            other => {
+                self.keeping = other;
+                None
+            }
         }
+    }
+
+    /// Notes how long it took to make a parameter of the test.
+    pub(crate) fn note_connect(&self, time: Duration) {
+        self.postmortem.connected(time);
+        self.report().connected();
+    }
+
+    /// Notes a cause of failure besides the log: a server that died, a limit that was reached.
+    ///
+    /// Init needs a moment to report the death of the server; `patience` bounds the wait for it.
+    pub(crate) fn diagnose(&self, patience: Duration) {
+        let ended = || {
+            let exit = self.container().server_exit(patience)?;
+            Some(format!("the server has ended with {exit}"))
+        };
+        if let Some(diagnosis) = self.prepared.limit_reached(self.container()).or_else(ended) {
+            self.postmortem.diagnosed(diagnosis);
+        }
+    }
+
+    /// Records in the report that the end begins, and how much the sandbox has used.
+    fn report_ending(&self) {
+        self.report().ending(|| {
+            let container = self.container();
+            let disk = (!container.is_on_host())
+                .then(|| limits::disk_used(&self.prepared.data_dir(container)))
+                .flatten();
+            (disk, container.memory_peak())
+        });
     }
 }
 
 impl<E: Engine> Drop for Sandbox<E> {
     fn drop(&mut self) {
-        if !self.container.is_own() {
+        if !self.container().is_own() {
             return;
         }
-        // A failing test is told why, though its sandbox is gone by then.
-        let patience = if std::thread::panicking() { PATIENCE } else { Duration::ZERO };
         if !self.stopped {
+            // A failing test prints the diagnosis after its sandbox is gone.
+            let patience = if std::thread::panicking() { EXIT_GRACE } else { Duration::ZERO };
             self.diagnose(patience);
         }
         self.report_ending();
-        if let Some(keeper) = &self.keeper {
+        if let Keeping::AtDrop(keeper) = &self.keeping {
             keeper.at_drop();
         }
-    }
-}
-
-/// What outlives a sandbox.
-#[derive(Debug)]
-pub(crate) struct LastWords {
-    pub(crate) log: Arc<Log>,
-    pub(crate) diagnosis: OnceLock<String>,
-    /// Nanoseconds of [`Timings::connect`] so far.
-    connect: AtomicU64,
-}
-
-impl LastWords {
-    fn of(container: &Container) -> Self {
-        Self { log: container.log().clone(), diagnosis: OnceLock::new(), connect: AtomicU64::new(0) }
-    }
-
-    /// Those of the start, with what connections have taken since.
-    pub(crate) fn timings(&self, start: Timings) -> Timings {
-        Timings { connect: Duration::from_nanos(self.connect.load(Ordering::Relaxed)), ..start }
     }
 }
 
 impl<E: Engine> fmt::Debug for Sandbox<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sandbox")
-            .field("engine", &self.engine.name())
-            .field("version", &self.installation.version())
+            .field("engine", &self.engine().name())
+            .field("version", &self.prepared.installation().version())
             .field("pid", &self.pid())
             .field("url", &self.url)
             .finish_non_exhaustive()

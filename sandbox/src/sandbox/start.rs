@@ -1,11 +1,11 @@
-//! From what a sandbox is started from to a server that is ready.
+//! From the options of a start to a server that is ready.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{LOG_TAIL, LastWords, Sandbox};
+use super::LOG_TAIL;
 use crate::cache;
+use crate::diagnosis::limits;
 use crate::engine::{Engine, Installation, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::{self, Isolation};
@@ -13,8 +13,11 @@ use crate::launch::plan::{self, Birth, Data, Directory, File, Plan, Symlink};
 use crate::launch::{Command, Container, Exit, Limits, Origin, Readiness, Stdin, distrust};
 use crate::timings::Timings;
 
-/// What a sandbox is started from.
-pub(crate) struct Start<'a, E> {
+/// How long the program that fills an empty data directory may take.
+const INITIALISE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Input of a start, before anything is decided.
+pub(crate) struct StartOptions<'a, E> {
     pub(crate) engine: &'a E,
     pub(crate) installation: &'a Installation,
     pub(crate) settings: &'a [(String, String)],
@@ -25,37 +28,64 @@ pub(crate) struct Start<'a, E> {
     pub(crate) links: Vec<(PathBuf, PathBuf)>,
     /// Whether the data directory is empty and must be filled first.
     pub(crate) initialise: bool,
-    /// Files of the host that show in the sandbox at their own paths.
+    /// Files of the host that the sandbox sees at their own paths.
     pub(crate) visible: Vec<PathBuf>,
 }
 
-/// A sandbox that can be started, any number of times: all decisions are taken.
+/// All decisions about a start. One value starts any number of servers.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared<E> {
-    pub(super) engine: E,
-    pub(super) installation: Installation,
+    engine: E,
+    installation: Installation,
     plan: Plan,
     /// Names of the settings, for errors.
     settings: Vec<String>,
     start_timeout: Duration,
     initialise: bool,
-    /// The server, which a plan that initialises lacks.
+    /// Starts the server. The plan lacks it where the data directory is initialised first.
     command: Command,
     notifies: bool,
     stop_signal: i32,
-    /// How long it took to decide.
-    planned: Duration,
+    planning: Duration,
+}
+
+/// A container whose server is ready.
+#[derive(Debug)]
+pub(crate) struct ReadyServer {
+    pub(crate) container: Container,
+    pub(crate) executed: Instant,
+    /// From the request to the executed server.
+    launch: Duration,
+    /// From the executed server to readiness.
+    server: Duration,
+}
+
+impl ReadyServer {
+    /// Timings of a server that was started for this request.
+    pub(crate) fn timings<E: Engine>(&self, prepared: &Prepared<E>) -> Timings {
+        let plan = prepared.planning;
+        Timings { plan, launch: plan + self.launch, server: self.server, ..Timings::default() }
+    }
 }
 
 impl<E: Engine> Prepared<E> {
-    pub(crate) fn new(start: Start<'_, E>) -> Result<Self> {
-        let Start { engine, installation, settings, start_timeout, limits, data, links, initialise, visible } =
-            start;
+    pub(crate) fn new(options: StartOptions<'_, E>) -> Result<Self> {
+        let StartOptions {
+            engine,
+            installation,
+            settings,
+            start_timeout,
+            limits,
+            data,
+            links,
+            initialise,
+            visible,
+        } = options;
         let server = engine.server(installation, settings)?;
         let begin = Instant::now();
         let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
-        // Programs are in /usr, and sometimes other things, which are nobody's business inside. Images with Rust have
-        // cargo's directories there, with what it needs to publish.
+        // Programs are in /usr, and so are directories that no sandbox may see. Images with Rust keep
+        // cargo's directories there, with the token that publishes.
         let from_environment = |name| std::env::var_os(name).map(PathBuf::from);
         let private = [
             Some("/usr/src".into()),
@@ -73,14 +103,13 @@ impl<E: Engine> Prepared<E> {
         for path in installation.binds().iter().chain(&visible) {
             plan.bind(path);
         }
-        let Server { command, directories, files, notifies, io_uring, processes, stop_signal, on_host } =
+        let Server { mut command, directories, files, notifies, io_uring, processes, stop_signal, on_host } =
             server;
-        let mut command = command;
         if isolation::wanted()? == Isolation::Process {
             let (host, arguments) = isolation::on_host(engine, installation, on_host)?;
             command = command.args(arguments);
             plan.on_host = Some(host);
-            // Those of a root, which there is none of.
+            // They belong to a root file system, and process mode has none.
             plan.files.clear();
         }
         plan.limits = limits.settled(processes);
@@ -104,89 +133,73 @@ impl<E: Engine> Prepared<E> {
             command,
             notifies,
             stop_signal,
-            planned: begin.elapsed(),
+            planning: begin.elapsed(),
         })
-    }
-
-    pub(crate) fn plan(&self) -> &Plan {
-        &self.plan
     }
 
     pub(crate) fn engine(&self) -> &E {
         &self.engine
     }
 
-    /// How long it took to decide.
-    pub(crate) fn planned(&self) -> Duration {
-        self.planned
+    pub(crate) fn installation(&self) -> &Installation {
+        &self.installation
     }
 
-    pub(crate) fn start(&self) -> Result<Sandbox<E>> {
-        let Self { engine, installation, plan, planned, notifies, .. } = self;
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(crate) fn stop_signal(&self) -> i32 {
+        self.stop_signal
+    }
+
+    /// How long the decisions took.
+    pub(crate) fn planning(&self) -> Duration {
+        self.planning
+    }
+
+    /// The data directory as this process reaches it.
+    pub(crate) fn data_dir(&self, container: &Container) -> PathBuf {
+        let data = &self.plan.data_dir;
+        container.root().join(data.strip_prefix("/").unwrap_or(data))
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub(crate) fn start(&self) -> Result<ReadyServer> {
         let begin = Instant::now();
-        let container = Arc::new(Container::launch(plan)?);
-        let mut sandbox = Sandbox {
-            url: engine.url(&container.root()),
-            engine: engine.clone(),
-            installation: installation.clone(),
-            last_words: Arc::new(LastWords::of(&container)),
-            stopped: false,
-            tcp: Mutex::new(None),
-            limits: plan.limits,
-            container,
-            stop_signal: self.stop_signal,
-            timings: Timings { plan: *planned, launch: *planned + begin.elapsed(), ..Timings::default() },
-            builds: matches!(plan.data, Data::Writable { .. }),
-            report: Arc::default(),
-            keeper: None,
-            _layer: None,
-            _admission: None,
-        };
+        let mut container = Container::launch(&self.plan)?;
+        let launch = begin.elapsed();
         if self.initialise {
-            sandbox.initialise()?;
-            sandbox.container.start_server(self.command.clone())?;
+            self.initialise(&container)?;
+            container.start_server(self.command.clone())?;
         }
         let mut executed = Instant::now();
-        let mut ready = sandbox.wait_ready(*notifies, self.start_timeout);
-        // It need not have ended because it was restored; another that is executed tells.
-        if *sandbox.origin() == Origin::Restored
+        let mut ready = self.wait_ready(&container);
+        // A restored server may fail because of its image: another one, executed, shows whether it did.
+        if *container.origin() == Origin::Restored
             && ready.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exited)
         {
-            let exit = sandbox.container.server_exit(Duration::ZERO);
-            // One that was killed, or whose init was, tells nothing of its image.
+            let exit = container.server_exit(Duration::ZERO);
+            // A server that was killed, or whose init was, says nothing about its image.
             let by_itself = exit.is_some_and(|exit| exit != Exit::Signal(libc::SIGKILL));
-            let plan = Plan { birth: Birth::Execute, ..plan.clone() };
-            sandbox.move_to(Container::launch(&plan)?);
+            let plan = Plan { birth: Birth::Execute, ..self.plan.clone() };
+            container = Container::launch(&plan)?;
             executed = Instant::now();
-            ready = sandbox.wait_ready(*notifies, self.start_timeout);
+            ready = self.wait_ready(&container);
             if ready.is_ok() && by_itself {
                 distrust(&plan);
             }
         }
-        ready.map_err(|error| sandbox.explained(error, &self.settings))?;
-        sandbox.timings.server = executed.elapsed();
-        tracing::debug!(pid = sandbox.pid(), timings = ?sandbox.timings, "sandbox started");
-        Ok(sandbox)
-    }
-}
-
-impl<E: Engine> Sandbox<E> {
-    pub(crate) fn start(start: Start<'_, E>) -> Result<Self> {
-        Prepared::new(start)?.start()
+        ready.map_err(|error| self.explained(error, &container))?;
+        let server = executed.elapsed();
+        tracing::debug!(pid = container.pid(), ?launch, ?server, "server ready");
+        Ok(ReadyServer { container, executed, launch, server })
     }
 
-    /// Goes on with another container, and ends the one it had.
-    fn move_to(&mut self, container: Container) {
-        self.url = self.engine.url(&container.root());
-        self.last_words = Arc::new(LastWords::of(&container));
-        self.container = Arc::new(container);
-    }
-
-    fn initialise(&self) -> Result<()> {
-        const TIMEOUT: Duration = Duration::from_secs(120);
+    fn initialise(&self, container: &Container) -> Result<()> {
         let command = self.engine.initialise(&self.installation);
         let program = command.name();
-        let run = self.container.run(command, Stdin::Text(""), TIMEOUT)?;
+        let run = container.run(command, Stdin::Text(""), INITIALISE_TIMEOUT)?;
         if run.exit.success() {
             return Ok(());
         }
@@ -195,29 +208,38 @@ impl<E: Engine> Sandbox<E> {
             format!("initialise the data directory by `{program}`: {}", run.exit),
         )
         .caused_by(run.stderr.trim().to_owned())
-        .or_hint(|| if self.container.is_on_host() { isolation::nameless_hint() } else { None }))
+        .or_hint(|| if container.is_on_host() { isolation::nameless_hint() } else { None }))
     }
 
-    fn wait_ready(&self, notifies: bool, timeout: Duration) -> Result<()> {
-        let root = self.container.root();
+    fn wait_ready(&self, container: &Container) -> Result<()> {
+        let root = container.root();
         let probe = || self.engine.is_ready(&root);
-        let readiness = if notifies { Readiness::Notify(&probe) } else { Readiness::Probe(&probe) };
-        self.container.wait_ready(readiness, timeout)
+        let readiness = if self.notifies { Readiness::Notify(&probe) } else { Readiness::Probe(&probe) };
+        container.wait_ready(readiness, self.start_timeout)
     }
 
-    /// Adds the log's end, and the fix for the usual causes of a server that does not start.
-    fn explained(&self, error: Error, settings: &[String]) -> Error {
+    /// The limit that the sandbox has reached, and the fix.
+    pub(super) fn limit_reached(&self, container: &Container) -> Option<String> {
+        let on_host = container.is_on_host();
+        let in_cache = on_host || matches!(self.plan.data, Data::Writable { .. });
+        limits::disk(&self.data_dir(container), in_cache)
+            .or_else(|| if on_host { None } else { limits::scratch(&container.root()) })
+            .or_else(|| limits::processes(container.reached(), container.log(), &self.plan.limits))
+    }
+
+    /// Adds the end of the log, and the fix for the usual causes of a failed start.
+    fn explained(&self, error: Error, container: &Container) -> Error {
         let hint = || {
-            if let Some(hint) = self.exhausted() {
+            if let Some(hint) = self.limit_reached(container) {
                 return Some(hint);
             }
             if error.kind() == ErrorKind::Timeout {
                 return Some("raise `start_timeout`, or run fewer tests at a time".into());
             }
-            let names: Vec<_> = settings.iter().map(|name| format!("`{name}`")).collect();
+            let names: Vec<_> = self.settings.iter().map(|name| format!("`{name}`")).collect();
             (!names.is_empty()).then(|| format!("check the settings {}", names.join(", ")))
         };
         let hint = hint();
-        error.or_hint(|| hint).with_log(self.container.log().tail(LOG_TAIL).unwrap_or_default())
+        error.or_hint(|| hint).with_log(container.log().tail(LOG_TAIL).unwrap_or_default())
     }
 }

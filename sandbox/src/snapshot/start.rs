@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Snapshot;
 use crate::admission::admit;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation;
-use crate::kept::{self, Circumstances, Keep, StateKeeper};
+use crate::kept::{self, Keep, KeepContext, StateKeeper};
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
-use crate::pool::{self, Ahead, Living, Starting};
+use crate::pool::{self, Spare, Starting};
 use crate::report;
-use crate::sandbox::{Prepared, Sandbox, Start};
+use crate::sandbox::{Holdings, Keeping, Prepared, Sandbox, StartOptions};
 use crate::test_id::{self, Function};
 use crate::timings::Timings;
 
@@ -23,12 +23,12 @@ const SMALLEST_DISK: u64 = 4 << 20;
 const SMALLEST_MEMORY: u64 = 32 << 20;
 const FEWEST_PIDS: u32 = 16;
 
-/// Who asks for a sandbox, and what is to become of it.
-struct Asked {
-    /// The thread that will hold it, if that is known.
+/// A request for a sandbox.
+struct Request {
+    /// The thread that will hold it, if known.
     holder: Option<ThreadId>,
     keep: Keep,
-    /// Names what is kept.
+    /// Name of the state, if one is kept.
     name: String,
     report: report::Recorder,
 }
@@ -57,28 +57,28 @@ impl<E: Engine> Snapshot<E> {
         self.start_for_test(None)
     }
 
-    /// Starts a server for the test of this thread, of that function if it is known.
+    /// Starts a server for the test that runs on this thread; `function` is its function, if known.
     pub(crate) fn start_for_test(&self, function: Option<Function>) -> Result<Sandbox<E>> {
-        self.start_for(self.asked(Some(thread::current().id()), function)?)
+        self.start_for(self.request(Some(thread::current().id()), function)?)
     }
 
-    /// Who asks for a sandbox, as this thread knows it.
-    fn asked(&self, holder: Option<ThreadId>, function: Option<Function>) -> Result<Asked> {
+    /// The request, with the name of the test as this thread knows it.
+    fn request(&self, holder: Option<ThreadId>, function: Option<Function>) -> Result<Request> {
         let keep = kept::wanted(self.keep)?;
         let name = if keep == Keep::Never {
             String::new()
         } else {
             self.keep_as.clone().unwrap_or_else(|| test_id::caller(function))
         };
-        Ok(Asked { holder, keep, name, report: report::Recorder::asked(self.engine.name(), function) })
+        Ok(Request { holder, keep, name, report: report::Recorder::asked(self.engine.name(), function) })
     }
 
-    fn start_for(&self, asked: Asked) -> Result<Sandbox<E>> {
-        let report = asked.report.clone();
-        self.try_start(asked).inspect_err(|error| report.failed(error))
+    fn start_for(&self, request: Request) -> Result<Sandbox<E>> {
+        let report = request.report.clone();
+        self.try_start(request).inspect_err(|error| report.failed(error))
     }
 
-    fn try_start(&self, Asked { holder, keep, name, report }: Asked) -> Result<Sandbox<E>> {
+    fn try_start(&self, Request { holder, keep, name, report }: Request) -> Result<Sandbox<E>> {
         self.check()?;
         let begin = Instant::now();
         let engine = match &self.version {
@@ -98,9 +98,8 @@ impl<E: Engine> Snapshot<E> {
         };
         let (layer, layer_built) = layer::obtain(&recipe)?;
         let obtained = begin.elapsed();
-        let mut queue = Duration::ZERO;
         report.found(|| installation.version().to_owned(), || layer.digest().to_string(), layer_built);
-        let prepared = Prepared::new(Start {
+        let prepared = Prepared::new(StartOptions {
             engine: &engine,
             installation: &installation,
             settings: &self.settings,
@@ -112,46 +111,39 @@ impl<E: Engine> Snapshot<E> {
             visible: Vec::new(),
         })?;
         let planned = begin.elapsed() - obtained;
-        let (sandbox, admission) = match pool::ask(&prepared, &layer, holder)? {
-            Some(Ahead { sandbox, admission, executed }) => {
+        let waited = || begin.elapsed() - obtained - planned;
+        let (server, slot, timings) = match pool::ask(&prepared, &layer, holder)? {
+            Some(Spare { server, admission }) => {
                 report.admitted(begin.elapsed() - obtained);
                 let timings = Timings {
-                    plan: prepared.planned(),
+                    plan: prepared.planning(),
                     launch: planned,
-                    server: begin.elapsed() - obtained - planned,
-                    pooled: Some(executed.elapsed()),
+                    server: waited(),
+                    pooled: Some(server.executed.elapsed()),
                     ..Timings::default()
                 };
-                (sandbox.handed_over(&prepared, timings), admission)
+                (server, admission, timings)
             }
             None => {
-                let admission = admit(holder)?;
+                let slot = admit(holder)?;
                 report.admitted(planned);
-                queue = begin.elapsed() - obtained - planned;
+                let queue = waited();
                 let _starting = Starting::begin();
-                (prepared.start()?, admission)
+                let server = prepared.start()?;
+                let timings = Timings { queue, ..server.timings(&prepared) };
+                (server, slot, timings)
             }
         };
-        let admission = Arc::new(admission);
-        let before = Timings { layer: obtained, layer_built, queue, ..Timings::default() };
-        let held = Arc::new((layer.clone(), Living::begin()));
-        let sandbox = sandbox.with_layer(held, admission.clone(), before, report);
-        if keep == Keep::Never {
-            return Ok(sandbox);
-        }
-        let keeper = StateKeeper::new(
-            &sandbox,
-            Circumstances {
-                keep,
-                name,
-                package: self.base.clone(),
-                settings: &self.settings,
-                layer,
-                admission,
-                ended: sandbox.ended().clone(),
-            },
-        );
-        Ok(sandbox.with_keeper(Arc::new(keeper)))
+        let timings = Timings { layer: obtained, layer_built, ..timings };
+        let holdings = Arc::new(Holdings::for_test(server.container, report, layer.lock().clone(), slot));
+        let keeping = if keep == Keep::Never {
+            Keeping::Never
+        } else {
+            let package = self.base.clone();
+            let context = KeepContext { keep, name, package, settings: &self.settings, layer };
+            Keeping::AtDrop(Box::new(StateKeeper::new(&prepared, holdings.clone(), context)))
+        };
+        Ok(Sandbox::new(prepared, timings, holdings, keeping))
     }
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
@@ -165,10 +157,10 @@ impl<E: Engine> Snapshot<E> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let snapshot = self.clone();
         // Here the thread may be a test's.
-        let asked = self.asked(None, None)?;
+        let request = self.request(None, None)?;
         thread::Builder::new()
             .name("sandboxed-db".to_owned())
-            .spawn(move || drop(sender.send(snapshot.start_for(asked))))
+            .spawn(move || drop(sender.send(snapshot.start_for(request))))
             .map_err(|error| failed().caused_by(error))?;
         receiver.await.map_err(|error| failed().caused_by(error))?
     }

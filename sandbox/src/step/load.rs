@@ -40,7 +40,7 @@ fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &FileStep, deadline: Instant)
     description.transaction = file.transaction;
     description.before.clone_from(&file.before);
     description.after.clone_from(&file.after);
-    let command = sandbox.engine().run_file(sandbox.installation(), &description)?;
+    let command = sandbox.engine().run_file(sandbox.prepared().installation(), &description)?;
     let outcome = match &file.part {
         None if file.streamed => {
             let (feed, contents) = compressed::Feed::open(path).map_err(|error| unreadable(path, error))?;
@@ -75,7 +75,7 @@ fn hint(file: &FileStep, message: &str) -> Option<String> {
 
 /// Runs a script of the engine's own.
 pub(crate) fn run_script<E: Engine>(sandbox: &Sandbox<E>, script: &str, timeout: Duration) -> Result<()> {
-    let client = sandbox.engine().client(sandbox.installation())?;
+    let client = sandbox.engine().client(sandbox.prepared().installation())?;
     match run(sandbox, client, Stdin::Text(script), Instant::now() + timeout)? {
         None => Ok(()),
         Some(error) => {
