@@ -1,32 +1,67 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
-mod chance;
-mod leftovers;
 mod namespaces;
+mod processes;
+mod random;
+mod scratch_dirs;
 mod server;
+mod test_process;
 
-pub use chance::*;
-pub use leftovers::*;
 pub use namespaces::*;
+pub use processes::*;
+pub use random::*;
+pub use scratch_dirs::*;
 pub use server::*;
+pub use test_process::*;
 
 /// Set in CI: a test that this machine cannot run fails instead of being skipped.
 pub const MUST_RUN: &str = "SANDBOXED_DB_TESTS_MUST_RUN";
 
-/// Says why a test is skipped; fails it where [`MUST_RUN`] is set. libtest knows no skipping at run time, so the test
-/// returns after it.
+/// `all` runs every test with the largest number of rounds. Otherwise the tests take minutes, and cover
+/// every promise with few rounds.
+pub const TESTS: &str = "SANDBOXED_DB_TESTS";
+
+/// Says why a test is skipped, or fails it if [`MUST_RUN`] is set. libtest cannot skip a test at run time,
+/// so the test returns after this call.
 ///
 /// # Panics
-/// When `SANDBOXED_DB_TESTS_MUST_RUN` is set.
-#[expect(clippy::print_stderr, reason = "tests report to their runner")]
+/// If `SANDBOXED_DB_TESTS_MUST_RUN` is set.
 pub fn skip(reason: &str) {
     assert!(std::env::var_os(MUST_RUN).is_none(), "{MUST_RUN} is set, but: {reason}");
-    eprintln!("skipped: {reason}");
+    note(&format!("skipped: {reason}"));
 }
 
-/// Says that a test is left to root. No failure even where [`MUST_RUN`] is set: CI runs the same tests as root and as a user
-/// who cannot do what they need.
+/// Says that a test is skipped because it needs root. This is no failure even if [`MUST_RUN`] is set: CI
+/// runs the tests as root too.
+pub fn skip_without_root(reason: &str) {
+    note(&format!("skipped, needs root: {reason}"));
+}
+
+/// Whether the exhaustive run is asked for; if not, says that the test is left to it.
+#[must_use]
+pub fn is_exhaustive(reason: &str) -> bool {
+    let all = all();
+    if !all {
+        note(&format!("skipped, {reason}: {TESTS}=all runs it"));
+    }
+    all
+}
+
+/// Returns `few`, or `all` in the exhaustive run.
+#[must_use]
+pub fn rounds<T>(few: T, all: T) -> T {
+    if self::all() { all } else { few }
+}
+
+fn all() -> bool {
+    match std::env::var(TESTS).unwrap_or_default().as_str() {
+        "all" => true,
+        "" => false,
+        other => panic!("could not use {TESTS}={other}: `all` is its only value"),
+    }
+}
+
 #[expect(clippy::print_stderr, reason = "tests report to their runner")]
-pub fn leave_to_root(reason: &str) {
-    eprintln!("left to root: {reason}");
+fn note(text: &str) {
+    eprintln!("{text}");
 }

@@ -16,14 +16,14 @@ const TRIAL: &str = "SANDBOXED_DB_TESTS_TRIAL";
 
 /// Who mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mounter {
+pub enum MountUser {
     /// Root, of the machine or of a container that may mount.
     Root,
     /// Root of a user namespace, which anybody may be.
     User,
 }
 
-impl Mounter {
+impl MountUser {
     /// The most that this process can be.
     #[must_use]
     pub fn best() -> Self {
@@ -47,7 +47,7 @@ impl Mounter {
 ///
 /// # Panics
 /// When the test fails.
-pub fn mounting(mounter: Mounter, test: &str, trial: &str) {
+pub fn in_mount_namespace(mounter: MountUser, test: &str, trial: &str) {
     if !mounter.unshare().arg("true").output().is_ok_and(|output| output.status.success()) {
         return skip(&format!("unshare(1) cannot make the namespaces of {mounter:?} here"));
     }
@@ -69,7 +69,7 @@ pub fn mounting(mounter: Mounter, test: &str, trial: &str) {
 
 /// The directory to mount in and what is to be done, in a test run by [`mounting`].
 #[must_use]
-pub fn trial() -> Option<(PathBuf, String)> {
+pub fn mount_task() -> Option<(PathBuf, String)> {
     Some((std::env::var_os(PLACE)?.into(), std::env::var(TRIAL).ok()?))
 }
 
@@ -78,7 +78,7 @@ pub fn trial() -> Option<(PathBuf, String)> {
 /// # Panics
 /// When it fails.
 #[track_caller]
-pub fn must_run(program: &str, args: &[&str]) {
+pub fn run_checked(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).env("PATH", with_sbin()).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -100,7 +100,7 @@ fn with_sbin() -> String {
 /// # Panics
 /// When one is not there.
 #[must_use]
-pub fn are_apart(one: &Path, other: &Path) -> bool {
+pub fn on_different_file_systems(one: &Path, other: &Path) -> bool {
     let device = |path| fs::metadata(path).expect("it exists").dev();
     device(one) != device(other)
 }

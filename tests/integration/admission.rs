@@ -4,24 +4,24 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sandboxed_db_tests::{Place, Watched};
+use sandboxed_db_tests::{ScratchDirs, TestProcess};
 
-const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 
 /// Long enough for a sandbox to start, if it may.
 const A_WHILE: Duration = Duration::from_millis(1500);
 
-fn victim(place: &Place, bound: &str, args: &[&str]) -> Watched {
-    Watched::start(place.command(VICTIM).env("SANDBOXED_DB_MAX", bound).arg("keep").args(args))
+fn subject(place: &ScratchDirs, bound: &str, args: &[&str]) -> TestProcess {
+    TestProcess::start(place.command(SUBJECT).env("SANDBOXED_DB_MAX", bound).arg("keep").args(args))
 }
 
 /// A process that obeys. Its layer is there, so that starts are quick.
-fn obeying(place: &Place, bound: &str) -> Watched {
-    victim(place, bound, &["obey"])
+fn obeying(place: &ScratchDirs, bound: &str) -> TestProcess {
+    subject(place, bound, &["obey"])
 }
 
-fn report(place: &Place, bound: &str, args: &[&str]) -> String {
-    let mut command = place.command(VICTIM);
+fn report(place: &ScratchDirs, bound: &str, args: &[&str]) -> String {
+    let mut command = place.command(SUBJECT);
     let output = command.env("SANDBOXED_DB_MAX", bound).args(args).arg("return").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     String::from_utf8(output.stderr).unwrap()
@@ -29,7 +29,7 @@ fn report(place: &Place, bound: &str, args: &[&str]) -> String {
 
 #[test]
 fn who_waits_gets_a_sandbox_in_turn() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let mut first = obeying(&place, "2");
     for _ in 0..2 {
         first.order("start").unwrap();
@@ -52,7 +52,7 @@ fn who_waits_gets_a_sandbox_in_turn() {
 
 #[test]
 fn a_killed_process_gives_its_places_back() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let mut first = obeying(&place, "1");
     first.order("start").unwrap();
     let mut second = obeying(&place, "1");
@@ -68,10 +68,10 @@ fn a_killed_process_gives_its_places_back() {
 /// One that gives up must not keep those behind it.
 #[test]
 fn a_killed_waiter_is_passed_over() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let mut first = obeying(&place, "1");
     first.order("start").unwrap();
-    let waiter = victim(&place, "1", &["sleep"]);
+    let waiter = subject(&place, "1", &["sleep"]);
     thread::sleep(A_WHILE);
     let mut third = obeying(&place, "1");
     thread::scope(|scope| {
@@ -87,11 +87,12 @@ fn a_killed_waiter_is_passed_over() {
 
 #[test]
 fn many_processes_share_few_places() {
-    let place = Place::new();
-    let victims: Vec<_> =
-        (0..12).map(|_| victim(&place, "3", &["--sandboxes", "6", "--threads", "1", "one_by_one"])).collect();
-    for victim in victims {
-        let (ended, told) = victim.gone();
+    let place = ScratchDirs::new();
+    let subjects: Vec<_> = (0..12)
+        .map(|_| subject(&place, "3", &["--sandboxes", "6", "--threads", "1", "one_by_one"]))
+        .collect();
+    for subject in subjects {
+        let (ended, told) = subject.gone();
         assert_eq!(ended, "code 0", "{told:?}");
         assert_eq!(told.iter().filter(|line| line.starts_with("started ")).count(), 6);
     }
@@ -100,15 +101,15 @@ fn many_processes_share_few_places() {
 /// Each holds one and wants another. One gives up, and the other goes on when that one's is given back.
 #[test]
 fn of_processes_that_wait_for_each_other_one_is_told_so() {
-    let place = Place::new();
-    let mut victims = [obeying(&place, "2"), obeying(&place, "2")];
-    victims.iter_mut().for_each(|victim| drop(victim.order("start").unwrap()));
+    let place = ScratchDirs::new();
+    let mut subjects = [obeying(&place, "2"), obeying(&place, "2")];
+    subjects.iter_mut().for_each(|subject| drop(subject.order("start").unwrap()));
     let told = thread::scope(|scope| {
-        let orders = victims.each_mut().map(|victim| {
+        let orders = subjects.each_mut().map(|subject| {
             scope.spawn(|| {
-                let told = victim.order("start");
+                let told = subject.order("start");
                 if told.is_err() {
-                    victim.order("stop").unwrap();
+                    subject.order("stop").unwrap();
                 }
                 told
             })
@@ -122,7 +123,7 @@ fn of_processes_that_wait_for_each_other_one_is_told_so() {
 
 #[test]
 fn a_test_that_wants_more_than_may_live_is_told_so() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let report = report(&place, "2", &["--sandboxes", "3"]);
     for part in ["while all 2 that may live at once do", "waits for another", "raise SANDBOXED_DB_MAX"] {
         assert!(report.contains(part), "`{part}` is not in\n{report}");
@@ -131,7 +132,7 @@ fn a_test_that_wants_more_than_may_live_is_told_so() {
 
 #[test]
 fn a_bound_that_is_no_number_is_refused() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     for bound in ["0", "-1", "many", "1.5"] {
         let report = report(&place, bound, &[]);
         assert!(report.contains(&format!("could not take `{bound}` from SANDBOXED_DB_MAX")), "{report}");

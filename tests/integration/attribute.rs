@@ -323,7 +323,7 @@ fn notes() -> Snapshot {
 }
 
 async fn one_more(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
-    crate::asking::batch(db.url(), "insert into notes (body) values ('by code')").await
+    crate::requests::batch(db.url(), "insert into notes (body) values ('by code')").await
 }
 
 #[sandboxed_db(

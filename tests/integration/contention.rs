@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use rstest::rstest;
 use rustix::process::Signal;
-use sandboxed_db_tests::{CLEARED, Chance, Place, Watched, eventually, mounts};
+use sandboxed_db_tests::{CLEANUP_DEADLINE, Random, ScratchDirs, TestProcess, eventually, mounts, rounds};
 
-use crate::asking::{Asking, Cache, Told};
 use crate::layers::{RUNS, note, runs};
+use crate::requests::{Request, Response, TestCache};
 
-const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 
 /// One run of initdb makes one of these; layers have it from the one they are built on.
 const SYSTEM: &str = "select system_identifier::text from pg_control_system()";
@@ -19,14 +19,14 @@ const SYSTEM: &str = "select system_identifier::text from pg_control_system()";
 #[test]
 fn layers_that_fifty_processes_ask_for_at_once_are_built_once_each() {
     const ASKING: usize = 50;
-    let cache = Cache::new();
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", &note("first"));
     cache.write("migrations/2.sql", &note("second"));
     let (migrations, seed) = (cache.path("migrations"), cache.write("seed.sql", &note("seed")));
     let asked =
         [("migrations", migrations.as_str()), ("seed", seed.as_str()), ("sql", RUNS), ("sql", SYSTEM)];
     let asking: Vec<_> = (0..ASKING).map(|_| cache.begin(&asked)).collect();
-    let told: Vec<_> = asking.into_iter().map(Asking::end).collect();
+    let told: Vec<_> = asking.into_iter().map(Request::end).collect();
     assert_eq!(runs(&told[0]).len(), 3, "{:?}", told[0]);
     for other in &told {
         assert_eq!(other.answers, told[0].answers, "another build was used");
@@ -49,15 +49,15 @@ enum Missing {
 }
 
 #[rstest]
-#[case::of_a_fresh_server_and_migrations(Missing::All, 20)]
-#[case::of_migrations_on_a_layer_in_use(Missing::Migrations, 80)]
+#[case::of_a_fresh_server_and_migrations(Missing::All, rounds(2, 20))]
+#[case::of_migrations_on_a_layer_in_use(Missing::Migrations, rounds(5, 80))]
 fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear_away(
     #[case] missing: Missing,
-    #[case] kills: usize,
+    #[case] kills: u32,
 ) {
-    let mut chance = Chance::new();
-    let place = Place::new();
-    let mut cache = Cache::new();
+    let mut random = Random::new();
+    let place = ScratchDirs::new();
+    let mut cache = TestCache::new();
     cache.cache = place.cache().to_owned();
     cache.write("migrations/1.sql", "create table t (i int primary key, x text);\n");
     cache.write(
@@ -69,10 +69,10 @@ fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear
     let rows = "select concat_ws(' ', (select count(*) from t), (select sum(length(x)) from t), \
         (select count(*) from u), (select bool_and(exists (select from t where t.i = n)) from generate_series(1, 3000) n))";
     let next = [("verify", ""), ("migrations", migrations.as_str()), ("sql", rows)];
-    let complete = |told: &Told| assert_eq!(told.answers, ["3000 960000 1000 t"]);
+    let complete = |told: &Response| assert_eq!(told.answers, ["3000 960000 1000 t"]);
     let begin_build = || {
         let build = ["keep", "--migrations", &migrations, "return"];
-        Watched::start(place.command(VICTIM).args(build))
+        TestProcess::start(place.command(SUBJECT).args(build))
     };
     let base = cache.made_by(|| drop(cache.ask(&[])));
     let before = mounts();
@@ -92,12 +92,12 @@ fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear
     let (mut met, mut published) = (0, 0);
     for kill in 0..kills {
         make_room();
-        let watched = begin_build();
-        let moment = chance.within(took);
+        let process = begin_build();
+        let moment = random.within(took, kill, kills);
         std::thread::sleep(moment);
-        watched.kill(Signal::KILL, false);
+        process.kill(Signal::KILL, false);
         // All of its processes, too.
-        let (ended, told) = watched.gone();
+        let (ended, told) = process.gone();
         assert!(["signal 9", "code 0"].contains(&ended.as_str()), "{ended}: {told:?}");
         let left = place.leftovers();
         let staging = place.cache().join("staging");
@@ -106,8 +106,8 @@ fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear
             "more than the interrupted build after kill {kill} at {moment:?}: {left:?}"
         );
         let there = cache.layers().len();
-        met += usize::from(!left.is_empty());
-        published += usize::from(there == 2);
+        met += u32::from(!left.is_empty());
+        published += u32::from(there == 2);
         let told = cache.ask(&next);
         complete(&told);
         assert_eq!(told.built, there < 2, "after kill {kill} at {moment:?}");
@@ -119,14 +119,14 @@ fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear
     }
     assert!(met > kills / 10, "only {met} of {kills} kills met a build; {published} came too late");
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    eventually(CLEARED, "no mount is left", || mounts().is_subset(&before).then_some(()));
+    eventually(CLEANUP_DEADLINE, "no mount is left", || mounts().is_subset(&before).then_some(()));
 }
 
 // Two hundred migrations.
 
 /// A hundred, ninety and ten migrations, as such sets grow: what was there when the tests were run last is a layer.
 struct Grown {
-    cache: Cache,
+    cache: TestCache,
     /// The runs of all two hundred.
     runs: Vec<String>,
 }
@@ -135,7 +135,7 @@ impl Grown {
     const ALL: usize = 200;
 
     fn new() -> Self {
-        let mut grown = Self { cache: Cache::new(), runs: Vec::new() };
+        let mut grown = Self { cache: TestCache::new(), runs: Vec::new() };
         let mut last = 0;
         for count in [100, 190, Self::ALL] {
             (last + 1..=count).for_each(|number| grown.write(number, &text(number)));

@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 use rstest::rstest;
 use sandboxed_db::{Engine, ErrorKind, Installation, Postgres, Snapshot};
-use sandboxed_db_tests::{Place, Watched, skip};
+use sandboxed_db_tests::{ScratchDirs, TestProcess, skip};
 
-const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 
 /// No error takes that long, a layer built before included; most take milliseconds.
 const AT_ONCE: Duration = Duration::from_secs(25);
 
-/// Runs a victim whose start must fail, and returns the report. Nothing may be left of it.
+/// Runs a subject whose start must fail, and returns the report. Nothing may be left of it.
 #[track_caller]
-fn report(place: &Place, variables: &[(&str, &Path)], args: &[&str]) -> String {
+fn report(place: &ScratchDirs, variables: &[(&str, &Path)], args: &[&str]) -> String {
     let begin = Instant::now();
     let errors = place.path().join("report");
-    let mut command = place.command(VICTIM);
+    let mut command = place.command(SUBJECT);
     command
         .arg("keep")
         .args(args)
         .arg("return")
         .envs(variables.iter().copied())
         .stderr(fs::File::create(&errors).unwrap());
-    let (ended, told) = Watched::start(&mut command).gone();
+    let (ended, told) = TestProcess::start(&mut command).gone();
     let report = fs::read_to_string(errors).unwrap();
     assert_eq!(ended, "code 2", "{told:?}\n{report}");
     assert!(begin.elapsed() < AT_ONCE, "{:?}: {report}", begin.elapsed());
@@ -36,12 +36,12 @@ fn report(place: &Place, variables: &[(&str, &Path)], args: &[&str]) -> String {
     report
 }
 
-/// Runs a victim whose start must work.
+/// Runs a subject whose start must work.
 #[track_caller]
-fn succeeds(place: &Place, variables: &[(&str, &Path)], args: &[&str]) {
-    let mut command = place.command(VICTIM);
+fn succeeds(place: &ScratchDirs, variables: &[(&str, &Path)], args: &[&str]) {
+    let mut command = place.command(SUBJECT);
     command.args(args).arg("return").envs(variables.iter().copied());
-    let output = command.output().expect("victim runs");
+    let output = command.output().expect("subject runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn real() -> Installation {
 }
 
 /// A directory of programs whose `postgres` is that script, and whose others are the real ones.
-pub(crate) fn with_server(place: &Place, script: &str) -> PathBuf {
+pub(crate) fn with_server(place: &ScratchDirs, script: &str) -> PathBuf {
     let bin = place.path().join("server/bin");
     fs::create_dir_all(&bin).unwrap();
     for name in ["initdb", "psql"] {
@@ -81,7 +81,7 @@ fn server_that_may(instead: &str) -> String {
 
 #[test]
 fn a_directory_without_a_server_is_named_with_the_variable() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let empty = place.path().join("empty");
     fs::create_dir(&empty).unwrap();
     let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &empty)], &[]);
@@ -102,7 +102,7 @@ fn a_directory_without_a_server_is_named_with_the_variable() {
 #[case::that_is_no_program("not a program\n", 0o755, &["cause: Exec format error"])]
 #[case::that_says_nothing("#!/bin/sh\n", 0o755, &["`--version` ended with exit status: 0 and printed ``"])]
 fn a_server_program_is_refused(#[case] contents: &str, #[case] mode: u32, #[case] parts: &[&str]) {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let bin = with_server(&place, contents);
     fs::set_permissions(bin.join("postgres"), fs::Permissions::from_mode(mode)).unwrap();
     let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
@@ -113,7 +113,7 @@ fn a_server_program_is_refused(#[case] contents: &str, #[case] mode: u32, #[case
 
 #[test]
 fn a_server_program_that_hangs_is_given_up() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let bin = with_server(&place, "#!/bin/sh\nexec sleep 1000\n");
     let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
     assert_says(&report, &["could not use `", "`--version` did not end within 10s", "hint: "]);
@@ -121,7 +121,7 @@ fn a_server_program_that_hangs_is_given_up() {
 
 #[test]
 fn a_migration_that_says_much_is_told_by_its_last_words() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let directory = place.path().join("migrations");
     fs::create_dir(&directory).unwrap();
     let much = "do $$ begin for i in 1..400 loop raise notice '%', repeat('x', 10000); end loop; end $$;\n";
@@ -132,10 +132,10 @@ fn a_migration_that_says_much_is_told_by_its_last_words() {
 
 #[test]
 fn a_server_program_that_leaves_another_behind_is_not_waited_for() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let bin =
         with_server(&place, "#!/bin/sh\nsleep 100 &\necho $! > \"${0%/*}/left\"\necho postgres 9.6.24\n");
-    let mut command = place.command(VICTIM);
+    let mut command = place.command(SUBJECT);
     let begin = Instant::now();
     let output = command.arg("return").env("SANDBOXED_DB_POSTGRES", &bin).output().unwrap();
     let left = fs::read_to_string(bin.join("left")).unwrap();
@@ -147,7 +147,7 @@ fn a_server_program_that_leaves_another_behind_is_not_waited_for() {
 
 #[test]
 fn a_server_program_whose_version_is_not_supported_is_refused() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let bin = with_server(&place, "#!/bin/sh\necho postgres '(PostgreSQL)' 9.6.24\n");
     let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
     assert_says(&report, &["could not use PostgreSQL 9.6.24", "hint: versions 13 to 18 are supported"]);
@@ -171,7 +171,7 @@ fn a_version_that_is_not_installed_is_told_with_those_that_are() {
 
 #[test]
 fn a_missing_program_beside_the_server_is_named() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let bin = with_server(&place, &server_that_may("exit 3"));
     fs::remove_file(bin.join("initdb")).unwrap();
     let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
@@ -240,7 +240,7 @@ const FAILING: [(&str, &str, &str, &[&str]); 9] = [
 #[test]
 fn a_migration_that_fails_is_told_with_its_file_line_statement_and_message() {
     // One cache for all, so that a fresh server is initialised once.
-    let place = Place::new();
+    let place = ScratchDirs::new();
     for (index, (what, sql, line, parts)) in FAILING.into_iter().enumerate() {
         let directory = place.path().join(format!("migrations {index}"));
         fs::create_dir(&directory).unwrap();
@@ -299,7 +299,7 @@ fn an_error_in_an_included_file_is_told_with_that_file() {
 #[case::migrations_directory("--migrations", "nowhere", &["could not read `", "nowhere`", "No such file"])]
 #[case::seed("--seed", "nowhere.sql", &["could not read `", "nowhere.sql`", "No such file"])]
 fn a_missing_file_is_told_with_its_path(#[case] option: &str, #[case] path: &str, #[case] parts: &[&str]) {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let report = report(&place, &[], &[option, path]);
     assert_says(&report, parts);
     assert_says(&report, &["hint: relative paths start at the directory of the package's Cargo.toml"]);
@@ -308,7 +308,7 @@ fn a_missing_file_is_told_with_its_path(#[case] option: &str, #[case] path: &str
 
 #[test]
 fn a_directory_without_migrations_is_told() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let directory = place.path().join("none");
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join("README.md"), "none yet").unwrap();
@@ -366,7 +366,7 @@ fn limits_of_zero_are_refused_before_anything_is_done() {
 
 #[test]
 fn a_server_that_is_never_ready_is_given_up_at_the_limit() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let bin = with_server(&place, &server_that_may("echo still thinking >&2; exec sleep 1000"));
     let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
     // The layer first: its limit is another test's.
@@ -381,7 +381,7 @@ fn a_server_that_is_never_ready_is_given_up_at_the_limit() {
 
 #[test]
 fn a_server_that_dies_at_its_start_is_told_with_its_log() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let bin = with_server(&place, &server_that_may("echo FATAL: out of luck >&2; exit 3"));
     // While the layer is built, and when it is there.
     let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
@@ -418,7 +418,7 @@ fn a_disk_is_refused_or_large_enough_for_a_query(#[case] bytes: u64) {
 
 #[test]
 fn a_server_without_room_to_start_is_told() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let bin = with_server(&place, &server_that_may("cat /dev/zero > $PGDATA/big 2> /dev/null"));
     let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
     succeeds(&place, server, &[]);
@@ -441,21 +441,21 @@ fn a_disk_that_fills_up_is_told_by_the_log_and_hinders_no_stop() {
     sandbox.stop().unwrap();
 }
 
-/// Runs a shell script in namespaces of its own, in which it may mount. `$VICTIM` is the program, its cache `$CACHE`.
-fn in_namespaces(place: &Place, options: &[&str], script: &str) -> Option<Output> {
+/// Runs a shell script in namespaces of its own, in which it may mount. `$SUBJECT` is the program, its cache `$CACHE`.
+fn in_namespaces(place: &ScratchDirs, options: &[&str], script: &str) -> Option<Output> {
     let can = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
     if !can.is_ok_and(|output| output.status.success()) {
         skip("unshare(1) cannot make namespaces here");
         return None;
     }
     // The directories of tests may lie below one that the script mounts over.
-    let script = format!("set -e\nexec 9< \"$VICTIM\"\nvictim() {{ /proc/self/fd/9 \"$@\"; }}\n{script}");
+    let script = format!("set -e\nexec 9< \"$SUBJECT\"\nvictim() {{ /proc/self/fd/9 \"$@\"; }}\n{script}");
     let output = place
         .command("unshare")
         .args(["--user", "--map-root-user", "--mount"])
         .args(options)
         .args(["sh", "-c", &script])
-        .env("VICTIM", VICTIM)
+        .env("SUBJECT", SUBJECT)
         .env("CACHE", place.cache())
         .output();
     Some(output.expect("unshare runs"))
@@ -471,10 +471,10 @@ fn assert_refused(output: &Output, parts: &[&str]) {
 
 #[test]
 fn a_full_cache_is_told_and_left_empty() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     fs::create_dir(place.cache()).unwrap();
     let script = "mount -t tmpfs -o size=20m tmpfs \"$CACHE\"\n\
-        victim return && exit 9 || code=$?\n\
+        subject return && exit 9 || code=$?\n\
         ls -A \"$CACHE/staging\" \"$CACHE/layers\" | grep -v -e : -e '^$' && exit 8\n\
         exit $code";
     let Some(output) = in_namespaces(&place, &[], script) else {
@@ -488,7 +488,7 @@ fn a_full_cache_is_told_and_left_empty() {
 
 #[test]
 fn a_cache_that_cannot_be_written_is_told() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     fs::create_dir(place.cache()).unwrap();
     let script = "mount -t tmpfs -o ro tmpfs \"$CACHE\"\nvictim return";
     let Some(output) = in_namespaces(&place, &[], script) else {
@@ -507,7 +507,7 @@ fn a_cache_that_cannot_be_written_is_told() {
 
 #[test]
 fn a_cache_that_cannot_be_written_serves_the_layers_it_has() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     succeeds(&place, &[], &[]);
     let script = "mount --bind \"$CACHE\" \"$CACHE\"\nmount -o remount,bind,ro \"$CACHE\"\n\
         touch \"$CACHE/x\" 2> /dev/null && exit 9\nvictim --sandboxes 2 return";
@@ -521,7 +521,7 @@ fn a_cache_that_cannot_be_written_serves_the_layers_it_has() {
 
 #[test]
 fn namespaces_that_are_switched_off_are_told_with_the_command_that_switches_them_on() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let script = "echo 0 > /proc/sys/user/max_user_namespaces\nvictim return";
     let Some(output) = in_namespaces(&place, &[], script) else {
         return;
@@ -540,11 +540,11 @@ fn namespaces_that_are_switched_off_are_told_with_the_command_that_switches_them
 
 #[test]
 fn a_masked_proc_is_no_hindrance() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     // As container engines mask it: then the kernel refuses a new one to a user namespace inside.
     let script = "mount -t tmpfs tmpfs /proc/scsi 2> /dev/null || mount -t tmpfs tmpfs /proc/irq\n\
         unshare --user --map-root-user --mount --pid --fork sh -c 'mount -t proc proc /proc' 2> /dev/null && exit 9\n\
-        victim return";
+        subject return";
     let Some(output) = in_namespaces(&place, &["--pid", "--fork", "--mount-proc"], script) else {
         return;
     };
@@ -554,10 +554,10 @@ fn a_masked_proc_is_no_hindrance() {
 
 #[test]
 fn nothing_is_written_but_the_cache() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let script = "unset TMPDIR\nexport HOME=/var/tmp/home SANDBOXED_DB_CACHE=/tmp/cache\n\
         for place in /tmp /var/tmp /dev/shm; do mount -t tmpfs tmpfs $place; done\n\
-        victim --sandboxes 3 --threads 3 return\n\
+        subject --sandboxes 3 --threads 3 return\n\
         find /tmp /var/tmp /dev/shm -mindepth 1 -not -path '/tmp/cache*'";
     let Some(output) = in_namespaces(&place, &[], script) else {
         return;
@@ -573,10 +573,10 @@ fn nothing_is_written_but_the_cache() {
 #[case::and_nothing_else(false)]
 #[case::but_a_server(true)]
 fn a_user_without_a_home_is_told_to_name_a_cache(#[case] names_server: bool) {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     // A user id that no list of users has, so that not even there a home is found.
     let mut command = place.command("unshare");
-    command.args(["--user", "--map-user=42424", VICTIM, "return"]);
+    command.args(["--user", "--map-user=42424", SUBJECT, "return"]);
     command.env_remove("HOME").env_remove("SANDBOXED_DB_CACHE");
     if names_server {
         command.env("SANDBOXED_DB_POSTGRES", real().bin());

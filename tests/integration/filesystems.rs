@@ -7,18 +7,19 @@ use std::process::Command;
 
 use rstest::rstest;
 use sandboxed_db_tests::{
-    Mounter, are_apart, is_alone, is_installed, leave_to_root, mounting, must_run, skip, trial,
+    MountUser, in_mount_namespace, is_alone, is_installed, mount_task, on_different_file_systems,
+    run_checked, skip, skip_without_root,
 };
 
-use crate::asking::{Cache, Told, files};
 use crate::layers::{RUNS, note, runs};
-use crate::upkeep;
+use crate::maintenance;
+use crate::requests::{Response, TestCache, files};
 
 #[rstest]
 #[case::tmpfs("tmpfs")]
 #[case::overlay("overlay")]
 fn a_store_may_be_on(#[case] kind: &str) {
-    mounting(Mounter::best(), "filesystems::store_on", kind);
+    in_mount_namespace(MountUser::best(), "filesystems::store_on", kind);
 }
 
 /// Root may do more than the user for whom it makes a namespace, so root tries both.
@@ -27,8 +28,8 @@ fn a_store_may_be_on(#[case] kind: &str) {
 #[case::overlay("overlay")]
 fn without_root_a_store_may_be_on(#[case] kind: &str) {
     // Others try it already as what they are.
-    if Mounter::best() == Mounter::Root {
-        mounting(Mounter::User, "filesystems::store_on", kind);
+    if MountUser::best() == MountUser::Root {
+        in_mount_namespace(MountUser::User, "filesystems::store_on", kind);
     }
 }
 
@@ -37,13 +38,13 @@ fn without_root_a_store_may_be_on(#[case] kind: &str) {
 #[case::btrfs("btrfs")]
 #[case::ext4("ext4")]
 fn a_store_may_be_on_a_disk_with(#[case] kind: &str) {
-    if Mounter::best() != Mounter::Root {
-        return leave_to_root("nobody else may mount a disk");
+    if MountUser::best() != MountUser::Root {
+        return skip_without_root("nobody else may mount a disk");
     }
     if !is_installed(&format!("mkfs.{kind}")) || !Path::new("/dev/loop-control").exists() {
         return skip(&format!("no mkfs.{kind} or no loop devices here"));
     }
-    mounting(Mounter::Root, "filesystems::store_on", kind);
+    in_mount_namespace(MountUser::Root, "filesystems::store_on", kind);
 }
 
 #[test]
@@ -52,15 +53,15 @@ fn store_on() {
     if !is_alone() {
         return;
     }
-    let (place, kind) = trial().unwrap();
-    let mut cache = Cache::new();
+    let (place, kind) = mount_task().unwrap();
+    let mut cache = TestCache::new();
     cache.cache = mounted(&place, &kind).join("cache");
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
     let asked = [("verify", ""), ("migrations", migrations.as_str()), ("sql", RUNS)];
     let first = cache.ask(&asked);
     assert!(first.built);
-    assert!(are_apart(&cache.cache, Path::new(&migrations)));
+    assert!(on_different_file_systems(&cache.cache, Path::new(&migrations)));
 
     cache.write("migrations/2.sql", &note("second"));
     let mut two = None;
@@ -75,14 +76,14 @@ fn store_on() {
         assert_extents_are_shared(&made[0]);
     }
 
-    assert_eq!(cache.ask(&asked), Told { built: false, answers: two.answers.clone() });
-    assert_eq!(upkeep::run(&cache, "verify"), [""; 0]);
+    assert_eq!(cache.ask(&asked), Response { built: false, answers: two.answers.clone() });
+    assert_eq!(maintenance::run(&cache, "verify"), [""; 0]);
     // Damage is set aside and its layer built again, on the parent that is there.
     fs::write(made[0].join("PG_VERSION"), "16\n").unwrap();
     let again = cache.ask(&asked[1..]);
     assert!(again.built);
     assert_eq!(runs(&again).len(), 2, "{again:?}");
-    upkeep::run(&cache, "prune 0");
+    maintenance::run(&cache, "prune 0");
     assert!(cache.layers().is_empty());
     cache.assert_no_build_is_left();
 }
@@ -94,7 +95,7 @@ fn mounted(place: &Path, kind: &str) -> PathBuf {
     let target = at("mounted");
     fs::create_dir(&target).unwrap();
     match kind {
-        "tmpfs" => must_run("mount", &["-t", "tmpfs", "-o", "size=1g", "tmpfs", &text(&target)]),
+        "tmpfs" => run_checked("mount", &["-t", "tmpfs", "-o", "size=1g", "tmpfs", &text(&target)]),
         "overlay" => {
             fs::create_dir(at("lower")).unwrap();
             fs::write(at("lower/file"), "of the image").unwrap();
@@ -103,12 +104,12 @@ fn mounted(place: &Path, kind: &str) -> PathBuf {
         _ => {
             let image = at("image");
             fs::File::create(&image).unwrap().set_len(512 << 20).unwrap();
-            must_run(&format!("mkfs.{kind}"), &["-q", &text(&image)]);
+            run_checked(&format!("mkfs.{kind}"), &["-q", &text(&image)]);
             // The loop device is given back when the last mount of it ends.
-            must_run("mount", &["-t", kind, "-o", "loop", &text(&image), &text(&target)]);
+            run_checked("mount", &["-t", kind, "-o", "loop", &text(&image), &text(&target)]);
         }
     }
-    assert!(are_apart(&target, place));
+    assert!(on_different_file_systems(&target, place));
     let types = Command::new("stat").args(["-f", "-c", "%T"]).arg(&target).output().unwrap();
     let name = String::from_utf8(types.stdout).unwrap();
     assert!(name.starts_with(kind.trim_end_matches('4')) || name.starts_with("overlay"), "{name}");
@@ -126,7 +127,7 @@ fn overlay(place: &Path, name: &str) {
     if fs::read_to_string("/proc/self/uid_map").unwrap().split_ascii_whitespace().nth(2) == Some("1") {
         options.push_str(",userxattr");
     }
-    must_run("mount", &["-t", "overlay", "-o", &options, "overlay", &at("mounted")]);
+    run_checked("mount", &["-t", "overlay", "-o", &options, "overlay", &at("mounted")]);
 }
 
 /// That files which differ from the parent's share what they have in common: they were copied by reflink.
@@ -144,7 +145,7 @@ fn assert_extents_are_shared(data: &Path) {
 /// must be done all the same.
 #[test]
 fn a_store_in_the_image_of_a_container_is_used_added_to_mended_and_pruned() {
-    mounting(Mounter::best(), "filesystems::store_in_an_image", "image");
+    in_mount_namespace(MountUser::best(), "filesystems::store_in_an_image", "image");
 }
 
 #[test]
@@ -153,9 +154,9 @@ fn store_in_an_image() {
     if !is_alone() {
         return;
     }
-    let (place, _) = trial().unwrap();
-    must_run("mount", &["-t", "tmpfs", "tmpfs", place.to_str().unwrap()]);
-    let mut cache = Cache::new();
+    let (place, _) = mount_task().unwrap();
+    run_checked("mount", &["-t", "tmpfs", "tmpfs", place.to_str().unwrap()]);
+    let mut cache = TestCache::new();
     cache.cache = place.join("lower/cache");
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
@@ -164,55 +165,55 @@ fn store_in_an_image() {
     assert!(first.built);
     fs::create_dir(place.join("mounted")).unwrap();
     // A container of its own for each, so that each meets the layers of the image.
-    type Done = fn(&mut Cache, &[(&str, &str)], &Told);
+    type Done = fn(&mut TestCache, &[(&str, &str)], &Response);
     let containers: [(&str, Done); 4] =
         [("added", added_to), ("rebuilt", rebuilt), ("damaged", damaged), ("pruned", pruned)];
     for (name, what_is_done) in containers {
         overlay(&place, name);
         cache.cache = place.join("mounted/cache");
-        assert_eq!(cache.ask(&asked), Told { built: false, answers: first.answers.clone() }, "{name}");
+        assert_eq!(cache.ask(&asked), Response { built: false, answers: first.answers.clone() }, "{name}");
         what_is_done(&mut cache, &asked, &first);
         cache.assert_no_build_is_left();
-        assert_eq!(upkeep::run(&cache, "verify"), [""; 0], "{name}");
-        must_run("umount", &[place.join("mounted").to_str().unwrap()]);
+        assert_eq!(maintenance::run(&cache, "verify"), [""; 0], "{name}");
+        run_checked("umount", &[place.join("mounted").to_str().unwrap()]);
     }
 }
 
-fn added_to(cache: &mut Cache, asked: &[(&str, &str)], first: &Told) {
+fn added_to(cache: &mut TestCache, asked: &[(&str, &str)], first: &Response) {
     let second = cache.write("migrations/2.sql", &note("second"));
     let two = cache.ask(asked);
     assert!(two.built);
     assert_eq!(runs(&two)[0], runs(first)[0], "the first was run again");
-    assert_eq!(cache.ask(asked), Told { built: false, answers: two.answers });
+    assert_eq!(cache.ask(asked), Response { built: false, answers: two.answers });
     assert_eq!(cache.layers().len(), 3);
     fs::remove_file(second).unwrap();
 }
 
-fn rebuilt(cache: &mut Cache, asked: &[(&str, &str)], first: &Told) {
+fn rebuilt(cache: &mut TestCache, asked: &[(&str, &str)], first: &Response) {
     cache.environment = vec![("SANDBOXED_DB_REBUILD", "1")];
     let again = cache.ask(asked);
     cache.environment.clear();
     assert!(again.built && again.answers != first.answers);
-    assert_eq!(cache.ask(asked), Told { built: false, answers: again.answers });
+    assert_eq!(cache.ask(asked), Response { built: false, answers: again.answers });
     // What was replaced is removed by the next build.
     cache.ask(&[("database", "another")]);
     assert_eq!(cache.layers().len(), 3);
 }
 
-fn damaged(cache: &mut Cache, asked: &[(&str, &str)], first: &Told) {
+fn damaged(cache: &mut TestCache, asked: &[(&str, &str)], first: &Response) {
     let change = |data: &PathBuf| fs::write(data.join("PG_VERSION"), "16\n").unwrap();
     cache.layers().values().for_each(change);
     let again = cache.ask(asked);
     assert!(again.built && again.answers != first.answers);
-    assert_eq!(cache.ask(asked), Told { built: false, answers: again.answers });
+    assert_eq!(cache.ask(asked), Response { built: false, answers: again.answers });
     cache.layers().values().for_each(change);
-    assert_eq!(upkeep::run(cache, "verify").len(), 2);
+    assert_eq!(maintenance::run(cache, "verify").len(), 2);
     assert!(cache.layers().is_empty());
     assert!(cache.ask(asked).built);
 }
 
-fn pruned(cache: &mut Cache, asked: &[(&str, &str)], _first: &Told) {
-    assert_eq!(upkeep::run(cache, "prune 0").len(), 2);
+fn pruned(cache: &mut TestCache, asked: &[(&str, &str)], _first: &Response) {
+    assert_eq!(maintenance::run(cache, "prune 0").len(), 2);
     assert!(cache.layers().is_empty());
     assert!(cache.ask(asked).built);
 }

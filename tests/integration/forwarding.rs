@@ -28,7 +28,7 @@ impl Engine for Echo {
     }
 
     fn locate(&self) -> Result<Installation> {
-        let program = Path::new(env!("CARGO_BIN_EXE_echo"));
+        let program = Path::new(env!("CARGO_BIN_EXE_echo_server"));
         Installation::inspect(program.parent().unwrap(), "echo", &[])
     }
 

@@ -7,25 +7,25 @@ use std::process::Command;
 
 use rstest::rstest;
 
-use crate::asking::{Cache, Told, files};
+use crate::requests::{Response, TestCache, files};
 
 /// A cache with two layers: a fresh server's, and one with a row in a table.
-fn filled() -> (Cache, String) {
-    let cache = Cache::new();
+fn filled() -> (TestCache, String) {
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table t (x text); insert into t values ('as it was');");
     let migrations = cache.path("migrations");
     assert!(ask(&cache, &migrations).built);
     (cache, migrations)
 }
 
-fn ask(cache: &Cache, migrations: &str) -> Told {
+fn ask(cache: &TestCache, migrations: &str) -> Response {
     let told = cache.ask(&[("migrations", migrations), ("sql", "select x from t")]);
     assert_eq!(told.answers, ["as it was"]);
     told
 }
 
 /// The data of the layer with the table: the one whose manifest names the migration.
-fn layer(cache: &Cache) -> PathBuf {
+fn layer(cache: &TestCache) -> PathBuf {
     let with_migration = |data: &PathBuf| {
         let manifest = fs::read_to_string(data.with_file_name("manifest.json")).unwrap();
         manifest.contains("migrations/1.sql")

@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db_tests::{
-    CLEARED, Chance, DEADLINE, Namespaces, Place, Watched, assert_nothing_kept_since, children, connect,
-    eventually, kept_by_the_kernel, processes_in, status,
+    CLEANUP_DEADLINE, DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, assert_no_kernel_objects_since,
+    children, connect, eventually, kernel_objects, processes_in, rounds, status,
 };
 
-use crate::lifecycle::{launcher, started, victim};
+use crate::lifecycle::{launcher, started, subject};
 
 /// Each holds up to three sandboxes.
 const THREADS: &str = "16";
 
 /// How long it takes until all threads have started one, and some have dropped it, on this machine as it is loaded now.
-fn run(place: &Place) -> Duration {
+fn run(place: &ScratchDirs) -> Duration {
     let begin = Instant::now();
-    let mut watched = victim(place, &["--threads", THREADS, "churn"]);
+    let mut process = subject(place, &["--threads", THREADS, "churn"]);
     for _ in 0..16 {
-        watched.wait_for("started ");
+        process.wait_for("started ");
     }
     let took = begin.elapsed();
-    watched.kill(Signal::KILL, false);
-    assert_eq!(watched.gone().0, "signal 9");
+    process.kill(Signal::KILL, false);
+    assert_eq!(process.gone().0, "signal 9");
     took
 }
 
@@ -33,9 +33,9 @@ fn run(place: &Place) -> Duration {
 const MOMENT: Duration = Duration::from_millis(400);
 
 /// With a cache of its own, so that its staging is looked at too, and the layer in it, so that starts are met and no build.
-fn prepared() -> Place {
-    let place = Place::new();
-    let (ended, told) = victim(&place, &["return"]).gone();
+fn prepared() -> ScratchDirs {
+    let place = ScratchDirs::new();
+    let (ended, told) = subject(&place, &["return"]).gone();
     assert_eq!(ended, "code 0", "{told:?}");
     place
 }
@@ -50,34 +50,34 @@ fn try_kill(process: u32, signal: Signal) {
 #[track_caller]
 fn assert_unused(namespaces: &Namespaces) {
     let used = || namespaces.users().is_empty().then_some(());
-    eventually(CLEARED, &format!("nobody uses {namespaces:?}"), used);
+    eventually(CLEANUP_DEADLINE, &format!("nobody uses {namespaces:?}"), used);
 }
 
 #[test]
 fn two_hundred_kills_at_random_moments_of_sixteen_threads_leave_nothing() {
-    const KILLS: usize = 200;
-    let mut chance = Chance::new();
+    let kills = rounds(8, 200);
+    let mut random = Random::new();
     let place = prepared();
     let run = run(&place);
-    let before = kept_by_the_kernel();
+    let before = kernel_objects();
     let (mut met, mut seen) = (0, 0);
-    for kill in 0..KILLS {
-        let watched = victim(&place, &["--threads", THREADS, "churn"]);
-        let moment = chance.within(run);
+    for kill in 0..kills {
+        let process = subject(&place, &["--threads", THREADS, "churn"]);
+        let moment = random.within(run, kill, kills);
         sleep(moment);
         // To look at them takes time, in which fewer moments are met.
-        let namespaces = Namespaces::of(&if kill % 10 == 0 { watched.processes() } else { Vec::new() });
-        watched.kill(Signal::KILL, false);
-        let (ended, told) = watched.gone();
+        let namespaces = Namespaces::of(&if kill % 4 == 3 { process.processes() } else { Vec::new() });
+        process.kill(Signal::KILL, false);
+        let (ended, told) = process.gone();
         assert_eq!(ended, "signal 9", "kill {kill} at {moment:?}: {told:?}");
         assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after kill {kill} at {moment:?}");
         assert_unused(&namespaces);
-        met += usize::from(told.iter().any(|line| line.starts_with("started ")));
+        met += u32::from(told.iter().any(|line| line.starts_with("started ")));
         seen += namespaces.count();
     }
-    assert!(met > KILLS / 4, "only {met} kills met a running server");
+    assert!(met > kills / 4, "only {met} kills met a running server");
     assert!(seen > 7, "the namespaces of no sandbox were looked at");
-    assert_nothing_kept_since(&before);
+    assert_no_kernel_objects_since(&before);
 }
 
 #[rstest]
@@ -91,39 +91,39 @@ fn two_hundred_kills_at_random_moments_of_sixteen_threads_leave_nothing() {
 #[case::a_hangup("sleep", "signal 1")]
 #[case::a_termination("sleep", "signal 15")]
 fn sixteen_threads_cut_off_at_random_moments_leave_nothing(#[case] end: &str, #[case] expected: &str) {
-    const ROUNDS: usize = 4;
-    let mut chance = Chance::new();
+    let rounds = rounds(1, 4);
+    let mut random = Random::new();
     let place = prepared();
     let run = run(&place);
-    let before = kept_by_the_kernel();
-    for _ in 0..ROUNDS {
-        let time = chance.within(run).as_millis().to_string();
-        let mut watched = victim(&place, &["--threads", THREADS, "--churn-for-ms", &time, end]);
+    let before = kernel_objects();
+    for round in 0..rounds {
+        let time = random.within(run, round, rounds).as_millis().to_string();
+        let mut process = subject(&place, &["--threads", THREADS, "--churn-for-ms", &time, end]);
         if end == "sleep" {
-            watched.wait_for("all 0");
+            process.wait_for("all 0");
             let signal = match expected {
                 "signal 1" => Signal::HUP,
                 "signal 2" => Signal::INT,
                 _ => Signal::TERM,
             };
             // As a terminal sends them.
-            watched.kill(signal, true);
+            process.kill(signal, true);
         }
-        let (ended, told) = watched.gone();
+        let (ended, told) = process.gone();
         assert_eq!(ended, expected, "after {time} ms: {told:?}");
         assert!(!told.iter().any(|line| line.starts_with("failed ")), "{told:?}");
         assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after {time} ms");
     }
-    assert_nothing_kept_since(&before);
+    assert_no_kernel_objects_since(&before);
 }
 
 /// Reads on until a sandbox has been started by another launcher than that.
-fn wait_for_another_launcher(watched: &mut Watched, killed: u32) {
+fn wait_for_another_launcher(process: &mut TestProcess, killed: u32) {
     loop {
-        let line = watched.wait_for("started ");
+        let line = process.wait_for("started ");
         let init = line.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid");
         let parent = status(init, "PPid").and_then(|parent| parent.parse::<u32>().ok());
-        if parent.is_some_and(|parent| parent != killed && children(watched.pid()).contains(&parent)) {
+        if parent.is_some_and(|parent| parent != killed && children(process.pid()).contains(&parent)) {
             return;
         }
     }
@@ -131,34 +131,34 @@ fn wait_for_another_launcher(watched: &mut Watched, killed: u32) {
 
 #[test]
 fn sixteen_threads_go_on_when_their_launcher_is_killed_at_random_moments() {
-    let mut chance = Chance::new();
+    let mut random = Random::new();
     let place = prepared();
-    let before = kept_by_the_kernel();
-    let mut watched = victim(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
-    watched.wait_for("started ");
-    for _ in 0..10 {
-        sleep(chance.within(MOMENT));
-        let killed = launcher(watched.pid());
+    let before = kernel_objects();
+    let mut process = subject(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
+    process.wait_for("started ");
+    for _ in 0..rounds(2, 10) {
+        sleep(random.below(MOMENT));
+        let killed = launcher(process.pid());
         try_kill(killed, Signal::KILL);
-        wait_for_another_launcher(&mut watched, killed);
+        wait_for_another_launcher(&mut process, killed);
     }
-    watched.kill(Signal::KILL, false);
-    assert_eq!(watched.gone().0, "signal 9");
+    process.kill(Signal::KILL, false);
+    assert_eq!(process.gone().0, "signal 9");
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    assert_nothing_kept_since(&before);
+    assert_no_kernel_objects_since(&before);
 }
 
 #[test]
 fn sixteen_threads_go_on_when_inits_are_killed_at_random_moments() {
-    let mut chance = Chance::new();
+    let mut random = Random::new();
     let place = prepared();
-    let before = kept_by_the_kernel();
-    let mut watched = victim(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
-    watched.wait_for("started ");
-    let launcher = launcher(watched.pid());
-    let mut killed = 0;
-    while killed < 50 {
-        sleep(chance.within(MOMENT / 10));
+    let before = kernel_objects();
+    let mut process = subject(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
+    process.wait_for("started ");
+    let launcher = launcher(process.pid());
+    let (mut killed, kills) = (0, rounds(6, 50));
+    while killed < kills {
+        sleep(random.below(MOMENT / 10));
         // The first may be at its start, the last at its end; the numbers of processes say which.
         let inits = children(launcher);
         for init in [inits.first(), inits.last()].into_iter().flatten() {
@@ -169,10 +169,10 @@ fn sixteen_threads_go_on_when_inits_are_killed_at_random_moments() {
     // The launcher has lived on, and starts others.
     let last = eventually(DEADLINE, "another sandbox", || children(launcher).into_iter().max());
     eventually(DEADLINE, "yet another sandbox", || children(launcher).into_iter().find(|&init| init != last));
-    watched.kill(Signal::KILL, false);
-    assert_eq!(watched.gone().0, "signal 9");
+    process.kill(Signal::KILL, false);
+    assert_eq!(process.gone().0, "signal 9");
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    assert_nothing_kept_since(&before);
+    assert_no_kernel_objects_since(&before);
 }
 
 /// How one that obeys is ended.
@@ -187,26 +187,26 @@ enum End {
 }
 
 impl End {
-    fn ended(self, watched: Watched) -> (String, Vec<String>) {
-        let launcher = launcher(watched.pid());
+    fn ended(self, process: TestProcess) -> (String, Vec<String>) {
+        let launcher = launcher(process.pid());
         match self {
             Self::Return => {}
-            Self::Kill => watched.kill(Signal::KILL, false),
-            Self::Interrupt => watched.kill(Signal::INT, true),
+            Self::Kill => process.kill(Signal::KILL, false),
+            Self::Interrupt => process.kill(Signal::INT, true),
             Self::KillTheLauncher => try_kill(launcher, Signal::KILL),
             Self::KillTheInits => {
                 children(launcher).into_iter().for_each(|init| try_kill(init, Signal::KILL))
             }
         }
-        watched.gone()
+        process.gone()
     }
 }
 
-fn obeying_with_three(place: &Place) -> (Watched, Vec<String>) {
-    let mut watched = victim(place, &["obey"]);
-    let start = |_| watched.order("start").unwrap().remove(0).strip_prefix("started ").unwrap().to_owned();
+fn obeying_with_three(place: &ScratchDirs) -> (TestProcess, Vec<String>) {
+    let mut process = subject(place, &["obey"]);
+    let start = |_| process.order("start").unwrap().remove(0).strip_prefix("started ").unwrap().to_owned();
     let lines = (0..3).map(start).collect();
-    (watched, lines)
+    (process, lines)
 }
 
 #[rstest]
@@ -214,9 +214,9 @@ fn stopped_servers_are_ended_too(
     #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
     #[values(false, true)] inits_too: bool,
 ) {
-    let place = Place::sharing_the_cache();
-    let before = kept_by_the_kernel();
-    let (watched, lines) = obeying_with_three(&place);
+    let place = ScratchDirs::with_shared_cache();
+    let before = kernel_objects();
+    let (process, lines) = obeying_with_three(&place);
     for (init, namespace) in lines.iter().map(|line| started(line)) {
         for process in processes_in(&namespace) {
             if process != init || inits_too {
@@ -228,9 +228,9 @@ fn stopped_servers_are_ended_too(
             processes_in(&namespace).iter().all(|pid| stopped(pid) || *pid == init).then_some(())
         });
     }
-    end.ended(watched);
+    end.ended(process);
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    assert_nothing_kept_since(&before);
+    assert_no_kernel_objects_since(&before);
 }
 
 #[rstest]
@@ -244,9 +244,9 @@ fn daemons_and_what_they_have_made_are_ended_too(
         < /dev/null > /dev/null 2>&1 & \
         setsid sh -c ''trap \"\" INT TERM HUP QUIT; while :; do setsid sh -c \"sleep 0.02 &\"; sleep 0.01; done'' \
         < /dev/null > /dev/null 2>&1 &";
-    let place = Place::sharing_the_cache();
-    let before = kept_by_the_kernel();
-    let (watched, lines) = obeying_with_three(&place);
+    let place = ScratchDirs::with_shared_cache();
+    let before = kernel_objects();
+    let (process, lines) = obeying_with_three(&place);
     for line in &lines {
         let (_, url) = line.split_once(' ').expect("a line names the URL last");
         let (init, namespace) = started(line);
@@ -259,12 +259,12 @@ fn daemons_and_what_they_have_made_are_ended_too(
             (processes_in(&namespace).iter().filter(|pid| daemon(pid)).count() >= 2).then_some(())
         });
     }
-    let namespaces = Namespaces::of(&watched.processes());
+    let namespaces = Namespaces::of(&process.processes());
     // Those of sandboxes that were started ahead are no less gone.
     assert!(namespaces.count() >= 3 * 7, "{namespaces:?}");
-    end.ended(watched);
+    end.ended(process);
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
     assert_unused(&namespaces);
     drop(namespaces);
-    assert_nothing_kept_since(&before);
+    assert_no_kernel_objects_since(&before);
 }

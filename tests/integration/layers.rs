@@ -9,7 +9,7 @@ use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED, shop_snapshot};
 
 use sandboxed_db_tests::connect;
 
-use crate::asking::{Cache, Told, files};
+use crate::requests::{Response, TestCache, files};
 
 /// Tells one run of a migration from another.
 const NOTE_THE_TIME: &str = "
@@ -23,7 +23,7 @@ pub(crate) fn note(name: &str) -> String {
 }
 
 /// The runs that an answer to [`RUNS`] tells of, each with its time.
-pub(crate) fn runs(told: &Told) -> Vec<&str> {
+pub(crate) fn runs(told: &Response) -> Vec<&str> {
     told.answers[0].split(", ").collect()
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn runs(told: &Told) -> Vec<&str> {
 
 #[test]
 fn a_layer_is_found_by_the_next_process() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
     let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
@@ -53,7 +53,7 @@ fn the_second_sandbox_of_a_process_finds_what_the_first_has_built() {
 
 #[test]
 fn a_cache_that_was_removed_is_built_anew() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let asked = [("sql", "select 'here'")];
     assert!(cache.ask(&asked).built);
     fs::remove_dir_all(&cache.cache).unwrap();
@@ -65,7 +65,7 @@ fn a_cache_that_was_removed_is_built_anew() {
 
 #[test]
 fn an_appended_migration_runs_alone() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
     let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
@@ -91,7 +91,7 @@ fn an_appended_migration_runs_alone() {
 
 #[test]
 fn a_layer_shares_the_files_that_its_parent_has() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
     let parent = cache.made_by(|| drop(cache.ask(&[])));
@@ -123,7 +123,7 @@ fn a_layer_shares_the_files_that_its_parent_has() {
 
 #[test]
 fn an_edited_migration_is_run_with_all_that_follow() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     for name in ["1", "2", "3"] {
         cache.write(&format!("migrations/{name}.sql"), &note(name));
     }
@@ -139,12 +139,12 @@ fn an_edited_migration_is_run_with_all_that_follow() {
     assert_ne!(new[2], old[2], "the third was not run after the edited second");
     // Undone, it is the layer of before.
     cache.write("migrations/2.sql", &note("2"));
-    assert_eq!(cache.ask(&asked), Told { built: false, answers: before.answers });
+    assert_eq!(cache.ask(&asked), Response { built: false, answers: before.answers });
 }
 
 #[test]
 fn a_migration_put_in_between_is_run_in_its_place() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     for name in ["1", "3"] {
         cache.write(&format!("migrations/{name}.sql"), &note(name));
     }
@@ -160,7 +160,7 @@ fn a_migration_put_in_between_is_run_in_its_place() {
 
 #[test]
 fn the_way_back_is_not_run_and_does_not_count() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
     let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
@@ -168,12 +168,12 @@ fn the_way_back_is_not_run_and_does_not_count() {
     cache.write("migrations/1.down.sql", "drop table runs;");
     cache.write("migrations/README.md", "Not SQL.");
     cache.write("migrations/.2.sql", "an editor's own file");
-    assert_eq!(cache.ask(&asked), Told { built: false, answers: before.answers });
+    assert_eq!(cache.ask(&asked), Response { built: false, answers: before.answers });
 }
 
 #[test]
 fn where_the_files_are_does_not_count() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     for directory in ["here/migrations", "over there/renamed"] {
         cache.write(&format!("{directory}/1.sql"), &note("first"));
         cache.write(&format!("{directory}/2.sql"), &note("second"));
@@ -186,7 +186,7 @@ fn where_the_files_are_does_not_count() {
 
 #[test]
 fn settings_hold_while_migrations_run_and_make_another_layer() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table seen as select current_setting('work_mem') as work_mem;");
     let migrations = cache.path("migrations");
     let seen = ("sql", "select work_mem || ', now ' || current_setting('work_mem') from seen");
@@ -204,7 +204,7 @@ fn settings_hold_while_migrations_run_and_make_another_layer() {
 
 #[test]
 fn what_a_seed_includes_counts() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table notes (body text);");
     let (migrations, seed) = (cache.path("migrations"), cache.path("seeds/seed.sql"));
     cache.write("seeds/seed.sql", "\\ir parts/notes.sql\n\\copy notes from 'rows.txt'\n");
@@ -232,7 +232,7 @@ fn what_a_seed_includes_counts() {
 
 #[test]
 fn seeds_are_run_in_their_order() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let one = cache.write("one.sql", "create table notes as select 'one' as body;");
     let two = cache.write("two.sql", "update notes set body = body || ', two';");
     let body = ("sql", "select body from notes");
@@ -245,7 +245,7 @@ fn seeds_are_run_in_their_order() {
 
 #[test]
 fn databases_and_locales_have_base_layers_of_their_own() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let query = (
         "sql",
         "select current_database() || ' ' || datcollate from pg_database where datname = current_database()",
@@ -265,7 +265,7 @@ fn databases_and_locales_have_base_layers_of_their_own() {
 
 #[test]
 fn a_layer_holds_no_junk() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let made = cache.made_by(|| {
         drop(cache.ask(&[("database", "shop"), ("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)]));
         // A step that writes so little that the log goes on where initdb left it.
@@ -325,7 +325,7 @@ fn a_layers_tables_are_analysed_and_vacuumed() {
 #[test]
 fn a_cache_and_files_may_have_any_name() {
     let odd = r#"a b:c,d\e=f'g"h%20#é数据?&;$(i)"#;
-    let cache = Cache::named(odd);
+    let cache = TestCache::named(odd);
     cache.write(&format!("{odd}.d/1 {odd}.sql"), &note("first"));
     let seed = cache.write(&format!("{odd}.d/seeds/{odd}.sql"), "\\ir 'included file.sql'\n");
     cache.write(&format!("{odd}.d/seeds/included file.sql"), &note("second"));
@@ -334,7 +334,7 @@ fn a_cache_and_files_may_have_any_name() {
     let first = cache.ask(&asked);
     assert!(first.built);
     assert_eq!(runs(&first).len(), 2, "{first:?}");
-    assert_eq!(cache.ask(&asked), Told { built: false, answers: first.answers });
+    assert_eq!(cache.ask(&asked), Response { built: false, answers: first.answers });
     assert_eq!(cache.layers().len(), 3);
 }
 
@@ -356,7 +356,7 @@ fn deep(below: &str, bytes: usize) -> String {
 #[case::beyond_a_thousand_bytes(1100)]
 #[case::nearly_as_long_as_paths_may_be(3850)]
 fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
-    let mut cache = Cache::new();
+    let mut cache = TestCache::new();
     cache.cache = cache.path(&deep(&cache.path(""), bytes)).into();
     let below = deep(&cache.path("files"), bytes);
     cache.write(&format!("files/{below}/migrations/1.sql"), &note("first"));
@@ -374,7 +374,7 @@ fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
     let with_seed = [("verify", ""), asked[0], ("seed", seed.as_str()), ("sql", RUNS)];
     let all = cache.ask(&with_seed);
     assert_eq!((runs(&all).len(), runs(&all)[0]), (3, runs(&first)[0]), "{all:?}");
-    assert_eq!(cache.ask(&with_seed), Told { built: false, answers: all.answers });
+    assert_eq!(cache.ask(&with_seed), Response { built: false, answers: all.answers });
     assert_eq!(cache.layers().len(), 4);
     cache.assert_no_build_is_left();
 }
@@ -384,7 +384,7 @@ fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
 #[case::path(deep("", 4200))]
 #[case::path_to_what_is_in_it(deep("", 3980))]
 fn a_cache_is_refused_with_too_long_a(#[case] name: String) {
-    let mut cache = Cache::new();
+    let mut cache = TestCache::new();
     cache.cache = cache.path(&name).into();
     let report = cache.begin(&[]).outcome().unwrap_err();
     assert!(report.starts_with("could not ") && report.contains("File name too long"), "{report}");

@@ -12,14 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::SHOP_MIGRATIONS;
 use sandboxed_db_tests::{
-    CLEARED, DEADLINE, PidNamespace, Place, Watched, children, eventually, mounts, pid_namespace,
-    processes_beside, processes_in, status,
+    CLEANUP_DEADLINE, DEADLINE, PidNamespace, ScratchDirs, TestProcess, children, eventually, mounts,
+    pid_namespace, processes_beside, processes_in, status,
 };
 
-pub(crate) const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+pub(crate) const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 
-pub(crate) fn victim(place: &Place, args: &[&str]) -> Watched {
-    Watched::start(place.command(VICTIM).arg("keep").args(args))
+pub(crate) fn subject(place: &ScratchDirs, args: &[&str]) -> TestProcess {
+    TestProcess::start(place.command(SUBJECT).arg("keep").args(args))
 }
 
 /// `init` and every process beside it, as long as they are there.
@@ -47,34 +47,34 @@ pub(crate) fn postmaster(init: u32) -> u32 {
     found.expect("the server runs")
 }
 
-pub(crate) fn launcher(victim: u32) -> u32 {
+pub(crate) fn launcher(subject: u32) -> u32 {
     let named = |pid: &u32| {
         fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|line| line.starts_with(b"sandboxed-db-launcher\0"))
     };
-    children(victim).into_iter().find(named).expect("the launcher is a child")
+    children(subject).into_iter().find(named).expect("the launcher is a child")
 }
 
 #[test]
 fn a_launcher_without_descriptors_keeps_what_it_has() {
-    let place = Place::sharing_the_cache();
-    let mut watched = victim(&place, &["obey"]);
-    let line = watched.order("start").unwrap().remove(0);
+    let place = ScratchDirs::with_shared_cache();
+    let mut process = subject(&place, &["obey"]);
+    let line = process.order("start").unwrap().remove(0);
     let (init, _) = started(line.strip_prefix("started ").unwrap());
-    let launcher = launcher(watched.pid()).to_string();
+    let launcher = launcher(process.pid()).to_string();
     let limit = |most: &str| {
         let set =
             Command::new("prlimit").args(["--pid", &launcher, &format!("--nofile={most}:1024")]).status();
         assert!(set.unwrap().success());
     };
     limit("4");
-    let report = watched.order("start").unwrap_err();
+    let report = process.order("start").unwrap_err();
     assert!(report.contains("launch the sandbox") && report.contains("Too many open files"), "{report}");
-    assert_eq!(watched.order("query").unwrap(), ["answered true"]);
+    assert_eq!(process.order("query").unwrap(), ["answered true"]);
     assert_eq!(status(init, "PPid"), Some(launcher.clone()), "another launcher's");
     limit("1024");
-    watched.order("start").unwrap();
-    assert_eq!(watched.gone().0, "code 0");
+    process.order("start").unwrap();
+    assert_eq!(process.gone().0, "code 0");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn who_says_again_and_again_that_the_server_is_ready_does_not_keep_init_from_its
 
 #[track_caller]
 fn assert_no_mount_since(before: &std::collections::BTreeSet<String>) {
-    eventually(CLEARED, "no mount is left", || mounts().is_subset(before).then_some(()));
+    eventually(CLEANUP_DEADLINE, "no mount is left", || mounts().is_subset(before).then_some(()));
 }
 
 #[rstest]
@@ -108,11 +108,11 @@ fn assert_no_mount_since(before: &std::collections::BTreeSet<String>) {
 #[case::aborting("abort", "signal 6")]
 #[case::overflowing_the_stack("overflow", "signal 6")]
 fn nothing_is_left_after(#[case] end: &str, #[case] expected: &str) {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let before = mounts();
-    let mut watched = victim(&place, &["--sandboxes", "4", "--threads", "2", end]);
-    watched.wait_for("started ");
-    let (ended, told) = watched.gone();
+    let mut process = subject(&place, &["--sandboxes", "4", "--threads", "2", end]);
+    process.wait_for("started ");
+    let (ended, told) = process.gone();
     assert_eq!(ended, expected, "{told:?}");
     assert!(told.iter().any(|line| line == "all 4"), "{told:?}");
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
@@ -121,13 +121,13 @@ fn nothing_is_left_after(#[case] end: &str, #[case] expected: &str) {
 
 #[test]
 fn ctrl_c_takes_the_servers_along_at_once() {
-    let place = Place::sharing_the_cache();
-    let mut watched = victim(&place, &["--sandboxes", "3", "sleep"]);
-    let (_, namespace) = started(&watched.wait_for("started "));
-    watched.wait_for("all 3");
+    let place = ScratchDirs::with_shared_cache();
+    let mut process = subject(&place, &["--sandboxes", "3", "sleep"]);
+    let (_, namespace) = started(&process.wait_for("started "));
+    process.wait_for("all 3");
     assert!(processes_in(&namespace).len() > 2, "the server has processes");
-    watched.kill(Signal::INT, true);
-    let (ended, _) = watched.gone();
+    process.kill(Signal::INT, true);
+    let (ended, _) = process.gone();
     assert_eq!(ended, "signal 2");
     assert_eq!(processes_in(&namespace), [0; 0]);
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
@@ -135,11 +135,11 @@ fn ctrl_c_takes_the_servers_along_at_once() {
 
 #[test]
 fn ctrl_c_in_the_terminal_reaches_no_server() {
-    let place = Place::sharing_the_cache();
-    let mut watched = victim(&place, &["obey"]);
-    watched.order("start").expect("it starts");
-    let victim = watched.pid();
-    let launcher = launcher(victim);
+    let place = ScratchDirs::with_shared_cache();
+    let mut process = subject(&place, &["obey"]);
+    process.order("start").expect("it starts");
+    let subject = process.pid();
+    let launcher = launcher(subject);
     let group = |pid| status(pid, "NSpgid").expect("it lives");
     let session = |pid| status(pid, "NSsid").expect("it lives");
     let inits = children(launcher);
@@ -148,12 +148,12 @@ fn ctrl_c_in_the_terminal_reaches_no_server() {
         let processes = processes_beside(init);
         assert!(processes.len() > 2, "init, the server and its helpers");
         for process in processes {
-            assert_ne!(group(process), group(victim));
-            assert_ne!(session(process), session(victim));
+            assert_ne!(group(process), group(subject));
+            assert_ne!(session(process), session(subject));
         }
     }
-    assert_ne!(group(launcher), group(victim));
-    watched.gone();
+    assert_ne!(group(launcher), group(subject));
+    process.gone();
 }
 
 #[test]
@@ -163,15 +163,15 @@ fn a_kill_at_any_moment_of_starting_and_dropping_leaves_nothing() {
     drop(fresh());
     let before = mounts();
     for kill in 0..KILLS {
-        let place = Place::sharing_the_cache();
-        let mut watched = victim(&place, &["--threads", "4", "churn"]);
+        let place = ScratchDirs::with_shared_cache();
+        let mut process = subject(&place, &["--threads", "4", "churn"]);
         // The moments are spread evenly; what they meet differs with every run. The last meets a server on the busiest machine.
         std::thread::sleep(Duration::from_millis(7) * kill);
         if kill == KILLS - 1 {
-            watched.wait_for("started ");
+            process.wait_for("started ");
         }
-        watched.kill(Signal::KILL, false);
-        let (ended, told) = watched.gone();
+        process.kill(Signal::KILL, false);
+        let (ended, told) = process.gone();
         assert_eq!(ended, "signal 9", "{told:?}");
         assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after kill {kill}");
     }
@@ -180,18 +180,18 @@ fn a_kill_at_any_moment_of_starting_and_dropping_leaves_nothing() {
 
 #[test]
 fn an_abandoned_build_of_another_layer_is_cleared_away_too() {
-    let place = Place::new();
-    let mut watched = victim(&place, &["--migrations", SHOP_MIGRATIONS, "return"]);
+    let place = ScratchDirs::new();
+    let mut process = subject(&place, &["--migrations", SHOP_MIGRATIONS, "return"]);
     let building = || place.leftovers().into_iter().find(|path| path.join("data").exists());
     eventually(DEADLINE, "a build begins", building);
-    watched.kill(Signal::KILL, false);
-    assert_eq!(watched.wait_for("ended "), "signal 9");
+    process.kill(Signal::KILL, false);
+    assert_eq!(process.wait_for("ended "), "signal 9");
     let abandoned = building().expect("a killed build leaves its directory");
 
     // Another layer on the same base, or on none.
     let seed = place.path().join("seed.sql");
     fs::write(&seed, "create table t (id int);").unwrap();
-    let (ended, told) = victim(&place, &["--seed", seed.to_str().unwrap(), "return"]).gone();
+    let (ended, told) = subject(&place, &["--seed", seed.to_str().unwrap(), "return"]).gone();
     assert_eq!(ended, "code 0", "{told:?}");
     assert!(!abandoned.exists());
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
@@ -245,27 +245,27 @@ fn stop_lets_the_server_shut_down() {
 
 #[test]
 fn a_killed_launcher_ends_its_sandboxes_and_the_next_start_works() {
-    let place = Place::sharing_the_cache();
-    let mut watched = victim(&place, &["obey"]);
-    let answer = watched.order("start").expect("it starts");
+    let place = ScratchDirs::with_shared_cache();
+    let mut process = subject(&place, &["obey"]);
+    let answer = process.order("start").expect("it starts");
     let (_, namespace) = started(answer[0].strip_prefix("started ").unwrap());
-    let first = launcher(watched.pid());
+    let first = launcher(process.pid());
     kill(first, Signal::KILL);
-    eventually(CLEARED, "the sandbox dies with its launcher", || {
+    eventually(CLEANUP_DEADLINE, "the sandbox dies with its launcher", || {
         processes_in(&namespace).is_empty().then_some(())
     });
-    assert_eq!(watched.order("query"), Ok(vec!["answered false".to_owned()]));
-    assert!(watched.order("log").is_ok(), "the log outlives the sandbox");
-    let report = watched.order("stop").expect_err("there is nothing to stop");
+    assert_eq!(process.order("query"), Ok(vec!["answered false".to_owned()]));
+    assert!(process.order("log").is_ok(), "the log outlives the sandbox");
+    let report = process.order("stop").expect_err("there is nothing to stop");
     for part in ["reach the sandbox", "it has ended", "hint:"] {
         assert!(report.contains(part), "{report}");
     }
 
-    watched.order("start").expect("a new launcher takes over");
-    assert_eq!(watched.order("query"), Ok(vec!["answered true".to_owned()]));
-    assert_ne!(launcher(watched.pid()), first);
-    assert_eq!(watched.order("stop"), Ok(Vec::new()));
-    assert_eq!(watched.gone().0, "code 0");
+    process.order("start").expect("a new launcher takes over");
+    assert_eq!(process.order("query"), Ok(vec!["answered true".to_owned()]));
+    assert_ne!(launcher(process.pid()), first);
+    assert_eq!(process.order("stop"), Ok(Vec::new()));
+    assert_eq!(process.gone().0, "code 0");
 }
 
 #[test]
@@ -273,7 +273,9 @@ fn a_killed_init_is_reported_by_later_calls() {
     let sandbox = fresh();
     let (init, namespace) = started(&sandbox.pid().to_string());
     kill(init, Signal::KILL);
-    eventually(CLEARED, "all die with their init", || processes_in(&namespace).is_empty().then_some(()));
+    eventually(CLEANUP_DEADLINE, "all die with their init", || {
+        processes_in(&namespace).is_empty().then_some(())
+    });
     assert!(Client::connect(sandbox.url(), NoTls).is_err());
     assert!(sandbox.log().unwrap().contains("ready to accept connections"));
     let error = sandbox.stop().unwrap_err();
@@ -290,7 +292,7 @@ fn a_killed_server_leaves_a_handle_that_can_be_read_and_stopped() {
     let sandbox = fresh();
     let (init, namespace) = started(&sandbox.pid().to_string());
     kill(postmaster(init), Signal::KILL);
-    eventually(CLEARED, "only init is left", || (processes_in(&namespace) == [init]).then_some(()));
+    eventually(CLEANUP_DEADLINE, "only init is left", || (processes_in(&namespace) == [init]).then_some(()));
     assert!(Client::connect(sandbox.url(), NoTls).is_err());
     assert!(sandbox.log().unwrap().contains("ready to accept connections"));
     sandbox.stop().unwrap();
@@ -302,7 +304,7 @@ fn a_server_that_was_shut_down_leaves_a_handle_that_can_be_read_and_stopped() {
     let sandbox = fresh();
     let (init, namespace) = started(&sandbox.pid().to_string());
     kill(postmaster(init), Signal::INT);
-    eventually(CLEARED, "only init is left", || (processes_in(&namespace) == [init]).then_some(()));
+    eventually(CLEANUP_DEADLINE, "only init is left", || (processes_in(&namespace) == [init]).then_some(()));
     let log = sandbox.log().unwrap();
     assert!(log.contains("database system is shut down"), "{log}");
     sandbox.stop().unwrap();
@@ -333,13 +335,13 @@ fn a_server_recovers_from_a_crash_of_one_of_its_sessions() {
 #[test]
 fn a_sandbox_costs_at_most_four_descriptors_and_no_thread() {
     const ALIVE: u32 = 10;
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let alive = ALIVE.to_string();
     // What is started ahead would be counted with what is asked for.
-    let mut command = place.command(VICTIM);
+    let mut command = place.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_POOL", "0");
-    let watched = Watched::start(command.args(["keep", "--sandboxes", &alive, "descriptors"]));
-    let (ended, told) = watched.gone();
+    let process = TestProcess::start(command.args(["keep", "--sandboxes", &alive, "descriptors"]));
+    let (ended, told) = process.gone();
     assert_eq!(ended, "code 0", "{told:?}");
     let count = |when: &str| -> [u32; 3] {
         let line = told.iter().find_map(|line| line.strip_prefix(&format!("count {when} ")));

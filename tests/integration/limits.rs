@@ -12,7 +12,8 @@ use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{
-    CLEARED, alone, connect, eventually, is_alone, pid_namespace, processes_beside, processes_in, skip,
+    CLEANUP_DEADLINE, alone, connect, eventually, is_alone, pid_namespace, processes_beside, processes_in,
+    skip,
 };
 
 use crate::isolation::{fails, run, shell};
@@ -49,7 +50,9 @@ impl Neighbour {
 fn ends(db: Sandbox) {
     let namespace = pid_namespace(db.pid()).unwrap();
     drop(db);
-    eventually(CLEARED, "its processes are gone", || processes_in(&namespace).is_empty().then_some(()));
+    eventually(CLEANUP_DEADLINE, "its processes are gone", || {
+        processes_in(&namespace).is_empty().then_some(())
+    });
 }
 
 /// More processes than a small sandbox may have, each of which stays.
@@ -184,7 +187,7 @@ fn a_flood_of_connections_is_refused_and_ebbs() {
     assert!(refused > ATTEMPTS / 2, "{refused} of {ATTEMPTS} were told why");
     assert_eq!(first.query_one("select 1", &[]).unwrap().get::<_, i32>(0), 1);
     drop(held);
-    eventually(CLEARED, "there is place again", || Client::connect(db.url(), NoTls).ok());
+    eventually(CLEANUP_DEADLINE, "there is place again", || Client::connect(db.url(), NoTls).ok());
     neighbour.is_well();
     ends(db);
 }
@@ -237,7 +240,7 @@ fn a_control_group_lasts_as_long_as_its_sandbox() {
     let other = small().start().unwrap();
     assert_ne!(group_of(&other).as_ref(), Some(&group));
     ends(db);
-    eventually(CLEARED, "its group is gone", || (!group.exists()).then_some(()));
+    eventually(CLEANUP_DEADLINE, "its group is gone", || (!group.exists()).then_some(()));
     assert!(group_of(&other).is_some());
 }
 

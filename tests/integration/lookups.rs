@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use rstest::rstest;
 
-use crate::asking::Cache;
+use crate::requests::TestCache;
 
 /// What changed less than two seconds before it is read is not noted.
 const SETTLED: Duration = Duration::from_millis(2200);
 
-fn notes(cache: &Cache) -> usize {
+fn notes(cache: &TestCache) -> usize {
     fs::read_dir(cache.cache.join("lookups")).map_or(0, Iterator::count)
 }
 
 /// Directories of migrations of the kinds that are read in different ways, and a seed.
-fn description(cache: &Cache) -> Vec<(&'static str, String)> {
+fn description(cache: &TestCache) -> Vec<(&'static str, String)> {
     cache.write("one/1.sql", "create table t (body text);");
     symlink(cache.path("nowhere"), cache.path("one/3.sql")).unwrap();
     cache.write("two/1.sql", "create table t (body text);\nselect 1;");
@@ -62,7 +62,7 @@ fn edit(path: impl AsRef<Path>) {
 #[case::a_declared_file_is_edited(|place: PathBuf| edit(place.join("declared/below/file")))]
 #[case::a_declared_file_is_added(|place: PathBuf| fs::write(place.join("declared/below/more"), "").unwrap())]
 fn a_change_is_noticed(#[case] change: fn(PathBuf)) {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let description = description(&cache);
     let asked: Vec<_> = description.iter().map(|(word, text)| (*word, text.as_str())).collect();
     assert!(cache.ask(&asked).built);
@@ -77,7 +77,7 @@ fn a_change_is_noticed(#[case] change: fn(PathBuf)) {
 
 #[test]
 fn a_note_that_is_damaged_is_as_good_as_none() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let seed = cache.write("seed.sql", "create table t ();");
     std::thread::sleep(SETTLED);
     assert!(cache.ask(&[("seed", &seed)]).built);

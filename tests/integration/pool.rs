@@ -11,29 +11,29 @@ use rstest::rstest;
 use rustix::process::Signal;
 use sandboxed_db::report::Report;
 use sandboxed_db_tests::{
-    CLEARED, DEADLINE, Namespaces, PidNamespace, Place, Watched, children, connect, eventually, processes_in,
-    status,
+    CLEANUP_DEADLINE, DEADLINE, Namespaces, PidNamespace, ScratchDirs, TestProcess, children, connect,
+    eventually, processes_in, status,
 };
 
-use crate::lifecycle::{VICTIM, kill, launcher, postmaster, started, victim};
+use crate::lifecycle::{SUBJECT, kill, launcher, postmaster, started, subject};
 
 /// One that obeys, and the inits of the sandboxes that it was ordered to start.
 struct Obeying {
-    watched: Watched,
+    process: TestProcess,
     asked: Vec<u32>,
 }
 
 impl Obeying {
-    fn new(watched: Watched) -> Self {
-        Self { watched, asked: Vec::new() }
+    fn new(process: TestProcess) -> Self {
+        Self { process, asked: Vec::new() }
     }
 
-    fn of(place: &Place) -> Self {
-        Self::new(victim(place, &["obey"]))
+    fn of(place: &ScratchDirs) -> Self {
+        Self::new(subject(place, &["obey"]))
     }
 
     fn order(&mut self, order: &str) -> Vec<String> {
-        self.watched.order(order).unwrap_or_else(|report| panic!("{order}: {report}"))
+        self.process.order(order).unwrap_or_else(|report| panic!("{order}: {report}"))
     }
 
     /// Starts one, and says which and whether it was started ahead.
@@ -47,7 +47,7 @@ impl Obeying {
 
     /// Inits of sandboxes that it was not ordered to start.
     fn spares(&self) -> Vec<u32> {
-        let inits = children(launcher(self.watched.pid())).into_iter();
+        let inits = children(launcher(self.process.pid())).into_iter();
         inits.filter(|init| !self.asked.contains(init)).collect()
     }
 
@@ -74,13 +74,13 @@ fn setting(url: &str, name: &str) -> String {
 }
 
 fn assert_gone(namespace: &PidNamespace) {
-    eventually(CLEARED, "it ends", || processes_in(namespace).is_empty().then_some(()));
+    eventually(CLEANUP_DEADLINE, "it ends", || processes_in(namespace).is_empty().then_some(()));
 }
 
 #[test]
 fn who_asks_again_gets_one_that_was_started_ahead_and_nobody_has_used() {
-    let place = Place::sharing_the_cache();
-    let mut obeying = Obeying::new(victim(&place, &["--setting", "work_mem=7MB", "obey"]));
+    let place = ScratchDirs::with_shared_cache();
+    let mut obeying = Obeying::new(subject(&place, &["--setting", "work_mem=7MB", "obey"]));
     let spare = obeying.with_spare();
     for round in 0..5 {
         let (init, url, pooled) = obeying.start();
@@ -92,12 +92,12 @@ fn who_asks_again_gets_one_that_was_started_ahead_and_nobody_has_used() {
             client.batch_execute(statement).unwrap();
         }
     }
-    assert_eq!(obeying.watched.gone().0, "code 0");
+    assert_eq!(obeying.process.gone().0, "code 0");
 }
 
 #[test]
 fn another_description_gets_none_of_this_one() {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     let spare = obeying.with_spare();
     obeying.order("disk 67108864");
@@ -111,12 +111,12 @@ fn another_description_gets_none_of_this_one() {
 
 #[test]
 fn a_migration_that_changed_meanwhile_is_noticed() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let migrations = place.path().join("migrations");
     fs::create_dir(&migrations).unwrap();
     let write = |name: &str, sql: &str| fs::write(migrations.join(name), sql).unwrap();
     write("1_a.sql", "create table a (id int);");
-    let mut obeying = Obeying::new(victim(&place, &["--migrations", migrations.to_str().unwrap(), "obey"]));
+    let mut obeying = Obeying::new(subject(&place, &["--migrations", migrations.to_str().unwrap(), "obey"]));
     let spare = obeying.with_spare();
     write("1_a.sql", "create table b (id int);");
     let (init, url, pooled) = obeying.start();
@@ -134,21 +134,21 @@ enum Death {
 
 #[rstest]
 fn one_that_has_died_is_not_handed_over(#[values(Death::Init, Death::Server, Death::Launcher)] death: Death) {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
-    let victim = match death {
+    let subject = match death {
         Death::Init => spare,
         Death::Server => postmaster(spare),
-        Death::Launcher => launcher(obeying.watched.pid()),
+        Death::Launcher => launcher(obeying.process.pid()),
     };
-    kill(victim, Signal::KILL);
+    kill(subject, Signal::KILL);
     match death {
         // Its init lives.
         Death::Server => {
-            eventually(CLEARED, "it ends", || {
-                (!Path::new(&format!("/proc/{victim}")).exists()).then_some(())
+            eventually(CLEANUP_DEADLINE, "it ends", || {
+                (!Path::new(&format!("/proc/{subject}")).exists()).then_some(())
             });
         }
         _ => assert_gone(&namespace),
@@ -161,17 +161,17 @@ fn one_that_has_died_is_not_handed_over(#[values(Death::Init, Death::Server, Dea
 
 #[test]
 fn one_that_cannot_be_started_ahead_is_nobodys_error() {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     obeying.with_spare();
-    let launcher = launcher(obeying.watched.pid()).to_string();
+    let launcher = launcher(obeying.process.pid()).to_string();
     let limit = |most: &str| {
         let most = format!("--nofile={most}:1024");
         assert!(Command::new("prlimit").args(["--pid", &launcher, &most]).status().unwrap().success());
     };
     limit("4");
     assert!(obeying.start().2, "what was started before is handed over");
-    let report = obeying.watched.order("start").unwrap_err();
+    let report = obeying.process.order("start").unwrap_err();
     assert!(report.contains("launch the sandbox") && report.contains("Too many open files"), "{report}");
     limit("1024");
     let (_, url, _) = obeying.start();
@@ -180,15 +180,15 @@ fn one_that_cannot_be_started_ahead_is_nobodys_error() {
 
 #[test]
 fn they_end_when_nobody_asks_any_more_and_so_do_their_threads() {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     let open =
-        |obeying: &Obeying| fs::read_dir(format!("/proc/{}/fd", obeying.watched.pid())).unwrap().count();
+        |obeying: &Obeying| fs::read_dir(format!("/proc/{}/fd", obeying.process.pid())).unwrap().count();
     obeying.start();
     let with_one = open(&obeying);
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
-    let threads = || status(obeying.watched.pid(), "Threads").unwrap();
+    let threads = || status(obeying.process.pid(), "Threads").unwrap();
     assert_ne!(threads(), "1");
     eventually(DEADLINE, "it ends while others live", || processes_in(&namespace).is_empty().then_some(()));
     eventually(DEADLINE, "its threads end", || (threads() == "1").then_some(()));
@@ -198,27 +198,27 @@ fn they_end_when_nobody_asks_any_more_and_so_do_their_threads() {
     }
     assert_eq!(open(&obeying), with_one);
     obeying.order("stop");
-    assert_eq!(children(launcher(obeying.watched.pid())), [0; 0]);
+    assert_eq!(children(launcher(obeying.process.pid())), [0; 0]);
 }
 
 #[test]
 fn without_a_pool_nothing_is_started_ahead() {
-    let place = Place::sharing_the_cache();
-    let mut command = place.command(VICTIM);
+    let place = ScratchDirs::with_shared_cache();
+    let mut command = place.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_POOL", "0").args(["keep", "obey"]);
-    let mut obeying = Obeying::new(Watched::start(command));
+    let mut obeying = Obeying::new(TestProcess::start(command));
     for _ in 0..6 {
         assert!(!obeying.start().2);
         assert_eq!(obeying.spares(), [0; 0]);
-        assert_eq!(status(obeying.watched.pid(), "Threads").unwrap(), "1");
+        assert_eq!(status(obeying.process.pid(), "Threads").unwrap(), "1");
     }
 }
 
 #[test]
 fn a_bound_that_is_no_number_is_refused() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     for bound in ["-1", "many", "1.5"] {
-        let output = place.command(VICTIM).env("SANDBOXED_DB_POOL", bound).arg("return").output().unwrap();
+        let output = place.command(SUBJECT).env("SANDBOXED_DB_POOL", bound).arg("return").output().unwrap();
         let report = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{report}");
         assert!(report.contains(&format!("take `{bound}` from SANDBOXED_DB_POOL")), "{report}");
@@ -226,33 +226,33 @@ fn a_bound_that_is_no_number_is_refused() {
 }
 
 /// As many may live as it has started, ahead or not.
-fn full(place: &Place) -> Obeying {
-    let mut command = place.command(VICTIM);
+fn full(place: &ScratchDirs) -> Obeying {
+    let mut command = place.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_MAX", "3").args(["keep", "obey"]);
-    Obeying::new(Watched::start(command))
+    Obeying::new(TestProcess::start(command))
 }
 
 #[test]
 fn a_place_goes_to_who_asks_for_another_in_the_same_process() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let mut obeying = full(&place);
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
     obeying.order("disk 67108864");
     assert!(!obeying.start().2);
     assert_gone(&namespace);
-    assert_eq!(children(launcher(obeying.watched.pid())).len(), 3);
+    assert_eq!(children(launcher(obeying.process.pid())).len(), 3);
 }
 
 #[test]
 fn a_place_goes_to_who_asks_in_another_process() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     let (mut obeying, mut other) = (full(&place), full(&place));
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
     other.start();
     assert_gone(&namespace);
-    assert_eq!(children(launcher(obeying.watched.pid())).len(), 2);
+    assert_eq!(children(launcher(obeying.process.pid())).len(), 2);
 }
 
 #[rstest]
@@ -260,26 +260,26 @@ fn a_place_goes_to_who_asks_in_another_process() {
 #[case::killed(Some(Signal::KILL), "signal 9")]
 #[case::interrupted(Some(Signal::INT), "signal 2")]
 fn they_end_with_their_process(#[case] signal: Option<Signal>, #[case] expected: &str) {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     obeying.with_spare();
-    let namespaces = Namespaces::of(&obeying.watched.processes());
+    let namespaces = Namespaces::of(&obeying.process.processes());
     assert_eq!(namespaces.count(), 3 * 7);
     if let Some(signal) = signal {
-        obeying.watched.kill(signal, false);
+        obeying.process.kill(signal, false);
     }
-    assert_eq!(obeying.watched.gone().0, expected);
+    assert_eq!(obeying.process.gone().0, expected);
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    eventually(CLEARED, "nobody uses them", || namespaces.users().is_empty().then_some(()));
+    eventually(CLEANUP_DEADLINE, "nobody uses them", || namespaces.users().is_empty().then_some(()));
 }
 
 #[test]
 fn the_report_of_a_run_tells_which_were_started_ahead_and_when() {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
-    let mut command = place.command(VICTIM);
+    let mut command = place.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_REPORT", &file).args(["keep", "obey"]);
-    let mut obeying = Obeying::new(Watched::start(command));
+    let mut obeying = Obeying::new(TestProcess::start(command));
     let spare = obeying.with_spare();
     assert!(obeying.start().2);
     for _ in 0..3 {

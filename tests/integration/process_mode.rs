@@ -14,24 +14,26 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    CLEARED, Place, Watched, children, connect, eventually, leave_to_root, skip, status,
+    CLEANUP_DEADLINE, ScratchDirs, TestProcess, children, connect, eventually, skip, skip_without_root,
+    status,
 };
 
-const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 const MODE: &str = "SANDBOXED_DB_ISOLATION";
 /// Set in a program that runs again: what it expects of its first start.
 const AGAIN: &str = "SANDBOXED_DB_TESTS_AGAIN";
 const NOBODY: u32 = 65534;
 
 /// A place for a user who is not root; none where there can be no such.
-fn place() -> Option<Place> {
-    let place = Place::new();
+fn place() -> Option<ScratchDirs> {
+    let place = ScratchDirs::new();
     if geteuid().is_root() {
         for directory in ["", "home", "tmp", "work"] {
             chown(place.path().join(directory), Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let mut probe = Command::new("test");
-        if !probe.args(["-x", VICTIM]).uid(NOBODY).gid(NOBODY).status().is_ok_and(|status| status.success()) {
+        if !probe.args(["-x", SUBJECT]).uid(NOBODY).gid(NOBODY).status().is_ok_and(|status| status.success())
+        {
             skip("another user cannot execute the tests' programs");
             return None;
         }
@@ -40,7 +42,7 @@ fn place() -> Option<Place> {
 }
 
 /// That program at that place, as a user who is not root.
-fn command(place: &Place, program: impl AsRef<Path>) -> Command {
+fn command(place: &ScratchDirs, program: impl AsRef<Path>) -> Command {
     let mut command = place.command(program.as_ref());
     command.env(MODE, "process");
     if geteuid().is_root() {
@@ -51,7 +53,7 @@ fn command(place: &Place, program: impl AsRef<Path>) -> Command {
 
 /// Runs a test of this file again, which then does what is in `then`.
 #[track_caller]
-fn again(place: &Place, test: &str, expected: &str, change: impl FnOnce(&mut Command)) {
+fn again(place: &ScratchDirs, test: &str, expected: &str, change: impl FnOnce(&mut Command)) {
     let mut command = command(place, std::env::current_exe().unwrap());
     let test = format!("process_mode::{test}");
     command.args(["--exact", &test, "--nocapture"]).env(AGAIN, expected);
@@ -59,7 +61,7 @@ fn again(place: &Place, test: &str, expected: &str, change: impl FnOnce(&mut Com
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    eventually(CLEARED, "nothing is left", || place.leftovers().is_empty().then_some(()));
+    eventually(CLEANUP_DEADLINE, "nothing is left", || place.leftovers().is_empty().then_some(()));
 }
 
 fn runs_again() -> Option<String> {
@@ -157,27 +159,33 @@ fn every_server_is_pristine_and_nothing_is_left_of_it() {
 #[test]
 fn a_killed_test_process_leaves_nothing() {
     let Some(place) = place() else { return };
-    let mut watched =
-        Watched::start(command(&place, VICTIM).args(["keep", "--shop", "yes", "--sandboxes", "3", "sleep"]));
-    watched.wait_for("all 3");
-    watched.kill(Signal::KILL, false);
-    let (ended, _) = watched.gone();
+    let mut process = TestProcess::start(command(&place, SUBJECT).args([
+        "keep",
+        "--shop",
+        "yes",
+        "--sandboxes",
+        "3",
+        "sleep",
+    ]));
+    process.wait_for("all 3");
+    process.kill(Signal::KILL, false);
+    let (ended, _) = process.gone();
     assert_eq!(ended, "signal 9");
-    eventually(CLEARED, "nothing is left", || place.leftovers().is_empty().then_some(()));
+    eventually(CLEANUP_DEADLINE, "nothing is left", || place.leftovers().is_empty().then_some(()));
 }
 
 #[test]
 fn a_kill_at_any_moment_leaves_nothing() {
     let Some(place) = place() else { return };
     // So that the kills meet starts and not a build.
-    assert!(command(&place, VICTIM).arg("return").output().unwrap().status.success());
+    assert!(command(&place, SUBJECT).arg("return").output().unwrap().status.success());
     for kill in 0..10 {
-        let watched = Watched::start(command(&place, VICTIM).args(["keep", "--threads", "2", "churn"]));
+        let process = TestProcess::start(command(&place, SUBJECT).args(["keep", "--threads", "2", "churn"]));
         std::thread::sleep(std::time::Duration::from_millis(23) * kill);
-        watched.kill(Signal::KILL, false);
-        let (ended, told) = watched.gone();
+        process.kill(Signal::KILL, false);
+        let (ended, told) = process.gone();
         assert_eq!(ended, "signal 9", "{told:?}");
-        eventually(CLEARED, "nothing is left", || place.leftovers().is_empty().then_some(()));
+        eventually(CLEANUP_DEADLINE, "nothing is left", || place.leftovers().is_empty().then_some(()));
     }
 }
 
@@ -193,7 +201,9 @@ fn a_killed_supervisor_takes_its_server_along_and_the_next_clears_away() {
     let (processes, root) = (below(db.pid()), directory(&db));
     let supervisor = i32::try_from(db.pid()).ok().and_then(Pid::from_raw).unwrap();
     kill_process(supervisor, Signal::KILL).unwrap();
-    eventually(CLEARED, "the server ends", || processes.iter().all(|&pid| is_gone(pid)).then_some(()));
+    eventually(CLEANUP_DEADLINE, "the server ends", || {
+        processes.iter().all(|&pid| is_gone(pid)).then_some(())
+    });
     assert!(root.exists());
     let next = start(&snapshot);
     assert!(!root.exists() && directory(&next).is_dir());
@@ -273,8 +283,8 @@ fn a_cache_that_cannot_be_written_does_no_harm() {
 }
 
 fn refusal(mode: &str) -> String {
-    let place = Place::new();
-    let output = place.command(VICTIM).env(MODE, mode).arg("return").output().unwrap();
+    let place = ScratchDirs::new();
+    let output = place.command(SUBJECT).env(MODE, mode).arg("return").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -290,7 +300,7 @@ fn a_value_that_is_none_is_refused() {
 #[test]
 fn root_is_refused() {
     if !geteuid().is_root() {
-        return leave_to_root("only root can be refused for being root");
+        return skip_without_root("only root can be refused for being root");
     }
     let report = refusal("process");
     for part in ["as root", "run the tests as another user"] {
@@ -301,7 +311,7 @@ fn root_is_refused() {
 #[test]
 fn the_doctor_tells_the_mode() {
     let Some(place) = place() else { return };
-    let output = command(&place, VICTIM).arg("doctor").output().unwrap();
+    let output = command(&place, SUBJECT).arg("doctor").output().unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{report}");
     assert!(report.contains("SANDBOXED_DB_ISOLATION=process is set"), "{report}");

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use postgres::{Client, NoTls};
 use sandboxed_db::{Keep, Kept, Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::shop_snapshot;
-use sandboxed_db_tests::{DEADLINE, Place, Watched, children, connect, eventually};
+use sandboxed_db_tests::{DEADLINE, ScratchDirs, TestProcess, children, connect, eventually};
 
 use crate::errors::{real, with_server};
-use crate::lifecycle::{VICTIM, started};
+use crate::lifecycle::{SUBJECT, started};
 
 const FILE: &str = "pg_internal.init";
 
@@ -199,14 +199,14 @@ fn nothing_is_linked_where_the_server_connects_by_itself() {
 
 #[test]
 fn who_reaches_a_server_before_it_says_that_it_is_ready_finds_no_links_made_later() {
-    let place = Place::new();
+    let place = ScratchDirs::new();
     // It says nothing; somebody else will.
     let server =
         format!("#!/bin/sh\nunset NOTIFY_SOCKET\nexec {} \"$@\"\n", real().program("postgres").display());
     let bin = with_server(&place, &server);
-    let mut watched =
-        Watched::start(place.command(VICTIM).env("SANDBOXED_DB_POSTGRES", bin).args(["keep", "obey"]));
-    let line = watched.order("start").unwrap().remove(0);
+    let mut process =
+        TestProcess::start(place.command(SUBJECT).env("SANDBOXED_DB_POSTGRES", bin).args(["keep", "obey"]));
+    let line = process.order("start").unwrap().remove(0);
     let line = line.strip_prefix("started ").expect("the pid and the URL");
     let (init, _) = started(line);
     let mut client = connect(line.split_once(' ').expect("a URL").1);

@@ -11,9 +11,9 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use sandboxed_db::report::{Outcome, Record, Report, VERSION};
 use sandboxed_db::{FromSandbox, Sandbox, sandboxed_db};
-use sandboxed_db_tests::{Place, Watched, alone, is_alone};
+use sandboxed_db_tests::{ScratchDirs, TestProcess, alone, is_alone};
 
-use crate::lifecycle::VICTIM;
+use crate::lifecycle::SUBJECT;
 
 const VARIABLE: &str = "SANDBOXED_DB_REPORT";
 
@@ -50,16 +50,16 @@ fn times(record: &Record) -> Vec<u64> {
 
 #[test]
 fn every_process_of_a_run_tells_of_its_sandboxes() {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     // As cargo does it: the tests run elsewhere than the user's shell.
     let run = |_| {
-        let mut command = place.command(VICTIM);
+        let mut command = place.command(SUBJECT);
         command.env(VARIABLE, "run.jsonl").env("PWD", place.path()).stdout(Stdio::null());
         command.args(["--sandboxes", "3", "--threads", "2", "return"]).spawn().unwrap()
     };
-    let mut victims = [0, 1].map(run);
-    let processes = victims.each_ref().map(|victim| victim.id());
-    assert!(victims.iter_mut().all(|victim| victim.wait().unwrap().success()));
+    let mut subjects = [0, 1].map(run);
+    let processes = subjects.each_ref().map(|subject| subject.id());
+    assert!(subjects.iter_mut().all(|subject| subject.wait().unwrap().success()));
     let records = records(&place.path().join("run.jsonl"));
     for process in processes {
         assert_eq!(records.iter().filter(|record| record.process == process).count(), 3, "{records:#?}");
@@ -68,7 +68,7 @@ fn every_process_of_a_run_tells_of_its_sandboxes() {
         assert!(times(record).is_sorted(), "{record:?}");
         assert_eq!(
             (record.version, record.engine.as_str(), record.program.as_str()),
-            (VERSION, "postgres", "victim")
+            (VERSION, "postgres", "subject")
         );
         assert!(
             record.engine_version.as_ref().is_some_and(|version| version.contains("PostgreSQL")),
@@ -86,12 +86,12 @@ fn every_process_of_a_run_tells_of_its_sandboxes() {
 
 #[test]
 fn a_process_that_is_killed_leaves_what_it_knew() {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
-    let mut watched = Watched::start(place.command(VICTIM).env(VARIABLE, &file).args(["keep", "sleep"]));
-    watched.wait_for("all ");
-    watched.kill(Signal::KILL, false);
-    watched.gone();
+    let mut process = TestProcess::start(place.command(SUBJECT).env(VARIABLE, &file).args(["keep", "sleep"]));
+    process.wait_for("all ");
+    process.kill(Signal::KILL, false);
+    process.gone();
     let record = only(&file);
     assert!(record.ready_at_us.is_some() && record.started().is_some(), "{record:?}");
     assert_eq!((record.ended_at_us, record.gone_at_us, record.outcome), (None, None, Outcome::Unknown));
@@ -99,9 +99,9 @@ fn a_process_that_is_killed_leaves_what_it_knew() {
 
 #[test]
 fn a_start_that_fails_is_told_with_its_reason() {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
-    let mut command = place.command(VICTIM);
+    let mut command = place.command(SUBJECT);
     let output =
         command.env(VARIABLE, &file).args(["--migrations", "no/such/place", "return"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -116,10 +116,10 @@ fn a_start_that_fails_is_told_with_its_reason() {
 #[case::that_is_a_directory(".")]
 #[case::that_is_a_pipe_without_a_reader("pipe")]
 fn a_file_that_cannot_be_written_costs_a_warning_and_no_test(#[case] file: &str) {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     mknodat(CWD, place.path().join("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let file = place.path().join(file);
-    let mut command = place.command(VICTIM);
+    let mut command = place.command(SUBJECT);
     let output = command.env(VARIABLE, &file).args(["--sandboxes", "2", "return"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stderr).unwrap();
@@ -193,7 +193,7 @@ fn panics_without_the_attribute() {
 #[case("fails", Outcome::Failed)]
 #[case("panics_without_the_attribute", Outcome::Failed)]
 fn the_outcome_of_a_test_is_told(#[case] test: &str, #[case] outcome: Outcome) {
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
     let test = format!("report::{test}");
     // What nextest says counts for tests that tell nothing themselves.
@@ -216,8 +216,8 @@ fn assert_ran(output: &Output, outcome: Outcome) {
 
 #[test]
 fn nothing_is_written_unless_it_is_asked_for() {
-    let place = Place::sharing_the_cache();
-    let output = place.command(VICTIM).env(VARIABLE, "").args(["return"]).output().unwrap();
+    let place = ScratchDirs::with_shared_cache();
+    let output = place.command(SUBJECT).env(VARIABLE, "").args(["return"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());

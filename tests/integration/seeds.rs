@@ -10,7 +10,7 @@ use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED};
 use sandboxed_db_tests::skip;
 use tempfile::TempDir;
 
-use crate::asking::Cache;
+use crate::requests::TestCache;
 
 /// What a program writes on its standard output goes to a file; `false` where there is no such program.
 fn output(program: &str, args: &[&str], to: &Path) -> bool {
@@ -55,7 +55,7 @@ fn write(place: &TempDir, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
 #[case::by_gzip("gzip", "gz")]
 #[case::by_zstd("zstd", "zst")]
 fn a_compressed_seed_is_the_same_as_the_plain_one(#[case] program: &str, #[case] suffix: &str) {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let compressed = cache.write(&format!("seed.sql.{suffix}"), "");
     if !output(program, &["--stdout", SHOP_SEED], Path::new(&compressed)) {
         return;
@@ -74,7 +74,7 @@ fn a_compressed_seed_is_the_same_as_the_plain_one(#[case] program: &str, #[case]
 
 #[test]
 fn a_compressed_seed_may_include_files_and_they_count() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let plain = cache.write("seeds/all.sql", "\\ir parts/notes.sql\n");
     let seed = cache.write("seeds/all.sql.gz", "");
     assert!(output("gzip", &["--stdout", &plain], Path::new(&seed)));
@@ -138,7 +138,7 @@ const USERS: &str = "create schema shop;
 
 #[test]
 fn rows_go_into_the_table_that_the_file_is_named_for() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let schema = cache.write("schema.sql", USERS);
     // A mark of the encoding, another order of columns, quotes, a line break, an empty value and an empty text.
     let users = cache.write(
@@ -177,7 +177,7 @@ fn rows_go_into_the_table_that_the_file_is_named_for() {
 /// Sequences that a column of text owns, or that a partition's parent owns.
 #[test]
 fn sequences_of_every_kind_are_left_to_go_on() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let schema = cache.write(
         "schema.sql",
         "create sequence s;
@@ -230,7 +230,7 @@ fn dumped(path: &Path) -> Vec<String> {
 #[case::directory("directory")]
 #[case::tar("tar")]
 fn an_archive_of_pg_dump_is_restored(#[case] format: &str) {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     // A path with everything in it that a shell and a connection string would trip over.
     let archive = cache.path("the archive's = copy");
     let (before, after) = (cache.path("before.sql"), cache.path("after.sql"));
@@ -248,7 +248,7 @@ fn an_archive_of_pg_dump_is_restored(#[case] format: &str) {
 
 #[test]
 fn an_archive_that_names_a_role_says_what_to_do_without_it() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let (archive, schema) =
         (cache.path("owned.dump"), "create role clerk; create table a (); alter table a owner to clerk;");
     let owned = cache.write("owned.sql", schema);
@@ -262,7 +262,7 @@ fn an_archive_that_names_a_role_says_what_to_do_without_it() {
 
 #[test]
 fn an_archive_that_is_cut_is_refused() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let archive = cache.path("cut.dump");
     let table = cache.write("table.sql", "create table a as select * from generate_series(1, 10000) id;");
     cache.ask(&[("seed", &table), ("then", &format!("pg_dump --format=custom --file={archive}"))]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sandboxed_db::{Error, ErrorKind, Postgres, Sandbox, Snapshot};
 
-use crate::asking::{Cache, batch};
+use crate::requests::{TestCache, batch};
 
 fn empty() -> Snapshot {
     Snapshot::new(Postgres::new())
@@ -20,7 +20,7 @@ fn failure(snapshot: &Snapshot) -> (ErrorKind, String) {
 
 #[test]
 fn a_program_prepares_the_database_once() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let runs = cache.path("runs");
     let command = format!(
         "echo run >> '{runs}'; psql -c 'create table notes as select 7 as id' && psql \"$DATABASE_URL\" -c 'update notes set id = 8'"
@@ -36,7 +36,7 @@ fn a_program_prepares_the_database_once() {
 /// Another server that the user works with must not be prepared instead.
 #[test]
 fn a_program_does_not_see_the_users_own_server() {
-    let mut cache = Cache::new();
+    let mut cache = TestCache::new();
     cache.environment = vec![
         ("PGHOST", "/nowhere"),
         ("PGHOSTADDR", "127.0.0.9"),
@@ -55,7 +55,7 @@ fn a_program_does_not_see_the_users_own_server() {
 
 #[test]
 fn what_a_program_depends_on_is_declared() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let directory = cache.path("tree");
     cache.write("tree/below/file", "one");
     let command = format!("psql -c \"create table seen as select '$(cat '{directory}/below/'*)' as text\"");
@@ -110,7 +110,7 @@ fn a_program_that_does_not_end_is_killed_with_its_children() {
 
 #[test]
 fn code_prepares_the_database_once_for_its_key() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let asked = |code| [("prepare", code), ("sql", "select version from made")];
     let told = cache.ask(&asked("v1|create table made as select 'one' as version"));
     assert_eq!((told.built, &told.answers[..]), (true, &["one".to_owned()][..]));
@@ -124,7 +124,7 @@ fn code_prepares_the_database_once_for_its_key() {
 /// As Python does with its sources.
 #[test]
 fn a_program_may_write_into_what_it_depends_on() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     cache.write("tree/a.py", "");
     let tree = cache.path("tree");
     let command = format!("mkdir -p '{tree}/__pycache__' && date > '{tree}/__pycache__/a.pyc'");
@@ -135,7 +135,7 @@ fn a_program_may_write_into_what_it_depends_on() {
 
 #[test]
 fn what_a_program_leaves_behind_ends_with_it() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let pid = cache.path("pid");
     cache.ask(&[("run", &format!("sleep 1000 & echo $! > '{pid}'"))]);
     let child = fs::read_to_string(pid).unwrap();
@@ -146,7 +146,7 @@ fn what_a_program_leaves_behind_ends_with_it() {
 /// The trap's fix: files that are declared.
 #[test]
 fn code_runs_anew_when_what_it_depends_on_changes() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let source = cache.write("migrator.rs", "// one");
     let made = ("prepare", "v1|create table made as select clock_timestamp()::text as at");
     let asked = [("depends_on", source.as_str()), made, ("sql", "select at from made")];
@@ -211,7 +211,7 @@ async fn code_may_be_run_from_within_a_runtime() {
 
 #[test]
 fn what_extends_a_snapshot_shares_its_layers() {
-    let cache = Cache::new();
+    let cache = TestCache::new();
     let schema = cache.write("schema.sql", "create table notes as select clock_timestamp()::text as body;");
     let scenario = cache.write("scenario.sql", "insert into notes values ('scenario');");
     let all = ("sql", "select string_agg(body, ', ' order by body) from notes");

@@ -11,7 +11,7 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Engine, ErrorKind, Postgres, Sandbox, Snapshot, Tcp};
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    CLEARED, DEADLINE, alone, connect, eventually, is_alone, processes_beside, skip, status,
+    CLEANUP_DEADLINE, DEADLINE, alone, connect, eventually, is_alone, processes_beside, skip, status,
 };
 use sqlx::Connection;
 
@@ -336,7 +336,7 @@ fn kill_server(db: &Sandbox) {
     // The session ends with it.
     let _ = connect(db.url())
         .batch_execute("copy (select where false) to program 'kill -9 $(head -1 postmaster.pid)'");
-    eventually(CLEARED, "the server is gone", || Client::connect(db.url(), NoTls).err());
+    eventually(CLEANUP_DEADLINE, "the server is gone", || Client::connect(db.url(), NoTls).err());
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn a_server_that_died_is_found_out_at_once() {
     assert_eq!(rest(&mut stream), b"");
 
     kill_server(&unopened);
-    eventually(CLEARED, "its port is closed", || {
+    eventually(CLEANUP_DEADLINE, "its port is closed", || {
         let error = unopened.tcp().err()?;
         (error.kind() == ErrorKind::InvalidConfig).then_some(())
     });

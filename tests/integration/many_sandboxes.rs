@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit};
-use sandboxed_db_tests::{Place, Watched, assert_nothing_kept_since, kept_by_the_kernel, skip};
+use sandboxed_db_tests::{ScratchDirs, TestProcess, assert_no_kernel_objects_since, kernel_objects, skip};
 
-use crate::lifecycle::VICTIM;
+use crate::lifecycle::SUBJECT;
 
 /// A line of /proc/meminfo, in bytes.
 fn memory(name: &str) -> u64 {
@@ -29,10 +29,10 @@ fn five_hundred_live_at_once_and_leave_nothing() {
     if descriptors < u64::from(5 * ALIVE) {
         return skip(&format!("500 sandboxes need 2,100 descriptors, and {descriptors} are to be had"));
     }
-    let place = Place::new();
-    let before = kept_by_the_kernel();
+    let place = ScratchDirs::new();
+    let before = kernel_objects();
     let alive = ALIVE.to_string();
-    let mut command = place.command(VICTIM);
+    let mut command = place.command(SUBJECT);
     // Threads that start sandboxes ahead come and go.
     command.env("SANDBOXED_DB_MAX", &alive).env("SANDBOXED_DB_POOL", "0").args([
         "keep",
@@ -40,13 +40,13 @@ fn five_hundred_live_at_once_and_leave_nothing() {
         &alive,
         "descriptors",
     ]);
-    let mut watched = Watched::start(&mut command);
+    let mut process = TestProcess::start(&mut command);
     // A pause between two lines may be long, with so many.
     let refused = "refused true";
-    (0..5).for_each(|_| drop(watched.wait_for(refused)));
-    (0..ALIVE).for_each(|_| drop(watched.wait_for("started ")));
-    watched.wait_for("count gone");
-    let (ended, told) = watched.gone();
+    (0..5).for_each(|_| drop(process.wait_for(refused)));
+    (0..ALIVE).for_each(|_| drop(process.wait_for("started ")));
+    process.wait_for("count gone");
+    let (ended, told) = process.gone();
     assert_eq!(ended, "code 0", "{told:?}");
     let count = |when: &str| -> [u32; 3] {
         let line = told.iter().find_map(|line| line.strip_prefix(&format!("count {when} ")));
@@ -60,5 +60,5 @@ fn five_hundred_live_at_once_and_leave_nothing() {
     assert_eq!(alive_threads, threads);
     assert_eq!(count("gone"), [0, first, threads]);
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    assert_nothing_kept_since(&before);
+    assert_no_kernel_objects_since(&before);
 }

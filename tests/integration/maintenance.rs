@@ -7,7 +7,7 @@ use std::process::Output;
 use sandboxed_db::{LayerInfo, Layers, Limit, Postgres, Snapshot};
 use sandboxed_db_tests::{alone, is_alone};
 
-use crate::asking::{Cache, files};
+use crate::requests::{TestCache, files};
 
 /// What the other process is to do: `list`, `verify`, or `prune` to a number of bytes.
 const DO: &str = "UPKEEP_TEST_DO";
@@ -51,8 +51,8 @@ fn looks_after_the_cache() {
 }
 
 /// What another process tells of the cache after it has done that to it.
-pub(crate) fn run(cache: &Cache, what: &str) -> Vec<String> {
-    let output: Output = alone("upkeep::looks_after_the_cache")
+pub(crate) fn run(cache: &TestCache, what: &str) -> Vec<String> {
+    let output: Output = alone("maintenance::looks_after_the_cache")
         .arg("--nocapture")
         .env("SANDBOXED_DB_CACHE", &cache.cache)
         .env(DO, what)
@@ -65,8 +65,8 @@ pub(crate) fn run(cache: &Cache, what: &str) -> Vec<String> {
 }
 
 /// A fresh server's layer and one with a table on it.
-fn filled() -> (Cache, String) {
-    let cache = Cache::new();
+fn filled() -> (TestCache, String) {
+    let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table t (x text)");
     let migrations = cache.path("migrations");
     assert!(cache.ask(&[("migrations", &migrations)]).built);

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use rstest::rstest;
-use sandboxed_db_tests::{Place, Watched};
+use sandboxed_db_tests::{ScratchDirs, TestProcess};
 
-use crate::machine::{Machine, VICTIM, assert_check, can, with_kernel_files};
+use crate::simulated_host::{SUBJECT, SimulatedHost, assert_check, can, with_kernel_files};
 
 /// What a pod must be given; simulated machines are pods, whatever the real one is.
 const POD: &str = "give the pod `hostUsers: false`, and its container";
@@ -32,9 +32,9 @@ const DOCKER: &[&str] = &[
 
 #[test]
 fn a_machine_that_runs_tests_passes_and_nothing_is_left() {
-    let place = Place::new();
-    let mut command = place.command(VICTIM);
-    let (ended, told) = Watched::start(command.args(["keep", "doctor"])).gone();
+    let place = ScratchDirs::new();
+    let mut command = place.command(SUBJECT);
+    let (ended, told) = TestProcess::start(command.args(["keep", "doctor"])).gone();
     assert_eq!(ended, "code 0", "{told:?}");
     let told = told.join("\n");
     for check in
@@ -51,7 +51,7 @@ fn namespaces_that_are_switched_off(
     #[values("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")] kind: &str,
 ) {
     if can() {
-        Machine::new(format!("echo 0 > /proc/sys/user/max_{kind}_namespaces\nexec")).refuses(
+        SimulatedHost::new(format!("echo 0 > /proc/sys/user/max_{kind}_namespaces\nexec")).refuses(
             "namespaces",
             &format!("`user.max_{kind}_namespaces` is 0, which switches these namespaces off"),
             "run",
@@ -63,7 +63,7 @@ fn namespaces_that_are_switched_off(
 #[test]
 fn dockers_seccomp_filter() {
     if can() {
-        Machine::filtered(DOCKER).refuses("namespaces", FILTERED, POD, LOOSENED);
+        SimulatedHost::filtered(DOCKER).refuses("namespaces", FILTERED, POD, LOOSENED);
     }
 }
 
@@ -75,7 +75,7 @@ fn a_filter_that_forbids_mounts_alone(#[case] calls: &[&str], #[case] check: &st
     if can() {
         let calls: Vec<_> = calls.iter().map(|call| format!("{call}=EPERM")).collect();
         let calls: Vec<_> = calls.iter().map(String::as_str).collect();
-        Machine::filtered(&calls).refuses(check, FILTERED, POD, LOOSENED);
+        SimulatedHost::filtered(&calls).refuses(check, FILTERED, POD, LOOSENED);
     }
 }
 
@@ -108,9 +108,9 @@ fn a_security_module_that_forbids_mounts(
         // The shell's process becomes that of the program.
         let script = format!(
             "mount -t tmpfs tmpfs /mnt\necho '{label}' > /mnt/label\nmount --bind /mnt/label /proc/$$/attr/current\n\
-             exec \"$REFUSE\" mount=EACCES --"
+             exec \"$DENY_SYSCALLS\" mount=EACCES --"
         );
-        Machine::new(script).refuses("mounts", sentence, how, command);
+        SimulatedHost::new(script).refuses("mounts", sentence, how, command);
     }
 }
 
@@ -118,7 +118,7 @@ fn a_security_module_that_forbids_mounts(
 fn ubuntus_restriction_by_apparmor() {
     if can() {
         let restricts = [("apparmor_restrict_unprivileged_userns", "1")];
-        with_kernel_files(&restricts, "exec \"$REFUSE\" mount=EACCES --").refuses(
+        with_kernel_files(&restricts, "exec \"$DENY_SYSCALLS\" mount=EACCES --").refuses(
             "mounts",
             "AppArmor restricts unprivileged user namespaces on this machine",
             "run on the host, not in this container,",
@@ -131,7 +131,7 @@ fn ubuntus_restriction_by_apparmor() {
 fn debians_own_switch() {
     if can() {
         let off = [("unprivileged_userns_clone", "0")];
-        with_kernel_files(&off, "exec \"$REFUSE\" 'clone(new)=EPERM' clone3=ENOSYS --").refuses(
+        with_kernel_files(&off, "exec \"$DENY_SYSCALLS\" 'clone(new)=EPERM' clone3=ENOSYS --").refuses(
             "namespaces",
             "unprivileged user namespaces are switched off",
             "run",
@@ -165,7 +165,7 @@ fn a_call_that_the_kernel_lacks(
     if !can() {
         return;
     }
-    let filter = format!("exec \"$REFUSE\" {call}=ENOSYS --");
+    let filter = format!("exec \"$DENY_SYSCALLS\" {call}=ENOSYS --");
     let sentence = format!("Linux 3.10.0-old has no {old}; sandboxes need 5.12 or newer");
     let machine = with_kernel_files(&[("osrelease", "3.10.0-old")], &filter);
     let report = machine.doctor(false);
@@ -178,14 +178,14 @@ fn a_call_that_the_kernel_lacks(
     let launch = String::from_utf8_lossy(&machine.run("return").stderr).into_owned();
     assert!(launch.contains(&format!("\n  hint: {sentence}: ")), "{launch}");
     let sentence = format!("a seccomp filter denies that this kernel has {hidden}");
-    Machine::filtered(&[&format!("{call}=ENOSYS")]).refuses(check, &sentence, POD, LOOSENED);
+    SimulatedHost::filtered(&[&format!("{call}=ENOSYS")]).refuses(check, &sentence, POD, LOOSENED);
 }
 
 #[test]
 fn calls_that_older_kernels_lack_and_sandboxes_can_do_without() {
     if can() {
         for call in ["clone3", "openat2", "pidfd_open", "faccessat2", "statx"] {
-            Machine::filtered(&[&format!("{call}=ENOSYS")]).starts();
+            SimulatedHost::filtered(&[&format!("{call}=ENOSYS")]).starts();
         }
     }
 }
@@ -205,7 +205,7 @@ fn a_kernel_older_than_all_that_is_used_is_warned_of() {
 fn a_masked_proc_is_a_warning_with_the_command() {
     if can() {
         let script = "place=/proc/scsi; [ -d $place ] || place=/proc/irq\nmount -t tmpfs tmpfs $place\necho $place >&2\nexec";
-        let machine = Machine::new(script).in_namespaces(&[
+        let machine = SimulatedHost::new(script).in_namespaces(&[
             "-U",
             "--map-root-user",
             "--mount",
@@ -230,7 +230,7 @@ fn a_masked_proc_is_a_warning_with_the_command() {
 #[test]
 fn a_read_only_proc() {
     if can() {
-        let machine = Machine::new("mount -o remount,bind,ro /proc\nexec");
+        let machine = SimulatedHost::new("mount -o remount,bind,ro /proc\nexec");
         machine
             .in_namespaces(&["-U", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"])
             .refuses(
@@ -246,8 +246,8 @@ fn a_read_only_proc() {
 fn no_proc_at_all() {
     if can() {
         // The program is not reached through /proc then.
-        let script = "mount -t tmpfs tmpfs /proc\nrun() { shift; exec \"$VICTIM\" \"$@\"; }\nrun";
-        Machine::new(script).refuses(
+        let script = "mount -t tmpfs tmpfs /proc\nrun() { shift; exec \"$SUBJECT\" \"$@\"; }\nrun";
+        SimulatedHost::new(script).refuses(
             "launcher",
             "/proc is not mounted here",
             "run",
@@ -269,7 +269,7 @@ const CHROOT: &str = "mount -t tmpfs tmpfs /mnt\nmkdir /mnt/root\n\
 )]
 fn a_chroot(#[case] script: &str, #[case] sentence: &str) {
     if can() {
-        Machine::new(script).refuses(
+        SimulatedHost::new(script).refuses(
             "namespaces",
             sentence,
             "run the tests outside of it, or enter it by pivot_root as in",
@@ -281,7 +281,7 @@ fn a_chroot(#[case] script: &str, #[case] sentence: &str) {
 #[test]
 fn a_user_id_that_is_not_mapped() {
     if can() {
-        Machine::new("exec").in_namespaces(&["--user"]).refuses(
+        SimulatedHost::new("exec").in_namespaces(&["--user"]).refuses(
             "namespaces",
             "this process's own user id is not mapped in the user namespace it is in",
             "enter that namespace with a map, as in",
@@ -293,7 +293,7 @@ fn a_user_id_that_is_not_mapped() {
 #[test]
 fn root_without_capabilities() {
     if can() {
-        Machine::new("exec setpriv --bounding-set=-all --inh-caps=-all").refuses(
+        SimulatedHost::new("exec setpriv --bounding-set=-all --inh-caps=-all").refuses(
             "user id",
             "root lacks CAP_SETFCAP here, which mapping its id needs",
             "run the pod's container as another user",

@@ -1,19 +1,19 @@
-//! Random numbers that can be had again.
+//! Random numbers that can be repeated.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Numbers that follow from a seed, which is told, so that a failed run can be repeated with it.
+/// A sequence of numbers that a seed determines. The seed is printed, so that a failed run can be repeated.
 #[derive(Debug)]
-pub struct Chance(u64);
+pub struct Random(u64);
 
-impl Chance {
-    /// The seed is taken from this variable, and else from the clock.
+impl Random {
+    /// The variable that sets the seed; without it the clock does.
     pub const SEED: &str = "SANDBOXED_DB_TESTS_SEED";
 
-    /// Tells the seed; libtest shows it when the test fails.
+    /// Prints the seed; libtest shows it when the test fails.
     ///
     /// # Panics
-    /// When the seed given is no number.
+    /// If the seed in the environment is not a number.
     #[must_use]
     #[expect(clippy::print_stderr, reason = "a failed test shows it")]
     pub fn new() -> Self {
@@ -25,9 +25,9 @@ impl Chance {
         Self(seed)
     }
 
-    /// Some time that is shorter than `limit`.
+    /// Returns a time below `limit`.
     #[must_use]
-    pub fn within(&mut self, limit: Duration) -> Duration {
+    pub fn below(&mut self, limit: Duration) -> Duration {
         // splitmix64
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -36,9 +36,15 @@ impl Chance {
         let part = u32::try_from((bits ^ (bits >> 31)) >> 32).unwrap_or(0);
         limit.mul_f64(f64::from(part) / f64::from(u32::MAX))
     }
+
+    /// Returns a time in part `part` of `parts` equal ones of `limit`: few moments meet all phases too.
+    #[must_use]
+    pub fn within(&mut self, limit: Duration, part: u32, parts: u32) -> Duration {
+        limit / parts * part + self.below(limit / parts)
+    }
 }
 
-impl Default for Chance {
+impl Default for Random {
     fn default() -> Self {
         Self::new()
     }

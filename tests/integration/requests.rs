@@ -79,7 +79,7 @@ pub(crate) async fn batch(url: &str, sql: &str) -> Result<(), tokio_postgres::Er
 }
 
 /// A cache of the test's own, and a place for the files that its layers are made of.
-pub(crate) struct Cache {
+pub(crate) struct TestCache {
     place: TempDir,
     pub(crate) cache: PathBuf,
     /// Further variables for those who ask.
@@ -88,17 +88,17 @@ pub(crate) struct Cache {
 
 /// What another process had to tell.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct Response {
     pub(crate) built: bool,
     pub(crate) answers: Vec<String>,
 }
 
-pub(crate) struct Asking {
+pub(crate) struct Request {
     child: Child,
     answers: PathBuf,
 }
 
-impl Cache {
+impl TestCache {
     pub(crate) fn new() -> Self {
         Self::named("cache")
     }
@@ -121,11 +121,11 @@ impl Cache {
         self.place.path().join(name).to_str().unwrap().to_owned()
     }
 
-    pub(crate) fn begin(&self, asked: &[(&str, &str)]) -> Asking {
+    pub(crate) fn begin(&self, asked: &[(&str, &str)]) -> Request {
         let answers = tempfile::NamedTempFile::new_in(self.place.path()).unwrap();
         let answers = answers.into_temp_path().keep().unwrap();
         let lines: Vec<_> = asked.iter().map(|(word, argument)| format!("{word}\t{argument}")).collect();
-        let child = alone("asking::another_process")
+        let child = alone("requests::another_process")
             .env("SANDBOXED_DB_CACHE", &self.cache)
             // Each process is a run of its own, whoever runs this one, unless the test says otherwise.
             .env_remove("NEXTEST_RUN_ID")
@@ -136,10 +136,10 @@ impl Cache {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Asking { child, answers }
+        Request { child, answers }
     }
 
-    pub(crate) fn ask(&self, asked: &[(&str, &str)]) -> Told {
+    pub(crate) fn ask(&self, asked: &[(&str, &str)]) -> Response {
         self.begin(asked).end()
     }
 
@@ -170,16 +170,16 @@ impl Cache {
     }
 }
 
-impl Asking {
+impl Request {
     /// What it tells; it must have got its sandbox.
     #[track_caller]
-    pub(crate) fn end(self) -> Told {
+    pub(crate) fn end(self) -> Response {
         self.outcome().unwrap_or_else(|report| panic!("{report}"))
     }
 
     /// What it tells, or the report of why it got no sandbox.
     #[track_caller]
-    pub(crate) fn outcome(self) -> Result<Told, String> {
+    pub(crate) fn outcome(self) -> Result<Response, String> {
         let Self { child, answers } = self;
         let process = Pid::from_child(&child);
         let (sender, ended) = mpsc::channel();
@@ -200,7 +200,7 @@ impl Asking {
             "refused" => return Err(rest.to_owned()),
             other => panic!("{other:?}: {text}"),
         };
-        Ok(Told { built, answers: rest.lines().map(str::to_owned).collect() })
+        Ok(Response { built, answers: rest.lines().map(str::to_owned).collect() })
     }
 }
 

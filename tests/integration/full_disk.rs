@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 use rustix::fs::statvfs;
 use rustix::mount::{MountFlags, mount, mount_remount};
-use sandboxed_db_tests::{Chance, Mounter, is_alone, mounting, trial};
+use sandboxed_db_tests::{MountUser, Random, in_mount_namespace, is_alone, mount_task, rounds};
 
-use crate::asking::Cache;
+use crate::requests::TestCache;
 
 /// What a file system has a limit of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ enum Layer {
 #[case::inodes_for_a_fresh_server("inodes server")]
 #[case::inodes_for_migrations("inodes migrations")]
 fn a_build_that_runs_out_of(#[case] trial: &str) {
-    mounting(Mounter::best(), "full::ever_more_room", trial);
+    in_mount_namespace(MountUser::best(), "full_disk::ever_more_room", trial);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn ever_more_room() {
     if !is_alone() {
         return;
     }
-    let (place, trial) = trial().unwrap();
+    let (place, trial) = mount_task().unwrap();
     let limit = if trial.starts_with("bytes") { Limit::Bytes } else { Limit::Inodes };
     let layer = if trial.ends_with("server") { Layer::FreshServer } else { Layer::Migrations };
     let small = Small::new(&place, layer);
@@ -74,34 +74,34 @@ fn ever_more_room() {
 
 #[test]
 fn a_build_whose_disk_fills_up_at_a_random_moment() {
-    mounting(Mounter::best(), "full::ever_less_room", "moments");
+    in_mount_namespace(MountUser::best(), "full_disk::ever_less_room", "moments");
 }
 
 #[test]
 #[ignore = "run by a test of this file, in namespaces of its own"]
 fn ever_less_room() {
-    const MOMENTS: u32 = 30;
+    let moments = rounds(4, 30);
     if !is_alone() {
         return;
     }
-    let (place, _) = trial().unwrap();
-    let mut chance = Chance::new();
+    let (place, _) = mount_task().unwrap();
+    let mut random = Random::new();
     let small = Small::new(&place, Layer::Migrations);
     let begin = Instant::now();
     assert!(small.builds_with(Limit::Bytes, PLENTY));
     let took = begin.elapsed();
-    let mut refused = 0;
-    for _ in 0..MOMENTS {
+    let mut refused = 0_u32;
+    for moment in 0..moments {
         small.remove();
         small.limit(Limit::Bytes, small.used(Limit::Bytes) + PLENTY);
         let asking = small.cache.begin(&small.asked());
-        let moment = chance.within(took);
+        let moment = random.within(took, moment, moments);
         std::thread::sleep(moment);
         small.fill();
-        refused += usize::from(!small.judge(asking.outcome(), &format!("filled after {moment:?}")));
+        refused += u32::from(!small.judge(asking.outcome(), &format!("filled after {moment:?}")));
         assert!(small.builds_with(Limit::Bytes, PLENTY), "after room was made");
     }
-    assert!(refused > 3, "only {refused} of {MOMENTS} moments met a build that needed more room");
+    assert!(refused > moments / 10, "only {refused} of {moments} moments met a build that needed more room");
 }
 
 const PLENTY: u64 = 1 << 30;
@@ -109,7 +109,7 @@ const PLENTY: u64 = 1 << 30;
 /// A store on a file system of its own, with as much room as is wanted.
 struct Small {
     mounted: PathBuf,
-    cache: Cache,
+    cache: TestCache,
     layer: Layer,
     migrations: String,
     /// The layers that are not to be built.
@@ -121,7 +121,7 @@ impl Small {
         let mounted = place.join("mounted");
         fs::create_dir(&mounted).unwrap();
         mount("tmpfs", &mounted, "tmpfs", MountFlags::empty(), Some(c"size=1g")).unwrap();
-        let mut cache = Cache::new();
+        let mut cache = TestCache::new();
         cache.cache = mounted.join("cache");
         // Some megabytes in several files, and as much again in the server's own log.
         cache.write("migrations/1.sql", "create table t (i int primary key, x text);\n");
@@ -155,7 +155,7 @@ impl Small {
         self.judge(self.cache.begin(&self.asked()).outcome(), &format!("with room for {room}"))
     }
 
-    fn judge(&self, outcome: Result<crate::asking::Told, String>, what: &str) -> bool {
+    fn judge(&self, outcome: Result<crate::requests::Response, String>, what: &str) -> bool {
         if self.cache.cache.join("staging").exists() {
             self.cache.assert_no_build_is_left();
         }

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 use sandboxed_db_tests::{
-    DEADLINE, Place, alone, children, connect, eventually, is_alone, processes_beside, skip, status,
+    DEADLINE, ScratchDirs, alone, children, connect, eventually, is_alone, processes_beside, skip, status,
 };
 
-const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
 
 /// Where the images are in a cache.
@@ -165,8 +165,11 @@ fn a_server_is_described() {
 }
 
 fn described(link_once: &str) -> Vec<String> {
-    let output =
-        alone("linked::a_server_is_described").arg("--nocapture").env(VARIABLE, link_once).output().unwrap();
+    let output = alone("prelinked::a_server_is_described")
+        .arg("--nocapture")
+        .env(VARIABLE, link_once)
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text.lines().filter(|line| line.starts_with("told ")).map(str::to_owned).collect()
@@ -220,7 +223,7 @@ fn a_server_finds_openssl_ready() {
         skip("this server is not linked to OpenSSL 3");
         return;
     }
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let cache = cache_with_its_own_images(&place);
     start_in(&cache);
     let [image] = images(&cache).try_into().unwrap();
@@ -241,7 +244,7 @@ fn servers_share_the_pages_that_linking_wrote() {
     let db = start_restored();
     let restored = own(server(&db));
     let executed: u64 = {
-        let output = alone("linked::memory_of_its_own_is_told")
+        let output = alone("prelinked::memory_of_its_own_is_told")
             .arg("--nocapture")
             .env(VARIABLE, "0")
             .output()
@@ -263,7 +266,7 @@ fn memory_of_its_own_is_told() {
 }
 
 /// A cache with the layers of the usual one, and images of its own.
-fn cache_with_its_own_images(place: &Place) -> PathBuf {
+fn cache_with_its_own_images(place: &ScratchDirs) -> PathBuf {
     let cache = place.path().join("cache");
     fs::create_dir(&cache).unwrap();
     for name in ["layers", "locks", "lookups", "chains", "servers", "staging", "packages"] {
@@ -282,7 +285,7 @@ fn images(cache: &Path) -> Vec<PathBuf> {
 
 /// One sandbox after the other, in a process of its own for each.
 fn start_in(cache: &Path) {
-    let output = Command::new(VICTIM)
+    let output = Command::new(SUBJECT)
         .args(["--sandboxes", "1", "one_by_one"])
         .env("SANDBOXED_DB_CACHE", cache)
         .output()
@@ -295,7 +298,7 @@ fn start_in(cache: &Path) {
 fn a_damaged_image_fails_no_test() {
     // So the layer is there.
     drop(start());
-    let place = Place::sharing_the_cache();
+    let place = ScratchDirs::with_shared_cache();
     let cache = cache_with_its_own_images(&place);
     start_in(&cache);
     let [image] = images(&cache).try_into().unwrap();

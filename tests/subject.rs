@@ -1,14 +1,14 @@
 //! A program that starts sandboxes and then ends in the way that its arguments ask for.
 //!
-//! `victim [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them. What happens is told on
+//! `subject [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them. What happens is told on
 //! standard output, one line an event; a start that fails is reported on standard error and ends with exit code 2.
 //!
-//! `victim doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
+//! `subject doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
 //!
 //! `--churn-for-ms TIME` starts and drops sandboxes in all threads for that time, and ends while they go on.
 //!
-//! `victim keep ARGUMENT…` runs `victim ARGUMENT…` below itself as a reaper, prepares for the worst of its ends, and
-//! ends only when no process that it started, however indirectly, is left. `victim keep --program PROGRAM ARGUMENT…` does
+//! `subject keep ARGUMENT…` runs `subject ARGUMENT…` below itself as a reaper, prepares for the worst of its ends, and
+//! ends only when no process that it started, however indirectly, is left. `subject keep --program PROGRAM ARGUMENT…` does
 //! so with another program.
 
 use std::fmt::Display;
@@ -311,14 +311,17 @@ fn keep(args: &[String]) -> ExitCode {
         [option, program, args @ ..] if option == "--program" => (program.into(), args),
         args => (std::env::current_exe().expect("/proc is mounted"), args),
     };
-    // A group of its own, to be killed as a terminal does it.
+    // The caller may ignore the signals that tests send, as a shell does for its background jobs.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT,TERM"]).arg(program).args(args);
+    // A process group that can be signalled as a terminal does it.
     #[expect(clippy::zombie_processes, reason = "waited for below, with all the others")]
-    let child = Command::new(program).args(args).process_group(0).spawn().expect("victim starts");
-    let victim = Pid::from_child(&child);
-    tell(format!("victim {}", victim.as_raw_nonzero()));
+    let child = command.process_group(0).spawn().expect("env starts");
+    let subject = Pid::from_child(&child);
+    tell(format!("subject {}", subject.as_raw_nonzero()));
     loop {
         match wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == victim => tell(format!("ended {}", how(status))),
+            Ok(Some((pid, status))) if pid == subject => tell(format!("ended {}", how(status))),
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::CHILD) => return ExitCode::SUCCESS,
             Err(error) => panic!("{error}"),

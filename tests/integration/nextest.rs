@@ -6,12 +6,12 @@ use std::process::Command;
 
 use rstest::rstest;
 use sandboxed_db_tests::{
-    Place, Watched, assert_nothing_kept_since, kept_by_the_kernel, leave_to_root, skip,
+    ScratchDirs, TestProcess, assert_no_kernel_objects_since, kernel_objects, skip, skip_without_root,
 };
 
-use crate::lifecycle::VICTIM;
+use crate::lifecycle::SUBJECT;
 
-/// A crate whose one test has become a victim, as nextest sees it.
+/// A crate whose one test has become a subject, as nextest sees it.
 const TEST: &str = r#"
     fn main() {
         use std::os::unix::process::CommandExt;
@@ -23,7 +23,7 @@ const TEST: &str = r#"
             return;
         }
         let order = std::env::var("VICTIM_ORDER").unwrap();
-        panic!("{}", std::process::Command::new(env!("VICTIM")).args(order.split(' ')).exec());
+        panic!("{}", std::process::Command::new(env!("SUBJECT")).args(order.split(' ')).exec());
     }
 "#;
 
@@ -58,7 +58,7 @@ fn is_there() -> bool {
     let version = nextest(Path::new("/")).arg("--version").output();
     let there = version.is_ok_and(|output| output.status.success());
     if !there && !rustix::process::geteuid().is_root() {
-        leave_to_root("this user has no cargo-nextest");
+        skip_without_root("this user has no cargo-nextest");
     } else if !there {
         skip("cargo-nextest is not installed");
     }
@@ -76,10 +76,10 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
     if !is_there() {
         return;
     }
-    let before = kept_by_the_kernel();
-    let place = Place::new();
+    let before = kernel_objects();
+    let place = ScratchDirs::new();
     // The layer, so that the time is that of the test.
-    let (ended, told) = Watched::start(place.command(VICTIM).args(["keep", "return"])).gone();
+    let (ended, told) = TestProcess::start(place.command(SUBJECT).args(["keep", "return"])).gone();
     assert_eq!(ended, "code 0", "{told:?}");
     let package = place.path().join("package");
     fs::create_dir_all(package.join(".config")).unwrap();
@@ -98,7 +98,7 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
 
     let nextest = nextest(&package);
     let directories = place.command(nextest.get_program());
-    let mut command = place.command(VICTIM);
+    let mut command = place.command(SUBJECT);
     command.args(["keep", "--program", "sh", "-c", "exec \"$0\" \"$@\" 2>&1"]);
     command.arg(nextest.get_program()).args(nextest.get_args());
     command.args(["run", "--offline", "--color", "never"]);
@@ -117,9 +117,9 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
     command
         .current_dir(&package)
         .env("CARGO_TARGET_DIR", package.join("target"))
-        .env("VICTIM", VICTIM)
+        .env("SUBJECT", SUBJECT)
         .env("VICTIM_ORDER", order);
-    let (ended, told) = Watched::start(&mut command).gone();
+    let (ended, told) = TestProcess::start(&mut command).gone();
     let told = told.join("\n");
     assert_eq!(ended, if outcome == "PASS" { "code 0" } else { "code 100" }, "{told}");
     let line = told.lines().find(|line| line.contains("hanging::hanging it") && line.contains(outcome));
@@ -127,5 +127,5 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
     assert!(told.contains("started "), "no sandbox was started:\n{told}");
     assert!(!told.to_lowercase().contains("leak"), "{told}");
     assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    assert_nothing_kept_since(&before);
+    assert_no_kernel_objects_since(&before);
 }

@@ -4,16 +4,16 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use sandboxed_db_tests::{Mounter, is_alone, mounting, must_run, trial};
+use sandboxed_db_tests::{MountUser, in_mount_namespace, is_alone, mount_task, run_checked};
 
-use crate::asking::Cache;
+use crate::requests::TestCache;
 
 fn tmpfs(directory: &str) {
-    must_run("mount", &["-t", "tmpfs", "tmpfs", directory]);
+    run_checked("mount", &["-t", "tmpfs", "tmpfs", directory]);
 }
 
 /// A migration at that place is run, and seen by nobody later.
-fn runs_from(cache: &Cache, directory: &str) {
+fn runs_from(cache: &TestCache, directory: &str) {
     fs::create_dir_all(directory).unwrap();
     fs::write(Path::new(directory).join("1.sql"), format!("create table t as select '{directory}' as x;\n"))
         .unwrap();
@@ -25,7 +25,7 @@ fn runs_from(cache: &Cache, directory: &str) {
 
 #[test]
 fn migrations_may_lie_among_what_is_hidden_and_what_is_covered() {
-    mounting(Mounter::best(), "places::among_the_programs_and_in_memory", "");
+    in_mount_namespace(MountUser::best(), "hidden_paths::among_the_programs_and_in_memory", "");
 }
 
 #[test]
@@ -34,8 +34,8 @@ fn among_the_programs_and_in_memory() {
     if !is_alone() {
         return;
     }
-    trial().unwrap();
-    let mut cache = Cache::new();
+    mount_task().unwrap();
+    let mut cache = TestCache::new();
     // Nothing of it is shown to servers.
     tmpfs("/usr/src");
     runs_from(&cache, "/usr/src/app/migrations");

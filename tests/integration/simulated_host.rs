@@ -3,25 +3,25 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use sandboxed_db_tests::{Place, skip};
+use sandboxed_db_tests::{ScratchDirs, skip};
 
-pub(crate) const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
-const REFUSE: &str = env!("CARGO_BIN_EXE_refuse");
+pub(crate) const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
+const DENY_SYSCALLS: &str = env!("CARGO_BIN_EXE_deny_syscalls");
 
 /// A machine that is made to refuse: a script that prepares it, run in namespaces in which it may mount, and the program
-/// through which it then runs `victim`.
-pub(crate) struct Machine {
-    place: Place,
+/// through which it then runs `subject`.
+pub(crate) struct SimulatedHost {
+    place: ScratchDirs,
     script: String,
     /// Arguments of unshare(1).
     namespaces: &'static [&'static str],
 }
 
-impl Machine {
+impl SimulatedHost {
     /// `script` ends with what is put before the program and its arguments.
     pub(crate) fn new(script: impl Into<String>) -> Self {
         Self {
-            place: Place::sharing_the_cache(),
+            place: ScratchDirs::with_shared_cache(),
             script: script.into(),
             namespaces: &["--user", "--map-root-user", "--mount"],
         }
@@ -29,7 +29,7 @@ impl Machine {
 
     /// The machine as it is, but for the filter.
     pub(crate) fn filtered(calls: &[&str]) -> Self {
-        Self::new(format!("exec \"$REFUSE\" {} --", quoted(calls)))
+        Self::new(format!("exec \"$DENY_SYSCALLS\" {} --", quoted(calls)))
     }
 
     pub(crate) fn in_namespaces(mut self, namespaces: &'static [&'static str]) -> Self {
@@ -38,19 +38,19 @@ impl Machine {
     }
 
     pub(crate) fn with_an_empty_cache(mut self) -> Self {
-        self.place = Place::new();
+        self.place = ScratchDirs::new();
         self
     }
 
     pub(crate) fn run(&self, args: &str) -> Output {
         // The directories of tests may lie below one that the script mounts over.
         let script = format!(
-            "set -e\nPATH=$PATH:/usr/sbin:/sbin\nexec 9< \"$VICTIM\"\n{} /proc/self/fd/9 {args}",
+            "set -e\nPATH=$PATH:/usr/sbin:/sbin\nexec 9< \"$SUBJECT\"\n{} /proc/self/fd/9 {args}",
             self.script
         );
         let mut command = self.place.command("unshare");
         command.args(self.namespaces).args(["sh", "-c", &script]);
-        command.env("VICTIM", VICTIM).env("REFUSE", REFUSE).env("CACHE", self.place.cache());
+        command.env("SUBJECT", SUBJECT).env("DENY_SYSCALLS", DENY_SYSCALLS).env("CACHE", self.place.cache());
         command.env("TOP", self.place.path()).env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         command.output().expect("unshare runs")
     }
@@ -138,10 +138,10 @@ pub(crate) fn can() -> bool {
 }
 
 /// Files of /proc/sys/kernel as another machine has them.
-pub(crate) fn with_kernel_files(files: &[(&str, &str)], then: &str) -> Machine {
+pub(crate) fn with_kernel_files(files: &[(&str, &str)], then: &str) -> SimulatedHost {
     let files = files.iter().map(|(name, text)| format!("echo '{text}' > /proc/sys/kernel/{name}\n"));
     let files: String = files.collect();
-    Machine::new(format!(
+    SimulatedHost::new(format!(
         "release=$(uname -r)\nmount -t tmpfs tmpfs /proc/sys/kernel\necho $release > /proc/sys/kernel/osrelease\n{files}{then}"
     ))
 }

@@ -1,0 +1,132 @@
+//! Directories of a test process.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::processes::entries;
+
+/// Directories for a child process to have to itself, so that what it leaves behind is found.
+#[derive(Debug)]
+pub struct ScratchDirs {
+    root: TempDir,
+    cache: PathBuf,
+}
+
+impl ScratchDirs {
+    /// With an empty cache.
+    ///
+    /// # Panics
+    /// When the directories cannot be made.
+    #[must_use]
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let cache = root.path().join("cache");
+        Self::with_cache(root, cache)
+    }
+
+    /// With the cache that this process uses too: what is in it need not be built again, and is not looked at.
+    ///
+    /// # Panics
+    /// When the directories cannot be made.
+    #[must_use]
+    pub fn with_shared_cache() -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let cache = set("SANDBOXED_DB_CACHE")
+            .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("sandboxed-db")))
+            .or_else(|| std::env::home_dir().map(|home| home.join(".cache/sandboxed-db")))
+            .expect("there is a cache directory");
+        let root = tempfile::tempdir().expect("a temporary directory");
+        Self::with_cache(root, std::path::absolute(cache).expect("a path"))
+    }
+
+    fn with_cache(root: TempDir, cache: PathBuf) -> Self {
+        for name in ["home", "tmp", "work"] {
+            fs::create_dir(root.path().join(name)).expect("an empty directory");
+        }
+        Self { root, cache }
+    }
+
+    /// Gives the directories to another user, who then can run a copy of `program` there.
+    ///
+    /// # Panics
+    /// When this user may not.
+    pub fn give_to(&self, user: u32, program: &Path) -> PathBuf {
+        let copy = self.root.path().join("program");
+        fs::copy(program, &copy).expect("there is room");
+        let own = ["home", "tmp", "work"].map(|name| self.root.path().join(name));
+        for path in own.iter().map(PathBuf::as_path).chain([copy.as_path(), self.root.path()]) {
+            chown(path, Some(user), Some(user)).expect("root gives files away");
+        }
+        copy
+    }
+
+    /// Where files for the child may be put; they are not looked at.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// The child's cache directory.
+    #[must_use]
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// A program that knows no other directories than these.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let at = |name| self.root.path().join(name);
+        let mut command = Command::new(program);
+        command
+            .current_dir(at("work"))
+            .env("HOME", at("home"))
+            .env("TMPDIR", at("tmp"))
+            .env("SANDBOXED_DB_CACHE", &self.cache)
+            .env("RUST_BACKTRACE", "0")
+            .env_remove("XDG_CACHE_HOME");
+        command
+    }
+
+    /// Every file that is left besides the finished parts of a cache of its own.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        for name in ["home", "tmp", "work"] {
+            left.extend(entries(&self.root.path().join(name)));
+        }
+        if self.cache.starts_with(self.root.path()) {
+            for part in entries(&self.cache) {
+                match part.file_name().unwrap_or_default().to_str() {
+                    Some("layers" | "linked" | "locks" | "servers" | "lookups" | "chains") => {
+                        left.extend(entries(&part).into_iter().filter(|path| !is_finished(path)));
+                    }
+                    Some("staging") => left.extend(entries(&part)),
+                    Some("live") => {}
+                    _ => left.push(part),
+                }
+            }
+        }
+        left
+    }
+}
+
+impl Default for ScratchDirs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A layer, a lock, the mark of the last pruning or what is known of a server or a description, by its name and shape.
+fn is_finished(path: &Path) -> bool {
+    if path.ends_with("locks/prune") && path.is_file() {
+        return true;
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = [".json", ".none"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
+    let named = stem.len() >= 16 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    named && (path.is_file() || (path.join("data").is_dir() && path.join("manifest.json").is_file()))
+}
