@@ -119,7 +119,18 @@ pub(crate) fn run(
             &ty.to_token_stream(),
         );
         let reference = is_async.then(|| quote_spanned!(here=> &));
-        let body = located_at(quote_spanned!(here=> #reference #name), &output);
+        let body = match (output.is_empty(), is_async) {
+            (true, _) => name.to_token_stream(),
+            (false, false) => {
+                let noted = noted(quote_spanned!(here=> #name(parameter)), krate);
+                quote_spanned!(here=> |parameter: #ty| #noted)
+            }
+            (false, true) => {
+                let noted = noted(quote_spanned!(here=> #name(parameter).await), krate);
+                quote_spanned!(here=> |parameter: #ty| async move #noted)
+            }
+        };
+        let body = located_at(quote_spanned!(here=> #reference #body), &output);
         return match is_default {
             true => quote_spanned!(here=> #run(test, #body)),
             false => {
@@ -152,13 +163,20 @@ pub(crate) fn run(
     }
     let outcome = if is_async {
         let mut body = quote_spanned!(here=> #name(#(#values),*));
-        if databases.fixtures().any(|fixture| fixture.awaited) {
+        if !output.is_empty() {
+            let noted = noted(quote_spanned!(here=> #body.await), krate);
+            body = quote!(async move #noted);
+        } else if databases.fixtures().any(|fixture| fixture.awaited) {
             body = quote!(async move { #body.await });
         }
         let body = located_at(quote_spanned!(here=> ::core::pin::pin!(#body)), &output);
         quote_spanned!(here=> waiter.run(#body))
     } else {
-        let body = located_at(quote_spanned!(here=> #name(#(#values),*)), &output);
+        let mut body = quote_spanned!(here=> #name(#(#values),*));
+        if !output.is_empty() {
+            body = noted(body, krate);
+        }
+        let body = located_at(body, &output);
         quote_spanned!(here=> #krate::harness::returned(#body))
     };
     let filled = quote_spanned!(here=> (#(#filled,)*));
@@ -168,6 +186,14 @@ pub(crate) fn run(
             #outcome
         })
     }
+}
+
+/// The value of `call`, whose error is noted for the report if it is a `Result`.
+fn noted(call: TokenStream, krate: &Path) -> TokenStream {
+    quote_spanned! {Span::mixed_site()=> {
+        use #krate::harness::Noted as _;
+        #krate::harness::Returned(#call).noted()
+    }}
 }
 
 fn flavor(arguments: &Arguments) -> TokenStream {

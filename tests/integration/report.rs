@@ -186,13 +186,39 @@ fn panics_without_the_attribute() {
     assert!(!is_alone(), "as asked for");
 }
 
+#[sandboxed_db]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+async fn fails_async(_db: &Sandbox) -> std::io::Result<()> {
+    if is_alone() { Err(std::io::Error::other("no such order")) } else { Ok(()) }
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+fn panics(_db: Sandbox) {
+    assert_eq!(u8::from(is_alone()), 0, "\u{1b}[31mred\u{1b}[0m");
+}
+
+#[sandboxed_db]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+#[should_panic]
+fn does_not_panic(_db: Sandbox) {
+    assert!(is_alone());
+}
+
 #[rstest]
-#[case("passes", Outcome::Passed)]
-#[case("passes_without_its_sandbox", Outcome::Passed)]
-#[case("panics_as_it_must", Outcome::Passed)]
-#[case("fails", Outcome::Failed)]
-#[case("panics_without_the_attribute", Outcome::Failed)]
-fn the_outcome_of_a_test_is_told(#[case] test: &str, #[case] outcome: Outcome) {
+#[case("passes", Outcome::Passed, None)]
+#[case("passes_without_its_sandbox", Outcome::Passed, None)]
+#[case("panics_as_it_must", Outcome::Passed, None)]
+#[case("fails", Outcome::Failed, Some("\"as asked for\""))]
+#[case("fails_async", Outcome::Failed, Some("Custom { kind: Other, error: \"no such order\" }"))]
+#[case("panics", Outcome::Failed, Some("assertion `left == right` failed: red left: 1 right: 0"))]
+#[case("does_not_panic", Outcome::Failed, Some("the test did not panic as expected"))]
+#[case("panics_without_the_attribute", Outcome::Failed, None)]
+fn the_outcome_of_a_test_is_told(
+    #[case] test: &str,
+    #[case] outcome: Outcome,
+    #[case] failure: Option<&str>,
+) {
     let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
     let test = format!("report::{test}");
@@ -202,6 +228,7 @@ fn the_outcome_of_a_test_is_told(#[case] test: &str, #[case] outcome: Outcome) {
     assert_ran(&output, outcome);
     let record = only(&file);
     assert_eq!((record.test.as_deref(), record.outcome), (Some(&*test), outcome), "{record:?}");
+    assert_eq!(record.failure.as_deref(), failure, "{record:?}");
     assert_eq!(record.program, "integration");
     assert!(times(&record).is_sorted(), "{record:?}");
     let connected = record.connected_at_us.is_some_and(|time| Some(time) > record.ready_at_us);

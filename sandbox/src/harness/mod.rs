@@ -11,10 +11,10 @@ mod test_outcome;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
 use crate::engine::{Engine, Postgres};
 use crate::error::Error;
-use crate::report;
 use crate::snapshot::Snapshot;
 use crate::test_id::Function;
 
@@ -25,7 +25,7 @@ pub use runtime::Flavor;
 pub use runtime::Waiter;
 #[cfg(feature = "tokio")]
 pub use single_parameter::AsyncBody;
-pub use test_outcome::{Outcome, returned};
+pub use test_outcome::{Noted, Outcome, Returned, returned};
 
 /// Which test runs, and how its outcome is judged.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +112,7 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
                 Ok(false) => error,
                 Err(unclear) => unclear,
             };
-            note_outcome(&witnesses, report::Outcome::Failed);
+            note_outcome(&witnesses, Some(&error.to_string()));
             return not_run(test, &format!("{error:?}"));
         }
     };
@@ -122,7 +122,8 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
         Err(payload) => test.should_panic.is_none() || payload.is::<Unmade>(),
     };
     let passed = !failed && outcome.is_err() == test.should_panic.is_some();
-    note_outcome(&witnesses, if passed { report::Outcome::Passed } else { report::Outcome::Failed });
+    let reason = (!passed).then(|| reason(&outcome));
+    note_outcome(&witnesses, reason.as_deref());
     if failed {
         leases.diagnose();
     }
@@ -137,8 +138,25 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
     }
 }
 
-fn note_outcome(witnesses: &[Witness], outcome: report::Outcome) {
-    witnesses.iter().for_each(|witness| witness.report.judged(outcome));
+/// Records the outcome of a test for each of its sandboxes: passed, unless there is a reason why it failed.
+fn note_outcome(witnesses: &[Witness], failure: Option<&str>) {
+    witnesses.iter().for_each(|witness| witness.report.judged(failure));
+}
+
+/// Returns the reason why a test failed: the panic's message or the returned error.
+fn reason(outcome: &thread::Result<ExitCode>) -> String {
+    let error = test_outcome::take_error();
+    let payload = match outcome {
+        Ok(code) if *code == ExitCode::SUCCESS => return "the test did not panic as expected".to_owned(),
+        Ok(_) => return error.unwrap_or_else(|| "the test returned a failure".to_owned()),
+        Err(payload) => payload,
+    };
+    if let Some(unmade) = payload.downcast_ref::<Unmade>() {
+        return unmade.to_string();
+    }
+    let message = payload.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| payload.downcast_ref::<&str>().copied());
+    message.unwrap_or("the test panicked without a message").to_owned()
 }
 
 /// A test that could not be run fails; one that must panic fails by not panicking.

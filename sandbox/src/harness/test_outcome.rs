@@ -1,5 +1,7 @@
 //! What a test can return.
 
+use std::cell::Cell;
+use std::fmt::Debug;
 use std::process::{ExitCode, Termination};
 
 /// A type that a test can return.
@@ -22,4 +24,38 @@ impl<T: Termination> Outcome for T {
 /// What became of a test that is no `async fn`.
 pub fn returned<T: Outcome>(outcome: T) -> ExitCode {
     outcome.report()
+}
+
+thread_local!(static ERROR: Cell<Option<String>> = const { Cell::new(None) });
+
+/// Takes the error that the test of this thread returned.
+pub(super) fn take_error() -> Option<String> {
+    ERROR.take()
+}
+
+/// The value that a test returned. Only the compiler knows whether its type is a `Result`, under any name: then the method
+/// of `Returned<Result<_, _>>` precedes the trait's.
+#[derive(Debug)]
+pub struct Returned<T>(pub T);
+
+impl<T, E: Debug> Returned<Result<T, E>> {
+    /// Notes the error for the report.
+    pub fn noted(self) -> Result<T, E> {
+        if let Err(error) = &self.0 {
+            ERROR.set(Some(format!("{error:?}")));
+        }
+        self.0
+    }
+}
+
+/// A value of any other type.
+pub trait Noted<T> {
+    /// Notes nothing.
+    fn noted(self) -> T;
+}
+
+impl<T> Noted<T> for Returned<T> {
+    fn noted(self) -> T {
+        self.0
+    }
 }

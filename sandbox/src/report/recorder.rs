@@ -9,6 +9,9 @@ use super::record::{Outcome, Record, VERSION};
 use crate::error::Error;
 use crate::test_id::{self, Function};
 
+/// The maximum length of a recorded reason, in characters.
+const LONGEST_REASON: usize = 1000;
+
 /// The record of a sandbox in the making; nothing where no report is wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recorder(Option<Arc<RecorderState>>);
@@ -99,18 +102,19 @@ impl Recorder {
     pub(crate) fn failed(&self, error: &Error) {
         self.note(|record, now| {
             record.outcome = Outcome::Failed;
-            record.error = Some(error.to_string());
+            record.error = Some(one_line(&error.to_string()));
             record.ended_at_us = Some(now);
             record.gone_at_us = Some(now);
         });
         self.write();
     }
 
-    /// The test has come out so.
-    pub(crate) fn judged(&self, outcome: Outcome) {
+    /// The test has passed, or failed for that reason.
+    pub(crate) fn judged(&self, failure: Option<&str>) {
         let mut is_gone = false;
         self.note(|record, _| {
-            record.outcome = outcome;
+            record.outcome = if failure.is_some() { Outcome::Failed } else { Outcome::Passed };
+            record.failure = failure.map(one_line);
             is_gone = record.gone_at_us.is_some();
         });
         // Else it is written when it is gone.
@@ -178,4 +182,55 @@ impl Drop for Ended {
 
 fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Puts a message on one line of at most [`LONGEST_REASON`] characters, without control characters and the colours of
+/// terminals.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let (mut characters, mut length) = (text.chars().peekable(), 0);
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' {
+            // An escape sequence begins with `ESC [` and ends with a letter or one of a few signs.
+            if characters.next_if_eq(&'[').is_some() {
+                characters.find(|character| ('@'..='~').contains(character));
+            }
+            continue;
+        }
+        let is_space = character.is_whitespace();
+        let is_dropped =
+            if is_space { line.is_empty() || line.ends_with(' ') } else { character.is_control() };
+        if is_dropped {
+            continue;
+        }
+        if length == LONGEST_REASON {
+            line.push('…');
+            break;
+        }
+        line.push(if is_space { ' ' } else { character });
+        length += 1;
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_without_control_characters() {
+        let colours = "assertion failed:\n  \u{1b}[1mleft\u{1b}[0m: \u{7}1\r\n right:\t2\u{0}\n";
+        assert_eq!(one_line(colours), "assertion failed: left: 1 right: 2");
+        assert_eq!(one_line("\u{1b}[31"), "");
+        assert_eq!(one_line("\u{1b}"), "");
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let long = one_line(&"é ".repeat(LONGEST_REASON));
+        assert_eq!(long.chars().count(), LONGEST_REASON + 1);
+        assert!(long.ends_with('…'));
+        assert_eq!(one_line(&"é".repeat(LONGEST_REASON)).chars().count(), LONGEST_REASON);
+    }
 }
