@@ -76,11 +76,12 @@ impl RunArguments {
             Some(version) => engine.version(version),
             None => engine,
         };
-        let snapshot =
-            self.migrations.iter().fold(Snapshot::new(engine), |snapshot, directory| match self.tool {
-                Some(tool) => snapshot.migrations_of(tool, directory),
-                None => snapshot.migrations(directory),
-            });
+        let working_directory = std::env::current_dir().unwrap_or_default();
+        let snapshot = Snapshot::new(engine).relative_to(working_directory);
+        let snapshot = self.migrations.iter().fold(snapshot, |snapshot, directory| match self.tool {
+            Some(tool) => snapshot.migrations_of(tool, directory),
+            None => snapshot.migrations(directory),
+        });
         let snapshot = self.seed.iter().fold(snapshot, |snapshot, file| snapshot.seed(file));
         snapshot.settings(self.setting.iter().cloned())
     }

@@ -302,7 +302,7 @@ fn a_missing_file_is_told_with_its_path(#[case] option: &str, #[case] path: &str
     let place = ScratchDirs::new();
     let report = report(&place, &[], &[option, path]);
     assert_says(&report, parts);
-    assert_says(&report, &["hint: relative paths start at the directory of the package's Cargo.toml"]);
+    assert_says(&report, &[&format!("hint: `{path}` is relative to `"), "the package of `tests/victim.rs`"]);
     assert!(!place.cache().join("layers").exists(), "something was built first");
 }
 

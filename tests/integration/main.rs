@@ -31,6 +31,7 @@ mod many_sandboxes;
 mod matrix;
 mod nextest;
 mod parameters;
+mod paths;
 mod pool;
 mod prelinked;
 mod pristine;

@@ -67,14 +67,13 @@ impl Test {
     /// The description that the attribute's arguments extend.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        // Where the test is run by cargo or nextest that is their word, since the package may have moved since.
-        Snapshot::new(Postgres::new()).with_default_base(Path::new(self.manifest_dir))
+        self.extend(Snapshot::new(Postgres::new()))
     }
 
     /// The same, where the attribute names a description to begin with.
     #[must_use]
     pub fn extend<E: Engine>(&self, snapshot: Snapshot<E>) -> Snapshot<E> {
-        snapshot.with_default_base(Path::new(self.manifest_dir))
+        snapshot.for_package(Path::new(self.manifest_dir))
     }
 }
 

@@ -29,8 +29,6 @@ pub(crate) struct Recipe<'a, E: Engine> {
     pub(crate) installation: &'a Installation,
     pub(crate) settings: &'a [(String, String)],
     pub(crate) steps: &'a [Step<E>],
-    /// Where relative paths of the steps start.
-    pub(crate) base: &'a Path,
     pub(crate) start_timeout: Duration,
     pub(crate) limits: Limits,
     /// For one wait: for another builder, for the files of a step.
@@ -79,14 +77,14 @@ static REFUSED: Mutex<Option<HashMap<Digest, Error>>> = Mutex::new(None);
 pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, bool)> {
     let base = digest::base(recipe.engine, recipe.installation)?;
     let store = Store::open()?;
-    let description = digest::description(base, recipe.settings, recipe.steps, recipe.base);
+    let description = digest::description(base, recipe.settings, recipe.steps);
     if let Some(wanted) = lookup::recall(store.root(), description)
         && let Some(layer) = in_use(&store, wanted)?
     {
         return Ok((layer, false));
     }
     let began = SystemTime::now();
-    let inputs = step::read(recipe.steps, recipe.base, recipe.engine)?;
+    let inputs = step::read(recipe.steps, recipe.engine)?;
     let chain = digest::chain(base, recipe.settings, &inputs);
     let wanted = chain.last().and_then(|digests| digests.last()).copied().unwrap_or(base);
     let watched = inputs.iter().flat_map(|input| input.watched.iter().cloned()).collect();

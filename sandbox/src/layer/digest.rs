@@ -137,17 +137,17 @@ pub(super) fn description<E: Engine>(
     base: Digest,
     settings: &[(String, String)],
     steps: &[Step<E>],
-    directory: &Path,
 ) -> Digest {
-    let hasher =
-        Hasher::new("description").field(base.0.as_bytes()).field(env!("CARGO_PKG_VERSION")).path(directory);
+    let hasher = Hasher::new("description").field(base.0.as_bytes()).field(env!("CARGO_PKG_VERSION"));
     let hasher = settings.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value));
     let hasher = steps.iter().fold(hasher, |hasher, step| match step {
         Step::Migrations(directory, tool) => {
-            hasher.field("migrations").path(directory).field(format!("{tool:?}"))
+            hasher.field("migrations").path(&directory.path()).field(format!("{tool:?}"))
         }
-        Step::Seed(file) => hasher.field("seed").path(file),
-        Step::Inputs(paths) => paths.iter().fold(hasher.field("inputs"), |hasher, path| hasher.path(path)),
+        Step::Seed(file) => hasher.field("seed").path(&file.path()),
+        Step::Inputs(paths) => {
+            paths.iter().fold(hasher.field("inputs"), |hasher, path| hasher.path(&path.path()))
+        }
         Step::Program(command) => {
             command.args.iter().fold(hasher.field("command").field(&command.program), Hasher::field)
         }

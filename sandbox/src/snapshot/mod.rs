@@ -2,6 +2,7 @@
 
 mod start;
 
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::migration::MigrationTool;
 use crate::sandbox::Sandbox;
 #[cfg(feature = "tokio")]
 use crate::step::CodeStep;
-use crate::step::{ProgramStep, Step};
+use crate::step::{Base, ProgramStep, Step, StepPath};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -47,7 +48,10 @@ pub struct Snapshot<E: Engine = Postgres> {
     version: Option<String>,
     steps: Vec<Step<E>>,
     settings: Vec<(String, String)>,
-    base: PathBuf,
+    /// Where relative paths start; none for the package whose source holds the call.
+    base: Option<Base>,
+    /// The package under test.
+    package: PathBuf,
     start_timeout: Duration,
     build_timeout: Duration,
     disk: u64,
@@ -63,17 +67,13 @@ impl<E: Engine> Snapshot<E> {
     /// directory.
     #[must_use]
     pub fn new(engine: E) -> Self {
-        let base = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
-        Self::with_base(engine, &base)
-    }
-
-    pub(crate) fn with_base(engine: E, base: &Path) -> Self {
         Self {
             engine,
             version: None,
             steps: Vec::new(),
             settings: Vec::new(),
-            base: base.to_owned(),
+            base: None,
+            package: std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default(),
             start_timeout: START_TIMEOUT,
             build_timeout: BUILD_TIMEOUT,
             disk: DISK,
@@ -83,12 +83,30 @@ impl<E: Engine> Snapshot<E> {
         }
     }
 
-    /// Has relative paths start there, unless it is known where they start.
-    pub(crate) fn with_default_base(mut self, base: &Path) -> Self {
-        if self.base.as_os_str().is_empty() {
-            self.base = base.to_owned();
-        }
+    /// Sets the directory at which relative paths of the steps added from here on start. Default: the
+    /// directory of the package whose source adds the step.
+    #[must_use]
+    pub fn relative_to(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.base = Some(Base::given(directory.into()));
         self
+    }
+
+    /// Extends the description for a test of the package that was compiled in this directory.
+    pub(crate) fn for_package(mut self, compiled_in: &Path) -> Self {
+        // Cargo and nextest know where the package is now.
+        if self.package.as_os_str().is_empty() {
+            self.package = compiled_in.to_owned();
+        }
+        let package = self.package.clone();
+        self.relative_to(package)
+    }
+
+    fn base(&self, caller: &'static Location<'static>) -> Base {
+        self.base.clone().unwrap_or_else(|| Base::of(caller))
+    }
+
+    fn step_path(&self, path: PathBuf, caller: &'static Location<'static>) -> StepPath {
+        StepPath::new(path, self.base(caller))
     }
 
     /// Asks for a version of the server, such as `15` or `15.18`, whichever the engine asks for. Default: what it asks for.
@@ -125,8 +143,10 @@ impl<E: Engine> Snapshot<E> {
     /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a directory without migrations, for one
     /// that mixes what two tools do, and for what the tool itself would refuse, such as two migrations of one version.
     #[must_use]
+    #[track_caller]
     pub fn migrations(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.steps.push(Step::Migrations(directory.into(), None));
+        let directory = self.step_path(directory.into(), Location::caller());
+        self.steps.push(Step::Migrations(directory, None));
         self
     }
 
@@ -150,8 +170,10 @@ impl<E: Engine> Snapshot<E> {
     /// # }
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn migrations_of(mut self, tool: MigrationTool, directory: impl Into<PathBuf>) -> Self {
-        self.steps.push(Step::Migrations(directory.into(), Some(tool)));
+        let directory = self.step_path(directory.into(), Location::caller());
+        self.steps.push(Step::Migrations(directory, Some(tool)));
         self
     }
 
@@ -172,8 +194,10 @@ impl<E: Engine> Snapshot<E> {
     /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a file that cannot be read, and for one
     /// that the database refuses.
     #[must_use]
+    #[track_caller]
     pub fn seed(mut self, file: impl Into<PathBuf>) -> Self {
-        self.steps.push(Step::Seed(file.into()));
+        let file = self.step_path(file.into(), Location::caller());
+        self.steps.push(Step::Seed(file));
         self
     }
 
@@ -199,13 +223,15 @@ impl<E: Engine> Snapshot<E> {
     ///     .start();
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn run<A: Into<String>>(
         mut self,
         program: impl Into<String>,
         args: impl IntoIterator<Item = A>,
     ) -> Self {
         let args = args.into_iter().map(Into::into).collect();
-        self.steps.push(Step::Program(ProgramStep::new(program.into(), args)));
+        let base = self.base(Location::caller());
+        self.steps.push(Step::Program(ProgramStep::new(program.into(), args, base)));
         self
     }
 
@@ -215,8 +241,11 @@ impl<E: Engine> Snapshot<E> {
     /// # Errors
     /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for what cannot be read.
     #[must_use]
+    #[track_caller]
     pub fn depends_on<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
-        self.steps.push(Step::Inputs(paths.into_iter().map(Into::into).collect()));
+        let base = self.base(Location::caller());
+        let paths = paths.into_iter().map(|path| StepPath::new(path.into(), base.clone()));
+        self.steps.push(Step::Inputs(paths.collect()));
         self
     }
 

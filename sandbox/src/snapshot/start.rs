@@ -91,7 +91,6 @@ impl<E: Engine> Snapshot<E> {
             installation: &installation,
             settings: &self.settings,
             steps: &self.steps,
-            base: &self.base,
             start_timeout: self.start_timeout,
             limits: self.limits,
             build_timeout: self.build_timeout,
@@ -139,7 +138,7 @@ impl<E: Engine> Snapshot<E> {
         let keeping = if keep == Keep::Never {
             Keeping::Never
         } else {
-            let package = self.base.clone();
+            let package = self.package.clone();
             let context = KeepContext { keep, name, package, settings: &self.settings, layer };
             Keeping::AtDrop(Box::new(StateKeeper::new(&prepared, holdings.clone(), context)))
         };

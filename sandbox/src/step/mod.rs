@@ -1,5 +1,6 @@
 //! The steps that lead from a fresh server to a prepared database: one file per kind, each read into links of a chain.
 
+mod base;
 mod code;
 mod compressed;
 mod load;
@@ -8,13 +9,14 @@ mod program;
 mod seed;
 mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::{Engine, Format};
 use crate::error::Result;
 use crate::migration::MigrationTool;
 
+pub(crate) use base::{Base, StepPath};
 pub(crate) use code::CodeStep;
 pub(crate) use load::{load, run_script};
 pub(crate) use program::ProgramStep;
@@ -24,11 +26,11 @@ pub(crate) use source::SourceFile;
 #[derive(Debug, Clone)]
 pub(crate) enum Step<E: Engine> {
     /// A directory of files of SQL, and the tool they are written for if the user names it.
-    Migrations(PathBuf, Option<MigrationTool>),
+    Migrations(StepPath, Option<MigrationTool>),
     /// A file of SQL or of a table's rows, or an archive.
-    Seed(PathBuf),
+    Seed(StepPath),
     /// Files and directories on which the steps after it depend.
-    Inputs(Vec<PathBuf>),
+    Inputs(Vec<StepPath>),
     Program(ProgramStep),
     #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "made by `Snapshot::prepare`"))]
     Code(CodeStep<E>),
@@ -72,12 +74,12 @@ pub(crate) struct FileStep {
     pub(crate) after: Option<String>,
 }
 
-/// Reads steps. Relative paths start at `base`. What later steps depend on comes with the next that does something.
-pub(crate) fn read<E: Engine>(steps: &[Step<E>], base: &Path, engine: &E) -> Result<Vec<Input<E>>> {
+/// Reads steps. Declared inputs join the next step that does something.
+pub(crate) fn read<E: Engine>(steps: &[Step<E>], engine: &E) -> Result<Vec<Input<E>>> {
     let mut inputs: Vec<Input<E>> = Vec::new();
     let mut waiting: Option<Input<E>> = None;
     for step in steps {
-        let mut input = step.read(base, engine)?;
+        let mut input = step.read(engine)?;
         if let Some(Input { links, watched, .. }) = waiting.take() {
             input.links.splice(..0, links);
             input.watched.extend(watched);
@@ -91,18 +93,23 @@ pub(crate) fn read<E: Engine>(steps: &[Step<E>], base: &Path, engine: &E) -> Res
 }
 
 impl<E: Engine> Step<E> {
-    fn read(&self, base: &Path, engine: &E) -> Result<Input<E>> {
+    fn read(&self, engine: &E) -> Result<Input<E>> {
         let done = |label: String, link| Input { label, links: vec![link], watched: Vec::new() };
         match self {
-            Self::Migrations(directory, tool) => migrations::read(&base.join(directory), *tool, engine),
-            Self::Seed(file) => seed::read(&base.join(file), engine),
+            Self::Migrations(directory, tool) => {
+                migrations::read(&directory.path(), *tool, engine).map_err(|error| directory.explain(error))
+            }
+            Self::Seed(file) => seed::read(&file.path(), engine).map_err(|error| file.explain(error)),
             Self::Inputs(paths) => {
-                let files = paths.iter().map(|path| Ok((path.clone(), SourceFile::tree(&base.join(path))?)));
+                let files = paths.iter().map(|path| {
+                    let tree = SourceFile::tree(&path.path()).map_err(|error| path.explain(error))?;
+                    Ok((path.written.clone(), tree))
+                });
                 let files = files.collect::<Result<Vec<_>>>()?;
                 let watched = files.iter().flat_map(|(_, file)| file.watched()).collect();
                 Ok(Input { label: String::new(), links: vec![Link::Inputs(files)], watched })
             }
-            Self::Program(program) => Ok(done(program.to_string(), Link::Program(program.at(base)))),
+            Self::Program(program) => Ok(done(program.to_string(), Link::Program(program.clone()))),
             Self::Code(code) => Ok(done(code.to_string(), Link::Code(code.clone()))),
         }
     }

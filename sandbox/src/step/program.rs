@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{self, ExitStatus, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use super::Base;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::Sandbox;
@@ -24,17 +25,13 @@ const TAIL: usize = 30;
 pub(crate) struct ProgramStep {
     pub(crate) program: String,
     pub(crate) args: Vec<String>,
-    /// Where it is run.
-    directory: PathBuf,
+    /// The directory of it is where the program runs.
+    base: Base,
 }
 
 impl ProgramStep {
-    pub(crate) fn new(program: String, args: Vec<String>) -> Self {
-        Self { program, args, directory: PathBuf::new() }
-    }
-
-    pub(super) fn at(&self, directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), ..self.clone() }
+    pub(crate) fn new(program: String, args: Vec<String>, base: Base) -> Self {
+        Self { program, args, base }
     }
 
     pub(super) fn run<E: Engine>(&self, sandbox: &Sandbox<E>, deadline: Instant) -> Result<()> {
@@ -45,9 +42,7 @@ impl ProgramStep {
         let mut child = command.spawn().map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
             broken(error).or_hint(|| {
-                missing.then(|| {
-                    "it is looked for in PATH, or from the directory of the package's Cargo.toml".into()
-                })
+                missing.then(|| format!("a name is looked up in PATH; a path starts at {}", self.base))
             })
         })?;
         match wait(&mut child, deadline).map_err(broken)? {
@@ -65,14 +60,12 @@ impl ProgramStep {
     fn prepare<E: Engine>(&self, sandbox: &Sandbox<E>, output: &File) -> io::Result<process::Command> {
         // What is a path is the caller's, not one in the directory where the program runs.
         let program = match self.program.contains('/') {
-            true => self.directory.join(&self.program),
+            true => self.base.directory.join(&self.program),
             false => PathBuf::from(&self.program),
         };
         let mut command = process::Command::new(program);
         command.args(&self.args).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
-        if !self.directory.as_os_str().is_empty() {
-            command.current_dir(&self.directory);
-        }
+        command.current_dir(&self.base.directory);
         // The user's own database is not the one that is meant.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| sandbox.engine().is_client_variable(name)) {

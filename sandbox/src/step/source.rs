@@ -225,9 +225,7 @@ pub(super) fn beginning(path: &Path) -> Result<Vec<u8>> {
 }
 
 pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
-    let hint = (error.kind() == io::ErrorKind::NotFound)
-        .then(|| "relative paths start at the directory of the package's Cargo.toml".to_owned());
-    Error::io(ErrorKind::InvalidConfig, "read", path, error).or_hint(|| hint)
+    Error::io(ErrorKind::InvalidConfig, "read", path, error)
 }
 
 #[cfg(test)]

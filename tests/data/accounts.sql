@@ -1,0 +1,1 @@
+update accounts set owner = 'Grace' where id = 1;

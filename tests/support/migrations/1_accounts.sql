@@ -1,0 +1,2 @@
+create table accounts (id int primary key, owner text not null);
+insert into accounts values (1, 'Ada');
