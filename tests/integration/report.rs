@@ -107,7 +107,13 @@ fn a_start_that_fails_is_told_with_its_reason() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let record = only(&file);
     assert_eq!((record.outcome, record.ready_at_us, record.layer_at_us), (Outcome::Failed, None, None));
-    assert!(record.error.as_ref().is_some_and(|error| error.contains("no/such/place")), "{record:?}");
+    assert!(
+        record
+            .error
+            .as_ref()
+            .is_some_and(|error| error.contains("no/such/place") && error.contains("No such file")),
+        "{record:?}"
+    );
     assert!(record.ended_at_us >= Some(record.asked_at_us));
 }
 

@@ -15,6 +15,7 @@ use std::thread;
 
 use crate::engine::{Engine, Postgres};
 use crate::error::Error;
+use crate::report::with_causes;
 use crate::snapshot::Snapshot;
 use crate::test_id::Function;
 
@@ -111,7 +112,7 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
                 Ok(false) => error,
                 Err(unclear) => unclear,
             };
-            note_outcome(&witnesses, Some(&error.to_string()));
+            note_outcome(&witnesses, Some(&format!("could not {}", with_causes(&error))));
             return not_run(test, &format!("{error:?}"));
         }
     };

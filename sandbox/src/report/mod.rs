@@ -45,7 +45,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use record::{Outcome, Record, VERSION};
-pub(crate) use recorder::{Ended, Recorder};
+pub(crate) use recorder::{Ended, Recorder, with_causes};
 
 /// The records of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

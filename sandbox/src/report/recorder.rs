@@ -1,5 +1,6 @@
 //! What is noted of a sandbox while it lives.
 
+use std::error::Error as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -102,7 +103,7 @@ impl Recorder {
     pub(crate) fn failed(&self, error: &Error) {
         self.note(|record, now| {
             record.outcome = Outcome::Failed;
-            record.error = Some(one_line(&error.to_string()));
+            record.error = Some(one_line(&with_causes(error)));
             record.ended_at_us = Some(now);
             record.gone_at_us = Some(now);
         });
@@ -182,6 +183,16 @@ impl Drop for Ended {
 
 fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Returns the step that failed and its causes.
+pub(crate) fn with_causes(error: &Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// Puts a message on one line of at most [`LONGEST_REASON`] characters, without control characters and the colours of
