@@ -101,6 +101,12 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// Files that SQL makes the client read in turn: paths as written in it. `contents` are some whole lines of a file.
     fn included_files(&self, contents: &str) -> Vec<String>;
 
+    /// A script for [`client`](Engine::client) that sends a text to the server as one request, as drivers do, without the
+    /// client's reading it. Each line of the text is the line of the script with the same number.
+    fn request(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
     /// The client's report of a failure, taken apart.
     fn script_error(&self, stderr: &str) -> ScriptError;
 

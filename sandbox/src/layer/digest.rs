@@ -97,7 +97,7 @@ fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
         Link::File(run) => {
             let files = run.source.all().into_iter();
             let hasher = hasher("file").field(&run.name);
-            manner(
+            execution(
                 files.fold(hasher, |hasher, file| hasher.field(&file.called).field(file.hash.as_bytes())),
                 run,
             )
@@ -114,21 +114,21 @@ fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
     hasher.finish()
 }
 
-/// How a file is run. What is usual adds nothing; no name of a field is as long as a hash.
-fn manner(hasher: Hasher, run: &FileStep) -> Hasher {
-    let FileStep { name: _, source: _, format, streamed: _, part, transaction, before, after } = run;
+/// Adds how a file runs. The defaults add nothing; no name of a field is as long as a hash.
+fn execution(hasher: Hasher, file: &FileStep) -> Hasher {
+    let FileStep { name: _, source: _, format, streamed: _, requests, transaction, before, after } = file;
     let hasher = match format {
         Format::Sql => hasher,
         Format::Archive => hasher.field("archive"),
-        // What the header names is in the file, and what the table is called is the file's name.
+        // The columns are in the file, and the table is in the file's name.
         Format::Csv { .. } => hasher.field("csv"),
     };
     let hasher = if *transaction { hasher.field("transaction") } else { hasher };
-    [("part", part), ("before", before), ("after", after)].into_iter().fold(hasher, |hasher, (name, text)| {
-        match text {
-            Some(text) => hasher.field(name).field(blake3::hash(text.as_bytes()).as_bytes()),
-            None => hasher,
-        }
+    let requests = requests.iter().flatten().map(|request| ("request", &request.text));
+    let sql = [("before", before), ("after", after)];
+    let sql = sql.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
+    requests.chain(sql).fold(hasher, |hasher, (name, text)| {
+        hasher.field(name).field(blake3::hash(text.as_bytes()).as_bytes())
     })
 }
 

@@ -4,19 +4,24 @@ use std::cmp::Ordering;
 use std::fs;
 use std::path::Path;
 
-use super::tool::{Listing, Manner, Migration, Refusal, Tool, literal};
+use super::tool::{Execution, Listing, Migration, Refusal, Tool, literal};
 
+const UP: &str = "up.sql";
 const METADATA: &str = "metadata.toml";
 
 pub(super) struct Diesel;
 
 impl Tool for Diesel {
+    fn name(&self) -> &'static str {
+        "Diesel"
+    }
+
     fn is_named(&self, listing: &Listing) -> Result<bool, Refusal> {
-        let Some((directory, _)) = listing.directories.iter().find(|(_, files)| has_up(files)) else {
+        let Some((_, up)) = listing.below(UP).next() else {
             return Ok(false);
         };
         match listing.sql().next() {
-            Some(file) => Err(Refusal::mixed(&format!("{directory}/up.sql"), "Diesel's", file)),
+            Some(file) => Err(Refusal::mixed(&up, self.name(), file)),
             None => Ok(true),
         }
     }
@@ -25,54 +30,57 @@ impl Tool for Diesel {
         listing.directories.iter().map(|(directory, files)| migration(directory, files)).collect()
     }
 
-    /// Its versions are texts.
+    /// Versions are texts.
     fn order(&self, one: &Migration, other: &Migration) -> Ordering {
         one.version.cmp(&other.version)
     }
 
-    fn check(&self, Migration { path, version, .. }: &Migration) -> Result<(), Refusal> {
-        if version.chars().count() <= 50 {
-            return Ok(());
+    fn check(&self, all: &[Migration]) -> Result<(), Refusal> {
+        match all.iter().find(|migration| migration.version.chars().count() > 50) {
+            None => Ok(()),
+            Some(Migration { path, version, .. }) => Err(Refusal::new(
+                format!("`{path}` has a version of more than 50 characters, `{version}`"),
+                "the version is the part of the name before the first underscore",
+            )),
         }
-        Err(Refusal::new(
-            format!("`{path}` has a version of more than 50 characters, `{version}`"),
-            "the version is what is before the first underscore",
-        ))
     }
 
     fn beside(&self) -> Option<&'static str> {
         Some(METADATA)
     }
 
-    fn manner(&self, file: &Path, _contents: &str) -> Result<Manner, Refusal> {
-        match fs::read_to_string(file.with_file_name(METADATA)) {
-            Ok(metadata) => Ok(Manner::whole(in_transaction(&metadata)?)),
-            Err(_) => Ok(Manner::whole(true)),
+    fn execution(&self, file: &Path, contents: &str) -> Result<Execution, Refusal> {
+        if contents.is_empty() {
+            return Err(Refusal::new(
+                "it is empty",
+                "Diesel refuses an empty migration: add a comment to it",
+            ));
         }
+        let transaction = match fs::read_to_string(file.with_file_name(METADATA)) {
+            Ok(metadata) => in_transaction(&metadata)?,
+            Err(_) => true,
+        };
+        Ok(Execution::whole(transaction, contents))
     }
 
     /// diesel, `migration/setup_migration_table.sql`.
-    fn open(&self, _all: &[Migration]) -> String {
+    fn create_table(&self, _all: &[Migration]) -> String {
         "CREATE TABLE IF NOT EXISTS __diesel_schema_migrations (version VARCHAR(50) PRIMARY KEY NOT NULL, \
          run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
             .to_owned()
     }
 
-    fn note(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+    fn record(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
         format!("INSERT INTO __diesel_schema_migrations (version) VALUES ({})", literal(&migration.version))
     }
 }
 
-fn has_up(files: &[String]) -> bool {
-    files.iter().any(|file| file == "up.sql")
-}
-
-/// diesel's `migrations_internals`: each directory is a migration; its version ends at the underscore, without dashes.
+/// Reads a directory as diesel's `migrations_internals` does: its version ends at the underscore, and loses its dashes.
 fn migration(directory: &str, files: &[String]) -> Result<Migration, Refusal> {
-    if !has_up(files) {
+    if !files.iter().any(|file| file == UP) {
         return Err(Refusal::new(
             format!("the directory `{directory}` holds no `up.sql`"),
-            "Diesel takes every directory beside its migrations for one",
+            "Diesel takes each directory beside its migrations for one: move it elsewhere",
         ));
     }
     let (version, name) = directory.split_once('_').unwrap_or((directory, ""));
@@ -83,7 +91,7 @@ fn migration(directory: &str, files: &[String]) -> Result<Migration, Refusal> {
     })
 }
 
-/// Whether a `metadata.toml` has the migration run in a transaction. A file that does not say so says no.
+/// Whether a `metadata.toml` has the migration run in a transaction. Without the key it does not.
 fn in_transaction(metadata: &str) -> Result<bool, Refusal> {
     for line in metadata.lines() {
         let line = line.split('#').next().unwrap_or_default();
@@ -107,7 +115,7 @@ mod tests {
     use crate::migration::tool::MigrationTool;
 
     #[test]
-    fn the_order_is_that_of_texts() {
+    fn versions_are_ordered_as_texts() {
         assert_eq!(
             MigrationTool::Diesel.order(&["9_a/up.sql", "10_b/up.sql"]),
             ["10_b/up.sql", "9_a/up.sql"]
@@ -115,13 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn version_and_name_are_those_that_the_tool_keeps() {
+    fn version_and_name_are_recorded_as_by_diesel() {
         let kept = MigrationTool::Diesel.kept("2024-01-02-030405_add_a_table/up.sql");
         assert_eq!(kept, ("20240102030405".to_owned(), "add_a_table".to_owned()));
     }
 
     #[test]
-    fn what_the_table_cannot_hold_is_refused() {
+    fn directories_that_diesel_refuses_are_refused() {
         let refusal = |names: &[&str]| MigrationTool::Diesel.refusal(names);
         assert!(refusal(&["1-1_a/up.sql", "11_b/up.sql"]).contains("same version"));
         assert!(refusal(&["1_a/up.sql", "empty/readme"]).contains("`empty` holds no `up.sql`"));

@@ -1,17 +1,24 @@
-//! Migration tools: how each names, orders and runs its migrations, and the table in which it keeps what it has applied.
-//! From the names in a directory to an ordered list, or to a refusal; one file per tool.
+//! Migration tools: how each names, orders and runs its migrations, and its bookkeeping table. From the names in a
+//! directory to an ordered list, or to a refusal; one file per tool. Pure.
 
 mod dbmate;
 mod diesel;
+mod flyway;
 mod golang_migrate;
+mod goose;
+mod node_pg_migrate;
 mod order;
 mod plain;
+mod prisma;
 mod recognise;
 mod refinery;
+mod script;
 mod sqlx;
+mod tern;
 mod tool;
+mod way_back;
 
 pub(crate) use order::in_order;
-pub(crate) use recognise::{by_names, by_sections, mark};
+pub(crate) use recognise::{by_contents, by_names};
 pub use tool::MigrationTool;
-pub(crate) use tool::{Listing, Manner, Migration, Refusal};
+pub(crate) use tool::{Listing, Migration, Refusal, Request};

@@ -1,50 +1,58 @@
-//! Which tool a directory is for, told from what only one tool does, or why it is not run. What several do is nobody's.
-//! Pure.
+//! The tool that a directory is written for, by what only one tool does, or the reason why the directory is not run. Pure.
 
-use super::tool::{Listing, Mark, MigrationTool, Refusal, TOOLS};
+use super::order::in_order;
+use super::tool::{Listing, MigrationTool, Refusal, TOOLS, Tool};
+use super::way_back;
 
-/// Tools that are not supported, and whose files must not be run whole.
-const UNSUPPORTED: [Mark; 2] =
-    [Mark { tool: "goose", text: "+goose Up" }, Mark { tool: "sql-migrate", text: "+migrate Up" }];
-
-/// The tool of a directory, if its names alone tell it.
+/// Returns the tool of a directory, if its names alone show it.
 pub(crate) fn by_names(listing: &Listing) -> Result<Option<MigrationTool>, Refusal> {
-    for (tool, known) in TOOLS {
-        if known.is_named(listing)? {
+    for (tool, rules) in TOOLS {
+        if rules.is_named(listing)? {
             return Ok(Some(tool));
         }
     }
     Ok(None)
 }
 
-/// The tool of a directory of files, if their sections tell it.
-pub(crate) fn by_sections(files: &[(Option<Mark>, String)]) -> Result<Option<MigrationTool>, Refusal> {
-    let marked = || files.iter().filter_map(|(mark, name)| Some(((*mark)?, name)));
-    if let Some((Mark { tool, text }, name)) = marked().find(|(mark, _)| UNSUPPORTED.contains(mark)) {
-        return Err(Refusal::new(
-            format!("`{name}` holds sections of {tool} (`-- {text}`), of which only a part must be run"),
-            format!(
-                "{tool} is not supported; `MigrationTool::Plain` runs its files whole, the way back included"
-            ),
-        ));
-    }
-    let Some((mark, name)) = marked().next() else {
-        return Ok(None);
+/// Returns the tool of a directory, given the one that its names show and the contents of its migrations.
+///
+/// Whatever may hold a way back that the tool does not leave out is refused.
+pub(crate) fn by_contents(
+    named: Option<MigrationTool>,
+    listing: &Listing,
+    files: &[(String, String)],
+) -> Result<Option<MigrationTool>, Refusal> {
+    let Some((tool, rules, marked, mark)) = marked(files) else {
+        for (name, contents) in files {
+            way_back::check_contents(name, contents)?;
+        }
+        return Ok(named);
     };
-    if let Some((_, other)) = files.iter().find(|(other, _)| *other != Some(mark)) {
-        return Err(Refusal::mixed(name, &format!("{}'s, with `-- {}`", mark.tool, mark.text), other));
+    let own = format!("`{mark}` in `{marked}`");
+    for (name, contents) in files {
+        let of_another = TOOLS.iter().any(|(other, rules)| *other != tool && rules.mark(contents).is_some());
+        if of_another || (rules.needs_mark() && rules.mark(contents).is_none()) || named.is_some() {
+            return Err(Refusal::mixed(marked, &format!("{}, with {own}", rules.name()), name));
+        }
+        if rules.mark(contents).is_none() {
+            way_back::check_contents(name, contents)?;
+        }
     }
-    Ok(TOOLS.into_iter().find(|(_, known)| known.mark() == Some(mark)).map(|(tool, _)| tool))
+    let known = in_order(Some(tool), listing)?;
+    let is_known =
+        |name: &&str| known.iter().any(|migration| migration.path == **name) || name.ends_with(".down.sql");
+    match listing.sql().find(|name| !is_known(name)) {
+        None => Ok(Some(tool)),
+        Some(other) => Err(Refusal::mixed(marked, &format!("{}, with {own}", rules.name()), other)),
+    }
 }
 
-/// What begins the sections that a file is divided into, if it is.
-pub(crate) fn mark(contents: &[u8]) -> Option<Mark> {
-    let begins_line = |at: usize| {
-        let line = &contents[memchr::memrchr(b'\n', &contents[..at]).map_or(0, |end| end + 1)..at];
-        line.strip_prefix(b"--").is_some_and(|blank| blank.trim_ascii().is_empty())
-    };
-    let supported = TOOLS.into_iter().filter_map(|(_, known)| known.mark());
-    supported.chain(UNSUPPORTED).find(|mark| memchr::memmem::find_iter(contents, mark.text).any(begins_line))
+/// The first file that has the mark of a tool.
+fn marked(files: &[(String, String)]) -> Option<(MigrationTool, &'static dyn Tool, &str, &str)> {
+    files.iter().find_map(|(name, contents)| {
+        let with_mark = TOOLS.iter().find_map(|(tool, rules)| Some((*tool, *rules, rules.mark(contents)?)));
+        with_mark.map(|(tool, rules, mark)| (tool, rules, name.as_str(), mark.trim()))
+    })
 }
 
 #[cfg(test)]
@@ -53,10 +61,15 @@ mod tests {
 
     #[test]
     fn names_that_only_one_tool_uses_are_recognised() {
-        use MigrationTool::{Diesel, Refinery};
+        use MigrationTool::{Diesel, Flyway, Prisma, Refinery};
         let tool = |names: &[&str]| by_names(&Listing::of(names)).unwrap();
         assert_eq!(tool(&["2024-01-01-000000_a/up.sql", "README.md"]), Some(Diesel));
         assert_eq!(tool(&["V1__a.sql", "U2__b.sql", "mod.rs"]), Some(Refinery));
+        assert_eq!(tool(&["1_a/migration.sql", "migration_lock.toml"]), Some(Prisma));
+        for names in [&["V1__a.sql", "V1.1__b.sql"], &["V1__a.sql", "R__b.sql"], &["V1__a.sql", "U1__a.sql"]]
+        {
+            assert_eq!(tool(names), Some(Flyway), "{names:?}");
+        }
         for names in [
             &["1_a.sql"][..],
             &["1_a.up.sql", "1_a.down.sql"],
@@ -71,25 +84,49 @@ mod tests {
 
     #[test]
     fn a_mixed_directory_is_refused() {
-        let seen = |names: &[&str]| by_names(&Listing::of(names)).unwrap_err().seen;
-        assert_eq!(seen(&["V1__a.sql", "1_b.sql"]), "`V1__a.sql` is refinery's, `1_b.sql` is not");
-        assert_eq!(seen(&["V1__a.sql", "R__b.sql"]), "`V1__a.sql` is refinery's, `R__b.sql` is not");
-        assert_eq!(seen(&["1_a/up.sql", "b.sql"]), "`1_a/up.sql` is Diesel's, `b.sql` is not");
-        assert!(seen(&["V1__a.sql", "V1.1__b.sql"]).contains("refinery cannot read its version"));
-        let marked = [(mark(b"-- migrate:up"), "1_a.sql".to_owned()), (None, "2_b.sql".to_owned())];
-        assert!(by_sections(&marked).unwrap_err().seen.ends_with("`2_b.sql` is not"));
+        let cause = |names: &[&str]| by_names(&Listing::of(names)).unwrap_err().cause;
+        assert_eq!(
+            cause(&["V1__a.sql", "1_b.sql"]),
+            "`V1__a.sql` is a migration of refinery, `1_b.sql` is not"
+        );
+        assert_eq!(cause(&["R__a.sql", "1_b.sql"]), "`R__a.sql` is a migration of Flyway, `1_b.sql` is not");
+        assert_eq!(cause(&["1_a/up.sql", "b.sql"]), "`1_a/up.sql` is a migration of Diesel, `b.sql` is not");
+    }
+
+    fn recognise(files: &[(&str, &str)]) -> Result<Option<MigrationTool>, Refusal> {
+        let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
+        let files: Vec<_> =
+            files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        by_contents(None, &Listing::of(&names), &files)
     }
 
     #[test]
-    fn sections_are_recognised_at_the_beginning_of_a_line() {
-        let tool = |contents: &[u8]| mark(contents).map(|mark| mark.tool);
-        assert_eq!(tool(b"-- migrate:up\n"), Some("dbmate"));
-        assert_eq!(tool(b"-- a\n--migrate:up transaction:false\n"), Some("dbmate"));
-        assert_eq!(tool(b"-- caf\xe9, in Latin-1\n-- migrate:up\n"), Some("dbmate"));
-        assert_eq!(tool(b"\n-- +goose Up\n"), Some("goose"));
-        assert_eq!(tool(b"-- +migrate Up"), Some("sql-migrate"));
-        for none in ["", "select '-- migrate:up'", "  -- migrate:up", "-- see migrate:up", "migrate:up"] {
-            assert_eq!(tool(none.as_bytes()), None, "{none}");
+    fn sections_name_their_tool_in_any_case() {
+        use MigrationTool::{Dbmate, Goose, NodePgMigrate, Tern};
+        let tool = |contents: &str| recognise(&[("1_a.sql", contents)]).unwrap();
+        assert_eq!(tool("-- a\n--migrate:up transaction:false\n"), Some(Dbmate));
+        assert_eq!(tool("\u{feff}-- migrate:up\n"), Some(Dbmate));
+        assert_eq!(tool("-- +goose up\n"), Some(Goose));
+        assert_eq!(tool("\u{feff}-- +GOOSE Up\n"), Some(Goose));
+        assert_eq!(tool("-- Up Migration\n-- Down Migration\n"), Some(NodePgMigrate));
+        assert_eq!(tool("---down migration\n"), Some(NodePgMigrate));
+        assert_eq!(tool("a;\n---- create above / drop below ----\nb;"), Some(Tern));
+        for none in ["", "select '-- migrate:up'", "-- see migrate:up", "-- speed up\nselect 1;"] {
+            assert_eq!(tool(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn files_beside_a_marked_one_must_be_the_same_tools() {
+        let cause = |files: &[(&str, &str)]| recognise(files).unwrap_err().cause;
+        let mark = "`1_a.sql` is a migration of dbmate, with `-- migrate:up` in `1_a.sql`";
+        let unmarked = [("1_a.sql", "-- migrate:up"), ("2_b.sql", "")];
+        assert_eq!(cause(&unmarked), format!("{mark}, `2_b.sql` is not"));
+        let of_goose = [("1_a.sql", "-- migrate:up"), ("2_b.sql", "-- +goose Up")];
+        assert_eq!(cause(&of_goose), format!("{mark}, `2_b.sql` is not"));
+        let divided = ("1_a.sql", "a;\n---- create above / drop below ----\n");
+        assert_eq!(recognise(&[divided, ("2_b.sql", "b;")]), Ok(Some(MigrationTool::Tern)));
+        assert!(cause(&[divided, ("2_b.sql", "b;\n-- down\nc;")]).contains("may begin a way back"));
+        assert!(cause(&[divided, ("b.sql", "b;")]).ends_with("`b.sql` is not"));
     }
 }

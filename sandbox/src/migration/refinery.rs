@@ -1,15 +1,19 @@
-//! refinery: files `V<version>__<name>.sql`, which are Flyway's names too, and `refinery_schema_history`.
+//! refinery: files `V<version>__<name>.sql`, which may be Flyway's names too, and `refinery_schema_history`.
 
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use siphasher::sip::SipHasher13;
 
-use super::tool::{Listing, Manner, Migration, Refusal, Tool, literal, numbered, unpadded};
+use super::tool::{Execution, Listing, Migration, MigrationTool, Refusal, Tool, literal, numbered, unpadded};
 
 pub(super) struct Refinery;
 
 impl Tool for Refinery {
+    fn name(&self) -> &'static str {
+        "refinery"
+    }
+
     fn is_named(&self, listing: &Listing) -> Result<bool, Refusal> {
         let Some(versioned) = listing.sql().find(|name| is_versioned(name)) else {
             return Ok(false);
@@ -17,16 +21,16 @@ impl Tool for Refinery {
         match listing.sql().find(|name| migration(name).is_none()) {
             None => Ok(true),
             Some(other) if is_versioned(other) => Err(unreadable_version(other)),
-            Some(other) => Err(Refusal::mixed(versioned, "refinery's", other)),
+            Some(other) => Err(Refusal::mixed(versioned, self.name(), other)),
         }
     }
 
-    /// It also runs migrations in Rust, and looks for them in all directories below.
+    /// refinery also runs migrations in Rust, and searches all directories below: both are refused here.
     fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
         if let Some(name) = listing.files().find(|name| is_versioned(name) && name.ends_with(".rs")) {
             return Err(Refusal::new(
                 format!("`{name}` is a migration in Rust, which only refinery's own runner can run"),
-                "run it on the URL of a sandbox, or keep such a migration in a directory of its own",
+                "run refinery's runner in a step, by `Snapshot::prepare` or `Snapshot::run`",
             ));
         }
         if let Some(name) = listing.sql().find(|name| is_versioned(name) && migration(name).is_none()) {
@@ -37,19 +41,19 @@ impl Tool for Refinery {
         });
         if let Some(name) = below {
             return Err(Refusal::new(
-                format!("`{name}` lies in a directory below, which only refinery's own runner looks into"),
+                format!("`{name}` is in a directory below, which only refinery's own runner searches"),
                 "keep all migrations in one directory",
             ));
         }
         Ok(listing.files().filter_map(migration).collect())
     }
 
-    fn manner(&self, _file: &Path, _contents: &str) -> Result<Manner, Refusal> {
-        Ok(Manner::whole(true))
+    fn execution(&self, _file: &Path, contents: &str) -> Result<Execution, Refusal> {
+        Ok(Execution::whole(true, contents))
     }
 
     /// refinery-core, `traits/mod.rs`.
-    fn open(&self, all: &[Migration]) -> String {
+    fn create_table(&self, all: &[Migration]) -> String {
         format!(
             "CREATE TABLE IF NOT EXISTS refinery_schema_history (version {} PRIMARY KEY, name VARCHAR(255), \
              applied_on VARCHAR(255), checksum VARCHAR(255))",
@@ -57,7 +61,12 @@ impl Tool for Refinery {
         )
     }
 
-    fn note(&self, Migration { version, name, .. }: &Migration, contents: &str, all: &[Migration]) -> String {
+    fn record(
+        &self,
+        Migration { version, name, .. }: &Migration,
+        contents: &str,
+        all: &[Migration],
+    ) -> String {
         format!(
             "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) VALUES ({version}, {}, \
              to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), '{}')",
@@ -75,19 +84,22 @@ fn migration(file: &str) -> Option<Migration> {
     is_word.then(|| Migration { path: file.to_owned(), version: unpadded(version), name: name.to_owned() })
 }
 
-/// Begins as refinery's do, and Flyway's.
+/// Whether a name begins as refinery's and Flyway's do.
 fn is_versioned(file: &str) -> bool {
     file.strip_prefix(['U', 'V']).and_then(numbered).is_some_and(|(_, rest)| rest.contains("__"))
 }
 
 fn unreadable_version(file: &str) -> Refusal {
     Refusal::new(
-        format!("`{file}` begins as refinery's and Flyway's files do, but refinery cannot read its version"),
-        "refinery's are `V<number>__<name>.sql`; `MigrationTool::Plain` runs all files in the order of names",
+        format!("`{file}` begins as Flyway's files do, and refinery cannot read its version"),
+        format!(
+            "refinery's are `V<number>__<name>.sql`; for Flyway's choose {}",
+            MigrationTool::Flyway.choice()
+        ),
     )
 }
 
-/// Whether versions have 64 bits, for which refinery must be compiled so, and not 32. The last is the largest.
+/// Whether versions have 64 bits, which is a feature of refinery, and not 32. The last is the largest.
 fn is_wide(all: &[Migration]) -> bool {
     all.last().is_some_and(|migration| migration.version.parse::<i32>().is_err())
 }
@@ -111,18 +123,18 @@ mod tests {
     use crate::migration::tool::MigrationTool;
 
     #[test]
-    fn the_order_is_that_of_versions() {
+    fn migrations_are_ordered_by_version() {
         let order = MigrationTool::Refinery.order(&["V10__b.sql", "U2__a.sql", "x.sql"]);
         assert_eq!(order, ["U2__a.sql", "V10__b.sql"]);
     }
 
     #[test]
-    fn version_and_name_are_those_that_the_tool_keeps() {
+    fn version_and_name_are_recorded_as_by_refinery() {
         assert_eq!(MigrationTool::Refinery.kept("V01__add_é.sql"), ("1".to_owned(), "add_é".to_owned()));
     }
 
     #[test]
-    fn what_refinery_would_not_run_so_is_refused() {
+    fn files_that_only_refinery_runs_are_refused() {
         let refusal = |names: &[&str]| MigrationTool::Refinery.refusal(names);
         assert!(refusal(&["V1__a.sql", "U1__a.sql"]).contains("same version"));
         assert!(refusal(&["V1__a.sql", "V2__b.rs"]).contains("in Rust"));
@@ -132,13 +144,13 @@ mod tests {
 
     /// The numbers are those of refinery-core 0.10.1, without and with its feature `int8-versions`.
     #[test]
-    fn checksums_and_versions_are_those_of_refinery() {
+    fn checksums_and_version_types_are_those_of_refinery() {
         let sum = |version, name, wide| checksum(version, name, "select 1;\n", wide);
         assert_eq!(sum("1", "a", false), 13_954_345_995_306_633_449);
         assert_eq!(sum("1", "a", true), 12_487_144_296_312_717_842);
         assert_eq!(sum("20240101000000", "add_notes", true), 15_880_459_238_323_964_925);
         let table = |names: &[&str]| {
-            Refinery.open(&in_order(Some(MigrationTool::Refinery), &Listing::of(names)).unwrap())
+            Refinery.create_table(&in_order(Some(MigrationTool::Refinery), &Listing::of(names)).unwrap())
         };
         assert!(table(&["V1__a.sql", "V2__a.sql"]).contains("version int4"));
         assert!(table(&["V20240101000000__a.sql", "V3__a.sql"]).contains("version int8"));

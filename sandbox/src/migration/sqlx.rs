@@ -1,32 +1,36 @@
-//! sqlx: numbered files, one way or two, and `_sqlx_migrations`.
+//! sqlx: numbered files, with or without a way back, and `_sqlx_migrations`.
 
 use std::path::Path;
 
 use sha2::{Digest, Sha384};
 
-use super::tool::{Listing, Manner, Migration, Refusal, Tool, literal, numbered, unpadded};
+use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex, literal, numbered, unpadded};
 
 pub(super) struct Sqlx;
 
 impl Tool for Sqlx {
+    fn name(&self) -> &'static str {
+        "sqlx"
+    }
+
     fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
         listing.files().filter_map(|file| migration(file).transpose()).collect()
     }
 
-    fn manner(&self, _file: &Path, contents: &str) -> Result<Manner, Refusal> {
-        Ok(Manner::whole(!contents.starts_with("-- no-transaction")))
+    fn execution(&self, _file: &Path, contents: &str) -> Result<Execution, Refusal> {
+        Ok(Execution::whole(!contents.starts_with("-- no-transaction"), contents))
     }
 
     /// sqlx-postgres, `migrate.rs`.
-    fn open(&self, _all: &[Migration]) -> String {
+    fn create_table(&self, _all: &[Migration]) -> String {
         "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
          installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, \
          checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)"
             .to_owned()
     }
 
-    /// sqlx measures; the age of the session is the time of the migration here.
-    fn note(
+    /// The age of the session stands for the time that sqlx measures.
+    fn record(
         &self,
         Migration { version, name, .. }: &Migration,
         contents: &str,
@@ -43,7 +47,8 @@ impl Tool for Sqlx {
     }
 }
 
-/// sqlx-core, `migrate/source.rs`: what has no underscore or does not end in `.sql` is ignored, all else must be numbered.
+/// Reads a name as sqlx-core does, `migrate/source.rs`: ignores one without an underscore or `.sql`, and refuses any other
+/// that has no number.
 fn migration(file: &str) -> Result<Option<Migration>, Refusal> {
     let Some((version, rest)) = file.split_once('_').filter(|(_, rest)| rest.ends_with(".sql")) else {
         return Ok(None);
@@ -62,32 +67,28 @@ fn migration(file: &str) -> Result<Option<Migration>, Refusal> {
     Ok(Some(Migration { path: file.to_owned(), version: unpadded(version), name }))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use crate::migration::tool::MigrationTool::Sqlx;
 
     #[test]
-    fn the_order_is_that_of_versions() {
+    fn migrations_are_ordered_by_version() {
         assert_eq!(Sqlx.order(&["10_c.sql", "9_b.sql", "1_a.sql"]), ["1_a.sql", "9_b.sql", "10_c.sql"]);
     }
 
     #[test]
-    fn the_way_back_is_left_out() {
+    fn down_files_are_left_out() {
         assert_eq!(Sqlx.order(&["1_a.up.sql", "1_a.down.sql", "2_b.sql"]), ["1_a.up.sql", "2_b.sql"]);
     }
 
     #[test]
-    fn version_and_name_are_those_that_the_tool_keeps() {
+    fn version_and_name_are_recorded_as_by_sqlx() {
         assert_eq!(Sqlx.kept("007_add_a_table.up.sql"), ("7".to_owned(), "add a table".to_owned()));
         assert_eq!(Sqlx.kept("0_x.sql"), ("0".to_owned(), "x".to_owned()));
     }
 
     #[test]
-    fn what_the_table_cannot_hold_is_refused() {
+    fn versions_that_sqlx_refuses_are_refused() {
         assert_eq!(
             Sqlx.refusal(&["1_a.sql", "01_b.up.sql"]),
             "`01_b.up.sql` and `1_a.sql` have the same version, 1"

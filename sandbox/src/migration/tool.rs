@@ -1,11 +1,16 @@
-//! What there is to know of a migration tool, and the table of those that are known. Each has a file of its own.
+//! The migration tools that are understood: a table of them, and the trait that each implements in its own file.
 
 use std::cmp::Ordering;
 use std::path::Path;
 
-use super::{dbmate, diesel, golang_migrate, refinery, sqlx};
+use super::{
+    dbmate, diesel, flyway, golang_migrate, goose, node_pg_migrate, prisma, refinery, script, sqlx, tern,
+};
 
 /// A tool whose directories of migrations are understood; for [`Snapshot::migrations_of`](crate::Snapshot::migrations_of).
+///
+/// Each file runs as its tool runs it: what the tool sends to the server as one request is sent as one request here.
+/// So a file that the tool cannot run fails here too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[non_exhaustive]
@@ -18,82 +23,130 @@ pub enum MigrationTool {
     /// Diesel: `<version>_<name>/up.sql`, each in a transaction, unless `run_in_transaction = false` is in a
     /// `metadata.toml` beside it. Fills `__diesel_schema_migrations`.
     Diesel,
+    /// Prisma: `<name>/migration.sql`, in the order of the directories' names. Fills `_prisma_migrations`.
+    Prisma,
     /// refinery: `V<version>__<name>.sql` and `U<version>__<name>.sql`, each in a transaction. Fills
     /// `refinery_schema_history`, where versions are `int8` if one of them is too large for an `int4`, as with the feature
     /// `int8-versions` of refinery.
     Refinery,
+    /// Flyway: `V<version>__<name>.sql` in the order of their versions, where 1.10 comes after 1.9, then
+    /// `R__<name>.sql` in the order of their names. Statements run one by one, outside a transaction, and no history
+    /// table is filled: Flyway itself takes the database for one that it has not migrated.
+    Flyway,
     /// golang-migrate: `<version>_<name>.up.sql`, in the order of their versions. Fills `schema_migrations` with the last.
     GolangMigrate,
     /// dbmate: `<version>_<name>.sql` with the sections `-- migrate:up` and `-- migrate:down`, of which the first is run; in
     /// a transaction, unless its line says `transaction:false`. Fills `schema_migrations`.
     Dbmate,
+    /// goose: `<version>_<name>.sql` with the sections `-- +goose Up` and `-- +goose Down`, of which the first is run,
+    /// statement by statement; in a transaction, unless `-- +goose NO TRANSACTION` is in the file. Fills
+    /// `goose_db_version`.
+    Goose,
+    /// node-pg-migrate: `<timestamp>_<name>.sql` with the sections `-- Up Migration` and `-- Down Migration`, or the pair
+    /// `.up.sql` and `.down.sql`; each in a transaction. Fills `pgmigrations`.
+    NodePgMigrate,
+    /// tern: `<number>_<name>.sql`, numbered from 1 without gaps, up to the line
+    /// `---- create above / drop below ----`; in a transaction, unless `---- tern: disable-tx ----` is in the file. Fills
+    /// `schema_version`. Templates are refused.
+    Tern,
 }
 
-/// All tools, in the order in which their names are looked for.
-pub(super) const TOOLS: [(MigrationTool, &dyn Tool); 5] = [
+/// All tools, in the order in which a directory is compared with them.
+pub(super) const TOOLS: [(MigrationTool, &dyn Tool); 10] = [
     (MigrationTool::Sqlx, &sqlx::Sqlx),
     (MigrationTool::Diesel, &diesel::Diesel),
+    (MigrationTool::Prisma, &prisma::Prisma),
+    (MigrationTool::Flyway, &flyway::Flyway),
     (MigrationTool::Refinery, &refinery::Refinery),
     (MigrationTool::GolangMigrate, &golang_migrate::GolangMigrate),
     (MigrationTool::Dbmate, &dbmate::Dbmate),
+    (MigrationTool::Goose, &goose::Goose),
+    (MigrationTool::NodePgMigrate, &node_pg_migrate::NodePgMigrate),
+    (MigrationTool::Tern, &tern::Tern),
 ];
 
 impl MigrationTool {
-    /// What is known of the tool; nothing of `Plain`, which is none.
-    pub(crate) fn known(self) -> Option<&'static dyn Tool> {
+    /// Returns the rules of the tool, or `None` for `Plain`.
+    pub(crate) fn rules(self) -> Option<&'static dyn Tool> {
         let in_table = || TOOLS.iter().find(|(tool, _)| *tool == self).expect("each tool is in the table").1;
         (self != Self::Plain).then(in_table)
     }
+
+    /// Returns the name that the command line has for the tool.
+    fn option(self) -> String {
+        let name = format!("{self:?}");
+        let mut option = String::new();
+        for letter in name.chars() {
+            if letter.is_ascii_uppercase() && !option.is_empty() {
+                option.push('-');
+            }
+            option.push(letter.to_ascii_lowercase());
+        }
+        option
+    }
+
+    /// Returns how a user chooses the tool, in Rust and on the command line.
+    pub(super) fn choice(self) -> String {
+        format!("`MigrationTool::{self:?}` (`--tool {}`)", self.option())
+    }
 }
 
-/// How a tool names, orders and runs its migrations, and the table in which it keeps what it has applied: statements of
-/// PostgreSQL that fill it as the tool does.
+/// How a tool names, orders and runs its migrations, and its bookkeeping table: statements of PostgreSQL that fill it as the
+/// tool does.
 pub(crate) trait Tool: Sync {
-    /// Whether the names in a directory tell that it is this tool's.
+    /// The tool's name in messages.
+    fn name(&self) -> &'static str;
+
+    /// Whether the names in a directory show that it is this tool's.
     fn is_named(&self, _listing: &Listing) -> Result<bool, Refusal> {
         Ok(false)
     }
 
-    /// What tells that a file is this tool's.
-    fn mark(&self) -> Option<Mark> {
+    /// The first line that only this tool's files have, if there is one.
+    fn mark<'a>(&self, _contents: &'a str) -> Option<&'a str> {
         None
     }
 
-    /// The migrations of a directory. What the tool passes over is passed over, and what it cannot do is refused.
+    /// Whether each file of the tool has its mark.
+    fn needs_mark(&self) -> bool {
+        true
+    }
+
+    /// The migrations of a directory: without the files that the tool ignores, and refusing those that it refuses.
     fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal>;
 
-    /// Which of two is run first.
+    /// Compares two migrations by the order in which they run.
     fn order(&self, one: &Migration, other: &Migration) -> Ordering {
         by_number(&one.version, &other.version)
     }
 
-    /// Refuses what the tool's table cannot hold.
-    fn check(&self, Migration { path, version, .. }: &Migration) -> Result<(), Refusal> {
-        if version.parse::<i64>().is_ok() {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            format!("`{path}` has a version that is too large, {version}"),
-            format!("a version is at most {}", i64::MAX),
-        ))
+    /// Returns what must be unique among the migrations of a directory.
+    fn key<'a>(&self, migration: &'a Migration) -> &'a str {
+        &migration.version
     }
 
-    /// The name of a file beside that of a migration which tells how it is run.
+    /// Refuses migrations that the tool refuses for their versions. They are in their order.
+    fn check(&self, all: &[Migration]) -> Result<(), Refusal> {
+        check_numbers(all)
+    }
+
+    /// The name of a file beside a migration that decides how it runs.
     fn beside(&self) -> Option<&'static str> {
         None
     }
 
-    /// How a file is run that holds this.
-    fn manner(&self, file: &Path, contents: &str) -> Result<Manner, Refusal>;
+    /// How a file with these contents runs.
+    fn execution(&self, file: &Path, contents: &str) -> Result<Execution, Refusal>;
 
-    /// Makes the table, before the first of these migrations, which are in their order.
-    fn open(&self, all: &[Migration]) -> String;
+    /// SQL that makes the bookkeeping table, before the first of these migrations, which are in their order. Empty for a
+    /// tool whose table is not filled.
+    fn create_table(&self, all: &[Migration]) -> String;
 
-    /// Notes one of them, whose file holds this.
-    fn note(&self, migration: &Migration, contents: &str, all: &[Migration]) -> String;
+    /// SQL that records one of them, whose file has these contents.
+    fn record(&self, migration: &Migration, contents: &str, all: &[Migration]) -> String;
 }
 
-/// What a directory holds, as far as migrations are concerned: no hidden names.
+/// The names in a directory that are not hidden.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) files: Vec<String>,
@@ -109,6 +162,12 @@ impl Listing {
     pub(super) fn sql(&self) -> impl Iterator<Item = &str> {
         self.files().filter(|name| name.ends_with(".sql"))
     }
+
+    /// The directories that hold a file of that name, with its path.
+    pub(super) fn below<'a>(&'a self, file: &'a str) -> impl Iterator<Item = (&'a str, String)> {
+        let holding = self.directories.iter().filter(move |(_, files)| files.iter().any(|name| name == file));
+        holding.map(move |(directory, _)| (directory.as_str(), format!("{directory}/{file}")))
+    }
 }
 
 /// A file to run.
@@ -116,56 +175,106 @@ impl Listing {
 pub(crate) struct Migration {
     /// Below the directory of migrations.
     pub(crate) path: String,
-    /// As the tool keeps it.
+    /// As the bookkeeping table has it.
     pub(crate) version: String,
     pub(crate) name: String,
 }
 
-/// How a migration is run.
-#[derive(Debug)]
-pub(crate) struct Manner {
+/// How a migration runs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Execution {
     pub(crate) transaction: bool,
-    /// What is run instead of the whole file, at the lines it has there.
-    pub(crate) part: Option<String>,
+    /// The texts that are sent to the server, each as one request. Without them the client runs the whole file.
+    pub(crate) requests: Option<Vec<Request>>,
 }
 
-impl Manner {
-    pub(super) fn whole(transaction: bool) -> Self {
-        Self { transaction, part: None }
+/// A text of a file that is sent to the server as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// The number of lines before it in the file.
+    pub(crate) line: usize,
+    pub(crate) text: String,
+}
+
+impl Execution {
+    /// Sends a text at once, which begins after that many bytes of the file.
+    pub(super) fn request(transaction: bool, contents: &str, range: std::ops::Range<usize>) -> Self {
+        let request = Request { line: script::line(contents, range.start), text: contents[range].to_owned() };
+        Self { transaction, requests: Some(vec![request]) }
+    }
+
+    /// Sends a whole file at once.
+    pub(super) fn whole(transaction: bool, contents: &str) -> Self {
+        Self::request(transaction, contents, 0..contents.len())
+    }
+
+    /// Refuses what the server would understand otherwise than it is meant, or not at all.
+    pub(crate) fn check(&self, tool: &dyn Tool) -> Result<(), Refusal> {
+        for Request { line, text } in self.requests.iter().flatten() {
+            if text.starts_with('\u{feff}') {
+                return Err(Refusal::new(
+                    "it begins with a byte order mark",
+                    format!(
+                        "{} sends the mark to the server, which refuses it: save the file without it",
+                        tool.name()
+                    ),
+                ));
+            }
+            let statements = script::Script::of(text).statements;
+            if let Some(copy) = statements.into_iter().find(|range| script::reads_input(&text[range.clone()]))
+            {
+                return Err(Refusal::new(
+                    format!(
+                        "line {} is `{}`, and {} sends no rows",
+                        line + 1 + script::line(text, copy.start),
+                        text[copy].lines().next().unwrap_or_default(),
+                        tool.name()
+                    ),
+                    "load the rows by a seed, which psql runs",
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
-/// What begins a section in a file that holds both ways, after the dashes of a comment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// The tool's name.
-    pub(super) tool: &'static str,
-    pub(super) text: &'static str,
-}
-
-/// Why a directory or file is not run: what was seen in it, and what to do.
+/// Why a directory or file is not run, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    pub(crate) seen: String,
+    pub(crate) cause: String,
     pub(crate) hint: String,
 }
 
 impl Refusal {
-    pub(super) fn new(seen: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { seen: seen.into(), hint: hint.into() }
+    pub(super) fn new(cause: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { cause: cause.into(), hint: hint.into() }
     }
 
-    /// Of files that cannot be one tool's.
-    pub(super) fn mixed(one: &str, whose: &str, other: &str) -> Self {
+    /// Refuses files that cannot all be one tool's.
+    pub(super) fn mixed(one: &str, tool: &str, other: &str) -> Self {
         Self::new(
-            format!("`{one}` is {whose}, `{other}` is not"),
-            "name the tool whose files they are: `Snapshot::migrations_of(MigrationTool::…, directory)`; \
-             `MigrationTool::Plain` runs every `.sql` file in the order of names",
+            format!("`{one}` is a migration of {tool}, `{other}` is not"),
+            format!(
+                "name the tool: `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`); {} runs \
+                 every `.sql` file in the order of names",
+                MigrationTool::Plain.choice()
+            ),
         )
     }
 }
 
-/// The digits a name begins with, and the rest; none without digits.
+/// Refuses versions that are no `bigint`.
+pub(super) fn check_numbers(all: &[Migration]) -> Result<(), Refusal> {
+    match all.iter().find(|migration| migration.version.parse::<i64>().is_err()) {
+        None => Ok(()),
+        Some(Migration { path, version, .. }) => Err(Refusal::new(
+            format!("`{path}` has a version that is too large, {version}"),
+            format!("a version is at most {}", i64::MAX),
+        )),
+    }
+}
+
+/// The digits that a name begins with, and the rest; `None` without digits.
 pub(super) fn numbered(name: &str) -> Option<(&str, &str)> {
     let end = name.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(name.len());
     (end > 0).then(|| name.split_at(end))
@@ -178,7 +287,7 @@ pub(super) fn unpadded(digits: &str) -> String {
     }
 }
 
-/// Numbers without leading zeros, of any length.
+/// Compares numbers of any length without leading zeros.
 pub(super) fn by_number(one: &str, other: &str) -> Ordering {
     one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }
@@ -186,6 +295,10 @@ pub(super) fn by_number(one: &str, other: &str) -> Ordering {
 /// A string constant, whatever `standard_conforming_strings` is.
 pub(super) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -209,7 +322,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_quoted() {
+    fn string_constants_are_quoted() {
         assert_eq!(literal(r"it's \ here"), r"E'it''s \\ here'");
+    }
+
+    #[test]
+    fn a_tool_is_chosen_by_both_of_its_names() {
+        let choice = "`MigrationTool::NodePgMigrate` (`--tool node-pg-migrate`)";
+        assert_eq!(MigrationTool::NodePgMigrate.choice(), choice);
+    }
+
+    #[test]
+    fn requests_that_the_server_refuses_are_refused() {
+        let refusal = |text: &str| Execution::whole(true, text).check(&sqlx::Sqlx).unwrap_err();
+        assert!(refusal("\u{feff}select 1;").hint.contains("save the file without it"));
+        let rows = "create table t (a text);\ncopy t from stdin;\n1\n\\.\n";
+        assert_eq!(refusal(rows).cause, "line 2 is `copy t from stdin;`, and sqlx sends no rows");
     }
 }

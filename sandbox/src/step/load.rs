@@ -1,18 +1,19 @@
-//! Doing what steps say to a server: files by the engine's own client, in its sandbox; the rest from outside.
+//! Runs steps on a server: files by the engine's client in the sandbox, programs and code outside it.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::source::unreadable;
-use super::{FileStep, Link, compressed};
-use crate::engine::{Engine, FileRun, Format, ScriptError};
+use super::{FileStep, Link, advice, compressed};
+use crate::engine::{Engine, FileRun, ScriptError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Command, Stdin};
+use crate::migration::Request;
 use crate::sandbox::Sandbox;
 
-/// Does what the links say, in their order; each file in a client and a session of its own, so that the outcome does not
-/// depend on which are run together. `on_link` is told each one's index.
+/// Runs links in their order; each file in its own client and session, so that the outcome does not depend on the files that
+/// run together. Calls `on_link` with the index of each.
 pub(crate) fn load<E: Engine>(
     sandbox: &Arc<Sandbox<E>>,
     links: &[Link<E>],
@@ -34,46 +35,74 @@ pub(crate) fn load<E: Engine>(
 
 fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &FileStep, deadline: Instant) -> Result<()> {
     let path = &file.source.path;
-    let mut description = FileRun::new(path);
-    description.format.clone_from(&file.format);
-    description.from_stdin = file.streamed || file.part.is_some();
-    description.transaction = file.transaction;
-    description.before.clone_from(&file.before);
-    description.after.clone_from(&file.after);
-    let command = sandbox.engine().run_file(sandbox.prepared().installation(), &description)?;
-    let outcome = match &file.part {
+    let mut run_as = FileRun::new(path);
+    run_as.format.clone_from(&file.format);
+    run_as.from_stdin = file.streamed || file.requests.is_some();
+    run_as.transaction = file.transaction;
+    run_as.before.clone_from(&file.before);
+    run_as.after.clone_from(&file.after);
+    let failure = match &file.requests {
+        Some(requests) => run_requests(sandbox, requests, run_as, deadline)?,
         None if file.streamed => {
+            let client = sandbox.engine().run_file(sandbox.prepared().installation(), &run_as)?;
             let (feed, contents) = compressed::Feed::open(path).map_err(|error| unreadable(path, error))?;
-            let outcome = run(sandbox, command, Stdin::Descriptor(contents), deadline);
-            if matches!(outcome, Ok(None)) {
+            let failure = run(sandbox, client, Stdin::Descriptor(contents), deadline)?;
+            if failure.is_none() {
                 feed.end().map_err(|error| unreadable(path, error))?;
             }
-            outcome
+            failure
         }
-        part => run(sandbox, command, Stdin::Text(part.as_deref().unwrap_or_default()), deadline),
+        None => {
+            let client = sandbox.engine().run_file(sandbox.prepared().installation(), &run_as)?;
+            run(sandbox, client, Stdin::Text(""), deadline)?
+        }
     };
-    let Some(error) = outcome? else {
-        return Ok(());
-    };
-    let message = error.message.clone();
-    Err(worded(error, path).or_hint(|| hint(file, &message)))
+    match failure {
+        None => Ok(()),
+        Some(error) => {
+            let hint = advice::on_failure(file, &error.message);
+            Err(worded(error, path).or_hint(|| hint))
+        }
+    }
 }
 
-/// What to do about usual causes that lie in how the file is run.
-fn hint(file: &FileStep, message: &str) -> Option<String> {
-    let hint = if file.transaction && message.contains("cannot run inside a transaction block") {
-        "`MigrationTool` tells how a migration is kept out of the tool's transaction"
-    } else if file.format == Format::Archive && message.contains("role \"") {
-        "a step before it can make the role, or dump with `--no-owner --no-privileges`"
-    } else if file.after.is_none() && message.contains("_migrations\" does not exist") {
-        "name the tool that makes the table: `Snapshot::migrations_of(MigrationTool::…, directory)`"
-    } else {
-        return None;
+/// Sends requests as a migration tool does.
+///
+/// The server names no statement in a request that fails. So the statements run again one by one, in a transaction, and if
+/// they fail likewise the client says where.
+fn run_requests<E: Engine>(
+    sandbox: &Sandbox<E>,
+    requests: &[Request],
+    mut run_as: FileRun,
+    deadline: Instant,
+) -> Result<Option<ScriptError>> {
+    let send = |run_as: &FileRun, script: &str| {
+        let client = sandbox.engine().run_file(sandbox.prepared().installation(), run_as)?;
+        run(sandbox, client, Stdin::Text(script), deadline)
     };
-    Some(hint.to_owned())
+    let script = at_their_lines(requests, |text| sandbox.engine().request(text));
+    let Some(error) = send(&run_as, &script)? else {
+        return Ok(None);
+    };
+    (run_as.transaction, run_as.after) = (true, None);
+    let one_by_one = send(&run_as, &at_their_lines(requests, |text| format!("{text};\n")))?;
+    let message = |error: &ScriptError| error.message.lines().next().map(str::to_owned);
+    Ok(Some(one_by_one.filter(|located| message(located) == message(&error)).unwrap_or(error)))
 }
 
-/// Runs a script of the engine's own.
+/// A script with each request at the line that it has in its file.
+fn at_their_lines(requests: &[Request], script: impl Fn(&str) -> String) -> String {
+    let mut lines = 0;
+    let mut all = String::new();
+    for Request { line, text } in requests {
+        let script = "\n".repeat(line.saturating_sub(lines)) + &script(text);
+        lines += script.matches('\n').count();
+        all += &script;
+    }
+    all
+}
+
+/// Runs a script of the engine.
 pub(crate) fn run_script<E: Engine>(sandbox: &Sandbox<E>, script: &str, timeout: Duration) -> Result<()> {
     let client = sandbox.engine().client(sandbox.prepared().installation())?;
     match run(sandbox, client, Stdin::Text(script), Instant::now() + timeout)? {
@@ -101,29 +130,25 @@ fn run<E: Engine>(
     }))
 }
 
-/// File, line, statement and the server's message. `running` is the file that was run, if the client names none.
+/// File, line, statement and the server's message. `running` is the file that ran, where the client names none.
 fn worded(error: ScriptError, running: &Path) -> Error {
-    let (file, line) = match (error.file, error.line) {
-        (Some(file), line) => (file, line),
-        // With a line it is that of the part which the client read from its standard input. Without one the error came
-        // before the file's beginning or after its end: in a tool's books, or in the statement that closes the session.
-        (None, line) => (running.to_owned(), line),
-    };
-    let place = match line {
+    // Without a line the error came from the bookkeeping, or from the statements that close the session.
+    let file = error.file.unwrap_or_else(|| running.to_owned());
+    let place = match error.line {
         Some(line) => format!("{}:{line}", file.display()),
         None => file.display().to_string(),
     };
-    let left_open = error.message.contains("DISCARD ALL cannot run inside a transaction block");
-    let message = match (error.statement, left_open) {
-        (_, true) => "the file ends inside a transaction".to_owned(),
-        (Some(statement), _) => format!("{}\nin the statement\n{}", error.message, shortened(&statement)),
-        (None, _) => error.message,
+    let message = match (advice::unfinished(&error.message), error.statement) {
+        (Some(cause), _) => cause,
+        (None, Some(statement)) => {
+            format!("{}\nin the statement\n{}", error.message, shortened(&statement))
+        }
+        (None, None) => error.message,
     };
-    let error = Error::new(ErrorKind::InvalidConfig, format!("run `{place}`")).caused_by(message);
-    if left_open { error.with_hint("end it with `commit;`") } else { error }
+    Error::new(ErrorKind::InvalidConfig, format!("run `{place}`")).caused_by(message)
 }
 
-/// A statement may hold megabytes of data; its beginning tells which it is.
+/// The beginning of a statement, which may hold megabytes of data.
 fn shortened(statement: &str) -> String {
     const LINES: usize = 30;
     const WIDTH: usize = 200;
@@ -162,5 +187,11 @@ mod tests {
         let short = shortened(&long);
         assert_eq!(short.lines().count(), 31);
         assert!(short.lines().all(|line| line.chars().count() <= 201));
+    }
+
+    #[test]
+    fn requests_keep_their_lines() {
+        let requests = [(1, "a\nb"), (5, "c")].map(|(line, text)| Request { line, text: text.to_owned() });
+        assert_eq!(at_their_lines(&requests, |text| format!("<{text}>\n")), "\n<a\nb>\n\n\n<c>\n");
     }
 }

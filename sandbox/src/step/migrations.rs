@@ -1,4 +1,4 @@
-//! Migrations: a directory of files of SQL, run as the tool runs them that they are written for.
+//! Migrations: a directory of files of SQL, each run as the tool runs it that it is written for.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,11 +9,11 @@ use super::source::unreadable;
 use super::{FileStep, Input, Link, SourceFile};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::migration::{self, Listing, Manner, Migration, MigrationTool, Refusal, in_order};
+use crate::migration::{self, Listing, Migration, MigrationTool, Refusal, in_order};
 
 pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, engine: &E) -> Result<Input<E>> {
-    let (listing, nowhere) = list(directory)?;
-    let untold = |refusal| refused("tell how to run the migrations in", directory, refusal);
+    let (listing, dangling) = list(directory)?;
+    let undecided = |refusal| refused("decide how to run the migrations in", directory, refusal);
     let mut sources = HashMap::new();
     let mut source = |migration: &Migration| -> Result<Arc<SourceFile>> {
         if let Some(source) = sources.get(&migration.path) {
@@ -23,113 +23,161 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
         sources.insert(migration.path.clone(), source.clone());
         Ok(source)
     };
-    let tool = match tool {
+    let recognised = match tool {
         Some(tool) => Some(tool),
-        None => match migration::by_names(&listing).map_err(untold)? {
-            Some(tool) => Some(tool),
-            None => {
-                let files = in_order(None, &listing).map_err(untold)?.into_iter();
-                let marks = files.map(|file| {
-                    let path = &source(&file)?.path;
-                    // As bytes: what turns out to be no tool's may be in any encoding.
-                    let contents = fs::read(path).map_err(|error| unreadable(path, error))?;
-                    Ok((migration::mark(&contents), file.path))
-                });
-                migration::by_sections(&marks.collect::<Result<Vec<_>>>()?).map_err(untold)?
-            }
-        },
-    };
-    let migrations = in_order(tool, &listing).map_err(untold)?;
-    if migrations.is_empty() {
-        return Err(none_in(directory, tool));
-    }
-    let known = tool.and_then(MigrationTool::known);
-    let runs = migrations.iter().enumerate().map(|(index, migration)| {
-        let mut run = FileStep::plain(source(migration)?);
-        run.name.clone_from(&migration.path);
-        if let Some(tool) = known {
-            let (path, contents) = (&run.source.path, run.source.contents()?);
-            let manner = tool.manner(path, &contents).map_err(|refusal| refused("run", path, refusal));
-            let Manner { transaction, part } = manner?;
-            (run.transaction, run.part) = (transaction, part);
-            run.before = (index == 0).then(|| tool.open(&migrations));
-            run.after = Some(tool.note(migration, &contents, &migrations));
+        None => {
+            let by_names = migration::by_names(&listing).map_err(undecided)?;
+            let files = in_order(by_names, &listing).map_err(undecided)?.into_iter();
+            let contents = files.map(|file| {
+                let path = &source(&file)?.path;
+                // The file of no tool may have any encoding.
+                let contents = fs::read(path).map_err(|error| unreadable(path, error))?;
+                Ok((file.path, String::from_utf8_lossy(&contents).into_owned()))
+            });
+            migration::by_contents(by_names, &listing, &contents.collect::<Result<Vec<_>>>()?)
+                .map_err(undecided)?
         }
-        Ok(run)
+    };
+    let migrations = in_order(recognised, &listing).map_err(undecided)?;
+    if migrations.is_empty() {
+        return Err(none_in(directory, recognised, &listing));
+    }
+    let rules = recognised.and_then(MigrationTool::rules);
+    let files = migrations.iter().enumerate().map(|(index, migration)| {
+        let mut file = FileStep::whole(source(migration)?)?;
+        file.name.clone_from(&migration.path);
+        let Some(rules) = rules else { return Ok(file) };
+        let (path, contents) = (&file.source.path, file.source.contents()?);
+        let execution = rules.execution(path, &contents).and_then(|execution| {
+            execution.check(rules)?;
+            Ok(execution)
+        });
+        let execution = execution.map_err(|refusal| refused("run", path, refusal))?;
+        (file.transaction, file.requests) = (execution.transaction, execution.requests);
+        let sql = |sql: String| (!sql.is_empty()).then_some(sql);
+        file.before = if index == 0 { sql(rules.create_table(&migrations)) } else { None };
+        file.after = sql(rules.record(migration, &contents, &migrations));
+        Ok(file)
     });
-    let runs = runs.collect::<Result<Vec<FileStep>>>()?;
-    // A directory tells by its own time which names are in it.
+    let files = files.collect::<Result<Vec<FileStep>>>()?;
+    if recognised.is_none() {
+        check_subdirectories(directory, &listing, &files)?;
+    }
+    // The time of a directory changes with the names in it.
     let directories = listing.directories.iter().map(|(name, _)| directory.join(name));
     let mut watched: Vec<_> = [directory.to_owned()].into_iter().chain(directories).collect();
-    // What a link leads to may come to be.
-    watched.extend(nowhere);
-    watched.extend(runs.iter().flat_map(|run| run.source.watched()));
-    if let Some(name) = known.and_then(|tool| tool.beside()) {
-        watched.extend(runs.iter().map(|run| run.source.path.with_file_name(name)));
+    watched.extend(dangling);
+    watched.extend(files.iter().flat_map(|file| file.source.watched()));
+    if let Some(name) = rules.and_then(|rules| rules.beside()) {
+        watched.extend(files.iter().map(|file| file.source.path.with_file_name(name)));
     }
-    let links = runs.into_iter().map(Link::File).collect();
+    let links = files.into_iter().map(Link::File).collect();
     Ok(Input { label: format!("migrations `{}`", directory.display()), links, watched })
 }
 
-fn none_in(directory: &Path, tool: Option<MigrationTool>) -> Error {
+/// Refuses a directory whose subdirectories hold files that run neither by themselves nor as parts of others.
+fn check_subdirectories(directory: &Path, listing: &Listing, files: &[FileStep]) -> Result<()> {
+    let is_read = |below: &Path| {
+        let below = fs::canonicalize(below).unwrap_or_default();
+        files.iter().flat_map(|file| file.source.all()).any(|file| file.path.starts_with(&below))
+    };
+    match scripts_below(listing).find(|(name, _)| !is_read(&directory.join(name))) {
+        None => Ok(()),
+        Some((name, file)) => {
+            let cause = format!("`{name}/{file}` is in a subdirectory, which is not searched");
+            let hint = in_subdirectory(directory, name);
+            Err(refused("decide how to run the migrations in", directory, Refusal { cause, hint }))
+        }
+    }
+}
+
+/// The subdirectories that hold files of SQL, each with its first.
+fn scripts_below(listing: &Listing) -> impl Iterator<Item = (&str, &str)> {
+    let script = |files: &'_ [String]| files.iter().position(|file| file.ends_with(".sql"));
+    listing
+        .directories
+        .iter()
+        .filter_map(move |(name, files)| Some((name.as_str(), files[script(files)?].as_str())))
+}
+
+fn in_subdirectory(directory: &Path, name: &str) -> String {
+    let below = directory.join(name);
+    format!(
+        "add `.migrations({below:?})` (`--migrations {}`) in its place of the order, or choose \
+         `MigrationTool::Plain` (`--tool plain`) to leave it out",
+        below.display()
+    )
+}
+
+fn none_in(directory: &Path, tool: Option<MigrationTool>, listing: &Listing) -> Error {
     let error = Error::new(ErrorKind::InvalidConfig, format!("find migrations in `{}`", directory.display()));
-    match tool {
-        None | Some(MigrationTool::Plain) => error.with_hint(
+    match (tool, scripts_below(listing).next()) {
+        (None | Some(MigrationTool::Plain), Some((name, _))) => {
+            let directory = directory.join(name);
+            error.with_hint(format!(
+                "subdirectories are not searched: name one, as in `.migrations({directory:?})` (`--migrations {}`)",
+                directory.display()
+            ))
+        }
+        (None | Some(MigrationTool::Plain), None) => error.with_hint(
             "a migration is a file whose name ends in `.sql`; they run in the order of their names",
         ),
-        Some(tool) => {
+        (Some(tool), _) => {
             error.with_hint(format!("no name in it is that of a migration of `MigrationTool::{tool:?}`"))
         }
     }
 }
 
-/// What is in the directory, and the links in it that lead nowhere.
+/// Returns the names in the directory, and the dangling links in it, whose targets may be made later.
 fn list(directory: &Path) -> Result<(Listing, Vec<PathBuf>)> {
-    let (mut listing, mut nowhere) = (Listing::default(), Vec::new());
+    let (mut listing, mut dangling) = (Listing::default(), Vec::new());
     for (name, kind) in entries(directory)? {
         match kind {
             Kind::File => listing.files.push(name),
             Kind::Directory => {
-                // One that cannot be read is none of migrations.
-                let below = entries(&directory.join(&name)).unwrap_or_default();
-                nowhere.extend(
-                    below
-                        .iter()
-                        .filter(|(_, kind)| *kind == Kind::Nowhere)
-                        .map(|(file, _)| directory.join(&name).join(file)),
-                );
-                let files =
-                    below.into_iter().filter(|(_, kind)| *kind == Kind::File).map(|(file, _)| file).collect();
-                listing.directories.push((name, files));
+                let path = directory.join(&name);
+                // A directory that cannot be read holds no migrations.
+                let below = entries(&path).unwrap_or_default();
+                let of_kind = |wanted: Kind| {
+                    below.iter().filter(move |(_, kind)| *kind == wanted).map(|(file, _)| file.clone())
+                };
+                dangling.extend(of_kind(Kind::Dangling).map(|file| path.join(file)));
+                listing.directories.push((name, of_kind(Kind::File).collect()));
             }
-            Kind::Nowhere => nowhere.push(directory.join(name)),
+            Kind::Dangling => dangling.push(directory.join(name)),
         }
     }
-    Ok((listing, nowhere))
+    listing.directories.sort();
+    Ok((listing, dangling))
 }
 
-/// Links count as what they lead to.
+/// Links count as their targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
     Directory,
-    Nowhere,
+    Dangling,
 }
 
-/// What is not hidden.
+/// The entries that are not hidden.
 fn entries(directory: &Path) -> Result<Vec<(String, Kind)>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(|error| unreadable(directory, error))? {
         let entry = entry.map_err(|error| unreadable(directory, error))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
-        }
+        let name = match entry.file_name().into_string() {
+            Ok(name) if name.starts_with('.') => continue,
+            Ok(name) => name,
+            Err(name) => {
+                let cause = format!("the name `{}` is not UTF-8", name.display());
+                let hint = "rename it, as by `convmv -f latin1 -t utf8 --notest`".to_owned();
+                return Err(refused("read the migrations in", directory, Refusal { cause, hint }));
+            }
+        };
         match fs::metadata(entry.path()) {
             Ok(metadata) if metadata.is_file() => names.push((name, Kind::File)),
             Ok(metadata) if metadata.is_dir() => names.push((name, Kind::Directory)),
             Ok(_) => {}
-            Err(_) => names.push((name, Kind::Nowhere)),
+            Err(_) => names.push((name, Kind::Dangling)),
         }
     }
     Ok(names)
@@ -137,6 +185,6 @@ fn entries(directory: &Path) -> Result<Vec<(String, Kind)>> {
 
 fn refused(verb: &str, path: &Path, refusal: Refusal) -> Error {
     Error::new(ErrorKind::InvalidConfig, format!("{verb} `{}`", path.display()))
-        .caused_by(refusal.seen)
+        .caused_by(refusal.cause)
         .with_hint(refusal.hint)
 }

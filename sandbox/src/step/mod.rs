@@ -1,5 +1,6 @@
-//! The steps that lead from a fresh server to a prepared database: one file per kind, each read into links of a chain.
+//! The steps from a fresh server to a prepared database: one file per kind, each read into links of a chain.
 
+mod advice;
 mod base;
 mod code;
 mod compressed;
@@ -13,8 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::{Engine, Format};
-use crate::error::Result;
-use crate::migration::MigrationTool;
+use crate::error::{Error, ErrorKind, Result};
+use crate::migration::{MigrationTool, Request};
 
 pub(crate) use base::{Base, StepPath};
 pub(crate) use code::CodeStep;
@@ -22,10 +23,10 @@ pub(crate) use load::{load, run_script};
 pub(crate) use program::ProgramStep;
 pub(crate) use source::SourceFile;
 
-/// A step as described; nothing of it has been read.
+/// A step as described, before its files are read.
 #[derive(Debug, Clone)]
 pub(crate) enum Step<E: Engine> {
-    /// A directory of files of SQL, and the tool they are written for if the user names it.
+    /// A directory of files of SQL, and their tool if the user names it.
     Migrations(StepPath, Option<MigrationTool>),
     /// A file of SQL or of a table's rows, or an archive.
     Seed(StepPath),
@@ -41,11 +42,11 @@ pub(crate) enum Step<E: Engine> {
 pub(crate) struct Input<E: Engine> {
     pub(crate) label: String,
     pub(crate) links: Vec<Link<E>>,
-    /// Every path whose metadata tells whether reading the step anew would come to the same.
+    /// Every path whose metadata changes when reading the step again could have another outcome.
     pub(crate) watched: Vec<PathBuf>,
 }
 
-/// A link of the digest chain: what is done at once, or what the next depend on.
+/// A link of the digest chain: one action, or files on which the next links depend.
 #[derive(Debug)]
 pub(crate) enum Link<E: Engine> {
     File(FileStep),
@@ -55,17 +56,17 @@ pub(crate) enum Link<E: Engine> {
     Code(CodeStep<E>),
 }
 
-/// A file, and how it is run.
+/// A file, and how it runs.
 #[derive(Debug)]
 pub(crate) struct FileStep {
-    /// As it enters the digest and is told to the user.
+    /// Its name in the digest and in messages.
     pub(crate) name: String,
     pub(crate) source: Arc<SourceFile>,
     pub(crate) format: Format,
-    /// Whether the client is given what the file holds, and not its path.
+    /// Whether the client gets the file's contents, and not its path.
     pub(crate) streamed: bool,
-    /// What is run instead of the whole file, at the lines it has there.
-    pub(crate) part: Option<String>,
+    /// The texts that are sent to the server as they are, instead of the whole file.
+    pub(crate) requests: Option<Vec<Request>>,
     /// Whether all of it is one transaction.
     pub(crate) transaction: bool,
     /// SQL to run first, in the same session and transaction.
@@ -74,7 +75,7 @@ pub(crate) struct FileStep {
     pub(crate) after: Option<String>,
 }
 
-/// Reads steps. Declared inputs join the next step that does something.
+/// Reads steps. Declared files become links of the next step that acts.
 pub(crate) fn read<E: Engine>(steps: &[Step<E>], engine: &E) -> Result<Vec<Input<E>>> {
     let mut inputs: Vec<Input<E>> = Vec::new();
     let mut waiting: Option<Input<E>> = None;
@@ -116,7 +117,7 @@ impl<E: Engine> Step<E> {
 }
 
 impl<E: Engine> Link<E> {
-    /// As it is told to the user.
+    /// The name in messages.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::File(file) => file.name.clone(),
@@ -129,7 +130,7 @@ impl<E: Engine> Link<E> {
         }
     }
 
-    /// All files that are read, those that others include among them.
+    /// All files that are read, with those that they include.
     pub(crate) fn files(&self) -> Vec<&SourceFile> {
         match self {
             Self::File(file) => file.source.all(),
@@ -148,11 +149,24 @@ impl<E: Engine> Link<E> {
 }
 
 impl FileStep {
-    /// The whole file, as the client runs it.
-    fn plain(source: Arc<SourceFile>) -> Self {
+    /// The whole file, as the client runs it. The client's arguments are UTF-8.
+    fn whole(source: Arc<SourceFile>) -> Result<Self> {
+        if source.path.to_str().is_none() {
+            let step = format!("run `{}`", source.path.display());
+            return Err(Error::new(ErrorKind::InvalidConfig, step)
+                .caused_by("its name is not UTF-8")
+                .with_hint("rename it, as by `convmv -f latin1 -t utf8 --notest`"));
+        }
         let name = source.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let streamed = compressed::is_compressed(&source.path);
-        let format = Format::Sql;
-        Self { name, source, format, streamed, part: None, transaction: false, before: None, after: None }
+        Ok(Self {
+            name,
+            streamed: compressed::is_compressed(&source.path),
+            source,
+            format: Format::Sql,
+            requests: None,
+            transaction: false,
+            before: None,
+            after: None,
+        })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::source::beginning;
 use super::{FileStep, Input, Link, SourceFile, compressed};
 use crate::engine::{Engine, Format};
 use crate::error::{Error, ErrorKind, Result};
@@ -10,19 +9,15 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) fn read<E: Engine>(file: &Path, engine: &E) -> Result<Input<E>> {
     let inside = compressed::name_inside(file);
     let run = if engine.is_archive(file) {
-        FileStep { format: Format::Archive, ..FileStep::plain(SourceFile::tree(file)?) }
+        FileStep { format: Format::Archive, ..FileStep::whole(SourceFile::tree(file)?)? }
     } else if file.is_dir() {
         return Err(refused(file, "it is a directory, and no archive of the database's dump program")
-            .with_hint("the files of a directory are run by `migrations`"));
+            .with_hint("run the files of a directory by `migrations` (`--migrations`)"));
     } else if inside.extension().is_some_and(|extension| extension == "csv") {
         let format = Format::Csv { table: table(inside), columns: columns(file)? };
-        FileStep { format, streamed: true, ..FileStep::plain(SourceFile::tree(file)?) }
+        FileStep { format, streamed: true, ..FileStep::whole(SourceFile::tree(file)?)? }
     } else {
-        if !compressed::is_compressed(file) && beginning(file)?.contains(&0) {
-            return Err(refused(file, "it is neither text nor an archive that the database restores")
-                .with_hint("compressed files of SQL are told by their names, `.sql.gz` and `.sql.zst`"));
-        }
-        FileStep::plain(SourceFile::script(file, engine)?)
+        FileStep::whole(SourceFile::script(file, engine)?)?
     };
     let watched = run.source.watched().collect();
     Ok(Input {

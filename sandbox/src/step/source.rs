@@ -149,14 +149,22 @@ impl SourceFile {
         read().map_err(|error| unreadable(&path, error))
     }
 
-    /// Reads a file of text, uncompressed. `on_lines` is given all of it, some whole lines at a time.
+    /// Reads a file of text, uncompressed, and passes it to `on_lines`, some whole lines at a time.
     fn bare(reached: PathBuf, path: PathBuf, on_lines: &mut dyn FnMut(&[u8])) -> Result<Self> {
-        let read = || -> io::Result<Self> {
+        let begin = || -> io::Result<_> {
             let identity = FileId::of(&path)?;
-            let hash = read_lines(compressed::open(&path)?, on_lines)?;
-            Ok(Self::new(reached, path.clone(), hash, Some(identity)))
+            let mut file = compressed::open(&path)?;
+            let mut beginning = Vec::new();
+            file.by_ref().take(512).read_to_end(&mut beginning)?;
+            Ok((identity, beginning, file))
         };
-        read().map_err(|error| unreadable(&path, error))
+        let (identity, beginning, file) = begin().map_err(|error| unreadable(&path, error))?;
+        if beginning.contains(&0) {
+            return Err(no_text(&path, &beginning));
+        }
+        let hash = read_lines(beginning.as_slice().chain(file), on_lines);
+        let hash = hash.map_err(|error| unreadable(&path, error))?;
+        Ok(Self::new(reached, path, hash, Some(identity)))
     }
 
     /// The file's text, read anew: seeds may be large, so none is kept.
@@ -170,7 +178,12 @@ impl SourceFile {
             let error = failed(ErrorKind::Layer).caused_by("it changed while it was being read");
             return Err(error.with_hint("run the tests again"));
         }
-        String::from_utf8(contents).map_err(|error| failed(ErrorKind::InvalidConfig).caused_by(error))
+        String::from_utf8(contents).map_err(|error| {
+            let convert = format!("iconv -f LATIN1 -t UTF-8 {}", self.path.display());
+            failed(ErrorKind::InvalidConfig).caused_by(error).with_hint(format!(
+                "the migration tool reads UTF-8 only: convert the file, as by `{convert}`"
+            ))
+        })
     }
 
     /// The file and all it includes.
@@ -216,12 +229,23 @@ impl FileId {
     }
 }
 
-/// The first bytes of a file, as they are.
-pub(super) fn beginning(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut bytes));
-    read.map_err(|error| unreadable(path, error))?;
-    Ok(bytes)
+/// The error of a file whose beginning has zero bytes, which no script has.
+fn no_text(path: &Path, beginning: &[u8]) -> Error {
+    let error = Error::new(ErrorKind::InvalidConfig, format!("read `{}`", path.display()));
+    if is_utf16(beginning) {
+        let convert = format!("iconv -f UTF-16 -t UTF-8 {}", path.display());
+        return error.caused_by("it is text in UTF-16").with_hint(format!("convert it, as by `{convert}`"));
+    }
+    error
+        .caused_by("it is neither text nor an archive that the database restores")
+        .with_hint("a compressed file of SQL is known by its name: `.sql.gz` or `.sql.zst`")
+}
+
+/// Whether the beginning of a file has the byte order mark of UTF-16, or a zero in every second byte.
+fn is_utf16(beginning: &[u8]) -> bool {
+    let zeros = |first: usize| beginning.iter().skip(first).step_by(2).filter(|byte| **byte == 0).count();
+    let mostly = |count: usize| count * 4 > beginning.len();
+    matches!(beginning, [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..]) || (mostly(zeros(0)) != mostly(zeros(1)))
 }
 
 pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {

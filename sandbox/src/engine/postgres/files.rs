@@ -50,6 +50,9 @@ fn client(installation: &Installation, name: &str) -> Result<Command> {
     Ok(with_environment(Command::new(program)))
 }
 
+/// Begins the server's message when a file ends in another database than it began in.
+const ELSEWHERE: &str = "the file ends in the database ";
+
 pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRun) -> Result<Command> {
     let FileRun { path, format, from_stdin, transaction, before, after } = run;
     let run = match format {
@@ -69,10 +72,14 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
     let commands =
         |sql: &Option<String>| sql.iter().flat_map(|sql| ["--command".to_owned(), sql.clone()]).collect();
     let (before, after): (Vec<_>, Vec<_>) = (commands(before), commands(after));
+    let in_database = format!(
+        "SELECT CASE WHEN current_database() <> '{}' THEN ('{ELSEWHERE}' || current_database())::int END",
+        database.replace('\'', "''")
+    );
     let end: &[&str] = match transaction {
         true => &["--single-transaction"],
-        // Fails where the file left a transaction open, which would be lost without a word.
-        false => &["--command", "DISCARD ALL"],
+        // Fails where the file left its database, or left a transaction open, which would be lost silently.
+        false => &["--command", &in_database, "--command", "DISCARD ALL"],
     };
     Ok(psql(installation, database)?
         .args(before)

@@ -210,6 +210,10 @@ impl Engine for Postgres {
         psql::included_files(contents)
     }
 
+    fn request(&self, text: &str) -> String {
+        psql::request(text)
+    }
+
     fn script_error(&self, stderr: &str) -> ScriptError {
         psql::script_error(stderr)
     }

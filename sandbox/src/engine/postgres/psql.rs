@@ -20,6 +20,16 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
+/// Has psql send a text to the server as one request. Within dollar quotes psql interprets nothing, and `\gexec` sends a
+/// value as it is.
+pub(super) fn request(text: &str) -> String {
+    let mut tag = "$request$".to_owned();
+    while text.contains(&tag) {
+        tag.insert(1, '_');
+    }
+    format!("SELECT {tag}{text}{tag} \\gexec\n")
+}
+
 /// The files that a script has psql read: by `\i`, `\ir` and their long names, and by `\copy … from`.
 ///
 /// Dumps are long, and most of their backslashes are data: so it is these that are looked at, not every line.
@@ -193,6 +203,12 @@ mod tests {
         let script = "\\i a.sql\n  \\ir '../b c.sql'\n\\copy t(x, y) from 'it.csv' csv header\n\\copy t from stdin\n\
                       select '\\i no';\n\\include_relative d.sql;\n\\copy t FROM e.csv with csv\n\\echo x\n";
         assert_eq!(included_files(script), ["a.sql", "../b c.sql", "it.csv", "d.sql", "e.csv"]);
+    }
+
+    #[test]
+    fn a_request_is_quoted_whatever_it_holds() {
+        assert_eq!(request("a;\n\\d"), "SELECT $request$a;\n\\d$request$ \\gexec\n");
+        assert_eq!(request("$request$"), "SELECT $_request$$request$$_request$ \\gexec\n");
     }
 
     #[test]

@@ -1,9 +1,6 @@
 -- migrate:up
 create temporary table names (name text) on commit drop;
-copy names from stdin;
-Ada
-Grace
-\.
+insert into names values ('Ada'), ('Grace');
 create table authors as select name from names;
 -- migrate:down
 drop table authors;

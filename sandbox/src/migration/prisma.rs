@@ -1,0 +1,95 @@
+//! Prisma: a directory for each migration beside `migration_lock.toml`, and `_prisma_migrations`.
+
+use std::cmp::Ordering;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex, literal};
+
+pub(super) const SCRIPT: &str = "migration.sql";
+const LOCK: &str = "migration_lock.toml";
+
+pub(super) struct Prisma;
+
+impl Tool for Prisma {
+    fn name(&self) -> &'static str {
+        "Prisma"
+    }
+
+    /// Other tools have directories with a `migration.sql` too, but not the lock file.
+    fn is_named(&self, listing: &Listing) -> Result<bool, Refusal> {
+        if listing.files().all(|name| name != LOCK) {
+            return Ok(false);
+        }
+        match listing.sql().next() {
+            Some(file) => Err(Refusal::mixed(LOCK, self.name(), file)),
+            None => Ok(true),
+        }
+    }
+
+    fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
+        let read = |(directory, files): &(String, Vec<String>)| {
+            if !files.iter().any(|file| file == SCRIPT) {
+                return Err(Refusal::new(
+                    format!("the directory `{directory}` holds no `{SCRIPT}`"),
+                    "Prisma takes each directory beside its migrations for one: move it elsewhere",
+                ));
+            }
+            let path = format!("{directory}/{SCRIPT}");
+            Ok(Migration { path, version: directory.clone(), name: directory.clone() })
+        };
+        listing.directories.iter().map(read).collect()
+    }
+
+    fn order(&self, one: &Migration, other: &Migration) -> Ordering {
+        one.name.cmp(&other.name)
+    }
+
+    fn check(&self, _all: &[Migration]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn execution(&self, _file: &Path, contents: &str) -> Result<Execution, Refusal> {
+        Ok(Execution::whole(false, contents))
+    }
+
+    /// prisma-engines, `flavour/postgres.rs`.
+    fn create_table(&self, _all: &[Migration]) -> String {
+        "CREATE TABLE _prisma_migrations (id VARCHAR(36) PRIMARY KEY NOT NULL, checksum VARCHAR(64) NOT NULL, \
+         finished_at TIMESTAMPTZ, migration_name VARCHAR(255) NOT NULL, logs TEXT, rolled_back_at TIMESTAMPTZ, \
+         started_at TIMESTAMPTZ NOT NULL DEFAULT now(), applied_steps_count INTEGER NOT NULL DEFAULT 0)"
+            .to_owned()
+    }
+
+    fn record(&self, migration: &Migration, contents: &str, _all: &[Migration]) -> String {
+        format!(
+            "INSERT INTO _prisma_migrations (id, checksum, finished_at, migration_name, applied_steps_count) \
+             VALUES (md5(random()::text)::uuid::text, '{}', clock_timestamp(), {}, 1)",
+            hex(&Sha256::digest(contents)),
+            literal(&migration.name),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::tool::MigrationTool;
+
+    #[test]
+    fn directories_are_ordered_by_name() {
+        let names = ["20240201_b/migration.sql", "20240101_a/migration.sql", LOCK];
+        assert_eq!(MigrationTool::Prisma.order(&names), [names[1], names[0]]);
+        let refusal = MigrationTool::Prisma.refusal(&["1_a/migration.sql", "more/a.sql"]);
+        assert!(refusal.contains("`more` holds no `migration.sql`"));
+    }
+
+    #[test]
+    fn the_lock_file_names_the_tool() {
+        let is_named = |names: &[&str]| Prisma.is_named(&Listing::of(names));
+        assert_eq!(is_named(&["1_a/migration.sql"]), Ok(false));
+        assert_eq!(is_named(&["1_a/migration.sql", LOCK]), Ok(true));
+        assert!(is_named(&["1_a/migration.sql", LOCK, "b.sql"]).is_err());
+    }
+}

@@ -1,0 +1,60 @@
+//! Advice on usual causes of a failed file that lie in how the file was made or how it runs.
+
+use super::FileStep;
+use crate::engine::Format;
+
+/// The server's messages where a file leaves its session unfinished, see [`Engine::run_file`](crate::Engine::run_file).
+const IN_TRANSACTION: &str = "DISCARD ALL cannot run inside a transaction block";
+const ELSEWHERE: &str = "the file ends in the database ";
+
+/// The cause, where a file leaves its session in a state that would be lost silently.
+pub(super) fn unfinished(message: &str) -> Option<String> {
+    if message.contains(IN_TRANSACTION) {
+        return Some("the file ends inside a transaction".to_owned());
+    }
+    let (_, database) = message.lines().next()?.split_once(ELSEWHERE)?;
+    Some(format!("{ELSEWHERE}`{}`, and the sandbox's URL leads to another", database.trim_end_matches('"')))
+}
+
+/// One sentence that says what to do about a file that failed with this message.
+pub(super) fn on_failure(file: &FileStep, message: &str) -> Option<String> {
+    let all = |parts: &[&str]| parts.iter().all(|part| message.contains(part));
+    let is_archive = file.format == Format::Archive;
+    let advice = if message.contains(IN_TRANSACTION) {
+        "end it with `commit;`"
+    } else if message.contains(ELSEWHERE) {
+        "remove `CREATE DATABASE` and `\\connect` from it, and name the database by `Postgres::database` \
+         (`--database`); or end the file with a `\\connect` back"
+    } else if all(&["cannot run inside a transaction block"]) {
+        match (&file.requests, file.transaction) {
+            (_, true) => {
+                "keep it out of the tool's transaction, as the tool's variant of `MigrationTool` describes"
+            }
+            (Some(_), false) => {
+                "the tool sends all of the file to the server as one request, which is one transaction: give the \
+                 statement a file of its own"
+            }
+            (None, false) => return None,
+        }
+    } else if all(&["role \"", "\" does not exist"]) {
+        "make the role in a step before it (`create role …;`), or dump with `--no-owner --no-privileges`"
+    } else if all(&["role \"postgres\" already exists"]) {
+        "dump one database by pg_dump instead of all by pg_dumpall, or remove `CREATE ROLE postgres` from the file"
+    } else if all(&["schema \"public\" already exists"]) {
+        "drop it in a step before it (`drop schema public;`), or dump without `--schema=public`"
+    } else if all(&["unrecognized configuration parameter \"transaction_timeout\""]) {
+        "pg_dump 17 or newer wrote the file: choose that version by `Postgres::version` (`--version`), or remove the line"
+    } else if all(&["invalid command \\restrict"]) {
+        "a pg_dump newer than psql wrote the file: update PostgreSQL's client programs, or remove the lines `\\restrict` \
+         and `\\unrestrict`"
+    } else if is_archive && all(&["unsupported version", "in file header"]) {
+        "a newer pg_dump made the archive: choose its version by `Postgres::version` (`--version`)"
+    } else if file.after.is_none() && message.contains("_migrations\" does not exist") {
+        "name the tool that makes the table: `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`)"
+    } else if file.requests.is_some() && message.contains("syntax error at or near \"\\\"") {
+        "commands with a backslash are psql's, and the tool does not know them: move them to a seed, which psql runs"
+    } else {
+        return None;
+    };
+    Some(advice.to_owned())
+}

@@ -1,0 +1,2 @@
+-- CreateTable
+create table notes (id bigint generated always as identity primary key, text text not null);

@@ -1,0 +1,2 @@
+-- CreateIndex
+create index concurrently notes_by_text on notes (text);

@@ -1,0 +1,2 @@
+create table authors (name text);
+insert into authors values ('Ada'), ('Grace');
