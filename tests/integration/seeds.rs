@@ -1,18 +1,20 @@
-//! Seeds of every kind: what is in the file is in the database, and what is wrong with it is said.
+//! Seeds of every kind: the contents of a file are in the database, or the error says what is wrong with it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rstest::rstest;
 use sandboxed_db::{Error, ErrorKind, Postgres, Snapshot};
 use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED};
-use sandboxed_db_tests::skip;
+use sandboxed_db_tests::{connect, skip};
 use tempfile::TempDir;
 
 use crate::requests::TestCache;
 
-/// What a program writes on its standard output goes to a file; `false` where there is no such program.
+/// Writes a program's standard output to a file. Returns `false` if there is no such program.
 fn output(program: &str, args: &[&str], to: &Path) -> bool {
     let output =
         Command::new(program).args(args).stdin(Stdio::null()).stdout(File::create(to).unwrap()).status();
@@ -28,7 +30,7 @@ fn output(program: &str, args: &[&str], to: &Path) -> bool {
     }
 }
 
-/// A seed that must be refused, and why it is.
+/// Returns the report of a seed that must be refused.
 #[track_caller]
 fn refused(snapshot: Snapshot) -> String {
     let error: Error = snapshot.start().expect_err("the seed is refused");
@@ -49,12 +51,12 @@ fn write(place: &TempDir, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-// Compressed.
+// Compressed files.
 
 #[rstest]
 #[case::by_gzip("gzip", "gz")]
 #[case::by_zstd("zstd", "zst")]
-fn a_compressed_seed_is_the_same_as_the_plain_one(#[case] program: &str, #[case] suffix: &str) {
+fn a_compressed_seed_equals_the_plain_one(#[case] program: &str, #[case] suffix: &str) {
     let cache = TestCache::new();
     let compressed = cache.write(&format!("seed.sql.{suffix}"), "");
     if !output(program, &["--stdout", SHOP_SEED], Path::new(&compressed)) {
@@ -73,7 +75,7 @@ fn a_compressed_seed_is_the_same_as_the_plain_one(#[case] program: &str, #[case]
 }
 
 #[test]
-fn a_compressed_seed_may_include_files_and_they_count() {
+fn files_that_a_compressed_seed_includes_count() {
     let cache = TestCache::new();
     let plain = cache.write("seeds/all.sql", "\\ir parts/notes.sql\n");
     let seed = cache.write("seeds/all.sql.gz", "");
@@ -88,9 +90,9 @@ fn a_compressed_seed_may_include_files_and_they_count() {
 }
 
 #[test]
-fn an_error_in_a_compressed_seed_names_its_line_and_ends_at_once() {
+fn an_error_in_a_compressed_seed_names_its_line() {
     let place = tempfile::tempdir().unwrap();
-    // More than a pipe holds comes after it.
+    // More than the capacity of a pipe follows.
     let text =
         "create table a ();\n\nselect 1/0;\n".to_owned() + &"insert into a default values;\n".repeat(100_000);
     let plain = write(&place, "wrong.sql", text);
@@ -111,11 +113,11 @@ fn a_broken_compressed_file_is_named(#[case] name: &str, #[case] contents: &[u8]
     assert_says(&report, &["could not read", seed.to_str().unwrap()]);
 }
 
-/// What it holds is right as far as it goes, so that nothing but its end tells.
+/// The rows before the cut are right, so only the end of the file shows it.
 #[rstest]
 #[case::by_gzip("gzip", "gz")]
 #[case::by_zstd("zstd", "zst")]
-fn rows_that_break_off_are_refused(#[case] program: &str, #[case] suffix: &str) {
+fn truncated_rows_are_refused(#[case] program: &str, #[case] suffix: &str) {
     let place = tempfile::tempdir().unwrap();
     let schema = write(&place, "schema.sql", "create table numbers (n int);");
     let rows: String = (0..200_000).map(|number| format!("{number}\n")).collect();
@@ -137,10 +139,10 @@ const USERS: &str = "create schema shop;
     create table tags (id int generated always as identity, label text);";
 
 #[test]
-fn rows_go_into_the_table_that_the_file_is_named_for() {
+fn rows_fill_the_table_that_names_the_file() {
     let cache = TestCache::new();
     let schema = cache.write("schema.sql", USERS);
-    // A mark of the encoding, another order of columns, quotes, a line break, an empty value and an empty text.
+    // A byte order mark, another order of columns, quotes, a line break, an empty value and an empty text.
     let users = cache.write(
         "shop.users.csv",
         "\u{feff}name,id,Nick Name\r\n\"Ada, \"\"the first\"\"\",7,\"two\r\nlines\"\r\nBob,9,\r\nEmpty,8,\"\"\r\n",
@@ -156,7 +158,7 @@ fn rows_go_into_the_table_that_the_file_is_named_for() {
             "sql",
             "select string_agg(concat_ws('|', id, name, coalesce(\"Nick Name\", 'null'), extract(year from seen)), ';' order by id) from shop.users",
         ),
-        // The sequences go on after the rows.
+        // Sequences continue after the rows.
         ("sql", "insert into shop.users (name) values ('next') returning id::text"),
         ("sql", "insert into tags (label) values ('next') returning id::text"),
     ];
@@ -174,9 +176,9 @@ fn rows_go_into_the_table_that_the_file_is_named_for() {
     assert_eq!(told.answers[0], "1|null|2000");
 }
 
-/// Sequences that a column of text owns, or that a partition's parent owns.
+/// A column of text may own a sequence, and so may the parent of a partition.
 #[test]
-fn sequences_of_every_kind_are_left_to_go_on() {
+fn sequences_of_every_kind_continue() {
     let cache = TestCache::new();
     let schema = cache.write(
         "schema.sql",
@@ -218,7 +220,7 @@ fn rows_that_do_not_fit_are_refused(#[case] name: &str, #[case] rows: &str, #[ca
 
 // Archives.
 
-/// What pg_dump says of a database, without its comments and the words by which it guards its own output.
+/// The statements of a dump, without comments and psql's commands.
 fn dumped(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let said = |line: &&str| !line.is_empty() && !line.starts_with("--") && !line.starts_with('\\');
@@ -231,7 +233,7 @@ fn dumped(path: &Path) -> Vec<String> {
 #[case::tar("tar")]
 fn an_archive_of_pg_dump_is_restored(#[case] format: &str) {
     let cache = TestCache::new();
-    // A path with everything in it that a shell and a connection string would trip over.
+    // A path with characters that shells and connection strings treat specially.
     let archive = cache.path("the archive's = copy");
     let (before, after) = (cache.path("before.sql"), cache.path("after.sql"));
     let dump = format!("pg_dump --format={format} --file=\"{archive}\"");
@@ -242,12 +244,12 @@ fn an_archive_of_pg_dump_is_restored(#[case] format: &str) {
     assert!(told.built);
     let (before, after) = (dumped(before.as_ref()), dumped(after.as_ref()));
     assert!(before.len() > 50_000, "{} lines", before.len());
-    assert!(before == after, "what was restored is not what was dumped");
+    assert!(before == after, "the restored database differs from the dumped one");
     assert!(!cache.ask(&restored).built);
 }
 
 #[test]
-fn an_archive_that_names_a_role_says_what_to_do_without_it() {
+fn an_archive_that_names_a_role_is_advised_on() {
     let cache = TestCache::new();
     let (archive, schema) =
         (cache.path("owned.dump"), "create role clerk; create table a (); alter table a owner to clerk;");
@@ -261,7 +263,7 @@ fn an_archive_that_names_a_role_says_what_to_do_without_it() {
 }
 
 #[test]
-fn an_archive_that_is_cut_is_refused() {
+fn a_truncated_archive_is_refused() {
     let cache = TestCache::new();
     let archive = cache.path("cut.dump");
     let table = cache.write("table.sql", "create table a as select * from generate_series(1, 10000) id;");
@@ -274,7 +276,7 @@ fn an_archive_that_is_cut_is_refused() {
 }
 
 #[test]
-fn what_is_no_seed_is_refused() {
+fn a_file_that_is_no_seed_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let picture = write(&place, "seed.sql", b"\x89PNG\0\0");
     assert_says(
@@ -283,4 +285,69 @@ fn what_is_no_seed_is_refused() {
     );
     let report = refused(Snapshot::new(Postgres::new()).seed(place.path()));
     assert_says(&report, &["it is a directory", "`migrations`"]);
+}
+
+// Advice.
+
+#[rstest]
+#[case::missing_role(
+    "create table a ();\nalter table a owner to clerk;\n",
+    "make the role in a step before it"
+)]
+#[case::schema_public("create schema public;\n", "drop it in a step before it (`drop schema public;`)")]
+#[case::role_postgres("create role postgres;\n", "dump one database by pg_dump instead of all by pg_dumpall")]
+#[case::another_database(
+    "create database x;\n\\c x\ncreate table t ();\n",
+    "name the database by `Postgres::database`"
+)]
+#[case::open_transaction("begin;\ncreate table t ();\n", "end it with `commit;`")]
+fn a_dump_that_fails_is_advised_on(#[case] contents: &str, #[case] hint: &str) {
+    let place = tempfile::tempdir().unwrap();
+    let seed = write(&place, "dump.sql", contents);
+    let report = refused(Snapshot::new(Postgres::new()).seed(&seed));
+    assert_says(&report, &["dump.sql", hint]);
+}
+
+#[test]
+fn a_script_may_use_another_database_and_return() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "create database x;\n\\c x\ncreate table there ();\n\\c postgres\ncreate table here ();\n";
+    let seed = write(&place, "two.sql", script);
+    let db = Snapshot::new(Postgres::new()).seed(&seed).start().unwrap();
+    connect(db.url()).batch_execute("table here").unwrap();
+}
+
+#[test]
+fn a_setting_of_a_newer_pg_dump_is_advised_on() {
+    let place = tempfile::tempdir().unwrap();
+    let seed = write(&place, "dump.sql", "SET transaction_timeout = 0;\n");
+    let db = Snapshot::new(Postgres::new()).start().unwrap();
+    let version =
+        connect(db.url()).query_one("select current_setting('server_version_num')::int", &[]).unwrap();
+    let snapshot = Snapshot::new(Postgres::new()).seed(&seed);
+    if version.get::<_, i32>(0) >= 170_000 {
+        drop(snapshot.start().unwrap());
+    } else {
+        assert_says(&refused(snapshot), &["pg_dump 17 or newer wrote the file: choose that version"]);
+    }
+}
+
+#[test]
+fn text_in_utf16_is_advised_on() {
+    let place = tempfile::tempdir().unwrap();
+    for (name, mark) in [("marked.sql", "\u{feff}"), ("unmarked.sql", "")] {
+        let text = format!("{mark}create table a ();");
+        let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let seed = write(&place, name, bytes);
+        let hint = format!("iconv -f UTF-16 -t UTF-8 {}", seed.display());
+        assert_says(&refused(Snapshot::new(Postgres::new()).seed(&seed)), &["UTF-16", &hint]);
+    }
+}
+
+#[test]
+fn a_seed_whose_name_is_not_utf8_is_advised_on() {
+    let place = tempfile::tempdir().unwrap();
+    let seed = place.path().join(OsStr::from_bytes(b"caf\xe9.sql"));
+    fs::write(&seed, "select 1;").unwrap();
+    assert_says(&refused(Snapshot::new(Postgres::new()).seed(&seed)), &["is not UTF-8", "rename it"]);
 }
