@@ -1,37 +1,38 @@
-//! Layers as a table, and what is wrong with them.
+//! Layers as a table, and the damage of layers.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use sandboxed_db::{Damage, LayerInfo};
 
-pub(super) fn table(layers: &[LayerInfo]) -> String {
-    let mut text = line("DIGEST", "ENGINE", "SIZE", "SHARED", "USED", "STEPS");
-    for layer in layers {
-        let engine = format!("{} {}", layer.engine, version(&layer.version));
-        let used = if layer.in_use { "now".to_owned() } else { ago(layer.last_used) };
+use super::table::Table;
+use super::units::ago;
+
+pub(super) fn list(layers: &[LayerInfo]) -> String {
+    let rows = layers.iter().map(|layer| {
         let name =
             |step: &String| Path::new(step).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let steps = match layer.steps.as_slice() {
             [] => "fresh server".to_owned(),
             [one] => name(one),
-            [first, .., last] => format!("{} … {} ({} files)", name(first), name(last), layer.steps.len()),
+            [first, .., last] => format!("{} … {} ({} steps)", name(first), name(last), layer.steps.len()),
         };
-        let digest = layer.digest.get(..12).unwrap_or(&layer.digest);
-        let (size, shared) = (ByteSize(layer.size).to_string(), ByteSize(layer.shared).to_string());
-        text.push_str(&line(digest, &engine, &size, &shared, &used, &steps));
-    }
-    text
+        vec![
+            layer.digest.get(..12).unwrap_or(&layer.digest).to_owned(),
+            format!("{} {}", layer.engine, version(&layer.version)),
+            ByteSize(layer.size).to_string(),
+            ByteSize(layer.shared).to_string(),
+            if layer.in_use { "now".to_owned() } else { used(layer.last_used) },
+            steps,
+        ]
+    });
+    Table::new(["DIGEST", "ENGINE", "SIZE", "SHARED", "USED", "STEPS"], 2..4, rows).text("")
 }
 
-fn line(digest: &str, engine: &str, size: &str, shared: &str, used: &str, steps: &str) -> String {
-    format!("{digest:<12}  {engine:<16}  {size:>10}  {shared:>10}  {used:<14}  {steps}\n")
-}
-
-pub(super) fn report(damaged: &[Damage]) -> String {
+pub(super) fn damage(damaged: &[Damage]) -> String {
     if damaged.is_empty() {
-        return "all layers are what their manifests say\n".to_owned();
+        return "all layers match their manifests\n".to_owned();
     }
     let mut text = String::new();
     for damage in damaged {
@@ -41,16 +42,15 @@ pub(super) fn report(damaged: &[Damage]) -> String {
     text
 }
 
-/// `15.18` of `postgres (PostgreSQL) 15.18 (Debian …)`.
+/// Returns `15.18` for `postgres (PostgreSQL) 15.18 (Debian …)`.
 pub(super) fn version(text: &str) -> &str {
     text.split_ascii_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).unwrap_or("")
 }
 
-fn ago(time: SystemTime) -> String {
-    // Noted to the hour, so that minutes would be made up.
-    match SystemTime::now().duration_since(time).unwrap_or_default().as_secs() / 3600 {
-        0 => "within an hour".to_owned(),
-        hours @ 1..48 => format!("{hours} h ago"),
-        hours => format!("{} days ago", hours / 24),
+/// Formats the time of the last use, which is recorded to the hour.
+fn used(time: SystemTime) -> String {
+    match time.elapsed() {
+        Ok(age) if age >= Duration::from_secs(2 * 60 * 60) => ago(time),
+        _ => "within 2 h".to_owned(),
     }
 }

@@ -1,123 +1,137 @@
 //! The program `sandboxed-db`: arguments in, library calls, text or JSON out.
 
 mod diff;
+mod failure;
 mod layers;
 mod open;
 mod report;
 mod run;
+mod table;
+mod units;
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use sandboxed_db::{Kept, Layers, Limit};
 use serde::Serialize;
 
-/// Runs a program with a pristine database server, tells whether this machine can do it, and looks after the layers that
-/// servers start from.
+/// Run programs with a pristine database server, check that this machine supports it, and manage the layers that servers
+/// start from.
 ///
-/// Layers are in SANDBOXED_DB_CACHE, else sandboxed-db in XDG_CACHE_HOME, else ~/.cache/sandboxed-db.
+/// Layers are in SANDBOXED_DB_CACHE, else in sandboxed-db in XDG_CACHE_HOME, else in ~/.cache/sandboxed-db.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = EXIT_CODES)]
 struct Arguments {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    command: Command,
+    subcommand: Subcommand,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Tell whether sandboxes work on this machine; if not, which switch is off, and the command that turns it on. Exits
-    /// with 1 if they do not.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    success
+  1    doctor: sandboxes do not work on this machine; verify: a layer was damaged
+  2    the command failed, or its arguments are wrong
+  run and open exit with the code of the program that they run, or with 128 + N if signal N killed it";
+
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
+    /// Check that sandboxes work on this machine. If not, name the cause and the command that fixes it, and exit with 1.
     Doctor,
-    /// Run a program with a database server of its own, found by DATABASE_URL, PGHOST and the like; exit as it does.
-    Run(run::RunArguments),
-    /// Tell of a run of tests whose sandboxes were recorded in a file, by SANDBOXED_DB_REPORT=FILE: how long starts took, what
-    /// was slow, what failed; and draw it.
-    Report(report::ReportArguments),
-    /// Look into what a test left behind: start a server on a copy of its data, and psql or another program with it.
+    /// Run a program with its own database server, and exit as the program does.
     ///
-    /// Data is kept where a test says `keep = "on_failure"`, or SANDBOXED_DB_KEEP=on_failure is set. Without TEST, list what
-    /// is kept, the last first.
+    /// The program finds the server by DATABASE_URL, PGHOST and the like. Paths are relative to the working directory.
+    ///
+    /// `--migrations`, `--seed`, `--run` and `--depends-on` prepare the database, in the order in which they are written.
+    /// The result is cached as layers, so that a step runs again only if it or a step before it has changed.
+    Run(run::RunArguments),
+    /// Report a run of tests that SANDBOXED_DB_REPORT=FILE recorded: times, slow and failed tests, and pictures.
+    Report(report::ReportArguments),
+    /// Start a server on a copy of the data of a finished test, and run psql or another program with it.
+    ///
+    /// Data is kept if the test says `keep = "on_failure"` or SANDBOXED_DB_KEEP=on_failure is set. Without TEST, list what
+    /// is kept, the latest first.
     Open(open::OpenArguments),
-    /// Tell what a test changed since its snapshot: rows, definitions, sequences, roles.
+    /// Show what a test changed since its snapshot: rows, definitions, sequences, roles.
     Diff(diff::DiffArguments),
-    /// List the layers, the one used last first.
+    /// List the layers, the last used first.
     Layers,
-    /// Remove layers that went unused for long, and those used least lately beyond a size; likewise what is kept of tests, by
-    /// when it was kept. What is in use stays.
+    /// Remove layers that were not used for long, and the least recently used layers beyond a size; likewise the kept data
+    /// of tests, the oldest first. What is in use stays.
     Prune {
-        /// Keep no more than this, such as 5GiB.
+        /// Limit the size of what stays, such as 5GiB.
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
         size: ByteSize,
-        /// Remove what was not used for this long, such as 30d.
+        /// Remove what was not used for this time, such as 30d.
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         age: Option<Duration>,
     },
-    /// Compare all layers with their manifests, contents included; set damaged ones aside. Exits with 1 if there were any.
+    /// Compare the contents of all layers with their manifests and set damaged layers aside. Exit with 1 if there are any.
     Verify,
 }
 
 fn main() -> ExitCode {
-    let Arguments { json, command } = Arguments::parse();
-    match perform(command, json) {
+    let command = Arguments::command();
+    let matches = command.clone().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match perform(arguments) {
         Ok(code) => code,
         Err(error) => {
-            // The library's errors tell all in their `Debug`.
-            let text = match error.downcast_ref::<sandboxed_db::Error>() {
-                Some(error) => format!("{error:?}"),
-                None => error.to_string(),
-            };
-            // There is nobody left to tell if this fails, too.
+            let subcommand = matches.subcommand_name().and_then(|name| command.find_subcommand(name));
+            let text = failure::render(error.as_ref(), subcommand.unwrap_or(&command));
+            // Standard error may be closed.
             let _ = writeln!(io::stderr(), "sandboxed-db: {text}");
             ExitCode::from(2)
         }
     }
 }
 
-fn perform(command: Command, json: bool) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    match command {
-        // It opens no cache, and tells why one cannot be opened.
-        Command::Doctor => {
-            let report = sandboxed_db::doctor();
-            print(json, &report, || format!("{report}\n"))?;
-            return Ok(ExitCode::from(u8::from(!report.works)));
+fn perform(Arguments { json, subcommand }: Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    match subcommand {
+        Subcommand::Doctor => {
+            let findings = sandboxed_db::doctor();
+            print(json, &findings, || format!("{findings}\n"))?;
+            return Ok(ExitCode::from(u8::from(!findings.works)));
         }
-        Command::Run(run) => return run.perform(json),
-        Command::Report(draw) => draw.perform(json)?,
-        Command::Open(open) => return open.perform(json),
-        Command::Diff(diff) => diff.perform(json)?,
-        Command::Layers => {
+        Subcommand::Run(arguments) => return arguments.perform(json),
+        Subcommand::Report(arguments) => arguments.perform(json)?,
+        Subcommand::Open(arguments) => return arguments.perform(json),
+        Subcommand::Diff(arguments) => arguments.perform(json)?,
+        Subcommand::Layers => {
             let list = Layers::open()?.list()?;
-            print(json, &list, || layers::table(&list))?;
+            print(json, &list, || layers::list(&list))?;
         }
-        Command::Prune { size, age } => {
+        Subcommand::Prune { size, age } => {
             let limit = Limit { size: size.as_u64(), age };
             let kept = Kept::open()?.prune(limit)?;
             let layers = Layers::open()?.prune(limit)?;
             print(json, &serde_json::json!({ "layers": layers, "kept": kept }), || {
-                let kept = kept.iter().map(|state| format!("removed what was kept of {}\n", state.name));
+                let kept = kept.iter().map(|state| format!("removed the kept data of {}\n", state.name));
                 kept.chain(layers.iter().map(|layer| format!("removed {}\n", layer.digest))).collect()
             })?;
         }
-        Command::Verify => {
+        Subcommand::Verify => {
             let damaged = Layers::open()?.verify()?;
-            print(json, &damaged, || layers::report(&damaged))?;
+            print(json, &damaged, || layers::damage(&damaged))?;
             return Ok(ExitCode::from(u8::from(!damaged.is_empty())));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Box<dyn Error>> {
     let text = if json { serde_json::to_string_pretty(value)? + "\n" } else { text() };
     match io::stdout().write_all(text.as_bytes()) {
-        // The reader has seen enough, as `head` has.
+        // The reader, such as `head`, needs no more.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        written => {
+            written.map_err(|error| failure::Failure::new("write to standard output").because(error).into())
+        }
     }
 }

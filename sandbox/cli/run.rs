@@ -1,4 +1,4 @@
-//! `sandboxed-db run`: a program of any language, with a server of its own as long as it runs.
+//! `sandboxed-db run`: a program of any language with its own server.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -6,35 +6,53 @@ use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
+use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use bytesize::ByteSize;
+use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use sandboxed_db::{MigrationTool, Postgres, Sandbox, Snapshot};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::failure::Failure;
+
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
     /// The database server.
-    #[arg(long, value_enum, default_value_t = Kind::Postgres)]
-    engine: Kind,
-    /// Its version, such as 15 [default: the newest found].
+    #[arg(long, value_enum, default_value_t = Engine::Postgres)]
+    engine: Engine,
+    /// The version of the server, such as 15 [default: the newest found].
     #[arg(long)]
     version: Option<String>,
     /// The name of the database.
     #[arg(long, default_value = "postgres")]
     database: String,
-    /// A directory of migrations, as `Snapshot::migrations` takes it; several run in their order.
-    #[arg(long, value_name = "DIRECTORY")]
-    migrations: Vec<PathBuf>,
-    /// The tool that the migrations are written for, where their names do not tell.
+    #[command(flatten)]
+    steps: Steps,
+    /// The tool that the migrations are written for, if their names do not show it.
     #[arg(long, value_enum, requires = "migrations")]
     tool: Option<MigrationTool>,
-    /// A file that fills the database after the migrations, as `Snapshot::seed` takes it; several run in their order.
-    #[arg(long, value_name = "FILE")]
-    seed: Vec<PathBuf>,
-    /// A setting of the server.
+    /// A setting of the server, as in its configuration file.
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     setting: Vec<(String, String)>,
+    /// An argument for initdb, such as --initdb-arg=--data-checksums.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    initdb_arg: Vec<String>,
+    /// The time in which the server must be ready [default: 30s].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    start_timeout: Option<Duration>,
+    /// The time in which each step must end [default: 30m].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    build_timeout: Option<Duration>,
+    /// The size that the server may write to its data directory [default: 1GiB].
+    #[arg(long, value_name = "SIZE")]
+    disk: Option<ByteSize>,
+    /// The memory of the server's processes [default: 4GiB].
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// The number of processes and threads of the server [default: 512, or as max_connections needs].
+    #[arg(long, value_name = "COUNT")]
+    pids: Option<u32>,
     /// Let the program reach the server by TCP, on a port of 127.0.0.1 with a password, instead of its Unix socket.
     #[arg(long)]
     tcp: bool,
@@ -44,97 +62,189 @@ pub(super) struct RunArguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
+enum Engine {
     Postgres,
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("it has no `=`")?;
+/// A step that prepares the database.
+#[derive(Debug, Clone)]
+enum Step {
+    Migrations(PathBuf),
+    Seed(PathBuf),
+    Run(String),
+    DependsOn(PathBuf),
+}
+
+/// The options that add steps.
+#[derive(Debug, Args)]
+struct StepOptions {
+    /// Run the migrations in a directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    migrations: Vec<PathBuf>,
+    /// Load a file of SQL, rows (.csv) or a dump of pg_dump; SQL and rows may be compressed.
+    #[arg(long, value_name = "FILE")]
+    seed: Vec<PathBuf>,
+    /// Run a shell command that prepares the database, such as a migration tool.
+    #[arg(long, value_name = "COMMAND")]
+    run: Vec<String>,
+    /// Run the steps after this one again when this file or directory has changed.
+    #[arg(long, value_name = "PATH")]
+    depends_on: Vec<PathBuf>,
+}
+
+/// The steps in the order in which they are written.
+#[derive(Debug)]
+struct Steps(Vec<Step>);
+
+impl Args for Steps {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        StepOptions::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        StepOptions::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for Steps {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let StepOptions { migrations, seed, run, depends_on } = StepOptions::from_arg_matches(matches)?;
+        let mut steps: Vec<(usize, Step)> = Vec::new();
+        let mut add = |id, values: &mut dyn Iterator<Item = Step>| {
+            steps.extend(matches.indices_of(id).into_iter().flatten().zip(values));
+        };
+        add("migrations", &mut migrations.into_iter().map(Step::Migrations));
+        add("seed", &mut seed.into_iter().map(Step::Seed));
+        add("run", &mut run.into_iter().map(Step::Run));
+        add("depends_on", &mut depends_on.into_iter().map(Step::DependsOn));
+        steps.sort_by_key(|(index, _)| *index);
+        Ok(Self(steps.into_iter().map(|(_, step)| step).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as work_mem=64MB")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
 impl RunArguments {
-    /// Ends as the program does: with its code, or as shells tell a signal.
+    /// Starts a server and runs the program. Returns the program's exit code.
     pub(super) fn perform(self, json: bool) -> Result<ExitCode, Box<dyn Error>> {
         if json {
-            return Err("`run` prints nothing of its own, so it knows no --json".into());
+            return Err(no_json("run").into());
         }
-        let sandbox = self.snapshot().start()?;
+        let sandbox = self.snapshot()?.start()?;
         let env = if self.tcp { sandbox.tcp()?.env() } else { sandbox.env() };
-        let status = run(&self.command, &env);
-        match &status {
-            Ok(status) if !status.success() => tell_end(&sandbox),
-            _ => {}
+        let status = run(&self.command, &env)?;
+        if !status.success() {
+            print_log(&sandbox);
         }
-        Ok(exit_as(status?))
+        Ok(exit_code(status))
     }
 
-    fn snapshot(&self) -> Snapshot {
-        let Kind::Postgres = self.engine;
-        let engine = Postgres::new().database(&self.database);
-        let engine = match &self.version {
-            Some(version) => engine.version(version),
-            None => engine,
-        };
-        let working_directory = std::env::current_dir().unwrap_or_default();
-        let snapshot = Snapshot::new(engine).relative_to(working_directory);
-        let snapshot = self.migrations.iter().fold(snapshot, |snapshot, directory| match self.tool {
-            Some(tool) => snapshot.migrations_of(tool, directory),
-            None => snapshot.migrations(directory),
+    fn snapshot(&self) -> Result<Snapshot, Failure> {
+        let Engine::Postgres = self.engine;
+        let mut engine = Postgres::new().database(&self.database);
+        if let Some(version) = &self.version {
+            engine = engine.version(version);
+        }
+        let engine = self.initdb_arg.iter().fold(engine, |engine, argument| engine.initdb_arg(argument));
+        let directory = std::env::current_dir()
+            .map_err(|error| Failure::new("find the working directory").because(error))?;
+        let snapshot = Snapshot::new(engine).relative_to(directory);
+        let mut snapshot = self.steps.0.iter().fold(snapshot, |snapshot, step| match (step, self.tool) {
+            (Step::Migrations(directory), Some(tool)) => snapshot.migrations_of(tool, directory),
+            (Step::Migrations(directory), None) => snapshot.migrations(directory),
+            (Step::Seed(file), _) => snapshot.seed(file),
+            (Step::Run(line), _) => snapshot.run("sh", ["-c", line]),
+            (Step::DependsOn(path), _) => snapshot.depends_on([path]),
         });
-        let snapshot = self.seed.iter().fold(snapshot, |snapshot, file| snapshot.seed(file));
-        snapshot.settings(self.setting.iter().cloned())
+        if let Some(limit) = self.start_timeout {
+            snapshot = snapshot.start_timeout(limit);
+        }
+        if let Some(limit) = self.build_timeout {
+            snapshot = snapshot.build_timeout(limit);
+        }
+        if let Some(size) = self.disk {
+            snapshot = snapshot.disk(size.as_u64());
+        }
+        if let Some(size) = self.memory {
+            snapshot = snapshot.memory(size.as_u64());
+        }
+        if let Some(count) = self.pids {
+            snapshot = snapshot.pids(count);
+        }
+        Ok(snapshot.settings(self.setting.iter().cloned()))
     }
 }
 
-/// Runs a program with the variables of a sandbox, to its end.
-pub(super) fn run(program: &[OsString], env: &[(String, String)]) -> io::Result<ExitStatus> {
+/// Returns the error of a subcommand that runs a program with `--json`.
+pub(super) fn no_json(subcommand: &str) -> Failure {
+    Failure::new("print JSON")
+        .because(format!("`{subcommand}` prints the output of its program only"))
+        .hint("leave out --json")
+}
+
+/// Runs a program to its end, with the variables of a sandbox.
+pub(super) fn run(program: &[OsString], env: &[(String, String)]) -> Result<ExitStatus, Failure> {
+    let failed = |error: io::Error| {
+        let failure = Failure::new(format!("run `{}`", program[0].display()));
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                failure.because(error).hint("check its name, and that its directory is in PATH")
+            }
+            _ => failure.because(error),
+        }
+    };
     let mut command = Command::new(&program[0]);
     command.args(&program[1..]);
-    // The user's own server is not the one that is meant.
+    // Variables that lead to another server are removed.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("PG")) {
             command.env_remove(name);
         }
     }
     command.envs(env.iter().map(|(name, value)| (name, value)));
-    // The program decides what a signal means; the server is there until it has ended.
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
-    let mut child = command
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("run `{}`: {error}", program[0].display())))?;
+    // The program handles signals; the server lives until the program has ended.
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).map_err(failed)?;
+    let mut child = command.spawn().map_err(failed)?;
     let pid = rustix::process::Pid::from_child(&child);
     let handle = signals.handle();
     let forwarder = std::thread::spawn(move || {
-        // A terminal sends the others to the program itself.
+        // A terminal sends SIGINT and SIGQUIT to the program itself.
         for signal in signals.forever().filter(|signal| matches!(*signal, SIGTERM | SIGHUP)) {
             let signal =
                 if signal == SIGTERM { rustix::process::Signal::TERM } else { rustix::process::Signal::HUP };
-            // It may end by itself in between.
+            // The program may have ended.
             let _ = rustix::process::kill_process(pid, signal);
         }
     });
     let status = child.wait();
     handle.close();
     let _ = forwarder.join();
-    status
+    status.map_err(failed)
 }
 
-/// The exit code of a program, or what shells make of a signal.
-pub(super) fn exit_as(status: ExitStatus) -> ExitCode {
+/// Returns the exit code of a program; 128 + N if signal N killed it, as shells do.
+pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// A server that is gone explains a program that failed.
-fn tell_end(sandbox: &Sandbox) {
+/// Prints the end of the server's log, which may explain why the program failed.
+fn print_log(sandbox: &Sandbox) {
     let log = sandbox.log().unwrap_or_default();
     if log.trim().is_empty() {
         return;
     }
     let tail: Vec<_> = log.lines().rev().take(20).collect();
-    let mut text = String::from("sandboxed-db: the server's log, its end:\n");
+    let mut text = String::from("sandboxed-db: server log, its end:\n");
     tail.iter().rev().for_each(|line| text.push_str(&format!("  | {line}\n")));
-    // There is nobody left to tell if this fails.
+    // Standard error may be closed.
     let _ = io::stderr().write_all(text.as_bytes());
 }

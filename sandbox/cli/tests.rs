@@ -1,10 +1,12 @@
-//! The program as its users run it.
+//! Tests of the program, run as users run it.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use postgres::{Client, NoTls};
 use sandboxed_db::{Keep, Kept, Postgres, Snapshot};
+use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sandboxed-db");
 
@@ -17,7 +19,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn a_program_finds_a_server_of_its_own() {
+fn a_program_finds_its_server() {
     for tcp in [&[][..], &["--tcp"]] {
         for command in ["psql -Atc", "psql \"$DATABASE_URL\" -Atc"] {
             let query = format!("{command} \"select current_setting('work_mem') || current_database()\"");
@@ -30,42 +32,129 @@ fn a_program_finds_a_server_of_its_own() {
     }
 }
 
-#[test]
-fn migrations_and_seeds_are_there() {
-    let place = tempfile::tempdir().unwrap();
-    let directory = place.path().join("migrations");
-    std::fs::create_dir(&directory).unwrap();
-    std::fs::write(directory.join("1_users.sql"), "create table users (id serial, name text);").unwrap();
-    std::fs::write(place.path().join("users.csv"), "name\nAda\n").unwrap();
-    let args = ["--migrations", "migrations", "--tool", "sqlx", "--seed", "users.csv", "--", "psql", "-Atc"];
-    let query = "select name || (select count(*) from _sqlx_migrations) from users";
-    let output = Command::new(PROGRAM)
-        .arg("run")
-        .args(args)
-        .arg(query)
-        .current_dir(&place)
-        // Inherited from cargo; paths are relative to the working directory nevertheless.
-        .env("CARGO_MANIFEST_DIR", "/nonexistent")
-        .output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(text(&output.stdout), "Ada1");
+/// Runs `sandboxed-db run` in a directory of these files.
+fn run_in(directory: &Path, args: &[&str], query: &str) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.arg("run").args(args).args(["--", "psql", "-Atc", query]).current_dir(directory);
+    // Inherited from cargo; paths are relative to the working directory nevertheless.
+    command.env("CARGO_MANIFEST_DIR", "/nonexistent").stdin(Stdio::null()).output().unwrap()
+}
+
+fn files(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, contents) in files {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, contents).unwrap();
+    }
+    directory
 }
 
 #[test]
-fn it_ends_as_the_program_does() {
+fn migrations_and_seeds_prepare_the_database() {
+    let directory = files(&[
+        ("migrations/1_users.sql", "create table users (id serial, name text);"),
+        ("users.csv", "name\nAda\n"),
+    ]);
+    let args = ["--migrations", "migrations", "--tool", "sqlx", "--seed", "users.csv"];
+    let query = "select name || (select count(*) from _sqlx_migrations) from users";
+    let output = run_in(directory.path(), &args, query);
+    assert_eq!(text(&output.stdout), "Ada1", "{output:?}");
+}
+
+#[test]
+fn steps_run_in_the_order_they_are_written() {
+    let directory = files(&[
+        (
+            "first.sql",
+            "create table steps (id serial, name text); insert into steps (name) values ('first');",
+        ),
+        ("second/1.sql", "insert into steps (name) values ('second');"),
+        ("steps.csv", "name\nfourth\n"),
+    ]);
+    let third = "psql -c \"insert into steps (name) select 'thi' || 'rd'\"";
+    let args = ["--seed", "first.sql", "--migrations", "second", "--run", third, "--seed", "steps.csv"];
+    let query = "select string_agg(name, ' ' order by id) from steps";
+    let output = run_in(directory.path(), &args, query);
+    assert_eq!(text(&output.stdout), "first second third fourth", "{output:?}");
+}
+
+#[test]
+fn a_command_runs_again_when_its_input_changes() {
+    let directory = files(&[("input", "1")]);
+    let command = "echo run >> runs; psql -c \"create table input as select '$(cat input)' as value\"";
+    let args = ["--depends-on", "input", "--run", command];
+    for (input, runs) in [("1", 1), ("1", 1), ("2", 2)] {
+        std::fs::write(directory.path().join("input"), input).unwrap();
+        let output = run_in(directory.path(), &args, "select value from input");
+        assert_eq!(text(&output.stdout), input, "{output:?}");
+        let log = std::fs::read_to_string(directory.path().join("runs")).unwrap();
+        assert_eq!(log.lines().count(), runs, "{input}");
+    }
+}
+
+#[test]
+fn initdb_takes_arguments() {
+    let output = run(&["--initdb-arg=--data-checksums", "--", "psql", "-Atc", "show data_checksums"]);
+    assert_eq!(text(&output.stdout), "on", "{output:?}");
+}
+
+#[test]
+fn hints_name_options_of_the_command_line() {
+    let directory = files(&[]);
+    let slow = run_in(directory.path(), &["--build-timeout", "300ms", "--run", "sleep 60"], "select 1");
+    assert_eq!(slow.status.code(), Some(2), "{slow:?}");
+    assert!(text(&slow.stderr).contains("hint: raise `--build-timeout`"), "{slow:?}");
+}
+
+#[test]
+fn a_missing_path_is_reported_with_its_directory() {
+    let directory = files(&[]);
+    let output = run_in(directory.path(), &["--seed", "none.sql"], "select 1");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let message = text(&output.stderr);
+    assert!(message.starts_with("sandboxed-db: could not read `"), "{message}");
+    let expected = format!("hint: `none.sql` is relative to `{}`", directory.path().display());
+    assert!(message.contains(&expected), "{message}");
+}
+
+#[test]
+fn errors_name_the_operation_and_a_fix() {
+    for (args, step) in [
+        (&["run", "--json", "--", "true"][..], "could not print JSON"),
+        (&["run", "--", "no-such-program"], "could not run `no-such-program`"),
+        (&["open", "no such test"], "could not "),
+        (&["report"], "could not report a run"),
+        (&["report", "/nonexistent/run.jsonl"], "could not read `/nonexistent/run.jsonl`"),
+    ] {
+        let output = Command::new(PROGRAM).args(args).env_remove("SANDBOXED_DB_REPORT").output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let message = text(&output.stderr);
+        assert!(message.starts_with(&format!("sandboxed-db: {step}")), "{args:?}: {message}");
+        assert!(message.contains("\n  hint: "), "{args:?}: {message}");
+    }
+    let wrong = program(&["run", "--setting", "work_mem", "--", "true"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("expected NAME=VALUE"), "{wrong:?}");
+}
+
+#[test]
+fn help_documents_exit_codes() {
+    let output = program(&["--help"]);
+    assert!(text(&output.stdout).contains("Exit codes:\n  0    success\n  1 "), "{output:?}");
+}
+
+#[test]
+fn run_exits_as_its_program_does() {
     assert_eq!(run(&["--", "sh", "-c", "exit 7"]).status.code(), Some(7));
     assert_eq!(run(&["--", "sh", "-c", "kill -9 $$"]).status.code(), Some(137));
     let failed = run(&["--", "sh", "-c", "psql -c 'select nonsense'"]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(text(&failed.stderr).contains("the server's log, its end:"), "{failed:?}");
-    let missing = run(&["--", "no-such-program"]);
-    assert_eq!(missing.status.code(), Some(2));
-    assert!(text(&missing.stderr).contains("run `no-such-program`"), "{missing:?}");
+    assert!(text(&failed.stderr).contains("server log, its end:"), "{failed:?}");
 }
 
 #[test]
-fn the_users_own_server_is_not_reached() {
+fn variables_of_another_server_are_removed() {
     let mut command = Command::new(PROGRAM);
     command.args(["run", "--", "psql", "-Atc", "select current_user"]);
     let output =
@@ -74,7 +163,7 @@ fn the_users_own_server_is_not_reached() {
 }
 
 #[test]
-fn a_program_may_end_in_its_own_way_when_it_is_told_to() {
+fn a_program_may_handle_the_stop_signal() {
     let script = "trap 'psql -Atc \"select 42\"; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
     let mut child =
         Command::new(PROGRAM).args(["run", "--", "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
@@ -86,7 +175,7 @@ fn a_program_may_end_in_its_own_way_when_it_is_told_to() {
         .unwrap();
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut output, &mut rest).unwrap();
-    // The server was still there.
+    // The server was alive while the program handled the signal.
     assert_eq!((rest.trim(), child.wait().unwrap().code()), ("42", Some(3)));
 }
 
@@ -94,14 +183,15 @@ fn report(args: &[&str]) -> Output {
     Command::new(PROGRAM).arg("report").args(args).env_remove("SANDBOXED_DB_REPORT").output().unwrap()
 }
 
-/// A sandbox that was started and ended within a tenth of a second; `test` is of JSON.
+/// Returns the record of a sandbox that lived for 93 ms; `test` is the content of a JSON string.
 fn line(number: u64, test: &str, outcome: &str) -> String {
+    let failure = if outcome == "failed" { "\"assertion failed: 1 < 0\"" } else { "null" };
     let asked = 1_700_000_000_000_000 + number * 10_000;
     format!(
         r#"{{"version":1,"id":"{number}","run":"r","test":"{test}","thread":null,"package":"shop","program":"orders",
         "process":{number},"pid":7,"engine":"postgres","engine_version":"postgres (PostgreSQL) 15.18","layer":"ab",
         "layer_built":false,"asked_at_us":{asked},"layer_at_us":{},"admitted_at_us":{},"executed_at_us":{},
-        "ready_at_us":{},"connected_at_us":null,"ended_at_us":{},"gone_at_us":{},"outcome":"{outcome}","error":null,
+        "ready_at_us":{},"connected_at_us":null,"ended_at_us":{},"gone_at_us":{},"outcome":"{outcome}","error":null,"failure":{failure},
         "disk_bytes":4096,"memory_peak_bytes":null}}"#,
         asked + 400,
         asked + 500,
@@ -115,7 +205,7 @@ fn line(number: u64, test: &str, outcome: &str) -> String {
 }
 
 #[test]
-fn a_run_is_told_of_in_figures_and_tables() {
+fn a_report_has_figures_and_tables() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("run.jsonl");
     let text_of_file = line(1, "a::sells", "passed") + "{\"cut\":" + "\n" + &line(2, "a::buys", "failed");
@@ -123,14 +213,14 @@ fn a_run_is_told_of_in_figures_and_tables() {
     let file = file.to_str().unwrap();
     let output = report(&[file]);
     assert!(output.status.success(), "{output:?}");
-    let told = text(&output.stdout);
+    let shown = text(&output.stdout);
     for expected in [
         "2 sandboxes in 103 ms, 1 failed",
         "postgres 15.18 · 2 processes",
-        "a::buys",
+        "a::buys  assertion failed: 1 < 0",
         "left out: 1 line that is not a record",
     ] {
-        assert!(told.contains(expected), "{expected} is not in\n{told}");
+        assert!(shown.contains(expected), "{expected} is not in\n{shown}");
     }
     let json: serde_json::Value = serde_json::from_slice(&report(&["--json", file]).stdout).unwrap();
     assert_eq!(
@@ -141,10 +231,10 @@ fn a_run_is_told_of_in_figures_and_tables() {
 }
 
 #[test]
-fn what_a_run_is_called_cannot_break_a_picture() {
+fn names_and_messages_cannot_break_a_picture() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
-    // As JSON has it: quotation marks, a control character, an end of comments and of CSS.
+    // A JSON string with quotation marks, a control character, the end of a comment and of CSS.
     let hostile = r#"<script>alert(1)</script> & \"a' \u0000 --> ]]> </style>"#;
     std::fs::write(at("run.jsonl"), line(1, hostile, "failed") + &line(2, hostile, "passed")).unwrap();
     let output = report(&[&at("run.jsonl"), "--html", &at("run.html"), "--svg", &at("run.svg")]);
@@ -153,39 +243,39 @@ fn what_a_run_is_called_cannot_break_a_picture() {
     assert!(!html.contains("<script") && html.contains("&lt;script&gt;alert(1)"), "{html}");
     assert_eq!(html.matches("</style>").count(), html.matches("<style>").count());
     let parsed = roxmltree::Document::parse(&svg).unwrap_or_else(|error| panic!("{error}: {svg}"));
-    let told =
+    let shown =
         parsed.descendants().filter(|node| node.has_tag_name("title")).filter_map(|title| title.text());
     assert!(
-        told.into_iter().any(|title| title.contains("<script>alert(1)</script> & \"a' \u{fffd} -->")),
+        shown.into_iter().any(|title| title.contains("<script>alert(1)</script> & \"a' \u{fffd} -->")),
         "{svg}"
     );
     assert!(!output.stdout.contains(&0), "{output:?}");
 }
 
 #[test]
-fn only_the_latest_run_of_a_file_is_told_of_unless_all_are_asked_for() {
+fn the_latest_run_of_a_file_is_reported_unless_all_are_wanted() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("run.jsonl");
     let earlier = line(1, "a", "failed").replace("\"run\":\"r\"", "\"run\":\"earlier\"");
     std::fs::write(&file, earlier + &line(100, "b", "passed")).unwrap();
     let file = file.to_str().unwrap();
-    let told = report(&[file]);
+    let shown = report(&[file]);
     assert!(
-        text(&told.stdout).starts_with("1 sandbox in")
-            && text(&told.stdout).contains("1 earlier run in the file"),
-        "{told:?}"
+        text(&shown.stdout).starts_with("1 sandbox in")
+            && text(&shown.stdout).contains("1 earlier run in the file"),
+        "{shown:?}"
     );
     assert!(text(&report(&[file, "--all"]).stdout).starts_with("2 sandboxes in"));
 }
 
 #[test]
-fn a_file_that_tells_of_nothing_is_said_to() {
+fn a_file_without_records_is_an_error() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("run.jsonl");
     let missing = report(&[file.to_str().unwrap()]);
     assert_eq!(missing.status.code(), Some(2));
-    let told = text(&missing.stderr);
-    assert!(told.contains("could not read") && told.contains("hint: have the tests write it"), "{told}");
+    let shown = text(&missing.stderr);
+    assert!(shown.contains("could not read") && shown.contains("hint: "), "{shown}");
     for contents in ["", "no record\n"] {
         std::fs::write(&file, contents).unwrap();
         let empty = report(&[file.to_str().unwrap()]);
@@ -197,25 +287,25 @@ fn a_file_that_tells_of_nothing_is_said_to() {
 }
 
 #[test]
-fn the_program_itself_tells_of_its_sandboxes() {
+fn run_records_its_sandbox() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("run.jsonl");
     let run =
         Command::new(PROGRAM).args(["run", "--", "true"]).env("SANDBOXED_DB_REPORT", &file).status().unwrap();
     assert!(run.success());
-    let told = Command::new(PROGRAM).arg("report").env("SANDBOXED_DB_REPORT", &file).output().unwrap();
-    assert!(text(&told.stdout).starts_with("1 sandbox in"), "{told:?}");
+    let shown = Command::new(PROGRAM).arg("report").env("SANDBOXED_DB_REPORT", &file).output().unwrap();
+    assert!(text(&shown.stdout).starts_with("1 sandbox in"), "{shown:?}");
 }
 
 fn program(args: &[&str]) -> Output {
     Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Keeps what these statements leave under that name, until it is dropped.
-struct Left(&'static str);
+/// Kept data of a test, which is removed on drop.
+struct KeptData(&'static str);
 
-impl Left {
-    fn by(name: &'static str, snapshot: Snapshot, statements: &str) -> Self {
+impl KeptData {
+    fn new(name: &'static str, snapshot: Snapshot, statements: &str) -> Self {
         let db = snapshot.keep(Keep::Always).keep_as(name).start().unwrap();
         Client::connect(db.url(), NoTls).unwrap().batch_execute(statements).unwrap();
         drop(db);
@@ -223,7 +313,7 @@ impl Left {
     }
 }
 
-impl Drop for Left {
+impl Drop for KeptData {
     fn drop(&mut self) {
         let kept = Kept::open().unwrap();
         kept.remove(&kept.find(self.0).unwrap()).unwrap();
@@ -231,9 +321,9 @@ impl Drop for Left {
 }
 
 #[test]
-fn what_a_test_left_is_opened() {
+fn open_shows_the_data_of_a_test() {
     let snapshot = Snapshot::new(Postgres::new().database("shop")).setting("work_mem", "5MB");
-    let _left = Left::by("cli::what is opened", snapshot, "create table t as select 7 as x");
+    let _kept = KeptData::new("cli::what is opened", snapshot, "create table t as select 7 as x");
     let query = "select x || current_database() || current_setting('work_mem') from t";
     let opened = program(&["open", "what is opened", "--", "psql", "-Atc", query]);
     assert_eq!(text(&opened.stdout), "7shop5MB", "{opened:?}");
@@ -246,13 +336,13 @@ fn what_a_test_left_is_opened() {
     assert_eq!((&state["failed"], &state["clean"]), (&false.into(), &true.into()), "{state}");
 
     let missing = program(&["open", "no such test"]);
-    assert_eq!(missing.status.code(), Some(2));
     assert!(text(&missing.stderr).contains("hint: `sandboxed-db open` lists what is kept"), "{missing:?}");
 }
 
 #[test]
-fn a_url_is_good_until_the_program_is_interrupted() {
-    let _left = Left::by("cli::of a url", Snapshot::new(Postgres::new()), "create table t as select 7 as x");
+fn a_url_is_valid_until_an_interrupt() {
+    let _kept =
+        KeptData::new("cli::of a url", Snapshot::new(Postgres::new()), "create table t as select 7 as x");
     let mut child = Command::new(PROGRAM)
         .args(["open", "cli::of a url", "--url"])
         .stdout(Stdio::piped())
@@ -269,7 +359,7 @@ fn a_url_is_good_until_the_program_is_interrupted() {
 }
 
 #[test]
-fn what_a_test_changed_is_told() {
+fn diff_shows_the_changes_of_a_test() {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(
         place.path().join("1_shop.sql"),
@@ -300,14 +390,14 @@ fn what_a_test_changed_is_told() {
         checkpoint";
     let snapshot = Snapshot::new(Postgres::new()).migrations(place.path());
     let db = snapshot.keep(Keep::Always).keep_as("cli::what changed").start().unwrap();
-    // Neither CREATE DATABASE nor ALTER SYSTEM may stand in a list.
+    // CREATE DATABASE and ALTER SYSTEM must be statements of their own.
     let mut client = Client::connect(db.url(), NoTls).unwrap();
     changes.split(';').for_each(|change| client.batch_execute(change).unwrap());
     drop((client, db));
-    let _left = Left("cli::what changed");
+    let _kept = KeptData("cli::what changed");
 
     let output = program(&["diff", "what changed", "--rows", "2"]);
-    let told = text(&output.stdout);
+    let shown = text(&output.stdout);
     for expected in [
         "cli::what changed, since its snapshot:\n",
         "\n+ role reader\n",
@@ -324,9 +414,9 @@ fn what_a_test_changed_is_told() {
         "\n  rows of shop.users: 20 added, 1 removed, 1 changed\n    + id=101 name=\"further 1\" Odd \" name=null\n",
         "\n    + … 18 more\n    - id=5 name=\"user 5\" Odd \" name=null\n    ~ id=7 name: \"user 7\" -> \"a new name\"",
     ] {
-        assert!(told.contains(expected), "{expected:?} is not told:\n{told}{}", text(&output.stderr));
+        assert!(shown.contains(expected), "{expected:?} is missing:\n{shown}{}", text(&output.stderr));
     }
-    assert!(!told.contains("untouched") && !told.contains("template1"), "{told}");
+    assert!(!shown.contains("untouched") && !shown.contains("template1"), "{shown}");
 
     let json: serde_json::Value =
         serde_json::from_slice(&program(&["diff", "what changed", "--json"]).stdout).unwrap();
@@ -341,9 +431,9 @@ fn what_a_test_changed_is_told() {
 }
 
 #[test]
-fn a_test_that_changed_nothing_is_told_so() {
-    let _left = Left::by("cli::nothing", Snapshot::new(Postgres::new()), "select 1");
+fn diff_reports_that_nothing_changed() {
+    let _kept = KeptData::new("cli::nothing", Snapshot::new(Postgres::new()), "select 1");
     let output = program(&["diff", "cli::nothing"]);
-    let told = text(&output.stdout);
-    assert!(told.contains("no changes ("), "{told}{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert!(shown.contains("no changes ("), "{shown}{}", text(&output.stderr));
 }

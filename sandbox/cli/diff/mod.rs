@@ -14,6 +14,7 @@ use clap::Args;
 use sandboxed_db::{Kept, KeptState};
 use serde::{Serialize, Serializer};
 
+use super::failure::Failure;
 use super::print;
 
 #[derive(Debug, Args)]
@@ -31,11 +32,10 @@ impl DiffArguments {
         let difference = match state.engine.as_str() {
             "postgres" => postgres::compare(&state, self.rows)?,
             other => {
-                return Err(format!(
-                    "could not compare `{}` with its snapshot: `diff` supports the engine postgres, not {other}",
-                    state.name
-                )
-                .into());
+                let failure = Failure::new(format!("compare `{}` with its snapshot", state.name));
+                return Err(failure
+                    .because(format!("`diff` supports the engine postgres, not {other}"))
+                    .into());
             }
         };
         print(json, &difference, || text::render(&state, &difference))?;

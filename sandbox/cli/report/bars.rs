@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::geometry::{NARROWEST, PLOT, Scale, WIDTH, gap, px, rectangle};
 use super::phase::Phase;
 use super::timeline::{Bar, Status, Timeline};
-use super::units;
+use crate::units;
 
 /// The approximate width of a letter of a label.
 const LETTER: f64 = 5.6;

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::figures::Quantiles;
 use super::geometry::{LEFT, PLOT, gap, px, rectangle};
 use super::timeline::{Bar, Status, Timeline};
-use super::units;
+use crate::units;
 
 /// The maximum number of cells, and the number in a row: one for every second pixel, or wider cells of several colours.
 const MOST_CELLS: usize = 40_000;

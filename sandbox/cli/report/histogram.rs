@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::figures::Quantiles;
 use super::geometry::px;
 use super::timeline::{Bar, Timeline};
-use super::units;
+use crate::units;
 
 const WIDTH: f64 = 520.0;
 const LEFT: f64 = 36.0;

@@ -12,7 +12,6 @@ mod phase;
 mod picture;
 mod tables;
 mod timeline;
-mod units;
 
 use std::error::Error;
 use std::fs;
@@ -25,7 +24,8 @@ use serde::Serialize;
 use self::census::Census;
 use self::figures::Figures;
 use self::timeline::Timeline;
-use self::units::counted;
+use crate::failure::Failure;
+use crate::units::counted;
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArguments {
@@ -56,10 +56,11 @@ impl ReportArguments {
     pub(super) fn perform(self, json: bool) -> Result<(), Box<dyn Error>> {
         let variable = || std::env::var_os("SANDBOXED_DB_REPORT").filter(|file| !file.is_empty());
         let file = self.file.or_else(|| variable().map(PathBuf::from));
-        let file = file.ok_or(
-            "could not read a report: neither an argument nor SANDBOXED_DB_REPORT names a file\n\
-             hint: record a run by `SANDBOXED_DB_REPORT=run.jsonl cargo test`, then `sandboxed-db report run.jsonl`",
-        )?;
+        let file = file.ok_or_else(|| {
+            Failure::new("report a run").because("neither an argument nor SANDBOXED_DB_REPORT names a file").hint(
+                "record a run by `SANDBOXED_DB_REPORT=run.jsonl cargo test`, then `sandboxed-db report run.jsonl`",
+            )
+        })?;
         let Report { records, skipped, .. } = Report::read(&file)?;
         let (records, mut notes) = choose(&records, self.all);
         if skipped > 0 {
@@ -70,12 +71,10 @@ impl ReportArguments {
         }
         if records.is_empty() {
             let notes: String = notes.iter().map(|note| format!(" ({note})")).collect();
-            return Err(format!(
-                "could not report a run: `{}` holds no record of a sandbox{notes}\n\
-                 hint: set SANDBOXED_DB_REPORT for a run of tests that use sandboxes",
-                file.display()
-            )
-            .into());
+            return Err(Failure::new("report a run")
+                .because(format!("`{}` holds no record of a sandbox{notes}", file.display()))
+                .hint("set SANDBOXED_DB_REPORT for a run of tests that use sandboxes")
+                .into());
         }
         let run = Timeline::new(&records);
         let census = census::take(&run, picture::COLUMNS);
@@ -105,9 +104,9 @@ fn choose(records: &[Record], all: bool) -> (Vec<&Record>, Vec<String>) {
     (latest, vec![format!("left out: {earlier} in the file; `--all` reports all runs")])
 }
 
-fn write(path: &Path, contents: &str) -> Result<(), String> {
-    fs::write(path, contents)
-        .map_err(|error| format!("could not write the report to `{}`: {error}", path.display()))
+fn write(path: &Path, contents: &str) -> Result<(), Failure> {
+    let failed = |error| Failure::new(format!("write the report to `{}`", path.display())).because(error);
+    fs::write(path, contents).map_err(failed)
 }
 
 fn text(run: &Timeline<'_>, census: &[Census], figures: &Figures, notes: &[String]) -> String {
@@ -115,7 +114,7 @@ fn text(run: &Timeline<'_>, census: &[Census], figures: &Figures, notes: &[Strin
     text.push_str(&format!("{}\n\n", sparkline(census)));
     let mut all = vec![tables::phases(figures)];
     all.extend(tables::lists(run));
-    text.push_str(&all.iter().map(tables::Table::text).collect::<Vec<_>>().join("\n"));
+    text.push_str(&all.iter().map(tables::TitledTable::text).collect::<Vec<_>>().join("\n"));
     for note in notes {
         text.push_str(&format!("\n{note}\n"));
     }

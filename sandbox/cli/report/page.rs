@@ -4,10 +4,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::census::Census;
 use super::figures::Figures;
-use super::tables::{self, Table};
+use super::tables::{self, TitledTable};
 use super::timeline::Timeline;
-use super::units::duration;
 use super::{histogram, picture};
+use crate::units::duration;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -80,11 +80,11 @@ fn tiles(figures: &Figures) -> Markup {
     }
 }
 
-fn table(table: &Table) -> Markup {
+fn table(TitledTable { title, table }: &TitledTable) -> Markup {
     let class = |column| if table.numbers.contains(&column) { "number" } else { "" };
     html! {
         section {
-            h2 { (table.title) }
+            h2 { (title) }
             div class="scroll" {
                 table {
                     thead { tr { @for (column, name) in table.head.iter().enumerate() {

@@ -6,7 +6,8 @@ use super::census::Census;
 use super::geometry::{LEFT, PLOT, Scale, WIDTH, px};
 use super::phase::Phase;
 use super::timeline::{Status, Timeline};
-use super::{bars, cells, lanes, units};
+use super::{bars, cells, lanes};
+use crate::units;
 
 /// The number of columns in the chart of live sandboxes.
 pub(super) const COLUMNS: usize = 568;

@@ -1,23 +1,27 @@
 //! The tables of a report, in a terminal or a page.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use super::figures::{Figures, Quantiles, SLOWEST, slowest};
 use super::phase::Phase;
 use super::timeline::{Bar, Status, Timeline};
-use super::units::{counted, duration, printable};
+use crate::table::Table;
+use crate::units::{counted, duration, printable};
 
 /// The length of the lists of failed and unfinished tests.
 const LISTED: usize = 30;
 
-/// A table; the columns in `numbers` are aligned to the right.
+/// A table with a title.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct TitledTable {
     pub(super) title: String,
-    pub(super) numbers: Range<usize>,
-    pub(super) head: Vec<&'static str>,
-    pub(super) rows: Vec<Vec<String>>,
+    pub(super) table: Table,
+}
+
+impl TitledTable {
+    pub(super) fn text(&self) -> String {
+        format!("{}\n{}", self.title, self.table.text("  "))
+    }
 }
 
 /// Summarises a run in one line.
@@ -62,7 +66,7 @@ fn server(bar: &Bar<'_>) -> Option<String> {
 }
 
 /// Returns the table of phases.
-pub(super) fn phases(figures: &Figures) -> Table {
+pub(super) fn phases(figures: &Figures) -> TitledTable {
     let row = |name: &str, times: &Quantiles| {
         let times = [times.median_us, times.p90_us, times.p99_us, times.longest_us, times.total_us];
         [name.to_owned()].into_iter().chain(times.map(duration)).collect()
@@ -73,16 +77,12 @@ pub(super) fn phases(figures: &Figures) -> Table {
         let before_the_test = figures.phases.iter().filter(|(phase, _)| **phase < Phase::Test).count();
         rows.insert(before_the_test, row("start", start));
     }
-    Table {
-        title: "Phases".to_owned(),
-        numbers: 1..6,
-        head: vec!["", "median", "90 %", "99 %", "longest", "sum"],
-        rows,
-    }
+    let table = Table::new(["", "median", "90 %", "99 %", "longest", "sum"], 1..6, rows);
+    TitledTable { title: "Phases".to_owned(), table }
 }
 
 /// Returns the lists: failed and unfinished tests, the slowest starts, the slowest tests.
-pub(super) fn lists(run: &Timeline<'_>) -> Vec<Table> {
+pub(super) fn lists(run: &Timeline<'_>) -> Vec<TitledTable> {
     let mut tables = Vec::new();
     for (status, title) in [(Status::Failed, "Failed"), (Status::Unfinished, "Unfinished")] {
         let bars: Vec<_> = run.bars.iter().filter(|bar| bar.status == status).collect();
@@ -96,37 +96,31 @@ pub(super) fn lists(run: &Timeline<'_>) -> Vec<Table> {
                 reason,
             ]
         });
-        tables.push(Table {
+        tables.push(TitledTable {
             title: match bars.len().saturating_sub(LISTED) {
                 0 => title.to_owned(),
                 more => format!("{title} (the first {LISTED}, and {more} more)"),
             },
-            numbers: 0..2,
-            head: vec!["at", "after", "test", "program", "reason"],
-            rows: rows.collect(),
+            table: Table::new(["at", "after", "test", "program", "reason"], 0..2, rows),
         });
     }
     let rows = slowest(run, |bar| bar.start())
         .into_iter()
         .map(|(bar, time)| vec![duration(time), printable(bar.name()), program(bar), longest_phases(bar)]);
-    tables.push(Table {
+    tables.push(TitledTable {
         title: format!("Slowest {SLOWEST} starts"),
-        numbers: 0..1,
-        head: vec!["start", "test", "program", "longest phases"],
-        rows: rows.collect(),
+        table: Table::new(["start", "test", "program", "longest phases"], 0..1, rows),
     });
     let rows = slowest(run, |bar| bar.length(Phase::Test)).into_iter().map(|(bar, time)| {
         vec![duration(time), printable(bar.name()), program(bar), bar.status.name().to_owned()]
     });
-    tables.push(Table {
+    tables.push(TitledTable {
         title: format!("Slowest {SLOWEST} tests"),
-        numbers: 0..1,
-        head: vec!["time", "test", "program", "outcome"],
-        rows: rows.collect(),
+        table: Table::new(["time", "test", "program", "outcome"], 0..1, rows),
     });
-    tables.retain(|table| !table.rows.is_empty());
+    tables.retain(|TitledTable { table, .. }| !table.rows.is_empty());
     let programs: BTreeSet<_> = run.bars.iter().map(program).collect();
-    for table in &mut tables {
+    for TitledTable { table, .. } in &mut tables {
         if programs.len() == 1 {
             table.drop_column("program");
         }
@@ -155,37 +149,4 @@ fn longest_phases(bar: &Bar<'_>) -> String {
         format!("{}{built} {}", segment.phase.name(), duration(segment.length()))
     });
     phases.collect::<Vec<_>>().join(", ")
-}
-
-impl Table {
-    fn drop_column(&mut self, name: &str) {
-        if let Some(column) = self.head.iter().position(|head| *head == name) {
-            self.head.remove(column);
-            self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
-        }
-    }
-
-    /// Renders the table with aligned columns.
-    pub(super) fn text(&self) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().map(|row| row[column].chars().count());
-            cells.chain([self.head[column].chars().count()]).max().unwrap_or_default()
-        };
-        let widths: Vec<_> = (0..self.head.len()).map(width).collect();
-        let line = |cells: &[&str]| {
-            let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-                if self.numbers.contains(&column) {
-                    format!("{cell:>width$}")
-                } else {
-                    format!("{cell:<width$}")
-                }
-            });
-            format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-        };
-        let mut text = format!("{}\n{}", self.title, line(&self.head));
-        for row in &self.rows {
-            text.push_str(&line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
-        }
-        text
-    }
 }

@@ -1,5 +1,7 @@
 //! Formats times and numbers for people.
 
+use std::time::SystemTime;
+
 /// The steps of a time axis from one second on, in seconds.
 const CLOCK: [u64; 12] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800];
 const SECOND: u64 = 1_000_000;
@@ -55,6 +57,16 @@ pub(super) fn duration(microseconds: u64) -> String {
                 hours => format!("{hours} h {} min", seconds / 60 % 60),
             }
         }
+    }
+}
+
+/// Formats the age of a time.
+pub(super) fn ago(time: SystemTime) -> String {
+    match time.elapsed().unwrap_or_default().as_secs() {
+        seconds @ 0..120 => format!("{seconds} s ago"),
+        seconds @ 120..7200 => format!("{} min ago", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h ago", seconds / 3600),
+        seconds => format!("{} days ago", seconds / 86_400),
     }
 }
 
