@@ -7,7 +7,7 @@ use rustix::process::geteuid;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cache;
-use crate::engine::{Engine, Installation, OnHostServer};
+use crate::engine::{Engine, Installation, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::plan::OnHost;
 
@@ -55,12 +55,26 @@ pub(crate) fn nameless_hint() -> Option<String> {
         .then(|| format!("the user id {user} has no line in /etc/passwd: add one, or do without {VARIABLE}"))
 }
 
-/// What there is instead of a container for that server, and the arguments by which it is told.
+/// The mode of a new sandbox. The address in process mode is that of this server alone; there is none where the
+/// engine has no TCP or another program has its port at all addresses.
+pub(crate) fn mode<E: Engine>(engine: &E) -> Result<Mode> {
+    Ok(match wanted()? {
+        Isolation::Container => Mode::Container,
+        Isolation::Process => {
+            let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let port = engine.tcp(unset, "").map(|access| access.port);
+            Mode::Process { address: port.and_then(free_loopback) }
+        }
+    })
+}
+
+/// Describes the surroundings of a server in process mode.
 pub(crate) fn on_host<E: Engine>(
     engine: &E,
     installation: &Installation,
-    server: OnHostServer,
-) -> Result<(OnHost, Vec<String>)> {
+    address: Option<Ipv4Addr>,
+    end_signal: i32,
+) -> Result<OnHost> {
     if installation.usr().len() > 1 {
         return Err(Error::new(
             ErrorKind::InvalidConfig,
@@ -76,16 +90,13 @@ pub(crate) fn on_host<E: Engine>(
     let short: Vec<_> = directories.map(|directory| directory.join(&temporary)).collect();
     let mut places = vec![cache::directory()?.join("processes")];
     places.extend(short.iter().cloned());
-    let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let loopback = engine.tcp(unset, "").and_then(|access| free_loopback(access.port));
-    let host = OnHost {
+    Ok(OnHost {
         places,
         short,
-        end_signal: server.end_signal,
-        loopback: loopback.unwrap_or(Ipv4Addr::LOCALHOST),
-        listens: loopback.is_some(),
-    };
-    Ok((host, (server.arguments)(loopback)))
+        end_signal,
+        loopback: address.unwrap_or(Ipv4Addr::LOCALHOST),
+        listens: address.is_some(),
+    })
 }
 
 /// An address of the host's loopback, one of millions, whose port nobody has; none where somebody has that port at all

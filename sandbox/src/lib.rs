@@ -6,7 +6,7 @@ mod cache;
 mod connect;
 mod diagnosis;
 pub mod doctor;
-mod engine;
+pub mod engine;
 mod error;
 mod fix;
 #[doc(hidden)]
@@ -30,10 +30,9 @@ mod timings;
 
 pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
-pub use engine::{Engine, FileRun, Format, Installation, Postgres, ScriptError, Server, TcpAccess};
+pub use engine::{Engine, Postgres};
 pub use error::{Error, ErrorKind, Result};
 pub use kept::{Keep, Kept, KeptState};
-pub use launch::Command;
 pub use layer::{Damage, LayerInfo, Layers, Limit};
 pub use migration::MigrationTool;
 pub use sandbox::Sandbox;

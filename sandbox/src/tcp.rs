@@ -27,6 +27,7 @@ pub struct Tcp {
     address: SocketAddr,
     password: String,
     url: String,
+    jdbc_url: Option<String>,
     env: Vec<(String, String)>,
 }
 
@@ -72,13 +73,20 @@ impl Tcp {
         tracing::debug!(pid = container.pid(), %address, "TCP port opened");
         let mut env = vec![("DATABASE_URL".to_owned(), access.url.clone())];
         env.extend(access.env);
-        Ok(Self { address, password, url: access.url, env })
+        Ok(Self { address, password, url: access.url, jdbc_url: access.jdbc_url, env })
     }
 
     /// The URL for clients, with the superuser's password in it.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Returns the URL for Java's database drivers, with the superuser's password in it; `None` where the engine
+    /// has none.
+    #[must_use]
+    pub fn jdbc_url(&self) -> Option<&str> {
+        self.jdbc_url.as_deref()
     }
 
     /// The address: 127.0.0.1 and a port that was free. Where the machine has IPv6 it is the port at `::1`, too.

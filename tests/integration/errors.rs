@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use rstest::rstest;
-use sandboxed_db::{Engine, ErrorKind, Installation, Postgres, Snapshot};
+use sandboxed_db::engine::Installation;
+use sandboxed_db::{Engine, ErrorKind, Postgres, Snapshot};
 use sandboxed_db_tests::{ScratchDirs, TestProcess, skip};
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");

@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use sandboxed_db::{
-    Command, Engine, ErrorKind, FileRun, Installation, Result, Sandbox, ScriptError, Server, Snapshot, Tcp,
-    TcpAccess,
-};
+use sandboxed_db::engine::{Command, FileRun, Installation, Mode, ScriptError, Server, TcpAccess};
+use sandboxed_db::{Engine, ErrorKind, Result, Sandbox, Snapshot, Tcp};
 use sandboxed_db_tests::{DEADLINE, eventually, is_alone};
 
 use crate::tcp::{forwarder, is_refused, passes_alone, rest, tcp};
@@ -44,7 +42,12 @@ impl Engine for Echo {
         Command::new("/bin/sh").args(["-c", ": > /data/file"])
     }
 
-    fn server(&self, installation: &Installation, _settings: &[(String, String)]) -> Result<Server> {
+    fn server(
+        &self,
+        installation: &Installation,
+        _settings: &[(String, String)],
+        _mode: Mode,
+    ) -> Result<Server> {
         // A layer is stored only if its server shut down cleanly, which means with exit status 0.
         let program = installation.program("echo");
         let script = format!("trap 'exit 0' TERM; '{}' & wait", program.display());

@@ -311,6 +311,16 @@ fn fails_by_itself(url: String) {
     fail_after(&url, |url| drop(connect(url)));
 }
 
+fn few_connections() -> Snapshot {
+    Snapshot::new(Postgres::new()).setting("max_connections", 5)
+}
+
+#[sandboxed_db(snapshot = few_connections)]
+#[ignore = "run by `a_report_names_the_limit_that_was_reached`"]
+fn fails_by_too_many_clients(url: String) {
+    fail_after(&url, |url| drop((0..6).map(|_| Client::connect(url, NoTls)).collect::<Vec<_>>()));
+}
+
 #[test]
 fn a_report_names_the_limit_that_was_reached() {
     let db = small().start().unwrap();
@@ -321,6 +331,10 @@ fn a_report_names_the_limit_that_was_reached() {
     reports(
         "fails_by_too_many_files",
         "the sandbox's disk of 64 MB holds 16384 files, as many as it may: raise `disk`",
+    );
+    reports(
+        "fails_by_too_many_clients",
+        "no connection left for a client: raise the setting `max_connections`",
     );
     reports(
         "fails_by_itself",

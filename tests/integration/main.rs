@@ -44,4 +44,5 @@ mod seeds;
 mod shapes;
 mod simulated_host;
 mod steps;
+mod stock;
 mod tcp;

@@ -6,7 +6,7 @@ use crate::cache;
 use crate::launch::{Limits, Log, Reached};
 
 /// How much of a log's end is searched.
-const LINES: usize = 200;
+pub(crate) const LOG_LINES: usize = 200;
 
 /// What to do about a data directory that has no room left; `in_cache` is one of a layer in the making.
 pub(crate) fn disk(data: &Path, in_cache: bool) -> Option<String> {
@@ -50,7 +50,7 @@ pub(crate) fn disk_used(data: &Path) -> Option<u64> {
 ///
 /// The kernel counts in a control group; without one there is what they said.
 pub(crate) fn processes(reached: Option<Reached>, log: &Log, limits: &Limits) -> Option<String> {
-    let reached = reached.or_else(|| complaint(&log.tail(LINES).unwrap_or_default()))?;
+    let reached = reached.or_else(|| complaint(&log.tail(LOG_LINES).unwrap_or_default()))?;
     Some(match reached {
         Reached::Pids => {
             let pids = limits.pids.unwrap_or_default();

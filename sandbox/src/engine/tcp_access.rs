@@ -1,13 +1,14 @@
-//! What an engine says of the way to its server by TCP.
+//! Access to a server by TCP, as its engine describes it.
 
-/// How clients outside reach a server by TCP; from [`Engine::tcp`](super::Engine::tcp).
+/// Describes how clients outside reach a server by TCP; from [`Engine::tcp`](super::Engine::tcp).
 ///
-/// Connections are forwarded to a port that the server listens on at 127.0.0.1, on the sandbox's own loopback. So the
-/// server can tell them from those that come by its Unix socket, which need no password.
+/// Connections are forwarded to a port at which the server listens on 127.0.0.1, the sandbox's own loopback.
+/// They come from [`FORWARDED_FROM`](Self::FORWARDED_FROM), so the server can ask them for a password and
+/// let in its own connections and those by its Unix socket without one.
 ///
 /// # Example
 /// ```
-/// use sandboxed_db::TcpAccess;
+/// use sandboxed_db::engine::TcpAccess;
 /// let password = "6b1f";
 /// let access = TcpAccess::new(6379, format!("redis://:{password}@127.0.0.1:40000"))
 ///     .script(format!("CONFIG SET requirepass {password}"))
@@ -17,25 +18,36 @@
 pub struct TcpAccess {
     pub(crate) port: u16,
     pub(crate) url: String,
+    pub(crate) jdbc_url: Option<String>,
     pub(crate) script: Option<String>,
     pub(crate) env: Vec<(String, String)>,
 }
 
 impl TcpAccess {
-    /// A server that listens on `port`, which clients outside reach by `url`.
+    /// The address in the sandbox from which forwarded connections come.
+    pub const FORWARDED_FROM: std::net::Ipv4Addr = crate::launch::FORWARDED_FROM;
+
+    /// Describes a server that listens on `port` and that clients outside reach by `url`.
     pub fn new(port: u16, url: impl Into<String>) -> Self {
-        Self { port, url: url.into(), script: None, env: Vec::new() }
+        Self { port, url: url.into(), jdbc_url: None, script: None, env: Vec::new() }
     }
 
-    /// A script for [`Engine::client`](super::Engine::client) that sets the password. It is run once, before the port is
-    /// opened.
+    /// Sets the URL for Java's database drivers.
+    #[must_use]
+    pub fn jdbc_url(mut self, url: impl Into<String>) -> Self {
+        self.jdbc_url = Some(url.into());
+        self
+    }
+
+    /// Sets a script for [`Engine::client`](super::Engine::client) that sets the password. It runs once,
+    /// before the port is opened.
     #[must_use]
     pub fn script(mut self, script: impl Into<String>) -> Self {
         self.script = Some(script.into());
         self
     }
 
-    /// Adds a variable of the environment by which the database's own clients find the server.
+    /// Adds an environment variable by which the database's clients find the server.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));
@@ -45,7 +57,7 @@ impl TcpAccess {
 
 impl std::fmt::Debug for TcpAccess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // All else holds the password.
+        // All other fields hold the password.
         f.debug_struct("TcpAccess").field("port", &self.port).finish_non_exhaustive()
     }
 }

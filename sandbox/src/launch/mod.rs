@@ -19,4 +19,5 @@ pub(crate) use inside::become_launcher_if_asked;
 pub(crate) use inside::cgroup::{Reached, own as own_group};
 pub(crate) use limits::Limits;
 pub use plan::Command;
+pub(crate) use plan::FORWARDED_FROM;
 pub(crate) use protocol::{Exit, Failure, Step};

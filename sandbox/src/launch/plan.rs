@@ -53,6 +53,10 @@ pub(crate) struct Plan {
     pub(crate) on_host: Option<OnHost>,
 }
 
+/// Source address of connections that the forwarder makes to the server, by which the server tells them from
+/// connections of programs in the sandbox.
+pub(crate) const FORWARDED_FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 /// How a server's process comes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Birth {

@@ -268,7 +268,10 @@ fn run<E: Engine>(
     }
     if let Some(script) = recipe.engine.settle() {
         progress.step("settling");
-        run_script(sandbox, &script, recipe.build_timeout)?;
+        // The layer is valid without, and the user's steps have succeeded.
+        if let Err(error) = run_script(sandbox, &script, recipe.build_timeout) {
+            tracing::warn!(?error, "statistics and vacuuming of a layer are left to its servers");
+        }
     }
     Ok(())
 }

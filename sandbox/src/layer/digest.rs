@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::engine::{Engine, Format, Installation};
+use crate::engine::{Engine, Format, Installation, Mode};
 use crate::error::Result;
 use crate::step::{FileStep, Input, Link, Step};
 
@@ -64,7 +64,7 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<
     for text in initialise.args.iter().chain(initialise.env.iter().flat_map(|(name, value)| [name, value])) {
         hasher = hasher.field(text);
     }
-    for (_, contents) in engine.server(installation, &[])?.files {
+    for (_, contents) in engine.server(installation, &[], Mode::Container)?.files {
         hasher = hasher.field(contents);
     }
     for script in [engine.set_up(), engine.settle()] {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::LOG_TAIL;
 use crate::cache;
 use crate::diagnosis::limits;
-use crate::engine::{Engine, Installation, Server};
+use crate::engine::{Engine, Installation, Mode, Server};
 use crate::error::{Error, ErrorKind, Result};
-use crate::isolation::{self, Isolation};
+use crate::isolation;
 use crate::launch::plan::{self, Birth, Data, Directory, File, Plan, Symlink};
 use crate::launch::{Command, Container, Exit, Limits, Origin, Readiness, Stdin, distrust};
 use crate::timings::Timings;
@@ -81,7 +81,8 @@ impl<E: Engine> Prepared<E> {
             initialise,
             visible,
         } = options;
-        let server = engine.server(installation, settings)?;
+        let mode = isolation::mode(engine)?;
+        let server = engine.server(installation, settings, mode)?;
         let begin = Instant::now();
         let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
         // Programs are in /usr, and so are directories that no sandbox may see. Images with Rust keep
@@ -103,12 +104,10 @@ impl<E: Engine> Prepared<E> {
         for path in installation.binds().iter().chain(&visible) {
             plan.bind(path);
         }
-        let Server { mut command, directories, files, notifies, io_uring, processes, stop_signal, on_host } =
+        let Server { command, directories, files, notifies, io_uring, processes, stop_signal, end_signal } =
             server;
-        if isolation::wanted()? == Isolation::Process {
-            let (host, arguments) = isolation::on_host(engine, installation, on_host)?;
-            command = command.args(arguments);
-            plan.on_host = Some(host);
+        if let Mode::Process { address } = mode {
+            plan.on_host = Some(isolation::on_host(engine, installation, address, end_signal)?);
             // They belong to a root file system, and process mode has none.
             plan.files.clear();
         }
@@ -225,6 +224,9 @@ impl<E: Engine> Prepared<E> {
         limits::disk(&self.data_dir(container), in_cache)
             .or_else(|| if on_host { None } else { limits::scratch(&container.root()) })
             .or_else(|| limits::processes(container.reached(), container.log(), &self.plan.limits))
+            .or_else(|| {
+                self.engine.reached_limit(&container.log().tail(limits::LOG_LINES).unwrap_or_default())
+            })
     }
 
     /// Adds the end of the log, and the fix for the usual causes of a failed start.

@@ -2,7 +2,8 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
     socket_with, socketpair,
 };
+
+use super::last_errno;
 
 /// The most descriptors one message carries.
 const MOST_FDS: usize = 8;
@@ -92,6 +95,29 @@ pub(crate) fn connect_now(path: &Path) -> io::Result<UnixStream> {
     let stream = UnixStream::from(socket);
     stream.set_nonblocking(false)?;
     Ok(stream)
+}
+
+/// Sets a TCP socket's source address, and leaves its port to connect(2), which can reuse one that bind(2) cannot.
+///
+/// # References
+/// ip(7), `IP_BIND_ADDRESS_NO_PORT`
+pub(crate) fn bind_address(socket: &OwnedFd, address: Ipv4Addr) -> Result<(), Errno> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open while it is borrowed; the kernel reads `optlen` bytes at `optval`, which
+    // are those of `on`, and keeps no pointer.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if done != 0 {
+        return Err(last_errno());
+    }
+    rustix::net::bind(socket, &SocketAddrV4::new(address, 0))
 }
 
 /// Waits until one of `fds` is readable or at its end. `false` when `deadline` comes first.

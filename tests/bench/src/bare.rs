@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sandboxed_db::{Command, Engine, FileRun, Installation, Result, ScriptError, Server};
+use sandboxed_db::engine::{Command, FileRun, Installation, Mode, ScriptError, Server};
+use sandboxed_db::{Engine, Result};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Bare;
@@ -29,7 +30,12 @@ impl Engine for Bare {
         Command::new(installation.program("touch")).arg("/data/file")
     }
 
-    fn server(&self, installation: &Installation, _settings: &[(String, String)]) -> Result<Server> {
+    fn server(
+        &self,
+        installation: &Installation,
+        _settings: &[(String, String)],
+        _mode: Mode,
+    ) -> Result<Server> {
         // A layer is stored only if its server shut down cleanly, which means with exit status 0.
         let script = "trap 'exit 0' TERM; : > /run/ready; sleep infinity & wait";
         let sigterm = 15;

@@ -1,11 +1,13 @@
-//! How files get into a PostgreSQL server: by psql, by COPY, by pg_restore.
+//! Ways of files into a PostgreSQL server: psql, COPY, pg_restore.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::config::{DATA, LOCALE, SOCKETS, SUPERUSER};
-use super::{programs, psql};
+use super::programs;
+use super::psql;
+use crate::engine::sql::{identifier, literal};
 use crate::engine::{FileRun, Format, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Command;
@@ -21,8 +23,27 @@ pub(super) fn with_environment(command: Command) -> Command {
         .env("PGUSER", SUPERUSER)
 }
 
+/// psql for scripts of this library, which reads its script from the standard input.
+///
+/// The library's statements run under the library's settings, whatever `ALTER ROLE`, `ALTER DATABASE` or the
+/// configuration say: options of a connection win over these. Passwords in statements stay out of the log.
+pub(super) fn own_client(installation: &Installation) -> Result<Command> {
+    let since = |version, settings| if installation.major() >= version { settings } else { "" };
+    let settings = [
+        "role=none statement_timeout=0 lock_timeout=10s idle_in_transaction_session_timeout=0",
+        "default_transaction_read_only=off synchronous_commit=on password_encryption=scram-sha-256",
+        "log_statement=none log_duration=off log_min_duration_statement=-1 log_min_duration_sample=-1",
+        "log_transaction_sample_rate=0 log_min_error_statement=panic",
+        since(14, "idle_session_timeout=0"),
+        since(17, "transaction_timeout=0 event_triggers=off"),
+    ];
+    let options = settings.iter().flat_map(|settings| settings.split_ascii_whitespace());
+    let options: Vec<_> = options.map(|setting| format!("-c {setting}")).collect();
+    Ok(psql(installation, SUPERUSER)?.args(["--file", "-"]).env("PGOPTIONS", options.join(" ")))
+}
+
 /// psql on that database, without its script.
-pub(super) fn psql(installation: &Installation, database: &str) -> Result<Command> {
+fn psql(installation: &Installation, database: &str) -> Result<Command> {
     let quiet =
         ["--no-psqlrc", "--quiet", "--echo-errors", "--set", "ON_ERROR_STOP=on", "--pset", "pager=off"];
     Ok(client(installation, "psql")?.args(quiet).args(to(database)))
@@ -36,21 +57,19 @@ fn to(database: &str) -> [String; 6] {
 fn client(installation: &Installation, name: &str) -> Result<Command> {
     let program = match installation.has(name) {
         true => installation.program(name),
-        // A client of another version will do.
+        // A client of another version works, too.
         false => programs::newest_client(name).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidConfig,
                 format!("find `{name}` in `{}`", installation.bin().display()),
             )
-            .with_hint(
-                "it is among PostgreSQL's client programs, which run migrations and seeds: install them",
-            )
+            .with_hint("install PostgreSQL's client programs: they run migrations and seeds")
         })?,
     };
     Ok(with_environment(Command::new(program)))
 }
 
-/// Begins the server's message when a file ends in another database than it began in.
+/// First words of the server's message when a file ends in another database than it began in.
 const ELSEWHERE: &str = "the file ends in the database ";
 
 pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRun) -> Result<Command> {
@@ -73,8 +92,8 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
         |sql: &Option<String>| sql.iter().flat_map(|sql| ["--command".to_owned(), sql.clone()]).collect();
     let (before, after): (Vec<_>, Vec<_>) = (commands(before), commands(after));
     let in_database = format!(
-        "SELECT CASE WHEN current_database() <> '{}' THEN ('{ELSEWHERE}' || current_database())::int END",
-        database.replace('\'', "''")
+        "SELECT CASE WHEN current_database() <> {} THEN ('{ELSEWHERE}' || current_database())::int END",
+        literal(database)
     );
     let end: &[&str] = match transaction {
         true => &["--single-transaction"],
@@ -89,21 +108,20 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
         .current_dir(path.parent().unwrap_or(path)))
 }
 
-/// Copies rows from the standard input, and has the sequences of their columns go on after them.
+/// Copies rows from the standard input, and sets the sequences of their columns to go on after them.
 fn load_rows(table: &str, columns: &[String]) -> [String; 2] {
-    let name: Vec<_> = table.splitn(2, '.').map(identifier).collect();
-    let name = name.join(".");
+    let name = table.splitn(2, '.').map(identifier).collect::<Vec<_>>().join(".");
     let columns: Vec<_> = columns.iter().map(|column| identifier(column)).collect();
     let copy = format!("COPY {name} ({}) FROM STDIN WITH (FORMAT csv, HEADER true)", columns.join(", "));
-    let table = name.replace('\'', "''");
+    let table = literal(&name);
     let sequences = format!(
         "DO $do$
         DECLARE owned record;
         BEGIN
             FOR owned IN
-                -- A partition's columns take their values from sequences of the table it is a part of.
+                -- Columns of a partition take values from sequences of the partitioned table.
                 WITH RECURSIVE tables(id) AS (
-                    SELECT '{table}'::regclass::oid UNION SELECT inhparent FROM pg_inherits JOIN tables ON inhrelid = id
+                    SELECT {table}::regclass::oid UNION SELECT inhparent FROM pg_inherits JOIN tables ON inhrelid = id
                 )
                 SELECT attname AS name, pg_get_serial_sequence(id::regclass::text, attname) AS sequence
                 FROM tables JOIN pg_attribute ON attrelid = id JOIN pg_type ON pg_type.oid = atttypid
@@ -112,7 +130,7 @@ fn load_rows(table: &str, columns: &[String]) -> [String; 2] {
             LOOP
                 EXECUTE format(
                     'SELECT setval(%L, max(%I)::bigint) FROM %s HAVING max(%I) >= (SELECT last_value FROM %s)',
-                    owned.sequence, owned.name, '{table}'::regclass, owned.name, owned.sequence);
+                    owned.sequence, owned.name, {table}::regclass, owned.name, owned.sequence);
             END LOOP;
         END
         $do$"
@@ -120,11 +138,7 @@ fn load_rows(table: &str, columns: &[String]) -> [String; 2] {
     [copy, sequences]
 }
 
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// The beginnings of pg_dump's custom format and of the table of contents in the two others.
+/// First bytes of pg_dump's custom format, and of the table of contents in its two other formats.
 const MAGIC: &[u8] = b"PGDMP";
 const CONTENTS: &str = "toc.dat";
 
@@ -154,11 +168,11 @@ mod tests {
             copy,
             "COPY \"shop\".\"it's \"\"x\"\".y\" (\"a b\", \"C\") FROM STDIN WITH (FORMAT csv, HEADER true)"
         );
-        assert!(sequences.contains("'\"shop\".\"it''s \"\"x\"\".y\"'::regclass"), "{sequences}");
+        assert!(sequences.contains("E'\"shop\".\"it''s \"\"x\"\".y\"'::regclass"), "{sequences}");
     }
 
     #[test]
-    fn archives_are_told_by_their_beginnings() {
+    fn archives_are_recognised_by_their_first_bytes() {
         let root = tempfile::tempdir().unwrap();
         let write = |name: &str, contents: &[u8]| {
             let path = root.path().join(name);

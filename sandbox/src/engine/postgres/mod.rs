@@ -2,6 +2,7 @@
 
 mod config;
 mod files;
+mod initdb;
 mod programs;
 mod psql;
 mod relcache;
@@ -11,33 +12,37 @@ mod wal;
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::config::{CONFIG, DATA, FIXED, LOCALE, SOCKETS, SUPERUSER, configuration, setting};
+use self::config::{ACCESS, CONFIG, DATA, FIXED, LOCALE, PORT, SOCKETS, SUPERUSER, configuration, setting};
 use self::files::with_environment;
 use self::tcp::percent_encode;
-use crate::engine::{Engine, FileRun, Installation, ScriptError, Server, TcpAccess, children};
+use crate::engine::sql::identifier;
+use crate::engine::{Engine, FileRun, Installation, Mode, ScriptError, Server, TcpAccess, children};
 use crate::error::Result;
 use crate::launch::Command;
 use crate::sys::process::libc_version;
 use crate::sys::socket::connect_now;
 
+pub use initdb::LocaleProvider;
 pub(crate) use survey::{Found, Survey, survey};
 
 /// PostgreSQL, versions 13 to 18.
 ///
-/// The server is that of the directory named by `SANDBOXED_DB_POSTGRES`, else of the first directory in `PATH` that
-/// holds `postgres`, else the newest in the usual installation directories, such as `/usr/lib/postgresql/17/bin`; where a
-/// [`version`](Self::version) is asked for, the first of them that is of it. `SANDBOXED_DB_POSTGRES` may name several
-/// directories, as `PATH` does. Where there is none at all, or where
-/// `SANDBOXED_DB_POSTGRES` is `packages`, a Debian or Ubuntu machine's own packages are downloaded and unpacked into the
-/// cache directory, without root.
+/// The server is found in this order: in the directories that `SANDBOXED_DB_POSTGRES` names, separated as in
+/// `PATH`; in the directories of `PATH`; in the usual installation directories, such as
+/// `/usr/lib/postgresql/17/bin`, the newest first. The first server counts, or the first of the requested
+/// [`version`](Self::version). If there is none at all, or if `SANDBOXED_DB_POSTGRES` is `packages`, the
+/// packages of a Debian or Ubuntu machine's distribution are downloaded and unpacked into the cache
+/// directory, without root.
 ///
-/// The superuser is `postgres`, without a password: only the user who runs the tests can reach the server, unless
-/// [`tcp`](crate::Sandbox::tcp) opens a port, where roles need one. The encoding is UTF-8, the locale `C.UTF-8`, the time zone UTC.
+/// The superuser is `postgres`, without a password for clients that only the user of the tests can start: those by
+/// the Unix socket, and those inside the sandbox, such as `dblink` to `localhost`. Clients at a port that
+/// [`tcp`](crate::Sandbox::tcp) opens need a password. The encoding is UTF-8, the locale `C.UTF-8`, the time
+/// zone UTC.
 ///
 /// # Example
 /// ```no_run
@@ -53,6 +58,7 @@ pub struct Postgres {
     version: Option<String>,
     database: String,
     locale: String,
+    locale_provider: Option<LocaleProvider>,
     initdb_args: Vec<String>,
 }
 
@@ -63,41 +69,58 @@ impl Default for Postgres {
 }
 
 impl Postgres {
-    /// Any supported version, with the database `postgres`.
+    /// Uses any supported version, and the database `postgres`.
     #[must_use]
     pub fn new() -> Self {
         Self {
             version: None,
             database: SUPERUSER.to_owned(),
             locale: LOCALE.to_owned(),
+            locale_provider: None,
             initdb_args: Vec::new(),
         }
     }
 
-    /// Asks for a version, such as `15` or `15.18`. Default: any, see [above](Self). One that is not installed is
-    /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) at the start.
+    /// Asks for a version, such as `15` or `15.18`. Default: any, see [above](Self). A start without that version
+    /// installed is [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled).
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
     }
 
-    /// Names the database that is made for the test and that [`url`](crate::Sandbox::url) leads to. Default `postgres`.
+    /// Names the database that is made for the test and that [`url`](crate::Sandbox::url) leads to. Default
+    /// `postgres`.
     #[must_use]
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.database = name.into();
         self
     }
 
-    /// Sets the locale of the databases, as initdb's `--locale` does. Default `C.UTF-8`, which sorts by code point and is the
-    /// same on every machine.
+    /// Sets the locale of the databases, as initdb's `--locale` does. Default `C.UTF-8`, which sorts by code
+    /// point and is the same on every machine.
     #[must_use]
     pub fn locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = locale.into();
         self
     }
 
-    /// Adds an argument for initdb(1), such as `--data-checksums`.
+    /// Sets the library that compares text. Default: PostgreSQL itself for `C.UTF-8` from version 17 on,
+    /// otherwise the C library.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{Postgres, engine::LocaleProvider};
+    /// let german = Postgres::new().locale("de-DE").locale_provider(LocaleProvider::Icu);
+    /// ```
+    #[must_use]
+    pub fn locale_provider(mut self, provider: LocaleProvider) -> Self {
+        self.locale_provider = Some(provider);
+        self
+    }
+
+    /// Adds an argument for initdb(1), such as `--data-checksums`. It wins over what the other methods and this
+    /// library choose.
     #[must_use]
     pub fn initdb_arg(mut self, arg: impl Into<String>) -> Self {
         self.initdb_args.push(arg.into());
@@ -125,7 +148,6 @@ impl Engine for Postgres {
         if !["C", "POSIX", LOCALE].contains(&self.locale.as_str()) {
             identity.push(("libc".to_owned(), libc_version()));
         }
-        identity.extend(self.initdb_args.iter().map(|arg| ("initdb".to_owned(), arg.clone())));
         identity
     }
 
@@ -134,68 +156,54 @@ impl Engine for Postgres {
     }
 
     fn initialise(&self, installation: &Installation) -> Command {
-        let command = with_environment(Command::new(installation.program("initdb")))
-            .args(["--pgdata", DATA, "--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8"])
-            .args(["--wal-segsize", "1", "--no-sync"]);
-        let command = match installation.major() {
-            14.. => command.arg("--no-instructions"),
-            _ => command,
-        };
-        // The built-in provider's C.UTF-8 needs nothing of the host's C library, so it is the same everywhere.
-        let command = match (installation.major(), self.locale.as_str()) {
-            (17.., LOCALE) => command.args(["--locale-provider", "builtin", "--builtin-locale", LOCALE]),
-            _ => command,
-        };
-        // Verifying checksums guards against broken disks; the layer has hashes of its own.
-        let command = match installation.major() {
-            18.. if !self.initdb_args.iter().any(|arg| arg.contains("data-checksums")) => {
-                command.arg("--no-data-checksums")
-            }
-            _ => command,
-        };
-        command.args(["--locale", self.locale.as_str()]).args(self.initdb_args.iter().cloned())
+        let Self { locale, locale_provider, initdb_args, .. } = self;
+        let arguments = initdb::arguments(installation.major(), locale, *locale_provider, initdb_args);
+        with_environment(Command::new(installation.program("initdb"))).args(arguments)
     }
 
     fn set_up(&self) -> Option<String> {
-        (self.database != SUPERUSER).then(|| {
-            let name = self.database.replace('"', "\"\"");
-            format!("CREATE DATABASE \"{name}\";\n")
-        })
+        (self.database != SUPERUSER).then(|| format!("CREATE DATABASE {};\n", identifier(&self.database)))
     }
 
     fn settle(&self) -> Option<String> {
-        let connect = psql::connect(&self.database);
-        // Pages are marked all-visible only once the commits that wrote them are known to be on disk. The last connection
-        // finds the catalogues as they stay, and leaves its relation cache file.
-        Some(format!(
-            "{connect}SET synchronous_commit = on;\nCHECKPOINT;\nVACUUM (FREEZE, ANALYZE);\n{connect}"
-        ))
+        Some(psql::settle(&self.database))
     }
 
-    fn server(&self, installation: &Installation, settings: &[(String, String)]) -> Result<Server> {
-        let config = configuration(installation.major(), settings)?;
-        let command = with_environment(Command::new(installation.program("postgres")))
-            .args(["-D", DATA, "-c"])
-            .arg(format!("config_file={CONFIG}"))
-            // What `ALTER SYSTEM` sets counts for more than the file, and less than this.
-            .args(FIXED.iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]));
+    fn server(
+        &self,
+        installation: &Installation,
+        settings: &[(String, String)],
+        mode: Mode,
+    ) -> Result<Server> {
+        // Options win over what `ALTER SYSTEM` sets, and that over the file.
+        let mut options: Vec<_> = FIXED.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if let Mode::Process { address } = mode {
+            let address = address.map(|address| address.to_string()).unwrap_or_default();
+            options.push(format!("listen_addresses={address}"));
+            // In files of the data directory, which are removed with it, and not in the host's /dev/shm.
+            options.push("dynamic_shared_memory_type=mmap".to_owned());
+        }
+        let options = options.into_iter().flat_map(|option| ["-c".to_owned(), option]);
+        let command =
+            with_environment(Command::new(installation.program("postgres"))).args(["-D", DATA]).args(options);
         Ok(Server::new(command, libc::SIGINT)
             .directory(SOCKETS, 0o700)
-            .file(CONFIG, config)
+            .file(CONFIG, configuration(installation.major(), mode, settings)?)
+            .file(ACCESS, tcp::access_rules(mode))
             .notifies(installation.notifies())
             .io_uring(uses_io_uring(settings))
             .processes(processes(settings))
-            // An immediate shutdown, which removes its shared memory.
-            .on_host(libc::SIGQUIT, on_host))
+            // An immediate shutdown, which removes the server's shared memory.
+            .end_signal(libc::SIGQUIT))
     }
 
     fn is_ready(&self, root: &Path) -> bool {
-        let socket = root.join(SOCKETS.trim_start_matches('/')).join(".s.PGSQL.5432");
+        let socket = root.join(SOCKETS.trim_start_matches('/')).join(format!(".s.PGSQL.{PORT}"));
         connect_now(&socket).is_ok_and(|mut stream| greet(&mut stream).unwrap_or(false))
     }
 
     fn client(&self, installation: &Installation) -> Result<Command> {
-        Ok(files::psql(installation, SUPERUSER)?.args(["--file", "-"]))
+        files::own_client(installation)
     }
 
     fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
@@ -218,6 +226,13 @@ impl Engine for Postgres {
         psql::script_error(stderr)
     }
 
+    fn reached_limit(&self, log: &str) -> Option<String> {
+        let refused = ["sorry, too many clients already", "remaining connection slots are reserved"];
+        refused.iter().any(|text| log.contains(text)).then(|| {
+            "the server had no connection left for a client: raise the setting `max_connections`".to_owned()
+        })
+    }
+
     fn tidy(&self, data: &Path) -> io::Result<()> {
         for tablespace in children(&data.join("pg_tblspc")) {
             if tablespace.is_symlink() {
@@ -237,9 +252,9 @@ impl Engine for Postgres {
         }
         wal::remove_spare_segments(data)?;
         relcache::keep(data)?;
-        // Read at every start; initdb's are long lists of comments.
+        // The server reads these at each start; initdb's are long lists of comments.
         fs::write(data.join("postgresql.conf"), format!("# The settings are in {CONFIG}.\n"))?;
-        fs::write(data.join("pg_hba.conf"), tcp::ACCESS)?;
+        fs::write(data.join("pg_hba.conf"), format!("# The rules are in {ACCESS}.\n"))?;
         fs::write(data.join("pg_ident.conf"), "")
     }
 
@@ -257,9 +272,17 @@ impl Engine for Postgres {
 
     fn env(&self, root: &Path) -> Vec<(String, String)> {
         let host = format!("{}{SOCKETS}", root.display());
-        [("PGHOST", host.as_str()), ("PGPORT", "5432"), ("PGUSER", SUPERUSER), ("PGDATABASE", &self.database)]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec()
+        let port = PORT.to_string();
+        [
+            ("PGHOST", host.as_str()),
+            ("PGPORT", &port),
+            ("PGUSER", SUPERUSER),
+            ("PGDATABASE", &self.database),
+            // Drivers that are not libpq may want TLS by default, at a Unix socket too.
+            ("PGSSLMODE", "disable"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
     }
 
     fn tcp(&self, address: SocketAddr, password: &str) -> Option<TcpAccess> {
@@ -272,21 +295,12 @@ impl Engine for Postgres {
     }
 }
 
-/// What is set where a server shares the host's network and its /dev/shm.
-fn on_host(loopback: Option<Ipv4Addr>) -> Vec<String> {
-    let address = loopback.map(|address| address.to_string()).unwrap_or_default();
-    // In files of the data directory, which are removed with it.
-    let memory = "dynamic_shared_memory_type=mmap".to_owned();
-    let options = [format!("listen_addresses={address}"), memory];
-    options.into_iter().flat_map(|option| ["-c".to_owned(), option]).collect()
-}
-
-/// Whether a setting asks for it; by default none does, since what is asked by rings passes no filter.
+/// Whether a setting asks for io_uring. By default none does, since calls in a ring pass no filter.
 fn uses_io_uring(settings: &[(String, String)]) -> bool {
     setting(settings, "io_method").is_some_and(|value| value.eq_ignore_ascii_case("io_uring"))
 }
 
-/// As many as the settings let it have: one a connection, and those that work in the background.
+/// The number of processes that the settings allow: one for each connection, and those in the background.
 fn processes(settings: &[(String, String)]) -> u32 {
     // Checkpointer, writers, launchers, archiver, logger and workers for reading.
     const ALWAYS: u32 = 48;
@@ -324,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_tell_what_the_server_needs_of_the_sandbox() {
+    fn settings_decide_processes_and_io_uring() {
         let settings = |list: &[(&str, &str)]| -> Vec<(String, String)> {
             list.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
         };

@@ -1,16 +1,36 @@
-//! psql(1): the scripts it is given, and what its reports mean.
+//! psql(1): its scripts, and the meaning of its reports.
 
 use std::path::PathBuf;
 
 use crate::engine::ScriptError;
 
-/// Goes over to a database. psql takes the argument for an identifier, even in single quotes: double quotes come out of it,
-/// but for two of them between two.
-pub(super) fn connect(database: &str) -> String {
+/// Returns the script that a layer ends with; see [`Engine::settle`](crate::engine::Engine::settle).
+///
+/// A table with an index whose function fails under the session's `search_path` ends VACUUM of the whole
+/// database; then each table gets a VACUUM. Pages are marked all-visible only once the commits that wrote
+/// them are known to be on disk, hence the checkpoint. The last connection sees the final catalogues and
+/// leaves its relation cache file.
+pub(super) fn settle(database: &str) -> String {
+    const VACUUM: &str = "VACUUM (FREEZE, ANALYZE, SKIP_LOCKED)";
+    let connect = connect(database);
+    format!(
+        "\\set ON_ERROR_STOP off
+{connect}CHECKPOINT;
+{VACUUM};
+\\if :ERROR
+SELECT format('{VACUUM} %s', oid::regclass) FROM pg_class WHERE relkind IN ('r', 'm', 'p') \\gexec
+\\endif
+{connect}"
+    )
+}
+
+/// Changes to a database. psql takes the argument for an identifier, even in single quotes: it drops double
+/// quotes, except a pair of them between two.
+fn connect(database: &str) -> String {
     format!("\\connect -reuse-previous=on {}\n", quote(&conninfo(database).replace('"', "\"\"\"\"")))
 }
 
-/// A connection string, since a bare name that holds `=` would be taken for one.
+/// A connection string, since psql would take a bare name that holds `=` for one.
 pub(super) fn conninfo(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
 }
@@ -20,8 +40,8 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// Has psql send a text to the server as one request. Within dollar quotes psql interprets nothing, and `\gexec` sends a
-/// value as it is.
+/// Makes psql send text to the server as one request. Within dollar quotes psql interprets nothing, and
+/// `\gexec` sends a value as it is.
 pub(super) fn request(text: &str) -> String {
     let mut tag = "$request$".to_owned();
     while text.contains(&tag) {
@@ -30,9 +50,10 @@ pub(super) fn request(text: &str) -> String {
     format!("SELECT {tag}{text}{tag} \\gexec\n")
 }
 
-/// The files that a script has psql read: by `\i`, `\ir` and their long names, and by `\copy … from`.
+/// Returns the files that a script makes psql read: by `\i`, `\ir` and their long names, and by
+/// `\copy … from`.
 ///
-/// Dumps are long, and most of their backslashes are data: so it is these that are looked at, not every line.
+/// Dumps are long, and most of their backslashes are data: the search goes from backslash to backslash.
 pub(super) fn included_files(contents: &str) -> Vec<String> {
     let begins_a_line = |at: &usize| {
         let before = contents[..*at].trim_end_matches([' ', '\t']);
@@ -69,9 +90,9 @@ fn unquote(text: &str) -> String {
     inner.map_or_else(|| text.to_owned(), |inner| inner.replace("\\'", "'").replace("\\\\", "\\"))
 }
 
-/// Takes psql's report of an error apart: `psql:FILE:LINE: ERROR:  …`, and with `--echo-errors` the statement.
+/// Parses psql's report of an error: `psql:FILE:LINE: ERROR:  …`, and with `--echo-errors` the statement.
 ///
-/// psql counts the line where the statement ends; the server's `LINE n:` counts from where it begins.
+/// psql counts the line where the statement ends; the server's `LINE n:` counts from its beginning.
 pub(super) fn script_error(stderr: &str) -> ScriptError {
     if let Some(error) = restore_error(stderr) {
         return error;
@@ -130,7 +151,7 @@ fn is_error(text: &str) -> bool {
     ["ERROR:", "FATAL:", "PANIC:", "error:", "fatal:"].iter().any(|severity| text.starts_with(severity))
 }
 
-/// `psql:FILE:LINE: TEXT`. File names may hold colons, so the line number is looked for from the text's end.
+/// `psql:FILE:LINE: TEXT`. File names may hold colons, so the search for the number begins at the first `: `.
 fn parse_prefix(line: &str) -> Option<(&str, u64, &str)> {
     let rest = line.strip_prefix("psql:")?;
     rest.match_indices(": ").find_map(|(at, _)| {
@@ -148,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parse_error_is_found_at_its_line() {
+    fn a_parse_error_names_its_line() {
         let error = script_error(
             "psql:/m/1.sql:1: NOTICE:  hello\n\
              psql:/m/2.sql:6: ERROR:  type \"nosuchtype\" does not exist\nLINE 3:   y nosuchtype\n            ^\n\
@@ -161,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_while_running_is_found_at_its_statement() {
+    fn a_runtime_error_names_the_line_of_its_statement() {
         let error = script_error(
             "psql:/m/a: b/4.sql:5: ERROR:  division by zero\nCONTEXT:  SQL statement\n\
              psql:/m/a: b/4.sql:5: STATEMENT:  do $$\nbegin\n  perform 1/0;\nend\n$$;\n",
@@ -171,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_psql_itself_is_its_own_words() {
+    fn a_failure_of_psql_itself_keeps_its_message() {
         let error = script_error("psql:/m/7.sql:1: error: invalid command \\foo\n");
         assert_eq!((error.line, error.message.as_str()), (Some(1), "error: invalid command \\foo"));
         let error = script_error("psql: error: connection to server failed\n");
@@ -180,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_copy_refuses_is_found_by_its_line() {
+    fn a_row_that_copy_refuses_names_its_line() {
         let error = script_error(
             "ERROR:  invalid input syntax for type integer: \"x, line 9\"\nCONTEXT:  COPY users, line 3, column id: \"x, l\"\n",
         );
@@ -189,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_pg_restore_is_taken_apart() {
+    fn a_failure_of_pg_restore_is_parsed() {
         let error = script_error(
             "pg_restore: while PROCESSING TOC:\npg_restore: from TOC entry 2; 12 t a\npg_restore: error: could not \
              execute query: ERROR:  relation \"a\" already exists\nCommand was: CREATE TABLE a (\n    id integer\n);\n\n",
@@ -199,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_a_script_reads_are_found() {
+    fn included_files_are_found() {
         let script = "\\i a.sql\n  \\ir '../b c.sql'\n\\copy t(x, y) from 'it.csv' csv header\n\\copy t from stdin\n\
                       select '\\i no';\n\\include_relative d.sql;\n\\copy t FROM e.csv with csv\n\\echo x\n";
         assert_eq!(included_files(script), ["a.sql", "../b c.sql", "it.csv", "d.sql", "e.csv"]);
@@ -218,14 +239,14 @@ mod tests {
     }
 
     proptest! {
-        /// What a client prints is whatever a server sends, and a script may hold anything.
+        /// A client prints text that a server sends, and a script may hold anything.
         #[test]
-        fn whatever_is_read_is_survived(text in "(psql:|pg_restore: error: |STATEMENT:|LINE |:[0-9]{1,3}: |ERROR:|\\PC|\n|\\\\(copy|i|ir) |'| from ){0,40}") {
+        fn parsers_survive_any_text(text in "(psql:|pg_restore: error: |STATEMENT:|LINE |:[0-9]{1,3}: |ERROR:|\\PC|\n|\\\\(copy|i|ir) |'| from ){0,40}") {
             let _ = (script_error(&text), included_files(&text));
         }
 
         #[test]
-        fn a_file_that_is_named_is_found(name in "[a-zé数0-9 ._;:-]{1,20}") {
+        fn a_quoted_file_name_is_found(name in "[a-zé数0-9 ._;:-]{1,20}") {
             prop_assume!(name.trim() == name);
             assert_eq!(included_files(&format!("\\ir '{name}'\n")), [name]);
         }

@@ -1,48 +1,39 @@
-//! PostgreSQL by TCP: who gets in, and by which password.
+//! PostgreSQL by TCP: the rules of access, and the password.
 
 use std::net::SocketAddr;
 
-use super::config::SUPERUSER;
-use crate::engine::TcpAccess;
+use super::config::{PORT, SUPERUSER};
+use crate::engine::sql::literal;
+use crate::engine::{Mode, TcpAccess};
 
-/// The port inside, as `FIXED` sets it.
-const PORT: u16 = 5432;
-
-/// pg_hba.conf: whoever opens the Unix socket is the user who runs the test; whoever comes by TCP may be anybody.
-pub(super) const ACCESS: &str = "\
-local all all trust
-local replication all trust
-host all all 127.0.0.1/32 scram-sha-256
-host replication all 127.0.0.1/32 scram-sha-256
-";
+/// pg_hba.conf. Clients at the Unix socket belong to the user who runs the test.
+///
+/// The loopback of a container has no other clients than the sandbox itself and the forwarder, which any user
+/// of the machine may reach and which has an address of 127.0.0.0/8 for itself; the first match counts. In
+/// process mode every user of the machine reaches the host's loopback.
+pub(super) fn access_rules(mode: Mode) -> String {
+    let trusted = ["127.0.0.1/32", "::1/128"].map(|address| (address, "trust"));
+    let trusted = trusted.iter().filter(|_| mode == Mode::Container);
+    let rules = trusted.chain(&[("127.0.0.0/8", "scram-sha-256")]);
+    let hosts = rules.map(|(address, method)| {
+        format!("host all all {address} {method}\nhost replication all {address} {method}\n")
+    });
+    "local all all trust\nlocal replication all trust\n".to_owned() + &hosts.collect::<String>()
+}
 
 pub(super) fn access(database: &str, address: SocketAddr, password: &str) -> TcpAccess {
     let path = percent_encode(database);
-    let url = format!("postgresql://{SUPERUSER}:{password}@{address}/{path}");
-    TcpAccess::new(PORT, url)
-        .script(set_password(password))
+    // The client sends its settings with the statement, so that the password stays out of the log.
+    let script = format!("ALTER ROLE {SUPERUSER} PASSWORD {};\n", literal(password));
+    TcpAccess::new(PORT, format!("postgresql://{SUPERUSER}:{password}@{address}/{path}"))
+        .jdbc_url(format!("jdbc:postgresql://{address}/{path}?user={SUPERUSER}&password={password}"))
+        .script(script)
         .env("PGHOST", address.ip().to_string())
         .env("PGPORT", address.port().to_string())
         .env("PGUSER", SUPERUSER)
         .env("PGPASSWORD", password)
         .env("PGDATABASE", database)
-}
-
-/// Whatever the test's settings are: the statement succeeds, the password is kept as SCRAM wants it and stays out of the
-/// log, which a failing test shows.
-fn set_password(password: &str) -> String {
-    format!(
-        "SET default_transaction_read_only = off;
-SET password_encryption = 'scram-sha-256';
-SET log_statement = 'none';
-SET log_duration = off;
-SET log_min_duration_statement = -1;
-SET log_min_duration_sample = -1;
-SET log_transaction_sample_rate = 0;
-SET log_min_error_statement = 'panic';
-ALTER ROLE {SUPERUSER} PASSWORD '{password}';
-"
-    )
+        .env("PGSSLMODE", "disable")
 }
 
 /// Everything that is not unreserved in a URL, RFC 3986.
@@ -64,5 +55,15 @@ mod tests {
         assert_eq!(access.url, "postgresql://postgres:0f@127.0.0.1:4711/a%20b");
         assert!(access.env.contains(&("PGDATABASE".to_owned(), "a b".to_owned())));
         assert!(!format!("{access:?}").contains("0f"));
+    }
+
+    #[test]
+    fn only_a_container_trusts_its_loopback() {
+        let container = access_rules(Mode::Container);
+        let trusted = container.find("host all all 127.0.0.1/32 trust").unwrap();
+        assert!(trusted < container.find("host all all 127.0.0.0/8 scram-sha-256").unwrap());
+        assert!(!TcpAccess::FORWARDED_FROM.to_string().starts_with("127.0.0.1"));
+        let process = access_rules(Mode::Process { address: None });
+        assert!(process.lines().all(|rule| rule.starts_with("local") || rule.ends_with("scram-sha-256")));
     }
 }

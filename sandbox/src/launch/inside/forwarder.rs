@@ -22,7 +22,9 @@ use rustix::net::{
 };
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
+use crate::launch::plan::FORWARDED_FROM;
 use crate::sys::process::{close_from, exit_now, move_fd, reset_signals};
+use crate::sys::socket::bind_address;
 
 const BUFFER: usize = 64 << 10;
 /// How many buffers one direction carries before others have their turn, and how many connections are accepted.
@@ -167,7 +169,11 @@ impl Forwarder {
     fn accept_one(&mut self, listener: usize) -> Result<(), Errno> {
         let spare = match self.spare.take() {
             Some(spare) => spare,
-            None => socket_with(AddressFamily::INET, SocketType::STREAM, NEW, None)?,
+            None => {
+                let socket = socket_with(AddressFamily::INET, SocketType::STREAM, NEW, None)?;
+                bind_address(&socket, FORWARDED_FROM)?;
+                socket
+            }
         };
         let client = match accept_with(&self.listeners[listener], NEW) {
             Ok(client) => client,

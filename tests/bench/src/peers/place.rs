@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandboxed_db::{Engine, Installation, Postgres};
+use sandboxed_db::engine::Installation;
+use sandboxed_db::{Engine, Postgres};
 use tempfile::TempDir;
 
 use super::server::Settings;
