@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -288,7 +289,8 @@ impl Drop for Admission {
 fn open() -> Option<File> {
     let directory = cache::directory().ok()?;
     cache::create(&directory).ok()?;
-    File::options().read(true).write(true).create(true).truncate(false).open(directory.join("live")).ok()
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(directory.join("live")).ok()
 }
 
 /// How many may live at once: what the variable says, else what memory and processors bear.

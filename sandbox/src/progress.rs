@@ -1,23 +1,23 @@
-//! What is told of work that takes a while: one line on a terminal, one event a step otherwise.
+//! Progress of long work: one line on a terminal, and an event for each step.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// The progress of one such piece of work. The line goes when this is dropped.
+/// The progress of one piece of work. Its line is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    pub(crate) fn start(what: &str) -> Self {
-        tracing::info!("{what}");
+    pub(crate) fn start(work: &str) -> Self {
+        tracing::info!("{work}");
         if !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
         let bar = ProgressBar::new_spinner();
         bar.set_style(Self::style("{spinner} {prefix} {msg} ({elapsed})"));
-        bar.set_prefix(what.to_owned());
+        bar.set_prefix(work.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
         Self(bar)
     }
@@ -27,7 +27,7 @@ impl Progress {
         self.0.set_message(step.to_owned());
     }
 
-    /// Goes through `count` files from here on.
+    /// Starts a bar of `count` files.
     pub(crate) fn files(&self, count: usize) {
         if count == 1 {
             return;
@@ -53,7 +53,7 @@ impl Drop for Progress {
     }
 }
 
-/// Says something that the user should know though nothing fails.
+/// Prints a warning for the user.
 #[expect(clippy::print_stderr, reason = "libtest captures it and shows it with a failed test")]
 pub(crate) fn notice(text: &str) {
     tracing::warn!("{text}");

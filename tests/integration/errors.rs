@@ -501,7 +501,7 @@ fn a_cache_that_cannot_be_written_is_told() {
             "could not create the cache directory",
             place.cache().to_str().unwrap(),
             "cause: Read-only file system",
-            "hint: the cache is not writable: set SANDBOXED_DB_CACHE to a directory that is",
+            "hint: the cache is not writable: set SANDBOXED_DB_CACHE to another directory",
         ],
     );
 }

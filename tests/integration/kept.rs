@@ -326,7 +326,7 @@ fn a_part_of_a_name_is_enough_if_only_one_has_it() {
     let several = format!("{:?}", found("find::ord").unwrap_err());
     assert!(several.contains("kept::find::orders\n") && several.contains("orders_again"), "{several}");
     let none = format!("{:?}", found("kept::no such test").unwrap_err());
-    assert!(none.contains("`sandboxed-db open` lists what is kept"), "{none}");
+    assert!(none.contains("`sandboxed-db open` lists the kept states"), "{none}");
     for name in ["kept::find::orders", "kept::find::orders_again"] {
         kept.remove(&kept.find(name).unwrap()).unwrap();
     }

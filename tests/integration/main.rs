@@ -3,6 +3,7 @@
 mod admission;
 mod applications;
 mod attribute;
+mod cache_faults;
 mod checkouts;
 #[cfg(feature = "drivers")]
 mod connections;

@@ -28,6 +28,9 @@ fn another_process() {
     }
     let asked = std::env::var(ASKED).unwrap();
     let words = || asked.lines().filter_map(|line| line.split_once('\t'));
+    if words().any(|(word, _)| word == "umask") {
+        rustix::process::umask(rustix::fs::Mode::empty());
+    }
     // Before anything is used, since what is damaged is set aside when it is.
     if words().any(|(word, _)| word == "verify") {
         let damage = Layers::open().unwrap().verify().unwrap();
@@ -49,6 +52,7 @@ fn another_process() {
             snapshot.prepare(key, async move |db: &Sandbox| batch(db.url(), &sql).await)
         }
         "extend" => snapshot.extend(),
+        "max_age" => snapshot.max_age(Duration::from_millis(argument.parse().unwrap())),
         "work_mem" => snapshot.setting("work_mem", argument),
         _ => snapshot,
     });

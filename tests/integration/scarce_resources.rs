@@ -5,6 +5,8 @@ use sandboxed_db_tests::{ScratchDirs, skip};
 
 use crate::simulated_host::{SUBJECT, SimulatedHost, assert_check, can};
 
+const OTHER_CACHE: &str = "export SANDBOXED_DB_CACHE=\"${TMPDIR:-/tmp}/sandboxed-db-$(id -u)\"";
+
 #[test]
 fn too_few_descriptors() {
     if can() {
@@ -51,7 +53,7 @@ fn a_program_that_may_not_be_executed_again() {
 
 #[rstest]
 #[case::full("size=64k", "the file system of the cache is full", "sandboxed-db prune --size 1GiB")]
-#[case::read_only("ro", "the cache is not writable", "export SANDBOXED_DB_CACHE=DIRECTORY")]
+#[case::read_only("ro", "the cache is not writable", OTHER_CACHE)]
 fn a_cache_that_takes_no_layer(#[case] option: &str, #[case] sentence: &str, #[case] command: &str) {
     if can() {
         let machine = SimulatedHost::new(format!(
@@ -59,7 +61,7 @@ fn a_cache_that_takes_no_layer(#[case] option: &str, #[case] sentence: &str, #[c
         ));
         let machine = machine.with_an_empty_cache();
         let how = match option {
-            "ro" => "set SANDBOXED_DB_CACHE to a directory that is, as in",
+            "ro" => "set SANDBOXED_DB_CACHE to another directory, as in",
             _ => "set SANDBOXED_DB_CACHE to a directory on another one, or make room, as by",
         };
         machine.refuses("cache", sentence, how, command);
@@ -77,7 +79,7 @@ fn a_cache_of_another_user() {
     // Root itself may write there, and does not need to.
     if !rustix::process::geteuid().is_root() {
         let owner = "the cache is not writable: `/usr` belongs to user 65534";
-        machine.refuses("cache", owner, "run", "sudo chown -R \"$(id -u)\" '/usr'");
+        machine.refuses("cache", owner, "set SANDBOXED_DB_CACHE to another directory, as in", OTHER_CACHE);
     }
 }
 

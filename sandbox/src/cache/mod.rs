@@ -1,34 +1,153 @@
-//! The one directory that outlives a run: layers, what is known of servers, unpacked packages.
+//! The cache: the one directory that outlives a run.
+//!
+//! ```text
+//! <cache>/staging/     entries that are being made or removed; garbage once they are not locked
+//! <cache>/locks/       files that are locked while something is made, so that it is made once
+//! ```
+//!
+//! [`entry`] has the only ways into the cache and out of it. The floors above decide on names and contents.
 
+mod entry;
+pub(crate) mod iso_8601;
 mod tree;
 
 use std::env;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fix::Fix;
 
+pub(crate) use entry::{DirectoryLock, LockFile, StagedDirectory, StagedFile, sweep};
 pub(crate) use tree::{copy_tree, copy_tree_by};
 
 const VARIABLE: &str = "SANDBOXED_DB_CACHE";
 
-/// `$SANDBOXED_DB_CACHE`, else `$XDG_CACHE_HOME/sandboxed-db`, else `~/.cache/sandboxed-db`; not created yet.
+/// The cache directory of this user, or another one in tests.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache that the environment names; nothing is created.
+    pub(crate) fn open() -> Result<Self> {
+        Ok(Self::at(directory()?))
+    }
+
+    pub(crate) fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The names in one of the cache's directories; none where the directory does not exist.
+    pub(crate) fn names(&self, directory: &str) -> Result<Vec<String>> {
+        let path = self.path(directory);
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| failed("read", &path, error))?,
+        };
+        Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    }
+
+    /// Waits for the lock of that name; `None` when the deadline has passed. `on_wait` gets the holder's note.
+    pub(crate) fn lock(
+        &self,
+        name: &str,
+        deadline: Instant,
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<Option<LockFile>> {
+        let locks = self.path("locks");
+        create(&locks)?;
+        let path = locks.join(name);
+        LockFile::acquire(&path, deadline, on_wait).map_err(|error| failed("lock", &path, error))
+    }
+
+    /// A directory to fill and publish. Removes what killed processes have left.
+    pub(crate) fn stage(&self, name: &str) -> Result<StagedDirectory> {
+        let staging = self.staging()?;
+        sweep(&staging, |_| ());
+        StagedDirectory::new(&staging, &format!("{name}."))
+            .map_err(|error| failed("make a directory in", &staging, error))
+    }
+
+    /// A file to write and publish.
+    pub(crate) fn stage_file(&self) -> Result<StagedFile> {
+        let staging = self.staging()?;
+        StagedFile::new(&staging).map_err(|error| failed("make a file in", &staging, error))
+    }
+
+    /// Writes a file at once: a reader finds the old contents or the new.
+    pub(crate) fn write(&self, path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
+        let staged = self.stage_file()?;
+        let failed = |error| failed("write", path, error);
+        io::Write::write_all(&mut staged.as_file(), contents.as_ref()).map_err(failed)?;
+        path.parent().map_or(Ok(()), create)?;
+        staged.rename(path).map_err(failed)
+    }
+
+    /// Moves a directory out of its place, unless another is there than the one that is locked; returns its new path.
+    /// Processes that use it go on. A directory without its file `mark` counts as incomplete.
+    pub(crate) fn set_aside(&self, lock: &DirectoryLock, mark: &str) -> Result<Option<PathBuf>> {
+        let staging = self.staging()?;
+        entry::set_aside(lock, mark, &staging)
+            .map_err(|error| failed("set aside the directory", lock.path(), error))
+    }
+
+    /// Removes a directory, unless it is in use; returns whether it was removed.
+    pub(crate) fn remove(&self, path: &Path, mark: &str) -> Result<bool> {
+        let failed = |error| failed("remove", path, error);
+        let lock = match DirectoryLock::exclusive(path) {
+            // A file or a symbolic link, which is in use by no process.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return fs::remove_file(path).map(|()| true).map_err(failed);
+            }
+            lock => lock.map_err(failed)?,
+        };
+        // Out of its place first, so that no process finds half of it.
+        let Some(lock) = lock else { return Ok(false) };
+        let Some(aside) = self.set_aside(&lock, mark)? else { return Ok(false) };
+        fs::remove_dir_all(&aside).map_err(failed)?;
+        Ok(true)
+    }
+
+    /// Removes what killed processes have left, and directories set aside that are not used any more.
+    pub(crate) fn sweep(&self) {
+        sweep(&self.path("staging"), |_| ());
+    }
+
+    fn staging(&self) -> Result<PathBuf> {
+        let staging = self.path("staging");
+        create(&staging)?;
+        Ok(staging)
+    }
+}
+
+/// `$SANDBOXED_DB_CACHE`, else `$XDG_CACHE_HOME/sandboxed-db`, else `~/.cache/sandboxed-db`.
 pub(crate) fn directory() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let directory = set(VARIABLE)
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("sandboxed-db")))
         .or_else(|| env::home_dir().map(|home| home.join(".cache/sandboxed-db")))
         .ok_or_else(|| {
-            Error::new(ErrorKind::InvalidConfig, "find the cache directory").with_hint(no_cache_hint())
+            Error::new(ErrorKind::InvalidConfig, "find the cache directory")
+                .with_hint(format!("set {VARIABLE}, XDG_CACHE_HOME or HOME"))
         })?;
     std::path::absolute(&directory)
         .map_err(|error| Error::io(ErrorKind::InvalidConfig, "make absolute the path", &directory, error))
 }
 
-/// Makes a directory of the cache, readable by its owner only, and those above it.
+/// Creates a directory of the cache and those above it, each readable by its owner only.
 pub(crate) fn create(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -50,33 +169,52 @@ pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// What to do when `path` in the cache cannot be written.
+/// The fix for a failed operation on `path` in the cache.
+///
+/// It never changes the owner or the mode of a directory. The one that is not writable may be `/`, or hold the layers of
+/// another user, who could not use them afterwards.
 pub(crate) fn fix(path: &Path, error: &io::Error) -> Option<Fix> {
-    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    // By its kind: an error that was given a path has no number any more.
-    match error.kind() {
-        StorageFull | QuotaExceeded => Some(full()),
-        ReadOnlyFilesystem | PermissionDenied => Some(match foreign_owner(path) {
-            Some((directory, owner)) if error.kind() == PermissionDenied => Fix::run(
-                format!("the cache is not writable: `{}` belongs to user {owner}", directory.display()),
-                format!("sudo chown -R \"$(id -u)\" '{}'", directory.display()),
-            ),
-            _ => Fix::new(
-                "the cache is not writable",
-                "set SANDBOXED_DB_CACHE to a directory that is, as in",
-                "export SANDBOXED_DB_CACHE=DIRECTORY",
-            ),
-        }),
-        _ => None,
-    }
+    use io::ErrorKind::{
+        AlreadyExists, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        StorageFull,
+    };
+    let metadata = |path| fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).ok();
+    let found = path.ancestors().find_map(|path| Some((path, metadata(path)?)));
+    // By its kind: an error with a path in its text has no number.
+    Some(match (error.kind(), found) {
+        (StorageFull | QuotaExceeded, _) => full(),
+        (PermissionDenied, Some((directory, metadata))) if is_foreign(&metadata) => {
+            let (directory, owner) = (directory.display(), metadata.uid());
+            another_directory(format!("the cache is not writable: `{directory}` belongs to user {owner}"))
+        }
+        (ReadOnlyFilesystem | PermissionDenied, _) => another_directory("the cache is not writable"),
+        (NotADirectory | AlreadyExists, Some((file, metadata))) if !metadata.is_dir() => {
+            another_directory(format!("`{}` is not a directory", file.display()))
+        }
+        (NotFound, _) => removed(),
+        _ => return None,
+    })
 }
 
-/// The nearest directory above `path` that exists, if it belongs to another user than this process runs as, and that
-/// user's id.
-pub(crate) fn foreign_owner(path: &Path) -> Option<(PathBuf, u32)> {
-    let (directory, owner) =
-        path.ancestors().find_map(|path| Some((path, std::fs::metadata(path).ok()?.uid())))?;
-    (owner != rustix::process::geteuid().as_raw()).then(|| (directory.to_owned(), owner))
+/// Whether a file belongs to another user than this process runs as.
+pub(crate) fn is_foreign(metadata: &fs::Metadata) -> bool {
+    metadata.uid() != rustix::process::geteuid().as_raw()
+}
+
+/// The advice to use another cache directory: one that this user can make, by a command that works as it is.
+pub(crate) fn another_directory(sentence: impl Into<String>) -> Fix {
+    Fix::new(
+        sentence,
+        "set SANDBOXED_DB_CACHE to another directory, as in",
+        "export SANDBOXED_DB_CACHE=\"${TMPDIR:-/tmp}/sandboxed-db-$(id -u)\"",
+    )
+}
+
+pub(crate) fn removed() -> Fix {
+    Fix::none(
+        "files were removed from the cache while it was in use: run the tests again, and remove layers with \
+         `sandboxed-db prune`, which leaves those in use",
+    )
 }
 
 pub(crate) fn full() -> Fix {
@@ -85,12 +223,4 @@ pub(crate) fn full() -> Fix {
         "set SANDBOXED_DB_CACHE to a directory on another one, or make room, as by",
         "sandboxed-db prune --size 1GiB",
     )
-}
-
-pub(crate) fn full_hint() -> String {
-    full().to_string()
-}
-
-fn no_cache_hint() -> String {
-    format!("set {VARIABLE}, XDG_CACHE_HOME or HOME")
 }

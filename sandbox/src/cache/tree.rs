@@ -1,4 +1,4 @@
-//! Copies of directories with all that is in them.
+//! Copies of directories with their contents.
 
 use std::fs;
 use std::io;
@@ -8,25 +8,25 @@ use std::path::Path;
 use walkdir::WalkDir;
 
 /// Copies the tree below `from` to `to`, which must not exist: contents, modes and links, by reflink where the file system
-/// can. `wanted` is asked before each entry, and ends it by an error.
+/// can. `before_each` runs before each entry, and ends the copy by an error.
 pub(crate) fn copy_tree(
     from: &Path,
     to: &Path,
-    wanted: &mut dyn FnMut() -> io::Result<()>,
+    before_each: &mut dyn FnMut() -> io::Result<()>,
 ) -> io::Result<()> {
     // copy_file_range(2), which shares the blocks where it can.
-    copy_tree_by(from, to, wanted, &mut |_, source, target| fs::copy(source, target).map(drop))
+    copy_tree_by(from, to, before_each, &mut |_, source, target| fs::copy(source, target).map(drop))
 }
 
-/// The same, where `copy` is told of each file by its path in the tree, where it is, and where its copy belongs.
+/// Copies as [`copy_tree`] does, with `copy` for each file: it gets the path in the tree, the source and the target.
 pub(crate) fn copy_tree_by(
     from: &Path,
     to: &Path,
-    wanted: &mut dyn FnMut() -> io::Result<()>,
+    before_each: &mut dyn FnMut() -> io::Result<()>,
     copy: &mut dyn FnMut(&Path, &Path, &Path) -> io::Result<()>,
 ) -> io::Result<()> {
     for entry in WalkDir::new(from) {
-        wanted()?;
+        before_each()?;
         let entry = entry?;
         let path = entry.path().strip_prefix(from).map_err(io::Error::other)?;
         let target = to.join(path);

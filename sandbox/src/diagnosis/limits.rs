@@ -18,7 +18,7 @@ pub(crate) fn disk(data: &Path, in_cache: bool) -> Option<String> {
     let megabytes = disk.f_blocks.saturating_mul(disk.f_frsize) >> 20;
     match (no_bytes, no_files) {
         (false, false) => None,
-        _ if in_cache => Some(cache::full_hint()),
+        _ if in_cache => Some(cache::full().to_string()),
         (true, _) => Some(format!("the sandbox's disk of {megabytes} MB is full: raise `disk`")),
         (false, true) => Some(format!(
             "the sandbox's disk of {megabytes} MB holds {} files, as many as it may: raise `disk`",

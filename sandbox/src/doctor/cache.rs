@@ -86,11 +86,9 @@ pub(super) fn examine(examination: &mut Examination, facts: &HostFacts) -> Optio
         ),
         None if noexec => examination.warn(
             NAME,
-            Fix::new(
-                format!("{sentence}: mounted noexec, so server programs that are unpacked there do not run"),
-                "set SANDBOXED_DB_CACHE to another directory, as in",
-                "export SANDBOXED_DB_CACHE=DIRECTORY",
-            ),
+            cache::another_directory(format!(
+                "{sentence}: mounted noexec, so server programs that are unpacked there do not run"
+            )),
         ),
         None => examination.ok(NAME, sentence),
     }

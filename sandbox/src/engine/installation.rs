@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::children;
-use crate::cache;
+use crate::cache::Cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::memory;
 
@@ -154,7 +154,8 @@ impl Facts {
                 .map(|directory| (directory.ino(), directory.mtime(), directory.mtime_nsec()));
             (directory, changed.ok()).hash(&mut key);
         }
-        let known = cache::directory()?.join(format!("servers/{:016x}.json", key.finish()));
+        let cache = Cache::open()?;
+        let known = cache.path(format!("servers/{:016x}.json", key.finish()));
         if let Some(facts) = fs::read(&known).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(facts);
         }
@@ -164,13 +165,9 @@ impl Facts {
             build: build(&contents, extensions),
             notifies: memchr::memmem::find(&contents, b"libsystemd.so").is_some(),
         };
-        // Known facts only save time: a cache that cannot be written is reported where it matters, at the layer. A file that
-        // is only half written is not understood, and written again.
-        let directory = known.parent().unwrap_or(&known);
-        let written = cache::create(directory)
-            .map(|()| fs::write(&known, serde_json::to_vec(&facts).unwrap_or_default()));
-        if !matches!(written, Ok(Ok(()))) {
-            tracing::debug!(?written, "the server's facts are not kept");
+        // Known facts only save time: a cache that cannot be written is reported where it matters, at the layer.
+        if let Err(error) = cache.write(&known, serde_json::to_vec(&facts).unwrap_or_default()) {
+            tracing::debug!(?error, "the server's facts are not kept");
         }
         Ok(facts)
     }

@@ -1,4 +1,4 @@
-//! Copying a sandbox's data directory out of it, as far as it differs from its layer's.
+//! Copies a sandbox's data directory out of it, as far as it differs from the layer's.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,24 +8,24 @@ use std::time::Instant;
 
 use crate::cache::copy_tree_by;
 
-/// How much of a file is copied between two looks at the clock.
+/// The number of bytes that are copied between two looks at the clock.
 const CHUNK: u64 = 16 << 20;
 
-/// What a copy may take.
+/// The bounds of a copy.
 #[derive(Debug)]
 pub(super) struct Bounds {
     pub(super) deadline: Instant,
-    /// How many bytes are copied at most; links cost none.
+    /// The largest number of copied bytes; links cost none.
     pub(super) size: u64,
 }
 
-/// Copies the tree below `from` to `to`, which must not exist. Files that are as in `layer` become hard links to the layer's,
-/// where the file system has such. Returns how many bytes were copied.
+/// Copies the tree below `from` to `to`, which must not exist. Files that are equal to the layer's become hard links to
+/// these, where the file system has such. Returns the number of copied bytes.
 pub(super) fn capture(from: &Path, to: &Path, layer: &Path, bounds: &Bounds) -> io::Result<u64> {
     let mut copied = 0;
     copy_tree_by(from, to, &mut || bounds.check_time(), &mut |path, source, target| {
         let original = layer.join(path);
-        // Sockets and pipes are no state.
+        // Sockets and pipes hold no state.
         let is_file = fs::symlink_metadata(source)?.is_file();
         if is_file && (!is_same(source, &original)? || fs::hard_link(&original, target).is_err()) {
             copied += copy(source, target, bounds.size - copied, bounds)?;
@@ -35,10 +35,10 @@ pub(super) fn capture(from: &Path, to: &Path, layer: &Path, bounds: &Bounds) -> 
     Ok(copied)
 }
 
-/// Whether two files hold the same and have the same mode.
+/// Whether two files have the same contents and the same mode.
 ///
-/// One that an overlay shows from its lower has that one's number and times. One that was merely opened for writing was
-/// copied up, and one of a server without a container is a copy from the beginning: these are compared.
+/// A file that an overlay shows from its lower has the inode number and the times of that. A file that was merely opened for
+/// writing was copied up, and each file of a server in process mode is a copy: these are compared.
 fn is_same(file: &Path, original: &Path) -> io::Result<bool> {
     let Ok(old) = fs::symlink_metadata(original) else { return Ok(false) };
     let new = fs::metadata(file)?;
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_in_the_layer_is_linked_and_the_rest_copied() {
+    fn files_of_the_layer_are_linked_and_others_copied() {
         let (root, layer, data) = trees();
         let to = root.path().join("kept");
         assert_eq!(capture(&data, &to, &layer, &bounds()).unwrap(), 3 + 12 + 9);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_or_takes_too_long_is_not_copied() {
+    fn a_copy_ends_at_its_bounds() {
         let (root, layer, data) = trees();
         let capture = |name, bounds| capture(&data, &root.path().join(name), &layer, &bounds).unwrap_err();
         let large = capture("large", Bounds { size: 10, ..bounds() });

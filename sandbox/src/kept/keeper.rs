@@ -1,4 +1,4 @@
-//! Keeping the state of a sandbox at its end, wherever its handle is by then.
+//! Keeps the state of a sandbox at its end, wherever its handle is by then.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ use crate::layer::Layer;
 use crate::progress::notice;
 use crate::sandbox::{Holdings, Keeper, Prepared};
 
-/// How long the server may take to write what it has, and end. It takes some hundredths of a second.
+/// How long the server may take to write its data and end. It takes some hundredths of a second.
 const STOP: Duration = Duration::from_secs(10);
-/// How long the kernel may take to end what is killed.
+/// How long the kernel may take to end killed processes.
 const KILL: Duration = Duration::from_secs(2);
-/// How long all of it may take.
+/// How long stopping and copying may take together.
 const TIME: Duration = Duration::from_secs(60);
 
-/// What the state is kept with, besides the sandbox itself.
+/// The parts of a sandbox's snapshot that matter for keeping its state.
 #[derive(Debug)]
 pub(crate) struct KeepContext<'a> {
     pub(crate) keep: Keep,
@@ -40,7 +40,7 @@ pub(crate) struct KeepContext<'a> {
 #[derive(Debug)]
 pub(crate) struct StateKeeper {
     holdings: Arc<Holdings>,
-    /// Where the server's data is, as seen from outside.
+    /// The path of the server's data from outside.
     data: PathBuf,
     stop_signal: i32,
     keep: Keep,
@@ -82,22 +82,22 @@ impl StateKeeper {
         }
     }
 
-    /// Ends the server and keeps what it has written.
+    /// Ends the server and keeps its data.
     fn keep(&self, failed: bool) -> Result<KeptState> {
         let deadline = Instant::now() + TIME;
         let clean = self.end_server()?;
         let kept = Kept::open()?;
-        let place = kept.place()?;
-        let to = place.path().join(DATA);
+        let staged = kept.stage()?;
+        let to = staged.path().join(DATA);
         let bounds = Bounds { deadline, size: SIZE };
         let captured = self.layer.keeping_seal(|| capture(&self.data, &to, &self.layer.data(), &bounds));
         let size = captured.map_err(|error| cache::failed("copy the data directory to", &to, error))?;
         let name = numbered(&self.state.name);
         let kept_at = SystemTime::now();
-        kept.publish(place, KeptState { name, failed, clean, kept: kept_at, size, ..self.state.clone() })
+        kept.publish(staged, KeptState { name, failed, clean, kept: kept_at, size, ..self.state.clone() })
     }
 
-    /// Ends the server, by its own way if that leads anywhere; then everything that it has started. Whether it went its own way.
+    /// Ends the server by its stop signal, or else kills it and all its processes; returns whether it ended cleanly.
     fn end_server(&self) -> Result<bool> {
         let clean = match self.holdings.container.stop_server(self.stop_signal, STOP) {
             Ok(exit) => exit.success(),
@@ -105,7 +105,7 @@ impl StateKeeper {
                 self.holdings.container.stop_server(libc::SIGKILL, KILL)?;
                 false
             }
-            // There is no container any more, and no data.
+            // The container has ended, and its data is gone.
             Err(error) => return Err(error),
         };
         if !clean {
@@ -114,7 +114,7 @@ impl StateKeeper {
         Ok(clean)
     }
 
-    /// Ends what a dead server has left, which may write still: all of it belongs to the container's init by now.
+    /// Ends the orphans of a dead server, which may still write. They are children of the container's init by now.
     fn end_orphans(&self) {
         let deadline = Instant::now() + KILL;
         while Instant::now() < deadline {
@@ -125,11 +125,11 @@ impl StateKeeper {
             orphans.into_iter().for_each(|orphan| kill_child(orphan, self.holdings.container.pid()));
             thread::sleep(Duration::from_millis(1));
         }
-        tracing::warn!("what the server has left does not end");
+        tracing::warn!("orphans of the server do not end");
     }
 
-    /// The same, in words: what was kept, or why it was not.
-    fn keep_and_tell(&self, failed: bool) -> String {
+    /// Keeps the state, and reports the outcome as a sentence.
+    fn keep_and_report(&self, failed: bool) -> String {
         // A panic within a panic would end all tests of this process.
         match panic::catch_unwind(AssertUnwindSafe(|| self.keep(failed))) {
             Ok(Ok(state)) => format!("its data is kept; to look into it: {}", command("open", &state.name)),
@@ -147,17 +147,17 @@ impl Keeper for StateKeeper {
     }
 
     fn at_end(&self, failed: bool) -> Option<String> {
-        (self.keep == Keep::Always || failed).then(|| self.keep_and_tell(failed))
+        (self.keep == Keep::Always || failed).then(|| self.keep_and_report(failed))
     }
 }
 
-/// The children of a process, proc_pid_task_children(5); a kernel without that file tells of none.
+/// The children of a process, proc_pid_task_children(5); none where the kernel has no such file.
 fn children(parent: u32) -> Vec<Pid> {
     let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
-/// Kills a process if it is still that child, and not another of the same number.
+/// Kills a process if it is still that child, and not another process with the same id.
 fn kill_child(child: Pid, parent: u32) {
     let Ok(pidfd) = pidfd_open(child, PidfdFlags::empty()) else { return };
     if children(parent).contains(&child) {
@@ -166,7 +166,7 @@ fn kill_child(child: Pid, parent: u32) {
     }
 }
 
-/// The name of the next state of that name in this process: of several sandboxes of one test each is kept.
+/// Numbers the states of one name in this process: each of several sandboxes of a test is kept.
 fn numbered(name: &str) -> String {
     static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,14 +177,14 @@ fn numbered(name: &str) -> String {
     }
 }
 
-/// The command line that does something with a state, in a shell where nothing is set.
+/// The command line of `sandboxed-db` for a state, complete for a new shell.
 fn command(verb: &str, name: &str) -> String {
     let cache = std::env::var("SANDBOXED_DB_CACHE").ok().filter(|cache| !cache.is_empty());
     let cache = cache.map(|cache| format!("SANDBOXED_DB_CACHE={} ", quoted(&cache))).unwrap_or_default();
     format!("{cache}sandboxed-db {verb} {}", quoted(name))
 }
 
-/// A word of a shell's command line.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-:./,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_in_a_line() {
+    fn an_error_is_reported_in_one_line() {
         let error = Error::new(ErrorKind::Cache, "copy").caused_by("no\nroom").with_hint("make room");
         assert_eq!(in_a_line(&error), "copy: no room (make room)");
     }

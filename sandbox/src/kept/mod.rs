@@ -1,9 +1,8 @@
-//! Kept states: data directories as tests left them, for a look at what went wrong.
+//! Kept states: data directories as tests left them, to inspect after a failure.
 //!
 //! ```text
 //! <cache>/kept/<random>/data/         the data directory; files as in the layer are hard links to the layer's
-//! <cache>/kept/<random>/state.json    whose it is, and what a server needs to start on it
-//! <cache>/kept/.<random>/             a state being written; garbage once it is older than that may take
+//! <cache>/kept/<random>/state.json    its test, and everything a server needs to start on it
 //! ```
 
 mod capture;

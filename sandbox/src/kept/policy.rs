@@ -1,4 +1,4 @@
-//! When a state is kept.
+//! When the state of a sandbox is kept.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,7 +18,7 @@ pub enum Keep {
     Always,
 }
 
-/// What the environment says, else what is described.
+/// The policy from the environment, or else from the description.
 pub(crate) fn wanted(described: Keep) -> Result<Keep> {
     match std::env::var_os(VARIABLE) {
         None => Ok(described),
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies_are_told_by_their_names() {
+    fn policies_are_parsed_by_their_names() {
         assert_eq!(parse("").unwrap(), None);
         assert_eq!(parse("never").unwrap(), Some(Keep::Never));
         assert_eq!(parse("on_failure").unwrap(), Some(Keep::OnFailure));

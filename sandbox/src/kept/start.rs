@@ -1,4 +1,4 @@
-//! Servers on kept states, and on what they were before.
+//! Servers on kept states, and on the layers that these started from.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,29 +9,28 @@ use std::time::Duration;
 
 use super::state::KeptState;
 use crate::admission::admit;
+use crate::cache::DirectoryLock;
 use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
 use crate::launch::plan::Data;
 use crate::layer;
 use crate::report;
-use crate::sandbox::{DirectoryLock, Holdings, Keeping, Prepared, Sandbox, StartOptions};
+use crate::sandbox::{Holdings, Keeping, Prepared, Sandbox, StartOptions};
 
-/// A server that recovers from a crash has more to do than one that starts from a layer.
+/// Recovery from a crash takes longer than a start from a layer.
 const START_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// What may be written by whoever looks at a state.
+/// The number of bytes that may be written in a look at a state.
 const DISK: u64 = 4 << 30;
 
 impl KeptState {
-    /// Starts a server on the state as the test left it. What is written there is lost with the sandbox: the state stays
-    /// as it is.
+    /// Starts a server on the state as the test left it. Its writes are lost with the sandbox; the state does not change.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a state that was removed, or whose engine is not PostgreSQL, or whose version is not
     /// installed; else as [`Snapshot::start`](crate::Snapshot::start).
     pub fn start(&self) -> Result<Sandbox> {
-        let lock = DirectoryLock::new(self.hold()?);
-        self.start_on(self.data(), lock)
+        self.start_on(self.data(), Arc::new(self.lock()?))
     }
 
     /// Starts a server on the state as the test found it: on the layer of its snapshot.
@@ -41,13 +40,13 @@ impl KeptState {
     pub fn start_before(&self) -> Result<Sandbox> {
         let layer = layer::find(&self.layer)?.ok_or_else(|| {
             Error::new(ErrorKind::InvalidConfig, format!("find the layer that `{}` started from", self.name))
-                .caused_by(format!("{} is not in the cache any more", self.layer))
+                .caused_by(format!("layer {} is no longer in the cache", self.layer))
                 .with_hint("run the test again")
         })?;
         self.start_on(layer.data(), layer.lock().clone())
     }
 
-    /// Whether a file of the data directory is surely as it was in the layer, because it is the same file.
+    /// Whether a file of the data directory is the layer's file, and so unchanged.
     #[must_use]
     pub fn is_untouched(&self, file: &Path) -> bool {
         let original = layer::data_of(&self.layer).and_then(|data| fs::metadata(data.join(file)).ok());
@@ -56,7 +55,7 @@ impl KeptState {
         original.zip(now).is_some_and(|(original, now)| number(&original) == number(&now))
     }
 
-    fn start_on(&self, lower: PathBuf, lock: DirectoryLock) -> Result<Sandbox> {
+    fn start_on(&self, lower: PathBuf, lock: Arc<DirectoryLock>) -> Result<Sandbox> {
         let engine = self.postgres()?;
         let report = report::Recorder::asked(engine.name(), None);
         let installation = engine.locate()?;
@@ -79,7 +78,7 @@ impl KeptState {
         Ok(Sandbox::new(prepared, timings, Arc::new(holdings), Keeping::Never))
     }
 
-    /// The engine as far as a server that is initialised depends on it: data of one major version is read by no other.
+    /// The engine for an initialised server: data of one major version is read by no other.
     fn postgres(&self) -> Result<Postgres> {
         let engine = Postgres::new();
         if self.engine != engine.name() {

@@ -1,31 +1,24 @@
-//! Where kept states are: written, found, and bounded in number and size.
+//! The kept states of a cache: published, found, bounded in number and size.
 
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use tempfile::TempDir;
-
-use super::state::KeptState;
-use crate::cache;
+use super::state::{KeptState, STATE};
+use crate::cache::{self, Cache, StagedDirectory};
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{Limit, sealed_again};
+use crate::layer::{Limit, keeping_seal_of};
 
 pub(super) const DATA: &str = "data";
-const DIRECTORY: &str = "kept";
-/// How many states there may be.
+const KEPT: &str = "kept";
+/// The largest number of states.
 const COUNT: usize = 20;
-/// How many bytes they may take together, besides what they share with layers.
+/// The largest size of all states together, in bytes, without the files that they share with layers.
 pub(super) const SIZE: u64 = 2 << 30;
-/// What is not finished by then was abandoned; keeping gives up long before.
-const ABANDONED: Duration = Duration::from_secs(10 * 60);
 
-/// The kept states in the user's cache directory: the data of tests that failed, where that was
-/// [asked for](crate::Snapshot::keep).
+/// The kept states in the user's cache directory: the data of failed tests, where the snapshot
+/// [asks for it](crate::Snapshot::keep).
 ///
-/// At most 20 are there and at most 2 GiB, besides what they share with layers: those kept first go first. A further
-/// failure of the same test takes the place of the one before. They go with the layer they started from, too.
+/// The cache holds at most 20 states and at most 2 GiB, without the files that they share with layers; the oldest ones are
+/// removed first. A state replaces the one before of the same test, and is removed with the layer it started from.
 ///
 /// # Example
 /// ```no_run
@@ -38,7 +31,7 @@ const ABANDONED: Duration = Duration::from_secs(10 * 60);
 /// ```
 #[derive(Debug)]
 pub struct Kept {
-    directory: PathBuf,
+    cache: Cache,
 }
 
 impl Kept {
@@ -47,28 +40,31 @@ impl Kept {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when no such directory can be named.
     pub fn open() -> Result<Self> {
-        Ok(Self { directory: cache::directory()?.join(DIRECTORY) })
+        Ok(Self { cache: Cache::open()? })
     }
 
-    /// All states, the one kept last first.
+    /// All states, the newest first.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] when the cache cannot be read.
     pub fn list(&self) -> Result<Vec<KeptState>> {
-        let mut states: Vec<_> = self.entries()?.iter().filter_map(|path| KeptState::read(path)).collect();
+        let directory = self.cache.path(KEPT);
+        let names = self.cache.names(KEPT)?;
+        let mut states: Vec<_> =
+            names.iter().filter_map(|name| KeptState::read(&directory.join(name))).collect();
         states.sort_by_key(|state| std::cmp::Reverse(state.kept));
         Ok(states)
     }
 
-    /// The state of that name, or the only one whose name has it as a part.
+    /// The state of that name, or the only one whose name contains it.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when there is none, or names of several have that part; [`ErrorKind::Cache`] when the cache
+    /// [`ErrorKind::InvalidConfig`] when there is none, or several names contain it; [`ErrorKind::Cache`] when the cache
     /// cannot be read.
     pub fn find(&self, name: &str) -> Result<KeptState> {
         let states = self.list()?;
-        let refused = || Error::new(ErrorKind::InvalidConfig, format!("find what is kept of `{name}`"));
-        // The one kept last comes first.
+        let refused = || Error::new(ErrorKind::InvalidConfig, format!("find the kept state `{name}`"));
+        // The newest comes first.
         if let Some(state) = states.iter().find(|state| state.name == name) {
             return Ok(state.clone());
         }
@@ -79,23 +75,23 @@ impl Kept {
         names.dedup();
         match names.as_slice() {
             [] => Err(refused().with_hint(
-                "`sandboxed-db open` lists what is kept; SANDBOXED_DB_KEEP=on_failure keeps the data of tests that fail",
+                "`sandboxed-db open` lists the kept states; SANDBOXED_DB_KEEP=on_failure keeps the data of failed tests",
             )),
             [_] => Ok(matching.swap_remove(0)),
             several => {
-                let text = format!("several have that in their names:\n{}", several.join("\n"));
+                let text = format!("several names contain it:\n{}", several.join("\n"));
                 Err(refused().caused_by(text).with_hint("give more of the name, or all of it"))
             }
         }
     }
 
-    /// Removes states that were kept longer ago than the limit's age, and then those kept first, until the rest is no larger
-    /// than the limit's size, nor than what there may be at most. States in use stay. Returns those that were removed.
+    /// Removes states that are older than the limit's age, and then the oldest ones, until the rest is no larger than the
+    /// limit's size and the largest size of all states. States in use stay. Returns the removed ones.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] when the cache cannot be read or written.
     pub fn prune(&self, limit: Limit) -> Result<Vec<KeptState>> {
-        self.sweep();
+        self.cache.sweep();
         let limit = Limit { size: limit.size.min(SIZE), ..limit };
         let mut removed = Vec::new();
         for state in excess(self.list()?, limit, SystemTime::now()) {
@@ -106,7 +102,7 @@ impl Kept {
         Ok(removed)
     }
 
-    /// Removes those that started from a layer that is gone, whose files would stay on disk for them.
+    /// Removes the states whose layer is gone, so that their links hold no bytes that are not counted.
     pub(crate) fn prune_without(&self, has_layer: impl Fn(&str) -> bool) -> Result<()> {
         for state in self.list()?.into_iter().filter(|state| !has_layer(&state.layer)) {
             self.remove(&state)?;
@@ -114,23 +110,19 @@ impl Kept {
         Ok(())
     }
 
-    /// A place to write a state, removed when dropped.
-    pub(super) fn place(&self) -> Result<TempDir> {
-        cache::create(&self.directory)?;
-        self.sweep();
-        let place = tempfile::Builder::new().prefix(".").tempdir_in(&self.directory);
-        place.map_err(|error| cache::failed("make a directory in", &self.directory, error))
+    /// A directory to write a state in.
+    pub(super) fn stage(&self) -> Result<StagedDirectory> {
+        self.cache.stage(KEPT)
     }
 
-    /// Makes a finished state visible, all at once, instead of older ones of the same test; and removes what is too much.
-    pub(super) fn publish(&self, place: TempDir, mut state: KeptState) -> Result<KeptState> {
-        let hidden = place.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        state.directory = self.directory.join(hidden.trim_start_matches('.'));
+    /// Makes a finished state visible, all at once, in place of older ones of the same test; and prunes.
+    pub(super) fn publish(&self, staged: StagedDirectory, mut state: KeptState) -> Result<KeptState> {
+        cache::create(&self.cache.path(KEPT))?;
+        let name = staged.path().extension().unwrap_or_default();
+        state.directory = self.cache.path(KEPT).join(name);
         let failed = |error| cache::failed("keep the state in", &state.directory, error);
-        state.write(place.path()).map_err(failed)?;
-        fs::rename(place.path(), &state.directory).map_err(failed)?;
-        // It has its final name; nothing is left for the guard to remove.
-        let _ = place.keep();
+        state.write(staged.path()).map_err(failed)?;
+        drop(staged.publish(&state.directory, STATE).map_err(failed)?);
         let same = |old: &KeptState| old.name == state.name && old.package == state.package;
         for old in self.list()?.iter().filter(|old| same(old) && old.directory != state.directory) {
             self.remove(old)?;
@@ -139,66 +131,17 @@ impl Kept {
         Ok(state)
     }
 
-    /// Removes a state, unless it is in use; whether it did. A program that this process starts at the same time seems to
-    /// use it for an instant.
+    /// Removes a state, unless it is in use; returns whether it was removed. A program that this process starts at the same
+    /// time seems to use it for an instant.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] when the cache cannot be written.
     pub fn remove(&self, state: &KeptState) -> Result<bool> {
-        let path = &state.directory;
-        let failed = |error| cache::failed("remove", path, error);
-        let directory = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            opened => opened.map_err(failed)?,
-        };
-        if directory.try_lock().is_err() {
-            return Ok(false);
-        }
-        // Out of sight first, so that nobody finds half of it.
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let hidden = path.with_file_name(format!(".{name}"));
-        match fs::rename(path, &hidden) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            renamed => renamed.map_err(failed)?,
-        }
-        sealed_again(&state.layer, || fs::remove_dir_all(&hidden)).map_err(failed)?;
-        Ok(true)
-    }
-
-    /// Removes what was never finished.
-    fn sweep(&self) {
-        for path in self.all().unwrap_or_default() {
-            let age = fs::metadata(&path).and_then(|place| place.modified()).ok();
-            let age = age.and_then(|time| time.elapsed().ok()).unwrap_or_default();
-            // Who removes a state has it locked.
-            let unlocked = File::open(&path).is_ok_and(|place| place.try_lock().is_ok());
-            if is_hidden(&path) && age > ABANDONED && unlocked {
-                tracing::info!(?path, "removing what was not kept to its end");
-                if let Err(error) = fs::remove_dir_all(&path) {
-                    tracing::warn!(?error, ?path, "what was not kept to its end cannot be removed");
-                }
-            }
-        }
-    }
-
-    fn entries(&self) -> Result<Vec<PathBuf>> {
-        let all = self.all().map_err(|error| cache::failed("read", &self.directory, error))?;
-        Ok(all.into_iter().filter(|path| !is_hidden(path)).collect())
-    }
-
-    fn all(&self) -> io::Result<Vec<PathBuf>> {
-        match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            entries => entries?.map(|entry| Ok(entry?.path())).collect(),
-        }
+        keeping_seal_of(&state.layer, || self.cache.remove(&state.directory, STATE))
     }
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
-/// Those of the states, the last first, that are too old or too many; the last is one only if nothing may stay.
+/// The states, sorted from the newest, that are too old, or too many, or beyond the size.
 fn excess(states: Vec<KeptState>, limit: Limit, now: SystemTime) -> Vec<KeptState> {
     let mut size = 0;
     let mut excess = Vec::new();
@@ -214,17 +157,19 @@ fn excess(states: Vec<KeptState>, limit: Limit, now: SystemTime) -> Vec<KeptStat
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::kept::state::tests::state;
 
-    /// States of those sizes, the last kept first, each a minute after the one after it.
+    /// States of those sizes, the newest first, a minute apart.
     fn states(sizes: &[u64], now: SystemTime) -> Vec<KeptState> {
         let minutes = (1..).map(|age| now - Duration::from_secs(60 * age));
         sizes.iter().zip(minutes).map(|(size, kept)| KeptState { size: *size, kept, ..state() }).collect()
     }
 
     #[test]
-    fn those_kept_first_go_first() {
+    fn the_oldest_states_are_in_excess_first() {
         let now = SystemTime::now();
         let excess = |sizes: &[u64], size, age| -> Vec<u64> {
             let limit = Limit { size, age };

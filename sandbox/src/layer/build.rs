@@ -1,4 +1,4 @@
-//! From a recipe to a layer: the longest prefix that is in the store, and a build for each step beyond it.
+//! From a recipe to a layer: the longest prefix of its chain that is published, and a build for each stage beyond it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,13 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::digest::{self, Digest};
-use super::manifest::Manifest;
+use super::manifest::{self, Manifest};
 use super::published::Layer;
-use super::store::{Store, data_directory, make_data_directory};
-use super::upkeep;
-use super::{history, lookup};
-use crate::cache;
-use crate::cache::copy_tree;
+use super::store::{Store, create_data_directory, data_directory};
+use super::{history, lookup, run, upkeep};
+use crate::cache::{self, copy_tree};
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
@@ -22,7 +20,7 @@ use crate::progress::Progress;
 use crate::sandbox::{LOG_TAIL, Sandbox, StartOptions};
 use crate::step::{self, Input, Link, SourceFile, Step, load, run_script};
 
-/// What a layer is made from.
+/// The description of a layer.
 #[derive(Debug)]
 pub(crate) struct Recipe<'a, E: Engine> {
     pub(crate) engine: &'a E,
@@ -33,52 +31,76 @@ pub(crate) struct Recipe<'a, E: Engine> {
     pub(crate) limits: Limits,
     /// For one wait: for another builder, for the files of a step.
     pub(crate) build_timeout: Duration,
+    /// Layers with older steps are rebuilt.
+    pub(crate) max_age: Option<Duration>,
 }
 
 /// A part of the chain that is built and published at once.
-struct Stage<'a, E: Engine> {
-    digest: Digest,
-    label: String,
-    links: &'a [Link<E>],
+enum Stage<'a, E: Engine> {
+    /// A freshly initialised server, the same for all settings and steps.
+    Base,
+    /// Links that run on a copy of the parent's data.
+    Links { label: String, links: &'a [Link<E>], parent: Arc<Layer> },
 }
 
 impl<'a, E: Engine> Stage<'a, E> {
-    /// A part of a step, by the numbers of its links.
-    fn of(input: &'a Input<E>, digests: &[Digest], part: Range<usize>) -> Self {
+    /// A part of a step, by the indices of its links.
+    fn of(input: &'a Input<E>, part: Range<usize>, parent: Arc<Layer>) -> Self {
         let links = &input.links[part.clone()];
         let first = links.first().filter(|_| part.start > 0);
         let from = first.map(|link| format!(", from `{}` on", link.name())).unwrap_or_default();
-        Self { digest: digests[part.end - 1], label: input.label.clone() + &from, links }
+        Self::Links { label: input.label.clone() + &from, links, parent }
     }
 
-    /// All files that are read, those that others include among them.
+    fn label(&self) -> &str {
+        match self {
+            Self::Base => "a fresh server",
+            Self::Links { label, .. } => label,
+        }
+    }
+
+    fn links(&self) -> &'a [Link<E>] {
+        match self {
+            Self::Base => &[],
+            Self::Links { links, .. } => links,
+        }
+    }
+
+    fn parent(&self) -> Option<&Arc<Layer>> {
+        match self {
+            Self::Base => None,
+            Self::Links { parent, .. } => Some(parent),
+        }
+    }
+
+    /// All files that are read, included ones among them.
     fn files(&self) -> impl Iterator<Item = &SourceFile> {
-        self.links.iter().flat_map(Link::files)
+        self.links().iter().flat_map(Link::files)
     }
 
-    /// What is done, as the manifest tells it.
+    /// The names of its links, for the manifest.
     fn steps(&self) -> Vec<String> {
         let step = |link: &Link<E>| match link {
             Link::File(run) => run.source.path.display().to_string(),
             link => link.name(),
         };
-        self.links.iter().map(step).collect()
+        self.links().iter().map(step).collect()
     }
 }
 
-/// Layers that this process uses. One lock a layer and process is enough; it lasts to the process's end.
+/// The layers that this process uses, each locked once, until the process ends.
 static IN_USE: Mutex<Option<HashMap<Digest, Arc<Layer>>>> = Mutex::new(None);
 
-/// Builds that failed in this process because of what they were told to build. Two hundred tests that share a migration
-/// with a mistake need not run into it one after the other.
+/// Builds that failed in this process because of their description. Two hundred tests that share a migration with a
+/// mistake need not run it one after the other.
 static REFUSED: Mutex<Option<HashMap<Digest, Error>>> = Mutex::new(None);
 
-/// The layer of the recipe, and whether anything had to be built for it.
+/// Returns the layer of the recipe, and whether a build was needed for it.
 pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, bool)> {
     let base = digest::base(recipe.engine, recipe.installation)?;
-    let store = Store::open()?;
+    let store = Store::open(recipe.max_age)?;
     let description = digest::description(base, recipe.settings, recipe.steps);
-    if let Some(wanted) = lookup::recall(store.root(), description)
+    if let Some(wanted) = lookup::recall(store.cache(), description)
         && let Some(layer) = in_use(&store, wanted)?
     {
         return Ok((layer, false));
@@ -88,41 +110,37 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
     let chain = digest::chain(base, recipe.settings, &inputs);
     let wanted = chain.last().and_then(|digests| digests.last()).copied().unwrap_or(base);
     let watched = inputs.iter().flat_map(|input| input.watched.iter().cloned()).collect();
-    lookup::note(store.root(), description, wanted, watched, began);
+    lookup::note(store.cache(), description, wanted, watched, began);
     if let Some(layer) = in_use(&store, wanted)? {
         return Ok((layer, false));
     }
-    let (done, mut layer) = longest_prefix(&store, base, &chain)?;
-    let mut built = false;
-    if layer.is_none() {
-        let stage = Stage { digest: base, label: "a fresh server".to_owned(), links: &[] };
-        let (made, here) = ensure(&store, recipe, &stage, None)?;
-        layer = Some(made);
-        built |= here;
-    }
+    let (done, found) = longest_prefix(&store, base, &chain)?;
+    let (mut layer, mut built) = match found {
+        Some(layer) => (layer, false),
+        None => ensure(&store, recipe, base, &Stage::Base)?,
+    };
     let links: Vec<_> = chain.iter().flatten().copied().collect();
-    let edited = history::edited_after(store.root(), description, &links);
+    let edited = history::edited_after(store.cache(), description, &links);
     let mut end = 0;
     for (input, digests) in inputs.iter().zip(&chain) {
         let begin = end;
         end += digests.len();
-        // Where somebody is editing, a layer ends before it.
+        // A layer ends before the link that is being edited.
         let ends = [edited.filter(|edited| (begin + 1..end).contains(edited)), Some(end)];
         let mut from = done.max(begin);
         for to in ends.into_iter().flatten().filter(|to| *to > done) {
-            let stage = Stage::of(input, digests, from - begin..to - begin);
-            let (made, here) = ensure(&store, recipe, &stage, layer.as_deref())?;
-            layer = Some(made);
+            let stage = Stage::of(input, from - begin..to - begin, layer);
+            let (made, here) = ensure(&store, recipe, links[to - 1], &stage)?;
+            layer = made;
             built |= here;
             from = to;
         }
     }
-    history::note(store.root(), description, &links);
-    let layer = layer.ok_or_else(|| Error::new(ErrorKind::Layer, "obtain a layer"))?;
+    history::note(store.cache(), description, &links);
     Ok((register(layer), built))
 }
 
-/// How many files of the chain the longest published prefix holds, and its layer.
+/// The number of links in the longest published prefix of the chain, and its layer.
 fn longest_prefix(store: &Store, base: Digest, chain: &[Vec<Digest>]) -> Result<(usize, Option<Arc<Layer>>)> {
     let digests: Vec<_> = std::iter::once(base).chain(chain.iter().flatten().copied()).collect();
     for (count, digest) in digests.into_iter().enumerate().rev() {
@@ -134,113 +152,118 @@ fn longest_prefix(store: &Store, base: Digest, chain: &[Vec<Digest>]) -> Result<
 }
 
 fn in_use(store: &Store, digest: Digest) -> Result<Option<Arc<Layer>>> {
-    let known = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(layer) = known.as_ref().and_then(|layers| layers.get(&digest)).filter(|layer| layer.exists())
-    {
-        return Ok(Some(layer.clone()));
+    let known = registered(|layers| layers.get(&digest).cloned());
+    if let Some(layer) = known.filter(|layer| layer.exists() && store.accepts(layer)) {
+        return Ok(Some(layer));
     }
-    drop(known);
     Ok(store.find(digest)?.map(|layer| register(Arc::new(layer))))
 }
 
 fn register(layer: Arc<Layer>) -> Arc<Layer> {
-    let mut known = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-    known.get_or_insert_default().insert(layer.digest, layer.clone());
+    registered(|layers| layers.insert(layer.digest(), layer.clone()));
     layer
 }
 
-/// Builds a stage on its parent, unless somebody else does or did; `true` if it was built here.
+fn registered<T>(work: impl FnOnce(&mut HashMap<Digest, Arc<Layer>>) -> T) -> T {
+    work(IN_USE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// Builds a stage, unless another process or thread does or did; `true` if it was built here.
 fn ensure<E: Engine>(
     store: &Store,
     recipe: &Recipe<'_, E>,
+    digest: Digest,
     stage: &Stage<'_, E>,
-    parent: Option<&Layer>,
 ) -> Result<(Arc<Layer>, bool)> {
+    let label = stage.label();
     let deadline = Instant::now() + recipe.build_timeout;
     let mut waiting = None;
-    let lock = store.lock(stage.digest, deadline, &mut |holder| {
-        let text = || format!("waiting for {holder} to build {}", stage.label);
-        waiting.get_or_insert_with(|| Progress::start(&text()));
+    let _lock = store.lock_build(digest, deadline, &mut |holder| {
+        waiting.get_or_insert_with(|| Progress::start(&format!("waiting for {holder} to build {label}")));
     })?;
     drop(waiting);
-    if let Some(layer) = in_use(store, stage.digest)? {
+    if let Some(layer) = in_use(store, digest)? {
         return Ok((layer, false));
     }
     let refused = || REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = refused().as_ref().and_then(|errors| errors.get(&stage.digest)) {
+    if let Some(error) = refused().as_ref().and_then(|errors| errors.get(&digest)) {
         return Err(error.clone());
     }
-    let staging = store.staging(stage.digest, &lock)?;
-    let progress = Progress::start(&format!("building {}", stage.label));
+    let staged = store.stage(digest)?;
+    let progress = Progress::start(&format!("building {label}"));
     let begin = Instant::now();
-    let manifest = fill(recipe, stage, parent, staging.path(), &progress).map_err(|error| {
-        let error = full_store(error, staging.path());
-        // Files name the content they failed with, so a corrected one is tried anew.
-        if error.kind() == ErrorKind::InvalidConfig && !stage.links.is_empty() {
-            refused().get_or_insert_default().insert(stage.digest, error.clone());
+    let manifest = fill(recipe, digest, stage, staged.path(), &progress).map_err(|error| {
+        let error = with_cause_in_cache(error, staged.path());
+        // A digest covers the content that failed, so a corrected file is tried again.
+        if error.kind() == ErrorKind::InvalidConfig && !stage.links().is_empty() {
+            refused().get_or_insert_default().insert(digest, error.clone());
         }
         error
     })?;
     progress.step("storing");
-    store.publish(staging, stage.digest, &manifest, &lock)?;
-    tracing::info!(digest = %stage.digest, took = ?begin.elapsed(), "built {}", stage.label);
-    let layer = store.find(stage.digest)?;
-    // It is locked by now, and so is its parent.
-    upkeep::prune_if_due(store);
-    layer.map(|layer| (register(Arc::new(layer)), true)).ok_or_else(|| {
-        Error::new(ErrorKind::Layer, format!("find the layer {} just built", stage.digest))
-            .with_hint("something removes files from the cache directory while it is in use")
-    })
+    let layer = register(Arc::new(store.publish(staged, digest, &manifest)?));
+    tracing::info!(%digest, took = ?begin.elapsed(), "built {label}");
+    // The layer is locked by now, and so is its parent.
+    upkeep::prune_if_due(store.cache());
+    Ok((layer, true))
 }
 
-/// Runs a stage's files on a copy of the parent's data, or initialises a fresh one.
+/// Runs a stage's links on a copy of the parent's data, or initialises a fresh server.
 fn fill<E: Engine>(
     recipe: &Recipe<'_, E>,
+    digest: Digest,
     stage: &Stage<'_, E>,
-    parent: Option<&Layer>,
     staging: &Path,
     progress: &Progress,
 ) -> Result<Manifest> {
     let Recipe { engine, installation, .. } = *recipe;
-    let data = match parent {
-        None => {
+    let began = SystemTime::now();
+    let (data, settings) = match stage {
+        Stage::Base => {
             progress.step("initialising");
-            make_data_directory(staging)?
+            (create_data_directory(staging)?, [].as_slice())
         }
-        Some(parent) => {
+        Stage::Links { parent, .. } => {
             progress.step("copying");
             let data = data_directory(staging);
             copy_tree(&parent.data(), &data, &mut || Ok(()))
                 .map_err(|error| cache::failed("copy the layer to", &data, error))?;
-            data
+            (data, recipe.settings)
         }
     };
-    let visible = stage.links.iter().flat_map(Link::visible).map(|file| file.path.clone()).collect();
+    let visible = stage.links().iter().flat_map(Link::visible).map(|file| file.path.clone()).collect();
     let sandbox = Arc::new(Sandbox::for_build(StartOptions {
         engine,
         installation,
-        // A fresh server is the same for all, whatever settings the first to ask for it has.
-        settings: if parent.is_none() { &[] } else { recipe.settings },
+        settings,
         start_timeout: recipe.start_timeout,
         limits: recipe.limits.for_builds(),
         data: Data::Writable { source: data.clone() },
         links: Vec::new(),
-        initialise: parent.is_none(),
+        initialise: matches!(stage, Stage::Base),
         visible,
     })?);
-    run(&sandbox, recipe, stage, parent.is_none(), progress).map_err(|error| with_log(error, &sandbox))?;
+    run_stage(&sandbox, recipe, stage, progress).map_err(|error| with_log(error, &sandbox))?;
     stop(&sandbox)?;
 
     if let Some(changed) = stage.files().find(|file| !file.is_unchanged()) {
-        return Err(Error::new(ErrorKind::Layer, format!("build {}", stage.label))
+        return Err(Error::new(ErrorKind::Layer, format!("build {}", stage.label()))
             .caused_by(format!("`{}` changed while it was being run", changed.path.display()))
             .with_hint("run the tests again"));
     }
     let failed = |error| cache::failed("finish the layer in", &data, error);
     engine.tidy(&data).map_err(failed)?;
-    let parent_digest = parent.map(|parent| parent.digest.to_string());
-    let manifest = Manifest::of(&data, engine.name(), installation.version(), parent_digest, stage.steps())
-        .map_err(failed)?;
+    let parent = stage.parent();
+    let manifest = Manifest {
+        digest: digest.to_string(),
+        engine: engine.name().to_owned(),
+        version: installation.version().to_owned(),
+        parent: parent.map(|parent| parent.digest().to_string()),
+        steps: stage.steps(),
+        oldest_step: parent.map(|parent| parent.oldest_step().unwrap_or(began)),
+        run: run::id().to_owned(),
+        entries: manifest::entries(&data).map_err(failed)?,
+    };
     if let Some(parent) = parent {
         let listed = parent.manifest()?;
         let shared = parent.keeping_seal(|| manifest.share_with(&data, &listed, &parent.data()));
@@ -250,21 +273,24 @@ fn fill<E: Engine>(
     Ok(manifest)
 }
 
-fn run<E: Engine>(
+fn run_stage<E: Engine>(
     sandbox: &Arc<Sandbox<E>>,
     recipe: &Recipe<'_, E>,
     stage: &Stage<'_, E>,
-    fresh: bool,
     progress: &Progress,
 ) -> Result<()> {
-    if fresh && let Some(script) = recipe.engine.set_up() {
-        run_script(sandbox, &script, recipe.build_timeout)?;
-    }
-    if !stage.links.is_empty() {
-        progress.files(stage.links.len());
-        load(sandbox, stage.links, recipe.build_timeout, &mut |index| {
-            progress.file(index, &stage.links[index].name());
-        })?;
+    match stage {
+        Stage::Base => {
+            if let Some(script) = recipe.engine.set_up() {
+                run_script(sandbox, &script, recipe.build_timeout)?;
+            }
+        }
+        Stage::Links { links, .. } => {
+            progress.files(links.len());
+            load(sandbox, links, recipe.build_timeout, &mut |index| {
+                progress.file(index, &links[index].name());
+            })?;
+        }
     }
     if let Some(script) = recipe.engine.settle() {
         progress.step("settling");
@@ -276,7 +302,7 @@ fn run<E: Engine>(
     Ok(())
 }
 
-/// Stops the server, and makes sure that it has put everything into its files.
+/// Stops the server cleanly, so that all its data is in its files.
 fn stop<E: Engine>(sandbox: &Sandbox<E>) -> Result<()> {
     let exit = sandbox.stop_server()?;
     if exit.success() {
@@ -286,10 +312,10 @@ fn stop<E: Engine>(sandbox: &Sandbox<E>) -> Result<()> {
     Err(error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default()))
 }
 
-/// A failing statement says what is wrong by itself; a server that died says it in its log.
+/// Adds the log of a server that died. A failing statement explains itself.
 fn with_log<E: Engine>(error: Error, sandbox: &Sandbox<E>) -> Error {
     let report = format!("{error:?}");
-    // A server whose helper died ends all sessions and starts again; only its log tells why.
+    // A server with a dead child ends all sessions and starts again; only its log has the cause.
     let lost = report.contains("connection to server was lost") && !report.contains("administrator command");
     if lost || sandbox.container().server_exit(Duration::ZERO).is_some() {
         return error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default());
@@ -297,17 +323,20 @@ fn with_log<E: Engine>(error: Error, sandbox: &Sandbox<E>) -> Error {
     error
 }
 
-/// A build that failed for want of room says so in a dozen ways. The file system says it plainly, if those who failed have
-/// not made room again by cleaning up.
-fn full_store(error: Error, staging: &Path) -> Error {
+/// Adds the fix where the cache was removed or is full, which programs report in a dozen forms. The file system is asked
+/// too, which helps unless a failed program has removed its files.
+fn with_cause_in_cache(error: Error, staging: &Path) -> Error {
+    if !staging.exists() {
+        return error.with_fix(cache::removed());
+    }
     let full = rustix::fs::statvfs(staging).is_ok_and(|disk| {
         let no_bytes = disk.f_bavail * disk.f_frsize < 1 << 20;
-        // Some file systems have no limit, which they tell as zero.
+        // Some file systems have no limit and report zero.
         let no_inodes = disk.f_files > 0 && disk.f_favail < 16;
         no_bytes || no_inodes
     });
     let report = format!("{error:?}");
-    // The second is PostgreSQL's, of a page of which a part found room.
+    // The second is PostgreSQL's, for a page that was written in part.
     let said = ["No space left on device", "Check free disk space"].iter().any(|text| report.contains(text));
-    error.or_hint(|| (full || said).then(cache::full_hint))
+    if (full || said) && error.hint().is_none() { error.with_fix(cache::full()) } else { error }
 }

@@ -1,4 +1,4 @@
-//! The digest chain: what a layer's name depends on. Pure.
+//! The digest chain, which names layers. Pure.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::step::{FileStep, Input, Link, Step};
 
 /// Changes when layers of an older form must not be used any more.
-pub(super) const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// The name of a layer: the hash of everything that led to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ impl Hasher {
     }
 }
 
-/// The digest of a freshly initialised server: over its build, and over all that this library has it do.
+/// The digest of a freshly initialised server: over its build, and over everything that this library runs on it.
 pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<Digest> {
     let mut hasher = Hasher::new("base")
         .field(FORMAT.to_le_bytes())
@@ -75,7 +75,7 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<
 
 /// The digests after each link of each step, in order, as one list a step.
 ///
-/// The server's settings come before the first step, since what a statement does may depend on them.
+/// The server's settings come before the first step, since the effect of a statement may depend on them.
 pub(super) fn chain<E: Engine>(
     base: Digest,
     settings: &[(String, String)],
@@ -132,7 +132,7 @@ fn execution(hasher: Hasher, file: &FileStep) -> Hasher {
     })
 }
 
-/// Names a description, whatever its files hold: what is read for it, and by which version of this library.
+/// Names a description, whatever its files hold: the paths that are read, and the version of this library.
 pub(super) fn description<E: Engine>(
     base: Digest,
     settings: &[(String, String)],

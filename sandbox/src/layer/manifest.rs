@@ -5,31 +5,35 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::digest::FORMAT;
-use super::run;
+use super::published::{DATA, MANIFEST};
+use crate::cache;
+use crate::error::Result;
 
-/// What is known of a layer besides its data; stored as `manifest.json` beside the data.
+/// The description of a layer, stored as `manifest.json` beside the data.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Manifest {
-    pub(super) format: u32,
+    /// The layer's name.
+    pub(super) digest: String,
     pub(super) engine: String,
     pub(super) version: String,
     /// The digest of the layer that this one was built on.
     pub(super) parent: Option<String>,
     /// The steps that were run on the parent.
     pub(super) steps: Vec<String>,
-    /// The test run that built it; empty in layers of versions that did not note it.
-    #[serde(default)]
+    /// When the oldest of all steps was run, the parent's included; none for a fresh server.
+    pub(super) oldest_step: Option<SystemTime>,
+    /// The test run that built the layer.
     pub(super) run: String,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<FileEntry>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct FileEntry {
     pub(super) path: PathBuf,
     /// Permission bits.
     pub(super) mode: u32,
@@ -45,61 +49,60 @@ pub(super) enum Kind {
     Symlink { target: PathBuf },
 }
 
+/// Reads the tree below `data` and hashes every file.
+pub(super) fn entries(data: &Path) -> io::Result<Vec<FileEntry>> {
+    let mut entries = Vec::new();
+    for entry in WalkDir::new(data).follow_root_links(false).sort_by_file_name() {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        let kind = if metadata.is_dir() {
+            Kind::Directory
+        } else if metadata.is_file() {
+            Kind::File { size: metadata.size(), blake3: hash(entry.path())? }
+        } else if metadata.is_symlink() {
+            Kind::Symlink { target: fs::read_link(entry.path())? }
+        } else {
+            let path = entry.path().display();
+            return Err(io::Error::other(format!("`{path}` is not a file, a directory or a link")));
+        };
+        let path = entry.path().strip_prefix(data).map_err(io::Error::other)?.to_owned();
+        entries.push(FileEntry { path, mode: metadata.permissions().mode() & 0o7777, kind });
+    }
+    Ok(entries)
+}
+
 impl Manifest {
-    /// Reads the tree below `data` and hashes every file.
-    pub(super) fn of(
-        data: &Path,
-        engine: &str,
-        version: &str,
-        parent: Option<String>,
-        steps: Vec<String>,
-    ) -> io::Result<Self> {
-        let mut entries = Vec::new();
-        for entry in WalkDir::new(data).sort_by_file_name() {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            let kind = if metadata.is_dir() {
-                Kind::Directory
-            } else if metadata.is_file() {
-                Kind::File { size: metadata.size(), blake3: hash(entry.path())? }
-            } else if metadata.is_symlink() {
-                Kind::Symlink { target: fs::read_link(entry.path())? }
-            } else {
-                return Err(io::Error::other(format!(
-                    "`{}` is no file, directory or link",
-                    entry.path().display()
-                )));
-            };
-            let path = entry.path().strip_prefix(data).map_err(io::Error::other)?.to_owned();
-            entries.push(Entry { path, mode: metadata.permissions().mode() & 0o7777, kind });
-        }
-        let (engine, version) = (engine.to_owned(), version.to_owned());
-        Ok(Self { format: FORMAT, engine, version, parent, steps, run: run::id().to_owned(), entries })
+    /// Reads the manifest of the layer in that directory.
+    pub(super) fn read(layer: &Path) -> Result<Self> {
+        let path = layer.join(MANIFEST);
+        let text = fs::read(&path).map_err(|error| cache::failed("read", &path, error))?;
+        serde_json::from_slice(&text).map_err(|error| cache::failed("read", &path, error.into()))
     }
 
-    /// What of the tree below `data` is not as listed; empty if all is.
+    /// Lists how the tree below `data` differs from the entries; empty if it does not.
     pub(super) fn differences(&self, data: &Path) -> io::Result<Vec<String>> {
-        let found = Self::of(data, &self.engine, &self.version, None, Vec::new())?;
-        let found: HashMap<_, _> = found.entries.iter().map(|entry| (&entry.path, entry)).collect();
+        let found = entries(data)?;
+        let found: HashMap<_, _> = found.iter().map(|entry| (&entry.path, entry)).collect();
         let listed: HashMap<_, _> = self.entries.iter().map(|entry| (&entry.path, entry)).collect();
+        let name = |path: &Path| Path::new(DATA).join(path).display().to_string();
         let mut differences = Vec::new();
         for entry in &self.entries {
             match found.get(&entry.path) {
-                None => differences.push(format!("`{}` is missing", entry.path.display())),
+                None => differences.push(format!("`{}` is missing", name(&entry.path))),
                 Some(now) if now.kind != entry.kind || now.mode != entry.mode => {
-                    differences.push(format!("`{}` has changed", entry.path.display()));
+                    differences.push(format!("`{}` has changed", name(&entry.path)));
                 }
                 Some(_) => {}
             }
         }
         let extra = found.keys().filter(|path| !listed.contains_key(*path));
-        differences.extend(extra.map(|path| format!("`{}` does not belong there", path.display())));
+        differences.extend(extra.map(|path| format!("`{}` does not belong there", name(path))));
         Ok(differences)
     }
 
     /// Replaces the files below `data` that are the same in `parent` by hard links to the parent's.
     ///
-    /// A file system that refuses a link costs space, nothing else.
+    /// Where the file system refuses a link, the file stays a copy.
     pub(super) fn share_with(&self, data: &Path, parent: &Self, parent_data: &Path) -> io::Result<u64> {
         let known: HashMap<_, _> = parent.entries.iter().map(|entry| (&entry.path, entry)).collect();
         let mut shared = 0;
@@ -133,8 +136,6 @@ fn hash(path: &Path) -> io::Result<String> {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use proptest::prelude::*;
-
     use super::*;
     use crate::cache::copy_tree;
 
@@ -148,7 +149,7 @@ mod tests {
         symlink("x/file", a.join("link")).unwrap();
         fs::set_permissions(a.join("x"), fs::Permissions::from_mode(0o700)).unwrap();
         copy_tree(&a, &b, &mut || Ok(())).unwrap();
-        let manifest = |data: &Path| Manifest::of(data, "e", "1", None, vec![]).unwrap();
+        let manifest = |data: &Path| Manifest { entries: entries(data).unwrap(), ..empty() };
         let json = |manifest: &Manifest| serde_json::to_string(manifest).unwrap();
         assert_eq!(json(&manifest(&a)), json(&manifest(&b)));
 
@@ -162,25 +163,16 @@ mod tests {
         assert_eq!(read.entries.len(), 5);
     }
 
-    proptest! {
-        #[test]
-        fn damaged_manifests_are_survived(at in any::<prop::sample::Index>(), byte in any::<u8>(), end in any::<prop::sample::Index>()) {
-            let entry = |path: &str, kind| Entry { path: path.into(), mode: 0o600, kind };
-            let kinds = [Kind::Directory, Kind::File { size: 7, blake3: "00".into() }, Kind::Symlink { target: "x".into() }];
-            let manifest = Manifest {
-                format: 1,
-                engine: "e".into(),
-                version: "1".into(),
-                parent: None,
-                steps: vec!["s".into()],
-                run: String::new(),
-                entries: kinds.into_iter().map(|kind| entry("a", kind)).collect(),
-            };
-            let mut bytes = serde_json::to_vec(&manifest).unwrap();
-            let length = bytes.len();
-            bytes[at.index(length)] = byte;
-            bytes.truncate(1 + end.index(length));
-            let _ = serde_json::from_slice::<Manifest>(&bytes);
+    fn empty() -> Manifest {
+        Manifest {
+            digest: "00".into(),
+            engine: "e".into(),
+            version: "1".into(),
+            parent: None,
+            steps: vec!["s".into()],
+            oldest_step: Some(SystemTime::UNIX_EPOCH),
+            run: String::new(),
+            entries: Vec::new(),
         }
     }
 }

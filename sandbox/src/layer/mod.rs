@@ -1,4 +1,4 @@
-//! Layers: data directories that never change, built once from the steps of a snapshot and found again by digest.
+//! Layers: data directories that never change, built once from the steps of a snapshot and found by digest.
 
 mod build;
 mod digest;
@@ -13,5 +13,5 @@ mod upkeep;
 
 pub(crate) use build::{Recipe, obtain};
 pub(crate) use published::Layer;
-pub(crate) use store::{data_of, find, sealed_again};
+pub(crate) use store::{data_of, find, keeping_seal_of};
 pub use upkeep::{Damage, LayerInfo, Layers, Limit};

@@ -1,17 +1,16 @@
 //! A published layer: its parts, whether it is intact, when it was used.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use super::digest::Digest;
 use super::manifest::Manifest;
 use super::{run, seal};
-use crate::cache;
+use crate::cache::{self, Cache, DirectoryLock};
 use crate::error::Result;
-use crate::sandbox::DirectoryLock;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const DATA: &str = "data";
@@ -23,45 +22,61 @@ pub(super) const UNREADABLE: &str = "`manifest.json` cannot be read";
 /// A published layer, which is not removed while this is held.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub(super) digest: Digest,
-    pub(super) directory: PathBuf,
-    /// On the layer's directory.
-    pub(super) lock: DirectoryLock,
+    cache: Cache,
+    digest: Digest,
+    lock: Arc<DirectoryLock>,
+    oldest_step: OnceLock<Option<SystemTime>>,
 }
 
 impl Layer {
+    /// The layer whose directory is locked.
+    pub(super) fn new(cache: Cache, digest: Digest, lock: DirectoryLock) -> Self {
+        Self { cache, digest, lock: Arc::new(lock), oldest_step: OnceLock::new() }
+    }
+
     pub(crate) fn digest(&self) -> Digest {
         self.digest
     }
 
-    pub(crate) fn data(&self) -> PathBuf {
-        self.directory.join(DATA)
-    }
-
-    pub(crate) fn lock(&self) -> &DirectoryLock {
+    /// The lock that keeps the layer from being removed.
+    pub(crate) fn lock(&self) -> &Arc<DirectoryLock> {
         &self.lock
     }
 
-    /// Whether it is still in its place; somebody may have removed it, or have built another there.
-    pub(super) fn exists(&self) -> bool {
-        is_same(&self.directory, self.lock.file())
+    pub(super) fn directory(&self) -> &Path {
+        self.lock.path()
     }
 
-    /// What is wrong with the layer; empty if nothing is.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory().join(DATA)
+    }
+
+    /// Whether the layer is in its place: another process may have removed it, or built another one there.
+    pub(super) fn exists(&self) -> bool {
+        self.lock.exists()
+    }
+
+    /// When the oldest of the steps that led to the layer was run; `None` for a fresh server.
+    pub(super) fn oldest_step(&self) -> Option<SystemTime> {
+        // A layer without a manifest is damaged, and not used anyway.
+        *self.oldest_step.get_or_init(|| self.manifest().ok()?.oldest_step)
+    }
+
+    /// Lists the damage of the layer; empty if it is intact.
     ///
-    /// As long as its seal holds nothing has been touched. When it does not, the contents are compared with the manifest:
-    /// a copy of the cache has other times, and a hard link made by somebody else changes them too.
+    /// As long as its seal holds, nothing has been touched. When it does not, the contents are compared with the manifest:
+    /// a copy of the cache has other times, and a hard link by another program changes them too.
     pub(super) fn damage(&self) -> Result<Vec<String>> {
         // A run of many processes looks once, as a run of one does.
-        let checked = self.directory.join(CHECKED);
+        let checked = self.directory().join(CHECKED);
         let run = run::shared();
         if run.is_some_and(|run| fs::read_to_string(&checked).is_ok_and(|checked| checked == run)) {
             return Ok(Vec::new());
         }
         let damage = self.look_for_damage()?;
         if let Some(run) = run.filter(|_| damage.is_empty()) {
-            // A store that cannot be written is checked by every process.
-            let _ = fs::write(&checked, run);
+            // A cache that cannot be written is checked by every process.
+            let _ = self.cache.write(&checked, run);
         }
         Ok(damage)
     }
@@ -70,37 +85,42 @@ impl Layer {
         if self.is_sealed() {
             return Ok(Vec::new());
         }
-        let Ok(manifest) = self.manifest() else {
-            return Ok(vec![UNREADABLE.to_owned()]);
-        };
-        let differences = manifest.differences(&self.data());
-        let differences =
-            differences.map_err(|error| cache::failed("verify the layer", &self.directory, error))?;
+        let differences = self.differences()?;
         if differences.is_empty() {
             self.seal();
         }
         Ok(differences)
     }
 
-    pub(super) fn is_sealed(&self) -> bool {
-        let seal = fs::read_to_string(self.directory.join(SEAL));
-        seal.is_ok_and(|seal| self.seal_now().is_ok_and(|now| now == seal))
+    /// Lists how the layer differs from its manifest, contents included.
+    pub(super) fn differences(&self) -> Result<Vec<String>> {
+        let Ok(manifest) = self.manifest() else { return Ok(vec![UNREADABLE.to_owned()]) };
+        if manifest.digest != self.digest.to_string() {
+            return Ok(vec![format!("it is the layer {}", manifest.digest)]);
+        }
+        let differences = manifest.differences(&self.data());
+        differences.map_err(|error| cache::failed("verify the layer", self.directory(), error))
     }
 
-    fn seal_now(&self) -> io::Result<String> {
-        seal::of(&self.directory.join(MANIFEST), &self.data())
+    fn is_sealed(&self) -> bool {
+        let seal = fs::read_to_string(self.directory().join(SEAL));
+        seal.is_ok_and(|seal| self.current_seal().is_ok_and(|current| current == seal))
     }
 
-    /// Seals the layer as it is. A store that cannot be written stays as it is, and is verified each time.
-    pub(super) fn seal(&self) {
-        let sealed = self.seal_now().and_then(|seal| fs::write(self.directory.join(SEAL), seal));
-        if let Err(error) = sealed {
+    fn current_seal(&self) -> io::Result<String> {
+        seal::of(self.digest, self.directory())
+    }
+
+    /// Seals the layer as it is. In a cache that cannot be written it stays unsealed, and is compared each time.
+    fn seal(&self) {
+        let seal = self.current_seal().map_err(|error| cache::failed("read", self.directory(), error));
+        if let Err(error) = seal.and_then(|seal| self.cache.write(&self.directory().join(SEAL), seal)) {
             tracing::debug!(?error, layer = %self.digest, "the layer is not sealed");
         }
     }
 
-    /// Does what changes the number of links to the layer's files, which counts as a change of these, and nothing else of
-    /// them.
+    /// Does work that changes the number of links to the layer's files, which counts as a change of these, and changes
+    /// nothing else.
     pub(crate) fn keeping_seal<T>(&self, work: impl FnOnce() -> T) -> T {
         let sealed = self.is_sealed();
         let outcome = work();
@@ -111,32 +131,17 @@ impl Layer {
     }
 
     pub(super) fn manifest(&self) -> Result<Manifest> {
-        read_manifest(&self.directory)
+        Manifest::read(self.directory())
     }
 
-    /// Notes that the layer is used, if that was not noted within the hour.
+    /// Notes that the layer is used, unless that was noted within the hour.
     pub(super) fn note_use(&self) {
         const HOUR: Duration = Duration::from_secs(60 * 60);
-        let used = self.directory.join(USED);
+        let used = self.directory().join(USED);
         let noted = fs::metadata(&used).and_then(|used| used.modified());
         if !noted.is_ok_and(|time| time.elapsed().is_ok_and(|since| since < HOUR)) {
-            // A store that cannot be written is not pruned either.
-            let _ = fs::write(&used, "");
+            // A cache that cannot be written is not pruned either.
+            let _ = self.cache.write(&used, "");
         }
     }
-}
-
-/// Whether that path leads to what was opened.
-pub(super) fn is_same(path: &Path, opened: &File) -> bool {
-    let key = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    fs::metadata(path)
-        .map(key)
-        .ok()
-        .is_some_and(|named| opened.metadata().map(key).is_ok_and(|opened| opened == named))
-}
-
-pub(super) fn read_manifest(layer: &Path) -> Result<Manifest> {
-    let path = layer.join(MANIFEST);
-    let text = fs::read(&path).map_err(|error| cache::failed("read", &path, error))?;
-    serde_json::from_slice(&text).map_err(|error| cache::failed("read", &path, error.into()))
 }

@@ -1,4 +1,4 @@
-//! The test run that this process belongs to, and whether it wants its layers built anew.
+//! The test run that this process belongs to, and whether its layers are to be rebuilt.
 
 use std::sync::OnceLock;
 
@@ -15,14 +15,14 @@ pub(super) fn id() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
     let of_process = || {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // Field 22 is the time the process started, proc_pid_stat(5); a process id alone comes again.
+        // Field 22 is the time the process started, proc_pid_stat(5); a process id alone is reused.
         let start = stat.rsplit(')').next().and_then(|fields| fields.split_ascii_whitespace().nth(19));
         format!("process {} {}", std::process::id(), start.unwrap_or("0"))
     };
     ID.get_or_init(|| shared().map_or_else(of_process, str::to_owned))
 }
 
-/// Whether layers of earlier runs are not to be used.
+/// Whether layers of earlier runs are to be rebuilt.
 pub(super) fn rebuilds() -> bool {
     std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty() && value != "0")
 }

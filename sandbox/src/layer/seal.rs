@@ -1,5 +1,5 @@
-//! The seal of a layer: a hash over its files' names, sizes, modes and times, which stays the same while nobody touches
-//! them. It takes a millisecond to compare where hashing contents would take many.
+//! The seal of a layer: a fingerprint of its files' names, sizes, modes and times, which stays the same while they are not
+//! touched. Comparing it takes a millisecond where hashing contents would take many.
 
 use std::ffi::CString;
 use std::io;
@@ -8,16 +8,22 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 
-/// The seal of a layer's manifest and of the tree below its data, as they are now.
-pub(super) fn of(manifest: &Path, data: &Path) -> io::Result<String> {
+use super::digest::Digest;
+use super::published::{DATA, MANIFEST};
+
+/// The seal of the layer in that directory, as its manifest and its data are now. It holds for that digest only.
+pub(super) fn of(digest: Digest, layer: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    add(&mut hasher, &statat(CWD, manifest, AtFlags::SYMLINK_NOFOLLOW)?);
-    let root = openat(CWD, data, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    hasher.update(digest.to_string().as_bytes());
+    add(&mut hasher, &statat(CWD, layer.join(MANIFEST), AtFlags::SYMLINK_NOFOLLOW)?);
+    let root = openat(CWD, layer.join(DATA), DIRECTORY, Mode::empty())?;
     add_directory(&mut hasher, root.as_fd())?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Adds the entries of a directory in the order of their names, each directory's own right after it.
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Adds the entries of a directory in the order of their names, each directory followed by its entries.
 fn add_directory(hasher: &mut blake3::Hasher, directory: BorrowedFd<'_>) -> io::Result<()> {
     let mut entries: Vec<(CString, Stat)> = Vec::new();
     for entry in Dir::read_from(directory)? {
@@ -33,10 +39,10 @@ fn add_directory(hasher: &mut blake3::Hasher, directory: BorrowedFd<'_>) -> io::
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         add(hasher, stat);
         if is_directory {
-            let below = openat(directory, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            let below = openat(directory, name, DIRECTORY, Mode::empty())?;
             add_directory(hasher, below.as_fd())?;
         }
-        // So that a file cannot pass for one in the directory before it.
+        // Ends the directory, so that a file cannot pass for one in the directory before it.
         hasher.update(b"/");
     }
     Ok(())
@@ -65,16 +71,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_is_touched_breaks_the_seal() {
+    fn every_change_of_a_file_breaks_the_seal() {
         let root = tempfile::tempdir().unwrap();
-        let data = root.path().join("data");
-        let manifest = root.path().join("manifest");
+        let data = root.path().join(DATA);
+        let manifest = root.path().join(MANIFEST);
         fs::create_dir_all(data.join("a")).unwrap();
         fs::write(data.join("a/file"), "contents").unwrap();
         fs::write(&manifest, "a manifest").unwrap();
-        let seal = || of(&manifest, &data).unwrap();
+        let digest = |byte: u8| blake3::hash(&[byte]).to_hex().as_str().parse().unwrap();
+        let seal = || of(digest(1), root.path()).unwrap();
         let first = seal();
         assert_eq!(first, seal());
+        assert_ne!(first, of(digest(2), root.path()).unwrap());
 
         fs::write(data.join("a/file"), "contentz").unwrap();
         let written = seal();
@@ -89,5 +97,9 @@ mod tests {
         assert_ne!(written, removed);
         fs::write(&manifest, "a man").unwrap();
         assert_ne!(removed, seal());
+
+        fs::rename(&data, root.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink("moved", &data).unwrap();
+        assert!(of(digest(1), root.path()).is_err());
     }
 }

@@ -1,7 +1,7 @@
-//! Looking after the store: what is in it, what may go, what is damaged.
+//! Looking after the layers of a cache: listing, pruning, verifying them.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,23 +10,24 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use super::published::is_same;
+use super::manifest::Manifest;
+use super::published::MANIFEST;
 use super::store::Store;
 use super::{history, lookup};
-use crate::cache;
+use crate::cache::{self, Cache, DirectoryLock};
 use crate::error::Result;
 use crate::kept::Kept;
 
-/// How much the store may hold after a build; see [`Layers::prune`].
+/// The limit for the layers after a build; see [`Layers::prune`].
 const LIMIT: Limit = Limit { size: 10 << 30, age: None };
-/// How often a build looks whether it holds more.
+/// How often a build prunes the layers.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// How long it is known where somebody was editing.
+/// How long the chain of a description is remembered.
 const CHAIN_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The layers in the user's cache directory, for those who look after it.
+/// The layers in the user's cache directory, for programs that look after it.
 ///
-/// A build prunes the cache to 10 GiB by itself, at most once an hour; the command `sandboxed-db` does the rest.
+/// A build prunes the cache to 10 GiB, at most once an hour; the command `sandboxed-db` does the rest.
 ///
 /// # Example
 /// ```no_run
@@ -42,7 +43,7 @@ pub struct Layers {
     store: Store,
 }
 
-/// What is known of a layer.
+/// A layer, as [`Layers::list`] describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LayerInfo {
@@ -56,27 +57,28 @@ pub struct LayerInfo {
     pub parent: Option<String>,
     /// The files that were run on the parent.
     pub steps: Vec<String>,
-    /// Bytes on disk, all told.
+    /// Bytes on disk.
     pub size: u64,
-    /// Bytes of it that other layers share, so that removing this layer alone does not free them.
+    /// Bytes of them that other layers share: removing this layer alone does not free these.
     pub shared: u64,
-    /// When it was last used, to the hour.
+    /// When it was last used, to the hour; in JSON as in ISO 8601.
+    #[serde(serialize_with = "cache::iso_8601::serialize")]
     pub last_used: SystemTime,
     /// Whether a process uses it now.
     pub in_use: bool,
 }
 
-/// A layer that is not what its manifest says.
+/// A layer that differs from its manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Damage {
     /// The layer.
     pub digest: String,
-    /// What is wrong, a line for each file.
+    /// The differences, a line for each file.
     pub differences: Vec<String>,
 }
 
-/// What may stay in the store.
+/// The limit to which layers are pruned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// Bytes on disk of all layers together.
@@ -91,13 +93,13 @@ impl Layers {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when no such directory can be named.
     pub fn open() -> Result<Self> {
-        Ok(Self { store: Store::open()? })
+        Ok(Self { store: Store::open(None)? })
     }
 
     /// The cache directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.store.root()
+        self.store.cache().root()
     }
 
     /// All layers, the one used last first.
@@ -107,14 +109,14 @@ impl Layers {
     pub fn list(&self) -> Result<Vec<LayerInfo>> {
         let names = self.store.names()?;
         let mut layers = names.iter().map(|name| self.info(name)).collect::<Result<Vec<_>>>()?;
-        // One that was removed meanwhile has no files left.
+        // A layer that was removed meanwhile has no files left.
         layers.retain(|layer| layer.size > 0);
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.last_used));
         Ok(layers)
     }
 
-    /// Removes layers that went unused for too long, and then those that were used least lately, until the rest is no larger
-    /// than the limit. Layers in use stay. Returns those that were removed.
+    /// Removes layers that went unused for too long, and then the least recently used ones, until the rest is no larger
+    /// than the limit. Layers in use stay. Returns the removed ones.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
@@ -123,7 +125,7 @@ impl Layers {
         layers.reverse();
         let mut disk = Disk::default();
         for layer in &layers {
-            disk.add(&self.store.layer(&layer.digest))?;
+            disk.add(&self.store.path(&layer.digest))?;
         }
         let now = SystemTime::now();
         let mut removed = Vec::new();
@@ -136,43 +138,51 @@ impl Layers {
                 removed.push(layer);
             }
         }
-        self.store.sweep_all();
-        Kept::open()?.prune_without(|layer| self.store.layer(layer).exists())?;
-        history::prune(self.store.root(), CHAIN_AGE);
-        lookup::prune(self.store.root(), INTERVAL, |layer| self.store.layer(layer).exists());
+        self.store.cache().sweep();
+        Kept::open()?.prune_without(|layer| self.store.path(layer).exists())?;
+        history::prune(self.store.cache(), CHAIN_AGE);
+        lookup::prune(self.store.cache(), INTERVAL, |layer| self.store.path(layer).exists());
         Ok(removed)
     }
 
-    /// Compares every layer's files with its manifest, contents included. Damaged ones are set aside, so that they are built
-    /// anew when they are asked for.
+    /// Compares every layer's files with its manifest, contents included. Damaged layers are set aside, so that they are
+    /// rebuilt at the next request.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
     pub fn verify(&self) -> Result<Vec<Damage>> {
         let mut damaged = Vec::new();
-        for digest in self.store.names()? {
-            let path = self.store.layer(&digest);
-            // One that is removed meanwhile is not missed.
-            let Ok(opened) = File::open(&path) else { continue };
-            let differences = match self.store.differences(&digest) {
-                _ if !is_same(&path, &opened) => continue,
-                differences => differences?,
+        for name in self.store.names()? {
+            let differences = match name.parse().map(|digest| self.store.lock_layer(digest)) {
+                Err(_) => continue,
+                Ok(layer) => match layer? {
+                    // Another process has removed it meanwhile.
+                    None => continue,
+                    Some(layer) => {
+                        let differences = layer.differences();
+                        if !layer.exists() {
+                            continue;
+                        }
+                        let differences = differences?;
+                        if !differences.is_empty() {
+                            self.store.cache().set_aside(layer.lock(), MANIFEST)?;
+                        }
+                        differences
+                    }
+                },
             };
             if !differences.is_empty() {
-                let aside = self.store.set_aside(&digest, &opened, "damaged");
-                aside.map_err(|error| cache::failed("set aside the damaged layer", &path, error))?;
-                damaged.push(Damage { digest, differences });
+                damaged.push(Damage { digest: name, differences });
             }
         }
         Ok(damaged)
     }
 
     fn info(&self, digest: &str) -> Result<LayerInfo> {
-        let path = self.store.layer(digest);
-        let manifest = self.store.manifest(digest).ok();
+        let path = self.store.path(digest);
         let mut disk = Disk::default();
         disk.add(&path)?;
-        let (engine, version, parent, steps) = manifest
+        let (engine, version, parent, steps) = Manifest::read(&path)
             .map(|manifest| (manifest.engine, manifest.version, manifest.parent, manifest.steps))
             .unwrap_or_default();
         Ok(LayerInfo {
@@ -184,32 +194,32 @@ impl Layers {
             size: disk.size,
             shared: disk.linked,
             last_used: self.store.last_used(digest),
-            in_use: File::open(&path).is_ok_and(|directory| directory.try_lock().is_err()),
+            in_use: DirectoryLock::is_held(&path),
         })
     }
 }
 
-/// Prunes, if nobody has within the hour. A failure costs room, nothing else.
-pub(super) fn prune_if_due(store: &Store) {
-    let mark = store.root().join("locks/prune");
+/// Prunes, unless a process did so within the hour. A failure costs room, nothing else.
+pub(super) fn prune_if_due(cache: &Cache) {
+    let mark = cache.path("locks/prune");
     let recent = fs::metadata(&mark)
         .and_then(|mark| mark.modified())
         .is_ok_and(|time| time.elapsed().is_ok_and(|since| since < INTERVAL));
-    if recent || fs::write(&mark, "").is_err() {
+    if recent || cache.write(&mark, "").is_err() {
         return;
     }
     if let Err(error) = Layers::open().and_then(|layers| layers.prune(LIMIT)) {
-        tracing::warn!(?error, "the cache is not pruned");
+        tracing::warn!(?error, "could not prune the cache");
     }
 }
 
-/// What trees take on disk, where hard links count once.
+/// The disk usage of trees, where hard links count once.
 #[derive(Debug, Default)]
 struct Disk {
     size: u64,
     /// Bytes of files with further links, in these trees or elsewhere.
     linked: u64,
-    /// In how many of the trees a file is, by device and inode, and its bytes.
+    /// The number of trees that hold a file, by device and inode, and its bytes.
     files: HashMap<(u64, u64), (usize, u64)>,
     trees: Vec<Vec<(u64, u64)>>,
 }
@@ -231,7 +241,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Takes out the tree that was added as that one: what no other holds is freed.
+    /// Takes out a tree by its index: files that no other tree holds are freed.
     fn take(&mut self, index: usize) {
         for key in std::mem::take(&mut self.trees[index]) {
             if let Some((count, bytes)) = self.files.get_mut(&key) {
@@ -242,10 +252,10 @@ impl Disk {
     }
 }
 
-/// The metadata of all files and directories below; what disappears meanwhile is left out.
+/// The metadata of all files and directories of a tree, without those that disappear meanwhile.
 fn files(tree: &Path) -> io::Result<Vec<fs::Metadata>> {
     let mut found = Vec::new();
-    for entry in WalkDir::new(tree) {
+    for entry in WalkDir::new(tree).follow_root_links(false) {
         match entry.map_err(io::Error::from).and_then(|entry| entry.metadata().map_err(io::Error::from)) {
             Ok(metadata) => found.push(metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

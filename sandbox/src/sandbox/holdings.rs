@@ -1,11 +1,11 @@
 //! Resources that a sandbox holds while it lives, released in a fixed order.
 
-use std::fs::File;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
+use crate::cache::DirectoryLock;
 use crate::launch::Container;
 use crate::report;
 
@@ -25,24 +25,9 @@ pub(crate) struct Holdings {
 /// Resources that only the sandbox of a test holds.
 #[derive(Debug)]
 struct Tenure {
-    _lower: DirectoryLock,
+    _lower: Arc<DirectoryLock>,
     _living: Living,
     _slot: Admission,
-}
-
-/// A directory of the cache, locked shared: prune does not remove it while this is held.
-#[derive(Debug, Clone)]
-pub(crate) struct DirectoryLock(Arc<File>);
-
-impl DirectoryLock {
-    /// Takes over the descriptor on which the lock was taken.
-    pub(crate) fn new(locked: File) -> Self {
-        Self(Arc::new(locked))
-    }
-
-    pub(crate) fn file(&self) -> &File {
-        &self.0
-    }
 }
 
 impl Holdings {
@@ -53,7 +38,7 @@ impl Holdings {
     pub(crate) fn for_test(
         container: Container,
         report: report::Recorder,
-        lower: DirectoryLock,
+        lower: Arc<DirectoryLock>,
         slot: Admission,
     ) -> Self {
         let tenure = Tenure { _lower: lower, _living: Living::begin(), _slot: slot };

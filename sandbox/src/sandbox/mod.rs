@@ -17,7 +17,7 @@ use crate::report;
 use crate::tcp::Tcp;
 use crate::timings::Timings;
 
-pub(crate) use holdings::{DirectoryLock, Holdings, quiet_since};
+pub(crate) use holdings::{Holdings, quiet_since};
 pub(crate) use postmortem::Postmortem;
 pub(crate) use start::{Prepared, ReadyServer, StartOptions};
 

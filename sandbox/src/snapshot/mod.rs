@@ -54,6 +54,7 @@ pub struct Snapshot<E: Engine = Postgres> {
     package: PathBuf,
     start_timeout: Duration,
     build_timeout: Duration,
+    max_age: Option<Duration>,
     disk: u64,
     limits: Limits,
     keep: Keep,
@@ -76,6 +77,7 @@ impl<E: Engine> Snapshot<E> {
             package: std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default(),
             start_timeout: START_TIMEOUT,
             build_timeout: BUILD_TIMEOUT,
+            max_age: None,
             disk: DISK,
             limits: Limits::default(),
             keep: Keep::default(),
@@ -334,6 +336,25 @@ impl<E: Engine> Snapshot<E> {
     #[must_use]
     pub fn build_timeout(mut self, limit: Duration) -> Self {
         self.build_timeout = limit.min(LONGEST);
+        self
+    }
+
+    /// Sets how old the data of the steps may be: a layer with an older step is rebuilt. Default unlimited; zero is refused
+    /// at the start.
+    ///
+    /// A layer is kept as its steps have left it. A seed that calls `now()`, or makes data for the current month, holds the
+    /// time of the build from then on. With a limit of a day such data is at most a day old.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use sandboxed_db::{Postgres, Snapshot};
+    /// let day = Duration::from_secs(24 * 60 * 60);
+    /// let db = Snapshot::new(Postgres::new()).seed("orders_of_this_week.sql").max_age(day).start();
+    /// ```
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(age);
         self
     }
 

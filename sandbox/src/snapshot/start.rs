@@ -94,6 +94,7 @@ impl<E: Engine> Snapshot<E> {
             start_timeout: self.start_timeout,
             limits: self.limits,
             build_timeout: self.build_timeout,
+            max_age: self.max_age,
         };
         let (layer, layer_built) = layer::obtain(&recipe)?;
         let obtained = begin.elapsed();
@@ -175,6 +176,9 @@ impl<E: Engine> Snapshot<E> {
         }
         if self.build_timeout.is_zero() {
             return refuse("build_timeout", "it must be longer than zero");
+        }
+        if self.max_age.is_some_and(|age| age.is_zero()) {
+            return refuse("max_age", "it must be longer than zero");
         }
         if self.disk < SMALLEST_DISK {
             return refuse("disk", "it is a number of bytes, at least 4 MB (4 << 20)");

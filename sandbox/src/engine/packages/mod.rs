@@ -1,17 +1,16 @@
 //! PostgreSQL for a machine that has none: the distribution's packages, unpacked without root.
 //!
-//! The tree is found again by its name alone. It is built in a temporary directory beside it and renamed into
-//! place, so a tree under its final name is whole.
+//! The tree is found again by its name alone: it is staged in the cache, so a tree under its final name is whole.
 
 mod apt;
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use self::apt::{Apt, Archive};
+use crate::cache::{self, Cache};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long downloading and unpacking may take together; a slow line needs minutes for 70 MB.
@@ -20,37 +19,39 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 const LOCK_LIMIT: Duration = Duration::from_secs(16 * 60);
 /// Depends on the server and client packages of the newest version that the distribution offers.
 const PACKAGE: &str = "postgresql";
-/// Starts the name of a tree in the making.
-const UNFINISHED: &str = ".unfinished-";
-
-/// Unpacks the distribution's PostgreSQL into `store`, once; later calls and runs find it there. Returns the
+/// Unpacks the distribution's PostgreSQL into the cache, once; later calls and runs find it there. Returns the
 /// tree's root: `<root>/usr/lib/postgresql/<major>/bin` holds the programs.
 ///
 /// Mounted over the machine's `/usr`, the tree needs nothing of it but its libc.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`] if the packages cannot be had, with what the package client said and the
-/// command that installs PostgreSQL; [`ErrorKind::Cache`] if `store` cannot be written or another process
-/// keeps it locked.
-pub(crate) fn obtain(store: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+/// [`ErrorKind::InvalidConfig`] if the packages are not available, with the output of the package client and the
+/// command that installs PostgreSQL; [`ErrorKind::Cache`] if the cache cannot be written or another process keeps
+/// it locked.
+pub(crate) fn obtain(cache: &Cache, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     // A home directory may be shared by machines, or containers, of several distributions.
-    let store = store.join(distribution(&os_release(), std::env::consts::ARCH));
+    let store = cache.path("packages").join(distribution(&os_release(), std::env::consts::ARCH));
     if let Some(root) = find(&store) {
         return Ok(root);
     }
-    fs::create_dir_all(&store).map_err(|error| Error::io(ErrorKind::Cache, "create", &store, error))?;
-    let _lock = lock(&store, LOCK_LIMIT, progress)?;
+    let mut reported = false;
+    let lock = cache.lock("packages", Instant::now() + LOCK_LIMIT, &mut |_| {
+        if !std::mem::replace(&mut reported, true) {
+            progress("waiting for another process that fetches PostgreSQL");
+        }
+    })?;
+    let _lock = lock.ok_or_else(|| {
+        let path = cache.path("locks/packages");
+        let hint = format!("find the process that holds `{}`, as by `fuser`, and end it", path.display());
+        Error::new(ErrorKind::Cache, "wait for another process that fetches PostgreSQL").with_hint(hint)
+    })?;
     if let Some(root) = find(&store) {
         return Ok(root);
     }
-    sweep(&store);
-    let temp = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempdir_in(&store)
-        .map_err(|error| Error::io(ErrorKind::Cache, "create a temporary directory in", &store, error))?;
+    let downloads = cache.stage("packages")?;
     let deadline = Instant::now() + LIMIT;
-    let (archives, files) = fetch(temp.path(), deadline, progress)?;
-    publish(&store, temp.path(), &archives, &files, deadline, progress)
+    let (archives, files) = fetch(downloads.path(), deadline, progress)?;
+    publish(cache, &store, &archives, &files, deadline, progress)
 }
 
 /// The one-line fix for a missing PostgreSQL, in the words of this machine's distribution.
@@ -81,42 +82,6 @@ fn major(name: &str) -> Option<u32> {
 /// The numbers in a name, by which versions are in order.
 fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
-}
-
-/// Waits for the lock of `store`, which the kernel gives back when its holder ends, however it ends.
-fn lock(store: &Path, limit: Duration, progress: &dyn Fn(&str)) -> Result<File> {
-    let path = store.join(".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| Error::io(ErrorKind::Cache, "open", &path, error))?;
-    let deadline = Instant::now() + limit;
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(Error::io(ErrorKind::Cache, "lock", &path, error)),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                let step = "wait for another process that fetches PostgreSQL";
-                let hint = format!("see which process holds `{}` (`fuser` tells) and end it", path.display());
-                return Err(Error::new(ErrorKind::Cache, step).with_hint(hint));
-            }
-            Err(TryLockError::WouldBlock) => {
-                if !told {
-                    progress("waiting for another process that fetches PostgreSQL");
-                    told = true;
-                }
-                thread::sleep(Duration::from_millis(50));
-            }
-        }
-    }
-}
-
-/// Removes what killed runs left; the caller holds the lock. What resists is left to the next run.
-fn sweep(store: &Path) {
-    for entry in fs::read_dir(store).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 /// Downloads the packages below `temp`; returns their files and the directory they are in.
@@ -161,27 +126,25 @@ fn server(archives: &[Archive]) -> Option<&str> {
     names.filter(|name| major(name).is_some()).max_by_key(|name| numbers(name))
 }
 
-/// Unpacks the files into a tree below `temp`, and moves it to its place in `store`.
+/// Unpacks the files into a tree, and publishes it in `store`.
 fn publish(
+    cache: &Cache,
     store: &Path,
-    temp: &Path,
     archives: &[Archive],
     files: &Path,
     deadline: Instant,
     progress: &dyn Fn(&str),
 ) -> Result<PathBuf> {
-    let failed = |error: io::Error| {
-        Error::new(ErrorKind::Cache, format!("unpack PostgreSQL in `{}`", store.display())).caused_by(error)
-    };
-    let tree = temp.join("tree");
-    fs::create_dir(&tree).map_err(failed)?;
+    let failed = |error: io::Error| cache::failed("unpack PostgreSQL in", store, error);
+    let tree = cache.stage("packages")?;
+    let output = files.join("output");
     for (done, archive) in archives.iter().enumerate() {
         progress(&format!("unpacking {} ({}/{})", archive.file, done + 1, archives.len()));
-        apt::unpack(&files.join(&archive.file), &tree, &temp.join("said"), deadline).map_err(failed)?;
+        apt::unpack(&files.join(&archive.file), tree.path(), &output, deadline).map_err(failed)?;
     }
-    apt::tidy(&tree).map_err(failed)?;
+    apt::tidy(tree.path()).map_err(failed)?;
     // The programs are where they are expected, or the name would promise too much.
-    let name = server(archives).filter(|name| major(name).is_some_and(|major| is_whole(&tree, major)));
+    let name = server(archives).filter(|name| major(name).is_some_and(|major| is_whole(tree.path(), major)));
     let name = name.ok_or_else(|| {
         let cause =
             format!("they have no `usr/lib/{PACKAGE}/<version>/bin` with `initdb`, `postgres` and `psql`");
@@ -189,14 +152,10 @@ fn publish(
             .caused_by(cause)
             .with_hint(install_hint())
     })?;
-    // A name must not outlive a power cut without its content.
-    File::open(&tree).and_then(|tree| Ok(rustix::fs::syncfs(tree)?)).map_err(failed)?;
+    cache::create(store)?;
     let root = store.join(name);
-    // In its place can only be a tree that has lost its programs.
-    if root.exists() {
-        fs::remove_dir_all(&root).map_err(|error| Error::io(ErrorKind::Cache, "remove", &root, error))?;
-    }
-    fs::rename(&tree, &root).map_err(failed)?;
+    // A directory in its place can only be a tree that has lost its programs.
+    drop(tree.publish(&root, "usr").map_err(failed)?);
     Ok(root)
 }
 
@@ -271,8 +230,7 @@ mod tests {
         ] {
             tree(store.path(), name, major(name).unwrap());
         }
-        // Newer by name, but in the making, of another package, or without programs.
-        tree(store.path(), ".unfinished-abc", 17);
+        // Newer by name, but of another package, or without programs.
         tree(store.path(), "postgresql-client-16_16.1-1_amd64", 16);
         fs::create_dir(store.path().join("postgresql-16_16.1-1_amd64")).unwrap();
         assert_eq!(find(store.path()), Some(store.path().join("postgresql-15_15.18-0+deb12u1_amd64")));
@@ -288,27 +246,6 @@ mod tests {
         ];
         assert_eq!(server(&archives), Some("postgresql-15_15.20-0+deb12u1_amd64"));
         assert_eq!(server(&archives[..2]), None);
-    }
-
-    #[test]
-    fn a_lock_is_waited_for_until_its_deadline() {
-        let store = tempfile::tempdir().unwrap();
-        let held = lock(store.path(), LOCK_LIMIT, &|_| ()).unwrap();
-        let error = lock(store.path(), Duration::from_millis(120), &|_| ()).unwrap_err();
-        assert_eq!(error.to_string(), "wait for another process that fetches PostgreSQL");
-        assert!(error.hint().unwrap().contains(".lock"), "{error:?}");
-        drop(held);
-        lock(store.path(), Duration::ZERO, &|_| ()).unwrap();
-    }
-
-    #[test]
-    fn leftovers_of_killed_runs_are_swept_and_nothing_else() {
-        let store = tempfile::tempdir().unwrap();
-        tree(store.path(), "postgresql-15_15.9-0_amd64", 15);
-        fs::create_dir_all(store.path().join(".unfinished-abc/tree/usr")).unwrap();
-        sweep(store.path());
-        assert!(!store.path().join(".unfinished-abc").exists());
-        assert!(find(store.path()).is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use crate::cache;
+use crate::cache::Cache;
 use crate::engine::installation::{Installation, in_path, major};
 use crate::engine::{children, packages};
 use crate::error::{Error, ErrorKind, Result};
@@ -169,7 +169,7 @@ fn version_in_path(bin: &Path) -> u32 {
 /// The distribution's packages, unpacked into the cache.
 fn unpacked() -> Result<Installation> {
     let progress = OnceCell::new();
-    let tree = packages::obtain(&cache::directory()?.join("packages"), &|step| {
+    let tree = packages::obtain(&Cache::open()?, &|step| {
         progress.get_or_init(|| Progress::start("getting PostgreSQL:")).step(step);
     })?;
     let bins = children(&tree.join("usr/lib/postgresql")).into_iter().map(|version| version.join("bin"));

@@ -9,8 +9,9 @@
 //! A link must not come after somebody has changed the catalogues. So there are none where the server runs what connects by
 //! itself, nor for data that is not a layer's.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::config::setting;
@@ -37,7 +38,7 @@ pub(super) fn keep(data: &Path) -> io::Result<()> {
     let altered = fs::read_to_string(data.join(ALTERED))?;
     let is_wanted = !changes_by_itself(&altered);
     if is_wanted {
-        fs::create_dir(&kept)?;
+        DirBuilder::new().mode(0o700).create(&kept)?;
     }
     let databases = children(&data.join("base"));
     for directory in databases.iter().chain([&data.join(SHARED)]) {

@@ -1,17 +1,14 @@
 //! The images that this user has: in the cache, one for each program and its arguments, as long as the machine is up.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, linkat};
-
-use crate::cache;
+use crate::cache::{self, Cache, StagedFile};
 use crate::launch::host::client::lock;
 use crate::launch::host::container::Container;
 use crate::launch::limits::Limits;
@@ -164,12 +161,17 @@ fn make(plan: &Plan, place: &Place) -> Result<Option<Arc<File>>, String> {
     if directory.try_lock().is_err() {
         return Ok(None);
     }
-    let image = place.unnamed().map_err(|error| error.to_string())?;
+    // In a cache that cannot be written the image is this process's alone.
+    let staged = place.cache.stage_file();
+    let image = staged.as_ref().map_or_else(|_| tempfile::tempfile(), |staged| staged.as_file().try_clone());
+    let image = image.map_err(|error| error.to_string())?;
     // What is linked needs little, and no test's limits are to keep it from that.
     let plan = Plan { limits: Limits::default().settled(0), ..plan.clone() };
     match Container::capture(&plan, &image) {
         Ok(Ok(())) => {
-            place.publish(&image);
+            if let Ok(staged) = staged {
+                place.publish(staged);
+            }
             Ok(Some(Arc::new(image)))
         }
         Ok(Err(why)) => {
@@ -182,6 +184,7 @@ fn make(plan: &Plan, place: &Place) -> Result<Option<Arc<File>>, String> {
 
 /// Where an image is in the cache.
 struct Place {
+    cache: Cache,
     directory: PathBuf,
     image: PathBuf,
     /// Holds why there is none.
@@ -190,10 +193,11 @@ struct Place {
 
 impl Place {
     fn of(key: &str) -> crate::error::Result<Self> {
-        let directory = cache::directory()?.join("linked");
+        let cache = Cache::open()?;
+        let directory = cache.path("linked");
         cache::create(&directory)?;
         let image = directory.join(key);
-        Ok(Self { refusal: image.with_extension("none"), directory, image })
+        Ok(Self { refusal: image.with_extension("none"), cache, directory, image })
     }
 
     /// The image, if there is one; the error is why there will be none.
@@ -204,43 +208,19 @@ impl Place {
         }
     }
 
-    /// A file that has no name: should this process be killed, nothing is left of it.
-    fn unnamed(&self) -> io::Result<File> {
-        let flags = libc::O_TMPFILE;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(0o600).custom_flags(flags);
-        // Some file systems have none; then the image is this process's alone.
-        options.open(&self.directory).or_else(|_| tempfile::tempfile())
-    }
-
-    /// Gives the file its name. Where that cannot be, others make their own.
-    fn publish(&self, image: &File) {
-        let unnamed = format!("/proc/self/fd/{}", image.as_raw_fd());
-        let named = linkat(CWD, unnamed.as_str(), CWD, &self.image, AtFlags::SYMLINK_FOLLOW);
-        match named.map_err(io::Error::from).or_else(|_| self.publish_copy(image)) {
-            Ok(()) => self.prune(),
+    /// Gives the file its name. Where that fails, each process makes its own image.
+    fn publish(&self, image: StagedFile) {
+        match image.publish(&self.image) {
+            Ok(_) => self.prune(),
             Err(error) => tracing::debug!(%error, "the image of a server is not shared"),
         }
     }
 
-    /// Where a file without a name cannot be given one. What a killed process leaves of it is pruned.
-    fn publish_copy(&self, image: &File) -> io::Result<()> {
-        let mut copy = tempfile::NamedTempFile::new_in(&self.directory)?;
-        let mut image = image.try_clone()?;
-        image.seek(SeekFrom::Start(0))?;
-        io::copy(&mut image, &mut copy)?;
-        copy.persist(&self.image)?;
-        Ok(())
-    }
-
     fn refuse(&self, why: &str) {
-        let written = fs::write(&self.refusal, why).and_then(|()| match fs::remove_file(&self.image) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        });
-        if let Err(error) = written {
-            tracing::debug!(%error, "that a server has no image is not noted");
+        if let Err(error) = self.cache.write(&self.refusal, why) {
+            tracing::debug!(?error, "that a server has no image is not noted");
         }
+        remove(&self.image);
     }
 
     /// Removes what is oldest. Images in use stay in memory.
@@ -256,7 +236,9 @@ impl Place {
 }
 
 fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         tracing::debug!(%error, "an old image is not removed");
     }
 }
