@@ -28,6 +28,7 @@ pub(crate) struct Arguments {
     pub(crate) steps: Vec<Step>,
     pub(crate) settings: Vec<Setting>,
     pub(crate) start_timeout: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
     /// The variant of `Keep`.
     pub(crate) keep: Option<Ident>,
     pub(crate) runtime: Runtime,
@@ -196,6 +197,10 @@ impl Arguments {
                 argument.equals(input)?;
                 self.start_timeout = Some(argument.duration(input)?);
             }
+            Name::MaxAge => {
+                argument.equals(input)?;
+                self.max_age = Some(argument.duration(input)?);
+            }
             Name::Keep => {
                 argument.equals(input)?;
                 let expected = "when data is kept, as a string";
@@ -354,7 +359,7 @@ pub(crate) mod tests {
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
              valid arguments are: `snapshot`, `engine`, `version`, `migrations`, `migrations_of`, `seed`, `depends_on`, \
-             `run`, `prepare`, `settings`, `start_timeout`, `keep`, `flavor`, `worker_threads`, `crate`"
+             `run`, `prepare`, `settings`, `start_timeout`, `max_age`, `keep`, `flavor`, `worker_threads`, `crate`"
         );
         assert!(
             only_mistake(quote!(fixtures = "a"))

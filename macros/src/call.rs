@@ -3,6 +3,7 @@
 //! All paths are absolute, and local names are hygienic, so that nothing the user has named can come in between.
 
 use std::iter;
+use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -44,7 +45,7 @@ fn snapshot(
     version: Option<TokenStream>,
     krate: &Path,
 ) -> TokenStream {
-    let Arguments { snapshot, steps, settings, start_timeout, keep, .. } = arguments;
+    let Arguments { snapshot, steps, settings, start_timeout, max_age, keep, .. } = arguments;
     let begin = match (snapshot, engine) {
         (Some(function), _) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
         (None, Some(engine)) => {
@@ -65,12 +66,14 @@ fn snapshot(
         Step::Prepare(key, function) => quote!(.prepare(#key, #function)),
     });
     let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
-    let start_timeout = start_timeout.map(|limit| {
-        let (seconds, nanoseconds) = (limit.as_secs(), limit.subsec_nanos());
-        quote!(.start_timeout(::core::time::Duration::new(#seconds, #nanoseconds)))
-    });
+    let duration = |duration: Duration| {
+        let (seconds, nanoseconds) = (duration.as_secs(), duration.subsec_nanos());
+        quote!(::core::time::Duration::new(#seconds, #nanoseconds))
+    };
+    let start_timeout = start_timeout.map(duration).map(|limit| quote!(.start_timeout(#limit)));
+    let max_age = max_age.map(duration).map(|age| quote!(.max_age(#age)));
     let keep = keep.as_ref().map(|when| quote!(.keep(#krate::Keep::#when)));
-    quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #start_timeout #keep)
+    quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #start_timeout #max_age #keep)
 }
 
 /// Whether nothing is said of the database, nor of the runtime, of a [single](Databases::single_parameter) parameter: the harness then
@@ -79,8 +82,8 @@ pub(crate) fn is_default(databases: &Databases<'_>, arguments: &Arguments) -> bo
     databases.single_parameter().is_some()
         && arguments.runtime.asked.is_none()
         && databases.described.iter().all(|described| {
-            let Arguments { start_timeout, keep, .. } = &**described;
-            !described.describe_a_database() && start_timeout.is_none() && keep.is_none()
+            let Arguments { start_timeout, max_age, keep, .. } = &**described;
+            !described.describe_a_database() && start_timeout.is_none() && max_age.is_none() && keep.is_none()
         })
 }
 

@@ -158,7 +158,7 @@ pub(crate) fn empty_list(at: Span) -> Error {
 pub(crate) fn not_a_duration(at: Span) -> Error {
     Error::new(
         at,
-        "expected a duration: a whole number and `ms`, `s` or `m`, as in \"500ms\", \"30s\" or \"2m\"",
+        "expected a duration: a whole number and `ms`, `s`, `m`, `h` or `d`, as in \"500ms\", \"30s\" or \"2m\"",
     )
 }
 
@@ -166,8 +166,8 @@ pub(crate) fn unquoted_unit(at: Span, literal: &dyn ToTokens) -> Error {
     Error::new(at, format!("a number with a unit is written as a string: \"{}\"", literal.to_token_stream()))
 }
 
-pub(crate) fn zero_timeout(at: Span) -> Error {
-    Error::new(at, "a timeout of zero lets no server start; the shortest is \"1ms\"")
+pub(crate) fn zero_duration(at: Span) -> Error {
+    Error::new(at, "a duration of zero is too short; the shortest is \"1ms\"")
 }
 
 pub(crate) fn not_a_setting_name(at: Span) -> Error {

@@ -272,6 +272,7 @@ mod tests {
             seed = ["a.sql", "b.sql"],
             settings(max_connections = 50, jit = false),
             start_timeout = "1500ms",
+            max_age = "1d",
             flavor = "multi_thread",
             worker_threads = 4,
             own(snapshot = crate::other, seed = "c.csv", keep = "on_failure"),
@@ -301,7 +302,8 @@ mod tests {
                         .seed("b.sql")
                         .setting("max_connections", "50")
                         .setting("jit", "off")
-                        .start_timeout(::core::time::Duration::new(1u64, 500000000u32)),
+                        .start_timeout(::core::time::Duration::new(1u64, 500000000u32))
+                        .max_age(::core::time::Duration::new(86400u64, 0u32)),
                     (test.extend(crate::other()).seed("c.csv").keep(::db::Keep::OnFailure), ())
                 );
                 ::db::harness::run_async(

@@ -16,6 +16,7 @@ pub(crate) enum Name {
     Prepare,
     Settings,
     StartTimeout,
+    MaxAge,
     Keep,
     Flavor,
     WorkerThreads,
@@ -23,7 +24,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Snapshot,
         Self::Engine,
         Self::Version,
@@ -35,6 +36,7 @@ impl Name {
         Self::Prepare,
         Self::Settings,
         Self::StartTimeout,
+        Self::MaxAge,
         Self::Keep,
         Self::Flavor,
         Self::WorkerThreads,
@@ -54,6 +56,7 @@ impl Name {
             Self::Prepare => "prepare",
             Self::Settings => "settings",
             Self::StartTimeout => "start_timeout",
+            Self::MaxAge => "max_age",
             Self::Keep => "keep",
             Self::Flavor => "flavor",
             Self::WorkerThreads => "worker_threads",
@@ -77,6 +80,7 @@ impl Name {
             Self::Prepare => r#"`prepare("schema-1", crate::migrate)`"#,
             Self::Settings => "`settings(max_connections = 50)`",
             Self::StartTimeout => r#"`start_timeout = "30s"`"#,
+            Self::MaxAge => r#"`max_age = "1d"`"#,
             Self::Keep => r#"`keep = "on_failure"`, `keep = "always"` or `keep = "never"`"#,
             Self::Flavor => r#"`flavor = "multi_thread"` or `flavor = "current_thread"`"#,
             Self::WorkerThreads => r#"`flavor = "multi_thread", worker_threads = 4`"#,

@@ -136,7 +136,7 @@ impl Argument {
             Lit::Int(with_unit) => return Err(diagnostics::unquoted_unit(at, with_unit)),
             _ => return Err(diagnostics::not_a_duration(at)),
         };
-        if duration.is_zero() { Err(diagnostics::zero_timeout(at)) } else { Ok(duration) }
+        if duration.is_zero() { Err(diagnostics::zero_duration(at)) } else { Ok(duration) }
     }
 
     /// What is in the parentheses that come next, with or without a comma at its end.
@@ -235,7 +235,7 @@ impl Setting {
     }
 }
 
-/// A whole number followed by `ms`, `s` or `m`.
+/// A whole number followed by `ms`, `s`, `m`, `h` or `d`.
 fn duration(text: &str) -> Option<Duration> {
     let unit = text.find(|letter: char| !letter.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit);
@@ -244,6 +244,8 @@ fn duration(text: &str) -> Option<Duration> {
         "ms" => number,
         "s" => number.checked_mul(1_000)?,
         "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        "d" => number.checked_mul(86_400_000)?,
         _ => return None,
     };
     Some(Duration::from_millis(milliseconds))
@@ -321,6 +323,9 @@ mod tests {
         assert_eq!(limit(quote!(start_timeout = "500ms")), Duration::from_millis(500));
         assert_eq!(limit(quote!(start_timeout = "2m")), Duration::from_secs(120));
         assert_eq!(limit(quote!(start_timeout = 30)), Duration::from_secs(30));
+        let age = |tokens| read(tokens).max_age.unwrap();
+        assert_eq!(age(quote!(max_age = "12h")), Duration::from_secs(12 * 60 * 60));
+        assert_eq!(age(quote!(max_age = "2d")), Duration::from_secs(2 * 24 * 60 * 60));
     }
 
     #[test]
@@ -333,7 +338,7 @@ mod tests {
             "1.5s",
             "30 s",
             "30S",
-            "1h",
+            "1w",
             "99999999999999999999s",
             "18446744073709551615m",
         ] {
@@ -343,8 +348,8 @@ mod tests {
         }
         assert!(only_mistake(quote!(start_timeout = -1)).starts_with("expected a duration"));
         assert!(only_mistake(quote!(start_timeout = 1.5)).starts_with("expected a duration"));
-        assert!(only_mistake(quote!(start_timeout = 0)).contains("timeout of zero"));
-        assert!(only_mistake(quote!(start_timeout = "0ms")).contains("timeout of zero"));
+        assert!(only_mistake(quote!(start_timeout = 0)).contains("duration of zero"));
+        assert!(only_mistake(quote!(start_timeout = "0ms")).contains("duration of zero"));
         assert_eq!(
             only_mistake(quote!(start_timeout = 30s)),
             "a number with a unit is written as a string: \"30s\""

@@ -73,7 +73,8 @@ pub use timings::Timings;
 /// - `depends_on = "path"` or `depends_on = ["a", "b"]`: see [`Snapshot::depends_on`].
 /// - `settings(name = value, …)`: strings, numbers or booleans; see [`Snapshot::setting`]. Names with dots are written so:
 ///   `auto_explain.log_min_duration = 0`.
-/// - `start_timeout = "30s"`: a number with `ms`, `s` or `m`; see [`Snapshot::start_timeout`].
+/// - `start_timeout = "30s"`: a number with `ms`, `s`, `m`, `h` or `d`; see [`Snapshot::start_timeout`].
+/// - `max_age = "1d"`: a number with one of these units; see [`Snapshot::max_age`].
 /// - `keep = "on_failure"`, `"always"` or `"never"`, which is the default: see [`Snapshot::keep`].
 /// - `flavor = "multi_thread"`, or `"current_thread"`, which is the default: the runtime of an `async` test.
 /// - `worker_threads = 4`: how many threads the runtime has; with `flavor = "multi_thread"`, by default one for each
