@@ -1,6 +1,6 @@
-//! The migrations of real applications, as their packages ship them: run here, their tools find nothing left to do.
+//! Migrations of real applications, as their packages ship them: after a run here, their tools find nothing to do.
 //!
-//! `.ci/applications` fetches the packages, so that no copy of other people's files lies in this repository.
+//! `.ci/applications` fetches the packages, so that this repository holds no copy of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,8 +20,8 @@ use tempfile::TempDir;
 /// The directory that `.ci/applications` filled.
 const APPLICATIONS: &str = "SANDBOXED_DB_TEST_APPLICATIONS";
 
-/// All that migrations leave: the objects, how they are defined, how many rows they hold, and what the tools noted but for
-/// times.
+/// All that migrations leave: the definitions of objects, their numbers of rows, and the rows of bookkeeping tables
+/// without times.
 const LEFT: &str = r#"
 with schemas as (
     select oid, nspname from pg_namespace where nspname <> 'information_schema' and nspname !~ '^pg_'
@@ -69,16 +69,16 @@ fn left(db: &Sandbox) -> BTreeSet<String> {
     connect(db.url()).query(LEFT, &[]).unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// The migrations of an application, if there is a directory of applications.
-fn of_application(migrations: &str) -> Option<PathBuf> {
+/// A directory of an application, if the applications were fetched.
+pub(crate) fn application(directory: &str) -> Option<PathBuf> {
     let Some(applications) = std::env::var_os(APPLICATIONS) else {
         skip(&format!("{APPLICATIONS} does not name a directory filled by `.ci/applications`"));
         return None;
     };
-    Some(Path::new(&applications).join(migrations))
+    Some(Path::new(&applications).join(directory))
 }
 
-/// Migrations on disk, counted by neither us nor the tool.
+/// Counts migrations on disk, independently of this library and of the tool.
 fn count(migrations: &Path) -> usize {
     let names = fs::read_dir(migrations).unwrap_or_else(|error| panic!("{}: {error}", migrations.display()));
     names
@@ -90,7 +90,7 @@ fn count(migrations: &Path) -> usize {
         .count()
 }
 
-/// The migrations, and another one after all of them.
+/// Copies the migrations, and adds another one after them.
 fn with_one_more(migrations: &Path, one_more: &str) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     let mut directories = vec![PathBuf::new()];
@@ -112,7 +112,7 @@ fn with_one_more(migrations: &Path, one_more: &str) -> TempDir {
     copy
 }
 
-/// `run` has the tool itself apply what it finds missing, and returns how many migrations that were.
+/// `run` has the tool apply the migrations that it misses, and returns their number.
 #[track_caller]
 fn assert_nothing_is_left_to_do(
     migrations: &Path,
@@ -129,7 +129,7 @@ fn assert_nothing_is_left_to_do(
     assert!(differing.is_empty(), "{differing:#?}");
     assert_eq!(run(migrations, &db), 0);
     assert_eq!(left(&db), ours);
-    // It looks into this very server, and not only whether there is a table.
+    // The tool reads the table of this server.
     assert_eq!(run(with_one_more(migrations, one_more).path(), &db), 1);
     connect(db.url()).batch_execute("table public.one_more").unwrap();
 }
@@ -139,14 +139,14 @@ fn assert_nothing_is_left_to_do(
 #[case::atuin("atuin-server-postgres/migrations", "public")]
 #[case::cala("cala-ledger/migrations", "public")]
 #[case::sqlxmq("sqlxmq/migrations", "public")]
-// Its migrations move sqlx's table to a schema of their own, where the application has it looked for.
+// Its migrations move sqlx's table to their schema, where the application has sqlx look for it.
 #[case::underway("underway/migrations", "underway,public")]
 fn sqlx_finds_an_applications_migrations_applied(#[case] migrations: &str, #[case] search_path: &str) {
-    let Some(migrations) = of_application(migrations) else { return };
+    let Some(migrations) = application(migrations) else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let snapshot = fresh().migrations_of(MigrationTool::Sqlx, &migrations);
     assert_nothing_is_left_to_do(&migrations, snapshot, "99991231235959_one_more.sql", |directory, db| {
-        // sqlx does not tell what it did, but its table does.
+        // sqlx reports no number, so the rows of its table are counted.
         let noted = || -> i64 {
             let mut client = connect(db.url());
             client.batch_execute(&format!("set search_path = {search_path}")).unwrap();
@@ -174,7 +174,7 @@ fn sqlx_finds_an_applications_migrations_applied(#[case] migrations: &str, #[cas
 #[case::fang("fang/postgres_migrations/migrations")]
 #[case::lemmy("lemmy_db_schema/migrations")]
 fn diesel_finds_an_applications_migrations_applied(#[case] migrations: &str) {
-    let Some(migrations) = of_application(migrations) else { return };
+    let Some(migrations) = application(migrations) else { return };
     let snapshot = fresh().migrations(&migrations);
     assert_nothing_is_left_to_do(
         &migrations,
@@ -194,7 +194,7 @@ fn diesel_finds_an_applications_migrations_applied(#[case] migrations: &str) {
 #[rstest]
 #[case::durable_actors("durable-actors/migrations")]
 fn refinery_finds_an_applications_migrations_applied(#[case] migrations: &str) {
-    let Some(migrations) = of_application(migrations) else { return };
+    let Some(migrations) = application(migrations) else { return };
     let snapshot = fresh().migrations(&migrations);
     assert_nothing_is_left_to_do(&migrations, snapshot, "V9999__one_more.sql", |directory, db| {
         let migrations = refinery::load_sql_migrations(directory).unwrap();

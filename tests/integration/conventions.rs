@@ -14,11 +14,11 @@ use sqlx::migrate::Migrator;
 use tempfile::TempDir;
 
 /// The migrations of `tests/data/conventions`.
-fn data(tool: &str) -> PathBuf {
+pub(crate) fn data(tool: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/conventions").join(tool)
 }
 
-fn fresh() -> Snapshot {
+pub(crate) fn fresh() -> Snapshot {
     Snapshot::new(Postgres::new())
 }
 
@@ -28,7 +28,7 @@ fn lines(db: &Sandbox, query: &str) -> Vec<String> {
 }
 
 /// The definition of a bookkeeping table, and its rows without times.
-fn bookkeeping(db: &Sandbox, table: &str, times: &str) -> (Vec<String>, Vec<String>) {
+pub(crate) fn bookkeeping(db: &Sandbox, table: &str, times: &str) -> (Vec<String>, Vec<String>) {
     let columns = lines(
         db,
         &format!(
@@ -51,7 +51,7 @@ fn rows(db: &Sandbox, table: &str) -> Vec<String> {
     lines(db, &format!("select t::text from {table} t order by version"))
 }
 
-fn tables(db: &Sandbox) -> Vec<String> {
+pub(crate) fn tables(db: &Sandbox) -> Vec<String> {
     lines(db, "select tablename::text from pg_tables where schemaname = 'public' order by 1")
 }
 
@@ -363,7 +363,7 @@ fn a_bookkeeping_table_out_of_reach_is_reported() {
     assert!(report.contains("relation \"_sqlx_migrations\" does not exist"), "{report}");
 }
 
-fn directory(files: &[(&str, &str)]) -> TempDir {
+pub(crate) fn directory(files: &[(&str, &str)]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, contents) in files {
         let path = directory.path().join(name);

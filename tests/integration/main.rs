@@ -30,6 +30,7 @@ mod lookups;
 mod maintenance;
 mod many_sandboxes;
 mod matrix;
+mod migration_tools;
 mod nextest;
 mod parameters;
 mod paths;
