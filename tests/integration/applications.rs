@@ -1,4 +1,5 @@
-//! Migrations of real applications, as their packages ship them: after a run here, their tools find nothing to do.
+//! Migrations of real applications, as their packages ship them: after a run here, their tools find
+//! nothing to do.
 //!
 //! `.ci/applications` fetches the packages, so that this repository holds no copy of them.
 
@@ -20,8 +21,8 @@ use tempfile::TempDir;
 /// The directory that `.ci/applications` filled.
 const APPLICATIONS: &str = "SANDBOXED_DB_TEST_APPLICATIONS";
 
-/// All that migrations leave: the definitions of objects, their numbers of rows, and the rows of bookkeeping tables
-/// without times.
+/// All that migrations leave: the definitions of objects, their numbers of rows, and the rows of
+/// bookkeeping tables without times.
 const LEFT: &str = r#"
 with schemas as (
     select oid, nspname from pg_namespace where nspname <> 'information_schema' and nspname !~ '^pg_'

@@ -1,4 +1,5 @@
-//! Migrations of each tool: run here as the tool runs them, so that the tool finds all of them applied.
+//! Migrations of each tool: run here as the tool runs them, so that the tool finds all of them
+//! applied.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -137,7 +138,8 @@ fn golang_migrate_has_the_last_version_in_its_table() {
     assert_eq!(rows, [r#"{"dirty": false, "version": 2}"#]);
 }
 
-/// These rows were compared with those of the tools, see `tools.rs`; for goose, tern and Prisma with their sources.
+/// These rows were compared with those of the tools, see `migration_tools.rs`; for goose, tern and
+/// Prisma with their sources.
 #[rstest]
 #[case::dbmate(
     "dbmate",

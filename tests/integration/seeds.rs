@@ -1,4 +1,5 @@
-//! Seeds of every kind: the contents of a file are in the database, or the error says what is wrong with it.
+//! Seeds of every kind: the contents of a file are in the database, or the error says what is wrong
+//! with it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -83,8 +84,8 @@ fn files_that_a_compressed_seed_includes_count() {
     for body in ["one", "two"] {
         cache.write("seeds/parts/notes.sql", &format!("create table notes as select '{body}' as body;"));
         let asked = [("seed", seed.as_str()), ("sql", "select body from notes")];
-        let told = cache.ask(&asked);
-        assert_eq!((told.built, &told.answers[..]), (true, &[body.to_owned()][..]));
+        let response = cache.ask(&asked);
+        assert_eq!((response.built, &response.answers[..]), (true, &[body.to_owned()][..]));
         assert!(!cache.ask(&asked).built);
     }
 }
@@ -142,7 +143,8 @@ const USERS: &str = "create schema shop;
 fn rows_fill_the_table_that_names_the_file() {
     let cache = TestCache::new();
     let schema = cache.write("schema.sql", USERS);
-    // A byte order mark, another order of columns, quotes, a line break, an empty value and an empty text.
+    // A byte order mark, another order of columns, quotes, a line break, an empty value and an
+    // empty text.
     let users = cache.write(
         "shop.users.csv",
         "\u{feff}name,id,Nick Name\r\n\"Ada, \"\"the first\"\"\",7,\"two\r\nlines\"\r\nBob,9,\r\nEmpty,8,\"\"\r\n",
@@ -162,18 +164,18 @@ fn rows_fill_the_table_that_names_the_file() {
         ("sql", "insert into shop.users (name) values ('next') returning id::text"),
         ("sql", "insert into tags (label) values ('next') returning id::text"),
     ];
-    let told = cache.ask(&asked);
+    let response = cache.ask(&asked);
     let rows = "7|Ada, \"the first\"|two\r\nlines|2000;8|Empty||2000;9|Bob|null|2000";
     // Answers are lines.
     let lines: Vec<_> =
         rows.split('\n').map(|line| line.trim_end_matches('\r')).chain(["10", "42"]).collect();
-    let answers: Vec<_> = told.answers.iter().map(|line| line.trim_end_matches('\r')).collect();
+    let answers: Vec<_> = response.answers.iter().map(|line| line.trim_end_matches('\r')).collect();
     assert_eq!(answers, lines);
     assert!(!cache.ask(&asked).built);
     cache.write("shop.users.csv", "id\n1\n");
-    let told = cache.ask(&asked);
-    assert!(told.built);
-    assert_eq!(told.answers[0], "1|null|2000");
+    let response = cache.ask(&asked);
+    assert!(response.built);
+    assert_eq!(response.answers[0], "1|null|2000");
 }
 
 /// A column of text may own a sequence, and so may the parent of a partition.
@@ -193,7 +195,7 @@ fn sequences_of_every_kind_continue() {
     );
     let orders = cache.write("orders.csv", "id,n\nO-7,1\n");
     let events = cache.write("events_1.csv", "id,at\n41,5\n");
-    let told = cache.ask(&[
+    let response = cache.ask(&[
         ("seed", &schema),
         ("seed", &parts),
         ("seed", &orders),
@@ -201,7 +203,7 @@ fn sequences_of_every_kind_continue() {
         ("sql", "insert into events (at) values (6) returning id::text"),
         ("sql", "insert into orders (n) values (2) returning id"),
     ]);
-    assert_eq!(told.answers, ["42", "O-1"]);
+    assert_eq!(response.answers, ["42", "O-1"]);
 }
 
 #[rstest]
@@ -240,8 +242,8 @@ fn an_archive_of_pg_dump_is_restored(#[case] format: &str) {
     let asked = [("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)];
     cache.ask(&[&asked[..], &[("then", &dump), ("then", &format!("pg_dump --file=\"{before}\""))]].concat());
     let restored = [("seed", archive.as_str())];
-    let told = cache.ask(&[&restored[..], &[("then", &format!("pg_dump --file=\"{after}\""))]].concat());
-    assert!(told.built);
+    let response = cache.ask(&[&restored[..], &[("then", &format!("pg_dump --file=\"{after}\""))]].concat());
+    assert!(response.built);
     let (before, after) = (dumped(before.as_ref()), dumped(after.as_ref()));
     assert!(before.len() > 50_000, "{} lines", before.len());
     assert!(before == after, "the restored database differs from the dumped one");

@@ -1,4 +1,4 @@
-//! Steps that are programs or code of the user's, what they depend on, and snapshots that extend snapshots.
+//! Steps that are the user's programs or code, the files they depend on, and extended snapshots.
 
 use std::fs;
 use std::time::Duration;
@@ -27,13 +27,13 @@ fn a_program_prepares_the_database_once() {
     );
     let asked = [("run", command.as_str()), ("sql", "select id::text from notes")];
     for built in [true, false] {
-        let told = cache.ask(&asked);
-        assert_eq!((told.built, &told.answers[..]), (built, &["8".to_owned()][..]));
+        let response = cache.ask(&asked);
+        assert_eq!((response.built, &response.answers[..]), (built, &["8".to_owned()][..]));
     }
     assert_eq!(fs::read_to_string(&runs).unwrap(), "run\n");
 }
 
-/// Another server that the user works with must not be prepared instead.
+/// A step must not prepare another server that the user works with.
 #[test]
 fn a_program_does_not_see_the_users_own_server() {
     let mut cache = TestCache::new();
@@ -46,15 +46,15 @@ fn a_program_does_not_see_the_users_own_server() {
         ("DATABASE_URL", "postgresql://production/"),
     ];
     let command = "test -z \"$PGPASSWORD\" && psql -c 'create table here ()' && psql \"$DATABASE_URL\" -c 'create table there ()'";
-    let told = cache.ask(&[
+    let response = cache.ask(&[
         ("run", command),
         ("sql", "select count(*)::text from pg_tables where schemaname = 'public'"),
     ]);
-    assert_eq!(told.answers, ["2"]);
+    assert_eq!(response.answers, ["2"]);
 }
 
 #[test]
-fn what_a_program_depends_on_is_declared() {
+fn declared_files_decide_whether_a_program_runs() {
     let cache = TestCache::new();
     let directory = cache.path("tree");
     cache.write("tree/below/file", "one");
@@ -66,11 +66,11 @@ fn what_a_program_depends_on_is_declared() {
         [("tree/below/file", "two", "two"), ("tree/below/more", "three", "twothree")]
     {
         cache.write(name, contents);
-        let told = cache.ask(&asked);
-        assert_eq!((told.built, &told.answers[..]), (true, &[expected.to_owned()][..]), "{name}");
+        let response = cache.ask(&asked);
+        assert_eq!((response.built, &response.answers[..]), (true, &[expected.to_owned()][..]), "{name}");
         assert!(!cache.ask(&asked).built);
     }
-    // A declaration by itself does nothing, and makes no layer.
+    // A declaration alone makes no layer.
     let layers = cache.layers().len();
     cache.ask(&[("depends_on", &directory)]);
     assert_eq!(cache.layers().len(), layers);
@@ -90,12 +90,12 @@ fn a_program_that_fails_is_reported_with_its_output() {
 }
 
 #[test]
-fn a_program_that_does_not_end_is_killed_with_its_children() {
+fn a_program_that_hangs_is_killed_with_its_children() {
     let place = tempfile::tempdir().unwrap();
     let pid = place.path().join("pid");
     let command = format!("echo waiting; sleep 1000 & echo $! > '{}'; wait", pid.display());
     let snapshot = empty().run("sh", ["-c", &command]).build_timeout(Duration::from_secs(2));
-    // The fresh server's own layer may take longer than that.
+    // The layer of the fresh server may take longer.
     drop(empty().start().unwrap());
     let (kind, report) = failure(&snapshot);
     assert_eq!(kind, ErrorKind::Timeout);
@@ -112,18 +112,18 @@ fn a_program_that_does_not_end_is_killed_with_its_children() {
 fn code_prepares_the_database_once_for_its_key() {
     let cache = TestCache::new();
     let asked = |code| [("prepare", code), ("sql", "select version from made")];
-    let told = cache.ask(&asked("v1|create table made as select 'one' as version"));
-    assert_eq!((told.built, &told.answers[..]), (true, &["one".to_owned()][..]));
-    // The trap: other code of the same key.
-    let told = cache.ask(&asked("v1|create table made as select 'two' as version"));
-    assert_eq!((told.built, &told.answers[..]), (false, &["one".to_owned()][..]));
-    let told = cache.ask(&asked("v2|create table made as select 'two' as version"));
-    assert_eq!((told.built, &told.answers[..]), (true, &["two".to_owned()][..]));
+    let response = cache.ask(&asked("v1|create table made as select 'one' as version"));
+    assert_eq!((response.built, &response.answers[..]), (true, &["one".to_owned()][..]));
+    // Other code with the same key does not run.
+    let response = cache.ask(&asked("v1|create table made as select 'two' as version"));
+    assert_eq!((response.built, &response.answers[..]), (false, &["one".to_owned()][..]));
+    let response = cache.ask(&asked("v2|create table made as select 'two' as version"));
+    assert_eq!((response.built, &response.answers[..]), (true, &["two".to_owned()][..]));
 }
 
-/// As Python does with its sources.
+/// Python does so with its sources.
 #[test]
-fn a_program_may_write_into_what_it_depends_on() {
+fn a_program_may_write_into_a_declared_directory() {
     let cache = TestCache::new();
     cache.write("tree/a.py", "");
     let tree = cache.path("tree");
@@ -134,7 +134,7 @@ fn a_program_may_write_into_what_it_depends_on() {
 }
 
 #[test]
-fn what_a_program_leaves_behind_ends_with_it() {
+fn children_of_a_program_end_with_it() {
     let cache = TestCache::new();
     let pid = cache.path("pid");
     cache.ask(&[("run", &format!("sleep 1000 & echo $! > '{pid}'"))]);
@@ -143,9 +143,8 @@ fn what_a_program_leaves_behind_ends_with_it() {
     assert!(state.is_err() || state.as_ref().is_ok_and(|stat| stat.contains(") Z ")), "{state:?}");
 }
 
-/// The trap's fix: files that are declared.
 #[test]
-fn code_runs_anew_when_what_it_depends_on_changes() {
+fn code_runs_again_when_a_declared_file_changes() {
     let cache = TestCache::new();
     let source = cache.write("migrator.rs", "// one");
     let made = ("prepare", "v1|create table made as select clock_timestamp()::text as at");
@@ -175,7 +174,7 @@ fn code_that_fails_or_panics_or_hangs_is_reported() {
     assert!(report.contains("it panicked: at the disco"), "{report}");
 
     drop(empty().start().unwrap());
-    // Nobody can stop code that blocks, but it is not waited for.
+    // Code that blocks cannot be stopped, but the start does not wait for it.
     let blocks = empty()
         .prepare("blocks", async |_: &Sandbox| -> Result<(), Error> {
             std::thread::sleep(Duration::from_secs(1000));
@@ -194,9 +193,9 @@ fn code_that_fails_or_panics_or_hangs_is_reported() {
     );
 }
 
-/// The caller's own runtime is neither blocked on nor needed.
+/// Code runs in another runtime than the caller's.
 #[tokio::test]
-async fn code_may_be_run_from_within_a_runtime() {
+async fn code_runs_within_a_runtime_of_the_caller() {
     let cache = tempfile::tempdir().unwrap();
     let key = cache.path().display().to_string();
     let snapshot = empty().prepare(key, async |db: &Sandbox| {
@@ -210,7 +209,7 @@ async fn code_may_be_run_from_within_a_runtime() {
 // Extension.
 
 #[test]
-fn what_extends_a_snapshot_shares_its_layers() {
+fn an_extended_snapshot_shares_its_layers() {
     let cache = TestCache::new();
     let schema = cache.write("schema.sql", "create table notes as select clock_timestamp()::text as body;");
     let scenario = cache.write("scenario.sql", "insert into notes values ('scenario');");
@@ -222,6 +221,6 @@ fn what_extends_a_snapshot_shares_its_layers() {
     });
     assert_eq!(made.len(), 1, "{made:?}");
     assert_eq!(extended.unwrap().answers, [format!("{}, scenario", plain.answers[0])]);
-    // What was extended is what it was.
+    // The extended snapshot has not changed.
     assert_eq!(cache.ask(&[("seed", &schema), all]).answers, plain.answers);
 }

@@ -75,7 +75,8 @@ impl Tool for Diesel {
     }
 }
 
-/// Reads a directory as diesel's `migrations_internals` does: its version ends at the underscore, and loses its dashes.
+/// Reads a directory as diesel's `migrations_internals` does: its version ends at the underscore,
+/// and loses its dashes.
 fn migration(directory: &str, files: &[String]) -> Result<Migration, Refusal> {
     if !files.iter().any(|file| file == UP) {
         return Err(Refusal::new(

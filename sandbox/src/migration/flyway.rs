@@ -13,8 +13,8 @@ impl Tool for Flyway {
         "Flyway"
     }
 
-    /// `V1__a.sql` and `U2__b.sql` may be refinery's too. A version of several parts, a repeatable migration, and `U1__a.sql`
-    /// beside `V1__a.sql` are not.
+    /// `V1__a.sql` and `U2__b.sql` may be refinery's too. A version of several parts, a repeatable
+    /// migration, and `U1__a.sql` beside `V1__a.sql` are not.
     fn is_named(&self, listing: &Listing) -> Result<bool, Refusal> {
         let versions: Vec<_> =
             listing.sql().filter_map(migration).map(|migration| migration.version).collect();
@@ -86,7 +86,8 @@ impl Tool for Flyway {
     }
 }
 
-/// Reads `V<version>__<name>.sql`, whose version has parts divided by dots or underscores, or `R__<name>.sql`.
+/// Reads `V<version>__<name>.sql`, whose version has parts divided by dots or underscores, or
+/// `R__<name>.sql`.
 fn migration(file: &str) -> Option<Migration> {
     let (head, name) = file.strip_suffix(".sql")?.split_once("__")?;
     let version = match head.strip_prefix('V') {
@@ -103,7 +104,8 @@ fn undone(file: &str) -> Option<String> {
     parts(version)
 }
 
-/// A version without leading zeros in its parts, and without last parts that are zero, divided by dots.
+/// A version without leading zeros in its parts, and without last parts that are zero, divided by
+/// dots.
 fn parts(version: &str) -> Option<String> {
     let parts: Vec<_> = version.split(['.', '_']).collect();
     let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());

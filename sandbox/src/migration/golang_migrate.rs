@@ -1,4 +1,5 @@
-//! golang-migrate: numbered files `.up.sql` and `.down.sql`, and `schema_migrations` with the last version.
+//! golang-migrate: numbered files `.up.sql` and `.down.sql`, and `schema_migrations` with the last
+//! version.
 
 use std::path::Path;
 
@@ -26,7 +27,8 @@ impl Tool for GolangMigrate {
             .to_owned()
     }
 
-    /// golang-migrate looks its schema up before the first migration, when `search_path` is that of a new session.
+    /// golang-migrate looks its schema up before the first migration, when `search_path` is that of
+    /// a new session.
     fn record(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
         format!(
             "RESET search_path; TRUNCATE schema_migrations; \

@@ -22,7 +22,8 @@ impl Tool for Goose {
         contents.lines().find(marked)
     }
 
-    /// goose, `migrate.go`: `.sql` and `.go` files whose names have a number before the first underscore.
+    /// goose, `migrate.go`: `.sql` and `.go` files whose names have a number before the first
+    /// underscore.
     fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
         let is_go =
             |name: &&str| name.ends_with(".go") && !name.ends_with("_test.go") && version(name).is_some();
@@ -76,8 +77,8 @@ enum Section {
     Down,
 }
 
-/// Splits a file as goose does, `internal/sqlparser/parser.go`: a statement ends with a line that ends with a semicolon, or
-/// at `-- +goose StatementEnd`.
+/// Splits a file as goose does, `internal/sqlparser/parser.go`: a statement ends with a line that
+/// ends with a semicolon, or at `-- +goose StatementEnd`.
 fn up(contents: &str) -> Result<Execution, Refusal> {
     let refused = |line: usize, cause: &str| {
         Refusal::new(

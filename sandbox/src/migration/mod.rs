@@ -1,5 +1,5 @@
-//! Migration tools: how each names, orders and runs its migrations, and its bookkeeping table. From the names in a
-//! directory to an ordered list, or to a refusal; one file per tool. Pure.
+//! Migration tools: how each names, orders and runs its migrations, and its bookkeeping table. From
+//! the names in a directory to an ordered list, or to a refusal; one file per tool. Pure.
 
 mod dbmate;
 mod diesel;

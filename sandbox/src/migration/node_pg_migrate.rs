@@ -1,4 +1,5 @@
-//! node-pg-migrate: files with the sections `-- Up Migration` and `-- Down Migration`, or pairs of files, and `pgmigrations`.
+//! node-pg-migrate: files with the sections `-- Up Migration` and `-- Down Migration`, or pairs of
+//! files, and `pgmigrations`.
 
 use std::cmp::Ordering;
 use std::path::Path;
@@ -21,8 +22,8 @@ impl Tool for NodePgMigrate {
         false
     }
 
-    /// node-pg-migrate, `migrationLoader.ts`: every file is a migration. Where there are `.down.sql` files, they and their
-    /// `.up.sql` files are pairs.
+    /// node-pg-migrate, `migrationLoader.ts`: every file is a migration. Where there are
+    /// `.down.sql` files, they and their `.up.sql` files are pairs.
     fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
         if let Some(name) = listing.files().find(|name| !name.ends_with(".sql")) {
             return Err(Refusal::new(
@@ -107,7 +108,8 @@ fn is_mark(line: &str, word: &str) -> bool {
     })
 }
 
-/// The number by which a file is ordered: 17 digits are a time in UTC, which counts as milliseconds since 1970.
+/// The number by which a file is ordered: 17 digits are a time in UTC, which counts as milliseconds
+/// since 1970.
 fn time(digits: &str) -> String {
     if digits.len() != 17 {
         return unpadded(digits);

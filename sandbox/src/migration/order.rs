@@ -3,7 +3,8 @@
 use super::plain;
 use super::tool::{Listing, Migration, MigrationTool, Refusal};
 
-/// Returns the migrations of a directory in the order in which the tool runs them, and refuses those that it refuses.
+/// Returns the migrations of a directory in the order in which the tool runs them, and refuses
+/// those that it refuses.
 pub(crate) fn in_order(tool: Option<MigrationTool>, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
     let Some(tool) = tool else {
         return plain::unnamed(listing);

@@ -11,8 +11,8 @@ pub(super) fn migrations(listing: &Listing) -> Vec<Migration> {
     migrations
 }
 
-/// Returns the migrations where no tool is named or recognised: in the order of their numbers if all have one, as with the
-/// tools that share these names, else in that of their names.
+/// Returns the migrations where no tool is named or recognised: in the order of their numbers if
+/// all have one, as with the tools that share these names, else in that of their names.
 pub(super) fn unnamed(listing: &Listing) -> Result<Vec<Migration>, Refusal> {
     way_back::check_directories(listing)?;
     way_back::check_names(listing)?;

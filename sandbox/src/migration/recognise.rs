@@ -1,4 +1,5 @@
-//! The tool that a directory is written for, by what only one tool does, or the reason why the directory is not run. Pure.
+//! The tool that a directory is written for, by what only one tool does, or the reason why the
+//! directory is not run. Pure.
 
 use super::order::in_order;
 use super::tool::{Listing, MigrationTool, Refusal, TOOLS, Tool};
@@ -14,9 +15,10 @@ pub(crate) fn by_names(listing: &Listing) -> Result<Option<MigrationTool>, Refus
     Ok(None)
 }
 
-/// Returns the tool of a directory, given the one that its names show and the contents of its migrations.
+/// Returns the tool of a directory, given the one that its names show and the contents of its
+/// migrations.
 ///
-/// Whatever may hold a way back that the tool does not leave out is refused.
+/// Refuses anything that may hold a way back which the tool does not leave out.
 pub(crate) fn by_contents(
     named: Option<MigrationTool>,
     listing: &Listing,

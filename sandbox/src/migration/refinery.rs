@@ -1,4 +1,5 @@
-//! refinery: files `V<version>__<name>.sql`, which may be Flyway's names too, and `refinery_schema_history`.
+//! refinery: files `V<version>__<name>.sql`, which may be Flyway's names too, and
+//! `refinery_schema_history`.
 
 use std::hash::{Hash, Hasher};
 use std::path::Path;
@@ -25,7 +26,8 @@ impl Tool for Refinery {
         }
     }
 
-    /// refinery also runs migrations in Rust, and searches all directories below: both are refused here.
+    /// refinery also runs migrations in Rust, and searches all directories below: both are refused
+    /// here.
     fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
         if let Some(name) = listing.files().find(|name| is_versioned(name) && name.ends_with(".rs")) {
             return Err(Refusal::new(
@@ -99,7 +101,8 @@ fn unreadable_version(file: &str) -> Refusal {
     )
 }
 
-/// Whether versions have 64 bits, which is a feature of refinery, and not 32. The last is the largest.
+/// Whether versions have 64 bits, which is a feature of refinery, and not 32. The last is the
+/// largest.
 fn is_wide(all: &[Migration]) -> bool {
     all.last().is_some_and(|migration| migration.version.parse::<i32>().is_err())
 }

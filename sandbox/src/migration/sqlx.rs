@@ -47,8 +47,8 @@ impl Tool for Sqlx {
     }
 }
 
-/// Reads a name as sqlx-core does, `migrate/source.rs`: ignores one without an underscore or `.sql`, and refuses any other
-/// that has no number.
+/// Reads a name as sqlx-core does, `migrate/source.rs`: ignores one without an underscore or
+/// `.sql`, and refuses any other that has no number.
 fn migration(file: &str) -> Result<Option<Migration>, Refusal> {
     let Some((version, rest)) = file.split_once('_').filter(|(_, rest)| rest.ends_with(".sql")) else {
         return Ok(None);

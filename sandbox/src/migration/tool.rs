@@ -1,4 +1,5 @@
-//! The migration tools that are understood: a table of them, and the trait that each implements in its own file.
+//! The migration tools that are understood: a table of them, and the trait that each implements in
+//! its own file.
 
 use std::cmp::Ordering;
 use std::path::Path;
@@ -7,47 +8,54 @@ use super::{
     dbmate, diesel, flyway, golang_migrate, goose, node_pg_migrate, prisma, refinery, script, sqlx, tern,
 };
 
-/// A tool whose directories of migrations are understood; for [`Snapshot::migrations_of`](crate::Snapshot::migrations_of).
+/// A tool whose directories of migrations are understood; for
+/// [`Snapshot::migrations_of`](crate::Snapshot::migrations_of).
 ///
-/// Each file runs as its tool runs it: what the tool sends to the server as one request is sent as one request here.
-/// So a file that the tool cannot run fails here too.
+/// Each file runs as its tool runs it: what the tool sends to the server as one request is sent as
+/// one request here. So a file that the tool cannot run fails here too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[non_exhaustive]
 pub enum MigrationTool {
-    /// No tool: whole `.sql` files in the order of their names, as psql(1) runs them. `.down.sql` files are left out.
+    /// No tool: whole `.sql` files in the order of their names, as psql(1) runs them. `.down.sql`
+    /// files are left out.
     Plain,
-    /// sqlx: `<version>_<name>.sql` or `<version>_<name>.up.sql`, in the order of their versions; each in a transaction,
-    /// unless it begins with `-- no-transaction`. Fills `_sqlx_migrations`.
+    /// sqlx: `<version>_<name>.sql` or `<version>_<name>.up.sql`, in the order of their versions;
+    /// each in a transaction, unless it begins with `-- no-transaction`. Fills `_sqlx_migrations`.
     Sqlx,
-    /// Diesel: `<version>_<name>/up.sql`, each in a transaction, unless `run_in_transaction = false` is in a
-    /// `metadata.toml` beside it. Fills `__diesel_schema_migrations`.
+    /// Diesel: `<version>_<name>/up.sql`, each in a transaction, unless a `metadata.toml` beside it
+    /// says `run_in_transaction = false`. Fills `__diesel_schema_migrations`.
     Diesel,
-    /// Prisma: `<name>/migration.sql`, in the order of the directories' names. Fills `_prisma_migrations`.
+    /// Prisma: `<name>/migration.sql`, in the order of the directories' names. Fills
+    /// `_prisma_migrations`.
     Prisma,
-    /// refinery: `V<version>__<name>.sql` and `U<version>__<name>.sql`, each in a transaction. Fills
-    /// `refinery_schema_history`, where versions are `int8` if one of them is too large for an `int4`, as with the feature
-    /// `int8-versions` of refinery.
+    /// refinery: `V<version>__<name>.sql` and `U<version>__<name>.sql`, each in a transaction.
+    /// Fills `refinery_schema_history`, where versions are `int8` if one of them is too large for
+    /// an `int4`, as with the feature `int8-versions` of refinery.
     Refinery,
-    /// Flyway: `V<version>__<name>.sql` in the order of their versions, where 1.10 comes after 1.9, then
-    /// `R__<name>.sql` in the order of their names. Statements run one by one, outside a transaction, and no history
-    /// table is filled: Flyway itself takes the database for one that it has not migrated.
+    /// Flyway: `V<version>__<name>.sql` in the order of their versions, where 1.10 comes after 1.9,
+    /// then `R__<name>.sql` in the order of their names. Statements run one by one, outside a
+    /// transaction, and no history table is filled: Flyway itself takes the database for one that
+    /// it has not migrated.
     Flyway,
-    /// golang-migrate: `<version>_<name>.up.sql`, in the order of their versions. Fills `schema_migrations` with the last.
+    /// golang-migrate: `<version>_<name>.up.sql`, in the order of their versions. Fills
+    /// `schema_migrations` with the last.
     GolangMigrate,
-    /// dbmate: `<version>_<name>.sql` with the sections `-- migrate:up` and `-- migrate:down`, of which the first is run; in
-    /// a transaction, unless its line says `transaction:false`. Fills `schema_migrations`.
+    /// dbmate: `<version>_<name>.sql` with the sections `-- migrate:up` and `-- migrate:down`, of
+    /// which the first is run; in a transaction, unless its line says `transaction:false`. Fills
+    /// `schema_migrations`.
     Dbmate,
-    /// goose: `<version>_<name>.sql` with the sections `-- +goose Up` and `-- +goose Down`, of which the first is run,
-    /// statement by statement; in a transaction, unless `-- +goose NO TRANSACTION` is in the file. Fills
-    /// `goose_db_version`.
+    /// goose: `<version>_<name>.sql` with the sections `-- +goose Up` and `-- +goose Down`, of
+    /// which the first is run, statement by statement; in a transaction, unless `-- +goose NO
+    /// TRANSACTION` is in the file. Fills `goose_db_version`.
     Goose,
-    /// node-pg-migrate: `<timestamp>_<name>.sql` with the sections `-- Up Migration` and `-- Down Migration`, or the pair
-    /// `.up.sql` and `.down.sql`; each in a transaction. Fills `pgmigrations`.
+    /// node-pg-migrate: `<timestamp>_<name>.sql` with the sections `-- Up Migration` and `-- Down
+    /// Migration`, or the pair `.up.sql` and `.down.sql`; each in a transaction. Fills
+    /// `pgmigrations`.
     NodePgMigrate,
-    /// tern: `<number>_<name>.sql`, numbered from 1 without gaps, up to the line
-    /// `---- create above / drop below ----`; in a transaction, unless `---- tern: disable-tx ----` is in the file. Fills
-    /// `schema_version`. Templates are refused.
+    /// tern: `<number>_<name>.sql`, numbered from 1 without gaps, up to the line `---- create above
+    /// / drop below ----`; in a transaction, unless `---- tern: disable-tx ----` is in the file.
+    /// Fills `schema_version`. Templates are refused.
     Tern,
 }
 
@@ -91,8 +99,8 @@ impl MigrationTool {
     }
 }
 
-/// How a tool names, orders and runs its migrations, and its bookkeeping table: statements of PostgreSQL that fill it as the
-/// tool does.
+/// How a tool names, orders and runs its migrations, and its bookkeeping table: statements of
+/// PostgreSQL that fill it as the tool does.
 pub(crate) trait Tool: Sync {
     /// The tool's name in messages.
     fn name(&self) -> &'static str;
@@ -112,7 +120,8 @@ pub(crate) trait Tool: Sync {
         true
     }
 
-    /// The migrations of a directory: without the files that the tool ignores, and refusing those that it refuses.
+    /// The migrations of a directory: without the files that the tool ignores, and refusing those
+    /// that it refuses.
     fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal>;
 
     /// Compares two migrations by the order in which they run.
@@ -138,8 +147,8 @@ pub(crate) trait Tool: Sync {
     /// How a file with these contents runs.
     fn execution(&self, file: &Path, contents: &str) -> Result<Execution, Refusal>;
 
-    /// SQL that makes the bookkeeping table, before the first of these migrations, which are in their order. Empty for a
-    /// tool whose table is not filled.
+    /// SQL that makes the bookkeeping table, before the first of these migrations, which are in
+    /// their order. Empty for a tool whose table is not filled.
     fn create_table(&self, all: &[Migration]) -> String;
 
     /// SQL that records one of them, whose file has these contents.
@@ -184,7 +193,8 @@ pub(crate) struct Migration {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Execution {
     pub(crate) transaction: bool,
-    /// The texts that are sent to the server, each as one request. Without them the client runs the whole file.
+    /// The texts that are sent to the server, each as one request. Without them the client runs the
+    /// whole file.
     pub(crate) requests: Option<Vec<Request>>,
 }
 

@@ -1,4 +1,5 @@
-//! A way back beside the way up, in a form that no known tool reads: found in comments and in names. Pure.
+//! A way back beside the way up, in a form that no known tool reads: found in comments and in
+//! names. Pure.
 
 use super::script::{Script, line};
 use super::tool::{Listing, MigrationTool, Refusal};
@@ -61,7 +62,8 @@ const NEUTRAL: [&str; 36] = [
     "to",
 ];
 
-/// Marks of tools that are not understood, in lower case, with the command that applies their migrations.
+/// Marks of tools that are not understood, in lower case, with the command that applies their
+/// migrations.
 const OTHER_TOOLS: [(&str, &str, &str); 7] = [
     ("+migrate", "sql-migrate", "\"sql-migrate\", [\"up\"]"),
     ("+micrate", "micrate", "\"micrate\", [\"up\"]"),
@@ -72,7 +74,8 @@ const OTHER_TOOLS: [(&str, &str, &str); 7] = [
     ("==== down", "shmig", "\"shmig\", [\"up\"]"),
 ];
 
-/// Refuses a file that may hold a way back beside its way up, or that only another tool runs correctly.
+/// Refuses a file that may hold a way back beside its way up, or that only another tool runs
+/// correctly.
 pub(super) fn check_contents(name: &str, contents: &str) -> Result<(), Refusal> {
     let script = Script::of(contents);
     let comment = |range: &std::ops::Range<usize>| contents[range.clone()].trim();
@@ -129,18 +132,18 @@ fn first_line(text: &str) -> &str {
 /// Whether a comment is a heading that has one of these words at its beginning or end.
 fn is_mark(comment: &str, vocabulary: &[&str]) -> bool {
     let all = words(comment);
-    let told: Vec<_> = all.iter().map(String::as_str).filter(|word| !NEUTRAL.contains(word)).collect();
+    let telling: Vec<_> = all.iter().map(String::as_str).filter(|word| !NEUTRAL.contains(word)).collect();
     let in_vocabulary = |word: Option<&&str>| word.is_some_and(|word| vocabulary.contains(word));
     let has_colon = all.first().is_some_and(|first| comment.to_lowercase().contains(&format!("{first}:")));
     let drops_below =
         vocabulary == BACK && all.windows(2).any(|pair| pair[0] == "drop" && pair[1] == "below");
     let rolls_back = vocabulary == BACK
-        && told.len() <= 3
+        && telling.len() <= 3
         && all.windows(2).any(|pair| pair[0] == "roll" && pair[1] == "back");
     drops_below
         || rolls_back
-        || (told.len() <= 3 && (in_vocabulary(told.first()) || in_vocabulary(told.last())))
-        || (has_colon && in_vocabulary(told.first()))
+        || (telling.len() <= 3 && (in_vocabulary(telling.first()) || in_vocabulary(telling.last())))
+        || (has_colon && in_vocabulary(telling.first()))
 }
 
 /// The words of a text in lower case; `migrateDown` is two.
@@ -160,7 +163,8 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Whether a file is the way back of another one, and has its name but for the direction: `x_up.sql` and `x_down.sql`.
+/// Whether a file is the way back of another one, and has its name but for the direction:
+/// `x_up.sql` and `x_down.sql`.
 pub(super) fn is_counterpart(name: &str, listing: &Listing) -> bool {
     let pairs = [
         ("down", "up"),

@@ -127,19 +127,25 @@ impl<E: Engine> Snapshot<E> {
     /// The outcome is a layer. When files are added at the end, only they are run.
     ///
     /// # Tools
-    /// Directories that only one tool lays out so are run as that tool does, and its table is filled as by itself, so that
-    /// an application which migrates when it starts finds everything applied:
+    /// A directory that only one tool uses runs as with that tool, and the tool's bookkeeping table is filled. So an
+    /// application that migrates when it starts finds all migrations applied:
     ///
     /// | in the directory | tool | table |
     /// |---|---|---|
     /// | `<version>_<name>/up.sql` | Diesel | `__diesel_schema_migrations` |
+    /// | `<name>/migration.sql` and `migration_lock.toml` | Prisma | `_prisma_migrations` |
     /// | `V<version>__<name>.sql`, `U<version>__<name>.sql` | refinery | `refinery_schema_history` |
+    /// | `V1.1__<name>.sql`, `R__<name>.sql`, or `U1__` beside `V1__` | Flyway | none |
     /// | `.sql` files with `-- migrate:up` in each | dbmate | `schema_migrations` |
+    /// | `.sql` files with `-- +goose Up` in each | goose | `goose_db_version` |
+    /// | `.sql` files with `-- Up Migration` | node-pg-migrate | `pgmigrations` |
+    /// | `.sql` files with `---- create above / drop below ----` | tern | `schema_version` |
     ///
-    /// All else is nobody's: whole `.sql` files, those ending in `.down.sql` left out, in the order of their numbers if
-    /// every name begins with one and an underscore, else of their names. No table is made and no transaction is put
-    /// around them. That is so for the files of sqlx and golang-migrate, which look alike and like those of many others:
-    /// name them by [`migrations_of`](Self::migrations_of).
+    /// In any other directory whole `.sql` files run, in the order of their numbers if each name begins with one and an
+    /// underscore, else in the order of their names. No table is made, and no transaction is put around them. The way back
+    /// of a pair, such as `x.down.sql` beside `x.up.sql`, is left out; any other file that may hold a way back is refused.
+    /// The files of sqlx and golang-migrate look like those of many other tools: name them by
+    /// [`migrations_of`](Self::migrations_of).
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a directory without migrations, for one
@@ -152,12 +158,12 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Adds migrations that are written for a tool: run as by the tool, whose table is filled as by itself, under its
-    /// default name in the default schema. Names that the tool passes over are passed over.
+    /// Adds migrations that are written for a tool, and fills its bookkeeping table under its default name in the default
+    /// schema. Files that the tool ignores are ignored.
     ///
-    /// The tool itself is not run. What differs: each file has a session of its own, so what one sets does not reach the
-    /// next; psql(1) sends the statements of a file one by one, so that outside a transaction each is committed by itself;
-    /// and a line that begins with a backslash is a command to psql.
+    /// The tool itself does not run. What it sends to the server as one request is sent as one request here, so a file that
+    /// it cannot run fails here too. One thing differs: each file has its own session, so a setting that one changes does
+    /// not reach the next.
     ///
     /// # Errors
     /// As [`migrations`](Self::migrations).
@@ -183,7 +189,7 @@ impl<E: Engine> Snapshot<E> {
     ///
     /// | file | what it holds | how it is loaded |
     /// |---|---|---|
-    /// | `users.csv` | rows of the table `users`; `shop.users.csv` is of `users` in the schema `shop` | by `COPY` into the columns that its first line names, which is required; an unquoted empty value is `NULL`; sequences of serial and identity columns go on after the largest value |
+    /// | `users.csv` | rows of the table `users`; `shop.users.csv` is of `users` in the schema `shop` | by `COPY` into the columns that its first line names, which is required; an unquoted empty value is `NULL`; sequences of serial and identity columns continue after the largest value |
     /// | made by pg_dump(1) in its custom, directory or tar format, whatever its name | objects and rows | by pg_restore(1), which ends at the first error |
     /// | any other | SQL, with everything that psql(1) accepts: `COPY … FROM stdin` with its data, `\ir` of further files | by psql, in a session of its own |
     ///
@@ -191,6 +197,9 @@ impl<E: Engine> Snapshot<E> {
     /// otherwise.
     ///
     /// An archive keeps its owners and privileges: a role that it names must be made by a step before it.
+    ///
+    /// The outcome is cached until the file changes: the values of `now()` and `random()` in a seed stay those of the
+    /// day when the layer was built.
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a file that cannot be read, and for one

@@ -3,7 +3,8 @@
 use super::FileStep;
 use crate::engine::Format;
 
-/// The server's messages where a file leaves its session unfinished, see [`Engine::run_file`](crate::Engine::run_file).
+/// The server's messages where a file leaves its session unfinished, see
+/// [`Engine::run_file`](crate::Engine::run_file).
 const IN_TRANSACTION: &str = "DISCARD ALL cannot run inside a transaction block";
 const ELSEWHERE: &str = "the file ends in the database ";
 

@@ -1,9 +1,9 @@
-//! The directory at which the relative paths of a step start: that of the package whose source names
-//! the path.
+//! The directory at which the relative paths of a step start: that of the package whose source
+//! names the path.
 //!
 //! `Location::file` is relative to the workspace for its members, and absolute for packages
-//! elsewhere. The program may have moved since it was compiled, so the workspace is searched from the
-//! package under test, the working directory and the program, in this order.
+//! elsewhere. The program may have moved since it was compiled, so the workspace is searched from
+//! the package under test, the working directory and the program, in this order.
 
 use std::collections::HashMap;
 use std::env;

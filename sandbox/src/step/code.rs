@@ -1,4 +1,4 @@
-//! A step that is Rust code of the user's: a migrator, or whatever else prepares a database.
+//! A step that is the user's Rust code: a migrator, or anything else that prepares a database.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -11,11 +11,11 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::Sandbox;
 
-/// Runs on a thread of its own, since the caller's may be a runtime's that must not be blocked on, and since nothing stops
-/// code that blocks.
+/// Runs on its own thread: the caller's may belong to a runtime, which must not block, and nothing
+/// stops code that blocks.
 type Work<E> = dyn Fn(&Sandbox<E>, Duration) -> Result<(), Failure> + Send + Sync;
 
-/// How long after its time the code may take to say that it was too long.
+/// The time that code may take to stop after its deadline.
 const GRACE: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
@@ -38,11 +38,11 @@ impl<E: Engine> CodeStep<E> {
         X: Into<Box<dyn StdError + Send + Sync>>,
     {
         let work = move |sandbox: &Sandbox<E>, limit: Duration| {
-            // Code that blocks in the midst of its work needs the kind of runtime that allows it.
+            // Code that blocks needs a runtime with several threads.
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
             let runtime = runtime.map_err(|error| Failure::Error(error.into()))?;
             let outcome = runtime.block_on(async { tokio::time::timeout(limit, code(sandbox)).await });
-            // Tasks that the code left behind may never end.
+            // Tasks that the code leaves behind may never end.
             runtime.shutdown_background();
             match outcome {
                 Ok(outcome) => outcome.map_err(|error| Failure::Error(error.into())),
@@ -62,7 +62,7 @@ impl<E: Engine> CodeStep<E> {
             .spawn(move || {
                 let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(&held, limit)));
                 drop(held);
-                // Nobody waits any more for code that took too long.
+                // The receiver is gone if the code took too long.
                 let _ = sender.send(outcome);
             })
             .map_err(|error| failed().caused_by(error))?;
@@ -71,7 +71,7 @@ impl<E: Engine> CodeStep<E> {
             Ok(Ok(Err(Failure::Error(error)))) => Err(failed().caused_by(error)),
             Ok(Err(panic)) => Err(failed().caused_by(format!("it panicked: {}", message(&*panic)))),
             Ok(Ok(Err(Failure::Timeout))) | Err(_) => {
-                // What blocks on the server is let go, and so is the server.
+                // Ends the server, and so any code that blocks on it.
                 sandbox.container().kill()?;
                 let step = format!("run {self} within the time that a step may take");
                 Err(Error::new(ErrorKind::Timeout, step).with_hint("raise `build_timeout`"))

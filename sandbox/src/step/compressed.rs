@@ -1,4 +1,4 @@
-//! Files that are read uncompressed, whatever they are on disk; their names tell.
+//! Files that are read uncompressed; the suffix of a name says how a file is compressed.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -26,7 +26,7 @@ impl Compression {
     }
 }
 
-/// The name without what tells of compression.
+/// The name without the suffix of its compression.
 pub(super) fn name_inside(path: &Path) -> &Path {
     let stem = path.file_stem().map(Path::new);
     let inside = if is_compressed(path) { stem } else { path.file_name().map(Path::new) };
@@ -47,14 +47,15 @@ pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     })
 }
 
-/// What a program reads of a file, uncompressed.
+/// An uncompressed file as the input of a program.
 pub(super) struct Feed {
-    /// To a program a file that is broken ends like a whole one: so this must be asked once it has read it.
+    /// To the program a broken file ends like a whole one, so its outcome decides.
     uncompressing: Option<JoinHandle<io::Result<u64>>>,
 }
 
 impl Feed {
-    /// Opens a file for a program. A thread uncompresses it; it ends with the file or with its reader.
+    /// Opens a file for a program. A thread uncompresses it, and ends with the file or with its
+    /// reader.
     pub(super) fn open(path: &Path) -> io::Result<(Self, OwnedFd)> {
         if !is_compressed(path) {
             return Ok((Self { uncompressing: None }, File::open(path)?.into()));
@@ -66,7 +67,8 @@ impl Feed {
         Ok((Self { uncompressing: Some(uncompressing) }, reader.into()))
     }
 
-    /// Whether all of the file was read. The program must have ended. One that ended before says why itself.
+    /// Returns an error if the file is broken. The program must have ended; one that ended earlier
+    /// reports its error itself.
     pub(super) fn end(self) -> io::Result<()> {
         match self.uncompressing.map(JoinHandle::join) {
             None | Some(Ok(Ok(_))) => Ok(()),
@@ -77,7 +79,7 @@ impl Feed {
     }
 }
 
-/// All frames of a file, one after the other, as zstd(1) reads them.
+/// All frames of a file in sequence, as zstd(1) reads them.
 struct Zstd<R> {
     reader: R,
     decoder: FrameDecoder,
@@ -105,7 +107,7 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// Goes to the next frame, if there is one; frames that are to be skipped are.
+    /// Goes to the next frame, past skippable ones. Returns `false` at the end of the file.
     fn next_frame(&mut self) -> io::Result<bool> {
         while !self.reader.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.reader) {
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_no_zstd_at_all_is_an_error() {
+    fn truncated_data_and_other_data_are_errors() {
         let file = zstd(&b"some text ".repeat(1000));
         for end in 1..file.len() {
             assert!(unzstd(&file[..end]).is_err(), "cut at {end} of {}", file.len());
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_as_its_name_tells() {
+    fn the_suffix_decides_how_a_file_is_read() {
         let root = tempfile::tempdir().unwrap();
         let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(b"select 1;").unwrap();
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_breaks_off_is_told_from_one_that_ends() {
+    fn a_truncated_file_differs_from_a_whole_one() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("cut.csv.zst");
         let whole = zstd(&b"a row of some table\n".repeat(200_000));
@@ -211,7 +213,7 @@ mod tests {
         let mut contents = Vec::new();
         File::from(program).read_to_end(&mut contents).unwrap();
         assert!(feed.end().is_err());
-        // A reader that has seen enough is no mistake of the file's.
+        // A reader may end before the file does.
         std::fs::write(&path, &whole).unwrap();
         let (feed, program) = Feed::open(&path).unwrap();
         drop(program);

@@ -1,4 +1,5 @@
-//! Runs steps on a server: files by the engine's client in the sandbox, programs and code outside it.
+//! Runs steps on a server: files by the engine's client in the sandbox, programs and code outside
+//! it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use crate::launch::{Command, Stdin};
 use crate::migration::Request;
 use crate::sandbox::Sandbox;
 
-/// Runs links in their order; each file in its own client and session, so that the outcome does not depend on the files that
-/// run together. Calls `on_link` with the index of each.
+/// Runs links in their order; each file in its own client and session, so that the outcome does not
+/// depend on the files that run together. Calls `on_link` with the index of each.
 pub(crate) fn load<E: Engine>(
     sandbox: &Arc<Sandbox<E>>,
     links: &[Link<E>],
@@ -68,8 +69,8 @@ fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &FileStep, deadline: Instant)
 
 /// Sends requests as a migration tool does.
 ///
-/// The server names no statement in a request that fails. So the statements run again one by one, in a transaction, and if
-/// they fail likewise the client says where.
+/// The server names no statement in a request that fails. So the statements run again one by one,
+/// in a transaction, and if they fail likewise the client says where.
 fn run_requests<E: Engine>(
     sandbox: &Sandbox<E>,
     requests: &[Request],
@@ -130,9 +131,11 @@ fn run<E: Engine>(
     }))
 }
 
-/// File, line, statement and the server's message. `running` is the file that ran, where the client names none.
+/// File, line, statement and the server's message. `running` is the file that ran, where the client
+/// names none.
 fn worded(error: ScriptError, running: &Path) -> Error {
-    // Without a line the error came from the bookkeeping, or from the statements that close the session.
+    // Without a line the error came from the bookkeeping, or from the statements that close the
+    // session.
     let file = error.file.unwrap_or_else(|| running.to_owned());
     let place = match error.line {
         Some(line) => format!("{}:{line}", file.display()),

@@ -75,7 +75,8 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
     Ok(Input { label: format!("migrations `{}`", directory.display()), links, watched })
 }
 
-/// Refuses a directory whose subdirectories hold files that run neither by themselves nor as parts of others.
+/// Refuses a directory whose subdirectories hold files that run neither by themselves nor as parts
+/// of others.
 fn check_subdirectories(directory: &Path, listing: &Listing, files: &[FileStep]) -> Result<()> {
     let is_read = |below: &Path| {
         let below = fs::canonicalize(below).unwrap_or_default();
@@ -128,7 +129,8 @@ fn none_in(directory: &Path, tool: Option<MigrationTool>, listing: &Listing) -> 
     }
 }
 
-/// Returns the names in the directory, and the dangling links in it, whose targets may be made later.
+/// Returns the names in the directory, and the dangling links in it, whose targets may be made
+/// later.
 fn list(directory: &Path) -> Result<(Listing, Vec<PathBuf>)> {
     let (mut listing, mut dangling) = (Listing::default(), Vec::new());
     for (name, kind) in entries(directory)? {

@@ -1,4 +1,5 @@
-//! The steps from a fresh server to a prepared database: one file per kind, each read into links of a chain.
+//! The steps from a fresh server to a prepared database: one file per kind, each read into links of
+//! a chain.
 
 mod advice;
 mod base;

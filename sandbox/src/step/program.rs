@@ -1,4 +1,5 @@
-//! A step that is a program of the user's, run outside the sandbox with the database's address in its environment.
+//! A step that is a program of the user, which runs outside the sandbox with the database's address
+//! in its environment.
 
 use std::fmt;
 use std::fs::File;
@@ -18,14 +19,14 @@ use crate::sandbox::Sandbox;
 use crate::sys::process::die_with_parent;
 use crate::sys::socket::wait_readable;
 
-/// How many lines of its output are told of a command that failed.
+/// The number of lines of a failed program's output that an error shows.
 const TAIL: usize = 30;
 
 #[derive(Debug, Clone)]
 pub(crate) struct ProgramStep {
     pub(crate) program: String,
     pub(crate) args: Vec<String>,
-    /// The directory of it is where the program runs.
+    /// The program runs in its directory.
     base: Base,
 }
 
@@ -58,7 +59,7 @@ impl ProgramStep {
     }
 
     fn prepare<E: Engine>(&self, sandbox: &Sandbox<E>, output: &File) -> io::Result<process::Command> {
-        // What is a path is the caller's, not one in the directory where the program runs.
+        // A path is the caller's, and not relative to the directory where the program runs.
         let program = match self.program.contains('/') {
             true => self.base.directory.join(&self.program),
             false => PathBuf::from(&self.program),
@@ -66,7 +67,7 @@ impl ProgramStep {
         let mut command = process::Command::new(program);
         command.args(&self.args).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
         command.current_dir(&self.base.directory);
-        // The user's own database is not the one that is meant.
+        // The variables of the user's own database would lead elsewhere.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| sandbox.engine().is_client_variable(name)) {
                 command.env_remove(name);
@@ -78,12 +79,13 @@ impl ProgramStep {
     }
 }
 
-/// How the child ended; none if it did not by then and was killed. All of its group ends with it.
+/// Returns the child's exit status, or `None` if it was killed at the deadline. All of its group
+/// ends with it.
 fn wait(child: &mut process::Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
     let ended =
         pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| wait_readable(&[pidfd.as_fd()], deadline));
-    // Before it is waited for its number is nobody else's. What it has started and left behind ends with it.
+    // Until the child is waited for, no other process has its number.
     let _ = kill_process_group(pid, Signal::KILL);
     let status = child.wait()?;
     Ok(ended?.then_some(status))

@@ -1,4 +1,4 @@
-//! Seeds: files of SQL, rows of a table, archives of the database's own dump program.
+//! Seeds: files of SQL, rows of a table, archives of the database's dump program.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub(super) fn read<E: Engine>(file: &Path, engine: &E) -> Result<Input<E>> {
     let run = if engine.is_archive(file) {
         FileStep { format: Format::Archive, ..FileStep::whole(SourceFile::tree(file)?)? }
     } else if file.is_dir() {
-        return Err(refused(file, "it is a directory, and no archive of the database's dump program")
+        return Err(refused(file, "it is a directory, and not an archive of the database's dump program")
             .with_hint("run the files of a directory by `migrations` (`--migrations`)"));
     } else if inside.extension().is_some_and(|extension| extension == "csv") {
         let format = Format::Csv { table: table(inside), columns: columns(file)? };
@@ -27,7 +27,7 @@ pub(super) fn read<E: Engine>(file: &Path, engine: &E) -> Result<Input<E>> {
     })
 }
 
-/// The table that a file is named for, perhaps with its schema.
+/// The table that names the file, perhaps with its schema.
 fn table(file: &Path) -> String {
     file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -37,7 +37,7 @@ fn columns(file: &Path) -> Result<Vec<String>> {
     let contents = compressed::open(file).map_err(|error| super::source::unreadable(file, error))?;
     let mut records = csv::ReaderBuilder::new().has_headers(false).from_reader(contents);
     let header = records.records().next().transpose().map_err(|error| refused(file, error))?;
-    // COPY counts a blank line for the header.
+    // COPY takes a blank line for the header.
     let header = header.filter(|header| header.position().is_none_or(|position| position.line() == 1));
     let columns: Vec<String> = header.iter().flatten().map(str::to_owned).collect();
     if columns.iter().all(String::is_empty) {

@@ -1,4 +1,4 @@
-//! The files that steps are made of: where they are, what they hold, and whether they are still the same.
+//! The files of steps: their paths, the hashes of their contents, and whether they have changed.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -13,29 +13,29 @@ use super::compressed;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How much of a file is read at a time.
+/// The number of bytes that are read at a time.
 const BLOCK: u64 = 1 << 18;
 
-/// A file or tree as read, with the files that it has the client read.
+/// A file or tree as read, with the files that it includes.
 #[derive(Debug)]
 pub(crate) struct SourceFile {
-    /// Without symbolic links: the sandbox shows it there.
+    /// Without symbolic links: the sandbox shows the file there.
     pub(crate) path: PathBuf,
-    /// Of what it holds: of a file of text uncompressed, of any other as it is.
+    /// Of the contents: of the uncompressed text, or of the bytes of any other file.
     pub(crate) hash: blake3::Hash,
-    /// What it includes; or, of a tree, the files in it.
+    /// The files that it includes or, for a tree, the files in it.
     pub(crate) included: Vec<SourceFile>,
-    /// Where else it was looked for what it includes, in vain.
+    /// Paths where an included file was searched and not found.
     missing: Vec<PathBuf>,
     /// The path by which it was found.
     reached: PathBuf,
-    /// How it is called by what includes or declares it.
+    /// Its name in the including file.
     pub(crate) called: String,
-    /// None of a directory: what a program leaves in it is no change of the files that were read.
+    /// `None` for a directory: a program may leave files in it.
     identity: Option<FileId>,
 }
 
-/// What changes when a file is written: enough to notice an edit between reading and running.
+/// Metadata that changes when a file is written, to notice an edit between reading and running.
 #[derive(Debug, PartialEq, Eq)]
 struct FileId {
     inode: u64,
@@ -44,7 +44,7 @@ struct FileId {
 }
 
 impl SourceFile {
-    /// Reads a file of SQL and, recursively, those it includes.
+    /// Reads a file of SQL and, recursively, the files that it includes.
     pub(super) fn script(path: &Path, engine: &impl Engine) -> Result<Arc<Self>> {
         let found = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
         let top = found.parent().unwrap_or(&found).to_owned();
@@ -64,14 +64,14 @@ impl SourceFile {
             names.extend(engine.included_files(&String::from_utf8_lossy(lines)));
         })?;
         for name in names {
-            // Some commands start at the including file's directory, some at the client's. One that is not there at
-            // all is reported by the client, in its own words.
+            // Some commands start at the including file's directory, some at the client's. The
+            // client reports a missing file.
             for directory in [file.path.parent().unwrap_or(top), top] {
                 let reached = directory.join(&name);
                 match fs::canonicalize(&reached) {
                     Ok(found) if seen.insert(found.clone()) => {
                         let mut below = Self::script_below(reached, found, top, engine, seen)?;
-                        // By the one place or the other: a client looks in one of them only.
+                        // The client searches only one of the two.
                         let place = if directory == top { "top" } else { "beside" };
                         below.called = format!("{place} {name}");
                         file.included.push(below);
@@ -84,9 +84,9 @@ impl SourceFile {
         Ok(file)
     }
 
-    /// Reads a file that counts by its bytes alone, or a tree that counts by the names and bytes of its files.
+    /// Reads a file as bytes, or a tree as the names and bytes of its files.
     ///
-    /// What Python keeps beside its sources is none of them.
+    /// `__pycache__` is left out.
     pub(super) fn tree(path: &Path) -> Result<Arc<Self>> {
         let found = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
         if !found.is_dir() {
@@ -98,7 +98,7 @@ impl SourceFile {
         for entry in entries.into_iter().filter_entry(|entry| entry.file_name() != "__pycache__") {
             let (below, is_directory) = match &entry {
                 Ok(entry) => (entry.path().to_owned(), entry.file_type().is_dir()),
-                // A link that leads nowhere, or in a circle, counts by where it leads.
+                // A dangling or circular link counts by its target.
                 Err(error) => match error.path() {
                     Some(link) if link.is_symlink() => (link.to_owned(), false),
                     _ => return Err(unreadable(path, io::Error::other(error.to_string()))),
@@ -106,7 +106,7 @@ impl SourceFile {
             };
             let file = match entry {
                 Ok(entry) if entry.file_type().is_file() => Self::raw(below.clone(), below)?,
-                // Sockets and the like hold nothing, and a directory is listed for its names.
+                // Sockets and the like count by their names; a directory is listed to be watched.
                 Ok(_) => Self::new(below.clone(), below, blake3::hash(b""), None),
                 Err(_) => {
                     let target = fs::read_link(&below).map_err(|error| unreadable(&below, error))?;
@@ -138,7 +138,7 @@ impl SourceFile {
         }
     }
 
-    /// Reads a file as it is.
+    /// Reads a file as bytes.
     fn raw(reached: PathBuf, path: PathBuf) -> Result<Self> {
         let read = || -> io::Result<Self> {
             let identity = FileId::of(&path)?;
@@ -167,7 +167,7 @@ impl SourceFile {
         Ok(Self::new(reached, path, hash, Some(identity)))
     }
 
-    /// The file's text, read anew: seeds may be large, so none is kept.
+    /// Reads the text again: it is not kept, since seeds may be large.
     pub(super) fn contents(&self) -> Result<String> {
         let mut contents = Vec::new();
         compressed::open(&self.path)
@@ -186,24 +186,24 @@ impl SourceFile {
         })
     }
 
-    /// The file and all it includes.
+    /// The file, and all files that it includes.
     pub(crate) fn all(&self) -> Vec<&Self> {
         std::iter::once(self).chain(self.included.iter().flat_map(Self::all)).collect()
     }
 
-    /// The paths that lead to the file, to all it includes, and to what it would include.
+    /// The paths of the file and of all that it includes, and those of missing included files.
     pub(super) fn watched(&self) -> impl Iterator<Item = PathBuf> {
         self.all().into_iter().flat_map(|file| [&file.reached].into_iter().chain(&file.missing)).cloned()
     }
 
-    /// Whether the file is still the one that was read.
+    /// Whether the file has not changed since it was read.
     pub(crate) fn is_unchanged(&self) -> bool {
         let same = |before: &FileId| FileId::of(&self.path).is_ok_and(|now| now == *before);
         self.identity.as_ref().is_none_or(same)
     }
 }
 
-/// The hash of all that is read; lines are handed on as they come, the unfinished one with the next block.
+/// Hashes all bytes, and passes whole lines on; an unfinished line is passed with the next block.
 fn read_lines(mut reader: impl Read, on_lines: &mut dyn FnMut(&[u8])) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     let mut block = Vec::new();
@@ -214,7 +214,7 @@ fn read_lines(mut reader: impl Read, on_lines: &mut dyn FnMut(&[u8])) -> io::Res
             return Ok(hasher.finalize());
         }
         hasher.update(&block[begin..]);
-        // What was there before holds no end of a line.
+        // The rest of the last block holds no line end.
         if let Some(end) = memchr::memrchr(b'\n', &block[begin..]) {
             on_lines(&block[..=begin + end]);
             block.drain(..=begin + end);
@@ -241,7 +241,8 @@ fn no_text(path: &Path, beginning: &[u8]) -> Error {
         .with_hint("a compressed file of SQL is known by its name: `.sql.gz` or `.sql.zst`")
 }
 
-/// Whether the beginning of a file has the byte order mark of UTF-16, or a zero in every second byte.
+/// Whether the beginning of a file has the byte order mark of UTF-16, or a zero in every second
+/// byte.
 fn is_utf16(beginning: &[u8]) -> bool {
     let zeros = |first: usize| beginning.iter().skip(first).step_by(2).filter(|byte| **byte == 0).count();
     let mostly = |count: usize| count * 4 > beginning.len();
@@ -257,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_whole_however_the_blocks_fall() {
+    fn lines_are_whole_wherever_blocks_end() {
         let line = |length: usize| "x".repeat(length) + "\n";
         let block = usize::try_from(BLOCK).unwrap();
         for text in [
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_counts_by_the_names_and_bytes_of_its_files() {
+    fn the_hash_of_a_tree_covers_names_and_bytes() {
         let root = tempfile::tempdir().unwrap();
         let tree = root.path().join("tree");
         fs::create_dir_all(tree.join("below")).unwrap();
@@ -294,7 +295,7 @@ mod tests {
         fs::create_dir(tree.join("__pycache__")).unwrap();
         fs::write(tree.join("__pycache__/b.pyc"), "compiled").unwrap();
         assert_eq!(two, hash());
-        // An editor's lock.
+        // The lock of an editor.
         std::os::unix::fs::symlink("me@host.123", tree.join(".#b")).unwrap();
         assert_ne!(two, hash());
         let watched: Vec<_> = SourceFile::tree(&tree).unwrap().watched().collect();
