@@ -1,13 +1,13 @@
-//! How do my tests get my application's own state?
+//! Passes the state of an application to its tests.
 //!
-//! Implement `FromSandbox` for it: one function, said once for all tests.
+//! `FromSandbox` for the state's type is one function, written once for all tests.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --test custom_parameter`.
+//! Run it by `cargo test -p sandboxed-db-examples --test custom_parameter`.
 
 use postgres::{Client, NoTls};
 use sandboxed_db::{FromSandbox, Sandbox, sandboxed_db};
 
-/// What the application's functions are called on.
+/// The state of the application.
 struct Shop {
     client: Client,
 }
@@ -39,9 +39,9 @@ fn orders_are_numbered(mut shop: Shop) -> Result<(), postgres::Error> {
     Ok(())
 }
 
-/// `other` names the parameter that has a database of its own.
+/// The parameter `other` has its own database.
 #[sandboxed_db(seed = "orders.sql", other(seed = "orders.sql"))]
-fn shops_know_nothing_of_each_other(mut shop: Shop, mut other: Shop) -> Result<(), postgres::Error> {
+fn shops_are_independent(mut shop: Shop, mut other: Shop) -> Result<(), postgres::Error> {
     assert_eq!(shop.order("tea")?, 1);
     assert_eq!(other.order("tea")?, 1);
     Ok(())

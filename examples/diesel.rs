@@ -1,9 +1,9 @@
-//! How do I test with diesel?
+//! Tests with diesel.
 //!
-//! A test takes a `PgConnection`, by value: it is the test's own, on a server of its own. What it commits is gone with
-//! the test, so nothing needs `test_transaction`.
+//! A test takes a `PgConnection` by value, a connection to its own server. Commits vanish with the server, so that
+//! `test_transaction` is not needed.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --features diesel --test diesel`.
+//! Run it by `cargo test -p sandboxed-db-examples --features diesel --test diesel`.
 
 use diesel::connection::{Connection as _, SimpleConnection as _};
 use diesel::prelude::*;
@@ -33,19 +33,16 @@ fn place(connection: &mut PgConnection, article: &str) -> QueryResult<Order> {
 }
 
 #[sandboxed_db(seed = "orders.sql")]
-fn an_order_is_kept(mut connection: PgConnection) -> QueryResult<()> {
+fn an_order_is_stored(mut connection: PgConnection) -> QueryResult<()> {
     let placed = place(&mut connection, "tea")?;
-    let kept: Vec<Order> = orders::table.load(&mut connection)?;
-    assert_eq!(kept, [placed]);
+    let stored: Vec<Order> = orders::table.load(&mut connection)?;
+    assert_eq!(stored, [placed]);
     Ok(())
 }
 
-/// A real commit on one connection, seen by the other.
+/// Commits on one connection and reads on the other.
 #[sandboxed_db(seed = "orders.sql")]
-fn another_session_sees_what_is_committed(
-    mut clerk: PgConnection,
-    mut customer: PgConnection,
-) -> QueryResult<()> {
+fn another_session_sees_commits(mut clerk: PgConnection, mut customer: PgConnection) -> QueryResult<()> {
     clerk.transaction(|clerk| {
         place(clerk, "milk")?;
         assert_eq!(orders::table.count().get_result::<i64>(&mut customer)?, 0);

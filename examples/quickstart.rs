@@ -1,7 +1,7 @@
-//! A hundred pristine databases, eight at a time.
+//! Starts a hundred pristine databases, eight at a time.
 //!
-//! Run it twice with `cargo run --example quickstart`: the first run prepares the sample database, a shop with 22
-//! tables and about 50,000 rows, and keeps it as a layer; from then on every server starts from that layer.
+//! Run it twice by `cargo run --example quickstart`. The first run prepares the sample database, a shop with 22 tables and
+//! about 50,000 rows, and caches it as a layer. All servers start from that layer.
 
 use std::error::Error;
 use std::fs;
@@ -15,59 +15,63 @@ use sandboxed_db::Snapshot;
 use sandboxed_db_fixtures::shop_snapshot;
 
 const SANDBOXES: usize = 100;
-const AT_A_TIME: usize = 8;
+const CONCURRENT: usize = 8;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-fn main() -> Outcome<()> {
+fn main() -> Result<()> {
     let shop = shop_snapshot();
 
     let first = shop.start()?;
     match first.timings() {
         timings if timings.layer_built => {
-            say(&format!("layer       built in {:.1?}, kept for later runs", timings.layer))
+            print(&format!("layer       built in {:.1?}, cached for later runs", timings.layer))
         }
-        timings => say(&format!("layer       found in {:.1?}", timings.layer)),
+        timings => print(&format!("layer       found in {:.1?}", timings.layer)),
     }
     drop(first);
 
-    let before = Traces::now();
+    let before = Resources::now();
     let begin = Instant::now();
     let next = AtomicUsize::new(0);
     let workers = thread::scope(|scope| {
-        let work = || -> Outcome<Vec<Visit>> {
+        let work = || -> Result<Vec<Visit>> {
             let mut visits = Vec::new();
             while next.fetch_add(1, Ordering::Relaxed) < SANDBOXES {
                 visits.push(visit(&shop)?);
             }
             Ok(visits)
         };
-        let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..CONCURRENT).map(|_| scope.spawn(work)).collect();
         workers
             .into_iter()
             .map(|worker| worker.join().expect("a worker does not panic"))
-            .collect::<Outcome<Vec<_>>>()
+            .collect::<Result<Vec<_>>>()
     })?;
     let took = begin.elapsed();
 
     let visits: Vec<Visit> = workers.into_iter().flatten().collect();
     let mut starts: Vec<Duration> = visits.iter().map(|visit| visit.start).collect();
     starts.sort();
-    say(&format!(
-        "sandboxes   {SANDBOXES}, {AT_A_TIME} at a time, each pristine when it came and wrecked when it went"
+    print(&format!(
+        "sandboxes   {SANDBOXES}, {CONCURRENT} at a time, each pristine at its start and wrecked at its end"
     ));
-    say(&format!("start       {:.1?} median, {:.1?} slowest", starts[SANDBOXES / 2], starts[SANDBOXES - 1]));
-    say(&format!("throughput  {:.0} a second, queries included", SANDBOXES as f64 / took.as_secs_f64()));
+    print(&format!(
+        "start       {:.1?} median, {:.1?} slowest",
+        starts[SANDBOXES / 2],
+        starts[SANDBOXES - 1]
+    ));
+    print(&format!("throughput  {:.0} a second, queries included", SANDBOXES as f64 / took.as_secs_f64()));
     let alive = visits.iter().filter(|visit| Path::new(&format!("/proc/{}", visit.pid)).exists()).count();
-    // Those that were started ahead end when nobody asks any more.
-    let patience = Instant::now() + Duration::from_secs(2);
-    let mut left = Traces::now();
-    while left.descriptors > before.descriptors && Instant::now() < patience {
+    // Prewarmed sandboxes end soon after the last request.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let mut left = Resources::now();
+    while left.descriptors > before.descriptors && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
-        left = Traces::now();
+        left = Resources::now();
     }
-    let Traces { mounts, descriptors } = left;
-    say(&format!(
+    let Resources { mounts, descriptors } = left;
+    print(&format!(
         "left        {alive} processes, {} mounts, {} descriptors",
         mounts.saturating_sub(before.mounts),
         descriptors.saturating_sub(before.descriptors)
@@ -75,14 +79,14 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// What is remembered of a sandbox.
+/// The figures of one sandbox.
 struct Visit {
     start: Duration,
     pid: u32,
 }
 
-/// Starts a sandbox, makes sure that nobody was there before, and leaves it in ruins.
-fn visit(shop: &Snapshot) -> Outcome<Visit> {
+/// Starts a sandbox, checks that it is pristine, and wrecks it.
+fn visit(shop: &Snapshot) -> Result<Visit> {
     let begin = Instant::now();
     let db = shop.start()?;
     let start = begin.elapsed();
@@ -110,13 +114,13 @@ fn visit(shop: &Snapshot) -> Outcome<Visit> {
     Ok(Visit { start, pid: db.pid() })
 }
 
-/// What a careless tool would leave behind, besides processes.
-struct Traces {
+/// Resources that a sandbox could leak, besides processes.
+struct Resources {
     mounts: usize,
     descriptors: usize,
 }
 
-impl Traces {
+impl Resources {
     fn now() -> Self {
         Self {
             mounts: fs::read_to_string("/proc/self/mountinfo").map_or(0, |mounts| mounts.lines().count()),
@@ -125,7 +129,7 @@ impl Traces {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a program for people")]
-fn say(line: &str) {
+#[expect(clippy::print_stdout, reason = "the output of the program")]
+fn print(line: &str) {
     println!("{line}");
 }

@@ -1,17 +1,17 @@
-//! How do I combine a database with rstest's cases, values and fixtures?
+//! Combines databases with cases, values and fixtures of rstest.
 //!
-//! Above `#[rstest]` the attribute makes whatever rstest does not: a parameter marked by `#[case]`, `#[values]` or `#[from]`
-//! is rstest's, each other one is made from the case's own server. Or, where a suite is written with fixtures, take the
-//! database as one: those of `sandboxed-db-fixtures`, or your own in two lines.
+//! The attribute stands above `#[rstest]`. rstest fills the parameters marked by `#[case]`, `#[values]` or `#[from]`; all
+//! others are made from the server of the case. A suite of fixtures can also take the database as a fixture, from
+//! `sandboxed-db-fixtures` or written in two lines.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --test rstest`.
+//! Run it by `cargo test -p sandboxed-db-examples --test rstest`.
 
 use postgres::{Client, Error};
 use rstest::{fixture, rstest};
 use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_fixtures::{Connected, FromSnapshot, shop};
 
-// The attribute above rstest's.
+// The attribute above `#[rstest]`.
 
 #[sandboxed_db(seed = "orders.sql")]
 #[rstest]
@@ -35,7 +35,7 @@ fn many_articles_can_be_ordered(mut client: Client, #[values(1, 100, 10_000)] n:
 
 // Databases as fixtures.
 
-/// The sample shop: `Sandbox` for the server alone, `Connected` for what reaches it as well.
+/// The sample shop. `Sandbox` is the server alone, `Connected` the server and a connection.
 #[rstest]
 fn the_catalogue_can_be_emptied(mut shop: Connected<Client>) -> Result<(), Error> {
     shop.batch_execute("truncate products cascade")
@@ -47,7 +47,7 @@ fn orders<T: FromSnapshot>() -> T {
 }
 
 #[rstest]
-fn a_server_is_told_by_its_version(orders: Sandbox) {
+fn a_server_logs_its_version(orders: Sandbox) {
     assert!(orders.log().unwrap().contains("starting PostgreSQL"));
 }
 

@@ -1,10 +1,10 @@
-//! How do I give each scenario of my own test runner a database?
+//! Starts a database for each scenario of another test runner.
 //!
-//! Make it in the hook that runs before a scenario, and keep it in the scenario's world: it ends when that is dropped. Here
-//! a scenario is a file in `scenarios/`; with cucumber the hook is `#[world(init = Self::new)]`. libtest-mimic makes a
-//! runner that understands the arguments of `cargo test` and nextest.
+//! The hook before a scenario starts the database, and the scenario's world holds it until the end. A scenario is a file in
+//! `scenarios/`. With cucumber the hook is `#[world(init = Self::new)]`. libtest-mimic makes a runner that takes the
+//! arguments of `cargo test` and nextest.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --features scenarios --test scenarios`.
+//! Run it by `cargo test -p sandboxed-db-examples --features scenarios --test scenarios`.
 
 use std::error::Error;
 use std::fs;
@@ -23,32 +23,33 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         scenarios.push(Trial::test(name, move || {
             let mut world = World::new()?;
-            world.play(&fs::read_to_string(file)?)
+            world.run(&fs::read_to_string(file)?)
         }));
     }
     Ok(libtest_mimic::run(&arguments, scenarios).exit_code())
 }
 
-/// All that belongs to one scenario, in the order in which it is dropped.
+/// The state of one scenario. Fields are dropped in this order.
 struct World {
     client: Client,
     _db: Sandbox,
 }
 
 impl World {
-    /// The hook before each scenario. What is to come after each goes into its `Drop`.
+    /// Runs before each scenario. A `Drop` would run after it.
     fn new() -> Result<Self, Box<dyn Error>> {
         let db = Snapshot::new(Postgres::new()).seed("orders.sql").start()?;
         Ok(Self { client: Client::connect(db.url(), NoTls)?, _db: db })
     }
 
-    /// What happens, and below `-- then` what must be so: queries that answer with true.
-    fn play(&mut self, scenario: &str) -> Result<(), Failed> {
-        let (happens, must_be) = scenario.split_once("-- then\n").ok_or("it has no `-- then`")?;
-        self.client.batch_execute(happens)?;
-        for query in must_be.split_terminator(";\n") {
+    /// Runs the statements, and below `-- then` the queries, which must return true.
+    fn run(&mut self, scenario: &str) -> Result<(), Failed> {
+        let (statements, queries) =
+            scenario.split_once("-- then\n").ok_or("the scenario has no line `-- then`")?;
+        self.client.batch_execute(statements)?;
+        for query in queries.split_terminator(";\n") {
             if !self.client.query_one(query, &[])?.get::<_, bool>(0) {
-                return Err(format!("not so: {query}").into());
+                return Err(format!("false: {query}").into());
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! How do I test with SeaORM?
+//! Tests with SeaORM.
 //!
-//! A test takes a `DatabaseConnection`, which is a pool. The test is an `async fn` without an attribute of the runtime's.
+//! A test takes a `DatabaseConnection`, which is a pool. The test is an `async fn` without the runtime's attribute.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --features sea-orm --test sea_orm`.
+//! Run it by `cargo test -p sandboxed-db-examples --features sea-orm --test sea_orm`.
 
 use sandboxed_db::sandboxed_db;
 use sea_orm::ActiveValue::Set;
@@ -38,9 +38,9 @@ async fn orders_are_found_by_their_article(db: DatabaseConnection) -> Result<(),
     Ok(())
 }
 
-/// Starts with no orders, whatever other tests placed.
+/// Starts without the orders of other tests.
 #[sandboxed_db(seed = "orders.sql")]
-async fn numbers_begin_at_one(db: DatabaseConnection) -> Result<(), DbErr> {
+async fn order_numbers_begin_at_one(db: DatabaseConnection) -> Result<(), DbErr> {
     assert_eq!(place(&db, "tea").await?.id, 1);
     Ok(())
 }

@@ -1,14 +1,14 @@
-//! How do I test what works on several databases?
+//! Tests code that uses several databases.
 //!
-//! A parameter that the attribute names has a database of its own, described in its parentheses. All parameters without
-//! are made from one common server.
+//! A parameter that the attribute names has its own database, described in the parentheses. All other parameters share one
+//! server.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --test several_databases`.
+//! Run it by `cargo test -p sandboxed-db-examples --test several_databases`.
 
 use postgres::{Client, Error};
 use sandboxed_db::{Sandbox, sandboxed_db};
 
-/// The function under test: moves all orders to where they are archived.
+/// Moves all orders to the archive: the function under test.
 fn archive(shop: &mut Client, archive: &mut Client) -> Result<u64, Error> {
     let mut taken = shop.transaction()?;
     let mut kept = archive.transaction()?;
@@ -32,9 +32,9 @@ fn orders_go_to_the_archive(mut shop: Client, mut archived: Client) -> Result<()
     Ok(())
 }
 
-/// One of the servers is gone: nothing may be lost. `shop` and `db` are made from the same server.
+/// Ends one of the servers: no order may be lost.
 #[sandboxed_db(seed = ["orders.sql", "orders.csv"], archive_server(seed = "archive.sql"))]
-fn orders_stay_where_the_archive_is_gone(mut shop: Client, archive_server: Sandbox) {
+fn orders_stay_if_the_archive_is_down(mut shop: Client, archive_server: Sandbox) {
     let mut archived = Client::connect(archive_server.url(), postgres::NoTls).unwrap();
     drop(archive_server);
     assert!(archive(&mut shop, &mut archived).is_err());

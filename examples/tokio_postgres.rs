@@ -1,28 +1,25 @@
-//! How do I test with tokio-postgres?
+//! Tests with tokio-postgres.
 //!
-//! A test takes as many `Client`s as it has sessions to play. Each is connected, and driven by a task of the test's.
+//! A test takes a `Client` for each session. A task of the test's runtime drives each connection.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --test tokio_postgres`.
+//! Run it by `cargo test -p sandboxed-db-examples --test tokio_postgres`.
 
 use sandboxed_db::sandboxed_db;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, IsolationLevel};
 
 #[sandboxed_db(seed = "orders.sql")]
-async fn an_order_is_kept(client: Client) -> Result<(), Error> {
+async fn an_order_is_stored(client: Client) -> Result<(), Error> {
     let insert = "insert into orders (article) values ($1) returning id";
     let id: i32 = client.query_one(insert, &[&"tea"]).await?.get(0);
-    let kept = client.query_one("select article from orders where id = $1", &[&id]).await?;
-    assert_eq!(kept.get::<_, &str>(0), "tea");
+    let stored = client.query_one("select article from orders where id = $1", &[&id]).await?;
+    assert_eq!(stored.get::<_, &str>(0), "tea");
     Ok(())
 }
 
-/// What only shows where transactions are real: of two sessions one must lose.
+/// Needs real transactions: one of two concurrent sessions must fail.
 #[sandboxed_db(seed = "orders.sql")]
-async fn of_two_who_number_orders_one_must_try_again(
-    mut one: Client,
-    mut other: Client,
-) -> Result<(), Error> {
+async fn one_of_two_conflicting_transactions_fails(mut one: Client, mut other: Client) -> Result<(), Error> {
     const NUMBER: &str = "insert into orders (article) select 'no. ' || count(*) from orders";
     let first = one.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
     let second = other.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;

@@ -1,10 +1,9 @@
-//! What if there can be no attribute: in helpers, loops, benchmarks, other frameworks?
+//! Does without the attribute: in helpers, loops, benchmarks, other frameworks.
 //!
-//! Every argument of the attribute is a method of `Snapshot`, and `start` gives a server that ends when it is dropped.
-//! A snapshot is a description, found again in half a millisecond: a function that returns it will do, and no `static`
-//! has to hold it.
+//! Every argument of the attribute is a method of `Snapshot`, and `start` returns a server that ends on drop. A snapshot is
+//! a description whose layer is found in half a millisecond, so a function can return it and no `static` is needed.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --test without_attribute`.
+//! Run it by `cargo test -p sandboxed-db-examples --test without_attribute`.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -17,17 +16,16 @@ fn orders() -> Snapshot {
 }
 
 #[test]
-fn an_order_is_kept() -> Result<(), Box<dyn Error>> {
+fn an_order_is_stored() -> Result<(), Box<dyn Error>> {
     let db = orders().start()?;
     let mut client = Client::connect(db.url(), NoTls)?;
     client.execute("insert into orders (article) values ('tea')", &[])?;
     Ok(())
 }
 
-/// What a benchmark needs: the same state before each turn, however the turn before left it, and outside the measured
-/// time. With criterion this is `bencher.iter_batched(|| orders().start(), |db| …, BatchSize::PerIteration)`.
+/// Gives each iteration of a benchmark the same state, outside the measured time. With criterion this is `bencher.iter_batched(|| orders().start(), |db| …, BatchSize::PerIteration)`.
 #[test]
-fn each_turn_of_a_benchmark_starts_afresh() -> Result<(), Box<dyn Error>> {
+fn each_iteration_of_a_benchmark_starts_afresh() -> Result<(), Box<dyn Error>> {
     let times = measure(3, &orders(), |client| {
         client.batch_execute("insert into orders (article) values ('tea'); drop table orders")
     })?;
@@ -36,12 +34,12 @@ fn each_turn_of_a_benchmark_starts_afresh() -> Result<(), Box<dyn Error>> {
 }
 
 fn measure(
-    turns: usize,
+    iterations: usize,
     snapshot: &Snapshot,
     routine: impl Fn(&mut Client) -> Result<(), postgres::Error>,
 ) -> Result<Vec<Duration>, Box<dyn Error>> {
     let mut times = Vec::new();
-    for _ in 0..turns {
+    for _ in 0..iterations {
         let db = snapshot.start()?;
         let mut client = Client::connect(db.url(), NoTls)?;
         let begin = Instant::now();
@@ -51,9 +49,9 @@ fn measure(
     Ok(times)
 }
 
-/// In `async` code of any runtime: other tasks go on while the server starts.
+/// Starts servers in `async` code of any runtime: other tasks go on meanwhile.
 #[tokio::test]
-async fn servers_start_beside_other_work() -> sandboxed_db::Result<()> {
+async fn servers_start_concurrently() -> sandboxed_db::Result<()> {
     let orders = orders();
     let (one, other) = tokio::try_join!(orders.start_async(), orders.start_async())?;
     assert_ne!(one.url(), other.url());

@@ -1,10 +1,10 @@
-//! How do I test a web application, from the request to the table?
+//! Tests a web application from the request to the table.
 //!
-//! The application does not know that it is tested: it is a router made from a pool. `FromSandbox` says once how the
-//! tests get it, and each test has an application of its own, with a server of its own behind it. The migrations are the
-//! application's, run once and then part of the layer that all tests start from.
+//! The application is a router made from a pool; nothing in it is made for tests. `FromSandbox` makes it from a sandbox, so
+//! each test has its own application with its own server. The application's migrations run once and are then part of the
+//! layer that all tests start from.
 //!
-//! Run it with `cargo test -p sandboxed-db-examples --features axum --test axum`.
+//! Run it by `cargo test -p sandboxed-db-examples --features axum --test axum`.
 
 mod app;
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tower::ServiceExt as _;
 
-/// What the tests talk to.
+/// The application under test.
 struct App(Router);
 
 impl FromSandbox for App {
@@ -63,22 +63,22 @@ async fn a_customer_orders(app: App) {
 }
 
 #[sandboxed_db(migrations_of(Sqlx, "axum/migrations"))]
-async fn an_address_is_given_once(app: App) {
+async fn an_email_address_is_unique(app: App) {
     let ada = json!({ "email": "ada@example.org" });
     assert_eq!(app.post("/customers", ada.clone()).await.0, StatusCode::CREATED);
     let (status, error) = app.post("/customers", ada).await;
-    assert_eq!((status, error), (StatusCode::CONFLICT, json!({ "error": "this customer is there already" })));
+    assert_eq!((status, error), (StatusCode::CONFLICT, json!({ "error": "this customer exists already" })));
 }
 
 #[sandboxed_db(migrations_of(Sqlx, "axum/migrations"))]
-async fn nobody_orders_for_a_stranger(app: App) {
+async fn an_order_needs_a_customer(app: App) {
     let (status, _) = app.post("/customers/7/orders", json!({ "article": "tea" })).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
-/// Beside the application the test looks into its database.
+/// Takes a pool beside the application, to query its database.
 #[sandboxed_db(migrations_of(Sqlx, "axum/migrations"))]
-async fn an_order_without_an_article_leaves_nothing(app: App, pool: PgPool) -> sqlx::Result<()> {
+async fn an_order_without_an_article_is_not_stored(app: App, pool: PgPool) -> sqlx::Result<()> {
     app.post("/customers", json!({ "email": "ada@example.org" })).await;
     let (status, _) = app.post("/customers/1/orders", json!({ "article": "" })).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
@@ -87,17 +87,17 @@ async fn an_order_without_an_article_leaves_nothing(app: App, pool: PgPool) -> s
     Ok(())
 }
 
-/// The database fails below the running application.
+/// Stops the database under the running application.
 #[sandboxed_db(migrations_of(Sqlx, "axum/migrations"))]
-async fn a_lost_database_is_no_fault_of_the_client(db: Sandbox, app: App) -> sandboxed_db::Result<()> {
+async fn a_lost_database_is_a_server_error(db: Sandbox, app: App) -> sandboxed_db::Result<()> {
     db.stop()?;
     assert_eq!(app.get("/customers/1/orders").await.0, StatusCode::INTERNAL_SERVER_ERROR);
     Ok(())
 }
 
-/// An application that migrates when it starts finds nothing to do, since the tool is named.
+/// An application that migrates at its start has nothing to do, since the attribute names the tool.
 #[sandboxed_db(migrations_of(Sqlx, "axum/migrations"))]
-async fn the_migrations_are_those_of_the_application(
+async fn migrations_are_applied_before_the_application_starts(
     pool: PgPool,
 ) -> Result<(), sqlx::migrate::MigrateError> {
     let applied = "select count(*) from _sqlx_migrations where success";

@@ -13,7 +13,7 @@ for (const article of ['tea', "a cup of 'tea'"]) {
   });
 }
 
-test('an article is needed', async (t) => {
+test('an order needs an article', async (t) => {
   await assert.rejects(place(await connect(t), null), { code: '23502' });
 });
 

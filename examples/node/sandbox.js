@@ -1,14 +1,14 @@
-// A pristine PostgreSQL server for each test that asks for one.
+// Starts a pristine PostgreSQL server for a test.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import pg from 'pg';
 
-// Prints where the server is, and keeps it until this process closes the pipe, or ends.
+// Prints the server's URL and waits until this process closes the pipe or ends.
 const script = 'echo "$DATABASE_URL"; exec cat';
 
-/** Starts a server: its URL, and what ends it. */
+/** Starts a server. Returns its URL and a function that ends it. */
 export async function start() {
   const server = spawn('sandboxed-db', ['run', '--seed', '../orders.sql', '--', 'sh', '-c', script], {
     stdio: ['pipe', 'pipe', 'inherit'],
@@ -22,7 +22,7 @@ export async function start() {
   throw new Error('the server did not start; see above');
 }
 
-/** A client of a server of its own; both end with the test `t`. */
+/** Connects to a new server. Client and server end with the test `t`. */
 export async function connect(t) {
   const { url, stop } = await start();
   const client = new pg.Client(url);

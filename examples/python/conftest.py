@@ -1,11 +1,11 @@
-"""A pristine PostgreSQL server for each test that asks for one."""
+"""Fixtures that start a pristine PostgreSQL server for each test."""
 
 import subprocess
 
 import psycopg
 import pytest
 
-# Prints where the server is, and keeps it until this process closes the pipe, or ends.
+# Prints the server's URL and waits until this process closes the pipe or ends.
 SERVER = ["sandboxed-db", "run", "--seed", "../orders.sql", "--", "sh", "-c", 'echo "$DATABASE_URL"; exec cat']
 
 

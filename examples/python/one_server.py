@@ -1,6 +1,6 @@
-"""One server for the whole run, which the tests share: each takes back what it did.
+"""One server for the whole run, which the tests share: each rolls back its changes.
 
-Run it with `sandboxed-db run --seed ../orders.sql -- pytest one_server.py`.
+Run it by `sandboxed-db run --seed ../orders.sql -- pytest one_server.py`.
 """
 
 import psycopg
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def connection():
-    # Found by PGHOST and the like; DATABASE_URL is set, too.
+    # psycopg reads PGHOST and the like; DATABASE_URL is set, too.
     with psycopg.connect() as connection:
         yield connection
         connection.rollback()

@@ -12,7 +12,7 @@ def test_each_case_starts_without_orders(connection, article):
     assert place(connection, article) == 1
 
 
-def test_an_article_is_needed(connection):
+def test_an_order_needs_an_article(connection):
     with pytest.raises(psycopg.errors.NotNullViolation):
         place(connection, None)
 
@@ -21,7 +21,7 @@ def test_tables_can_be_dropped(connection):
     connection.execute("drop table orders")
 
 
-def test_others_see_what_is_committed(connection, database_url):
+def test_others_see_commits(connection, database_url):
     place(connection, "tea")
     with psycopg.connect(database_url) as other:
         assert other.execute("select article from orders").fetchall() == [("tea",)]
