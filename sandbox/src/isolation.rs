@@ -9,7 +9,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::cache;
 use crate::engine::{Engine, Installation, Mode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::plan::OnHost;
+use crate::launch::Signal;
+use crate::launch::plan::ProcessMode;
 
 /// Which kind of sandbox is wanted; nothing else chooses the lesser one.
 const VARIABLE: &str = "SANDBOXED_DB_ISOLATION";
@@ -73,8 +74,8 @@ pub(crate) fn on_host<E: Engine>(
     engine: &E,
     installation: &Installation,
     address: Option<Ipv4Addr>,
-    end_signal: i32,
-) -> Result<OnHost> {
+    end_signal: Signal,
+) -> Result<ProcessMode> {
     if installation.usr().len() > 1 {
         return Err(Error::new(
             ErrorKind::InvalidConfig,
@@ -87,12 +88,12 @@ pub(crate) fn on_host<E: Engine>(
     // A relative one would be another directory for the supervisor.
     let directories = [std::env::temp_dir(), PathBuf::from("/tmp")];
     let directories = directories.iter().filter(|directory| directory.is_absolute());
-    let short: Vec<_> = directories.map(|directory| directory.join(&temporary)).collect();
-    let mut places = vec![cache::directory()?.join("processes")];
-    places.extend(short.iter().cloned());
-    Ok(OnHost {
-        places,
-        short,
+    let short_parents: Vec<_> = directories.map(|directory| directory.join(&temporary)).collect();
+    let mut parents = vec![cache::directory()?.join("processes")];
+    parents.extend(short_parents.iter().cloned());
+    Ok(ProcessMode {
+        parents,
+        short_parents,
         end_signal,
         loopback: address.unwrap_or(Ipv4Addr::LOCALHOST),
         listens: address.is_some(),

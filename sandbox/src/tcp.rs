@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::diagnosis;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Container, Stdin};
@@ -69,7 +70,7 @@ impl Tcp {
         if let Some(script) = &access.script {
             run(engine, installation, container, script)?;
         }
-        container.forward(&listeners, port)?;
+        container.forward(&listeners, port).map_err(diagnosis::explain)?;
         tracing::debug!(pid = container.pid(), %address, "TCP port opened");
         let mut env = vec![("DATABASE_URL".to_owned(), access.url.clone())];
         env.extend(access.env);
@@ -162,7 +163,7 @@ fn run<E: Engine>(
 ) -> Result<()> {
     let client = engine.client(installation)?;
     let name = client.name();
-    let run = container.run(client, Stdin::Text(script), SCRIPT_TIMEOUT)?;
+    let run = container.run(client, Stdin::Text(script), SCRIPT_TIMEOUT).map_err(diagnosis::explain)?;
     if run.exit.success() {
         return Ok(());
     }

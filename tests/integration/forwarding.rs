@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use sandboxed_db::engine::{Command, FileRun, Installation, Mode, ScriptError, Server, TcpAccess};
+use sandboxed_db::engine::{
+    Command, FileRun, Installation, Mode, SandboxPath, ScriptError, Server, Signal, TcpAccess,
+};
 use sandboxed_db::{Engine, ErrorKind, Result, Sandbox, Snapshot, Tcp};
 use sandboxed_db_tests::{DEADLINE, eventually, is_alone};
 
@@ -34,7 +36,7 @@ impl Engine for Echo {
         Vec::new()
     }
 
-    fn data_dir(&self) -> PathBuf {
+    fn data_dir(&self) -> SandboxPath {
         "/data".into()
     }
 
@@ -51,8 +53,7 @@ impl Engine for Echo {
         // A layer is stored only if its server shut down cleanly, which means with exit status 0.
         let program = installation.program("echo");
         let script = format!("trap 'exit 0' TERM; '{}' & wait", program.display());
-        let sigterm = 15;
-        Ok(Server::new(Command::new("/bin/sh").args(["-c".to_owned(), script]), sigterm))
+        Ok(Server::new(Command::new("/bin/sh").args(["-c".to_owned(), script]), Signal::Terminate))
     }
 
     fn is_ready(&self, root: &Path) -> bool {

@@ -3,25 +3,25 @@
 use super::host_facts::{Around, Confinement};
 use super::*;
 
-const STEPS: [Step; 18] = [
-    Step::Launcher,
-    Step::Receive,
-    Step::Clone,
-    Step::Descriptors,
-    Step::MapIds,
-    Step::Loopback,
-    Step::Hostname,
-    Step::PrivateMounts,
-    Step::HostTree,
-    Step::Scratch,
-    Step::Skeleton,
-    Step::Attach,
-    Step::Overlay,
-    Step::Proc,
-    Step::PivotRoot,
-    Step::Limits,
-    Step::Capabilities,
-    Step::Execute,
+const STEPS: [LaunchStep; 18] = [
+    LaunchStep::Launcher,
+    LaunchStep::Receive,
+    LaunchStep::Clone,
+    LaunchStep::Descriptors,
+    LaunchStep::MapIds,
+    LaunchStep::Loopback,
+    LaunchStep::Hostname,
+    LaunchStep::PrivateMounts,
+    LaunchStep::HostTree,
+    LaunchStep::Scratch,
+    LaunchStep::Skeleton,
+    LaunchStep::Attach,
+    LaunchStep::Overlay,
+    LaunchStep::Proc,
+    LaunchStep::PivotRoot,
+    LaunchStep::Limits,
+    LaunchStep::Capabilities,
+    LaunchStep::Execute,
 ];
 
 /// Machines with every combination of the facts that are switches, each in every surrounding.
@@ -77,14 +77,14 @@ fn every_answer_is_one_sentence_and_at_most_one_command() {
 fn no_refusal_to_create_or_to_mount_is_left_without_an_answer() {
     for facts in machines() {
         for (step, errno) in [
-            (Step::Clone, libc::EPERM),
-            (Step::Clone, libc::ENOSPC),
-            (Step::Clone, libc::ENOSYS),
-            (Step::MapIds, libc::EPERM),
-            (Step::MapIds, libc::EROFS),
-            (Step::PrivateMounts, libc::EPERM),
-            (Step::PrivateMounts, libc::EACCES),
-            (Step::Overlay, libc::EPERM),
+            (LaunchStep::Clone, libc::EPERM),
+            (LaunchStep::Clone, libc::ENOSPC),
+            (LaunchStep::Clone, libc::ENOSYS),
+            (LaunchStep::MapIds, libc::EPERM),
+            (LaunchStep::MapIds, libc::EROFS),
+            (LaunchStep::PrivateMounts, libc::EPERM),
+            (LaunchStep::PrivateMounts, libc::EACCES),
+            (LaunchStep::Overlay, libc::EPERM),
         ] {
             let failure = Failure { step, object: String::new(), errno, detail: String::new() };
             assert!(fix(&failure, &facts).is_some(), "{failure:?} {facts:?}");

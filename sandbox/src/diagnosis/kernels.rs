@@ -2,22 +2,22 @@
 
 use super::host_facts::HostFacts;
 use crate::fix::Fix;
-use crate::launch::{Failure, Step};
+use crate::launch::{Failure, LaunchStep};
 
 /// The oldest kernel on which a sandbox starts, and the one that has all it uses.
 pub(crate) const OLDEST: (u32, u32) = (5, 12);
 pub(crate) const COMPLETE: (u32, u32) = (6, 6);
 
 /// The calls that a step makes and that some kernels lack, each with the version that brought it.
-fn calls(step: Step) -> &'static [(&'static str, (u32, u32))] {
+fn calls(step: LaunchStep) -> &'static [(&'static str, (u32, u32))] {
     match step {
-        Step::Launcher => &[("memfd_create(2)", (3, 17))],
-        Step::Clone => &[("clone3(2) with CLONE_PIDFD", (5, 3))],
-        Step::Descriptors => &[("close_range(2)", (5, 9))],
-        Step::HostTree | Step::Attach => {
+        LaunchStep::Launcher => &[("memfd_create(2)", (3, 17))],
+        LaunchStep::Clone => &[("clone3(2) with CLONE_PIDFD", (5, 3))],
+        LaunchStep::Descriptors => &[("close_range(2)", (5, 9))],
+        LaunchStep::HostTree | LaunchStep::Attach => {
             &[("mount_setattr(2)", (5, 12)), ("open_tree(2) and move_mount(2)", (5, 2))]
         }
-        Step::Scratch | Step::Overlay | Step::Proc => &[("fsopen(2)", (5, 2))],
+        LaunchStep::Scratch | LaunchStep::Overlay | LaunchStep::Proc => &[("fsopen(2)", (5, 2))],
         _ => &[],
     }
 }
@@ -50,7 +50,7 @@ pub(super) fn missing_call(failure: &Failure, facts: &HostFacts) -> Option<Fix> 
 
 /// Since Linux 5.11 overlayfs may be mounted in a user namespace.
 pub(super) fn overlay_too_old(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
-    (failure.step == Step::Overlay && facts.kernel() < (5, 11)).then(|| {
+    (failure.step == LaunchStep::Overlay && facts.kernel() < (5, 11)).then(|| {
         let sentence = format!(
             "Linux {} lets only root mount overlayfs; others may since 5.11, and sandboxes need {}.{} or newer",
             facts.release, OLDEST.0, OLDEST.1
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::diagnosis::fix;
 
-    fn failure(step: Step, errno: i32) -> Failure {
+    fn failure(step: LaunchStep, errno: i32) -> Failure {
         Failure { step, object: String::new(), errno, detail: String::new() }
     }
 
@@ -115,21 +115,36 @@ mod tests {
         };
         for (step, errno, release, sentence) in [
             (
-                Step::Descriptors,
+                LaunchStep::Descriptors,
                 libc::ENOSYS,
                 "5.4.0-150-generic",
                 "has no close_range(2), which came with 5.9",
             ),
             (
-                Step::HostTree,
+                LaunchStep::HostTree,
                 libc::ENOSYS,
                 "5.10.0-21-amd64",
                 "has no mount_setattr(2), which came with 5.12",
             ),
-            (Step::Scratch, libc::ENOSYS, "4.19.0", "has no fsopen(2), which came with 5.2"),
-            (Step::Clone, libc::ENOSYS, "5.1", "has no clone3(2) with CLONE_PIDFD, which came with 5.3"),
-            (Step::Launcher, libc::ENOSYS, "3.10.0-1160.el7", "has no memfd_create(2), which came with 3.17"),
-            (Step::Overlay, libc::EPERM, "5.10.0", "lets only root mount overlayfs; others may since 5.11"),
+            (LaunchStep::Scratch, libc::ENOSYS, "4.19.0", "has no fsopen(2), which came with 5.2"),
+            (
+                LaunchStep::Clone,
+                libc::ENOSYS,
+                "5.1",
+                "has no clone3(2) with CLONE_PIDFD, which came with 5.3",
+            ),
+            (
+                LaunchStep::Launcher,
+                libc::ENOSYS,
+                "3.10.0-1160.el7",
+                "has no memfd_create(2), which came with 3.17",
+            ),
+            (
+                LaunchStep::Overlay,
+                libc::EPERM,
+                "5.10.0",
+                "lets only root mount overlayfs; others may since 5.11",
+            ),
         ] {
             let ubuntu = kernel(release, "ubuntu", "20.04", "focal");
             let fix = fix(&failure(step, errno), &ubuntu).unwrap();

@@ -5,66 +5,70 @@ use super::host_facts::{Around, Confinement, HostFacts};
 use super::kernels::{gvisor, missing_call, overlay_too_old};
 use super::outer_container::{module, open_proc, seccomp};
 use crate::fix::Fix;
-use crate::launch::{Failure, Step};
+use crate::launch::{Failure, LaunchStep};
 
 /// The fix, where the cause is known.
 pub(crate) fn fix(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
     let step = failure.step;
     match failure.errno {
         libc::EMFILE | libc::ENFILE => Some(Fix::too_many_files(failure.errno == libc::ENFILE)),
-        libc::EAGAIN if matches!(step, Step::Launcher | Step::Clone | Step::Execute) => Some(Fix::run(
-            "no more processes may be started, by this user's limit or by the limit of the container around",
-            "ulimit -u 65536",
-        )),
+        libc::EAGAIN if matches!(step, LaunchStep::Launcher | LaunchStep::Clone | LaunchStep::Execute) => {
+            Some(Fix::run(
+                "no more processes may be started, by this user's limit or by the limit of the container around",
+                "ulimit -u 65536",
+            ))
+        }
         libc::ENOSYS => missing_call(failure, facts),
-        libc::ENOSPC | libc::EUSERS if step == Step::Clone => Some(exhausted(facts)),
+        libc::ENOSPC | libc::EUSERS if step == LaunchStep::Clone => Some(exhausted(facts)),
         libc::ENOSPC if is_mounting(step) => Some(Fix::run(
             "there are as many mounts as a mount namespace may have",
             "sudo sysctl -w fs.mount-max=1000000",
         )),
-        libc::EINVAL if step == Step::Clone => Some(not_built(facts)),
-        libc::EINVAL | libc::ELOOP if step == Step::Overlay && failure.detail.contains("stacking depth") => {
+        libc::EINVAL if step == LaunchStep::Clone => Some(not_built(facts)),
+        libc::EINVAL | libc::ELOOP
+            if step == LaunchStep::Overlay && failure.detail.contains("stacking depth") =>
+        {
             Some(Fix::run(
                 "the cache lies on an overlay of an overlay, and the kernel stacks no third on them: take a directory on \
                  a volume for it",
                 "export SANDBOXED_DB_CACHE=DIRECTORY",
             ))
         }
-        libc::ENODEV if matches!(step, Step::Overlay | Step::Scratch | Step::Proc) => {
-            let kind = if step == Step::Overlay { "overlay" } else { "tmpfs" };
+        libc::ENODEV if matches!(step, LaunchStep::Overlay | LaunchStep::Scratch | LaunchStep::Proc) => {
+            let kind = if step == LaunchStep::Overlay { "overlay" } else { "tmpfs" };
             Some(Fix::run(format!("the kernel has no file system `{kind}`"), format!("sudo modprobe {kind}")))
         }
-        libc::ENOENT if matches!(step, Step::Launcher | Step::MapIds) => {
+        libc::ENOENT if matches!(step, LaunchStep::Launcher | LaunchStep::MapIds) => {
             Some(Fix::run("/proc is not mounted here", "sudo mount -t proc proc /proc"))
         }
-        libc::EACCES if step == Step::Launcher => Some(Fix::none(
+        libc::EACCES if step == LaunchStep::Launcher => Some(Fix::none(
             "this program may not be executed again, which is how the launcher starts: its file system is mounted noexec, or \
              a security module forbids it",
         )),
-        libc::EROFS if step == Step::MapIds => Some(open_proc(
+        libc::EROFS if step == LaunchStep::MapIds => Some(open_proc(
             facts,
             "/proc is mounted read-only here, and user ids are mapped by writing to it",
         )),
-        libc::EPERM | libc::EACCES if step == Step::Proc => Some(hidden_proc(facts)),
+        libc::EPERM | libc::EACCES if step == LaunchStep::Proc => Some(hidden_proc(facts)),
         libc::EPERM | libc::EACCES if is_creating(step) || is_mounting(step) => denied(failure, facts),
         _ => None,
     }
 }
 
-fn is_creating(step: Step) -> bool {
-    matches!(step, Step::Clone | Step::MapIds)
+fn is_creating(step: LaunchStep) -> bool {
+    matches!(step, LaunchStep::Clone | LaunchStep::MapIds)
 }
 
-fn is_mounting(step: Step) -> bool {
+fn is_mounting(step: LaunchStep) -> bool {
     matches!(
         step,
-        Step::Loopback
-            | Step::PrivateMounts
-            | Step::HostTree
-            | Step::Scratch
-            | Step::Attach
-            | Step::Overlay
-            | Step::PivotRoot
+        LaunchStep::Loopback
+            | LaunchStep::PrivateMounts
+            | LaunchStep::HostTree
+            | LaunchStep::Scratch
+            | LaunchStep::Attach
+            | LaunchStep::Overlay
+            | LaunchStep::PivotRoot
     )
 }
 
@@ -116,13 +120,13 @@ fn hidden_proc(facts: &HostFacts) -> Fix {
 /// Forbidden: by whom, in the order of how certain the facts are.
 fn denied(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
     let (step, creating) = (failure.step, is_creating(failure.step));
-    if step == Step::Clone && facts.userns_clone_off {
+    if step == LaunchStep::Clone && facts.userns_clone_off {
         return Some(Fix::run(
             "unprivileged user namespaces are switched off",
             "sudo sysctl -w kernel.unprivileged_userns_clone=1",
         ));
     }
-    if step == Step::Clone && !facts.uid_mapped {
+    if step == LaunchStep::Clone && !facts.uid_mapped {
         return Some(Fix::new(
             "this process's own user id is not mapped in the user namespace it is in",
             "enter that namespace with a map, as in",
@@ -133,10 +137,10 @@ fn denied(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
         return Some(in_chroot("a process in a chroot may not create user namespaces"));
     }
     // Where the clone itself fails, AppArmor had no say yet.
-    if step == Step::Clone && facts.seccomp {
+    if step == LaunchStep::Clone && facts.seccomp {
         return Some(seccomp(facts));
     }
-    if step == Step::MapIds && facts.euid == 0 && !facts.has_setfcap {
+    if step == LaunchStep::MapIds && facts.euid == 0 && !facts.has_setfcap {
         return Some(without_setfcap(facts));
     }
     if let Some(fix) = overlay_too_old(failure, facts) {
@@ -157,10 +161,10 @@ fn denied(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
         _ if facts.gvisor => Some(gvisor()),
         _ if facts.confinement.is_some() => Some(module(facts, &format!("{named} forbids namespaces here"))),
         // A chroot into a mount looks like any root; of the kernel's reasons it is the one left, user_namespaces(7).
-        libc::EPERM if step == Step::Clone => {
+        libc::EPERM if step == LaunchStep::Clone => {
             Some(in_chroot("the kernel lets this process create no user namespace, as it does in a chroot"))
         }
-        _ if step == Step::MapIds => Some(Fix::none(
+        _ if step == LaunchStep::MapIds => Some(Fix::none(
             "a security module forbids this process to map its user id in a user namespace of its own: run the tests outside \
              of it",
         )),

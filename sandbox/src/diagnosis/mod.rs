@@ -21,17 +21,20 @@ pub(crate) use launch_step::fix;
 pub(crate) use mountinfo::of as mount_of;
 
 use crate::error::{Error, ErrorKind};
-use crate::launch::{Failure, Step};
+use crate::launch::{Failure, LaunchError, LaunchStep};
 
-/// The error for a failed launch.
-pub(super) fn explain(failure: &Failure) -> Error {
-    worded(failure, &HostFacts::read(Path::new("/")))
+/// Returns the error of a failed launch, with the fix for this machine.
+pub(crate) fn explain(error: LaunchError) -> Error {
+    match error {
+        LaunchError::Failed(failure) => worded(&failure, &HostFacts::read(Path::new("/"))),
+        LaunchError::Other(error) => error,
+    }
 }
 
 fn worded(failure: &Failure, facts: &HostFacts) -> Error {
     let fix = fix(failure, facts);
     let kind = match (&fix, failure.step, failure.errno) {
-        (None, Step::Execute, libc::ENOENT | libc::EACCES | libc::ENOEXEC) => ErrorKind::InvalidConfig,
+        (None, LaunchStep::Execute, libc::ENOENT | libc::EACCES | libc::ENOEXEC) => ErrorKind::InvalidConfig,
         (None, _, _) => ErrorKind::Launch,
         (Some(_), _, _) => ErrorKind::HostUnsupported,
     };

@@ -3,7 +3,7 @@
 use super::host_facts::{Around, Confinement};
 use super::*;
 
-fn failure(step: Step, errno: i32) -> Failure {
+fn failure(step: LaunchStep, errno: i32) -> Failure {
     Failure { step, object: String::new(), errno, detail: String::new() }
 }
 
@@ -19,7 +19,7 @@ fn facts() -> HostFacts {
 }
 
 #[track_caller]
-fn answers(step: Step, errno: i32, facts: &HostFacts, sentence: &str, command: &str) {
+fn answers(step: LaunchStep, errno: i32, facts: &HostFacts, sentence: &str, command: &str) {
     let error = worded(&failure(step, errno), facts);
     assert_eq!(error.kind(), ErrorKind::HostUnsupported, "{error:?}");
     let fix = error.fix().expect("a fix");
@@ -39,18 +39,18 @@ fn ubuntus_apparmor_wherever_it_strikes() {
     let ubuntu = HostFacts { apparmor_restricts: true, ..facts() };
     let sentence = "AppArmor restricts unprivileged user namespaces on this machine";
     for (step, errno) in [
-        (Step::MapIds, libc::EPERM),
-        (Step::MapIds, libc::EACCES),
-        (Step::Loopback, libc::EPERM),
-        (Step::Scratch, libc::EACCES),
-        (Step::PrivateMounts, libc::EACCES),
-        (Step::Overlay, libc::EPERM),
+        (LaunchStep::MapIds, libc::EPERM),
+        (LaunchStep::MapIds, libc::EACCES),
+        (LaunchStep::Loopback, libc::EPERM),
+        (LaunchStep::Scratch, libc::EACCES),
+        (LaunchStep::PrivateMounts, libc::EACCES),
+        (LaunchStep::Overlay, libc::EPERM),
     ] {
         answers(step, errno, &ubuntu, sentence, APPARMOR);
     }
     let inside = HostFacts { around: Around::Docker, ..ubuntu };
-    answers(Step::MapIds, libc::EPERM, &inside, sentence, APPARMOR);
-    let hint = worded(&failure(Step::MapIds, libc::EPERM), &inside).hint().unwrap().to_owned();
+    answers(LaunchStep::MapIds, libc::EPERM, &inside, sentence, APPARMOR);
+    let hint = worded(&failure(LaunchStep::MapIds, libc::EPERM), &inside).hint().unwrap().to_owned();
     assert!(hint.contains("run on the host, not in this container,"), "{hint}");
 }
 
@@ -58,7 +58,13 @@ fn ubuntus_apparmor_wherever_it_strikes() {
 fn debians_own_switch() {
     let debian = HostFacts { userns_clone_off: true, ..facts() };
     let command = "sudo sysctl -w kernel.unprivileged_userns_clone=1";
-    answers(Step::Clone, libc::EPERM, &debian, "unprivileged user namespaces are switched off", command);
+    answers(
+        LaunchStep::Clone,
+        libc::EPERM,
+        &debian,
+        "unprivileged user namespaces are switched off",
+        command,
+    );
 }
 
 #[test]
@@ -71,10 +77,10 @@ fn namespaces_whose_number_is_limited() {
         };
         let command = format!("sudo sysctl -w {name}=15000");
         let sentence = format!("`{name}` is 0, which switches these namespaces off");
-        answers(Step::Clone, libc::ENOSPC, &off, &sentence, &command);
+        answers(LaunchStep::Clone, libc::ENOSPC, &off, &sentence, &command);
         let few = HostFacts { namespace_limits: [(name.clone(), 3)].into(), ..facts() };
         answers(
-            Step::Clone,
+            LaunchStep::Clone,
             libc::ENOSPC,
             &few,
             &format!("`{name}` is 3, and so many exist already"),
@@ -83,7 +89,13 @@ fn namespaces_whose_number_is_limited() {
     }
     let nested = "this user has as many namespaces as `user.max_user_namespaces` and its siblings allow, or they are nested \
                   too deep: run fewer tests at a time, or raise the limit";
-    answers(Step::Clone, libc::EUSERS, &facts(), nested, "sudo sysctl -w user.max_user_namespaces=100000");
+    answers(
+        LaunchStep::Clone,
+        libc::EUSERS,
+        &facts(),
+        nested,
+        "sudo sysctl -w user.max_user_namespaces=100000",
+    );
 }
 
 #[test]
@@ -106,15 +118,15 @@ fn an_outer_containers_seccomp_filter() {
         (Around::Lxc, "lxc config set NAME security.nesting=true"),
     ] {
         let facts = HostFacts { seccomp: true, around, ..facts() };
-        answers(Step::Clone, libc::EPERM, &facts, by_docker, command);
+        answers(LaunchStep::Clone, libc::EPERM, &facts, by_docker, command);
         // With CAP_SYS_ADMIN Docker's filter lets clone pass, but a runtime's own may yet deny mounts.
-        answers(Step::HostTree, libc::EPERM, &facts, by_docker, command);
+        answers(LaunchStep::HostTree, libc::EPERM, &facts, by_docker, command);
     }
     let docker = HostFacts { seccomp: true, around: Around::Docker, ..facts() };
     let hidden = "a seccomp filter denies that this kernel has clone3(2) with CLONE_PIDFD";
-    answers(Step::Clone, libc::ENOSYS, &docker, hidden, DOCKER);
+    answers(LaunchStep::Clone, libc::ENOSYS, &docker, hidden, DOCKER);
     let hidden = "a seccomp filter denies that this kernel has fsopen(2)";
-    answers(Step::Scratch, libc::ENOSYS, &docker, hidden, DOCKER);
+    answers(LaunchStep::Scratch, libc::ENOSYS, &docker, hidden, DOCKER);
 }
 
 #[test]
@@ -122,11 +134,11 @@ fn a_systemd_units_or_an_agents_filter() {
     let unit = HostFacts { seccomp: true, ..facts() };
     let sentence =
         "a seccomp filter forbids namespaces here, as a systemd unit's and an agent's sandbox's do";
-    answers(Step::Clone, libc::EPERM, &unit, sentence, "RestrictNamespaces=no");
+    answers(LaunchStep::Clone, libc::EPERM, &unit, sentence, "RestrictNamespaces=no");
     // Landlock leaves no trace that a process could read.
     let sentence = "something around this process forbids mounts, as a sandbox made with Landlock does: run the tests \
                     outside of it";
-    answers(Step::PrivateMounts, libc::EPERM, &facts(), sentence, "");
+    answers(LaunchStep::PrivateMounts, libc::EPERM, &facts(), sentence, "");
 }
 
 #[test]
@@ -134,13 +146,13 @@ fn dockers_apparmor_profile() {
     let confinement = Some(Confinement::AppArmor("docker-default".into()));
     let docker = HostFacts { confinement, seccomp: true, around: Around::Docker, ..facts() };
     let sentence = "AppArmor, by its profile `docker-default`, forbids mounts here";
-    answers(Step::PrivateMounts, libc::EACCES, &docker, sentence, DOCKER);
+    answers(LaunchStep::PrivateMounts, libc::EACCES, &docker, sentence, DOCKER);
     let alone = HostFacts { confinement: Some(Confinement::AppArmor("cargo".into())), ..facts() };
     let sentence = "AppArmor, by its profile `cargo`, forbids mounts here";
-    answers(Step::PrivateMounts, libc::EACCES, &alone, sentence, "sudo aa-complain 'cargo'");
+    answers(LaunchStep::PrivateMounts, libc::EACCES, &alone, sentence, "sudo aa-complain 'cargo'");
     let unknown = HostFacts { around: Around::Docker, ..facts() };
     let sentence = "a security module (AppArmor or SELinux) forbids mounts here";
-    answers(Step::Scratch, libc::EACCES, &unknown, sentence, DOCKER);
+    answers(LaunchStep::Scratch, libc::EACCES, &unknown, sentence, DOCKER);
 }
 
 #[test]
@@ -150,9 +162,9 @@ fn selinux() {
     let label = "docker run --security-opt label=disable --security-opt seccomp=unconfined --security-opt \
                  systempaths=unconfined IMAGE";
     let docker = HostFacts { confinement: confinement.clone(), around: Around::Docker, ..facts() };
-    answers(Step::Scratch, libc::EACCES, &docker, sentence, label);
+    answers(LaunchStep::Scratch, libc::EACCES, &docker, sentence, label);
     let alone = HostFacts { confinement, ..facts() };
-    answers(Step::Scratch, libc::EACCES, &alone, sentence, "runcon -t unconfined_t cargo test");
+    answers(LaunchStep::Scratch, libc::EACCES, &alone, sentence, "runcon -t unconfined_t cargo test");
 }
 
 #[test]
@@ -160,13 +172,13 @@ fn proc_that_is_hidden_or_read_only_or_missing() {
     let hidden = HostFacts { proc_hidden: Some("/proc/kcore".into()), around: Around::Docker, ..facts() };
     let sentence = "parts of /proc are hidden here (/proc/kcore), so that the kernel refuses a new one: sandboxes get the \
                     outer /proc, which shows outer processes";
-    answers(Step::Proc, libc::EPERM, &hidden, sentence, DOCKER);
+    answers(LaunchStep::Proc, libc::EPERM, &hidden, sentence, DOCKER);
     let read_only = HostFacts { around: Around::Docker, ..facts() };
     let sentence = "/proc is mounted read-only here, and user ids are mapped by writing to it";
-    answers(Step::MapIds, libc::EROFS, &read_only, sentence, DOCKER);
-    answers(Step::MapIds, libc::EROFS, &facts(), sentence, "ProtectKernelTunables=no");
+    answers(LaunchStep::MapIds, libc::EROFS, &read_only, sentence, DOCKER);
+    answers(LaunchStep::MapIds, libc::EROFS, &facts(), sentence, "ProtectKernelTunables=no");
     let mount = "sudo mount -t proc proc /proc";
-    answers(Step::Launcher, libc::ENOENT, &facts(), "/proc is not mounted here", mount);
+    answers(LaunchStep::Launcher, libc::ENOENT, &facts(), "/proc is not mounted here", mount);
 }
 
 #[test]
@@ -174,13 +186,13 @@ fn root_without_capabilities() {
     let root = HostFacts { euid: 0, has_setfcap: false, ..facts() };
     let sentence = "root lacks CAP_SETFCAP here, which mapping its id needs";
     let user = "setpriv --reuid 1000 --regid 1000 --clear-groups cargo test";
-    answers(Step::MapIds, libc::EPERM, &root, sentence, user);
+    answers(LaunchStep::MapIds, libc::EPERM, &root, sentence, user);
     for (around, command) in [
         (Around::Docker, "docker run --cap-add SETFCAP IMAGE"),
         (Around::Podman, "podman run --cap-add SETFCAP IMAGE"),
         (Around::Kubernetes, "securityContext: {runAsUser: 1000}"),
     ] {
-        answers(Step::MapIds, libc::EPERM, &HostFacts { around, ..root.clone() }, sentence, command);
+        answers(LaunchStep::MapIds, libc::EPERM, &HostFacts { around, ..root.clone() }, sentence, command);
     }
 }
 
@@ -189,19 +201,19 @@ fn a_chroot_and_an_id_that_is_not_mapped() {
     let chroot = HostFacts { in_chroot: true, ..facts() };
     let sentence = "a process in a chroot may not create user namespaces";
     let bwrap = "bwrap --dev-bind DIRECTORY / --proc /proc cargo test";
-    answers(Step::Clone, libc::EPERM, &chroot, sentence, bwrap);
+    answers(LaunchStep::Clone, libc::EPERM, &chroot, sentence, bwrap);
     let unmapped = HostFacts { uid_mapped: false, ..facts() };
     let sentence = "this process's own user id is not mapped in the user namespace it is in";
-    answers(Step::Clone, libc::EPERM, &unmapped, sentence, "unshare --user --map-current-user");
+    answers(LaunchStep::Clone, libc::EPERM, &unmapped, sentence, "unshare --user --map-current-user");
 }
 
 #[test]
 fn kernels_that_lack_something() {
     let sentence = "this kernel is built without CONFIG_USER_NS, CONFIG_NET_NS, which a sandbox needs: use another kernel";
     let without = HostFacts { namespaces_missing: vec!["user", "net"], ..facts() };
-    answers(Step::Clone, libc::EINVAL, &without, sentence, "");
+    answers(LaunchStep::Clone, libc::EINVAL, &without, sentence, "");
     answers(
-        Step::Overlay,
+        LaunchStep::Overlay,
         libc::ENODEV,
         &facts(),
         "the kernel has no file system `overlay`",
@@ -209,22 +221,22 @@ fn kernels_that_lack_something() {
     );
     let gvisor = HostFacts { gvisor: true, ..facts() };
     let sentence = "this is gVisor, whose kernel lacks what a sandbox needs";
-    answers(Step::HostTree, libc::ENOSYS, &gvisor, sentence, "docker run --runtime runc IMAGE");
+    answers(LaunchStep::HostTree, libc::ENOSYS, &gvisor, sentence, "docker run --runtime runc IMAGE");
 }
 
 #[test]
 fn what_has_run_out() {
-    answers(Step::Launcher, libc::EMFILE, &facts(), "too many files are open", "ulimit -n 65536");
+    answers(LaunchStep::Launcher, libc::EMFILE, &facts(), "too many files are open", "ulimit -n 65536");
     let sentence =
         "no more processes may be started, by this user's limit or by the limit of the container around";
-    for step in [Step::Launcher, Step::Clone, Step::Execute] {
+    for step in [LaunchStep::Launcher, LaunchStep::Clone, LaunchStep::Execute] {
         answers(step, libc::EAGAIN, &facts(), sentence, "ulimit -u 65536");
     }
     let sentence = "there are as many mounts as a mount namespace may have";
-    answers(Step::HostTree, libc::ENOSPC, &facts(), sentence, "sudo sysctl -w fs.mount-max=1000000");
+    answers(LaunchStep::HostTree, libc::ENOSPC, &facts(), sentence, "sudo sysctl -w fs.mount-max=1000000");
     let deep = Failure {
         detail: "maximum fs stacking depth exceeded".into(),
-        ..failure(Step::Overlay, libc::EINVAL)
+        ..failure(LaunchStep::Overlay, libc::EINVAL)
     };
     assert_eq!(fix(&deep, &facts()).unwrap().command, "export SANDBOXED_DB_CACHE=DIRECTORY");
 }
@@ -233,12 +245,13 @@ fn what_has_run_out() {
 fn a_program_that_may_not_be_executed_again() {
     let sentence = "this program may not be executed again, which is how the launcher starts: its file system is mounted \
                     noexec, or a security module forbids it";
-    answers(Step::Launcher, libc::EACCES, &facts(), sentence, "");
+    answers(LaunchStep::Launcher, libc::EACCES, &facts(), sentence, "");
 }
 
 #[test]
 fn a_missing_program_is_a_wrong_description() {
-    let missing = Failure { object: "/opt/pg/bin/postgres".into(), ..failure(Step::Execute, libc::ENOENT) };
+    let missing =
+        Failure { object: "/opt/pg/bin/postgres".into(), ..failure(LaunchStep::Execute, libc::ENOENT) };
     let error = worded(&missing, &facts());
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert_eq!(error.to_string(), "launch the sandbox: execute `/opt/pg/bin/postgres`");
@@ -246,7 +259,7 @@ fn a_missing_program_is_a_wrong_description() {
 
 #[test]
 fn other_failures_keep_the_kernels_words() {
-    let odd = Failure { detail: "too many layers".into(), ..failure(Step::Overlay, libc::EINVAL) };
+    let odd = Failure { detail: "too many layers".into(), ..failure(LaunchStep::Overlay, libc::EINVAL) };
     let report = format!("{:?}", worded(&odd, &facts()));
     assert!(report.contains("Invalid argument (os error 22): too many layers"), "{report}");
 }

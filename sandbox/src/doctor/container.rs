@@ -11,35 +11,50 @@ use super::CacheInfo;
 use super::deadline::within;
 use super::examination::{Examination, fix_of};
 use super::limits::{self, LimitInfo};
-use crate::diagnosis::{HostFacts, fix};
+use crate::diagnosis::{HostFacts, explain, fix};
 use crate::error::Error;
 use crate::fix::Fix;
 use crate::launch::plan::{self, Data, INNER_ID};
-use crate::launch::{Container, Failure, Step};
+use crate::launch::{Container, Failure, LaunchStep};
 
 /// Beyond the launch's own deadline.
 const LIMIT: Duration = Duration::from_secs(40);
 const DATA: &str = "/var/lib/doctor";
 
 /// What is told of the steps that worked, in the order in which init goes them.
-const STEPS: [(&str, &[Step], &str); 7] = [
-    ("launcher", &[Step::Launcher, Step::Receive], "this program is executed again as the launcher"),
-    ("namespaces", &[Step::Clone, Step::Descriptors], "user, mount, pid, net, ipc, uts and cgroup"),
-    ("user id", &[Step::MapIds], ""),
+const STEPS: [(&str, &[LaunchStep], &str); 7] = [
+    (
+        "launcher",
+        &[LaunchStep::Launcher, LaunchStep::Receive],
+        "this program is executed again as the launcher",
+    ),
+    (
+        "namespaces",
+        &[LaunchStep::Clone, LaunchStep::Descriptors],
+        "user, mount, pid, net, ipc, uts and cgroup",
+    ),
+    ("user id", &[LaunchStep::MapIds], ""),
     (
         "network",
-        &[Step::Loopback, Step::Hostname, Step::Limits],
+        &[LaunchStep::Loopback, LaunchStep::Hostname, LaunchStep::Limits],
         "a loopback interface of its own, and no other",
     ),
     (
         "mounts",
-        &[Step::Proc, Step::PrivateMounts, Step::HostTree, Step::Scratch],
+        &[LaunchStep::Proc, LaunchStep::PrivateMounts, LaunchStep::HostTree, LaunchStep::Scratch],
         "a tmpfs, and the host's programs read-only",
     ),
-    ("overlay", &[Step::Overlay], ""),
+    ("overlay", &[LaunchStep::Overlay], ""),
     (
         "root",
-        &[Step::Skeleton, Step::Attach, Step::PivotRoot, Step::Capabilities, Step::Filter, Step::Execute],
+        &[
+            LaunchStep::Skeleton,
+            LaunchStep::Attach,
+            LaunchStep::PivotRoot,
+            LaunchStep::Capabilities,
+            LaunchStep::Filter,
+            LaunchStep::Execute,
+        ],
         "a root of its own, entered without a way back",
     ),
 ];
@@ -53,9 +68,9 @@ pub(super) fn examine(
     let lower = cache.map(|cache| cache.directory.clone()).filter(|directory| directory.is_dir());
     let lower = lower.unwrap_or_else(|| PathBuf::from("/usr"));
     let data = Data::Overlay { lower, upper_size: 4 << 20 };
-    let mut plan = plan::root(vec![PathBuf::from("/usr")], data, PathBuf::from(DATA));
+    let mut plan = plan::root(vec![PathBuf::from("/usr")], data, DATA.into());
     plan.limits = plan.limits.settled(0);
-    let launched = within(LIMIT, "to launch a container", move || Container::launch(&plan));
+    let launched = within(LIMIT, "to launch a container", move || Container::launch(&plan).map_err(explain));
     let container = match launched {
         Ok(Ok(container)) => container,
         Ok(Err(error)) => {
@@ -69,7 +84,7 @@ pub(super) fn examine(
     };
     tell_steps(examination, None, cache);
     if container.has_outer_proc() {
-        let refused = Failure::new(Step::Proc, "/proc", rustix::io::Errno::PERM);
+        let refused = Failure::new(LaunchStep::Proc, "/proc", rustix::io::Errno::PERM);
         examination
             .warn("proc", fix(&refused, facts).unwrap_or_else(|| Fix::none("the outer /proc is bound")));
     } else {
@@ -93,7 +108,7 @@ fn tell_steps(examination: &mut Examination, error: Option<&Error>, cache: Optio
         error
             .source()
             .and_then(|cause| cause.downcast_ref())
-            .map_or(Step::Launcher, |failure: &Failure| failure.step)
+            .map_or(LaunchStep::Launcher, |failure: &Failure| failure.step)
     });
     for (name, steps, sentence) in STEPS {
         if failed.is_some_and(|step| steps.contains(&step)) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::diagnosis::{HostFacts, fix};
 use crate::fix::Fix;
-use crate::launch::{Failure, Step};
+use crate::launch::{Failure, LaunchStep};
 
 /// What `check` returns, if it does within the limit; `what` it does begins the sentence if it does not.
 ///
@@ -38,7 +38,7 @@ pub(super) fn within<T: Send + 'static>(
 
 fn no_thread(error: &io::Error) -> Fix {
     // No more of the machine need be known to say what a lack of processes means.
-    fix(&Failure::io(Step::Launcher, "", error), &HostFacts::default())
+    fix(&Failure::io(LaunchStep::Launcher, "", error), &HostFacts::default())
         .unwrap_or_else(|| Fix::none(format!("no thread could be started: {error}")))
 }
 

@@ -8,7 +8,7 @@ use super::deadline::within;
 use super::examination::{Examination, fix_of};
 use crate::engine::Postgres;
 use crate::error::Result;
-use crate::launch::Origin;
+use crate::launch::ProcessOrigin;
 use crate::snapshot::Snapshot;
 
 /// Long enough to download packages and to build a layer from nothing.
@@ -45,10 +45,10 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
             examination.ok(
                 "linking",
                 match origin {
-                    Origin::Restored => {
+                    ProcessOrigin::Restored => {
                         "servers are made from the image of one that has been linked".to_owned()
                     }
-                    Origin::Executed(why) => format!("each server is executed and linked: {why}"),
+                    ProcessOrigin::Executed(why) => format!("each server is executed and linked: {why}"),
                 },
             );
             Some(timings)
@@ -64,7 +64,7 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
     }
 }
 
-fn trial() -> Result<(TrialTimings, Origin)> {
+fn trial() -> Result<(TrialTimings, ProcessOrigin)> {
     let sandbox = Snapshot::new(Postgres::new()).start()?;
     let timings = sandbox.timings();
     let origin = sandbox.container().origin().clone();

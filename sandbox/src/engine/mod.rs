@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-pub use crate::launch::Command;
+pub use crate::launch::{Command, SandboxPath, Signal};
 
 pub use installation::Installation;
 pub(crate) use packages::install_command;
@@ -57,7 +57,7 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     fn identity(&self) -> Vec<(String, String)>;
 
     /// Returns where the data directory is mounted.
-    fn data_dir(&self) -> PathBuf;
+    fn data_dir(&self) -> SandboxPath;
 
     /// Returns the command that fills an empty data directory.
     fn initialise(&self, installation: &Installation) -> Command;

@@ -1,9 +1,8 @@
 //! Description of a server: its command, and what the sandbox provides for it.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
-use crate::launch::Command;
+use crate::launch::{Command, SandboxPath, Signal};
 
 /// How a sandbox confines its server; see [`Engine::server`](super::Engine::server).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,18 +22,18 @@ pub enum Mode {
 #[derive(Debug, Clone)]
 pub struct Server {
     pub(crate) command: Command,
-    pub(crate) directories: Vec<(PathBuf, u32)>,
-    pub(crate) files: Vec<(PathBuf, String)>,
+    pub(crate) directories: Vec<(SandboxPath, u32)>,
+    pub(crate) files: Vec<(SandboxPath, String)>,
     pub(crate) notifies: bool,
     pub(crate) io_uring: bool,
     pub(crate) processes: u32,
-    pub(crate) stop_signal: i32,
-    pub(crate) end_signal: i32,
+    pub(crate) stop_signal: Signal,
+    pub(crate) end_signal: Signal,
 }
 
 impl Server {
-    /// Describes a server that `command` runs and that shuts down cleanly at the signal number `stop_signal`.
-    pub fn new(command: Command, stop_signal: i32) -> Self {
+    /// Describes a server that `command` runs and that shuts down cleanly at the signal `stop_signal`.
+    pub fn new(command: Command, stop_signal: Signal) -> Self {
         Self {
             command,
             directories: Vec::new(),
@@ -43,20 +42,20 @@ impl Server {
             io_uring: false,
             processes: 0,
             stop_signal,
-            end_signal: libc::SIGKILL,
+            end_signal: Signal::Kill,
         }
     }
 
     /// Makes a directory in the sandbox with permissions `mode`, for sockets and the like.
     #[must_use]
-    pub fn directory(mut self, path: impl Into<PathBuf>, mode: u32) -> Self {
+    pub fn directory(mut self, path: impl Into<SandboxPath>, mode: u32) -> Self {
         self.directories.push((path.into(), mode));
         self
     }
 
     /// Makes a file in the sandbox, readable by the server.
     #[must_use]
-    pub fn file(mut self, path: impl Into<PathBuf>, contents: impl Into<String>) -> Self {
+    pub fn file(mut self, path: impl Into<SandboxPath>, contents: impl Into<String>) -> Self {
         self.files.push((path.into(), contents.into()));
         self
     }
@@ -77,11 +76,11 @@ impl Server {
         self
     }
 
-    /// Sets the number of the signal that ends the server at once, without a shutdown, in
-    /// [process mode](Mode::Process). Default `SIGKILL`; a server with child processes may have a signal
+    /// Sets the signal that ends the server at once, without a shutdown, in
+    /// [process mode](Mode::Process). Default [`Signal::Kill`]; a server with child processes may have a signal
     /// that ends these, too.
     #[must_use]
-    pub fn end_signal(mut self, signal: i32) -> Self {
+    pub fn end_signal(mut self, signal: Signal) -> Self {
         self.end_signal = signal;
         self
     }

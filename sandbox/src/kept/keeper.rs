@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, thread};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::capture::{Bounds, capture};
 use super::policy::Keep;
 use super::state::{FORMAT, KeptState};
 use super::store::{DATA, Kept, SIZE};
 use crate::cache;
+use crate::diagnosis;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::Signal;
 use crate::layer::Layer;
 use crate::progress::notice;
 use crate::sandbox::{Holdings, Keeper, Prepared};
@@ -42,7 +44,7 @@ pub(crate) struct StateKeeper {
     holdings: Arc<Holdings>,
     /// The path of the server's data from outside.
     data: PathBuf,
-    stop_signal: i32,
+    stop_signal: Signal,
     keep: Keep,
     /// The description of the state, before there is one.
     state: KeptState,
@@ -99,10 +101,12 @@ impl StateKeeper {
 
     /// Ends the server by its stop signal, or else kills it and all its processes; returns whether it ended cleanly.
     fn end_server(&self) -> Result<bool> {
-        let clean = match self.holdings.container.stop_server(self.stop_signal, STOP) {
+        let container = &self.holdings.container;
+        let stop = |signal, limit| container.stop_server(signal, limit).map_err(diagnosis::explain);
+        let clean = match stop(self.stop_signal, STOP) {
             Ok(exit) => exit.success(),
             Err(error) if error.kind() == ErrorKind::Timeout => {
-                self.holdings.container.stop_server(libc::SIGKILL, KILL)?;
+                stop(Signal::Kill, KILL)?;
                 false
             }
             // The container has ended, and its data is gone.
@@ -162,7 +166,7 @@ fn kill_child(child: Pid, parent: u32) {
     let Ok(pidfd) = pidfd_open(child, PidfdFlags::empty()) else { return };
     if children(parent).contains(&child) {
         // It may end by itself in between.
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        let _ = pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
     }
 }
 

@@ -1,23 +1,29 @@
-//! From a plan to a running container, and what keeps it in hand.
+//! From a plan to a running container, in three kinds of processes.
 //!
-//! A test process is threaded and may be large, so it neither forks nor unshares. It executes its own program once
-//! more as the *launcher* (single-threaded, small), which clones an *init* for each container; init builds the root,
-//! starts the server and watches the socket that ties it to the test process.
+//! A test process is threaded and may be large, so it neither forks nor unshares. It executes its own program once more as the
+//! *launcher*, small and single-threaded, which clones an *init* for each container. Init builds the root, starts the server
+//! and watches the socket that ties it to the test process.
 
+mod command;
 mod host;
 mod image;
 mod inside;
 mod limits;
+mod path;
 pub(crate) mod plan;
 mod protocol;
+mod signal;
 
+pub use command::Command;
 pub(crate) use host::client::memory;
 pub(crate) use host::container::{Container, Readiness, Stdin};
+pub(crate) use host::control_group::Reached;
+pub(crate) use host::error::LaunchError;
 pub(crate) use host::log::Log;
-pub(crate) use image::{Origin, distrust};
-pub(crate) use inside::become_launcher_if_asked;
-pub(crate) use inside::cgroup::{Reached, own as own_group};
+pub(crate) use image::{ProcessOrigin, distrust};
+pub(crate) use inside::{become_launcher_if_asked, own_group};
 pub(crate) use limits::Limits;
-pub use plan::Command;
+pub use path::SandboxPath;
 pub(crate) use plan::FORWARDED_FROM;
-pub(crate) use protocol::{Exit, Failure, Step};
+pub(crate) use protocol::{Exit, Failure, LaunchStep};
+pub use signal::Signal;

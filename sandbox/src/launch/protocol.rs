@@ -1,8 +1,7 @@
-//! What the test process, the launcher and init say to each other: one JSON document a message.
+//! Messages between the test process, the launcher and init, one JSON document each.
 //!
-//! A request to launch goes to the launcher with one end of a socket pair; from then on the test process talks over
-//! its other end to the init of that container alone, and the pair's end of file is how either learns of the other's
-//! death.
+//! A request to launch goes to the launcher with one end of a socket pair. From then on the test process talks over the
+//! other end to the init of that container alone, and end of file tells each of them of the other's death.
 
 use std::fmt;
 use std::io;
@@ -10,71 +9,134 @@ use std::io;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::command::Command;
 use super::limits::Limits;
-use super::plan::Command;
+use super::signal::Signal;
 
-/// The longest message either side sends. Plans, which may be longer, travel as a file descriptor.
-pub(crate) const LONGEST_MESSAGE: usize = 64 << 10;
+/// Set in the environment of a launcher, and of no other process.
+pub(super) const MARKER: &str = "SANDBOXED_DB_LAUNCHER";
 
-/// From the test process to the launcher; carries the control socket, the plan and, if the plan needs one, an image.
+/// The longest message of either side. Plans may be longer and travel as a file descriptor.
+pub(super) const LONGEST_MESSAGE: usize = 64 << 10;
+
+/// From the test process to the launcher. Carries the control socket, the plan and, if the start method needs one, a file
+/// for a prelinked image.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Launch {
-    /// What a control group is to hold the sandbox to.
-    pub(crate) limits: Limits,
-    /// How many bytes its files may take in memory.
-    pub(crate) files: u64,
-    /// No container, but a process of the host.
-    pub(crate) on_host: bool,
+pub(super) struct Launch {
+    /// Limits for the sandbox's control group.
+    pub(super) limits: Limits,
+    /// The bytes of memory that the sandbox's files may take.
+    pub(super) files: u64,
+    /// Whether to start a supervisor on the host instead of a container.
+    pub(super) process_mode: bool,
+    pub(super) start: StartMethod<()>,
+}
+
+/// The way a planned server's process is started, with the file of its prelinked image where one is involved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum StartMethod<I> {
+    /// By execve(2); the dynamic linker then links the program.
+    Execute,
+    /// From this image; by execve(2) should that fail.
+    Restore(I),
+    /// The server runs until it is linked, and its image is written to this file.
+    Capture(I),
+}
+
+impl<I> StartMethod<I> {
+    pub(super) fn image(&self) -> Option<&I> {
+        match self {
+            Self::Execute => None,
+            Self::Restore(image) | Self::Capture(image) => Some(image),
+        }
+    }
+
+    /// Returns the method as a message has it, where the image travels as a descriptor.
+    pub(super) fn without_image(&self) -> StartMethod<()> {
+        match self {
+            Self::Execute => StartMethod::Execute,
+            Self::Restore(_) => StartMethod::Restore(()),
+            Self::Capture(_) => StartMethod::Capture(()),
+        }
+    }
+}
+
+impl StartMethod<()> {
+    /// Joins the method with the descriptor of its message. `None` if the descriptor is missing.
+    pub(super) fn with_image<I>(self, image: Option<I>) -> Option<StartMethod<I>> {
+        match self {
+            Self::Execute => Some(StartMethod::Execute),
+            Self::Restore(()) => image.map(StartMethod::Restore),
+            Self::Capture(()) => image.map(StartMethod::Capture),
+        }
+    }
 }
 
 /// From the test process to init.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Request {
+pub(super) enum Request {
     /// Start the server.
     Start(Command),
-    /// Run a program to its end, which is told with that number; carries its standard input, output and error.
+    /// Run a program to its end, which is reported with the number. Carries standard input, output and error.
     Run { number: u32, command: Command },
-    /// The server was reached before it said that it is ready: what is done when it says so would come too late.
+    /// The server answered before it reported readiness: links for a ready server would come too late.
     Reached,
-    /// Send the server a signal, by number.
-    Signal(i32),
-    /// Forward connections to that port of the container's loopback; carries the sockets that listen for them outside.
+    /// Send the server a signal.
+    Signal(Signal),
+    /// Forward connections to this port of the container's loopback. Carries the listening sockets of the host.
     Forward { port: u16 },
 }
 
-/// From the launcher (`Spawned`, and `Failed` before it) and from init to the test process.
+/// From the launcher (`Spawned`, or `Failed` instead) and from init to the test process.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Event {
-    /// The container's init exists, in a control group if there is one to have; carries its pidfd.
+pub(super) enum Event {
+    /// The container's init exists, in a control group where one is delegated. Carries its pidfd.
     Spawned { pid: i32, group: Option<String> },
-    /// The root is built and a planned server executed; carries the log file. `outer_proc`: /proc is the outer one.
-    /// `root`: where the files of a server are that has no container.
-    /// `refused`: why the server was executed though an image of it came along.
-    Up { outer_proc: bool, root: Option<String>, refused: Option<String> },
-    /// An image was made of the server, or why none can be.
+    /// The root is built and a planned server started. Carries the log file.
+    Up(Up),
+    /// An image of the server was made, or the reason why none can be.
     Captured { refused: Option<String> },
-    /// The server said by sd_notify(3) that it is ready.
+    /// The server reported by sd_notify(3) that it is ready.
     Ready,
     /// The server ended.
     ServerExited(Exit),
-    /// The program of the `Request::Run` of that number ended.
+    /// The program of the `Request::Run` with this number ended.
     RunExited { number: u32, exit: Exit },
-    /// The process that does `Request::Forward` is there.
+    /// The process of a `Request::Forward` exists.
     Forwarding { port: u16 },
     /// A step of the launch failed; the container is gone.
     Failed(Failure),
+}
+
+/// A sandbox whose root is built.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Up {
+    /// Whether its /proc is the outer one.
+    pub(super) outer_proc: bool,
+    /// Whether a seccomp filter is installed. There is none in process mode, and on architectures without a compiler.
+    pub(super) filtered: bool,
+    /// The private directory of process mode.
+    pub(super) directory: Option<String>,
+    /// The reason why the server was executed though an image of it came along.
+    pub(super) not_restored: Option<String>,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Exit {
     Code(i32),
+    /// The number of the signal, which may be a real-time one.
     Signal(i32),
 }
 
 impl Exit {
     pub(crate) fn success(self) -> bool {
         self == Self::Code(0)
+    }
+
+    /// Whether the process was killed by SIGKILL, which says nothing about the process itself.
+    pub(crate) fn was_killed(self) -> bool {
+        self == Self::Signal(libc::SIGKILL)
     }
 }
 
@@ -87,33 +149,39 @@ impl fmt::Display for Exit {
     }
 }
 
-/// A launch that failed: where, on what, why.
+/// A failed step of a launch: the step, its object and the kernel's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    pub(crate) step: Step,
-    /// What the step was about: a path, a file system, a program.
+    pub(crate) step: LaunchStep,
+    /// The step's object: a path, a file system, a program.
     pub(crate) object: String,
-    /// The error number, or 0 where `detail` says it all.
+    /// The error number, or 0 where `detail` is the whole reason.
     pub(crate) errno: i32,
-    /// What the kernel added in words, often nothing.
+    /// The kernel's words beside the number, often none.
     pub(crate) detail: String,
 }
 
 impl Failure {
     /// A step that a system call refused.
-    pub(crate) fn new(step: Step, object: &str, errno: Errno) -> Self {
+    pub(crate) fn new(step: LaunchStep, object: &str, errno: Errno) -> Self {
         Self { step, object: shortened(object), errno: errno.raw_os_error(), detail: String::new() }
     }
 
-    /// A step that failed in the standard library: by a system call, or by what it read.
-    pub(crate) fn io(step: Step, object: &str, error: &io::Error) -> Self {
-        let errno = error.raw_os_error().unwrap_or(0);
-        let detail = if errno == 0 { shortened(&error.to_string()) } else { String::new() };
-        Self { step, object: shortened(object), errno, detail }
+    /// A step that failed for a reason in words.
+    pub(super) fn other(step: LaunchStep, object: &str, reason: &str) -> Self {
+        Self { step, object: shortened(object), errno: 0, detail: shortened(reason) }
+    }
+
+    /// A step that failed in the standard library, by a system call or by unusable data.
+    pub(crate) fn io(step: LaunchStep, object: &str, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self { step, object: shortened(object), errno, detail: String::new() },
+            None => Self::other(step, object, &error.to_string()),
+        }
     }
 }
 
-/// The end of a text that may be a path as long as paths go, so that a report fits into a message.
+/// Returns the end of a text that may be a path of any length, so that a report fits into a message.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 1000;
     match text.char_indices().rev().nth(LONGEST) {
@@ -122,7 +190,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// The kernel's words, and what it added.
+/// The kernel's answer and its additional words.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.errno, self.detail.as_str()) {
@@ -137,7 +205,7 @@ impl std::error::Error for Failure {}
 
 /// The steps of a launch, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Step {
+pub(crate) enum LaunchStep {
     Launcher,
     Receive,
     Clone,
@@ -158,11 +226,11 @@ pub(crate) enum Step {
     Filter,
     Execute,
     Forward,
-    Place,
+    PrivateDirectory,
     Copy,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for LaunchStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Launcher => "start the launcher",
@@ -185,7 +253,7 @@ impl fmt::Display for Step {
             Self::Filter => "install the filter of system calls",
             Self::Execute => "execute",
             Self::Forward => "start a process to forward to",
-            Self::Place => "make a private directory in",
+            Self::PrivateDirectory => "make a private directory in",
             Self::Copy => "copy the layer to",
         })
     }
@@ -193,7 +261,7 @@ impl fmt::Display for Step {
 
 /// # Errors
 /// A path that is not UTF-8 cannot be encoded.
-pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn encode(message: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(message)
 }
 
@@ -206,7 +274,7 @@ mod tests {
     #[test]
     fn messages_survive_the_wire() {
         let failure =
-            Failure { step: Step::Overlay, object: "/da\"ta".into(), errno: 22, detail: "é".into() };
+            Failure { step: LaunchStep::Overlay, object: "/da\"ta".into(), errno: 22, detail: "é".into() };
         let bytes = encode(&Event::Failed(failure.clone())).unwrap();
         match serde_json::from_slice(&bytes).unwrap() {
             Event::Failed(read) => assert_eq!(read, failure),
@@ -215,23 +283,19 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_message_are_refused() {
-        for bytes in [&b""[..], b"{", b"[]", b"\"Unknown\"", b"\xff\xfe"] {
-            assert!(serde_json::from_slice::<Event>(bytes).is_err(), "{bytes:?}");
-        }
+    fn a_start_method_needs_its_image() {
+        assert_eq!(StartMethod::Restore(()).with_image(Some(7)), Some(StartMethod::Restore(7)));
+        assert_eq!(StartMethod::Restore(()).with_image(None::<u8>), None);
+        assert_eq!(StartMethod::Execute.with_image(None::<u8>), Some(StartMethod::Execute));
     }
 
     proptest! {
-        /// A container's processes cannot reach the socket, but a message that was cut or damaged must end nothing but itself.
+        /// The end of a path survives, on a character's boundary.
         #[test]
-        fn damaged_messages_are_survived(at in 0_usize..200, byte in any::<u8>(), end in 0_usize..200) {
-            let command = Command::new("/bin/sh").args(["-c", "é"]).env("A", "\u{1}");
-            let request = Request::Run { number: 1, command };
-            let mut bytes = encode(&request).unwrap();
-            let length = bytes.len();
-            bytes[at % length] = byte;
-            bytes.truncate(end.min(length));
-            let _ = (serde_json::from_slice::<Request>(&bytes), serde_json::from_slice::<Event>(&bytes));
+        fn long_objects_are_shortened(object in "\\PC{0,1200}") {
+            let failure = Failure::other(LaunchStep::Attach, &object, "");
+            let kept = failure.object.trim_start_matches('…');
+            prop_assert!(object.ends_with(kept) && failure.object.chars().count() <= 1002);
         }
     }
 }

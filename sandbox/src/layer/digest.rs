@@ -61,7 +61,7 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<
         hasher = hasher.field(name).field(value);
     }
     let initialise = engine.initialise(installation);
-    for text in initialise.args.iter().chain(initialise.env.iter().flat_map(|(name, value)| [name, value])) {
+    for text in &initialise.words() {
         hasher = hasher.field(text);
     }
     for (_, contents) in engine.server(installation, &[], Mode::Container)?.files {

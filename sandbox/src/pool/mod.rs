@@ -67,7 +67,7 @@ pub(crate) fn ask<E: Engine>(
 ) -> Result<Option<Spare>> {
     let most = most()?;
     // To start one where there is no container is to copy the data: nobody's to do in vain.
-    if most == 0 || prepared.plan().on_host.is_some() || !is_own() {
+    if most == 0 || prepared.plan().process_mode.is_some() || !is_own() {
         return Ok(None);
     }
     let Some(identity) = PlanKey::of(prepared, layer) else { return Ok(None) };

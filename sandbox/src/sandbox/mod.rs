@@ -9,7 +9,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::diagnosis::limits;
+use crate::diagnosis::{explain, limits};
 use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Container, Exit};
@@ -222,7 +222,7 @@ impl<E: Engine> Sandbox<E> {
     pub(crate) fn stop_server(&self) -> Result<Exit> {
         let log = || self.container().log().tail(LOG_TAIL).unwrap_or_default();
         let stopped = self.container().stop_server(self.prepared.stop_signal(), STOP_TIMEOUT);
-        stopped.map_err(|error| error.with_log(log()))
+        stopped.map_err(|error| explain(error).with_log(log()))
     }
 
     pub(crate) fn engine(&self) -> &E {

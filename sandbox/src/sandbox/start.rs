@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::LOG_TAIL;
 use crate::cache;
-use crate::diagnosis::limits;
+use crate::diagnosis::{explain, limits};
 use crate::engine::{Engine, Installation, Mode, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation;
-use crate::launch::plan::{self, Birth, Data, Directory, File, Plan, Symlink};
-use crate::launch::{Command, Container, Exit, Limits, Origin, Readiness, Stdin, distrust};
+use crate::launch::plan::{self, Data, Directory, File, Plan, Symlink};
+use crate::launch::{Command, Container, Limits, ProcessOrigin, Readiness, Signal, Stdin, distrust};
 use crate::timings::Timings;
 
 /// How long the program that fills an empty data directory may take.
@@ -45,7 +45,7 @@ pub(crate) struct Prepared<E> {
     /// Starts the server. The plan lacks it where the data directory is initialised first.
     command: Command,
     notifies: bool,
-    stop_signal: i32,
+    stop_signal: Signal,
     planning: Duration,
 }
 
@@ -107,7 +107,7 @@ impl<E: Engine> Prepared<E> {
         let Server { command, directories, files, notifies, io_uring, processes, stop_signal, end_signal } =
             server;
         if let Mode::Process { address } = mode {
-            plan.on_host = Some(isolation::on_host(engine, installation, address, end_signal)?);
+            plan.process_mode = Some(isolation::on_host(engine, installation, address, end_signal)?);
             // They belong to a root file system, and process mode has none.
             plan.files.clear();
         }
@@ -120,7 +120,7 @@ impl<E: Engine> Prepared<E> {
         plan.files.extend(files.into_iter().map(|(path, contents)| File { path, mode: 0o644, contents }));
         if !initialise {
             plan.server = Some(command.clone());
-            plan.birth = Birth::Restore;
+            plan.prelink = true;
         }
         Ok(Self {
             engine: engine.clone(),
@@ -148,7 +148,7 @@ impl<E: Engine> Prepared<E> {
         &self.plan
     }
 
-    pub(crate) fn stop_signal(&self) -> i32 {
+    pub(crate) fn stop_signal(&self) -> Signal {
         self.stop_signal
     }
 
@@ -159,30 +159,29 @@ impl<E: Engine> Prepared<E> {
 
     /// The data directory as this process reaches it.
     pub(crate) fn data_dir(&self, container: &Container) -> PathBuf {
-        let data = &self.plan.data_dir;
-        container.root().join(data.strip_prefix("/").unwrap_or(data))
+        self.plan.data_dir.below(&container.root())
     }
 
     /// Starts a server and waits until it is ready.
     pub(crate) fn start(&self) -> Result<ReadyServer> {
         let begin = Instant::now();
-        let mut container = Container::launch(&self.plan)?;
+        let mut container = Container::launch(&self.plan).map_err(explain)?;
         let launch = begin.elapsed();
         if self.initialise {
             self.initialise(&container)?;
-            container.start_server(self.command.clone())?;
+            container.start_server(self.command.clone()).map_err(explain)?;
         }
         let mut executed = Instant::now();
         let mut ready = self.wait_ready(&container);
         // A restored server may fail because of its image: another one, executed, shows whether it did.
-        if *container.origin() == Origin::Restored
+        if *container.origin() == ProcessOrigin::Restored
             && ready.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exited)
         {
             let exit = container.server_exit(Duration::ZERO);
             // A server that was killed, or whose init was, says nothing about its image.
-            let by_itself = exit.is_some_and(|exit| exit != Exit::Signal(libc::SIGKILL));
-            let plan = Plan { birth: Birth::Execute, ..self.plan.clone() };
-            container = Container::launch(&plan)?;
+            let by_itself = exit.is_some_and(|exit| !exit.was_killed());
+            let plan = Plan { prelink: false, ..self.plan.clone() };
+            container = Container::launch(&plan).map_err(explain)?;
             executed = Instant::now();
             ready = self.wait_ready(&container);
             if ready.is_ok() && by_itself {
@@ -198,7 +197,7 @@ impl<E: Engine> Prepared<E> {
     fn initialise(&self, container: &Container) -> Result<()> {
         let command = self.engine.initialise(&self.installation);
         let program = command.name();
-        let run = container.run(command, Stdin::Text(""), INITIALISE_TIMEOUT)?;
+        let run = container.run(command, Stdin::Text(""), INITIALISE_TIMEOUT).map_err(explain)?;
         if run.exit.success() {
             return Ok(());
         }
@@ -214,7 +213,7 @@ impl<E: Engine> Prepared<E> {
         let root = container.root();
         let probe = || self.engine.is_ready(&root);
         let readiness = if self.notifies { Readiness::Notify(&probe) } else { Readiness::Probe(&probe) };
-        container.wait_ready(readiness, self.start_timeout)
+        container.wait_ready(readiness, self.start_timeout).map_err(explain)
     }
 
     /// The limit that the sandbox has reached, and the fix.

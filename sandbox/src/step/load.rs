@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::source::unreadable;
 use super::{FileStep, Link, advice, compressed};
+use crate::diagnosis;
 use crate::engine::{Engine, FileRun, ScriptError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Command, Stdin};
@@ -121,7 +122,7 @@ fn run<E: Engine>(
     deadline: Instant,
 ) -> Result<Option<ScriptError>> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let run = sandbox.container().run(client, stdin, left)?;
+    let run = sandbox.container().run(client, stdin, left).map_err(diagnosis::explain)?;
     Ok((!run.exit.success()).then(|| {
         let mut error = sandbox.engine().script_error(&run.stderr);
         if error.message.is_empty() {

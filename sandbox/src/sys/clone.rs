@@ -1,4 +1,4 @@
-//! clone3(2): a child in namespaces of its own.
+//! clone3(2): a child in new namespaces.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -7,9 +7,9 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::last_errno;
-use super::process::SingleThreaded;
+use super::process::{FreshProcess, SingleThreaded};
 
-/// Every namespace a sandbox has to itself.
+/// The namespaces of a sandbox.
 const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
@@ -22,33 +22,31 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Which of the two processes returned from [`into_namespaces`].
-#[derive(Debug)]
-pub(crate) enum Cloned {
-    /// The caller, with the child's id and a descriptor that names it for as long as it is open.
-    Parent { pid: Pid, pidfd: OwnedFd },
-    /// The child: PID 1 of its namespaces, a copy of the caller.
-    Child,
-}
-
-/// Forks the calling process into new user, mount, pid, net, ipc, uts and cgroup namespaces.
+/// Forks the calling process into new user, mount, pid, net, ipc, uts and cgroup namespaces. The child, PID 1 of its
+/// namespaces, runs `child` and ends; the caller gets its id and pidfd.
 ///
-/// The child is born in the control group `group`, a directory of cgroups version 2, if one is given. Otherwise falls back
-/// to clone(2) where clone3 answers `ENOSYS`, as some seccomp profiles make it do.
+/// The child starts in the control group `group`, a directory of cgroups version 2, if one is given. Otherwise clone(2) is the
+/// fallback where clone3 fails with `ENOSYS`, as some seccomp profiles make it do.
 ///
 /// # References
 /// clone(2), user_namespaces(7), pid_namespaces(7)
 pub(crate) fn into_namespaces(
     _proof: &SingleThreaded,
     group: Option<BorrowedFd<'_>>,
-) -> Result<Cloned, Errno> {
-    match clone3(group) {
+    child: impl FnOnce(FreshProcess),
+) -> Result<(Pid, OwnedFd), Errno> {
+    let cloned = match clone3(group) {
         Err(Errno::NOSYS) if group.is_none() => clone(),
         result => result,
+    };
+    match cloned? {
+        Some(parents) => Ok(parents),
+        None => FreshProcess::run(child),
     }
 }
 
-fn clone3(group: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+/// Returns nothing in the child.
+fn clone3(group: Option<BorrowedFd<'_>>) -> Result<Option<(Pid, OwnedFd)>, Errno> {
     let mut pidfd: RawFd = -1;
     // SAFETY: `clone_args` consists of integers only, for which all zeroes is a valid value and means "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -60,15 +58,16 @@ fn clone3(group: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     // SAFETY: without CLONE_VM and with no stack given, the child runs on its own copy of this memory, as after fork(2) but
-    // without glibc's handlers; what those would mend (locks, a cached thread id used by raise and abort) is not relied on. `args` and `pidfd` outlive the call, `group` is open during it, and the size is that of `args`. `SingleThreaded` says that no
-    // other thread can hold a lock which the child would then find locked for ever.
+    // without glibc's handlers, whose repairs (locks, a cached thread id for raise and abort) the child does not rely on.
+    // `args` and `pidfd` outlive the call, `group` is open during it, and the size is that of `args`. `SingleThreaded`, which
+    // the caller has, proves that no other thread holds a lock which the child would find locked for ever.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
     cloned(pid, pidfd)
 }
 
 /// Not on s390x, where the first two arguments of the call are swapped: no filter there is known to need it.
-fn clone() -> Result<Cloned, Errno> {
+fn clone() -> Result<Option<(Pid, OwnedFd)>, Errno> {
     if cfg!(target_arch = "s390x") {
         return Err(Errno::NOSYS);
     }
@@ -81,16 +80,16 @@ fn clone() -> Result<Cloned, Errno> {
     cloned(pid, pidfd)
 }
 
-fn cloned(pid: libc::c_long, pidfd: RawFd) -> Result<Cloned, Errno> {
+fn cloned(pid: libc::c_long, pidfd: RawFd) -> Result<Option<(Pid, OwnedFd)>, Errno> {
     match pid {
         ..0 => Err(last_errno()),
-        0 => Ok(Cloned::Child),
+        0 => Ok(None),
         _ => {
             let pid =
                 i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the kernel returns positive pids");
-            // SAFETY: the call succeeded, so the kernel opened `pidfd` in this process and nobody else knows of it.
+            // SAFETY: the call succeeded, so the kernel opened `pidfd` in this process, and no object owns it yet.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Cloned::Parent { pid, pidfd })
+            Ok(Some((pid, pidfd)))
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The entry of the launcher: a function that the dynamic linker calls before `main`.
 
+use super::process::FreshProcess;
+
 /// Runs when the program is loaded. In an ordinary start it reads one environment variable and returns.
 extern "C" fn before_main() {
-    crate::launch::become_launcher_if_asked();
+    crate::launch::become_launcher_if_asked(FreshProcess::executed());
 }
 
 // SAFETY: the section `.init_array` holds pointers to functions that the dynamic linker calls once, before `main`, on

@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::panic;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -12,9 +13,9 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use super::last_errno;
 
-/// The word of its holder that this process has one thread and will start no other.
+/// Proof that this process has one thread and will start no other.
 ///
-/// Held by the launcher, which is caught before `main` and never starts a thread; it cannot be sent to one.
+/// Held by the launcher, which is caught before `main` and never starts a thread. It cannot be sent to one.
 #[derive(Debug)]
 pub(crate) struct SingleThreaded(PhantomData<*const ()>);
 
@@ -28,62 +29,61 @@ impl SingleThreaded {
     }
 }
 
-/// Which of the two processes returned from [`fork`].
+/// The right to close the descriptors of a process that has just begun, by execve(2) or as a child of this folder's calls.
+///
+/// In the first no Rust object owns a descriptor yet. The second runs one function and ends: the objects of its parent, in the
+/// frames above that function, are never reached.
 #[derive(Debug)]
-pub(crate) enum Forked {
-    /// The caller, with the child's id.
-    Parent(Pid),
-    /// A copy of the caller, with copies of its descriptors.
-    Child,
+pub(crate) struct FreshProcess(PhantomData<*const ()>);
+
+impl FreshProcess {
+    /// Only for the function that runs before `main`.
+    pub(super) fn executed() -> Self {
+        Self(PhantomData)
+    }
+
+    /// Runs the function of a child just forked, and ends the child.
+    pub(super) fn run(child: impl FnOnce(Self)) -> ! {
+        let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| child(Self(PhantomData))));
+        exit_now(i32::from(outcome.is_err()))
+    }
+
+    /// Closes every descriptor but standard input, output and error, and those given. A child must use no other descriptor
+    /// of its parent afterwards.
+    ///
+    /// # References
+    /// close_range(2), Linux 5.9
+    pub(crate) fn keep_only(self, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let mut kept: Vec<_> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+        kept.sort_unstable();
+        let mut first = 3;
+        for end in kept.into_iter().map(Some).chain([None]) {
+            let last = end.map_or(libc::c_uint::MAX, |end| end.saturating_sub(1));
+            if first <= last {
+                // SAFETY: the call takes integers only. A `FreshProcess` is the proof that no object which is still used
+                // owns a descriptor in the range: those that are were given, and lie between the ranges.
+                if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
+                    return Err(last_errno());
+                }
+            }
+            first = first.max(end.unwrap_or(last).saturating_add(1));
+        }
+        Ok(())
+    }
 }
 
-/// Forks the calling process.
+/// Forks the calling process. The child runs `child` and ends.
 ///
 /// # References
 /// fork(2)
-pub(crate) fn fork(_proof: &SingleThreaded) -> Result<Forked, Errno> {
-    // SAFETY: fork takes nothing. `SingleThreaded` says that no other thread can hold a lock which the child would then find
+pub(crate) fn fork(_proof: &SingleThreaded, child: impl FnOnce(FreshProcess)) -> Result<Pid, Errno> {
+    // SAFETY: fork takes nothing. `SingleThreaded` proves that no other thread can hold a lock which the child would then find
     // locked for ever, so the child may do whatever its parent may.
     match unsafe { libc::fork() } {
         ..0 => Err(last_errno()),
-        0 => Ok(Forked::Child),
-        pid => Ok(Forked::Parent(Pid::from_raw(pid).expect("the kernel returns positive pids"))),
+        0 => FreshProcess::run(child),
+        pid => Ok(Pid::from_raw(pid).expect("the kernel returns positive pids")),
     }
-}
-
-/// Closes every descriptor from `first` on.
-///
-/// # References
-/// close_range(2), Linux 5.9
-pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
-    // SAFETY: the call takes integers only. Its callers run in a child just forked, whose Rust objects that own
-    // descriptors at or above `first` are never used or dropped again.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
-    if result == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-/// Takes ownership of descriptor `fd` if it is open.
-///
-/// For the fixed numbers by which a launcher is handed its socket and a child just forked keeps what it needs.
-pub(crate) fn take_fd(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: F_GETFD takes no pointer and fails with EBADF for a descriptor that is not open.
-    let open = unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1;
-    // SAFETY: the descriptor is open, and callers take a number that no other object of this process owns.
-    open.then(|| unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Moves descriptor `fd` to the number `to`, which is closed first if open, and marks it close-on-exec.
-pub(crate) fn move_fd(fd: OwnedFd, to: RawFd) -> Result<OwnedFd, Errno> {
-    if fd.as_raw_fd() == to {
-        return Ok(fd);
-    }
-    // SAFETY: takes integers only; what had the number `to` belongs to the launcher's half of a fork and is not used
-    // in this process again.
-    if unsafe { libc::dup3(fd.as_raw_fd(), to, libc::O_CLOEXEC) } == -1 {
-        return Err(last_errno());
-    }
-    // SAFETY: dup3 succeeded, so `to` is open and this is its only owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(to) })
 }
 
 /// Every signal to its default action, none blocked: what the test process ignores or blocks must not reach a server.

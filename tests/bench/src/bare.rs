@@ -1,9 +1,9 @@
 //! An engine without a server, to measure the container alone; and a small example of an engine of one's own.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use sandboxed_db::engine::{Command, FileRun, Installation, Mode, ScriptError, Server};
+use sandboxed_db::engine::{Command, FileRun, Installation, Mode, SandboxPath, ScriptError, Server, Signal};
 use sandboxed_db::{Engine, Result};
 
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ impl Engine for Bare {
         Vec::new()
     }
 
-    fn data_dir(&self) -> PathBuf {
+    fn data_dir(&self) -> SandboxPath {
         "/data".into()
     }
 
@@ -38,9 +38,8 @@ impl Engine for Bare {
     ) -> Result<Server> {
         // A layer is stored only if its server shut down cleanly, which means with exit status 0.
         let script = "trap 'exit 0' TERM; : > /run/ready; sleep infinity & wait";
-        let sigterm = 15;
         let command = Command::new(installation.program("sh")).args(["-c", script]).env("PATH", "/usr/bin");
-        Ok(Server::new(command, sigterm))
+        Ok(Server::new(command, Signal::Terminate))
     }
 
     fn is_ready(&self, root: &Path) -> bool {

@@ -11,9 +11,9 @@ pub(super) const DATA: &str = "/var/lib/postgresql/data";
 pub(super) const SOCKETS: &str = "/run/postgresql";
 pub(super) const PORT: u16 = 5432;
 
-/// Settings that say how the sandbox is reached, given on the command line.
-pub(super) const FIXED: [(&str, &str); 4] =
-    [("config_file", CONFIG), ("hba_file", ACCESS), ("unix_socket_directories", SOCKETS), ("port", "5432")];
+/// Settings that name the server's files and sockets, given on the command line.
+pub(super) const FIXED_PATHS: [(&str, &str); 3] =
+    [("config_file", CONFIG), ("hba_file", ACCESS), ("unix_socket_directories", SOCKETS)];
 
 /// Tuning that changes how fast SQL runs and how much memory an idle server takes, and never whether SQL succeeds.
 ///
@@ -110,8 +110,8 @@ pub(super) fn configuration(major: u32, mode: Mode, settings: &[(String, String)
 }
 
 fn is_fixed(name: &str) -> bool {
-    let fixed = FIXED.iter().map(|(fixed, _)| *fixed);
-    fixed.chain(["data_directory"]).any(|fixed| fixed.eq_ignore_ascii_case(name))
+    let fixed = FIXED_PATHS.iter().map(|(fixed, _)| *fixed);
+    fixed.chain(["data_directory", "port"]).any(|fixed| fixed.eq_ignore_ascii_case(name))
 }
 
 /// The value that the user gave a setting; of several the last.

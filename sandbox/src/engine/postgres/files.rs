@@ -15,11 +15,11 @@ use crate::launch::Command;
 pub(super) fn with_environment(command: Command) -> Command {
     command
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("HOME", "/tmp")
+        .path_env("HOME", "/tmp")
         .env("LANG", LOCALE)
         .env("TZ", "UTC")
-        .env("PGDATA", DATA)
-        .env("PGHOST", SOCKETS)
+        .path_env("PGDATA", DATA)
+        .path_env("PGHOST", SOCKETS)
         .env("PGUSER", SUPERUSER)
 }
 
@@ -46,12 +46,12 @@ pub(super) fn own_client(installation: &Installation) -> Result<Command> {
 fn psql(installation: &Installation, database: &str) -> Result<Command> {
     let quiet =
         ["--no-psqlrc", "--quiet", "--echo-errors", "--set", "ON_ERROR_STOP=on", "--pset", "pager=off"];
-    Ok(client(installation, "psql")?.args(quiet).args(to(database)))
+    Ok(connected(client(installation, "psql")?.args(quiet), database))
 }
 
-fn to(database: &str) -> [String; 6] {
+fn connected(client: Command, database: &str) -> Command {
     let database = psql::conninfo(database);
-    ["--host", SOCKETS, "--username", SUPERUSER, "--dbname", &database].map(str::to_owned)
+    client.arg("--host").path_arg(SOCKETS).args(["--username", SUPERUSER, "--dbname", &database])
 }
 
 fn client(installation: &Installation, name: &str) -> Result<Command> {
@@ -76,7 +76,7 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
     let FileRun { path, format, from_stdin, transaction, before, after } = run;
     let run = match format {
         Format::Archive => {
-            let restore = client(installation, "pg_restore")?.arg("--exit-on-error").args(to(database));
+            let restore = connected(client(installation, "pg_restore")?.arg("--exit-on-error"), database);
             return Ok(restore.arg(path.to_string_lossy()));
         }
         Format::Csv { table, columns } => {

@@ -1,6 +1,6 @@
 //! The command line of initdb(1): options that the user did not write yield to those that they did.
 
-use super::config::{DATA, LOCALE, SUPERUSER};
+use super::config::{LOCALE, SUPERUSER};
 
 /// Library that compares and classifies text in a database, as initdb's `--locale-provider` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,7 @@ pub(super) fn arguments(
     by_user: &[String],
 ) -> Vec<String> {
     let given = |prefixes: &[&str]| by_user.iter().any(|arg| prefixes.iter().any(|of| arg.starts_with(of)));
-    let mut arguments =
-        vec!["--pgdata", DATA, "--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8"];
+    let mut arguments = vec!["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8"];
     arguments.extend(["--wal-segsize", "1", "--no-sync"]);
     if major >= 14 {
         arguments.push("--no-instructions");

@@ -17,13 +17,15 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::config::{ACCESS, CONFIG, DATA, FIXED, LOCALE, PORT, SOCKETS, SUPERUSER, configuration, setting};
+use self::config::{
+    ACCESS, CONFIG, DATA, FIXED_PATHS, LOCALE, PORT, SOCKETS, SUPERUSER, configuration, setting,
+};
 use self::files::with_environment;
 use self::tcp::percent_encode;
 use crate::engine::sql::identifier;
 use crate::engine::{Engine, FileRun, Installation, Mode, ScriptError, Server, TcpAccess, children};
 use crate::error::Result;
-use crate::launch::Command;
+use crate::launch::{Command, SandboxPath, Signal};
 use crate::sys::process::libc_version;
 use crate::sys::socket::connect_now;
 
@@ -151,14 +153,15 @@ impl Engine for Postgres {
         identity
     }
 
-    fn data_dir(&self) -> PathBuf {
+    fn data_dir(&self) -> SandboxPath {
         DATA.into()
     }
 
     fn initialise(&self, installation: &Installation) -> Command {
         let Self { locale, locale_provider, initdb_args, .. } = self;
         let arguments = initdb::arguments(installation.major(), locale, *locale_provider, initdb_args);
-        with_environment(Command::new(installation.program("initdb"))).args(arguments)
+        let initdb = with_environment(Command::new(installation.program("initdb")));
+        initdb.arg("--pgdata").path_arg(DATA).args(arguments)
     }
 
     fn set_up(&self) -> Option<String> {
@@ -176,7 +179,7 @@ impl Engine for Postgres {
         mode: Mode,
     ) -> Result<Server> {
         // Options win over what `ALTER SYSTEM` sets, and that over the file.
-        let mut options: Vec<_> = FIXED.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut options = vec![format!("port={PORT}")];
         if let Mode::Process { address } = mode {
             let address = address.map(|address| address.to_string()).unwrap_or_default();
             options.push(format!("listen_addresses={address}"));
@@ -184,9 +187,12 @@ impl Engine for Postgres {
             options.push("dynamic_shared_memory_type=mmap".to_owned());
         }
         let options = options.into_iter().flat_map(|option| ["-c".to_owned(), option]);
-        let command =
-            with_environment(Command::new(installation.program("postgres"))).args(["-D", DATA]).args(options);
-        Ok(Server::new(command, libc::SIGINT)
+        let postgres = with_environment(Command::new(installation.program("postgres")));
+        let command = FIXED_PATHS.iter().fold(postgres.arg("-D").path_arg(DATA), |command, (name, path)| {
+            command.arg("-c").prefixed_path_arg(format!("{name}="), path)
+        });
+        let command = command.args(options);
+        Ok(Server::new(command, Signal::Interrupt)
             .directory(SOCKETS, 0o700)
             .file(CONFIG, configuration(installation.major(), mode, settings)?)
             .file(ACCESS, tcp::access_rules(mode))
@@ -194,11 +200,11 @@ impl Engine for Postgres {
             .io_uring(uses_io_uring(settings))
             .processes(processes(settings))
             // An immediate shutdown, which removes the server's shared memory.
-            .end_signal(libc::SIGQUIT))
+            .end_signal(Signal::Quit))
     }
 
     fn is_ready(&self, root: &Path) -> bool {
-        let socket = root.join(SOCKETS.trim_start_matches('/')).join(format!(".s.PGSQL.{PORT}"));
+        let socket = SandboxPath::new(SOCKETS).join(format!(".s.PGSQL.{PORT}")).below(root);
         connect_now(&socket).is_ok_and(|mut stream| greet(&mut stream).unwrap_or(false))
     }
 

@@ -1,22 +1,22 @@
-//! The test process's hold on its launcher.
+//! The test process's launcher.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command as Process, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::{Child, Command as Process};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
+use super::error::{LaunchError, Result};
+use super::lock;
 use super::log::Log;
-use crate::launch::inside::MARKER;
-use crate::launch::protocol::{Failure, Launch, Step, encode};
+use crate::launch::protocol::{Failure, Launch, LaunchStep, MARKER, encode};
 
-use crate::diagnosis;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::sys::process::is_in_main_program;
 use crate::sys::socket;
 
@@ -27,14 +27,14 @@ static LAUNCHER: Mutex<Option<Arc<Launcher>>> = Mutex::new(None);
 pub(super) struct Launcher {
     socket: OwnedFd,
     child: Mutex<Child>,
-    /// What the launcher and its inits print when they panic; normally nothing.
+    /// The standard error of the launcher and its inits: nothing, unless they panic.
     complaints: Log,
-    /// A process forked from the test process must not share its parent's launcher.
+    /// The process that started it: a fork of the test process must not share its launcher.
     owner: u32,
 }
 
 impl Launcher {
-    /// The launcher of this process, started at the first call and again should it have died.
+    /// Returns the launcher of this process, started at the first call and again if it has died.
     pub(super) fn get() -> Result<Arc<Self>> {
         let mut slot = lock(&LAUNCHER);
         match &*slot {
@@ -50,14 +50,18 @@ impl Launcher {
     }
 
     fn start() -> Result<Self> {
-        let failed = |error: io::Error| diagnosis::explain(&Failure::io(Step::Launcher, "", &error));
+        let failed = |error: io::Error| LaunchError::from(Failure::io(LaunchStep::Launcher, "", &error));
         if !is_in_main_program().map_err(failed)? {
-            return Err(Error::new(ErrorKind::Launch, "start the launcher").with_hint(
-                "the launcher is this program executed again, which works only where sandboxed-db is linked into the \
-                 program itself: here it is part of a shared library that another program loaded",
-            ));
+            return Err(Error::new(ErrorKind::Launch, "start the launcher")
+                .with_hint(
+                    "the launcher is this program executed again, but sandboxed-db is part of a shared library here: link it \
+                     into the program itself",
+                )
+                .into());
         }
         let (ours, theirs) = socket::pair().map_err(|errno| failed(errno.into()))?;
+        let null = File::options().write(true).open("/dev/null");
+        let null = null.map_err(|error| Failure::io(LaunchStep::Launcher, "/dev/null", &error))?;
         let complaints = memory(c"sandboxed-db launcher", b"").map_err(|errno| failed(errno.into()))?;
         let child = Process::new("/proc/self/exe")
             .arg0("sandboxed-db-launcher")
@@ -66,7 +70,7 @@ impl Launcher {
             .env(MARKER, "1")
             .current_dir("/")
             .stdin(theirs)
-            .stdout(Stdio::null())
+            .stdout(null)
             .stderr(complaints.try_clone().map_err(failed)?)
             .spawn()
             .map_err(failed)?;
@@ -83,7 +87,7 @@ impl Launcher {
         matches!(lock(&self.child).try_wait(), Ok(None))
     }
 
-    /// Hands over a plan, one end of a control socket, and the image that the plan is about.
+    /// Sends a plan, one end of a control socket, and the file of the image.
     pub(super) fn request(
         &self,
         launch: &Launch,
@@ -97,40 +101,36 @@ impl Launcher {
         socket::send(self.socket.as_fd(), &message, &fds)
     }
 
-    /// Waits for the end of a launcher that hung up.
+    /// Waits for the end of a launcher that has closed its socket.
     pub(super) fn reap(&self) {
         let _ = lock(&self.child).wait();
     }
 
-    /// The error when a launcher or an init ended without a word.
-    pub(super) fn ended(&self, what: &str) -> Error {
-        let error = Error::new(ErrorKind::Launch, format!("launch the sandbox: {what} ended unexpectedly"));
+    /// Returns the error for a launcher or an init that ended without a report.
+    pub(super) fn ended(&self, process: &str) -> Error {
+        let error =
+            Error::new(ErrorKind::Launch, format!("launch the sandbox: {process} ended unexpectedly"));
         match self.complaints.read().unwrap_or_default() {
             text if text.is_empty() => error.with_hint(
-                "it was killed, by the out-of-memory killer or by hand; `dmesg` may tell. The next start uses a new one",
+                "it was killed, by the out-of-memory killer or by hand; look into `dmesg`. The next start uses a new one",
             ),
             text => error.caused_by(text),
         }
     }
 }
 
-/// Whether a variable is needed to run the program again. All others stay away from where a server could read them, in
-/// /proc/1/environ: the environment of tests holds secrets.
+/// Whether a variable is needed to run the program again. All others may be secrets, and a server could read them in
+/// /proc/1/environ.
 fn is_for_programs(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("LD_") || name == "LLVM_PROFILE_FILE" || name.ends_with("SAN_OPTIONS")
 }
 
-/// A file in memory with these contents, to be read from its beginning.
+/// Returns a file in memory with these contents, positioned at its beginning.
 pub(crate) fn memory(name: &CStr, contents: &[u8]) -> Result<File, Errno> {
     let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all(contents)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     Ok(file)
-}
-
-/// A thread that panicked while it held one of these locks left nothing half-done behind it.
-pub(in crate::launch) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

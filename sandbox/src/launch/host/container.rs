@@ -1,4 +1,4 @@
-//! A running container as the test process holds it.
+//! A running container, held by the test process.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,52 +10,53 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::{Pid, pidfd_send_signal};
 
-use super::client::{Launcher, lock, memory};
+use super::client::{Launcher, memory};
 use super::control::{Control, Received, receive};
+use super::control_group::{self, Reached};
+use super::error::Result;
+use super::lock;
 use super::log::Log;
 use super::tail::Tail;
-use crate::error::{Error, ErrorKind, Result};
-use crate::launch::image::{self, Origin};
-use crate::launch::inside::cgroup::{self, Reached};
-use crate::launch::inside::seccomp;
-use crate::launch::plan::{Birth, Command, OnHost, Plan};
-use crate::launch::protocol::{Event, Exit, Launch, Request, encode};
+use crate::error::{Error, ErrorKind};
+use crate::launch::command::Command;
+use crate::launch::image::{self, ProcessOrigin};
+use crate::launch::plan::{Plan, ProcessMode};
+use crate::launch::protocol::{Event, Exit, Launch, Request, StartMethod, Up, encode};
+use crate::launch::signal::Signal;
 use crate::sys::socket;
 
-/// How long a container may take to be built; it takes about two milliseconds.
+/// The deadline for building a container, which takes about two milliseconds.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long that may take where the whole data directory is copied, perhaps to a slow disk.
+/// The deadline in process mode, where the whole data directory is copied, perhaps to a slow disk.
 const COPY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// How long the kernel may take to end a container that was killed.
+/// The deadline for the kernel to end a killed container.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an image may take to be made; it takes about thirty milliseconds.
+/// The deadline for making an image, which takes about thirty milliseconds.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long init may take to start a process; it takes less than a millisecond.
+/// The deadline for init to start a forwarder, which takes less than a millisecond.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When a server counts as ready.
+/// The condition on which a server counts as ready.
 #[derive(Clone, Copy)]
 pub(crate) enum Readiness<'a> {
-    /// When it says so through `NOTIFY_SOCKET`; should it stay silent for two seconds, the probe is asked as well.
+    /// The server reports it through `NOTIFY_SOCKET`. After two seconds of silence the probe is called as well.
     Notify(&'a dyn Fn() -> bool),
-    /// When the probe answers `true`.
+    /// The probe returns `true`.
     Probe(&'a dyn Fn() -> bool),
 }
 
-/// What a program in a container reads.
+/// The standard input of a program in a container.
 #[derive(Debug)]
 pub(crate) enum Stdin<'a> {
     Text(&'a str),
     Descriptor(OwnedFd),
 }
 
-/// A program that ran to its end in a container.
+/// The end of a program in a container.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct ProgramExit {
     pub(crate) exit: Exit,
     /// The end of its standard error.
     pub(crate) stderr: String,
@@ -64,37 +65,34 @@ pub(crate) struct Run {
 /// A running container. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Container {
-    /// The process that launched it. A copy that it forks must not end what is not its own.
+    /// The process that launched it. A fork of that process must not end it.
     owner: u32,
     pid: Pid,
     pidfd: OwnedFd,
     log: Arc<Log>,
-    /// Whether its /proc is the outer one.
-    outer_proc: bool,
-    /// How its server came to be.
-    origin: Origin,
-    /// Its control group, if it has one.
+    has_outer_proc: bool,
+    origin: ProcessOrigin,
+    /// The control group, where one is delegated.
     group: Option<PathBuf>,
     control: Mutex<Control>,
-    /// What there is instead of a container: no namespaces, and a private directory.
-    on_host: Option<(OnHost, PathBuf)>,
+    /// In process mode, with the private directory.
+    process_mode: Option<(ProcessMode, PathBuf)>,
 }
 
 impl Container {
-    /// Launches a container and waits until its root is built and a planned server is executed.
+    /// Launches a container and waits until its root is built and a planned server is started.
     pub(crate) fn launch(plan: &Plan) -> Result<Self> {
-        match image::image_of(plan) {
-            Ok(found) => {
-                let container = Self::launch_with(plan, Some(&found))?;
-                if let Origin::Executed(why) = &container.origin {
-                    image::give_up(plan, &found, why);
+        match image::image_of(plan, Self::capture) {
+            Ok(image) => {
+                let container = Self::launch_with(plan, StartMethod::Restore(&image))?;
+                if let ProcessOrigin::Executed(why) = &container.origin {
+                    image::give_up(plan, &image, why);
                 }
                 Ok(container)
             }
             Err(why) => {
-                let plan = Plan { birth: Birth::Execute, ..plan.clone() };
-                let mut container = Self::launch_with(&plan, None)?;
-                container.origin = Origin::Executed(why);
+                let mut container = Self::launch_with(plan, StartMethod::Execute)?;
+                container.origin = ProcessOrigin::Executed(why);
                 Ok(container)
             }
         }
@@ -104,9 +102,8 @@ impl Container {
     ///
     /// # Errors
     /// The outer error is about the launch, the inner one about the program.
-    pub(in crate::launch) fn capture(plan: &Plan, into: &File) -> Result<Result<(), String>> {
-        let plan = Plan { birth: Birth::Capture, ..plan.clone() };
-        let container = Self::launch_with(&plan, Some(into))?;
+    fn capture(plan: &Plan, into: &File) -> Result<Result<(), String>> {
+        let container = Self::launch_with(plan, StartMethod::Capture(into))?;
         let deadline = Instant::now() + CAPTURE_TIMEOUT;
         let mut control = lock(&container.control);
         loop {
@@ -115,20 +112,20 @@ impl Container {
             }
             if Instant::now() >= deadline {
                 let within = format!("link the server within {CAPTURE_TIMEOUT:?}");
-                return Err(Error::new(ErrorKind::Launch, within));
+                return Err(Error::new(ErrorKind::Launch, within).into());
             }
             control.take_event(deadline)?;
         }
     }
 
-    fn launch_with(plan: &Plan, image: Option<&File>) -> Result<Self> {
+    fn launch_with(plan: &Plan, start: StartMethod<&File>) -> Result<Self> {
         let launcher = Launcher::get()?;
-        match Self::launch_by(&launcher, plan, image) {
-            // The launcher died since it was last used; it is not at fault for what happens to the next.
+        match Self::launch_by(&launcher, plan, start) {
+            // The launcher died since its last use, and may be replaced once.
             Err(Errno::PIPE | Errno::CONNRESET) => {
                 launcher.reap();
                 let launcher = Launcher::get()?;
-                Self::launch_by(&launcher, plan, image).map_err(|_| launcher.ended("the launcher"))?
+                Self::launch_by(&launcher, plan, start).map_err(|_| launcher.ended("the launcher"))?
             }
             result => result.map_err(|errno| {
                 Error::new(ErrorKind::Launch, "send the plan to the launcher")
@@ -137,120 +134,131 @@ impl Container {
         }
     }
 
+    /// # Errors
     /// The outer error is about reaching the launcher, the inner one about the launch.
-    fn launch_by(launcher: &Launcher, plan: &Plan, image: Option<&File>) -> Result<Result<Self>, Errno> {
+    fn launch_by(launcher: &Launcher, plan: &Plan, start: StartMethod<&File>) -> Result<Result<Self>, Errno> {
         let bytes = match encode(plan) {
             Ok(bytes) => bytes,
             Err(error) => {
                 return Ok(Err(Error::new(ErrorKind::InvalidConfig, "describe the sandbox's root")
                     .caused_by(error)
-                    .with_hint("the paths of layers and of the server's programs must be UTF-8")));
+                    .with_hint("the paths of layers and of the server's programs must be UTF-8")
+                    .into()));
             }
         };
-        let launch =
-            Launch { limits: plan.limits, files: plan.files_size(), on_host: plan.on_host.is_some() };
-        let on_host = plan.on_host.as_ref();
+        let launch = Launch {
+            limits: plan.limits,
+            files: plan.files_size(),
+            process_mode: plan.process_mode.is_some(),
+            start: start.without_image(),
+        };
+        let mode = plan.process_mode.as_ref();
         let plan = memory(c"sandboxed-db plan", &bytes)?;
         let (ours, theirs) = socket::pair()?;
-        launcher.request(&launch, &theirs, &plan, image)?;
+        launcher.request(&launch, &theirs, &plan, start.image().copied())?;
         drop((theirs, plan));
-        Ok(Self::await_launch(launcher, ours, on_host))
+        Ok(Self::await_launch(launcher, ours, mode))
     }
 
-    fn await_launch(launcher: &Launcher, socket: OwnedFd, on_host: Option<&OnHost>) -> Result<Self> {
-        let limit = if on_host.is_some() { COPY_TIMEOUT } else { LAUNCH_TIMEOUT };
+    fn await_launch(launcher: &Launcher, socket: OwnedFd, mode: Option<&ProcessMode>) -> Result<Self> {
+        let limit = if mode.is_some() { COPY_TIMEOUT } else { LAUNCH_TIMEOUT };
         let deadline = Instant::now() + limit;
         let mut control = Control::new(socket);
-        // The launcher reports the one, init the other, and either may be first: init may be done, and its server ready
-        // or dead, before a busy launcher gets to speak.
-        let (mut process, mut log, mut in_group) = (None, None, None);
-        let (mut has_outer_proc, mut place, mut refusal) = (false, None, None);
+        // The launcher sends one report, init the other, in either order: init may be done, and its server ready or dead,
+        // before a busy launcher runs again.
+        let (mut spawned, mut up) = (None, None);
         loop {
-            (process, log) = match (process, log) {
-                (Some((pid, pidfd)), Some(log)) => {
-                    let log = Arc::new(Log::new(File::from(log)));
-                    return Ok(Self {
-                        owner: std::process::id(),
-                        pid,
-                        pidfd,
-                        log,
-                        outer_proc: has_outer_proc,
-                        origin: refusal.map_or(Origin::Restored, Origin::Executed),
-                        group: in_group,
-                        on_host: on_host.cloned().zip(place),
-                        control: Mutex::new(control),
-                    });
+            (spawned, up) = match (spawned, up) {
+                (Some((pid, pidfd, group)), Some((up, log))) => {
+                    return Ok(Self::new(control, (pid, pidfd, group), up, log, mode));
                 }
                 incomplete => incomplete,
             };
             match receive(control.socket.as_fd(), deadline)? {
                 Received::Event(Event::Spawned { pid, group }, fds) => {
-                    in_group = group.map(PathBuf::from);
-                    process = Pid::from_raw(pid).zip(fds.into_iter().next());
+                    let process = Pid::from_raw(pid).zip(fds.into_iter().next());
+                    spawned = process.map(|(pid, pidfd)| (pid, pidfd, group.map(PathBuf::from)));
                 }
-                Received::Event(Event::Up { outer_proc, root, refused }, fds) => {
-                    refusal = refused;
-                    place = root.map(PathBuf::from);
-                    log = fds.into_iter().next();
-                    has_outer_proc = outer_proc;
-                    if on_host.is_none() && !seccomp::is_supported() {
-                        tracing::warn!("no filter of system calls is known for this architecture");
-                    }
-                    if outer_proc {
-                        tracing::warn!(
-                            "/proc of the sandbox shows outer processes: this machine hides parts of its own"
-                        );
-                    }
+                Received::Event(Event::Up(report), fds) => {
+                    up = fds.into_iter().next().map(|log| (report, log))
                 }
                 Received::Event(event, _) => drop(control.note(event)?),
                 Received::End => {
-                    return Err(launcher.ended(if process.is_some() { "init" } else { "the launcher" }));
+                    let process = if spawned.is_some() { "init" } else { "the launcher" };
+                    return Err(launcher.ended(process).into());
                 }
                 Received::Timeout => {
-                    // A supervisor on the host sees the socket's end, and clears away.
-                    if let Some((_, pidfd)) = process.filter(|_| on_host.is_none()) {
-                        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+                    // A supervisor sees the socket's end, and removes its files.
+                    if let Some((_, pidfd, _)) = spawned.filter(|_| mode.is_none()) {
+                        let _ = pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
                     }
                     return Err(Error::new(
                         ErrorKind::Launch,
                         format!("launch the sandbox within {limit:?}"),
                     )
-                    .with_hint("the machine is overloaded: run fewer tests at a time"));
+                    .with_hint("the machine is overloaded: run fewer tests at a time")
+                    .into());
                 }
             }
         }
     }
 
-    /// The id of the container's init in the test process's pid namespace.
+    fn new(
+        control: Control,
+        (pid, pidfd, group): (Pid, OwnedFd, Option<PathBuf>),
+        up: Up,
+        log: OwnedFd,
+        mode: Option<&ProcessMode>,
+    ) -> Self {
+        if mode.is_none() && !up.filtered {
+            tracing::warn!("no filter of system calls is known for this architecture");
+        }
+        if up.outer_proc {
+            tracing::warn!("/proc of the sandbox shows outer processes: this machine hides parts of its own");
+        }
+        Self {
+            owner: std::process::id(),
+            pid,
+            pidfd,
+            log: Arc::new(Log::new(File::from(log))),
+            has_outer_proc: up.outer_proc,
+            origin: up.not_restored.map_or(ProcessOrigin::Restored, ProcessOrigin::Executed),
+            group,
+            process_mode: mode.cloned().zip(up.directory.map(PathBuf::from)),
+            control: Mutex::new(control),
+        }
+    }
+
+    /// Returns the id of the container's init in the test process's pid namespace.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// The container's root as the test process reaches it, proc_pid_root(5).
+    /// Returns the host's path of the container's root, proc_pid_root(5).
     pub(crate) fn root(&self) -> PathBuf {
-        match &self.on_host {
+        match &self.process_mode {
             None => PathBuf::from(format!("/proc/{}/root", self.pid())),
-            Some((_, place)) => place.clone(),
+            Some((_, directory)) => directory.clone(),
         }
     }
 
-    /// Whether it is this process's, and not that of one which this process is a fork of.
+    /// Whether this process launched it, and is no fork of the process that did.
     pub(crate) fn is_own(&self) -> bool {
         self.owner == std::process::id()
     }
 
-    /// Whether it is no container, but a process of the host.
+    /// Whether it is a process of the host instead of a container.
     pub(crate) fn is_on_host(&self) -> bool {
-        self.on_host.is_some()
+        self.process_mode.is_some()
     }
 
     /// Whether its /proc is the outer one, because the kernel refused a new one.
     pub(crate) fn has_outer_proc(&self) -> bool {
-        self.outer_proc
+        self.has_outer_proc
     }
 
-    /// How its server came to be.
-    pub(crate) fn origin(&self) -> &Origin {
+    /// Returns how its server was started.
+    pub(crate) fn origin(&self) -> &ProcessOrigin {
         &self.origin
     }
 
@@ -258,14 +266,14 @@ impl Container {
         &self.log
     }
 
-    /// The limit of its control group that it ran into, if any.
+    /// Returns the limit of its control group that it reached, if any.
     pub(crate) fn reached(&self) -> Option<Reached> {
-        self.group.as_deref().and_then(cgroup::reached)
+        self.group.as_deref().and_then(control_group::reached)
     }
 
-    /// The most memory that it has taken at a time, where its control group counts it.
+    /// Returns the most memory that it has taken at a time, where its control group counts it.
     pub(crate) fn memory_peak(&self) -> Option<u64> {
-        self.group.as_deref().and_then(cgroup::memory_peak)
+        self.group.as_deref().and_then(control_group::memory_peak)
     }
 
     /// Starts the server in a container that was planned without one.
@@ -288,10 +296,12 @@ impl Container {
                 return Ok(());
             }
             if let Some(exit) = control.server_exit {
-                return Err(Error::new(ErrorKind::Exited, format!("start the server: it ended with {exit}")));
+                let ended = format!("start the server: it ended with {exit}");
+                return Err(Error::new(ErrorKind::Exited, ended).into());
             }
             if Instant::now() >= deadline {
-                return Err(Error::new(ErrorKind::Timeout, format!("start the server within {timeout:?}")));
+                let within = format!("start the server within {timeout:?}");
+                return Err(Error::new(ErrorKind::Timeout, within).into());
             }
             let next = match readiness {
                 Readiness::Notify(_) if begin.elapsed() < SILENCE => deadline.min(begin + SILENCE),
@@ -307,8 +317,8 @@ impl Container {
         }
     }
 
-    /// Runs a program to its end. What it prints is dropped, but for its standard error.
-    pub(crate) fn run(&self, command: Command, stdin: Stdin<'_>, timeout: Duration) -> Result<Run> {
+    /// Runs a program to its end. Of its output only the standard error is kept.
+    pub(crate) fn run(&self, command: Command, stdin: Stdin<'_>, timeout: Duration) -> Result<ProgramExit> {
         let name = command.name();
         let failed =
             |error: io::Error| Error::new(ErrorKind::Control, format!("run `{name}`")).caused_by(error);
@@ -326,30 +336,30 @@ impl Container {
         let number = control.runs;
         let request = Request::Run { number, command };
         control.request(&request, &[input.as_fd(), output.as_fd(), errors.as_fd()])?;
-        // Whoever writes into a pipe must notice when the program, its last reader, ends; and so must its reader.
+        // A writer into a pipe must notice the end of the program, its last reader, and the reader the end of the last writer.
         drop((input, errors));
         let exit = loop {
             stderr.take();
             stderr.wait_beside(control.socket.as_fd(), deadline).map_err(|errno| failed(errno.into()))?;
-            // An earlier program, which was given up, may end now.
+            // An earlier program, whose deadline has passed, may end now.
             match control.take_event(Instant::now())? {
                 Some((ended, exit)) if ended == number => break exit,
                 _ => {}
             }
             if Instant::now() >= deadline {
                 return Err(Error::new(ErrorKind::Timeout, format!("run `{name}` within {timeout:?}"))
-                    .with_hint("raise `build_timeout`"));
+                    .with_hint("raise `build_timeout`")
+                    .into());
             }
         };
         stderr.take();
-        Ok(Run { exit, stderr: stderr.text() })
+        Ok(ProgramExit { exit, stderr: stderr.text() })
     }
 
-    /// Has connections that come to these listeners forwarded to a port of the container's loopback, as long as it lives.
+    /// Has connections to these listeners forwarded to a port of the container's loopback, for the container's life.
     ///
-    /// They are the container's from then on: once closed here they end with it.
+    /// The container gets the listeners: once closed here they end with it.
     pub(crate) fn forward(&self, listeners: &[TcpListener], port: u16) -> Result<()> {
-        let failed = || Error::new(ErrorKind::Control, "start a process that forwards TCP in the sandbox");
         let listeners: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
         let deadline = Instant::now() + FORWARD_TIMEOUT;
         let mut control = lock(&self.control);
@@ -357,20 +367,20 @@ impl Container {
         control.request(&Request::Forward { port }, &listeners)?;
         while control.forwarding != Some(port) {
             if Instant::now() >= deadline {
-                return Err(failed().caused_by(format!("init did not answer within {FORWARD_TIMEOUT:?}")));
+                let failed =
+                    Error::new(ErrorKind::Control, "start a process that forwards TCP in the sandbox");
+                let silent = format!("init did not answer within {FORWARD_TIMEOUT:?}");
+                return Err(failed.caused_by(silent).into());
             }
-            control.take_event(deadline).map_err(|error| match error.kind() {
-                ErrorKind::Exited => error,
-                _ => failed().caused_by(error),
-            })?;
+            control.take_event(deadline)?;
         }
         Ok(())
     }
 
-    /// Whether anything listens on that port of the container's loopback, proc_pid_net(5). Unknown passes for yes.
+    /// Whether a socket listens on this port of the container's loopback, proc_pid_net(5). `true` where that is unknown.
     pub(crate) fn listens(&self, port: u16) -> bool {
-        if let Some((host, _)) = &self.on_host {
-            return host.listens;
+        if let Some((mode, _)) = &self.process_mode {
+            return mode.listens;
         }
         let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.pid()));
         let listens = |table: &str| table.lines().any(|line| listening_port(line) == Some(port));
@@ -379,7 +389,7 @@ impl Container {
     }
 
     /// Sends the server a signal and waits for its end.
-    pub(crate) fn stop_server(&self, signal: i32, timeout: Duration) -> Result<Exit> {
+    pub(crate) fn stop_server(&self, signal: Signal, timeout: Duration) -> Result<Exit> {
         let mut control = lock(&self.control);
         let deadline = Instant::now() + timeout;
         control.take_event(Instant::now())?;
@@ -391,13 +401,14 @@ impl Container {
                 return Ok(exit);
             }
             if Instant::now() >= deadline {
-                return Err(Error::new(ErrorKind::Timeout, format!("stop the server within {timeout:?}")));
+                let within = format!("stop the server within {timeout:?}");
+                return Err(Error::new(ErrorKind::Control, within).into());
             }
             control.take_event(deadline)?;
         }
     }
 
-    /// How the server ended, if it did; its report is waited for that long.
+    /// Returns the server's exit, if it has ended. Waits up to `patience` for the report.
     pub(crate) fn server_exit(&self, patience: Duration) -> Option<Exit> {
         let mut control = lock(&self.control);
         let deadline = Instant::now() + patience;
@@ -410,7 +421,7 @@ impl Container {
         control.server_exit
     }
 
-    /// Whether its init and its server live, as far as can be known at once.
+    /// Whether init and server live, as far as reports have arrived.
     pub(crate) fn serves(&self) -> bool {
         let mut control = lock(&self.control);
         // A socket at its end is readable as well, and has no event.
@@ -423,14 +434,14 @@ impl Container {
     }
 
     /// Kills every process of the container and waits for its end. Repeating it does nothing.
-    pub(crate) fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self) -> Result<(), Error> {
         let failed = |errno: Errno| {
             Error::new(ErrorKind::Control, format!("end the sandbox of pid {}", self.pid()))
                 .caused_by(io::Error::from(errno))
         };
-        let asked = match &self.on_host {
-            None => pidfd_send_signal(&self.pidfd, Signal::KILL),
-            // Its supervisor has to clear away.
+        let asked = match &self.process_mode {
+            None => pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL),
+            // The supervisor has to remove its files.
             Some(_) => shutdown(&lock(&self.control).socket, Shutdown::Both),
         };
         match asked {
@@ -440,7 +451,7 @@ impl Container {
         match socket::wait_readable(&[self.pidfd.as_fd()], Instant::now() + KILL_TIMEOUT) {
             Ok(true) => Ok(()),
             Ok(false) => {
-                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                let _ = pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
                 Err(failed(Errno::TIMEDOUT))
             }
             Err(errno) => Err(failed(errno)),
@@ -463,7 +474,7 @@ impl Drop for Container {
     }
 }
 
-/// The port of a line that tells of a socket which listens: number, `address:port` in hexadecimal, the peer's, state.
+/// Returns the port of a listening socket's line: number, `address:port` in hexadecimal, the peer's, state.
 fn listening_port(line: &str) -> Option<u16> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace().skip(1);
@@ -476,7 +487,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_that_are_listened_on_are_told_from_others() {
+    fn listening_ports_are_recognised() {
         let listening =
             "   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   999        0 1 1";
         assert_eq!(listening_port(listening), Some(5432));

@@ -1,4 +1,4 @@
-//! The test process's end of the socket to an init: requests go out, events come in.
+//! The test process's end of the control socket: requests go out, events come in.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,22 +6,22 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use crate::diagnosis;
-use crate::error::{Error, ErrorKind, Result};
+use super::error::Result;
+use crate::error::{Error, ErrorKind};
 use crate::launch::protocol::{Event, Exit, LONGEST_MESSAGE, Request, encode};
 use crate::sys::socket;
 
-/// The control socket, and events that came while another was awaited.
+/// The control socket, and events that arrived while another was awaited.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) socket: OwnedFd,
     pub(super) server_exit: Option<Exit>,
     pub(super) ready: bool,
-    /// How many programs were run.
+    /// The number of programs run so far.
     pub(super) runs: u32,
     /// The port that is forwarded.
     pub(super) forwarding: Option<u16>,
-    /// Whether an image was made, or why none can be.
+    /// The outcome of a capture; the error is the reason why there is no image.
     pub(super) captured: Option<Result<(), String>>,
 }
 
@@ -31,26 +31,28 @@ impl Control {
     }
 
     pub(super) fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let failed = || Error::new(ErrorKind::Control, "reach the sandbox's init");
+        let failed = || Error::new(ErrorKind::Control, "send the sandbox's init a request");
         let message = encode(request).map_err(|error| failed().caused_by(error))?;
         if message.len() > LONGEST_MESSAGE {
-            return Err(failed().caused_by(format!("a command of {} bytes is too long", message.len())));
+            let length = format!("a command of {} bytes is longer than {LONGEST_MESSAGE}", message.len());
+            return Err(failed().caused_by(length).into());
         }
         socket::send(self.socket.as_fd(), &message, fds)
-            .map_err(|errno| failed().caused_by(io::Error::from(errno)))
+            .map_err(|errno| failed().caused_by(io::Error::from(errno)).into())
     }
 
-    /// Notes the next event, if one comes by `deadline`, and returns which program has ended and how.
+    /// Notes the next event, if one comes by `deadline`. Returns the number and exit of a program that has ended.
     pub(super) fn take_event(&mut self, deadline: Instant) -> Result<Option<(u32, Exit)>> {
         match receive(self.socket.as_fd(), deadline)? {
             Received::Event(event, _) => self.note(event),
             Received::Timeout => Ok(None),
             Received::End => Err(Error::new(ErrorKind::Exited, "reach the sandbox: it has ended")
-                .with_hint("its init was killed, by the out-of-memory killer or by hand; `dmesg` may tell")),
+                .with_hint("its init was killed, by the out-of-memory killer or by hand; look into `dmesg`")
+                .into()),
         }
     }
 
-    /// Notes an event, and returns which program has ended and how, if it is of that.
+    /// Notes an event. Returns the number and exit of a program that has ended.
     pub(super) fn note(&mut self, event: Event) -> Result<Option<(u32, Exit)>> {
         match event {
             Event::Ready => self.ready = true,
@@ -58,8 +60,8 @@ impl Control {
             Event::RunExited { number, exit } => return Ok(Some((number, exit))),
             Event::Forwarding { port } => self.forwarding = Some(port),
             Event::Captured { refused } => self.captured = Some(refused.map_or(Ok(()), Err)),
-            Event::Failed(failure) => return Err(diagnosis::explain(&failure)),
-            Event::Spawned { .. } | Event::Up { .. } => {}
+            Event::Failed(failure) => return Err(failure.into()),
+            Event::Spawned { .. } | Event::Up(_) => {}
         }
         Ok(None)
     }
@@ -77,7 +79,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Recei
     if !socket::wait_readable(&[socket], deadline).map_err(broken)? {
         return Ok(Received::Timeout);
     }
-    // Two texts of a failure, each character of which may be written as six bytes or more.
+    // A failure has two texts, and JSON may write a character as six bytes or more.
     let mut buffer = [0; 16 << 10];
     match socket::receive(socket, &mut buffer) {
         Ok(Some((length, fds))) => {
@@ -86,6 +88,6 @@ pub(super) fn receive(socket: BorrowedFd<'_>, deadline: Instant) -> Result<Recei
             Ok(Received::Event(event, fds))
         }
         Ok(None) | Err(Errno::CONNRESET) => Ok(Received::End),
-        Err(errno) => Err(broken(errno)),
+        Err(errno) => Err(broken(errno).into()),
     }
 }

@@ -1,18 +1,17 @@
 //! The images that this user has: in the cache, one for each program and its arguments, as long as the machine is up.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::cache::{self, Cache, StagedFile};
-use crate::launch::host::client::lock;
-use crate::launch::host::container::Container;
 use crate::launch::limits::Limits;
-use crate::launch::plan::{Birth, Data, Plan};
+use crate::launch::plan::{Data, Plan};
 
 /// `0` has every server executed.
 const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
@@ -27,7 +26,7 @@ const MOST: usize = 16;
 
 /// How a container's server came to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum ProcessOrigin {
     /// From an image.
     Restored,
     /// By execve(2), and why.
@@ -35,7 +34,7 @@ pub(crate) enum Origin {
 }
 
 /// What this process knows of images: one, why there is none, or that a thread is making it.
-static KNOWN: Mutex<Option<HashMap<String, Known>>> = Mutex::new(None);
+static KNOWN: LazyLock<Mutex<HashMap<String, Known>>> = LazyLock::new(Mutex::default);
 
 #[derive(Debug, Clone)]
 enum Known {
@@ -48,17 +47,23 @@ enum Known {
     InTheMaking,
 }
 
+fn known() -> MutexGuard<'static, HashMap<String, Known>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The image of a plan's server. The first that asks since the machine was started makes it, which takes as long as two
 /// starts; whoever asks meanwhile does without.
 ///
 /// # Errors
 /// Why the server is to be executed.
-pub(in crate::launch) fn image_of(plan: &Plan) -> Result<Arc<File>, String> {
+pub(in crate::launch) fn image_of<E: fmt::Display>(
+    plan: &Plan,
+    capture: impl FnOnce(&Plan, &File) -> Result<Result<(), String>, E>,
+) -> Result<Arc<File>, String> {
     eligible(plan)?;
     let key = key(plan)?;
     {
-        let mut known = lock(&KNOWN);
-        let known = known.get_or_insert_default();
+        let mut known = known();
         match known.get(&key) {
             Some(Known::Image { image, .. }) => return Ok(image.clone()),
             Some(Known::None(why)) => return Err(why.clone()),
@@ -66,13 +71,12 @@ pub(in crate::launch) fn image_of(plan: &Plan) -> Result<Arc<File>, String> {
             None => known.insert(key.clone(), Known::InTheMaking),
         };
     }
-    let place = Place::of(&key).map_err(|error| error.to_string());
+    let place = ImagePath::of(&key).map_err(|error| error.to_string());
     let outcome = place.and_then(|place| match place.find()? {
         Some(image) => Ok(Some((image, false))),
-        None => Ok(make(plan, &place)?.map(|image| (image, true))),
+        None => Ok(make(plan, &place, capture)?.map(|image| (image, true))),
     });
-    let mut known = lock(&KNOWN);
-    let known = known.get_or_insert_default();
+    let mut known = known();
     match outcome {
         Ok(Some((image, own))) => {
             known.insert(key, Known::Image { image: image.clone(), own });
@@ -94,9 +98,8 @@ pub(in crate::launch) fn image_of(plan: &Plan) -> Result<Arc<File>, String> {
 pub(in crate::launch) fn give_up(plan: &Plan, image: &Arc<File>, why: &str) {
     tracing::debug!(why, "a server was executed instead of restored");
     let Ok(key) = key(plan) else { return };
-    let Ok(place) = Place::of(&key) else { return };
-    let mut known = lock(&KNOWN);
-    let known = known.get_or_insert_default();
+    let Ok(place) = ImagePath::of(&key) else { return };
+    let mut known = known();
     match known.get(&key) {
         Some(Known::Image { image: current, own }) if Arc::ptr_eq(current, image) => {
             if *own {
@@ -117,10 +120,10 @@ pub(crate) fn distrust(plan: &Plan) {
     let Ok(key) = key(plan) else { return };
     let why = "a server that was restored did not become ready, and one that was executed did";
     tracing::warn!("{why}: servers are executed from here on");
-    if let Ok(place) = Place::of(&key) {
+    if let Ok(place) = ImagePath::of(&key) {
         place.refuse(why);
     }
-    lock(&KNOWN).get_or_insert_default().insert(key, Known::None(why.to_owned()));
+    known().insert(key, Known::None(why.to_owned()));
 }
 
 fn eligible(plan: &Plan) -> Result<(), String> {
@@ -128,10 +131,10 @@ fn eligible(plan: &Plan) -> Result<(), String> {
         "SANDBOXED_DB_LINK_ONCE=0 is set"
     } else if !cfg!(target_arch = "x86_64") {
         "it is not known how on this architecture"
-    } else if plan.on_host.is_some() {
-        "there is no container"
-    } else if plan.birth != Birth::Restore {
-        "it is wanted so"
+    } else if plan.process_mode.is_some() {
+        "process mode has no container"
+    } else if !plan.prelink {
+        "the plan excludes it"
     } else if plan.server.is_none() || matches!(plan.data, Data::Writable { .. }) {
         "a layer is built"
     } else {
@@ -147,7 +150,8 @@ fn key(plan: &Plan) -> Result<String, String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|error| error.to_string())?;
     let Plan { usr, binds, files, server, .. } = plan;
     // What libraries read before the image is taken.
-    let configuration: Vec<_> = files.iter().filter(|file| file.path.starts_with("/etc/ssl")).collect();
+    let configuration: Vec<_> =
+        files.iter().filter(|file| file.path.as_path().starts_with("/etc/ssl")).collect();
     let linker =
         fs::metadata("/etc/ld.so.cache").map(|cache| (cache.ino(), cache.ctime(), cache.ctime_nsec())).ok();
     let all = serde_json::to_vec(&(FORMAT, boot, linker, usr, binds, configuration, server));
@@ -156,7 +160,11 @@ fn key(plan: &Plan) -> Result<String, String> {
 }
 
 /// None if another process is about to make the same; that is not waited for.
-fn make(plan: &Plan, place: &Place) -> Result<Option<Arc<File>>, String> {
+fn make<E: fmt::Display>(
+    plan: &Plan,
+    place: &ImagePath,
+    capture: impl FnOnce(&Plan, &File) -> Result<Result<(), String>, E>,
+) -> Result<Option<Arc<File>>, String> {
     let directory = File::open(&place.directory).map_err(|error| error.to_string())?;
     if directory.try_lock().is_err() {
         return Ok(None);
@@ -167,7 +175,7 @@ fn make(plan: &Plan, place: &Place) -> Result<Option<Arc<File>>, String> {
     let image = image.map_err(|error| error.to_string())?;
     // What is linked needs little, and no test's limits are to keep it from that.
     let plan = Plan { limits: Limits::default().settled(0), ..plan.clone() };
-    match Container::capture(&plan, &image) {
+    match capture(&plan, &image) {
         Ok(Ok(())) => {
             if let Ok(staged) = staged {
                 place.publish(staged);
@@ -183,7 +191,7 @@ fn make(plan: &Plan, place: &Place) -> Result<Option<Arc<File>>, String> {
 }
 
 /// Where an image is in the cache.
-struct Place {
+struct ImagePath {
     cache: Cache,
     directory: PathBuf,
     image: PathBuf,
@@ -191,7 +199,7 @@ struct Place {
     refusal: PathBuf,
 }
 
-impl Place {
+impl ImagePath {
     fn of(key: &str) -> crate::error::Result<Self> {
         let cache = Cache::open()?;
         let directory = cache.path("linked");
@@ -251,11 +259,11 @@ mod tests {
     #[test]
     fn an_image_depends_on_what_is_read_before_it_is_taken() {
         let data = Data::Writable { source: PathBuf::from("/data") };
-        let usual = root(vec![PathBuf::from("/usr")], data, PathBuf::from("/data"));
+        let usual = root(vec![PathBuf::from("/usr")], data, "/data".into());
         let with = |path: &str| {
             let mut plan = usual.clone();
             let contents = "openssl_conf = own".to_owned();
-            plan.files.push(PlannedFile { path: PathBuf::from(path), mode: 0o644, contents });
+            plan.files.push(PlannedFile { path: path.into(), mode: 0o644, contents });
             key(&plan).unwrap()
         };
         assert_ne!(key(&usual), Ok(with("/etc/ssl/openssl.cnf")));

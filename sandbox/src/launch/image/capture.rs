@@ -14,7 +14,7 @@ use super::calls::Calls;
 use super::format::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
 use super::maps::Area;
 use super::prelink::{Binding, Errand};
-use crate::launch::plan::Command;
+use crate::launch::command::ResolvedCommand;
 use crate::sys::trace::{Registers, Stop, Tracee};
 
 /// The breakpoint instruction of x86-64.
@@ -26,7 +26,7 @@ const BREAKPOINT: u64 = 0xcc;
 /// # Errors
 /// Why there is no image of it.
 pub(in crate::launch) fn capture(
-    command: &Command,
+    command: &ResolvedCommand,
     into: &mut File,
     prepare: impl FnMut() -> io::Result<()> + Clone + Send + Sync + 'static,
 ) -> io::Result<()> {
@@ -41,7 +41,7 @@ pub(in crate::launch) fn capture(
 
 /// The same, of a program that has done more than it must.
 fn capture_ahead(
-    command: &Command,
+    command: &ResolvedCommand,
     into: &mut File,
     prepare: impl FnMut() -> io::Result<()> + Clone + Send + Sync + 'static,
 ) -> io::Result<()> {
@@ -65,7 +65,7 @@ struct Program {
 
 impl Program {
     fn start(
-        command: &Command,
+        command: &ResolvedCommand,
         prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let mut process = command.process([Stdio::null(), Stdio::null(), Stdio::null()]);

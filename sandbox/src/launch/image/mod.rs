@@ -24,7 +24,7 @@ mod restore;
 #[cfg(not(target_arch = "x86_64"))]
 mod unsupported;
 
-pub(crate) use cache::{Origin, distrust};
+pub(crate) use cache::{ProcessOrigin, distrust};
 pub(super) use cache::{give_up, image_of};
 #[cfg(target_arch = "x86_64")]
 pub(super) use capture::capture;

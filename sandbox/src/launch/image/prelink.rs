@@ -12,7 +12,7 @@ use object::read::elf::ElfFile64;
 use object::{Object, ObjectSymbol};
 
 use super::maps::Area;
-use crate::launch::plan::Command;
+use crate::launch::command::ResolvedCommand;
 use crate::sys::trace::{Argument, Tracee, execute};
 
 /// Has the dynamic linker find all functions before the program begins, not each when it is first called, ld.so(8). Each
@@ -33,7 +33,7 @@ impl Binding {
     /// What a child does after `prepare` to become the program: the standard library sorts variables by name, and only the
     /// last one can be taken away again.
     pub(super) fn executed(
-        command: &Command,
+        command: &ResolvedCommand,
         mut prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<impl FnMut() -> io::Result<()> + Send + Sync + 'static> {
         let program = CString::new(command.program.as_os_str().as_bytes())?;

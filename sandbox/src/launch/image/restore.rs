@@ -16,8 +16,8 @@ use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
 
 use super::format::{Image, Source};
 use super::maps::Area;
-use crate::launch::plan::Command;
-use crate::sys::process::{Forked, SingleThreaded, exit_now, fork, reset_signals};
+use crate::launch::command::ResolvedCommand;
+use crate::sys::process::{SingleThreaded, fork, reset_signals};
 use crate::sys::socket;
 use crate::sys::trampoline::{Arrival, Itinerary, leave_restartable_sequences};
 
@@ -37,17 +37,17 @@ const ARRIVED: &[u8] = b"\0";
 ///
 /// # Errors
 /// Nothing runs then.
-pub(in crate::launch) fn restore(image: &File, command: &Command, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
+pub(in crate::launch) fn restore(
+    image: &File,
+    command: &ResolvedCommand,
+    stdio: [OwnedFd; 3],
+) -> io::Result<Pid> {
     let proof = SingleThreaded::check()?;
     let (report, reporter) = pipe_with(PipeFlags::CLOEXEC)?;
-    let pid = match fork(&proof)? {
-        Forked::Parent(pid) => pid,
-        Forked::Child => {
-            let Err(error) = become_program(image, command, stdio, &reporter, &proof);
-            let _ = rustix::io::write(&reporter, error.to_string().as_bytes());
-            exit_now(1)
-        }
-    };
+    let pid = fork(&proof, |_| {
+        let Err(error) = become_program(image, command, &stdio, &reporter, &proof);
+        let _ = rustix::io::write(&reporter, error.to_string().as_bytes());
+    })?;
     drop((reporter, stdio));
     let failure = match socket::wait_readable(&[report.as_fd()], Instant::now() + TIMEOUT)? {
         true => {
@@ -73,14 +73,14 @@ pub(in crate::launch) fn restore(image: &File, command: &Command, stdio: [OwnedF
 
 fn become_program(
     image: &File,
-    command: &Command,
-    [stdin, stdout, stderr]: [OwnedFd; 3],
+    command: &ResolvedCommand,
+    [stdin, stdout, stderr]: &[OwnedFd; 3],
     reporter: &OwnedFd,
     proof: &SingleThreaded,
 ) -> io::Result<Infallible> {
-    rustix::stdio::dup2_stdin(&stdin)?;
-    rustix::stdio::dup2_stdout(&stdout)?;
-    rustix::stdio::dup2_stderr(&stderr)?;
+    rustix::stdio::dup2_stdin(stdin)?;
+    rustix::stdio::dup2_stdout(stdout)?;
+    rustix::stdio::dup2_stderr(stderr)?;
     chdir(&command.current_dir)?;
     reset_signals();
     let (description, pages) = Image::read(image)?;

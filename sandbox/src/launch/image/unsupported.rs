@@ -6,16 +6,20 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::Pid;
 
-use crate::launch::plan::Command;
+use crate::launch::command::ResolvedCommand;
 
 pub(in crate::launch) fn capture(
-    _command: &Command,
+    _command: &ResolvedCommand,
     _into: &mut File,
     _prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-pub(in crate::launch) fn restore(_image: &File, _command: &Command, _stdio: [OwnedFd; 3]) -> io::Result<Pid> {
+pub(in crate::launch) fn restore(
+    _image: &File,
+    _command: &ResolvedCommand,
+    _stdio: [OwnedFd; 3],
+) -> io::Result<Pid> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -132,34 +132,6 @@ impl Drop for Group {
     }
 }
 
-/// A limit that a sandbox ran into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reached {
-    Memory,
-    Pids,
-}
-
-/// Which limit of a group was reached, as the kernel counted.
-pub(crate) fn reached(group: &Path) -> Option<Reached> {
-    let count = |file: &str, name: &str| {
-        let text = fs::read_to_string(group.join(file)).unwrap_or_default();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-        value.unwrap_or(0)
-    };
-    if count("pids.events", "max ") > 0 {
-        Some(Reached::Pids)
-    } else if count("memory.events", "oom_kill ") > 0 {
-        Some(Reached::Memory)
-    } else {
-        None
-    }
-}
-
-/// The most memory that the group has taken at a time, in bytes; Linux 5.19 counts it.
-pub(crate) fn memory_peak(group: &Path) -> Option<u64> {
-    fs::read_to_string(group.join("memory.peak")).ok()?.trim().parse().ok()
-}
-
 /// The directory of this process's group, if there is a tree of version 2.
 pub(crate) fn own() -> Option<PathBuf> {
     own_group(
@@ -299,20 +271,6 @@ mod tests {
         let (_root, none) = group(Controllers::default());
         none.limit(&limits, 24).unwrap();
         assert_eq!(files(&none), []);
-    }
-
-    #[test]
-    fn the_limit_that_was_reached_is_read() {
-        let (_root, group) = group(Controllers::default());
-        assert_eq!(reached(group.path()), None);
-        let write = |name: &str, text: &str| fs::write(group.path().join(name), text).unwrap();
-        write("memory.events", "low 0\nhigh 0\nmax 12\noom 1\noom_kill 0\noom_group_kill 0\n");
-        write("pids.events", "max 0\n");
-        assert_eq!(reached(group.path()), None);
-        write("memory.events", "low 0\nhigh 0\nmax 12\noom 1\noom_kill 2\noom_group_kill 0\n");
-        assert_eq!(reached(group.path()), Some(Reached::Memory));
-        write("pids.events", "max 7\n");
-        assert_eq!(reached(group.path()), Some(Reached::Pids));
     }
 
     #[test]

@@ -7,11 +7,9 @@
 //! carried on until one of its ends has nothing to read or no room to write. What was read and finds no room is held, and
 //! nothing more is read until it is gone, so a connection never holds more than two buffers.
 
-use std::fs::File;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -23,7 +21,7 @@ use rustix::net::{
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use crate::launch::plan::FORWARDED_FROM;
-use crate::sys::process::{close_from, exit_now, move_fd, reset_signals};
+use crate::sys::process::{FreshProcess, reset_signals};
 use crate::sys::socket::bind_address;
 
 const BUFFER: usize = 64 << 10;
@@ -37,35 +35,27 @@ const NEW: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// What epoll says of a listening socket; connections go by their places.
 const LISTENER: u64 = u64::MAX;
 
-/// The life of a forwarder to that address. Runs in the child just forked from init.
-pub(super) fn main(listeners: Vec<OwnedFd>, server: SocketAddr) -> ! {
-    // Ending closes the port, which is all that can be told of a failure from here.
-    let outcome = panic::catch_unwind(move || {
-        let listeners = keep_only(listeners)?;
-        // For where it is not PID 1 that it is forked from.
+/// The life of a forwarder to the server at this address. Runs in the child just forked from init.
+pub(super) fn main(fresh: FreshProcess, listeners: Vec<OwnedFd>, server: SocketAddr) {
+    // Its end closes the port, which is the only way to report a failure from here.
+    let _ = keep_only(fresh, &listeners).and_then(|()| {
+        // A supervisor is no PID 1, whose end would kill this process.
         let _ = set_parent_process_death_signal(Some(Signal::KILL));
         raise_limit();
         Forwarder::new(listeners, server)?.run()
     });
-    exit_now(i32::from(!matches!(outcome, Ok(Ok(())))))
 }
 
-/// Closes all that init had open: its socket above all, which must be its own. Standard output and error are /dev/null.
-fn keep_only(listeners: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Errno> {
-    let mut kept = Vec::new();
-    // In the order of their arrival, and thus of their numbers: none is closed to make room for one before it.
-    for (listener, number) in listeners.into_iter().zip(3..) {
-        ioctl_fionbio(&listener, true)?;
-        kept.push(move_fd(listener, number)?);
+/// Closes all descriptors of init, above all its control socket. Standard input, output and error are /dev/null.
+fn keep_only(fresh: FreshProcess, listeners: &[OwnedFd]) -> Result<(), Errno> {
+    for listener in listeners {
+        ioctl_fionbio(listener, true)?;
     }
-    let null = File::open("/dev/null").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    // Kept open under its number by not being dropped.
-    mem::forget(move_fd(null.into(), 0)?);
-    close_from(3 + i32::try_from(kept.len()).unwrap_or(0))?;
+    fresh.keep_only(&listeners.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
     reset_signals();
-    // Told from init in lists of processes.
+    // Distinguishes it from init in lists of processes.
     let _ = rustix::thread::set_name(c"tcp forwarder");
-    Ok(kept)
+    Ok(())
 }
 
 /// A connection takes two descriptors; as many as may be had are.

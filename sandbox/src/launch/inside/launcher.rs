@@ -1,65 +1,69 @@
 //! The launcher: the test program executed again and caught before `main`, one per test process.
 //!
-//! It does nothing but receive requests and clone an init for each, in a control group where there is one to have. Being small and single-threaded it forks in well
-//! under a millisecond, and its children may run ordinary Rust.
+//! It receives requests and clones an init for each, in a control group where one is delegated. A small single-threaded
+//! process forks in well under a millisecond, and its children may run ordinary Rust.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::SocketType;
-use rustix::process::{PidfdFlags, WaitOptions, getegid, geteuid, pidfd_open, setsid, wait};
+use rustix::process::{
+    PidfdFlags, Signal, WaitOptions, getegid, geteuid, pidfd_open, set_parent_process_death_signal, setsid,
+    wait,
+};
 
-use super::cgroup::{Delegation, Group};
-use super::init::{self, Given, Outer};
+use super::cgroup::{Controllers, Delegation, Group};
+use super::init::{self, Inherited};
+use super::privileges::HostUser;
 use super::process;
 use super::seccomp::Filters;
-use crate::launch::protocol::{Event, Failure, Launch, Step, encode};
-use crate::sys::clone::{Cloned, into_namespaces};
+use crate::launch::protocol::{Event, Failure, Launch, LaunchStep, MARKER, StartMethod, encode};
+use crate::sys::clone::into_namespaces;
 use crate::sys::process::{
-    Forked, SingleThreaded, close_from, exit_now, fork, reap_children_automatically, reset_signals, take_fd,
+    FreshProcess, SingleThreaded, exit_now, fork, reap_children_automatically, reset_signals,
 };
 use crate::sys::socket;
-
-/// Set in the environment of a launcher, and of nothing else.
-pub(in crate::launch) const MARKER: &str = "SANDBOXED_DB_LAUNCHER";
 
 /// A request is a few numbers.
 const LONGEST_REQUEST: usize = 1 << 10;
 
-/// How long a launcher whose test process is gone waits for its containers, which end by themselves.
+/// How long a launcher whose test process is gone waits for its containers, which end by themselves. Those that are stopped
+/// are killed by its own end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Called before `main` of every program that links this library; does not return in a launcher.
-pub(crate) fn become_launcher_if_asked() {
+pub(crate) fn become_launcher_if_asked(fresh: FreshProcess) {
     if std::env::var_os(MARKER).is_none() {
         return;
     }
-    let Some(requests) = take_fd(0) else { return };
-    // A marker that a user exported by hand must not swallow their program.
-    if rustix::net::sockopt::socket_type(&requests) != Ok(SocketType::SEQPACKET) {
-        std::mem::forget(requests);
+    let requests = rustix::stdio::stdin();
+    // A marker that a user exported by hand must not swallow the user's program.
+    if rustix::net::sockopt::socket_type(requests) != Ok(SocketType::SEQPACKET) {
         return;
     }
-    let outcome = panic::catch_unwind(|| main(&requests));
+    let outcome = panic::catch_unwind(|| main(fresh, requests));
     exit_now(i32::from(outcome.is_err()));
 }
 
-fn main(requests: &OwnedFd) {
-    // Descriptors that the test process was given and passes on; held here, their other ends would see no end of file.
-    let _ = close_from(3);
-    // Ctrl-C goes to the foreground process group: the launcher and all its containers are in another session.
+fn main(fresh: FreshProcess, requests: BorrowedFd<'static>) {
+    // The test process may have inherited descriptors; held here, their other ends would see no end of file.
+    let _ = fresh.keep_only(&[]);
+    // Ctrl-C reaches the foreground process group: the launcher and all its containers are in another session.
     let _ = setsid();
     reset_signals();
     reap_children_automatically();
+    // If the launcher is stopped when its test process ends, it continues, sees the end of file and ends as well. The
+    // signal also comes when the thread ends that started it, and then changes nothing.
+    let _ = set_parent_process_death_signal(Some(Signal::CONT));
     let proof = SingleThreaded::check().unwrap_or_else(|error| panic!("launcher: {error}"));
-    let outer = Outer { uid: geteuid().as_raw(), gid: getegid().as_raw() };
+    let user = HostUser { uid: geteuid().as_raw(), gid: getegid().as_raw() };
 
     let mut launcher = Launcher {
         proof,
-        outer,
+        user,
         filters: Filters::compile(),
         delegation: Delegation::find(),
         groups: Vec::new(),
@@ -68,17 +72,17 @@ fn main(requests: &OwnedFd) {
     let mut buffer = [0; LONGEST_REQUEST];
     while launcher.wait_for_request(requests) {
         // End of file: the test process closed its end or is dead.
-        let (length, fds) = match socket::receive_or(requests.as_fd(), &mut buffer, complain) {
+        let (length, fds) = match socket::receive_or(requests, &mut buffer, complain) {
             Ok(Some(request)) => request,
             Ok(None) => break,
-            // Who asked sees the end of a socket; all others keep their sandboxes.
+            // The sender sees the end of a socket; all other sandboxes stay.
             Err(errno) if is_passing(errno) => continue,
             Err(_) => break,
         };
         let launch = serde_json::from_slice(&buffer[..length]);
         let mut fds = fds.into_iter();
         if let (Ok(launch), Some(control), Some(plan)) = (launch, fds.next(), fds.next()) {
-            launcher.launch(&launch, control, plan, fds.next());
+            launcher.launch(&launch, &control, plan, fds.next());
         }
     }
     launcher.wait_for_children();
@@ -96,18 +100,18 @@ fn complain(errno: Errno) {
 
 struct Launcher {
     proof: SingleThreaded,
-    outer: Outer,
+    user: HostUser,
     filters: Option<Filters>,
     delegation: Option<Delegation>,
-    /// The groups of running sandboxes, each with what tells of the end of its init.
+    /// The groups of running sandboxes, each with the pidfd of its init.
     groups: Vec<(OwnedFd, Group)>,
 }
 
 impl Launcher {
     /// Waits for the next request, and removes groups of sandboxes that end meanwhile. `false` when no more can come.
-    fn wait_for_request(&mut self, requests: &OwnedFd) -> bool {
+    fn wait_for_request(&mut self, requests: BorrowedFd<'_>) -> bool {
         loop {
-            let mut fds = vec![PollFd::new(requests, PollFlags::IN)];
+            let mut fds = vec![PollFd::from_borrowed_fd(requests, PollFlags::IN)];
             fds.extend(self.groups.iter().map(|(init, _)| PollFd::new(init, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) => {}
@@ -126,72 +130,91 @@ impl Launcher {
             if asked {
                 return true;
             }
-            // The kernel takes a moment to let go of a group whose last process has ended.
+            // The kernel takes a moment to release a group whose last process has ended.
             if busy {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
     }
 
-    /// Clones one init. Everything said of it from here on goes over `control`.
-    fn launch(&mut self, launch: &Launch, control: OwnedFd, plan: OwnedFd, image: Option<OwnedFd>) {
-        if launch.on_host {
-            return self.launch_on_host(control, plan);
-        }
-        let group = self.delegation.as_mut().and_then(|all| all.make(&launch.limits, launch.files).ok());
-        let born_in_group = group.and_then(|group| {
-            let cloned = into_namespaces(&self.proof, Some(group.as_fd()?)).ok()?;
-            Some((cloned, group))
-        });
-        let (cloned, group) = match born_in_group {
-            Some((cloned, group)) => (Ok(cloned), Some(group)),
-            // The sandbox then has the limits that a process can set for itself.
-            None => (into_namespaces(&self.proof, None), None),
+    /// Starts one init, or a supervisor in process mode. Everything about it is reported over `control`.
+    fn launch(&mut self, launch: &Launch, control: &OwnedFd, plan: OwnedFd, image: Option<OwnedFd>) {
+        let launched = match launch.start.with_image(image) {
+            None => Err(Failure::other(LaunchStep::Receive, "", "the image is missing")),
+            Some(_) if launch.process_mode => self.start_supervisor(control, plan),
+            Some(start) => self.start_init(launch, control, plan, start),
         };
-        let event = match cloned {
-            Ok(Cloned::Child) => {
-                let limited = group.as_ref().map(Group::controllers).unwrap_or_default();
-                let given = Given { filters: self.filters.as_ref(), group: limited };
-                init::main(control, plan, image, self.outer, given)
-            }
-            Ok(Cloned::Parent { pid, pidfd }) => {
-                let pid = pid.as_raw_nonzero().get();
-                let path = group.as_ref().map(|group| group.path().to_string_lossy().into_owned());
-                let message = encode(&Event::Spawned { pid, group: path }).expect("an event holds no path");
-                // If the test process is gone, init learns so by itself.
-                let _ = socket::send(control.as_fd(), &message, &[pidfd.as_fd()]);
-                self.groups.extend(group.map(|group| (pidfd, group)));
-                return;
-            }
-            Err(errno) => Event::Failed(Failure {
-                step: Step::Clone,
-                object: "user, mount, pid, net, ipc, uts and cgroup".into(),
-                errno: errno.raw_os_error(),
-                detail: String::new(),
-            }),
-        };
-        let _ = socket::send(control.as_fd(), &encode(&event).expect("an event holds no path"), &[]);
-    }
-
-    /// Forks one supervisor of a server that has no container.
-    fn launch_on_host(&self, control: OwnedFd, plan: OwnedFd) {
-        let pid = match fork(&self.proof) {
-            Ok(Forked::Child) => process::main(control, plan),
-            Ok(Forked::Parent(pid)) => Ok(pid),
-            Err(errno) => Err(errno),
-        };
-        let opened = pid.and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
-        let (event, pidfd) = match opened {
-            Ok((pid, pidfd)) => {
-                (Event::Spawned { pid: pid.as_raw_nonzero().get(), group: None }, Some(pidfd))
-            }
-            // It has failed, and said why, before it could be named.
-            Err(Errno::SRCH) => return,
-            Err(errno) => (Event::Failed(Failure::new(Step::Launcher, "", errno)), None),
+        let (event, pidfd) = match launched {
+            Ok(Some((spawned, pidfd))) => (spawned, Some(pidfd)),
+            Ok(None) => return,
+            Err(failure) => (Event::Failed(failure), None),
         };
         let message = encode(&event).expect("an event holds no path");
         let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
+        // If the test process is gone, init learns it by itself.
         let _ = socket::send(control.as_fd(), &message, &fds);
+    }
+
+    fn start_init(
+        &mut self,
+        launch: &Launch,
+        control: &OwnedFd,
+        plan: OwnedFd,
+        start: StartMethod<OwnedFd>,
+    ) -> Result<Option<(Event, OwnedFd)>, Failure> {
+        let group = self.delegation.as_mut().and_then(|all| all.make(&launch.limits, launch.files).ok());
+        let (user, filters) = (self.user, self.filters.as_ref());
+        // The child takes its copies of the descriptors; the parent's are closed at the end.
+        let mut request = Some((plan, start));
+        let mut child = |fresh, group: Controllers| {
+            if let Some((plan, start)) = request.take() {
+                init::main(fresh, control, plan, start, Inherited { user, filters, group });
+            }
+        };
+        let in_group = group.and_then(|group| {
+            let controllers = group.controllers();
+            let cloned =
+                into_namespaces(&self.proof, Some(group.as_fd()?), |fresh| child(fresh, controllers));
+            Some((cloned.ok()?, group))
+        });
+        let ((pid, pidfd), group) = match in_group {
+            Some((cloned, group)) => (cloned, Some(group)),
+            // The sandbox then has the limits that a process can set for itself.
+            None => {
+                let cloned = into_namespaces(&self.proof, None, |fresh| child(fresh, Controllers::default()));
+                let failed = |errno| {
+                    Failure::new(LaunchStep::Clone, "user, mount, pid, net, ipc, uts and cgroup", errno)
+                };
+                (cloned.map_err(failed)?, None)
+            }
+        };
+        let path = group.as_ref().map(|group| group.path().to_string_lossy().into_owned());
+        if let Some((group, own)) = group.zip(pidfd.try_clone().ok()) {
+            self.groups.push((own, group));
+        }
+        Ok(Some((Event::Spawned { pid: pid.as_raw_nonzero().get(), group: path }, pidfd)))
+    }
+
+    /// Forks the supervisor of a server in process mode. Nothing is returned for one that has ended already.
+    fn start_supervisor(
+        &self,
+        control: &OwnedFd,
+        plan: OwnedFd,
+    ) -> Result<Option<(Event, OwnedFd)>, Failure> {
+        let failed = |errno| Failure::new(LaunchStep::Launcher, "", errno);
+        let mut plan = Some(plan);
+        let child = |fresh| {
+            if let Some(plan) = plan.take() {
+                process::main(fresh, control, plan);
+            }
+        };
+        let pid = fork(&self.proof, child).map_err(failed)?;
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Some((Event::Spawned { pid: pid.as_raw_nonzero().get(), group: None }, pidfd))),
+            // It has failed, and reported why.
+            Err(Errno::SRCH) => Ok(None),
+            Err(errno) => Err(failed(errno)),
+        }
     }
 
     /// Stays until the containers are gone, so that they are reaped here and not left to a PID 1 that may not reap.

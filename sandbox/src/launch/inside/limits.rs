@@ -14,15 +14,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::cgroup::Controllers;
-use super::init::Outer;
+use super::privileges::HostUser;
 use crate::launch::limits::Limits;
-use crate::launch::protocol::{Failure, Step};
+use crate::launch::protocol::{Failure, LaunchStep};
 
 /// Limits this process, and all that it starts, in what no control group limits it in. Needs the outer /proc, one that can be
 /// written, and the capabilities of a fresh user namespace.
 pub(super) fn apply(
     limits: &Limits,
-    outer: Outer,
+    user: HostUser,
     group: Controllers,
     proc: BorrowedFd<'_>,
 ) -> Result<(), Failure> {
@@ -35,14 +35,14 @@ pub(super) fn apply(
             lower(Resource::Nproc, "RLIMIT_NPROC", pids.into())?;
         }
         // That of the pid namespace. In an older kernel it is the whole machine's, and root in a namespace may write it.
-        if outer.uid == 0 && kernel_is_at_least((6, 14)) {
+        if user.uid == 0 && kernel_is_at_least((6, 14)) {
             // Numbers below 300 are given out only once, so this many more may be alive at first.
             const RESERVED: u32 = 300;
             write_sysctl(proc, "kernel/pid_max", &pids.saturating_add(RESERVED).to_string())?;
         }
     }
     if let Some(cpu) = limits.cpu.filter(|_| !group.cpu) {
-        keep_to(cpu).map_err(|errno| Failure::new(Step::Limits, "the processors", errno))?;
+        keep_to(cpu).map_err(|errno| Failure::new(LaunchStep::Limits, "the processors", errno))?;
     }
     // Should the machine run out of memory, a test's server goes first, not its compiler or its editor.
     write("/proc/self/oom_score_adj", "1000")?;
@@ -56,7 +56,7 @@ pub(super) fn apply_to_process(limits: &Limits) -> Result<(), Failure> {
     lower(Resource::Core, "RLIMIT_CORE", 0)?;
     lower(Resource::Data, "RLIMIT_DATA", limits.memory)?;
     if let Some(cpu) = limits.cpu {
-        keep_to(cpu).map_err(|errno| Failure::new(Step::Limits, "the processors", errno))?;
+        keep_to(cpu).map_err(|errno| Failure::new(LaunchStep::Limits, "the processors", errno))?;
     }
     write("/proc/self/oom_score_adj", "1000")
 }
@@ -65,7 +65,7 @@ fn lower(resource: Resource, name: &str, value: u64) -> Result<(), Failure> {
     let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
     let value = Some(value.min(most));
     setrlimit(resource, Rlimit { current: value, maximum: value })
-        .map_err(|errno| Failure::new(Step::Limits, name, errno))
+        .map_err(|errno| Failure::new(LaunchStep::Limits, name, errno))
 }
 
 /// The namespaces of the writer count, whichever /proc it is. In the outer one the kernel looks at those of all living
@@ -90,7 +90,7 @@ fn allowed(written: io::Result<()>, file: &str) -> Result<(), Failure> {
                 Some(libc::EPERM | libc::EACCES | libc::EROFS | libc::ENOENT)
             ) =>
         {
-            Err(Failure::io(Step::Limits, file, &error))
+            Err(Failure::io(LaunchStep::Limits, file, &error))
         }
         _ => Ok(()),
     }

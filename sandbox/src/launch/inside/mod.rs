@@ -1,14 +1,17 @@
 //! Runs in the launcher, in init, and in the supervisor of process mode, all single-threaded.
 
-pub(super) mod cgroup;
+mod cgroup;
+mod child;
 mod forwarder;
 mod init;
 mod launcher;
 mod limits;
 mod mounts;
+mod paths;
+mod privileges;
 mod process;
-pub(super) mod seccomp;
+mod seccomp;
 mod supervisor;
 
-pub(super) use launcher::MARKER;
+pub(crate) use cgroup::own as own_group;
 pub(crate) use launcher::become_launcher_if_asked;

@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, pivot_root};
 
+use crate::launch::path::SandboxPath;
 use crate::launch::plan::{Bind, Data, Plan};
-use crate::launch::protocol::{Failure, Step};
+use crate::launch::protocol::{Failure, LaunchStep};
 use crate::sys::mount::{
     MountError, MountOption, attach, clone_tree, create, make_read_only, open_directory,
 };
@@ -21,11 +22,11 @@ const CLOSED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttr
 const READ_ONLY: MountAttrFlags = CLOSED.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
 const NO_EXEC: MountAttrFlags = CLOSED.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
-/// Devices that programs expect everywhere. Binds, since a user namespace may not make device nodes.
+/// Devices that programs expect everywhere. They are binds, since a user namespace may not make device nodes.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
-/// What a container's /proc does not show, as in the runtime specification of the Open Container Initiative, and what only
-/// root may read. Where the user outside is root, the id inside owns all of it.
+/// Files of /proc that the runtime specification of the Open Container Initiative masks, and those that only root may read:
+/// where the user outside is root, the id inside owns all of them.
 const MASKED_FILES: [&str; 15] = [
     "interrupts",
     "kallsyms",
@@ -45,11 +46,11 @@ const MASKED_FILES: [&str; 15] = [
 ];
 const MASKED_DIRECTORIES: [&str; 3] = ["acpi", "asound", "scsi"];
 
-/// Where the new root is put together: a directory that every system has, and that is not needed any more once the
-/// devices have been taken from it.
+/// The directory in which the new root is built: every system has it, and it is not needed any more once its devices have
+/// been cloned.
 const STAGE: &str = "/dev";
 
-/// A root that was entered.
+/// The root of a container that has been entered.
 #[derive(Debug)]
 pub(super) struct Root {
     /// The server's log: a file on the root's tmpfs that has no name.
@@ -58,7 +59,7 @@ pub(super) struct Root {
     pub(super) outer_proc: bool,
 }
 
-/// A /proc that can still be written and is not attached yet, or is the outer one.
+/// A /proc that is still writable and not attached yet, or the outer one.
 #[derive(Debug)]
 pub(super) struct Proc {
     root: OwnedFd,
@@ -71,24 +72,24 @@ impl AsFd for Proc {
     }
 }
 
-/// A fresh /proc of the new pid namespace; the kernel refuses one where the outer /proc is partly hidden ("mount too
-/// revealing"), as in most containers. Then it is the outer one, which shows outer processes.
+/// Makes a /proc of the new pid namespace. The kernel refuses one where the outer /proc is partly hidden ("mount too
+/// revealing"), as in most containers; the outer one, which shows outer processes, then takes its place.
 pub(super) fn proc() -> Result<Proc, Failure> {
     match create("proc", &[], NO_EXEC) {
         Ok(root) => Ok(Proc { root, is_outer: false }),
         Err(MountError { errno: Errno::PERM, .. }) => {
             let outer = open_directory(rustix::fs::CWD, "/proc");
-            let root = outer.map_err(|errno| Failure::new(Step::Proc, "/proc", errno))?;
+            let root = outer.map_err(|errno| Failure::new(LaunchStep::Proc, "/proc", errno))?;
             Ok(Proc { root, is_outer: true })
         }
-        Err(error) => Err(refused(Step::Proc, "/proc", error)),
+        Err(error) => Err(refused(LaunchStep::Proc, "/proc", error)),
     }
 }
 
 /// Builds the root and enters it.
 pub(super) fn build(plan: &Plan, proc: Proc) -> Result<Root, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).map_err(|errno| Failure::new(Step::PrivateMounts, "/", errno))?;
+    mount_change("/", private).map_err(|errno| Failure::new(LaunchStep::PrivateMounts, "/", errno))?;
 
     let devices = devices()?;
     let usr = usr(&plan.usr)?;
@@ -96,8 +97,9 @@ pub(super) fn build(plan: &Plan, proc: Proc) -> Result<Root, Failure> {
     let binds = binds(plan)?;
 
     let scratch = tmpfs(plan.scratch_size, "0755", NO_EXEC)?;
-    attach(scratch.as_fd(), STAGE).map_err(|errno| Failure::new(Step::Attach, "the new root", errno))?;
-    chdir(STAGE).map_err(|errno| Failure::new(Step::Attach, STAGE, errno))?;
+    attach(scratch.as_fd(), STAGE)
+        .map_err(|errno| Failure::new(LaunchStep::Attach, "the new root", errno))?;
+    chdir(STAGE).map_err(|errno| Failure::new(LaunchStep::Attach, STAGE, errno))?;
     skeleton(plan)?;
 
     mount_at(&usr, "usr")?;
@@ -106,39 +108,39 @@ pub(super) fn build(plan: &Plan, proc: Proc) -> Result<Root, Failure> {
         mount_file(&device, Path::new(&format!("dev/{name}")))?;
     }
     mount_at(&tmpfs(plan.shm_size, "1777", NO_EXEC)?, "dev/shm")?;
-    // Bound onto themselves these stay writable when the root no longer is.
+    // Bound onto themselves, they stay writable when the root becomes read-only.
     for writable in ["tmp", "run"] {
         mount_at(&take(writable, NO_EXEC)?, writable)?;
     }
-    for Taken { tree, is_directory, target } in binds {
+    for ClonedBind { tree, is_directory, target } in binds {
         if is_directory {
             make_directory(target)?;
-            mount_at(&tree, &utf8(relative(target)))?;
+            mount_at(&tree, &utf8(staged(target)))?;
         } else {
             make_parent(target)?;
-            mount_file(&tree, relative(target))?;
+            mount_file(&tree, staged(target))?;
         }
     }
-    // The places of binds are made in them.
+    // The mount points of binds have been made in them.
     for hidden in plan.hidden.iter().filter(|hidden| holds_binds(plan, hidden)) {
-        let path = CString::new(utf8(relative(hidden))).expect("a path of the host has no NUL");
-        make_read_only(&path).map_err(|errno| Failure::new(Step::Attach, &utf8(hidden), errno))?;
+        let path = CString::new(utf8(staged(&hidden.into()))).expect("a path of the host has no NUL");
+        make_read_only(&path).map_err(|errno| Failure::new(LaunchStep::Attach, &utf8(hidden), errno))?;
     }
-    // Below a mount that stays writable: one with a file open for writing cannot be made read-only.
+    // Below a mount that stays writable: a mount with a file open for writing cannot be made read-only.
     let log = File::options()
         .read(true)
         .append(true)
         .mode(0o600)
         .custom_flags(libc::O_TMPFILE)
         .open("run")
-        .map_err(|error| Failure::io(Step::Skeleton, "the log file", &error))?;
+        .map_err(|error| Failure::io(LaunchStep::Skeleton, "the log file", &error))?;
     make_directory(&plan.data_dir)?;
-    mount_at(&data, &utf8(relative(&plan.data_dir)))?;
+    mount_at(&data, &utf8(staged(&plan.data_dir)))?;
     let empty = empty_directories()?;
     let outer_proc = proc.is_outer;
     mount_proc(proc)?;
     mask_proc(empty)?;
-    make_read_only(c".").map_err(|errno| Failure::new(Step::Attach, "the read-only root", errno))?;
+    make_read_only(c".").map_err(|errno| Failure::new(LaunchStep::Attach, "the read-only root", errno))?;
     enter()?;
     Ok(Root { log, outer_proc })
 }
@@ -149,55 +151,54 @@ fn devices() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         match clone_tree(&format!("/dev/{name}"), flags) {
             Ok(device) => devices.push((name, device)),
-            // A container around this one may be sparing; servers depend on the first and the last only.
+            // An outer container may lack some; servers depend on the first and the last only.
             Err(Errno::NOENT) if !matches!(name, "null" | "urandom") => {}
-            Err(errno) => return Err(Failure::new(Step::HostTree, &format!("/dev/{name}"), errno)),
+            Err(errno) => return Err(Failure::new(LaunchStep::HostTree, &format!("/dev/{name}"), errno)),
         }
     }
     Ok(devices)
 }
 
-/// A piece of the host, and where it is to be.
-struct Taken<'a> {
+/// A copy of a part of the host's file system, and its mount point.
+struct ClonedBind<'a> {
     tree: OwnedFd,
     is_directory: bool,
-    target: &'a Path,
+    target: &'a SandboxPath,
 }
 
-/// Taken while the host's tree is whole: the new root covers a part of it.
-fn binds(plan: &Plan) -> Result<Vec<Taken<'_>>, Failure> {
-    let taken = plan.binds.iter().map(|Bind { source, target }| {
-        Ok(Taken { tree: take(&utf8(source), READ_ONLY)?, is_directory: source.is_dir(), target })
+/// Clones the planned binds while the host's tree is whole: the new root covers a part of it.
+fn binds(plan: &Plan) -> Result<Vec<ClonedBind<'_>>, Failure> {
+    let cloned = plan.binds.iter().map(|Bind { source, target }| {
+        Ok(ClonedBind { tree: take(&utf8(source), READ_ONLY)?, is_directory: source.is_dir(), target })
     });
-    taken.collect()
+    cloned.collect()
 }
 
-/// Covers what is not to be seen with empty directories, those in which something else is to be shown with ones that can
-/// still be written.
+/// Covers hidden directories with empty ones; with writable ones where something else shows below.
 fn hide(plan: &Plan) -> Result<(), Failure> {
     for hidden in &plan.hidden {
         let empty = if holds_binds(plan, hidden) {
             tmpfs(1 << 20, "0755", NO_EXEC)?
         } else {
-            // The place of /proc is an empty directory, as long as that is not mounted.
+            // The mount point of /proc is an empty directory until /proc is mounted.
             take("proc", READ_ONLY.union(NO_EXEC))?
         };
-        mount_at(&empty, &utf8(relative(hidden)))?;
+        mount_at(&empty, &utf8(staged(&hidden.into())))?;
     }
     Ok(())
 }
 
 fn holds_binds(plan: &Plan, hidden: &Path) -> bool {
-    plan.binds.iter().any(|bind| bind.target.starts_with(hidden))
+    plan.binds.iter().any(|bind| bind.target.as_path().starts_with(hidden))
 }
 
-/// The programs' tree: the host's /usr, or an overlay of further trees on it.
+/// Returns the tree of programs: the host's /usr, or an overlay of further trees on it.
 fn usr(lowers: &[PathBuf]) -> Result<OwnedFd, Failure> {
     match lowers {
         [only] => take(&utf8(only), READ_ONLY),
         several => {
             let lowers = several.iter().map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
-            overlay(&lowers, None, READ_ONLY).map_err(|error| refused(Step::Overlay, "/usr", error))
+            overlay(&lowers, None, READ_ONLY).map_err(|error| refused(LaunchStep::Overlay, "/usr", error))
         }
     }
 }
@@ -209,15 +210,15 @@ fn data(data: &Data) -> Result<OwnedFd, Failure> {
             let upper = tmpfs_with(*upper_size, "0700", NO_EXEC, Some(LARGE_PAGES))?;
             let lower = open_lower(lower)?;
             overlay(&[lower], Some(&upper), NO_EXEC)
-                .map_err(|error| refused(Step::Overlay, "the data directory", error))
+                .map_err(|error| refused(LaunchStep::Overlay, "the data directory", error))
         }
     }
 }
 
-/// An overlay of `lowers`, the first on top, writable if there is a tmpfs for its upper.
+/// Makes an overlay of `lowers`, the first on top, writable if there is a tmpfs for its upper.
 ///
-/// `userxattr` is what lets an unprivileged overlay mark a directory opaque; `volatile` makes fsync(2) a no-op, which
-/// costs nothing since the upper dies with the sandbox (Documentation/filesystems/overlayfs.rst).
+/// `userxattr` lets an unprivileged overlay mark a directory opaque. `volatile` makes fsync(2) a no-op, since the upper dies
+/// with the sandbox (Documentation/filesystems/overlayfs.rst).
 fn overlay(
     lowers: &[OwnedFd],
     upper: Option<&OwnedFd>,
@@ -242,7 +243,8 @@ fn overlay(
     }
 }
 
-/// The upper takes its mode to the overlay's root, and servers refuse a data directory that others may enter.
+/// Makes the directories of an overlay. The overlay's root has the upper's mode, and servers refuse a data directory that
+/// others may enter.
 fn upper_directories(upper: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
     for name in ["upper", "work"] {
         rustix::fs::mkdirat(upper, name, rustix::fs::Mode::RWXU)?;
@@ -250,7 +252,7 @@ fn upper_directories(upper: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((open_directory(upper.as_fd(), "upper")?, open_directory(upper.as_fd(), "work")?))
 }
 
-/// The same by paths, which /proc makes short and free of the characters that the option would split at.
+/// Makes an overlay by paths, which /proc makes short and free of the option's separators.
 fn overlay_by_path(
     lowers: &[OwnedFd],
     upper: Option<&OwnedFd>,
@@ -276,13 +278,13 @@ fn overlay_by_path(
     overlay
 }
 
-/// How many files a tmpfs may hold: as many as have a page each, and a freshly copied schema in the smallest.
+/// Returns the number of files that a tmpfs may hold: a page for each, and room for a copied schema in the smallest.
 fn inodes(size: u64) -> u64 {
     (size / 4096).max(16 << 10)
 }
 
-/// What is copied up comes in large pages, never beyond a file's end: a large table is copied and read in half the time,
-/// since Linux 6.14. tmpfs(5).
+/// Large pages for copied-up files, never beyond a file's end: a large table is copied and read in half the time, since
+/// Linux 6.14. tmpfs(5).
 const LARGE_PAGES: MountOption<'_> = MountOption::Wish("huge", "within_size");
 
 fn tmpfs(bytes: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failure> {
@@ -296,7 +298,7 @@ fn tmpfs_with(
     further: Option<MountOption<'_>>,
 ) -> Result<OwnedFd, Failure> {
     let size = bytes.to_string();
-    // Files without contents take no pages, but they take the kernel's memory.
+    // Empty files take no pages, but memory of the kernel.
     let files = inodes(bytes).to_string();
     let mut options = vec![
         MountOption::Text("size", &size),
@@ -305,21 +307,21 @@ fn tmpfs_with(
     ];
     options.extend(further);
     create("tmpfs", &options, flags)
-        .map_err(|error| refused(Step::Scratch, &format!("of {size} bytes"), error))
+        .map_err(|error| refused(LaunchStep::Scratch, &format!("of {size} bytes"), error))
 }
 
 fn skeleton(plan: &Plan) -> Result<(), Failure> {
     for name in ["usr", "etc", "dev", "dev/shm", "proc", "run", "tmp"] {
-        fs::create_dir(name).map_err(|error| Failure::io(Step::Skeleton, name, &error))?;
+        fs::create_dir(name).map_err(|error| Failure::io(LaunchStep::Skeleton, name, &error))?;
     }
     fs::set_permissions("tmp", Permissions::from_mode(0o1777))
-        .map_err(|error| Failure::io(Step::Skeleton, "/tmp", &error))?;
+        .map_err(|error| Failure::io(LaunchStep::Skeleton, "/tmp", &error))?;
     let links =
         [("dev/fd", "/proc/self/fd"), ("dev/stdin", "fd/0"), ("dev/stdout", "fd/1"), ("dev/stderr", "fd/2")];
     let links = links.iter().map(|&(path, target)| (Path::new(path), Path::new(target)));
-    let planned = plan.symlinks.iter().map(|link| (relative(&link.path), link.target.as_path()));
+    let planned = plan.symlinks.iter().map(|link| (staged(&link.path), link.target.as_path()));
     for (path, target) in links.chain(planned) {
-        symlink(target, path).map_err(|error| Failure::io(Step::Skeleton, &utf8(path), &error))?;
+        symlink(target, path).map_err(|error| Failure::io(LaunchStep::Skeleton, &utf8(path), &error))?;
     }
     for directory in &plan.directories {
         make_directory(&directory.path)?;
@@ -327,27 +329,27 @@ fn skeleton(plan: &Plan) -> Result<(), Failure> {
     }
     for file in &plan.files {
         make_parent(&file.path)?;
-        let written = fs::write(relative(&file.path), &file.contents);
-        written.map_err(|error| Failure::io(Step::Skeleton, &utf8(&file.path), &error))?;
+        let written = fs::write(staged(&file.path), &file.contents);
+        written.map_err(|error| skeleton_failed(&file.path, &error))?;
         set_mode(&file.path, file.mode)?;
     }
     Ok(())
 }
 
-/// Read-only from here on: where the user outside is root, the kernel's settings belong to the id that the server has.
+/// Mounts /proc read-only: where the user outside is root, the server's id owns the kernel's settings.
 fn mount_proc(proc: Proc) -> Result<(), Failure> {
     if proc.is_outer {
         return mount_at(&take("/proc", READ_ONLY.union(NO_EXEC))?, "proc");
     }
     mount_at(&proc.root, "proc")?;
-    make_read_only(c"proc").map_err(|errno| Failure::new(Step::Attach, "/proc", errno))
+    make_read_only(c"proc").map_err(|errno| Failure::new(LaunchStep::Attach, "/proc", errno))
 }
 
-/// An empty directory for each of [`MASKED_DIRECTORIES`] that there is.
+/// Returns an empty directory for each existing one of [`MASKED_DIRECTORIES`].
 fn empty_directories() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
-    let there = MASKED_DIRECTORIES.into_iter().filter(|name| Path::new("/proc").join(name).is_dir());
-    // The place of /proc is one, until that is mounted.
-    there.map(|name| Ok((name, take("proc", READ_ONLY.union(NO_EXEC))?))).collect()
+    let existing = MASKED_DIRECTORIES.into_iter().filter(|name| Path::new("/proc").join(name).is_dir());
+    // The mount point of /proc is empty until /proc is mounted.
+    existing.map(|name| Ok((name, take("proc", READ_ONLY.union(NO_EXEC))?))).collect()
 }
 
 /// Covers files of /proc with a device that cannot be opened, and directories with empty ones.
@@ -364,56 +366,61 @@ fn mask_proc(directories: Vec<(&'static str, OwnedFd)>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// pivot_root(2), "pivot_root(".", ".")": the old root ends up stacked on the new one and is then let go.
+/// Enters the new root. The old one ends up stacked on it and is then detached: pivot_root(2), `pivot_root(".", ".")`.
 fn enter() -> Result<(), Failure> {
     pivot_root(".", ".")
         .and_then(|()| unmount(".", UnmountFlags::DETACH))
         .and_then(|()| chdir("/"))
-        .map_err(|errno| Failure::new(Step::PivotRoot, "the new root", errno))
+        .map_err(|errno| Failure::new(LaunchStep::PivotRoot, "the new root", errno))
 }
 
 fn take(path: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
-    clone_tree(path, attributes).map_err(|errno| Failure::new(Step::HostTree, path, errno))
+    clone_tree(path, attributes).map_err(|errno| Failure::new(LaunchStep::HostTree, path, errno))
 }
 
 fn open_lower(path: &Path) -> Result<OwnedFd, Failure> {
     open_directory(rustix::fs::CWD, &utf8(path))
-        .map_err(|errno| Failure::new(Step::Overlay, &utf8(path), errno))
+        .map_err(|errno| Failure::new(LaunchStep::Overlay, &utf8(path), errno))
 }
 
 fn mount_at(mount: &OwnedFd, target: &str) -> Result<(), Failure> {
-    attach(mount.as_fd(), target).map_err(|errno| Failure::new(Step::Attach, &format!("/{target}"), errno))
+    attach(mount.as_fd(), target)
+        .map_err(|errno| Failure::new(LaunchStep::Attach, &format!("/{target}"), errno))
 }
 
 fn mount_file(mount: &OwnedFd, target: &Path) -> Result<(), Failure> {
-    File::create(target).map_err(|error| Failure::io(Step::Skeleton, &utf8(target), &error))?;
+    File::create(target).map_err(|error| Failure::io(LaunchStep::Skeleton, &utf8(target), &error))?;
     mount_at(mount, &utf8(target))
 }
 
-fn make_directory(path: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(relative(path)).map_err(|error| Failure::io(Step::Skeleton, &utf8(path), &error))
+fn make_directory(path: &SandboxPath) -> Result<(), Failure> {
+    fs::create_dir_all(staged(path)).map_err(|error| skeleton_failed(path, &error))
 }
 
-fn make_parent(path: &Path) -> Result<(), Failure> {
-    path.parent().map_or(Ok(()), make_directory)
+fn make_parent(path: &SandboxPath) -> Result<(), Failure> {
+    path.as_path().parent().map_or(Ok(()), |parent| make_directory(&parent.into()))
 }
 
-fn set_mode(path: &Path, mode: u32) -> Result<(), Failure> {
-    let set = |path: &Path| -> io::Result<()> { fs::set_permissions(path, Permissions::from_mode(mode)) };
-    set(relative(path)).map_err(|error| Failure::io(Step::Skeleton, &utf8(path), &error))
+fn set_mode(path: &SandboxPath, mode: u32) -> Result<(), Failure> {
+    fs::set_permissions(staged(path), Permissions::from_mode(mode))
+        .map_err(|error| skeleton_failed(path, &error))
 }
 
-/// The staged place of a path of the new root.
-fn relative(path: &Path) -> &Path {
-    let path = path.strip_prefix("/").unwrap_or(path);
+fn skeleton_failed(path: &SandboxPath, error: &io::Error) -> Failure {
+    Failure::io(LaunchStep::Skeleton, &utf8(path.as_path()), error)
+}
+
+/// Returns a path of the new root in the stage, which is the working directory.
+fn staged(path: &SandboxPath) -> &Path {
+    let path = path.relative();
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// Plans travel as JSON, so their paths are UTF-8.
+/// Returns a path as text. Plans travel as JSON, so their paths are UTF-8.
 fn utf8(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn refused(step: Step, object: &str, error: MountError) -> Failure {
+fn refused(step: LaunchStep, object: &str, error: MountError) -> Failure {
     Failure { detail: error.message, ..Failure::new(step, object, error.errno) }
 }

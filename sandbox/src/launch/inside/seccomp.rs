@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use libc::c_long;
+pub(super) use seccompiler::Error;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter, sock_filter,
@@ -133,14 +134,9 @@ impl Filters {
     }
 
     /// Installs the filter in this process, for it and all that it starts, for ever. It must have no_new_privs.
-    pub(super) fn install(&self, io_uring: bool) -> Result<(), seccompiler::Error> {
+    pub(super) fn install(&self, io_uring: bool) -> Result<(), Error> {
         apply_filter(if io_uring { &self.with_io_uring } else { &self.usual })
     }
-}
-
-/// Whether containers have a filter on this architecture.
-pub(in crate::launch) fn is_supported() -> bool {
-    TargetArch::try_from(std::env::consts::ARCH).is_ok()
 }
 
 fn compile(arch: TargetArch, denied: &[&[c_long]]) -> BpfProgram {

@@ -1,6 +1,6 @@
-//! What starts a sandbox's programs and watches them: PID 1 of a container, or the process above a server that has none.
+//! Starts a sandbox's programs and watches them: PID 1 of a container, or the supervisor of process mode.
 //!
-//! It is tied to the test process by the control socket, whose end of file is how it learns that nobody needs it.
+//! End of file on the control socket ends it: the test process is gone, or needs the sandbox no longer.
 
 use std::fs::File;
 use std::io;
@@ -14,75 +14,82 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
+use super::child::send;
 use super::forwarder;
-use super::init::give_up_last_capability;
-use super::process::Paths;
+use super::paths::HostPaths;
+use super::privileges::drop_last_capability;
+use crate::launch::command::{Command, ResolvedCommand};
 use crate::launch::image;
-use crate::launch::plan::{Command, Symlink};
-use crate::launch::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, Request, Step, encode};
-use crate::sys::process::{Forked, SingleThreaded, child_signals, die_with_parent, fork, move_fd};
+use crate::launch::plan::Symlink;
+use crate::launch::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, LaunchStep, Request, StartMethod, Up};
+use crate::sys::process::{SingleThreaded, child_signals, die_with_parent, fork};
 use crate::sys::socket;
 
-/// Where a supervisor finds itself when all is prepared.
-pub(super) struct Grounds {
+/// The surroundings of a server, prepared by init or the supervisor of process mode.
+pub(super) struct ServerContext {
     pub(super) log: File,
-    /// Whether /proc is the outer one though the sandbox is a container.
-    pub(super) outer_proc: bool,
-    /// Where servers that speak sd_notify(3) say that they are ready.
+    /// The socket for readiness by sd_notify(3).
     pub(super) notify: String,
-    /// Links to make once the server has said so.
+    /// Links to make when the server reports readiness.
     pub(super) when_ready: Vec<Symlink>,
-    /// In a container the paths of the sandbox are those of the file system, and there is nothing to be minded.
-    pub(super) host: Option<Host>,
+    /// Absent in a container.
+    pub(super) host: Option<HostProcess>,
 }
 
-impl Grounds {
-    /// A server's command as it is run here.
+impl ServerContext {
+    /// Adds the variable for sd_notify(3) to a server's command.
     pub(super) fn server(&self, command: Command) -> Command {
         command.env("NOTIFY_SOCKET", &self.notify)
     }
+
+    fn resolve(&self, command: &Command) -> ResolvedCommand {
+        match &self.host {
+            Some(host) => command.resolve(|path| host.paths.on_host(path)),
+            None => command.in_container(),
+        }
+    }
 }
 
-/// What is to be minded where a sandbox shares the host's file system, processes and network.
-pub(super) struct Host {
-    pub(super) paths: Paths,
-    /// Ends a server at once; it gets it should this process be killed, too.
+/// The additional duties where a sandbox shares the host's file system, processes and network.
+pub(super) struct HostProcess {
+    pub(super) paths: HostPaths,
+    /// Ends a server at once. The kernel sends it if this process is killed.
     pub(super) end_signal: Signal,
-    /// Where the server listens.
+    /// The server's address.
     pub(super) loopback: Ipv4Addr,
-    /// Is told the server's id.
+    /// Called with the server's id.
     pub(super) note: Box<dyn Fn(Pid)>,
 }
 
 /// Starts the server and other programs, reaps, and reports.
 pub(super) struct Supervisor<'a> {
     control: &'a OwnedFd,
-    grounds: &'a Grounds,
+    context: &'a ServerContext,
     children: OwnedFd,
     notify: OwnedFd,
     server: Option<Pid>,
-    /// A program, and its number.
+    /// A program and its number.
     program: Option<(Pid, u32)>,
-    /// Whether it is known that the server is ready: others may say so, too, and again and again.
+    /// Whether readiness was reported: a server may repeat it, and other programs may send it.
     ready: bool,
-    /// Who has ended, where it must be known.
+    /// The ids of ended children, in process mode.
     ended: Vec<Pid>,
 }
 
 impl<'a> Supervisor<'a> {
-    /// Starts a planned server, from its image if there is one, and tells the test process that all is prepared.
+    /// Starts a planned server and reports that all is prepared.
     pub(super) fn start(
         control: &'a OwnedFd,
-        server: Option<Command>,
-        image: Option<File>,
-        grounds: &'a Grounds,
+        server: Option<(Command, StartMethod<OwnedFd>)>,
+        context: &'a ServerContext,
+        up: Up,
     ) -> Result<Self, Failure> {
-        let failed = |object: &str, errno| Failure::new(Step::Execute, object, errno);
-        let notify = notify_socket(&grounds.notify).map_err(|errno| failed(&grounds.notify, errno))?;
+        let failed = |object: &str, errno| Failure::new(LaunchStep::Execute, object, errno);
+        let notify = notify_socket(&context.notify).map_err(|errno| failed(&context.notify, errno))?;
         let children = child_signals().map_err(|errno| failed("signalfd", errno))?;
         let mut supervisor = Self {
             control,
-            grounds,
+            context,
             children,
             notify,
             server: None,
@@ -90,28 +97,29 @@ impl<'a> Supervisor<'a> {
             ready: false,
             ended: Vec::new(),
         };
-        let mut refused = None;
-        if let Some(command) = server {
-            if let Some(image) = image {
-                refused = supervisor.restore_server(&command, &image)?;
+        let mut not_restored = None;
+        match server {
+            Some((command, StartMethod::Restore(image))) => {
+                not_restored = supervisor.restore_server(&command, &image.into())?;
+                if not_restored.is_some() {
+                    supervisor.start_server(command)?;
+                }
             }
-            if supervisor.server.is_none() {
-                supervisor.start_server(command)?;
-            }
+            Some((command, _)) => supervisor.start_server(command)?,
+            None => {}
         }
-        let root = grounds.host.as_ref().map(|host| host.paths.root().to_string_lossy().into_owned());
-        send(control, &Event::Up { outer_proc: grounds.outer_proc, root, refused }, &[&grounds.log]);
-        // Nothing of the launcher's is within the server's reach from here on.
+        send(control, &Event::Up(Up { not_restored, ..up }), &[&context.log]);
+        // From here on nothing of the launcher's is within the server's reach.
         silence();
         Ok(supervisor)
     }
 
-    /// The server, and all that have ended, where it must be known.
-    pub(super) fn left(self) -> (Option<Pid>, Vec<Pid>) {
+    /// Returns the server and all children that have ended, in process mode.
+    pub(super) fn remains(self) -> (Option<Pid>, Vec<Pid>) {
         (self.server, self.ended)
     }
 
-    /// Returns when the test process is gone.
+    /// Serves requests until the test process is gone.
     pub(super) fn supervise(&mut self) {
         let mut buffer = vec![0; LONGEST_MESSAGE];
         loop {
@@ -133,7 +141,7 @@ impl<'a> Supervisor<'a> {
                 };
                 self.serve(&buffer[..length], fds);
             }
-            // Later: the test process may have said that it did not wait for this.
+            // After requests: one may say that the test process did not wait for readiness.
             if notify {
                 self.read_notification(&mut buffer);
             }
@@ -143,58 +151,58 @@ impl<'a> Supervisor<'a> {
     fn serve(&mut self, message: &[u8], fds: Vec<OwnedFd>) {
         let outcome = match serde_json::from_slice(message) {
             Ok(Request::Start(command)) => self.start_server(command),
-            Ok(Request::Run { number, command }) => self.run(number, command, fds),
+            Ok(Request::Run { number, command }) => self.run(number, &command, fds),
             Ok(Request::Forward { port }) => self.forward(port, fds),
             Ok(Request::Reached) => {
                 self.ready = true;
                 Ok(())
             }
-            Ok(Request::Signal(number)) => {
-                if let (Some(server), Some(signal)) = (self.server, Signal::from_named_raw(number)) {
-                    // The server may have ended in this moment; its exit is reported in its turn.
-                    let _ = kill_process(server, signal);
+            Ok(Request::Signal(signal)) => {
+                if let Some(server) = self.server {
+                    // The server may have ended in this moment; its exit is reported later.
+                    let _ = kill_process(server, signal.into());
                 }
                 Ok(())
             }
-            Err(error) => Err(Failure::io(Step::Receive, "", &error.into())),
+            Err(error) => Err(Failure::io(LaunchStep::Receive, "", &error.into())),
         };
         if let Err(failure) = outcome {
             send(self.control, &Event::Failed(failure), &[]);
         }
     }
 
-    /// Those that the plan asks for. They save the server work that it does otherwise, so one that cannot be made is no failure.
+    /// Makes the planned links. They save the server work, so a link that cannot be made is no failure.
     fn make_links(&self) {
-        for Symlink { path, target } in &self.grounds.when_ready {
-            let path = match &self.grounds.host {
-                Some(host) => host.paths.of(path),
-                None => path.clone(),
+        for Symlink { path, target } in &self.context.when_ready {
+            let path = match &self.context.host {
+                Some(host) => host.paths.on_host(path),
+                None => path.as_path().to_owned(),
             };
             let _ = symlink(target, path);
         }
     }
 
     fn start_server(&mut self, command: Command) -> Result<(), Failure> {
-        let command = self.grounds.server(command);
-        let log = || self.grounds.log.try_clone().map(Stdio::from);
+        let command = self.context.server(command);
+        let log = || self.context.log.try_clone().map(Stdio::from);
         let stdio = log().and_then(|out| Ok([Stdio::null(), out, log()?]));
-        let stdio = stdio.map_err(|error| Failure::io(Step::Execute, &command.name(), &error))?;
-        let end = self.grounds.host.as_ref().map(|host| host.end_signal);
-        let server = self.spawn(command, stdio, end)?;
+        let stdio = stdio.map_err(|error| Failure::io(LaunchStep::Execute, &command.name(), &error))?;
+        let end = self.context.host.as_ref().map(|host| host.end_signal);
+        let server = self.spawn(&command, stdio, end)?;
         (self.server, self.ready) = (Some(server), false);
-        if let Some(host) = &self.grounds.host {
+        if let Some(host) = &self.context.host {
             (host.note)(server);
         }
         Ok(())
     }
 
-    /// The same from an image, or says why not. It takes this process's last capability.
+    /// Restores the server from an image, or returns the reason why it cannot be. Drops this process's last capability.
     fn restore_server(&mut self, command: &Command, image: &File) -> Result<Option<String>, Failure> {
-        let command = self.grounds.server(command.clone());
-        let log = || self.grounds.log.try_clone().map(OwnedFd::from);
+        let command = self.context.server(command.clone()).in_container();
+        let log = || self.context.log.try_clone().map(OwnedFd::from);
         let stdio = || Ok([File::open("/dev/null")?.into(), log()?, log()?]);
         let restored = stdio().and_then(|stdio| image::restore(image, &command, stdio));
-        give_up_last_capability()?;
+        drop_last_capability()?;
         match restored {
             Ok(server) => {
                 self.server = Some(server);
@@ -204,39 +212,36 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn run(&mut self, number: u32, command: Command, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+    fn run(&mut self, number: u32, command: &Command, fds: Vec<OwnedFd>) -> Result<(), Failure> {
         let stdio = <[OwnedFd; 3]>::try_from(fds)
-            .map_err(|fds| Failure {
-                step: Step::Receive,
-                object: command.name(),
-                errno: 0,
-                detail: format!("{} descriptors came where 3 were expected", fds.len()),
+            .map_err(|fds| {
+                let reason = format!("{} descriptors came where 3 were expected", fds.len());
+                Failure::other(LaunchStep::Receive, &command.name(), &reason)
             })?
             .map(Stdio::from);
-        let end = self.grounds.host.as_ref().map(|_| Signal::KILL);
+        let end = self.context.host.as_ref().map(|_| Signal::KILL);
         self.program = Some((self.spawn(command, stdio, end)?, number));
         Ok(())
     }
 
-    /// A process of its own forwards, so that nothing there can keep init from its socket. It lives as long as init.
+    /// Forks a process that forwards, so that no connection can keep this one from its control socket.
     fn forward(&self, port: u16, listeners: Vec<OwnedFd>) -> Result<(), Failure> {
-        let failed = |error: &io::Error| Failure::io(Step::Forward, &format!("port {port}"), error);
+        let failed = |error: &io::Error| Failure::io(LaunchStep::Forward, &format!("port {port}"), error);
         let proof = SingleThreaded::check().map_err(|error| failed(&error))?;
-        let loopback = self.grounds.host.as_ref().map_or(Ipv4Addr::LOCALHOST, |host| host.loopback);
-        match fork(&proof).map_err(|errno| failed(&errno.into()))? {
-            Forked::Child => forwarder::main(listeners, (loopback, port).into()),
-            Forked::Parent(_) => send(self.control, &Event::Forwarding { port }, &[]),
-        }
+        let loopback = self.context.host.as_ref().map_or(Ipv4Addr::LOCALHOST, |host| host.loopback);
+        fork(&proof, |fresh| forwarder::main(fresh, listeners, (loopback, port).into()))
+            .map_err(|errno| failed(&errno.into()))?;
+        send(self.control, &Event::Forwarding { port }, &[]);
         Ok(())
     }
 
-    /// Reaps every child that has ended, adopted orphans included, and reports the two that are known.
+    /// Reaps every child that has ended, adopted orphans included, and reports the server and the program.
     fn reap(&mut self) {
-        // Several ends may have come as one signal, so the signal's own record says nothing of use.
+        // One signal may stand for several ends, so its record is of no use.
         let _ = rustix::io::read(&self.children, &mut [0; 128]);
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let Some(exit) = exit_of(status) else { continue };
-            if self.grounds.host.is_some() {
+            if self.context.host.is_some() {
                 self.ended.push(pid);
             }
             if self.server == Some(pid) {
@@ -248,23 +253,20 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// `end` is the signal that the program gets should this process be killed, which in a container ends all by itself.
-    fn spawn(&self, command: Command, stdio: [Stdio; 3], end: Option<Signal>) -> Result<Pid, Failure> {
-        let command = match &self.grounds.host {
-            Some(host) => host.paths.translate(command),
-            None => command,
-        };
+    /// Spawns a program. It gets the signal `end` if this process is killed; in a container the kernel kills it anyway.
+    fn spawn(&self, command: &Command, stdio: [Stdio; 3], end: Option<Signal>) -> Result<Pid, Failure> {
+        let command = self.context.resolve(command);
         let mut process = command.process(stdio);
         if let Some(signal) = end {
             die_with_parent(&mut process, signal);
         }
         let child = process
             .spawn()
-            .map_err(|error| Failure::io(Step::Execute, &command.program.to_string_lossy(), &error))?;
+            .map_err(|error| Failure::io(LaunchStep::Execute, &command.program.to_string_lossy(), &error))?;
         Ok(Pid::from_raw(child.id().cast_signed()).expect("a child has a positive pid"))
     }
 
-    /// sd_notify(3): lines of assignments, of which only one matters here.
+    /// Reads assignments, one a line, of which only `READY=1` matters here. sd_notify(3).
     fn read_notification(&mut self, buffer: &mut [u8]) {
         if let Ok(length) = rustix::io::read(&self.notify, &mut *buffer)
             && buffer[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1")
@@ -279,11 +281,8 @@ impl<'a> Supervisor<'a> {
 /// Turns this process's standard output and error, which are the launcher's, to /dev/null.
 fn silence() {
     if let Ok(null) = File::options().write(true).open("/dev/null") {
-        for number in [1, 2] {
-            // Kept open under its number by not being dropped.
-            let moved = null.try_clone().map(OwnedFd::from).ok().and_then(|null| move_fd(null, number).ok());
-            std::mem::forget(moved);
-        }
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
     }
 }
 
@@ -295,10 +294,4 @@ fn notify_socket(path: &str) -> Result<OwnedFd, Errno> {
 
 fn exit_of(status: WaitStatus) -> Option<Exit> {
     status.exit_status().map(Exit::Code).or_else(|| status.terminating_signal().map(Exit::Signal))
-}
-
-/// A message that cannot be sent has no reader left: end of file follows.
-pub(super) fn send(control: &OwnedFd, event: &Event, fds: &[&File]) {
-    let fds: Vec<_> = fds.iter().map(|file| file.as_fd()).collect();
-    let _ = socket::send(control.as_fd(), &encode(event).expect("an event holds no path"), &fds);
 }

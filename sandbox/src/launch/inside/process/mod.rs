@@ -1,123 +1,127 @@
-//! A server without a container: a process of the host, in a directory of its own, and a supervisor above it.
+//! Process mode: a server that is a process of the host, in a private directory, and its supervisor.
 //!
-//! What the kernel does when PID 1 of a container dies has to be done here by hand: ending what the server started,
-//! removing its memory and its files. The supervisor does it when the control socket is at its end; should it be killed
-//! itself, the server is signalled by the kernel, and the next supervisor removes the files.
+//! The kernel's work at the death of a container's PID 1 is done here by hand: ending the server's processes, removing its
+//! memory and its files. The supervisor does it at the control socket's end of file. If the supervisor is killed, the kernel
+//! signals the server, and the next supervisor removes the files.
 
 mod end;
-mod paths;
-mod place;
+mod private_directory;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::panic;
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::process::{Signal, getpid, set_child_subreaper};
+use rustix::process::{Signal, getpid, set_child_subreaper, set_parent_process_death_signal};
 use rustix::thread::set_no_new_privs;
 
-pub(super) use paths::Paths;
-use place::Place;
+use private_directory::PrivateDirectory;
 
-use super::init::{begin, keep_only};
+use super::child::{begin, send};
 use super::limits;
-use super::supervisor::{Grounds, Host, Supervisor, send};
+use super::paths::HostPaths;
+use super::supervisor::{HostProcess, ServerContext, Supervisor};
 use crate::cache::copy_tree;
-use crate::launch::plan::{Data, OnHost, Plan};
-use crate::launch::protocol::{Event, Failure, Step};
-use crate::sys::process::exit_now;
+use crate::launch::path::SandboxPath;
+use crate::launch::plan::{Data, Plan, ProcessMode};
+use crate::launch::protocol::{Event, Failure, LaunchStep, StartMethod, Up};
+use crate::sys::process::FreshProcess;
 use crate::sys::socket;
 
 /// The life of a supervisor. Runs in the child just forked from the launcher.
-pub(super) fn main(control: OwnedFd, plan: OwnedFd) -> ! {
-    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(move || {
-        let Ok((control, plan, _)) = keep_only(control, plan, None) else { return };
-        if let Err(failure) = live(&control, plan) {
-            send(&control, &Event::Failed(failure), &[]);
-        }
-    }));
-    exit_now(i32::from(outcome.is_err()))
+pub(super) fn main(fresh: FreshProcess, control: &OwnedFd, plan: OwnedFd) {
+    if let Err(failure) = live(fresh, control, plan) {
+        send(control, &Event::Failed(failure), &[]);
+    }
 }
 
-fn live(control: &OwnedFd, plan: OwnedFd) -> Result<(), Failure> {
-    let plan = begin(plan)?;
-    let Some(host) = &plan.on_host else {
-        return Err(Failure::io(Step::Receive, "", &io::Error::other("the plan is that of a container")));
+fn live(fresh: FreshProcess, control: &OwnedFd, plan: OwnedFd) -> Result<(), Failure> {
+    // A stopped supervisor continues when the launcher ends, and sees the end of file.
+    let _ = set_parent_process_death_signal(Some(Signal::CONT));
+    let mut plan = begin(fresh, control, plan, None)?;
+    let Some(mode) = plan.process_mode.take() else {
+        return Err(Failure::other(LaunchStep::Receive, "", "the plan is that of a container"));
     };
-    // What the server leaves behind when it is killed becomes a child of this process, which can end it then.
-    set_child_subreaper(Some(getpid())).map_err(|errno| Failure::new(Step::Execute, "", errno))?;
-    set_no_new_privs(true).map_err(|errno| Failure::new(Step::Capabilities, "further rights", errno))?;
+    // Orphans of a killed server become children of this process, which can then end them.
+    set_child_subreaper(Some(getpid())).map_err(|errno| Failure::new(LaunchStep::Execute, "", errno))?;
+    set_no_new_privs(true)
+        .map_err(|errno| Failure::new(LaunchStep::Capabilities, "further rights", errno))?;
     limits::apply_to_process(&plan.limits)?;
-    let place = Place::make(&host.places, &host.short, longest(&plan))?;
-    let grounds = prepare(control, &plan, host, &place)?;
-    let signal = grounds.host.as_ref().map_or(Signal::KILL, |host| host.end_signal);
-    let mut supervisor = Supervisor::start(control, plan.server.clone(), None, &grounds)?;
+    let directory = PrivateDirectory::make(&mode.parents, &mode.short_parents, longest(&plan))?;
+    let (signal, server) = (mode.end_signal.into(), plan.server.take());
+    let context = prepare(control, plan, &mode, &directory)?;
+    let up = Up { directory: Some(directory.path().to_string_lossy().into_owned()), ..Up::default() };
+    let server = server.map(|command| (command, StartMethod::Execute));
+    let mut supervisor = Supervisor::start(control, server, &context, up)?;
     supervisor.supervise();
-    let (server, ended) = supervisor.left();
+    let (server, ended) = supervisor.remains();
     end::end(server, ended, signal);
     Ok(())
 }
 
-/// The longest path below the root that a server binds a socket in.
+/// Returns the length of the longest path below the root that a server binds a socket in.
 fn longest(plan: &Plan) -> usize {
-    plan.directories.iter().map(|directory| directory.path.as_os_str().len()).max().unwrap_or(0)
+    plan.directories.iter().map(|directory| directory.path.as_path().as_os_str().len()).max().unwrap_or(0)
 }
 
-/// Makes the files that the plan names, and the data directory.
-fn prepare(control: &OwnedFd, plan: &Plan, host: &OnHost, place: &Place) -> Result<Grounds, Failure> {
-    let root = place.root();
-    let at = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
-    for path in ["/run", "/tmp"] {
-        make(&at(Path::new(path)), 0o700)?;
+/// Makes the planned files and the data directory.
+fn prepare(
+    control: &OwnedFd,
+    plan: Plan,
+    mode: &ProcessMode,
+    directory: &PrivateDirectory,
+) -> Result<ServerContext, Failure> {
+    let root = directory.path();
+    let tmp = SandboxPath::new("/tmp");
+    for path in [&"/run".into(), &tmp] {
+        make(&path.below(root), 0o700)?;
     }
     for directory in &plan.directories {
-        make(&at(&directory.path), directory.mode)?;
+        make(&directory.path.below(root), directory.mode)?;
     }
     for file in &plan.files {
-        let path = at(&file.path);
+        let path = file.path.below(root);
         make(path.parent().unwrap_or(root), 0o700)?;
         let written = fs::write(&path, &file.contents)
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(file.mode)));
-        written.map_err(|error| Failure::io(Step::Skeleton, &path.to_string_lossy(), &error))?;
+        written.map_err(|error| Failure::io(LaunchStep::Skeleton, &path.to_string_lossy(), &error))?;
     }
     let data = match &plan.data {
         Data::Writable { source } => source.clone(),
         Data::Overlay { lower, .. } => {
-            let data = at(&plan.data_dir);
+            let data = plan.data_dir.below(root);
             make(data.parent().unwrap_or(root), 0o700)?;
             let mut wanted = || match socket::wait_readable(&[control.as_fd()], Instant::now()) {
-                // Nothing is asked before all is prepared, so this is the socket's end.
+                // No request comes before all is prepared, so this is the socket's end.
                 Ok(true) => Err(io::Error::other("the test process is gone")),
                 _ => Ok(()),
             };
             copy_tree(lower, &data, &mut wanted)
-                .map_err(|error| Failure::io(Step::Copy, &data.to_string_lossy(), &error))?;
+                .map_err(|error| Failure::io(LaunchStep::Copy, &data.to_string_lossy(), &error))?;
             data
         }
     };
-    let log = log(place.root()).map_err(|error| Failure::io(Step::Skeleton, "the log file", &error))?;
-    let mapped = plan.directories.iter().map(|directory| &directory.path);
-    let mapped = mapped.chain(plan.files.iter().map(|file| &file.path)).cloned();
-    let host = Host {
-        paths: Paths::new(root, (plan.data_dir.clone(), data), mapped),
-        end_signal: Signal::from_named_raw(host.end_signal).unwrap_or(Signal::KILL),
-        loopback: host.loopback,
-        note: place.notes(),
+    let log = log(root).map_err(|error| Failure::io(LaunchStep::Skeleton, "the log file", &error))?;
+    let directories = plan.directories.into_iter().map(|directory| directory.path);
+    let below = directories.chain(plan.files.into_iter().map(|file| file.path)).chain([tmp]);
+    let host = HostProcess {
+        paths: HostPaths::new(root, (plan.data_dir, data), below),
+        end_signal: mode.end_signal.into(),
+        loopback: mode.loopback,
+        note: directory.notes(),
     };
     let notify = root.join("run/notify").to_string_lossy().into_owned();
-    let when_ready = plan.when_ready.clone();
-    Ok(Grounds { log, outer_proc: false, notify, when_ready, host: Some(host) })
+    Ok(ServerContext { log, notify, when_ready: plan.when_ready, host: Some(host) })
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|error| Failure::io(Step::Skeleton, &path.to_string_lossy(), &error))
+    made.map_err(|error| Failure::io(LaunchStep::Skeleton, &path.to_string_lossy(), &error))
 }
 
-/// A file that has no name any more, as in a container.
+/// Makes a file whose name is removed again, as the log of a container has none.
 fn log(root: &Path) -> io::Result<File> {
     let path = root.join("log");
     let file = File::options().read(true).append(true).create_new(true).mode(0o600).open(&path)?;

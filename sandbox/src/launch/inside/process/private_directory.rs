@@ -1,4 +1,4 @@
-//! The private directory of a server that has no container, and the removal of those whose supervisor was killed.
+//! The private directory of a server in process mode, and the removal of those whose supervisor was killed.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -9,49 +9,58 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, geteuid};
 
 use super::end::remove_memory_of;
-use crate::launch::protocol::{Failure, Step};
+use crate::launch::protocol::{Failure, LaunchStep};
 
-/// Names the server of a directory, and when the machine was started: numbers of processes say nothing after that.
+/// The file with the id of the server and that of the boot, after which process ids mean other processes.
 const SERVER: &str = "server";
 /// The longest path of a socket, unix(7).
 const LONGEST: usize = 107;
-/// The name of a socket within its directory.
+/// Room for the name of a socket within its directory.
 const NAME: usize = 32;
-/// How often something may be removed by others while it is made.
+/// How often other supervisors may remove a directory while it is made.
 const TRIES: usize = 1000;
 
-/// A directory for one server, removed when dropped. It is locked as long as its supervisor lives.
+/// A directory for one server, locked as long as its supervisor lives, and removed when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PrivateDirectory {
     directory: PathBuf,
-    /// A symbolic link to it where its own path is too long for sockets.
+    /// A symbolic link to the directory, if its path is too long for sockets.
     link: Option<PathBuf>,
     _lock: File,
 }
 
-impl Place {
-    /// In the first of `places` that can be written; reached by a path in the first of `short` that is short enough, if its
-    /// own is not, for sockets in a directory whose path inside has that length.
-    pub(super) fn make(places: &[PathBuf], short: &[PathBuf], length: usize) -> Result<Self, Failure> {
+impl PrivateDirectory {
+    /// Makes a directory in the first writable one of `parents`. `length` is that of the longest path below it that has a
+    /// socket: if the directory's own path is too long for it, a link is made in the first of `short_parents` that is not.
+    pub(super) fn make(
+        parents: &[PathBuf],
+        short_parents: &[PathBuf],
+        length: usize,
+    ) -> Result<Self, Failure> {
         let mut failure = None;
-        for parent in places {
+        for parent in parents {
             match Self::make_in(parent) {
-                Ok(mut place) => {
-                    // PostgreSQL's clients and its setting split at commas.
+                Ok(mut made) => {
+                    // PostgreSQL splits paths of socket directories at commas.
                     let is_one = |path: &Path| !path.as_os_str().as_bytes().contains(&b',');
                     let fits =
                         |path: &Path| path.as_os_str().len() + length + NAME <= LONGEST && is_one(path);
-                    if !fits(&place.directory) {
-                        place.link(short, fits)?;
+                    if !fits(&made.directory) {
+                        made.link(short_parents, fits)?;
                     }
-                    return Ok(place);
+                    return Ok(made);
                 }
                 Err(error) => {
-                    failure.get_or_insert(Failure::io(Step::Place, &parent.to_string_lossy(), &error));
+                    failure.get_or_insert(Failure::io(
+                        LaunchStep::PrivateDirectory,
+                        &parent.to_string_lossy(),
+                        &error,
+                    ));
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| Failure::io(Step::Place, "", &ErrorKind::NotFound.into())))
+        Err(failure
+            .unwrap_or_else(|| Failure::io(LaunchStep::PrivateDirectory, "", &ErrorKind::NotFound.into())))
     }
 
     fn make_in(parent: &Path) -> io::Result<Self> {
@@ -60,12 +69,12 @@ impl Place {
             let made = tempfile::Builder::new().prefix("").rand_bytes(8).tempdir_in(parent)?;
             let lock = File::open(made.path())?;
             match lock.try_lock() {
-                // Somebody took it for an abandoned one and removes it.
+                // Another supervisor took it for an abandoned one and removes it.
                 Err(TryLockError::WouldBlock) => return Err(ErrorKind::NotFound.into()),
                 Err(TryLockError::Error(error)) => return Err(error),
                 Ok(()) => {}
             }
-            // Or has done so before.
+            // Another supervisor may have removed it before the lock.
             match fs::metadata(made.path())?.ino() == lock.metadata()?.ino() {
                 true => Ok(Self { directory: made.keep(), link: None, _lock: lock }),
                 false => Err(ErrorKind::NotFound.into()),
@@ -74,14 +83,14 @@ impl Place {
         .inspect(|_| sweep(parent))
     }
 
-    fn link(&mut self, short: &[PathBuf], fits: impl Fn(&Path) -> bool) -> Result<(), Failure> {
+    fn link(&mut self, parents: &[PathBuf], fits: impl Fn(&Path) -> bool) -> Result<(), Failure> {
         let name = self.directory.file_name().unwrap_or_default();
         let mut failure = None;
-        for parent in short.iter().filter(|parent| fits(&parent.join(name))) {
+        for parent in parents.iter().filter(|parent| fits(&parent.join(name))) {
             let link = parent.join(name);
             let made = retry(|| {
                 private(parent)?;
-                forget_links(parent);
+                remove_broken_links(parent);
                 symlink(&self.directory, &link)
             });
             match made {
@@ -90,33 +99,37 @@ impl Place {
                     return Ok(());
                 }
                 Err(error) => {
-                    failure.get_or_insert(Failure::io(Step::Place, &parent.to_string_lossy(), &error));
+                    failure.get_or_insert(Failure::io(
+                        LaunchStep::PrivateDirectory,
+                        &parent.to_string_lossy(),
+                        &error,
+                    ));
                 }
             }
         }
         Err(failure.unwrap_or_else(|| {
             let error =
                 io::Error::other("no path of a temporary directory is short and plain enough for a socket");
-            Failure::io(Step::Place, &self.directory.to_string_lossy(), &error)
+            Failure::io(LaunchStep::PrivateDirectory, &self.directory.to_string_lossy(), &error)
         }))
     }
 
-    /// The path by which it is reached.
-    pub(super) fn root(&self) -> &Path {
+    /// Returns the path of the directory or of the link to it.
+    pub(super) fn path(&self) -> &Path {
         self.link.as_ref().unwrap_or(&self.directory)
     }
 
-    /// What notes the server, whose memory is to be removed with the directory.
+    /// Returns a function that notes the id of the server, whose memory is removed with the directory.
     pub(super) fn notes(&self) -> Box<dyn Fn(Pid)> {
         let file = self.directory.join(SERVER);
-        // Needed only if this process is killed, and then a few bytes are lost.
+        // It serves if this process is killed. A failure then loses a few bytes of memory.
         Box::new(move |server| {
             let _ = fs::write(&file, format!("{} {}", server.as_raw_nonzero(), boot()));
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for PrivateDirectory {
     fn drop(&mut self) {
         if let Some(link) = &self.link {
             remove(link, |link| fs::remove_file(link));
@@ -125,7 +138,7 @@ impl Drop for Place {
     }
 }
 
-/// Removes what is there, and its parent if nothing else is in that.
+/// Removes a path, and its parent if that is empty.
 fn remove(path: &Path, by: fn(&Path) -> io::Result<()>) {
     let _ = by(path);
     if let Some(parent) = path.parent() {
@@ -133,12 +146,12 @@ fn remove(path: &Path, by: fn(&Path) -> io::Result<()>) {
     }
 }
 
-/// Does it again where something was removed meanwhile: the last of the others takes its parent with it.
+/// Repeats `make` where another supervisor, the last in a directory, has removed that meanwhile.
 fn retry<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 0;
     loop {
         match make() {
-            // The second where it was there to be made and gone to be looked at.
+            // `AlreadyExists`: the directory existed when it was to be made, and no longer a moment later.
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
                     && tries < TRIES =>
@@ -150,17 +163,17 @@ fn retry<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Makes a directory of the user's own, which nobody else may look into: it may lie where everybody writes.
+/// Makes a directory of mode 0700, which may lie where all users write.
 fn private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let found = fs::symlink_metadata(path)?;
     match found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0 {
         true => Ok(()),
-        false => Err(io::Error::other("it is no directory of this user's own with the mode 0700")),
+        false => Err(io::Error::other("it is not a directory of this user with mode 0700")),
     }
 }
 
-/// Removes directories whose supervisor is gone.
+/// Removes directories whose supervisor is dead.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -184,12 +197,12 @@ fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Removes links to directories that are gone.
-fn forget_links(parent: &Path) {
+/// Removes links whose directories are gone.
+fn remove_broken_links(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
-        let leads_nowhere = fs::metadata(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-        if leads_nowhere && path.is_symlink() {
+        let is_broken = fs::metadata(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if is_broken && path.is_symlink() {
             let _ = fs::remove_file(path);
         }
     }
@@ -199,34 +212,34 @@ fn forget_links(parent: &Path) {
 mod tests {
     use super::*;
 
-    fn places() -> (tempfile::TempDir, PathBuf) {
+    fn parent() -> (tempfile::TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let parent = root.path().join("processes");
         (root, parent)
     }
 
     #[test]
-    fn a_place_goes_with_its_holder_and_those_of_the_dead_with_the_next() {
-        let (_root, parent) = places();
-        let one = Place::make(std::slice::from_ref(&parent), &[], 4).unwrap();
+    fn a_directory_and_abandoned_ones_are_removed() {
+        let (_root, parent) = parent();
+        let one = PrivateDirectory::make(std::slice::from_ref(&parent), &[], 4).unwrap();
         let abandoned = parent.join("abandoned");
         fs::create_dir(&abandoned).unwrap();
-        let other = Place::make(std::slice::from_ref(&parent), &[], 4).unwrap();
-        assert!(one.root().is_dir() && other.root().is_dir() && one.root() != other.root());
+        let other = PrivateDirectory::make(std::slice::from_ref(&parent), &[], 4).unwrap();
+        assert!(one.path().is_dir() && other.path().is_dir() && one.path() != other.path());
         assert!(!abandoned.exists());
         drop(one);
-        assert!(other.root().is_dir());
+        assert!(other.path().is_dir());
         drop(other);
         assert!(!parent.exists());
     }
 
     #[test]
-    fn many_come_and_go_at_once() {
-        let (_root, parent) = places();
+    fn many_are_made_and_removed_concurrently() {
+        let (_root, parent) = parent();
         let churn = || {
             for _ in 0..50 {
-                let place = Place::make(std::slice::from_ref(&parent), &[], 4).unwrap();
-                assert!(place.root().is_dir());
+                let place = PrivateDirectory::make(std::slice::from_ref(&parent), &[], 4).unwrap();
+                assert!(place.path().is_dir());
             }
         };
         std::thread::scope(|scope| {
@@ -238,23 +251,24 @@ mod tests {
     }
 
     #[test]
-    fn a_long_path_is_reached_by_a_short_one() {
-        let (root, parent) = places();
+    fn a_long_path_gets_a_short_link() {
+        let (root, parent) = parent();
         let long = parent.join("x".repeat(100));
         let short = root.path().join("short");
-        let place = Place::make(std::slice::from_ref(&long), std::slice::from_ref(&short), 4).unwrap();
-        assert_eq!(place.root().parent(), Some(short.as_path()));
-        assert!(place.root().is_dir());
+        let place =
+            PrivateDirectory::make(std::slice::from_ref(&long), std::slice::from_ref(&short), 4).unwrap();
+        assert_eq!(place.path().parent(), Some(short.as_path()));
+        assert!(place.path().is_dir());
         drop(place);
         assert!(!short.exists() && !long.exists());
-        assert!(Place::make(&[long], &[], 4).is_err());
+        assert!(PrivateDirectory::make(&[long], &[], 4).is_err());
     }
 
     #[test]
-    fn what_others_may_enter_is_not_used() {
-        let (root, parent) = places();
+    fn a_parent_that_others_may_enter_is_not_used() {
+        let (root, parent) = parent();
         DirBuilder::new().mode(0o755).create(root.path().join("open")).unwrap();
-        let place = Place::make(&[root.path().join("open"), parent.clone()], &[], 4).unwrap();
-        assert!(place.root().starts_with(parent));
+        let place = PrivateDirectory::make(&[root.path().join("open"), parent.clone()], &[], 4).unwrap();
+        assert!(place.path().starts_with(parent));
     }
 }
