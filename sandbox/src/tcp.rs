@@ -30,6 +30,7 @@ pub struct Tcp {
     url: String,
     jdbc_url: Option<String>,
     env: Vec<(String, String)>,
+    pub(crate) reset_script: Option<String>,
 }
 
 impl Tcp {
@@ -74,7 +75,14 @@ impl Tcp {
         tracing::debug!(pid = container.pid(), %address, "TCP port opened");
         let mut env = vec![("DATABASE_URL".to_owned(), access.url.clone())];
         env.extend(access.env);
-        Ok(Self { address, password, url: access.url, jdbc_url: access.jdbc_url, env })
+        Ok(Self {
+            address,
+            password,
+            url: access.url,
+            jdbc_url: access.jdbc_url,
+            env,
+            reset_script: access.reset_script,
+        })
     }
 
     /// The URL for clients, with the superuser's password in it.

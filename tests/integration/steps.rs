@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use sandboxed_db::{Error, ErrorKind, Postgres, Sandbox, Snapshot};
+use sandboxed_db_tests::connect;
 
 use crate::requests::{TestCache, batch};
 
@@ -51,6 +52,16 @@ fn a_program_does_not_see_the_users_own_server() {
         ("sql", "select count(*)::text from pg_tables where schemaname = 'public'"),
     ]);
     assert_eq!(response.answers, ["2"]);
+}
+
+#[test]
+fn a_program_may_reach_the_server_by_tcp() {
+    let command = "test \"$PGHOST\" = 127.0.0.1 && psql -w \"$DATABASE_URL\" -c 'create table notes ()' && \\
+                   psql -w -c 'insert into notes select where inet_server_addr() is not null'";
+    let db = empty().run_tcp("sh", ["-c", command]).start().unwrap();
+    // The step's password is not kept.
+    let query = "select rolpassword is null from notes, pg_authid where rolname = 'postgres'";
+    assert!(connect(db.url()).query_one(query, &[]).unwrap().get::<_, bool>(0));
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub struct TcpAccess {
     pub(crate) url: String,
     pub(crate) jdbc_url: Option<String>,
     pub(crate) script: Option<String>,
+    pub(crate) reset_script: Option<String>,
     pub(crate) env: Vec<(String, String)>,
 }
 
@@ -29,7 +30,7 @@ impl TcpAccess {
 
     /// Describes a server that listens on `port` and that clients outside reach by `url`.
     pub fn new(port: u16, url: impl Into<String>) -> Self {
-        Self { port, url: url.into(), jdbc_url: None, script: None, env: Vec::new() }
+        Self { port, url: url.into(), jdbc_url: None, script: None, reset_script: None, env: Vec::new() }
     }
 
     /// Sets the URL for Java's database drivers.
@@ -44,6 +45,13 @@ impl TcpAccess {
     #[must_use]
     pub fn script(mut self, script: impl Into<String>) -> Self {
         self.script = Some(script.into());
+        self
+    }
+
+    /// Sets a script that removes the password, so that a layer does not keep it.
+    #[must_use]
+    pub fn reset_script(mut self, script: impl Into<String>) -> Self {
+        self.reset_script = Some(script.into());
         self
     }
 

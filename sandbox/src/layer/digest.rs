@@ -107,7 +107,7 @@ fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
             files.iter().fold(hasher, |hasher, (path, file)| hasher.path(path).field(file.hash.as_bytes()))
         }
         Link::Program(command) => {
-            [&command.program].into_iter().chain(&command.args).fold(hasher("command"), Hasher::field)
+            [&command.program].into_iter().chain(&command.args).fold(hasher(command.kind()), Hasher::field)
         }
         Link::Code(code) => hasher("code").field(&code.key),
     };
@@ -149,7 +149,7 @@ pub(super) fn description<E: Engine>(
             paths.iter().fold(hasher.field("inputs"), |hasher, path| hasher.path(&path.path()))
         }
         Step::Program(command) => {
-            command.args.iter().fold(hasher.field("command").field(&command.program), Hasher::field)
+            command.args.iter().fold(hasher.field(command.kind()).field(&command.program), Hasher::field)
         }
         Step::Code(code) => hasher.field("code").field(&code.key),
     });

@@ -14,6 +14,7 @@ pub(super) fn migrations(listing: &Listing) -> Vec<Migration> {
 /// Returns the migrations where no tool is named or recognised: in the order of their numbers if
 /// all have one, as with the tools that share these names, else in that of their names.
 pub(super) fn unnamed(listing: &Listing) -> Result<Vec<Migration>, Refusal> {
+    check_suffixes(listing)?;
     way_back::check_directories(listing)?;
     way_back::check_names(listing)?;
     let mut migrations = migrations(listing);
@@ -28,6 +29,22 @@ pub(super) fn unnamed(listing: &Listing) -> Result<Vec<Migration>, Refusal> {
         migrations.sort_by(|one, other| by_number(&one.version, &other.version));
     }
     Ok(migrations)
+}
+
+/// Refuses files of SQL that would be ignored for the suffix of their names.
+fn check_suffixes(listing: &Listing) -> Result<(), Refusal> {
+    let is_other = |name: &&str| {
+        let lower = name.to_lowercase();
+        (lower.ends_with(".sql") && !name.ends_with(".sql"))
+            || [".sql.gz", ".sql.zst"].iter().any(|suffix| lower.ends_with(suffix))
+    };
+    match listing.files().find(is_other) {
+        None => Ok(()),
+        Some(name) => Err(Refusal::new(
+            format!("`{name}` does not end in `.sql`, and would not run"),
+            "rename it; a compressed file runs as a seed only",
+        )),
+    }
 }
 
 /// Directories that each hold a `migration.sql`, in the order of their names.
@@ -71,6 +88,14 @@ mod tests {
         assert_eq!(Plain.order(&names), ["1_a.up.sql", "2_b.sql"]);
         assert_eq!(order(&["1.do.a.sql", "1.undo.a.sql", "2.do.b.sql"]), ["1.do.a.sql", "2.do.b.sql"]);
         assert_eq!(order(&["1_a_up.sql", "1_a_down.sql"]), ["1_a_up.sql"]);
+    }
+
+    #[test]
+    fn sql_under_another_suffix_is_refused() {
+        for name in ["2_b.SQL", "2_b.sql.gz"] {
+            let cause = unnamed(&Listing::of(&["1_a.sql", name])).unwrap_err().cause;
+            assert_eq!(cause, format!("`{name}` does not end in `.sql`, and would not run"));
+        }
     }
 
     #[test]

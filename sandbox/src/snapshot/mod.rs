@@ -14,7 +14,7 @@ use crate::migration::MigrationTool;
 use crate::sandbox::Sandbox;
 #[cfg(feature = "tokio")]
 use crate::step::CodeStep;
-use crate::step::{Base, ProgramStep, Step, StepPath};
+use crate::step::{Address, Base, ProgramStep, Step, StepPath};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -242,7 +242,37 @@ impl<E: Engine> Snapshot<E> {
     ) -> Self {
         let args = args.into_iter().map(Into::into).collect();
         let base = self.base(Location::caller());
-        self.steps.push(Step::Program(ProgramStep::new(program.into(), args, base)));
+        self.steps.push(Step::Program(ProgramStep::new(program.into(), args, base, Address::Socket)));
+        self
+    }
+
+    /// Adds a command as [`run`](Self::run) does, whose environment leads to a TCP port of 127.0.0.1 instead of
+    /// the Unix socket: for programs that know no sockets, such as those with a JDBC driver.
+    ///
+    /// The variables are those of [`Tcp::env`](crate::Tcp::env). The superuser has a password while the command
+    /// runs, and none after it.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and as [`Sandbox::tcp`](crate::Sandbox::tcp).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{Postgres, Snapshot};
+    /// let db = Snapshot::new(Postgres::new())
+    ///     .depends_on(["migrations"])
+    ///     .run_tcp("sh", ["-c", "goose -dir migrations postgres \"$DATABASE_URL\" up"])
+    ///     .start();
+    /// ```
+    #[must_use]
+    #[track_caller]
+    pub fn run_tcp<A: Into<String>>(
+        mut self,
+        program: impl Into<String>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let args = args.into_iter().map(Into::into).collect();
+        let base = self.base(Location::caller());
+        self.steps.push(Step::Program(ProgramStep::new(program.into(), args, base, Address::Tcp)));
         self
     }
 

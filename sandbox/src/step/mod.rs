@@ -21,7 +21,7 @@ use crate::migration::{MigrationTool, Request};
 pub(crate) use base::{Base, StepPath};
 pub(crate) use code::CodeStep;
 pub(crate) use load::{load, run_script};
-pub(crate) use program::ProgramStep;
+pub(crate) use program::{Address, ProgramStep};
 pub(crate) use source::SourceFile;
 
 /// A step as described, before its files are read.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::Base;
+use super::{Base, run_script};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::Sandbox;
@@ -28,18 +28,51 @@ pub(crate) struct ProgramStep {
     pub(crate) args: Vec<String>,
     /// The program runs in its directory.
     base: Base,
+    address: Address,
+}
+
+/// How a program reaches the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Address {
+    Socket,
+    Tcp,
 }
 
 impl ProgramStep {
-    pub(crate) fn new(program: String, args: Vec<String>, base: Base) -> Self {
-        Self { program, args, base }
+    pub(crate) fn new(program: String, args: Vec<String>, base: Base, address: Address) -> Self {
+        Self { program, args, base, address }
+    }
+
+    /// Its name in digests: the outcome may depend on the address.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.address {
+            Address::Socket => "command",
+            Address::Tcp => "command by TCP",
+        }
     }
 
     pub(super) fn run<E: Engine>(&self, sandbox: &Sandbox<E>, deadline: Instant) -> Result<()> {
+        match self.address {
+            Address::Socket => self.run_with(sandbox, sandbox.env(), deadline),
+            Address::Tcp => {
+                let tcp = sandbox.tcp()?;
+                self.run_with(sandbox, tcp.env(), deadline)?;
+                let left = deadline.saturating_duration_since(Instant::now());
+                tcp.reset_script.map_or(Ok(()), |script| run_script(sandbox, &script, left))
+            }
+        }
+    }
+
+    fn run_with<E: Engine>(
+        &self,
+        sandbox: &Sandbox<E>,
+        env: Vec<(String, String)>,
+        deadline: Instant,
+    ) -> Result<()> {
         let failed = || Error::new(ErrorKind::InvalidConfig, format!("run {self}"));
         let broken = |error: io::Error| failed().caused_by(error);
         let mut output = tempfile::tempfile().map_err(broken)?;
-        let mut command = self.prepare(sandbox, &output).map_err(broken)?;
+        let mut command = self.prepare(sandbox, env, &output).map_err(broken)?;
         let mut child = command.spawn().map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
             broken(error).or_hint(|| {
@@ -58,7 +91,12 @@ impl ProgramStep {
         }
     }
 
-    fn prepare<E: Engine>(&self, sandbox: &Sandbox<E>, output: &File) -> io::Result<process::Command> {
+    fn prepare<E: Engine>(
+        &self,
+        sandbox: &Sandbox<E>,
+        env: Vec<(String, String)>,
+        output: &File,
+    ) -> io::Result<process::Command> {
         // A path is the caller's, and not relative to the directory where the program runs.
         let program = match self.program.contains('/') {
             true => self.base.directory.join(&self.program),
@@ -73,7 +111,7 @@ impl ProgramStep {
                 command.env_remove(name);
             }
         }
-        command.envs(sandbox.env()).process_group(0);
+        command.envs(env).process_group(0);
         die_with_parent(&mut command, Signal::KILL);
         Ok(command)
     }

@@ -28,6 +28,7 @@ pub(super) fn access(database: &str, address: SocketAddr, password: &str) -> Tcp
     TcpAccess::new(PORT, format!("postgresql://{SUPERUSER}:{password}@{address}/{path}"))
         .jdbc_url(format!("jdbc:postgresql://{address}/{path}?user={SUPERUSER}&password={password}"))
         .script(script)
+        .reset_script(format!("ALTER ROLE {SUPERUSER} PASSWORD NULL;\n"))
         .env("PGHOST", address.ip().to_string())
         .env("PGPORT", address.port().to_string())
         .env("PGUSER", SUPERUSER)
