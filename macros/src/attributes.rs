@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use syn::parse::{ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, ExprLit, Lit, Meta, Path, Token, parse_quote};
+use syn::{Attribute, Expr, ExprLit, Ident, Lit, Meta, Path, Token, parse_quote};
 
 use crate::diagnostics::{self, Diagnostics};
 
@@ -123,6 +123,33 @@ pub(crate) fn is_ours(path: &Path) -> bool {
 
 pub(crate) fn is_rstest(path: &Path) -> bool {
     is_named(path, "rstest")
+}
+
+pub(crate) fn is_test_case(path: &Path) -> bool {
+    is_named(path, "test_case") || is_named(path, "test_matrix")
+}
+
+/// The number of arguments of `#[test_case(1, "a" ; "name")]`.
+///
+/// # Errors
+/// For a case with `=> value`: the harness has judged the result by then. `=> ignore` is fine.
+pub(crate) fn case_arguments(attribute: &Attribute) -> syn::Result<usize> {
+    attribute.parse_args_with(|input: ParseStream<'_>| {
+        let mut count = 0;
+        while !input.is_empty() && !input.peek(Token![=>]) && !input.peek(Token![;]) {
+            input.parse::<Expr>()?;
+            input.parse::<Option<Token![,]>>()?;
+            count += 1;
+        }
+        if let Some(arrow) = input.parse::<Option<Token![=>]>>()? {
+            let modifier = input.fork().parse::<Ident>();
+            if !modifier.is_ok_and(|modifier| modifier == "ignore" || modifier == "inconclusive") {
+                return Err(diagnostics::result_of_a_case(arrow));
+            }
+        }
+        input.parse::<TokenStream>()?;
+        Ok(count)
+    })
 }
 
 fn is_named(path: &Path, name: &str) -> bool {

@@ -12,7 +12,7 @@ use syn::{Index, Path, ReturnType, Signature};
 use crate::args::{Arguments, Step};
 use crate::databases::{Databases, Described, Made};
 use crate::matrix::Engine;
-use crate::signature::{Fixture, Parameter};
+use crate::signature::{CaseParameter, Parameter};
 use crate::values::Setting;
 
 /// `(test.snapshot()…, (test.snapshot()…, ()))`, where the first is for that engine and, with a matrix, that of a case. That of
@@ -145,7 +145,7 @@ pub(crate) fn run(
     let (mut makings, mut values, mut filled) = (Vec::new(), Vec::new(), Vec::new());
     for (index, made) in databases.parameters.iter().enumerate() {
         let (parameter, database) = match made {
-            Made::ByRstest(Fixture { name, awaited, .. }) => {
+            Made::FromCase(CaseParameter { name, awaited, .. }) => {
                 filled.push(name);
                 values.push(if *awaited { quote!(#name.await) } else { name.to_token_stream() });
                 continue;
@@ -169,7 +169,7 @@ pub(crate) fn run(
         if !output.is_empty() {
             let noted = noted(quote_spanned!(here=> #body.await), krate);
             body = quote!(async move #noted);
-        } else if databases.fixtures().any(|fixture| fixture.awaited) {
+        } else if databases.case_parameters().any(|fixture| fixture.awaited) {
             body = quote!(async move { #body.await });
         }
         let body = located_at(quote_spanned!(here=> ::core::pin::pin!(#body)), &output);

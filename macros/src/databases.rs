@@ -14,7 +14,7 @@ use crate::args::Arguments;
 use crate::attributes;
 use crate::diagnostics::{self, Diagnostics};
 use crate::files;
-use crate::signature::{Filled, Fixture, Parameter};
+use crate::signature::{CaseParameter, Filled, Parameter};
 
 /// The databases of a test, and its parameters in their order.
 pub(crate) struct Databases<'a> {
@@ -32,7 +32,7 @@ pub(crate) enum Described<'a> {
 pub(crate) enum Made<'a> {
     /// The database of that index.
     From(&'a Parameter<'a>, usize),
-    ByRstest(&'a Fixture<'a>),
+    FromCase(&'a CaseParameter<'a>),
 }
 
 impl std::ops::Deref for Described<'_> {
@@ -60,8 +60,8 @@ impl<'a> Databases<'a> {
         };
         let by_database = || {
             filled.iter().filter_map(|filled| match filled {
-                Filled::ByDatabase(parameter) => Some(parameter),
-                Filled::ByRstest(_) => None,
+                Filled::FromDatabase(parameter) => Some(parameter),
+                Filled::FromCase(_) => None,
             })
         };
         let common = by_database().any(|parameter| has_own(parameter).is_none());
@@ -70,10 +70,10 @@ impl<'a> Databases<'a> {
         }
         let first_own = usize::from(common);
         let parameters = filled.iter().map(|filled| match filled {
-            Filled::ByDatabase(parameter) => {
+            Filled::FromDatabase(parameter) => {
                 Made::From(parameter, has_own(parameter).map_or(0, |own| first_own + own))
             }
-            Filled::ByRstest(fixture) => Made::ByRstest(fixture),
+            Filled::FromCase(fixture) => Made::FromCase(fixture),
         });
         let parameters = parameters.collect();
         let own = own.into_iter().map(|(_, arguments)| Described::Own(Box::new(arguments)));
@@ -121,35 +121,38 @@ impl<'a> Databases<'a> {
 
     /// The parameters that rstest fills, as the function that it finds has them.
     pub(crate) fn outer_parameters(&self) -> Vec<TokenStream> {
-        let parameters =
-            self.fixtures().map(|Fixture { name, written: PatType { attrs, ty, .. }, .. }| {
+        let parameters = self.case_parameters().map(
+            |CaseParameter { name, written: PatType { attrs, ty, .. }, .. }| {
                 // It is awaited here, and not by rstest, whose function waits for nothing.
                 let attributes = attrs.iter().map(|attribute| match attributes::is_awaited(attribute) {
                     true => quote!(#[future]),
                     false => attribute.to_token_stream(),
                 });
                 quote!(#(#attributes)* #name: #ty)
-            });
+            },
+        );
         parameters.collect()
     }
 
     /// The same, as another function takes them from it.
     pub(crate) fn inner_parameters(&self) -> Vec<TokenStream> {
-        let parameters =
-            self.fixtures().map(|Fixture { name, written: PatType { attrs, ty, .. }, .. }| {
-                match attrs.iter().any(attributes::is_future) {
-                    true => quote!(#name: impl ::core::future::Future<Output = #ty>),
-                    false => quote!(#name: #ty),
-                }
-            });
+        let parameters = self.case_parameters().map(
+            |CaseParameter { name, written: PatType { attrs, ty, .. }, .. }| match attrs
+                .iter()
+                .any(attributes::is_future)
+            {
+                true => quote!(#name: impl ::core::future::Future<Output = #ty>),
+                false => quote!(#name: #ty),
+            },
+        );
         parameters.collect()
     }
 
     /// The parameters that rstest fills.
-    pub(crate) fn fixtures(&self) -> impl Iterator<Item = &Fixture<'a>> {
+    pub(crate) fn case_parameters(&self) -> impl Iterator<Item = &CaseParameter<'a>> {
         self.parameters.iter().filter_map(|made| match made {
             Made::From(..) => None,
-            Made::ByRstest(fixture) => Some(*fixture),
+            Made::FromCase(fixture) => Some(*fixture),
         })
     }
 
@@ -177,8 +180,8 @@ fn own<'a>(
     let names: Vec<&Ident> = filled
         .iter()
         .filter_map(|filled| match filled {
-            Filled::ByDatabase(parameter) => parameter.name,
-            Filled::ByRstest(_) => None,
+            Filled::FromDatabase(parameter) => parameter.name,
+            Filled::FromCase(_) => None,
         })
         .collect();
     let mut own: Vec<(&Ident, Arguments)> = Vec::new();

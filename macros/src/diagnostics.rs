@@ -224,9 +224,21 @@ pub(crate) fn lifetime_parameter(tokens: impl ToTokens) -> Error {
 pub(crate) fn no_parameter(tokens: impl ToTokens) -> Error {
     signature(
         tokens,
-        "a test with `#[sandboxed_db]` takes a parameter made from its database, and this one takes none; with `#[rstest]`, \
-         write `#[sandboxed_db]` above it",
+        "a test with `#[sandboxed_db]` takes a parameter made from its database, and this one takes none; `#[rstest]`, \
+         `#[test_case]` and `#[serial]` stand below `#[sandboxed_db]`",
     )
+}
+
+pub(crate) fn result_of_a_case(at: impl ToTokens) -> Error {
+    Error::new_spanned(
+        at,
+        "the harness judges the result of the function, so `=>` has nothing to compare; pass the expected value as a further \
+         argument and compare it in the body",
+    )
+}
+
+pub(crate) fn case_without_name(at: impl ToTokens) -> Error {
+    Error::new_spanned(at, "the parameter of a case needs a name; destructure it in the body")
 }
 
 pub(crate) fn awaited_without_async(tokens: impl ToTokens) -> Error {

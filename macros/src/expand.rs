@@ -69,7 +69,8 @@ struct Parts<'a> {
     /// The function as it was written, to stand within the test. It keeps its name, for backtraces and so that it can call
     /// itself.
     inner: TokenStream,
-    /// What a test returns is judged by the harness; only for `#[should_panic]` must it be `()`.
+    /// `()` if the function returns nothing, which `#[should_panic]` needs. Else a `Result`, which attributes
+    /// such as `#[serial]` expect of a test that returns something.
     output: Option<TokenStream>,
 }
 
@@ -92,14 +93,16 @@ impl<'a> Parts<'a> {
             #[allow(#(clippy::#lints),*)]
             #signature #body
         };
-        let output = (!returns_nothing(&function.signature)).then(|| quote!(-> ::std::process::ExitCode));
+        let output = (!returns_nothing(&function.signature)).then(
+            || quote!(-> ::core::result::Result<::std::process::ExitCode, ::core::convert::Infallible>),
+        );
         let krate = arguments.krate.clone().unwrap_or_else(find_crate);
         Self { function, databases, arguments, krate, inner, output }
     }
 
-    /// The attribute that makes a test; rstest makes tests of the function that it finds below.
+    /// The attribute that makes a test, unless rstest or test_case make tests of the function.
     fn mark(&self) -> Option<TokenStream> {
-        (!self.function.is_rstest()).then(|| quote!(#[::core::prelude::v1::test]))
+        (!self.function.has_generator()).then(|| quote!(#[::core::prelude::v1::test]))
     }
 
     /// What the harness is told of the test.
@@ -119,7 +122,7 @@ impl<'a> Parts<'a> {
         let run = call::run(&function.signature, databases, arguments, krate);
         let run = match self.output {
             None => quote_spanned!(Span::mixed_site()=> let _: ::std::process::ExitCode = #run;),
-            Some(_) => run,
+            Some(_) => quote_spanned!(Span::mixed_site()=> ::core::result::Result::Ok(#run)),
         };
         if call::is_default(databases, arguments) {
             return run;
@@ -167,7 +170,7 @@ fn tests(parts: &Parts<'_>, cases: &[Case<'_>]) -> TokenStream {
     });
     let first = engines.clone().next();
     let (fixtures, parameters) = (databases.inner_parameters(), databases.outer_parameters());
-    let filled: Vec<_> = databases.fixtures().map(|fixture| fixture.name).collect();
+    let filled: Vec<_> = databases.case_parameters().map(|fixture| fixture.name).collect();
     let tests = cases.iter().map(|Case { name: case, engine, version }| {
         let path = format!("{name}::{case}");
         let version = version.map(LitStr::value).unwrap_or_default();
@@ -180,11 +183,13 @@ fn tests(parts: &Parts<'_>, cases: &[Case<'_>]) -> TokenStream {
             }
         }
     });
-    // What rstest is told is written for where the function is.
-    let names = parts.function.is_rstest().then(|| {
+    // Cases name items beside the function.
+    let names = parts.function.has_generator().then(|| {
+        // By name, since the prelude has an unstable `test_case`, with which a glob import conflicts.
+        let attributes = parts.function.case_attributes();
         quote!(
             #[allow(unused_imports)]
-            use super::*;
+            use super::{*, #(#attributes),*};
         )
     });
     quote_spanned! {Span::mixed_site()=>
@@ -286,7 +291,7 @@ mod tests {
             /// Documented.
             #[ignore]
             #[::core::prelude::v1::test]
-            pub(crate) fn adds() -> ::std::process::ExitCode {
+            pub(crate) fn adds() -> ::core::result::Result<::std::process::ExitCode, ::core::convert::Infallible> {
                 #[allow(clippy::needless_pass_by_value, clippy::ptr_arg, clippy::unused_async)]
                 async fn adds(mut db: &Sandbox, own: Pool) -> Result<(), Error> { db.add().await }
 
@@ -306,7 +311,7 @@ mod tests {
                         .max_age(::core::time::Duration::new(86400u64, 0u32)),
                     (test.extend(crate::other()).seed("c.csv").keep(::db::Keep::OnFailure), ())
                 );
-                ::db::harness::run_async(
+                ::core::result::Result::Ok(::db::harness::run_async(
                     test,
                     ::db::harness::Flavor::MultiThread(::core::option::Option::Some(4)),
                     databases,
@@ -314,9 +319,14 @@ mod tests {
                     |leases, waiter, ()| {
                         let parameter_0 = ::db::harness::Asked::<Sandbox>::new().make(&leases.0, waiter);
                         let parameter_1 = ::db::harness::Asked::<Pool>::new().make(&leases.1.0, waiter);
-                        waiter.run(::core::pin::pin!(adds(&parameter_0.by_reference(), parameter_1.by_value())))
+                        waiter.run(::core::pin::pin!(async move {
+                            use ::db::harness::Noted as _;
+                            ::db::harness::Returned(
+                                adds(&parameter_0.by_reference(), parameter_1.by_value()).await
+                            ).noted()
+                        }))
                     }
-                )
+                ))
             }
         };
         // The lexer takes `1.0` for one number.

@@ -1,11 +1,13 @@
 //! The function below the attribute: what of it the expansion needs, and which functions can be tests.
 
+use std::collections::BTreeSet;
+
 use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
 use syn::parse::{Parse, ParseStream};
 use syn::{
-    Attribute, FnArg, GenericParam, Generics, Ident, Pat, PatType, Safety, Signature, Type, TypeReference,
-    Visibility,
+    Attribute, FnArg, GenericParam, Generics, Ident, Pat, PatType, Path, Safety, Signature, Type,
+    TypeReference, Visibility,
 };
 
 use crate::attributes;
@@ -31,17 +33,25 @@ pub(crate) struct Parameter<'a> {
     pub(crate) by_reference: bool,
 }
 
-/// A parameter, by who fills it.
+/// A parameter, by the origin of its value.
 pub(crate) enum Filled<'a> {
-    ByDatabase(Parameter<'a>),
-    ByRstest(Fixture<'a>),
+    FromDatabase(Parameter<'a>),
+    FromCase(CaseParameter<'a>),
 }
 
-/// A parameter that rstest fills.
-pub(crate) struct Fixture<'a> {
+/// The attribute that makes the tests, of the function that this attribute leaves it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Generator {
+    Rstest,
+    /// With the number of arguments of a case, which fill the first parameters.
+    TestCase(usize),
+}
+
+/// A parameter that a case or fixture fills.
+pub(crate) struct CaseParameter<'a> {
     pub(crate) name: &'a Ident,
     pub(crate) written: &'a PatType,
-    /// It is a future, which the function gets the output of.
+    /// The value is a future, and the function takes its output.
     pub(crate) awaited: bool,
 }
 
@@ -58,9 +68,29 @@ impl Function {
         self.parameters(diagnostics)
     }
 
-    /// Whether rstest makes the tests, of the function that this attribute leaves it.
-    pub(crate) fn is_rstest(&self) -> bool {
+    /// Whether another attribute makes the tests, of the function that this attribute leaves it.
+    pub(crate) fn has_generator(&self) -> bool {
+        self.is_rstest() || self.attributes.iter().any(|attribute| attributes::is_test_case(attribute.path()))
+    }
+
+    /// The names of attributes of test_case that stand without a path.
+    pub(crate) fn case_attributes(&self) -> BTreeSet<&Ident> {
+        let paths = self.attributes.iter().map(Attribute::path);
+        paths.filter(|path| attributes::is_test_case(path)).filter_map(Path::get_ident).collect()
+    }
+
+    fn is_rstest(&self) -> bool {
         self.attributes.iter().any(|attribute| attributes::is_rstest(attribute.path()))
+    }
+
+    fn generator(&self, diagnostics: &mut Diagnostics) -> Option<Generator> {
+        if self.is_rstest() {
+            return Some(Generator::Rstest);
+        }
+        let cases = self.attributes.iter().filter(|attribute| attributes::is_test_case(attribute.path()));
+        // A case of another length is for the compiler to report.
+        let counts = cases.filter_map(|case| diagnostics.collect(attributes::case_arguments(case)));
+        counts.collect::<Vec<_>>().first().copied().map(Generator::TestCase)
     }
 
     /// The attributes of the test: without what the harness does itself.
@@ -90,11 +120,17 @@ impl Function {
         if let Some(variadic) = variadic {
             diagnostics.push(diagnostics::variadic(variadic));
         }
-        let is_rstest = self.is_rstest();
+        let generator = self.generator(diagnostics);
+        let is_rstest = generator == Some(Generator::Rstest);
         let awt = self.attributes.iter().find(|attribute| is_rstest && attributes::is_awt(attribute));
-        let filled = inputs.iter().map(|input| match input {
+        let is_of_case = |index| matches!(generator, Some(Generator::TestCase(count)) if index < count);
+        let filled = inputs.iter().enumerate().map(|(index, input)| match input {
             FnArg::Receiver(receiver) => Err(diagnostics::receiver(receiver)),
             FnArg::Typed(written) => match name(&written.pat) {
+                Some(name) if is_of_case(index) => {
+                    Ok(Filled::FromCase(CaseParameter { name, written, awaited: false }))
+                }
+                None if is_of_case(index) => Err(diagnostics::case_without_name(&written.pat)),
                 Some(name) if is_rstest && is_filled_by_rstest(written) => {
                     let mut attributes = written.attrs.iter();
                     let awaited = attributes.any(|attribute| {
@@ -103,13 +139,13 @@ impl Function {
                     if awaited && self.signature.asyncness.is_none() {
                         return Err(diagnostics::awaited_without_async(&written.pat));
                     }
-                    Ok(Filled::ByRstest(Fixture { name, written, awaited }))
+                    Ok(Filled::FromCase(CaseParameter { name, written, awaited }))
                 }
-                name => Parameter::of_type(name, &written.ty).map(Filled::ByDatabase),
+                name => Parameter::of_type(name, &written.ty).map(Filled::FromDatabase),
             },
         });
         let all: Vec<_> = filled.filter_map(|filled| diagnostics.collect(filled)).collect();
-        let owns = |filled: &&Filled<'_>| matches!(filled, Filled::ByDatabase(_));
+        let owns = |filled: &&Filled<'_>| matches!(filled, Filled::FromDatabase(_));
         if !inputs.iter().any(|input| matches!(input, FnArg::Receiver(_)))
             && all.len() == inputs.len()
             && !all.iter().any(|filled| owns(&filled))
@@ -246,7 +282,7 @@ mod tests {
         let parameters = function.check(&mut diagnostics);
         assert_eq!(diagnostics.messages(), [""; 0]);
         match &parameters[..] {
-            [Filled::ByDatabase(parameter)] => {
+            [Filled::FromDatabase(parameter)] => {
                 (parameter.ty.to_token_stream().to_string(), parameter.by_reference)
             }
             _ => panic!("{} parameters", parameters.len()),

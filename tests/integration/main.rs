@@ -9,6 +9,8 @@ mod checkouts;
 mod connections;
 mod contention;
 mod conventions;
+#[cfg(feature = "drivers")]
+mod driver_versions;
 mod drivers;
 mod errors;
 mod escape;
@@ -32,6 +34,7 @@ mod many_sandboxes;
 mod matrix;
 mod migration_tools;
 mod nextest;
+mod other_attributes;
 mod parameters;
 mod paths;
 mod pool;

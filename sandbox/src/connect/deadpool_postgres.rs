@@ -8,7 +8,7 @@ use tokio_postgres::{Config, NoTls};
 use super::FromSandbox;
 use crate::sandbox::Sandbox;
 
-/// It connects when it is first asked for a connection.
+/// The pool connects when a test takes a connection.
 impl FromSandbox for Pool {
     type Error = Box<dyn Error + Send + Sync>;
 

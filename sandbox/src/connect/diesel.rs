@@ -1,4 +1,4 @@
-//! diesel.
+//! Diesel.
 
 use diesel::{Connection as _, ConnectionError, PgConnection};
 

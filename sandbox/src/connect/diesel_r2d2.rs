@@ -1,4 +1,4 @@
-//! diesel's pool of connections.
+//! Diesel's connection pool.
 
 use diesel::PgConnection;
 use diesel::r2d2::{ConnectionManager, Pool, PoolError};
@@ -6,7 +6,7 @@ use diesel::r2d2::{ConnectionManager, Pool, PoolError};
 use super::FromSandbox;
 use crate::sandbox::Sandbox;
 
-/// It has up to ten connections, each made when it is first needed: r2d2's default makes them all at once.
+/// The pool opens up to ten connections, each when it is needed; r2d2's default opens all at once.
 impl FromSandbox for Pool<ConnectionManager<PgConnection>> {
     type Error = PoolError;
 

@@ -1,4 +1,4 @@
-//! How a server is reached, in parts.
+//! The address of a server, in parts.
 
 use std::convert::Infallible;
 
@@ -6,7 +6,7 @@ use super::FromSandbox;
 use crate::engine::{Engine as _, Postgres};
 use crate::sandbox::Sandbox;
 
-/// How a PostgreSQL server is reached, in parts, for what takes no URL.
+/// The address of a PostgreSQL server in parts, for clients that take no URL.
 ///
 /// # Example
 /// ```no_run
@@ -22,15 +22,15 @@ use crate::sandbox::Sandbox;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectInfo {
-    /// The whole as a URL, the same as [`Sandbox::url`].
+    /// The URL, as [`Sandbox::url`] returns it.
     pub url: String,
-    /// The directory of the server's Unix socket; clients take a host that begins with a slash for such.
+    /// The directory of the server's Unix socket. Clients recognise it by its leading slash.
     pub host: String,
-    /// The number in the socket's name.
+    /// The number in the name of the socket.
     pub port: u16,
     /// The superuser.
     pub user: String,
-    /// Empty: the socket asks for none, since nobody else can reach it.
+    /// Empty: the socket needs no password, since only this user can reach it.
     pub password: String,
     /// The test's database.
     pub database: String,

@@ -1,4 +1,4 @@
-//! What a test's parameters can be: the trait, and one file per driver, each behind its feature.
+//! Parameters of a test: the trait, and one file per driver, each behind its features.
 
 #[cfg(feature = "postgres")]
 mod blocking;
@@ -6,16 +6,16 @@ mod blocking;
 mod deadpool_postgres;
 #[cfg(feature = "diesel")]
 mod diesel;
-#[cfg(feature = "diesel-async")]
+#[cfg(any(feature = "diesel-async", feature = "diesel-async-0-8", feature = "diesel-async-0-7"))]
 mod diesel_async;
 #[cfg(feature = "diesel-r2d2")]
 mod diesel_r2d2;
 mod info;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(feature = "sea-orm")]
+#[cfg(any(feature = "sea-orm", feature = "sea-orm-1"))]
 mod sea_orm;
-#[cfg(feature = "sqlx")]
+#[cfg(any(feature = "sqlx", feature = "sqlx-0-8"))]
 mod sqlx;
 #[cfg(feature = "tokio-postgres")]
 mod tokio_postgres;
@@ -31,33 +31,36 @@ use crate::tcp::Tcp;
 pub(crate) use blocking::AsyncTest;
 pub use info::ConnectInfo;
 
-/// What a test takes as a parameter: it is made from the test's running server.
+/// A type that a test takes as a parameter. Its value is made from the test's running server.
 ///
 /// | type | feature |
 /// |---|---|
 /// | [`Sandbox`] itself | |
 /// | `String` (the URL), [`ConnectInfo`], [`Tcp`] | |
-/// | `sqlx::PgPool`, `sqlx::PgConnection`, `sqlx::postgres::PgConnectOptions`, the pair of `PgPoolOptions` and these | `sqlx` |
-/// | `tokio_postgres::Client`, `tokio_postgres::Config` | `tokio-postgres` |
-/// | `postgres::Client`, `postgres::Config` | `postgres` |
-/// | `deadpool_postgres::Pool` | `deadpool-postgres` |
-/// | `diesel::PgConnection` | `diesel` |
-/// | `diesel::r2d2::Pool<ConnectionManager<PgConnection>>` | `diesel-r2d2` |
-/// | `diesel_async::AsyncPgConnection` | `diesel-async` |
-/// | `sea_orm::DatabaseConnection` | `sea-orm` |
+/// | `sqlx::PgPool`, `sqlx::PgConnection`, `sqlx::postgres::PgConnectOptions`, the pair of `PgPoolOptions` and these | `sqlx` for sqlx 0.9, `sqlx-0-8` for 0.8 |
+/// | `sea_orm::DatabaseConnection` | `sea-orm` for SeaORM 2, `sea-orm-1` for 1.1 |
+/// | `tokio_postgres::Client`, `tokio_postgres::Config` | `tokio-postgres` for 0.7 |
+/// | `postgres::Client`, `postgres::Config` | `postgres` for 0.19 |
+/// | `deadpool_postgres::Pool` | `deadpool-postgres` for 0.14 |
+/// | `diesel::PgConnection` | `diesel` for Diesel 2.2 and 2.3 |
+/// | `diesel::r2d2::Pool<ConnectionManager<PgConnection>>` | `diesel-r2d2` for the same |
+/// | `diesel_async::AsyncPgConnection` | `diesel-async` for 0.9, `diesel-async-0-8`, `diesel-async-0-7` |
 ///
-/// All parameters of a test are made before its body begins, one after the other, and from one server unless the attribute
-/// says otherwise. Those taken by value are dropped by the test's function as any function does it, the last parameter first;
-/// the server lives longer, except where the test takes the `Sandbox` itself by value: written as the first parameter, it is
-/// dropped last. A pool that is still open at the end neither delays nor fails the test.
+/// Features for several versions of a driver may be on together. A driver or version that is missing
+/// connects to the `String`, or implements this trait in the suite.
 ///
-/// # One trait for both kinds of tests
-/// The construction is asynchronous so that pools and clients can connect. A test that is no `async fn` waits for it; where
-/// it needs tokio, the harness has a runtime that runs until the test has ended. What needs no waiting is an `async fn`
-/// without an `.await`. So a type is implemented once and fits every test.
+/// All parameters of a test are made before its body begins, in their order, from one server unless the
+/// attribute says otherwise. The test's function drops parameters that it takes by value as any function
+/// does, the last one first. The server outlives them, unless the test takes the `Sandbox` itself by
+/// value: as the first parameter it is dropped last. A pool that is still open at the end of the test
+/// neither delays nor fails it.
+///
+/// # Plain and `async` tests
+/// The method is `async`, so that pools and clients can connect. A plain test waits for it, and gets a
+/// tokio runtime that runs until the test has ended. So one implementation fits every test.
 ///
 /// # Example
-/// An application's state, made of what is there already:
+/// The state of an application:
 /// ```no_run
 /// use sandboxed_db::{FromSandbox, Sandbox, sandboxed_db};
 ///
@@ -83,18 +86,20 @@ pub use info::ConnectInfo;
     message = "a test cannot have a parameter of type `{Self}`",
     label = "does not implement `FromSandbox`",
     note = "implement `sandboxed_db::FromSandbox` for it: `async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error>`",
-    note = "`Sandbox`, `&Sandbox`, `String` (the URL), `ConnectInfo` and `Tcp` work as they are; the types of a driver need the \
-            feature of `sandboxed-db` that is named for it, such as `sqlx` or `tokio-postgres`",
-    note = "below `#[rstest]`, a fixture is marked by `#[from(name_of_the_fixture)]`"
+    note = "`Sandbox`, `&Sandbox`, `String` (the URL), `ConnectInfo` and `Tcp` need no feature",
+    note = "the types of a driver need a feature of `sandboxed-db`, for the version that the suite uses:\n\
+            `sqlx` (0.9), `sqlx-0-8`, `sea-orm` (2), `sea-orm-1`, `diesel` and `diesel-r2d2` (2.2, 2.3), `diesel-async` (0.9), \
+            `diesel-async-0-8`, `diesel-async-0-7`, `tokio-postgres` (0.7), `postgres` (0.19), `deadpool-postgres` (0.14)",
+    note = "beside `#[rstest]` or `#[test_case]`, `#[sandboxed_db]` stands above, and `#[from(fixture)]` marks a fixture"
 )]
 pub trait FromSandbox<E: Engine = Postgres>: Sized {
-    /// Why it could not be made; the test then fails with that and the server's log.
+    /// The error of a value that could not be made; the test fails with it and the server's log.
     type Error: Into<Box<dyn Error + Send + Sync>>;
 
-    /// Makes it, connecting if it is a connection.
+    /// Makes the value. A connection is connected.
     ///
     /// # Errors
-    /// Whatever keeps it from being made.
+    /// The cause why the value cannot be made.
     fn from_sandbox(sandbox: &Sandbox<E>) -> impl Future<Output = Result<Self, Self::Error>>;
 }
 
@@ -107,7 +112,7 @@ impl<E: Engine> FromSandbox<E> for String {
     }
 }
 
-/// A [port](Sandbox::tcp) with a password, for what knows no Unix sockets.
+/// A [port](Sandbox::tcp) with a password, for clients that know no Unix sockets.
 impl<E: Engine> FromSandbox<E> for Tcp {
     type Error = crate::Error;
 

@@ -1,4 +1,4 @@
-//! postgres, the blocking one.
+//! postgres, the blocking client.
 
 use std::error::Error;
 use std::thread;
@@ -17,17 +17,17 @@ impl FromSandbox for Config {
     }
 }
 
-/// For tests that are no `async fn`.
+/// For tests that are not `async`.
 impl FromSandbox for Client {
     type Error = Box<dyn Error + Send + Sync>;
 
     async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error> {
         if runs_async_test() {
-            return Err("`postgres::Client` blocks, which panics in an `async fn`; take a `tokio_postgres::Client`, or make \
-                        the test a plain `fn`"
+            return Err("`postgres::Client` blocks, which panics in an `async fn`; take a `tokio_postgres::Client`, or \
+                        make the test a plain `fn`"
                 .into());
         }
-        // It brings a runtime of its own, which may not be started where one is running.
+        // The client starts a runtime, which panics on a thread that has entered one.
         let connected = thread::scope(|scope| {
             thread::Builder::new()
                 .spawn_scoped(scope, || Client::connect(sandbox.url(), NoTls))?

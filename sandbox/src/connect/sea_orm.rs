@@ -1,17 +1,31 @@
-//! sea-orm.
+//! SeaORM.
 
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
+/// Implements the parameter for one version of SeaORM.
+macro_rules! parameter {
+    ($sea_orm:ident) => {
+        use $sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
 
-use super::FromSandbox;
-use crate::sandbox::Sandbox;
+        use crate::connect::FromSandbox;
+        use crate::sandbox::Sandbox;
 
-/// A pool with sea-orm's default options, but no log of each statement.
-impl FromSandbox for DatabaseConnection {
-    type Error = DbErr;
+        /// A pool with SeaORM's default options, except that statements are not logged.
+        impl FromSandbox for DatabaseConnection {
+            type Error = DbErr;
 
-    async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, DbErr> {
-        let mut options = ConnectOptions::new(sandbox.url());
-        options.sqlx_logging(false);
-        Database::connect(options).await
-    }
+            async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, DbErr> {
+                let mut options = ConnectOptions::new(sandbox.url());
+                options.sqlx_logging(false);
+                Database::connect(options).await
+            }
+        }
+    };
+}
+
+#[cfg(feature = "sea-orm-1")]
+mod v1 {
+    parameter!(sea_orm_1);
+}
+#[cfg(feature = "sea-orm")]
+mod v2 {
+    parameter!(sea_orm);
 }

@@ -13,13 +13,13 @@ impl FromSandbox for Config {
     }
 }
 
-/// Its connection is driven by a task, which ends with the client or with the test.
+/// A task drives the connection, and ends with the client or with the test.
 impl FromSandbox for Client {
     type Error = Error;
 
     async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Error> {
         let (client, connection) = Config::from_sandbox(sandbox).await?.connect(NoTls).await?;
-        // Why it ended is told to whoever uses the client.
+        // The client gets the error with which the connection ends.
         tokio::spawn(connection);
         Ok(client)
     }
