@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::fix::Fix;
+use crate::machine::rlimit::{self, Resource};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -86,7 +87,10 @@ impl Error {
         let source = source.into();
         let errno = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) && self.0.hint.is_none() {
-            self = self.with_fix(Fix::too_many_files(errno == Some(libc::ENFILE)));
+            self = self.with_fix(match errno {
+                Some(libc::ENFILE) => Fix::too_many_files_on_machine(),
+                _ => rlimit::too_many_files(Resource::OpenFiles.own()),
+            });
         }
         Arc::make_mut(&mut self.0).source = Some(Arc::from(source));
         self
@@ -108,6 +112,17 @@ impl Error {
     /// Returns the fix in its parts.
     pub(crate) fn fix(&self) -> Option<&Fix> {
         self.0.fix.as_ref()
+    }
+
+    /// Sets the hint to the fix if the error has no hint.
+    pub(crate) fn or_fix(self, fix: impl FnOnce() -> Option<Fix>) -> Self {
+        match self.0.hint {
+            Some(_) => self,
+            None => match fix() {
+                Some(fix) => self.with_fix(fix),
+                None => self,
+            },
+        }
     }
 
     /// Adds a hint if the error has none.

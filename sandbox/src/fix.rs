@@ -1,40 +1,40 @@
-//! What to do about a failure whose cause is known: one sentence, and one command or setting.
+//! The known cause of a failure and its fix: one sentence and one command.
 
 use std::fmt;
 
-/// Why something does not work, and what makes it work.
+/// The cause of a failure, and the command or setting that fixes it.
+///
+/// Programs execute these commands, so none may change what is not the project's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fix {
     /// The cause, as a lower-case clause without a full stop.
     pub(crate) sentence: String,
     /// What to do with the command, such as `run`.
     pub(crate) how: &'static str,
-    /// The command or setting. Empty where none helps, and the sentence says what does.
+    /// The command or setting. Empty if none helps; the sentence then says what does.
     pub(crate) command: String,
 }
 
 impl Fix {
-    /// A command to run here.
+    /// A cause that a command fixes, run in the user's shell.
     pub(crate) fn run(sentence: impl Into<String>, command: impl Into<String>) -> Self {
         Self::new(sentence, "run", command)
     }
 
     pub(crate) fn new(sentence: impl Into<String>, how: &'static str, command: impl Into<String>) -> Self {
-        Self { sentence: sentence.into(), how, command: command.into() }
-    }
-
-    /// No more files may be opened, by this process or on the whole machine.
-    pub(crate) fn too_many_files(on_machine: bool) -> Self {
-        if on_machine {
-            Self::run("the machine has as many files open as it allows", "sudo sysctl -w fs.file-max=1000000")
-        } else {
-            Self::run("too many files are open", "ulimit -n 65536")
-        }
+        let fix = Self { sentence: sentence.into(), how, command: command.into() };
+        debug_assert!(leaves_files_alone(&fix.command), "{fix}");
+        fix
     }
 
     /// A cause that no command fixes.
     pub(crate) fn none(sentence: impl Into<String>) -> Self {
         Self::new(sentence, "", "")
+    }
+
+    /// ENFILE.
+    pub(crate) fn too_many_files_on_machine() -> Self {
+        Self::none("the machine has as many files open as `fs.file-max` allows")
     }
 }
 
@@ -45,5 +45,42 @@ impl fmt::Display for Fix {
             return Ok(());
         }
         write!(f, ": {} `{}`", self.how, self.command)
+    }
+}
+
+/// Whether a command neither removes a file nor changes its owner, permissions or content.
+fn leaves_files_alone(command: &str) -> bool {
+    const CHANGES: [&str; 16] = [
+        "chown", "chgrp", "chmod", "setfacl", "chattr", "rm", "rmdir", "unlink", "mv", "cp", "ln", "dd",
+        "tee", "truncate", "mknod", "mkfs",
+    ];
+    let words = command.split(|c: char| c.is_whitespace() || ";|&()'\"`".contains(c));
+    let mut programs = words.map(|word| word.rsplit('/').next().unwrap_or_default());
+    !command.contains('>') && !programs.any(|program| CHANGES.contains(&program))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_change_files_are_found() {
+        for command in [
+            "sudo chown -R \"$(id -u)\" '/'",
+            "rm -rf ~/.cache",
+            "sh -c '/bin/chmod -R 777 /'",
+            "true;mv a b",
+            "echo 1 > /proc/sys/user/max_user_namespaces",
+        ] {
+            assert!(!leaves_files_alone(command), "{command}");
+        }
+        for command in [
+            "",
+            "ulimit -n 65536",
+            "sudo sysctl -w user.max_user_namespaces=15000",
+            "podman run --rm --security-opt unmask=ALL IMAGE",
+        ] {
+            assert!(leaves_files_alone(command), "{command}");
+        }
     }
 }

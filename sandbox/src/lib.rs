@@ -15,6 +15,7 @@ mod isolation;
 mod kept;
 mod launch;
 mod layer;
+mod machine;
 mod migration;
 mod pool;
 mod progress;

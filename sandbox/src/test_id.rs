@@ -5,6 +5,8 @@ use std::os::unix::process::parent_id;
 use std::sync::OnceLock;
 use std::thread;
 
+use crate::machine::process::identity;
+
 /// The function of a test, by the module as the compiler names it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Function {
@@ -33,22 +35,13 @@ pub(crate) struct TestId {
 pub(crate) fn of_process() -> &'static TestId {
     static ORIGIN: OnceLock<TestId> = OnceLock::new();
     ORIGIN.get_or_init(|| TestId {
-        run: env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| parent()),
+        run: env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| identity(parent_id())),
         package: env::var("CARGO_PKG_NAME").ok(),
         program: env::current_exe()
             .ok()
             .and_then(|program| Some(without_hash(&program.file_name()?.to_string_lossy()).to_owned()))
             .unwrap_or_default(),
     })
-}
-
-/// The process that started this one. Its id alone comes again.
-fn parent() -> String {
-    let parent = parent_id();
-    let stat = std::fs::read_to_string(format!("/proc/{parent}/stat")).unwrap_or_default();
-    // Field 22 is the time the process started, proc_pid_stat(5).
-    let start = stat.rsplit(')').next().and_then(|fields| fields.split_ascii_whitespace().nth(19));
-    format!("process {parent} {}", start.unwrap_or("0"))
 }
 
 /// `integration` of cargo's `integration-0123456789abcdef`.

@@ -1,4 +1,4 @@
-//! Machines that refuse, simulated: the doctor and every failed launch say the same sentence and the same command.
+//! Simulated machines that refuse a step: the doctor and a failed launch report the same cause and fix.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,16 @@ use sandboxed_db_tests::{ScratchDirs, TestProcess};
 
 use crate::simulated_host::{SUBJECT, SimulatedHost, assert_check, can, with_kernel_files};
 
-/// What a pod must be given; simulated machines are pods, whatever the real one is.
+/// The settings that a pod needs; every simulated machine is a pod.
 const POD: &str = "give the pod `hostUsers: false`, and its container";
 const LOOSENED: &str = "securityContext: {procMount: Unmasked, seccompProfile: {type: Unconfined}, appArmorProfile: {type: \
                         Unconfined}}";
-const FILTERED: &str = "a seccomp filter forbids namespaces here, as that of Docker does";
+const FILTERED: &str = "a seccomp filter forbids namespaces here, such as Docker's";
 
-/// What Docker's default profile answers to whoever lacks CAP_SYS_ADMIN.
+/// What to do for a setting of the machine: inside a pod, its command has no effect.
+const ON_HOST: &str = "run on the host, not in this container,";
+
+/// The answers of Docker's default profile to a process without CAP_SYS_ADMIN.
 const DOCKER: &[&str] = &[
     "clone3=ENOSYS",
     "clone(new)=EPERM",
@@ -31,7 +34,7 @@ const DOCKER: &[&str] = &[
 ];
 
 #[test]
-fn a_machine_that_runs_tests_passes_and_nothing_is_left() {
+fn the_doctor_passes_here_and_leaves_nothing() {
     let place = ScratchDirs::new();
     let mut command = place.command(SUBJECT);
     let (ended, told) = TestProcess::start(command.args(["keep", "doctor"])).gone();
@@ -47,21 +50,19 @@ fn a_machine_that_runs_tests_passes_and_nothing_is_left() {
 }
 
 #[rstest]
-fn namespaces_that_are_switched_off(
-    #[values("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")] kind: &str,
-) {
+fn switched_off_namespaces(#[values("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")] kind: &str) {
     if can() {
         SimulatedHost::new(format!("echo 0 > /proc/sys/user/max_{kind}_namespaces\nexec")).refuses(
             "namespaces",
             &format!("`user.max_{kind}_namespaces` is 0, which switches these namespaces off"),
-            "run",
+            ON_HOST,
             &format!("sudo sysctl -w user.max_{kind}_namespaces=15000"),
         );
     }
 }
 
 #[test]
-fn dockers_seccomp_filter() {
+fn the_seccomp_filter_of_docker() {
     if can() {
         SimulatedHost::filtered(DOCKER).refuses("namespaces", FILTERED, POD, LOOSENED);
     }
@@ -92,13 +93,8 @@ fn a_filter_that_forbids_mounts_alone(#[case] calls: &[&str], #[case] check: &st
     "run the outer container with",
     "docker run --security-opt label=disable --security-opt seccomp=unconfined --security-opt systempaths=unconfined IMAGE"
 )]
-#[case::one_that_is_not_told(
-    "",
-    "a security module (AppArmor or SELinux) forbids mounts here",
-    POD,
-    LOOSENED
-)]
-fn a_security_module_that_forbids_mounts(
+#[case::unknown("", "a security module (AppArmor or SELinux) forbids mounts here", POD, LOOSENED)]
+fn a_security_module_without_mounts(
     #[case] label: &str,
     #[case] sentence: &str,
     #[case] how: &str,
@@ -115,26 +111,26 @@ fn a_security_module_that_forbids_mounts(
 }
 
 #[test]
-fn ubuntus_restriction_by_apparmor() {
+fn apparmor_of_ubuntu() {
     if can() {
         let restricts = [("apparmor_restrict_unprivileged_userns", "1")];
         with_kernel_files(&restricts, "exec \"$DENY_SYSCALLS\" mount=EACCES --").refuses(
             "mounts",
             "AppArmor restricts unprivileged user namespaces on this machine",
-            "run on the host, not in this container,",
+            ON_HOST,
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         );
     }
 }
 
 #[test]
-fn debians_own_switch() {
+fn the_switch_of_debian() {
     if can() {
         let off = [("unprivileged_userns_clone", "0")];
         with_kernel_files(&off, "exec \"$DENY_SYSCALLS\" 'clone(new)=EPERM' clone3=ENOSYS --").refuses(
             "namespaces",
             "unprivileged user namespaces are switched off",
-            "run",
+            ON_HOST,
             "sudo sysctl -w kernel.unprivileged_userns_clone=1",
         );
     }
@@ -156,12 +152,7 @@ fn debians_own_switch() {
 )]
 #[case("fsopen", "mounts", "fsopen(2), which came with 5.2", "fsopen(2)")]
 #[case("memfd_create", "launcher", "memfd_create(2), which came with 3.17", "memfd_create(2)")]
-fn a_call_that_the_kernel_lacks(
-    #[case] call: &str,
-    #[case] check: &str,
-    #[case] old: &str,
-    #[case] hidden: &str,
-) {
+fn a_missing_system_call(#[case] call: &str, #[case] check: &str, #[case] old: &str, #[case] hidden: &str) {
     if !can() {
         return;
     }
@@ -177,12 +168,12 @@ fn a_call_that_the_kernel_lacks(
     );
     let launch = String::from_utf8_lossy(&machine.run("return").stderr).into_owned();
     assert!(launch.contains(&format!("\n  hint: {sentence}: ")), "{launch}");
-    let sentence = format!("a seccomp filter denies that this kernel has {hidden}");
+    let sentence = format!("a seccomp filter hides {hidden}");
     SimulatedHost::filtered(&[&format!("{call}=ENOSYS")]).refuses(check, &sentence, POD, LOOSENED);
 }
 
 #[test]
-fn calls_that_older_kernels_lack_and_sandboxes_can_do_without() {
+fn sandboxes_start_without_calls_of_newer_kernels() {
     if can() {
         for call in ["clone3", "openat2", "pidfd_open", "faccessat2", "statx"] {
             SimulatedHost::filtered(&[&format!("{call}=ENOSYS")]).starts();
@@ -191,7 +182,7 @@ fn calls_that_older_kernels_lack_and_sandboxes_can_do_without() {
 }
 
 #[test]
-fn a_kernel_older_than_all_that_is_used_is_warned_of() {
+fn an_older_kernel_is_a_warning() {
     if can() {
         let report = with_kernel_files(&[("osrelease", "6.1.0-18-amd64")], "exec").starts();
         assert!(
@@ -216,7 +207,7 @@ fn a_masked_proc_is_a_warning_with_the_command() {
         let report = machine.starts();
         let place = String::from_utf8_lossy(&machine.run("doctor").stderr).lines().next().unwrap().to_owned();
         let sentence = format!(
-            "parts of /proc are hidden here ({place}), so that the kernel refuses a new one: sandboxes get the outer /proc, \
+            "parts of /proc are hidden here ({place}), so the kernel refuses a new one: sandboxes get the outer /proc, \
              which shows outer processes"
         );
         // The machine itself may be masked in the first place.
@@ -239,6 +230,23 @@ fn a_read_only_proc() {
                 POD,
                 LOOSENED,
             );
+    }
+}
+
+#[rstest]
+#[case::all(
+    "mount -t tmpfs tmpfs /dev",
+    "launcher",
+    "/dev/null does not exist here: bind the host's /dev, or mount a devtmpfs there"
+)]
+#[case::but_null(
+    "mount -t tmpfs tmpfs /mnt\ntouch /mnt/null\nmount --bind /dev/null /mnt/null\nmount --rbind /mnt /dev",
+    "mounts",
+    "the device `/dev/urandom` does not exist here: bind the host's /dev, or mount a devtmpfs there"
+)]
+fn missing_devices(#[case] script: &str, #[case] check: &str, #[case] sentence: &str) {
+    if can() {
+        SimulatedHost::new(format!("{script}\nexec")).refuses(check, sentence, "", "");
     }
 }
 
@@ -283,7 +291,7 @@ fn a_user_id_that_is_not_mapped() {
     if can() {
         SimulatedHost::new("exec").in_namespaces(&["--user"]).refuses(
             "namespaces",
-            "this process's own user id is not mapped in the user namespace it is in",
+            "this process's user id is not mapped in its user namespace",
             "enter that namespace with a map, as in",
             "unshare --user --map-current-user",
         );

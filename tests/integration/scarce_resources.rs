@@ -1,41 +1,57 @@
-//! Descriptors, processes, room, programs: what else may be missing, and what the doctor and a launch say of it.
+//! Scarce descriptors, processes, file sizes, disks and programs, and the reports of the doctor and a launch.
 
 use rstest::rstest;
 use sandboxed_db_tests::{ScratchDirs, skip};
 
 use crate::simulated_host::{SUBJECT, SimulatedHost, assert_check, can};
 
+const ANOTHER_CACHE: &str = "set SANDBOXED_DB_CACHE to another directory, as in";
 const OTHER_CACHE: &str = "export SANDBOXED_DB_CACHE=\"${TMPDIR:-/tmp}/sandboxed-db-$(id -u)\"";
 
-#[test]
-fn too_few_descriptors() {
+/// The report of a hard limit, which no command of the user raises.
+fn hard_limit(sentence: &str, option: char) -> String {
+    format!(
+        "{sentence}; the hard limit (ulimit -H{option}) is no higher: raise that where it is set, in limits.conf(5), the \
+         systemd unit or the container"
+    )
+}
+
+#[rstest]
+#[case::for_a_launch(12)]
+#[case::for_a_server(32)]
+fn too_few_descriptors(#[case] files: u32) {
     if can() {
-        let machine = SimulatedHost::new("ulimit -n 12\nexec");
-        machine.fails("too many files are open", "run", "ulimit -n 65536");
-        let report = machine.doctor(false);
-        assert!(
-            report.contains("may open 12 files") && report.contains("too few for many sandboxes"),
-            "{report}"
-        );
-        let verdict = "Sandboxes do not work here: too many files are open. To fix it, run: ulimit -n 65536";
-        assert_eq!(report.lines().last(), Some(verdict), "{report}");
+        let sentence = format!("this process may open {files} files, and a server needs 64");
+        let machine = SimulatedHost::new(format!("ulimit -n {files}\nexec"));
+        machine.refuses("own limits", &hard_limit(&sentence, 'n'), "", "");
+        let machine = SimulatedHost::new(format!("ulimit -S -n {files}\nulimit -H -n 1024\nexec"));
+        machine.refuses("own limits", &sentence, "run", "ulimit -n 1024");
+    }
+}
+
+#[test]
+fn files_too_small_for_a_server() {
+    if can() {
+        // The kernel kills a process that writes more (SIGXFSZ).
+        let sentence = "this process may write files of 100 KB, and a server needs 16 MB";
+        let machine = SimulatedHost::new("ulimit -S -f 200\nexec").with_an_empty_cache();
+        machine.refuses("own limits", sentence, "run", "ulimit -f unlimited");
     }
 }
 
 #[test]
 fn no_more_processes() {
     if can() {
-        let report = SimulatedHost::filtered(&["clone3=EAGAIN", "clone=EAGAIN"]).doctor(false);
-        let sentence =
-            "no more processes may be started, by this user's limit or by the limit of the container around";
-        let verdict =
-            format!("Sandboxes do not work here: looking at it: {sentence}. To fix it, run: ulimit -u 65536");
+        let filter = "exec prlimit --nproc=4000 \"$DENY_SYSCALLS\" clone3=EAGAIN clone=EAGAIN --";
+        let report = SimulatedHost::new(filter).doctor(false);
+        let sentence = hard_limit("this user has all 4000 processes and threads that it may", 'u');
+        let verdict = format!("Sandboxes do not work here: looking at it: {sentence}.");
         assert_eq!(report.lines().last(), Some(verdict.as_str()), "{report}");
     }
 }
 
 #[test]
-fn a_program_that_may_not_be_executed_again() {
+fn a_program_on_a_noexec_file_system() {
     if can() {
         // Its file system becomes noexec while it runs.
         let script = "mount -t tmpfs tmpfs /mnt\ncp \"$SUBJECT\" /mnt/subject\nmkfifo /mnt/orders\n\
@@ -44,7 +60,7 @@ fn a_program_that_may_not_be_executed_again() {
             mount -o remount,bind,noexec /mnt\necho start >&3\nexec 3>&-\nwait $!\n:";
         let output = SimulatedHost::new(script).run("");
         let told = String::from_utf8_lossy(&output.stdout);
-        let hint = "hint: this program may not be executed again, which is how the launcher starts: its file system is mounted \
+        let hint = "hint: this program may not be executed again, as the launcher: its file system is mounted \
                     noexec, or a security module forbids it";
         assert!(told.contains("failed could not launch the sandbox: start the launcher"), "{told}{output:?}");
         assert!(told.contains(hint), "{told}");
@@ -54,37 +70,48 @@ fn a_program_that_may_not_be_executed_again() {
 #[rstest]
 #[case::full("size=64k", "the file system of the cache is full", "sandboxed-db prune --size 1GiB")]
 #[case::read_only("ro", "the cache is not writable", OTHER_CACHE)]
-fn a_cache_that_takes_no_layer(#[case] option: &str, #[case] sentence: &str, #[case] command: &str) {
+fn a_full_or_read_only_cache(#[case] option: &str, #[case] sentence: &str, #[case] command: &str) {
     if can() {
         let machine = SimulatedHost::new(format!(
             "mkdir -p \"$CACHE\"\nmount -t tmpfs -o {option} tmpfs \"$CACHE\"\nexec"
         ));
         let machine = machine.with_an_empty_cache();
         let how = match option {
-            "ro" => "set SANDBOXED_DB_CACHE to another directory, as in",
+            "ro" => ANOTHER_CACHE,
             _ => "set SANDBOXED_DB_CACHE to a directory on another one, or make room, as by",
         };
         machine.refuses("cache", sentence, how, command);
     }
 }
 
-#[test]
-fn a_cache_of_another_user() {
-    if !can() {
-        return;
+/// No fix gives the root directory away, or another user's.
+#[rstest]
+#[case::in_a_directory("export SANDBOXED_DB_CACHE=/usr/sandboxed-db-of-nobody", "/usr")]
+#[case::in_a_home_that_is_the_root("unset SANDBOXED_DB_CACHE XDG_CACHE_HOME\nexport HOME=/", "/")]
+#[case::the_root("export SANDBOXED_DB_CACHE=/", "/")]
+fn a_cache_of_another_user(#[case] script: &str, #[case] directory: &str) {
+    if !can() || rustix::process::geteuid().is_root() {
+        return skip("root may write everywhere");
     }
-    // Root in a namespace is nobody in particular to the files of a user that the namespace does not have.
-    let place = "/usr/sandboxed-db-of-nobody";
-    let machine = SimulatedHost::new(format!("export SANDBOXED_DB_CACHE={place}\nexec"));
-    // Root itself may write there, and does not need to.
-    if !rustix::process::geteuid().is_root() {
-        let owner = "the cache is not writable: `/usr` belongs to user 65534";
-        machine.refuses("cache", owner, "set SANDBOXED_DB_CACHE to another directory, as in", OTHER_CACHE);
+    // The namespace does not have the owner, who is user 65534 there.
+    let sentence = format!("the cache is not writable: `{directory}` belongs to user 65534");
+    let machine = SimulatedHost::new(format!("{script}\nexec"));
+    machine.refuses("cache", &sentence, ANOTHER_CACHE, OTHER_CACHE);
+}
+
+#[rstest]
+#[case::is_a_file("/etc/passwd")]
+#[case::is_below_a_file("/etc/passwd/cache")]
+fn a_cache_path(#[case] cache: &str) {
+    if can() {
+        let sentence = "`/etc/passwd` is not a directory";
+        let machine = SimulatedHost::new(format!("export SANDBOXED_DB_CACHE={cache}\nexec"));
+        machine.refuses("cache", sentence, ANOTHER_CACHE, OTHER_CACHE);
     }
 }
 
 #[test]
-fn a_cache_whose_programs_may_not_run_is_a_warning() {
+fn a_noexec_cache_is_a_warning() {
     if can() {
         let script = "mkdir -p \"$CACHE\"\nmount -t tmpfs -o noexec tmpfs \"$CACHE\"\nexec";
         let report = SimulatedHost::new(script).with_an_empty_cache().starts();

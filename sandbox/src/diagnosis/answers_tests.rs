@@ -1,6 +1,6 @@
-//! Whatever is asked, the mapping answers in a form that a terminal and a log can show, and it never panics.
+//! Each answer of the mapping fits into a line of a terminal or a log, and is harmless to execute.
 
-use super::host_facts::{Around, Confinement};
+use super::host_facts::{Confinement, Surroundings};
 use super::*;
 
 const STEPS: [LaunchStep; 18] = [
@@ -24,14 +24,30 @@ const STEPS: [LaunchStep; 18] = [
     LaunchStep::Execute,
 ];
 
-/// Machines with every combination of the facts that are switches, each in every surrounding.
+const ERRNOS: [i32; 12] = [
+    libc::EPERM,
+    libc::EACCES,
+    libc::ENOSYS,
+    libc::ENOSPC,
+    libc::EUSERS,
+    libc::EINVAL,
+    libc::ENODEV,
+    libc::EROFS,
+    libc::EAGAIN,
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::ENOENT,
+];
+
+/// Returns machines with every combination of the facts that are switches, in all surroundings.
 fn machines() -> impl Iterator<Item = HostFacts> {
-    use Around::{Container, Docker, GitHub, GitLab, Kubernetes, Lxc, Nothing, Podman};
-    let arounds = [Nothing, Docker, GitLab, GitHub, Podman, Kubernetes, Lxc, Container];
-    (0..1_u32 << 9).flat_map(move |bits| {
+    use Surroundings::{Container, Docker, GitHub, GitLab, Kubernetes, Lxc, Nothing, Podman};
+    let all = [Nothing, Docker, GitLab, GitHub, Podman, Kubernetes, Lxc, Container];
+    (0..1_u32 << 10).flat_map(move |bits| {
         let bit = move |number: u32| bits & 1 << number != 0;
-        arounds.into_iter().map(move |around| HostFacts {
+        all.into_iter().map(move |surroundings| HostFacts {
             release: if bit(0) { "5.4.0" } else { "6.8.0" }.into(),
+            distribution: if bit(0) { "ID=ubuntu\nVERSION_ID=20.04" } else { "" }.into(),
             apparmor_restricts: bit(1),
             userns_clone_off: bit(2),
             seccomp: bit(3),
@@ -40,41 +56,56 @@ fn machines() -> impl Iterator<Item = HostFacts> {
             uid_mapped: bit(6),
             in_chroot: bit(7),
             confinement: bit(8).then(|| Confinement::AppArmor("p".into())),
-            around,
+            cannot_become_root: bit(9),
+            namespace_limits: bit(1).then(|| ("user.max_net_namespaces".to_owned(), 0)).into_iter().collect(),
+            limits: if bit(2) { "Max open files 32 32\nMax processes 20 4096" } else { "" }.into(),
+            surroundings,
             ..HostFacts::default()
         })
     })
 }
 
-#[test]
-fn every_answer_is_one_sentence_and_at_most_one_command() {
+/// Calls `check` with the answers to every refusal, and with the machine.
+fn each_answer(check: impl Fn(&Fix, &HostFacts)) {
     for facts in machines() {
         for step in STEPS {
-            for errno in [
-                libc::EPERM,
-                libc::EACCES,
-                libc::ENOSYS,
-                libc::ENOSPC,
-                libc::EINVAL,
-                libc::ENODEV,
-                libc::EROFS,
-            ] {
+            for errno in ERRNOS {
                 let failure = Failure { step, object: String::new(), errno, detail: String::new() };
-                let Some(answer) = fix(&failure, &facts) else { continue };
-                let text = answer.to_string();
-                assert!(
-                    !answer.sentence.is_empty() && !text.contains('\n') && !text.ends_with('.'),
-                    "{text}"
-                );
-                assert_eq!(answer.how.is_empty(), answer.command.is_empty(), "{text}");
-                assert!(!text.contains("  ") && !answer.command.contains('`'), "{text}");
+                fix(&failure, &facts).inspect(|fix| check(fix, &facts));
             }
         }
+        shortcoming(&facts).inspect(|fix| check(fix, &facts));
+        too_low(&facts).inspect(|fix| check(fix, &facts));
     }
 }
 
 #[test]
-fn no_refusal_to_create_or_to_mount_is_left_without_an_answer() {
+fn an_answer_is_one_sentence_and_at_most_one_command() {
+    each_answer(|answer, _| {
+        let text = answer.to_string();
+        assert!(!answer.sentence.is_empty() && !text.contains('\n') && !text.ends_with('.'), "{text}");
+        assert_eq!(answer.how.is_empty(), answer.command.is_empty(), "{text}");
+        assert!(!text.contains("  ") && !answer.command.contains('`'), "{text}");
+    });
+}
+
+/// Programs execute these commands. `Fix::new` refuses those that change files.
+#[test]
+fn no_answer_changes_more_than_a_setting_of_the_machine() {
+    const SETTINGS: [&str; 3] = ["sysctl -w ", "modprobe overlay", "apt-get install "];
+    each_answer(|answer, facts| {
+        if let Some(command) = answer.command.strip_prefix("sudo ") {
+            let is_local = command.starts_with("journalctl ") || command == "mount -t proc proc /proc";
+            assert!(is_local || SETTINGS.iter().any(|setting| command.starts_with(setting)), "{answer}");
+            // Inside a container or another tool's sandbox such a command has no effect.
+            let is_inside = facts.surroundings != Surroundings::Nothing || facts.cannot_become_root;
+            assert!(is_local || !is_inside || answer.how != "run", "{answer} {facts:?}");
+        }
+    });
+}
+
+#[test]
+fn no_refusal_to_create_or_to_mount_lacks_an_answer() {
     for facts in machines() {
         for (step, errno) in [
             (LaunchStep::Clone, libc::EPERM),

@@ -1,23 +1,26 @@
-//! The facts of a machine and of this process that decide what it may do, read from files below a root.
+//! Facts of this machine and this process that decide what a sandbox may do.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use super::mountinfo::{self, Mount};
+use crate::machine::mountinfo::{self, Mount};
+use crate::machine::rlimit::{self, Resource, Rlimit};
+use crate::machine::{os_release, release};
 
 /// CAP_SETFCAP, capabilities(7).
 const SETFCAP: u32 = 31;
 /// The namespaces of a sandbox, as /proc/self/ns and /proc/sys/user name them.
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
 
-/// What is read of the machine once a launch has failed, and by the doctor.
+/// Facts that the doctor, and a launch that has failed, read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HostFacts {
-    /// As uname(2) tells it, such as `6.8.0-45-generic`.
+    /// The kernel's release as uname(2) gives it, such as `6.8.0-45-generic`.
     pub(crate) release: String,
     /// AppArmor takes all capabilities from unprivileged user namespaces.
     pub(super) apparmor_restricts: bool,
-    /// Debian's own switch is off.
+    /// Debian's switch for unprivileged user namespaces is off.
     pub(super) userns_clone_off: bool,
     /// `user.max_*_namespaces`.
     pub(super) namespace_limits: BTreeMap<String, u64>,
@@ -28,16 +31,23 @@ pub(crate) struct HostFacts {
     pub(super) euid: u32,
     pub(super) has_setfcap: bool,
     pub(super) uid_mapped: bool,
+    /// A tool has put this process into a user namespace, or forbids it to gain privileges: sudo(8)
+    /// cannot change the machine from here.
+    pub(super) cannot_become_root: bool,
     pub(super) in_chroot: bool,
+    pub(super) has_proc: bool,
+    pub(super) has_null: bool,
     /// A part of /proc that is hidden.
     pub(super) proc_hidden: Option<String>,
-    pub(super) around: Around,
+    pub(super) surroundings: Surroundings,
     pub(super) gvisor: bool,
-    /// `ID`, `VERSION_ID` and `VERSION_CODENAME` of os-release(5).
-    pub(super) distribution: (String, String, String),
-    pub(crate) open_files: Option<u64>,
-    pub(crate) processes: Option<u64>,
+    /// The text of os-release(5).
+    pub(super) distribution: String,
     pub(crate) mounts: Vec<Mount>,
+    /// A control group that holds as many processes as it may, and that number.
+    pub(super) full_group: Option<(PathBuf, u64)>,
+    /// The text of proc_pid_limits(5).
+    pub(super) limits: String,
 }
 
 /// The profile of a security module that this process is under.
@@ -47,9 +57,9 @@ pub(super) enum Confinement {
     SeLinux(String),
 }
 
-/// What is around this process: who started it decides where the switch is.
+/// The container around this process, which decides where a switch is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Around {
+pub(super) enum Surroundings {
     #[default]
     Nothing,
     Docker,
@@ -63,22 +73,24 @@ pub(super) enum Around {
 }
 
 impl HostFacts {
-    /// The facts as files below `root` tell them, which is `/` but in tests. What cannot be read is taken for harmless.
+    /// Reads the facts from files below `root`, which is `/` except in tests. An unreadable file counts as
+    /// harmless.
     pub(crate) fn read(root: &Path) -> Self {
         let read = |path: &str| {
-            std::fs::read(root.join(path)).ok().map(|text| String::from_utf8_lossy(&text).trim().to_owned())
+            fs::read(root.join(path)).ok().map(|text| String::from_utf8_lossy(&text).trim().to_owned())
         };
         let text = |path: &str| read(path).unwrap_or_default();
         let sysctl = |name: &str| read(&format!("proc/sys/{name}"));
         let status = text("proc/self/status");
         let field = |name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default()
+            let field = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            field.unwrap_or_default().trim()
         };
-        let capabilities = u64::from_str_radix(field("CapPrm").trim(), 16).unwrap_or(u64::MAX);
+        let capabilities = u64::from_str_radix(field("CapPrm"), 16).unwrap_or(u64::MAX);
         let euid = field("Uid").split_ascii_whitespace().nth(1).and_then(|uid| uid.parse().ok()).unwrap_or(0);
         let mounts = mountinfo::parse(&text("proc/self/mountinfo"));
-        let limits = text("proc/self/limits");
-        let release = text("etc/os-release");
+        let uid_map = read("proc/self/uid_map");
+        let group = mountinfo::control_group(&mounts, &text("proc/self/cgroup"));
         Self {
             release: sysctl("kernel/osrelease").unwrap_or_default(),
             apparmor_restricts: sysctl("kernel/apparmor_restrict_unprivileged_userns").as_deref()
@@ -95,39 +107,41 @@ impl HostFacts {
             namespaces_missing: match root.join("proc/self/ns").is_dir() {
                 true => NAMESPACES
                     .into_iter()
-                    // Links to nowhere that a path leads to, so `exists` would deny them.
+                    // `exists` would follow these links, whose targets are no paths.
                     .filter(|kind| root.join("proc/self/ns").join(kind).symlink_metadata().is_err())
                     .collect(),
                 false => Vec::new(),
             },
             confinement: confinement(&text("proc/self/attr/current")),
-            seccomp: field("Seccomp").trim() == "2",
+            seccomp: field("Seccomp") == "2",
             euid,
             has_setfcap: capabilities & 1 << SETFCAP != 0,
-            uid_mapped: read("proc/self/uid_map").is_none_or(|map| is_mapped(&map, euid)),
+            uid_mapped: uid_map.as_ref().is_none_or(|map| is_mapped(map, euid)),
+            // Only the first user namespace has all user ids.
+            cannot_become_root: euid != 0 && field("NoNewPrivs") == "1"
+                || uid_map.as_ref().is_some_and(|map| !is_mapped(map, u32::MAX - 1)),
             in_chroot: !mounts.is_empty() && !mounts.iter().any(|mount| mount.target == Path::new("/")),
+            has_proc: root.join("proc/self/exe").symlink_metadata().is_ok(),
+            has_null: root.join("dev/null").exists(),
             proc_hidden: hidden_of_proc(&mounts),
-            around: around(root, &text("proc/self/environ"), &mounts),
-            // Its kernel tells a version that no machine of today has, and always the same.
+            surroundings: surroundings(root, &text("proc/self/environ"), &mounts),
+            // gVisor's kernel always reports this build, which no other machine has.
             gvisor: text("proc/version").contains("#1 SMP Sun Jan 10 15:06:54 PST 2016"),
-            distribution: (
-                assignment(&release, "ID"),
-                assignment(&release, "VERSION_ID"),
-                assignment(&release, "VERSION_CODENAME"),
-            ),
-            open_files: limit(&limits, "Max open files"),
-            processes: limit(&limits, "Max processes"),
+            distribution: os_release::read(root),
+            full_group: group.and_then(|group| full_group(root, &group)),
+            limits: text("proc/self/limits"),
             mounts,
         }
     }
 
-    /// Major and minor number of the kernel; a kernel whose name tells none is taken for a new one.
+    /// Returns the major and minor number of the kernel. A kernel of unknown version counts as new.
     pub(crate) fn kernel(&self) -> (u32, u32) {
-        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
-            _ => (u32::MAX, 0),
-        }
+        release::version(&self.release).unwrap_or((u32::MAX, 0))
+    }
+
+    /// Returns a limit of this process; unlimited if the kernel does not list it.
+    pub(crate) fn limit(&self, resource: Resource) -> Rlimit {
+        rlimit::parse(&self.limits, resource.name()).unwrap_or_default()
     }
 }
 
@@ -141,7 +155,7 @@ fn confinement(label: &str) -> Option<Confinement> {
     kind.map(|kind| Confinement::SeLinux(kind.to_owned()))
 }
 
-/// Whether a map of user_namespaces(7) has an id.
+/// Whether a map of user_namespaces(7) contains an id.
 fn is_mapped(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let numbers: Vec<u64> = line.split_ascii_whitespace().flat_map(str::parse).collect();
@@ -151,7 +165,7 @@ fn is_mapped(map: &str, id: u32) -> bool {
 
 fn hidden_of_proc(mounts: &[Mount]) -> Option<String> {
     let hidden = mounts.iter().map(|mount| &mount.target).find(|target| {
-        // The kernel does not mind what covers a directory that is always empty, as this one is.
+        // The kernel ignores a mount over a directory that is always empty, such as this one.
         target.starts_with("/proc")
             && target.as_path() != Path::new("/proc")
             && !target.ends_with("binfmt_misc")
@@ -159,38 +173,43 @@ fn hidden_of_proc(mounts: &[Mount]) -> Option<String> {
     hidden.map(|target| target.display().to_string())
 }
 
-fn around(root: &Path, environ: &str, mounts: &[Mount]) -> Around {
+/// Returns the nearest group, of this process's and those above it, that has room for few processes.
+fn full_group(root: &Path, group: &Path) -> Option<(PathBuf, u64)> {
+    /// Processes that end between a failed fork and this look.
+    const SLACK: u64 = 16;
+    group.ancestors().find_map(|group| {
+        let number = |file: &str| -> Option<u64> {
+            let path = root.join(group.strip_prefix("/").ok()?).join(file);
+            fs::read_to_string(path).ok()?.trim().parse().ok()
+        };
+        let (limit, current) = (number("pids.max")?, number("pids.current")?);
+        (current.saturating_add(SLACK) >= limit).then(|| (group.to_owned(), limit))
+    })
+}
+
+fn surroundings(root: &Path, environ: &str, mounts: &[Mount]) -> Surroundings {
     let has = |path: &str| root.join(path).exists();
     let set = |name: &str| {
         environ.split('\0').any(|variable| {
             variable.split_once('=').is_some_and(|(key, value)| key == name && !value.is_empty())
         })
     };
-    let manager = std::fs::read_to_string(root.join("run/systemd/container")).unwrap_or_default();
+    let manager = fs::read_to_string(root.join("run/systemd/container")).unwrap_or_default();
     let docker = has(".dockerenv");
     match () {
-        () if set("KUBERNETES_SERVICE_HOST") || has("var/run/secrets/kubernetes.io") => Around::Kubernetes,
-        () if docker && set("GITLAB_CI") => Around::GitLab,
-        () if docker && set("GITHUB_ACTIONS") => Around::GitHub,
-        () if docker => Around::Docker,
-        () if has("run/.containerenv") => Around::Podman,
-        () if manager.trim() == "lxc" || has("dev/lxd") || has("dev/incus") => Around::Lxc,
+        () if set("KUBERNETES_SERVICE_HOST") || has("var/run/secrets/kubernetes.io") => {
+            Surroundings::Kubernetes
+        }
+        () if docker && set("GITLAB_CI") => Surroundings::GitLab,
+        () if docker && set("GITHUB_ACTIONS") => Surroundings::GitHub,
+        () if docker => Surroundings::Docker,
+        () if has("run/.containerenv") => Surroundings::Podman,
+        () if manager.trim() == "lxc" || has("dev/lxd") || has("dev/incus") => Surroundings::Lxc,
         () if !manager.is_empty()
             || mountinfo::of(mounts, Path::new("/")).is_some_and(|mount| mount.kind == "overlay") =>
         {
-            Around::Container
+            Surroundings::Container
         }
-        () => Around::Nothing,
+        () => Surroundings::Nothing,
     }
-}
-
-/// The soft limit of that name, proc_pid_limits(5). `None` where there is none.
-fn limit(limits: &str, name: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
-}
-
-fn assignment(text: &str, name: &str) -> String {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    value.unwrap_or_default().trim().trim_matches('"').to_owned()
 }

@@ -1,11 +1,13 @@
-//! HostFacts of machines that are directories of a few files.
+//! Facts of machines that are directories of a few files.
 
 use std::fs;
 use std::path::Path;
 
-use super::host_facts::{Around, Confinement, HostFacts};
+use super::host_facts::{Confinement, HostFacts, Surroundings};
+use crate::machine::os_release;
+use crate::machine::rlimit::{Resource, Rlimit};
 
-/// A root directory that tells of another machine.
+/// Returns the facts of another machine, from a root directory with these files.
 fn machine(files: &[(&str, &str)]) -> HostFacts {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
@@ -29,12 +31,17 @@ fn facts_are_read_from_a_root() {
         ("proc/self/attr/current", "docker-default (enforce)\n"),
         (
             "proc/self/mountinfo",
-            "1 2 0:1 / /proc ro - proc proc rw\n1 2 0:1 / /proc/kcore rw - tmpfs tmpfs rw\n",
+            "1 2 0:1 / /proc ro - proc proc rw\n1 2 0:1 / /proc/kcore rw - tmpfs tmpfs rw\n\
+             1 2 0:1 / /cg rw - cgroup2 cgroup2 rw\n",
         ),
         (
             "proc/self/limits",
             "Max open files            1024                 524288               files     \n",
         ),
+        ("proc/self/cgroup", "0::/a/b\n"),
+        ("cg/a/b/pids.max", "max\n"),
+        ("cg/a/pids.max", "100\n"),
+        ("cg/a/pids.current", "99\n"),
         ("proc/self/environ", "A=b\0GITLAB_CI=true\0"),
         (".dockerenv", ""),
         ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n"),
@@ -44,23 +51,27 @@ fn facts_are_read_from_a_root() {
     assert_eq!(facts.namespace_limits, [("user.max_net_namespaces".to_owned(), 0)].into());
     assert_eq!(facts.confinement, Some(Confinement::AppArmor("docker-default".into())));
     assert_eq!(facts.proc_hidden.as_deref(), Some("/proc/kcore"));
-    assert_eq!((facts.around, facts.open_files, facts.processes), (Around::GitLab, Some(1024), None));
-    assert_eq!(facts.distribution, ("debian".into(), "12".into(), "bookworm".into()));
+    assert_eq!(facts.surroundings, Surroundings::GitLab);
+    assert!(facts.cannot_become_root && !facts.has_proc && !facts.has_null);
+    assert_eq!(facts.limit(Resource::OpenFiles), Rlimit { soft: Some(1024), hard: Some(524_288) });
+    assert_eq!(facts.limit(Resource::Processes), Rlimit::default());
+    assert_eq!(facts.full_group, Some(("/cg/a".into(), 100)));
+    assert_eq!(os_release::field(&facts.distribution, "VERSION_CODENAME"), "bookworm");
 }
 
 #[test]
-fn what_is_around_is_told_by_its_marks() {
-    for (files, around) in [
-        (&[][..], Around::Nothing),
-        (&[(".dockerenv", "")], Around::Docker),
-        (&[(".dockerenv", ""), ("proc/self/environ", "GITHUB_ACTIONS=true\0")], Around::GitHub),
-        (&[("run/.containerenv", "")], Around::Podman),
-        (&[("proc/self/environ", "KUBERNETES_SERVICE_HOST=10.0.0.1\0")], Around::Kubernetes),
-        (&[("proc/self/environ", "KUBERNETES_SERVICE_HOST=\0")], Around::Nothing),
-        (&[("run/systemd/container", "lxc\n")], Around::Lxc),
-        (&[("proc/self/mountinfo", "1 2 0:1 / / rw - overlay overlay rw\n")], Around::Container),
+fn surroundings_are_recognised_by_their_marks() {
+    for (files, surroundings) in [
+        (&[][..], Surroundings::Nothing),
+        (&[(".dockerenv", "")], Surroundings::Docker),
+        (&[(".dockerenv", ""), ("proc/self/environ", "GITHUB_ACTIONS=true\0")], Surroundings::GitHub),
+        (&[("run/.containerenv", "")], Surroundings::Podman),
+        (&[("proc/self/environ", "KUBERNETES_SERVICE_HOST=10.0.0.1\0")], Surroundings::Kubernetes),
+        (&[("proc/self/environ", "KUBERNETES_SERVICE_HOST=\0")], Surroundings::Nothing),
+        (&[("run/systemd/container", "lxc\n")], Surroundings::Lxc),
+        (&[("proc/self/mountinfo", "1 2 0:1 / / rw - overlay overlay rw\n")], Surroundings::Container),
     ] {
-        assert_eq!(machine(files).around, around, "{files:?}");
+        assert_eq!(machine(files).surroundings, surroundings, "{files:?}");
     }
     let selinux = machine(&[("proc/self/attr/current", "system_u:system_r:container_t:s0:c1,c2\0")]);
     assert_eq!(selinux.confinement, Some(Confinement::SeLinux("container_t".into())));
@@ -70,8 +81,8 @@ fn what_is_around_is_told_by_its_marks() {
 }
 
 #[test]
-fn facts_are_read_from_anything_without_a_panic() {
-    // An empty root accuses nobody.
+fn any_file_is_read_without_a_panic() {
+    // An empty root is harmless.
     let none = HostFacts::read(Path::new("/no/such/root"));
     assert!(none.uid_mapped && none.has_setfcap && !none.in_chroot && !none.seccomp);
     for text in [

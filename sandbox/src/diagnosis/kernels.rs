@@ -1,14 +1,16 @@
-//! Kernels that lack something: which call, since when there is one, and where a newer kernel comes from.
+//! Kernels that lack something: the call, the version that brought it, and the package of a newer kernel.
 
 use super::host_facts::HostFacts;
+use super::outer_container::{filtered, on_machine};
 use crate::fix::Fix;
 use crate::launch::{Failure, LaunchStep};
+use crate::machine::os_release;
 
 /// The oldest kernel on which a sandbox starts, and the one that has all it uses.
 pub(crate) const OLDEST: (u32, u32) = (5, 12);
 pub(crate) const COMPLETE: (u32, u32) = (6, 6);
 
-/// The calls that a step makes and that some kernels lack, each with the version that brought it.
+/// Returns the calls of a step that some kernels lack, each with the version that brought it.
 fn calls(step: LaunchStep) -> &'static [(&'static str, (u32, u32))] {
     match step {
         LaunchStep::Launcher => &[("memfd_create(2)", (3, 17))],
@@ -22,7 +24,7 @@ fn calls(step: LaunchStep) -> &'static [(&'static str, (u32, u32))] {
     }
 }
 
-/// The fix for a call that is not there: an old kernel, or a filter that hides it.
+/// Returns the fix for a missing call: the kernel is old, or a filter hides the call.
 pub(super) fn missing_call(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
     let kernel = facts.kernel();
     let calls = calls(failure.step);
@@ -37,10 +39,7 @@ pub(super) fn missing_call(failure: &Failure, facts: &HostFacts) -> Option<Fix> 
     let names = if names.is_empty() { "a system call".to_owned() } else { names.join(", or ") };
     Some(match (facts.gvisor, facts.seccomp) {
         (true, _) => gvisor(),
-        (_, true) => super::outer_container::filtered(
-            facts,
-            &format!("a seccomp filter denies that this kernel has {names}"),
-        ),
+        (_, true) => filtered(facts, &format!("a seccomp filter hides {names}")),
         _ => Fix::none(format!(
             "this kernel has no {names}, though its version {} should: use another kernel",
             facts.release
@@ -48,7 +47,7 @@ pub(super) fn missing_call(failure: &Failure, facts: &HostFacts) -> Option<Fix> 
     })
 }
 
-/// Since Linux 5.11 overlayfs may be mounted in a user namespace.
+/// Returns the fix for a kernel before 5.11, which mounts no overlayfs in a user namespace.
 pub(super) fn overlay_too_old(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
     (failure.step == LaunchStep::Overlay && facts.kernel() < (5, 11)).then(|| {
         let sentence = format!(
@@ -67,7 +66,7 @@ pub(super) fn gvisor() -> Fix {
     )
 }
 
-/// What an older kernel costs, though sandboxes start.
+/// Returns what an older kernel costs, though sandboxes start.
 pub(crate) fn shortcoming(facts: &HostFacts) -> Option<Fix> {
     let kernel = facts.kernel();
     let sentence = if kernel < OLDEST {
@@ -85,14 +84,16 @@ pub(crate) fn shortcoming(facts: &HostFacts) -> Option<Fix> {
 }
 
 fn newer_kernel(sentence: String, facts: &HostFacts) -> Fix {
-    let (id, version, codename) = &facts.distribution;
-    match id.as_str() {
-        "ubuntu" if !version.is_empty() => {
-            Fix::run(sentence, format!("sudo apt-get install linux-generic-hwe-{version}"))
+    let field = |name| os_release::field(&facts.distribution, name);
+    match (field("ID"), field("VERSION_ID"), field("VERSION_CODENAME")) {
+        ("ubuntu", version, _) if !version.is_empty() => {
+            on_machine(facts, sentence, format!("sudo apt-get install linux-generic-hwe-{version}"))
         }
-        "debian" if !codename.is_empty() => {
-            Fix::run(sentence, format!("sudo apt-get install -t {codename}-backports linux-image-amd64"))
-        }
+        ("debian", _, codename) if !codename.is_empty() => on_machine(
+            facts,
+            sentence,
+            format!("sudo apt-get install -t {codename}-backports linux-image-amd64"),
+        ),
         _ => Fix::none(format!("{sentence}: install a newer kernel, or use a newer machine")),
     }
 }
@@ -107,10 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_is_told_with_what_it_lacks_and_where_a_newer_one_is() {
+    fn an_old_kernel_is_reported_with_its_lack_and_a_newer_one() {
         let kernel = |release: &str, id: &str, version: &str, codename: &str| HostFacts {
             release: release.into(),
-            distribution: (id.into(), version.into(), codename.into()),
+            distribution: format!("ID={id}\nVERSION_ID=\"{version}\"\nVERSION_CODENAME={codename}\n"),
             ..HostFacts::default()
         };
         for (step, errno, release, sentence) in [

@@ -1,57 +1,79 @@
-//! Which of its limits a sandbox has reached, and what to do about it.
+//! The limit that a sandbox has reached, and its fix.
 
 use std::path::Path;
 
+use super::own_limits;
 use crate::cache;
+use crate::fix::Fix;
 use crate::launch::{Limits, Log, Reached};
+use crate::machine::rlimit::{Resource, Rlimit};
 
-/// How much of a log's end is searched.
+/// How many lines of a log's end are searched.
 pub(crate) const LOG_LINES: usize = 200;
 
-/// What to do about a data directory that has no room left; `in_cache` is one of a layer in the making.
-pub(crate) fn disk(data: &Path, in_cache: bool) -> Option<String> {
+/// Returns the fix for a full data directory. `in_cache`: it is that of a layer being built.
+pub(crate) fn disk(data: &Path, in_cache: bool) -> Option<Fix> {
     let disk = rustix::fs::statvfs(data).ok()?;
     // A server stops writing before the last page is taken.
     let no_bytes = disk.f_bavail.saturating_mul(disk.f_frsize) < 256 << 10;
-    // Some file systems have no limit, which they tell as zero.
+    // Some file systems have no limit and report zero.
     let no_files = disk.f_files > 0 && disk.f_favail < 16;
     let megabytes = disk.f_blocks.saturating_mul(disk.f_frsize) >> 20;
     match (no_bytes, no_files) {
         (false, false) => None,
-        _ if in_cache => Some(cache::full().to_string()),
-        (true, _) => Some(format!("the sandbox's disk of {megabytes} MB is full: raise `disk`")),
-        (false, true) => Some(format!(
+        _ if in_cache => Some(cache::full()),
+        (true, _) => Some(Fix::none(format!("the sandbox's disk of {megabytes} MB is full: raise `disk`"))),
+        (false, true) => Some(Fix::none(format!(
             "the sandbox's disk of {megabytes} MB holds {} files, as many as it may: raise `disk`",
             disk.f_files
-        )),
+        ))),
     }
 }
 
-/// What to do about a full file system of the container besides that of the data directory: /dev/shm, or /tmp with /run and
-/// the log.
-pub(crate) fn scratch(root: &Path) -> Option<String> {
+/// Returns the fix for a full file system of the container besides the data directory: /dev/shm, or /tmp
+/// with /run and the log.
+pub(crate) fn scratch(root: &Path) -> Option<Fix> {
     ["dev/shm", "tmp"].into_iter().find_map(|name| {
         let disk = rustix::fs::statvfs(root.join(name)).ok()?;
         let megabytes = disk.f_blocks.saturating_mul(disk.f_frsize) >> 20;
         let is_full = disk.f_blocks > 0 && (disk.f_bavail == 0 || disk.f_favail == 0);
         is_full.then(|| {
-            format!("the sandbox's /{name} of {megabytes} MB is full: write to the data directory, which has a limit of its own")
+            Fix::none(format!(
+                "the sandbox's /{name} of {megabytes} MB is full: write to the data directory, which has its own limit"
+            ))
         })
     })
 }
 
-/// Bytes that are written in a data directory, a file system of its own.
+/// Returns the bytes written in a data directory that is a file system.
 pub(crate) fn disk_used(data: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(data).ok()?;
     Some((disk.f_blocks - disk.f_bfree) * disk.f_frsize)
 }
 
-/// What to do about a server, or a program that it started, that got no more processes or memory.
+/// Returns the fix for a server, or a program that it started, that got no more processes or memory.
 ///
-/// The kernel counts in a control group; without one there is what they said.
-pub(crate) fn processes(reached: Option<Reached>, log: &Log, limits: &Limits) -> Option<String> {
-    let reached = reached.or_else(|| complaint(&log.tail(LOG_LINES).unwrap_or_default()))?;
-    Some(match reached {
+/// A control group counts refusals (`reached`). Without one the log tells.
+pub(crate) fn processes(
+    reached: Option<Reached>,
+    log: &Log,
+    limits: &Limits,
+    in_container: bool,
+) -> Option<Fix> {
+    if let Some(reached) = reached {
+        return Some(own(reached, limits));
+    }
+    match complaint(&log.tail(LOG_LINES).unwrap_or_default())? {
+        Complaint::FileSize => own_limits::check(Resource::FileSize, Resource::FileSize.own()),
+        Complaint::Limit(reached) => Some(
+            inherited(reached, limits, in_container, Resource::own).unwrap_or_else(|| own(reached, limits)),
+        ),
+    }
+}
+
+/// Returns the fix for a limit of the sandbox.
+fn own(reached: Reached, limits: &Limits) -> Fix {
+    Fix::none(match reached {
         Reached::Pids => {
             let pids = limits.pids.unwrap_or_default();
             format!("the sandbox has as many processes as it may, {pids}: raise `pids`")
@@ -65,16 +87,58 @@ pub(crate) fn processes(reached: Option<Reached>, log: &Log, limits: &Limits) ->
     })
 }
 
-/// The first complaint of a log; later ones tend to follow from it.
-fn complaint(log: &str) -> Option<Reached> {
+/// Returns the fix if the limit in force is not the sandbox's but one that this process has given to it.
+///
+/// A container's own limits replace soft ones, and yield to hard ones that are lower.
+fn inherited(
+    reached: Reached,
+    limits: &Limits,
+    in_container: bool,
+    limit: impl Fn(Resource) -> Rlimit,
+) -> Option<Fix> {
+    let candidates: &[(Resource, bool, u64)] = match reached {
+        // In process mode nothing but the user's limit holds. The machine's root is exempt from it.
+        Reached::Pids if rustix::process::geteuid().is_root() => &[],
+        Reached::Pids if in_container => {
+            &[(Resource::Processes, true, limits.pids.unwrap_or(u32::MAX).into())]
+        }
+        Reached::Pids => &[(Resource::Processes, false, u64::MAX)],
+        Reached::Memory => {
+            &[(Resource::Data, true, limits.memory), (Resource::AddressSpace, false, limits.memory)]
+        }
+    };
+    candidates.iter().find_map(|&(resource, replaced, sandbox)| {
+        let limit = limit(resource);
+        let in_force = if replaced { limit.hard } else { limit.soft };
+        let value = in_force.filter(|value| *value < sandbox)?;
+        let sentence = match resource {
+            Resource::Processes => {
+                format!("this user may have {value} processes and threads, fewer than the sandbox")
+            }
+            _ => format!("this process may take {} MB of memory, less than the sandbox", value >> 20),
+        };
+        Some(resource.raise(sentence, limit))
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Complaint {
+    Limit(Reached),
+    FileSize,
+}
+
+/// Returns the first complaint of a log; later ones tend to follow from it.
+fn complaint(log: &str) -> Option<Complaint> {
     log.lines().find_map(|line| {
         let line = line.to_ascii_lowercase();
         let has = |text: &str| line.contains(text);
-        // Servers, shells and most else name the call, in one way or another.
+        // Servers, shells and most other programs name the call.
         if has("fork") && (has("resource temporarily unavailable") || has("cannot fork")) {
-            Some(Reached::Pids)
+            Some(Complaint::Limit(Reached::Pids))
         } else if has("out of memory") || has("cannot allocate memory") {
-            Some(Reached::Memory)
+            Some(Complaint::Limit(Reached::Memory))
+        } else if has("file too large") {
+            Some(Complaint::FileSize)
         } else {
             None
         }
@@ -86,22 +150,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn complaints_are_told_apart() {
+    fn complaints_differ_by_resource() {
         for (log, expected) in [
             (
                 "LOG:  could not fork new process for connection: Resource temporarily unavailable",
-                Some(Reached::Pids),
+                Some(Complaint::Limit(Reached::Pids)),
             ),
-            ("LOG:  ready\nsh: 1: Cannot fork\nERROR:  out of memory\n", Some(Reached::Pids)),
-            ("bash: fork: retry: Resource temporarily unavailable", Some(Reached::Pids)),
-            ("ERROR:  out of memory\nDETAIL:  Failed on request of size 1073741820", Some(Reached::Memory)),
-            ("FATAL:  could not map anonymous shared memory: Cannot allocate memory", Some(Reached::Memory)),
-            ("LOG:  could not fork autovacuum worker process: Cannot allocate memory", Some(Reached::Memory)),
+            (
+                "LOG:  ready\nsh: 1: Cannot fork\nERROR:  out of memory\n",
+                Some(Complaint::Limit(Reached::Pids)),
+            ),
+            ("bash: fork: retry: Resource temporarily unavailable", Some(Complaint::Limit(Reached::Pids))),
+            (
+                "ERROR:  out of memory\nDETAIL:  Failed on request of size 1073741820",
+                Some(Complaint::Limit(Reached::Memory)),
+            ),
+            (
+                "FATAL:  could not map anonymous shared memory: Cannot allocate memory",
+                Some(Complaint::Limit(Reached::Memory)),
+            ),
+            (
+                "LOG:  could not fork autovacuum worker process: Cannot allocate memory",
+                Some(Complaint::Limit(Reached::Memory)),
+            ),
             (
                 "ERROR:  out of shared memory\nHINT:  You might need to increase max_locks_per_transaction.",
                 None,
             ),
             ("ERROR:  could not open file: Resource temporarily unavailable", None),
+            (
+                "FATAL:  could not write to file \"pg_wal/xlogtemp.10\": File too large",
+                Some(Complaint::FileSize),
+            ),
             ("", None),
         ] {
             assert_eq!(complaint(log), expected, "{log}");
@@ -109,13 +189,37 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_counted_needs_no_words() {
+    fn a_count_of_the_kernel_needs_no_log() {
         let log = Log::new(tempfile::tempfile().unwrap());
         let limits = Limits { memory: 64 << 20, pids: Some(40), cpu: None };
-        assert_eq!(processes(None, &log, &limits), None);
-        let hint = processes(Some(Reached::Memory), &log, &limits).unwrap();
-        assert!(hint.contains("64 MB") && hint.contains("raise `memory`"), "{hint}");
-        let hint = processes(Some(Reached::Pids), &log, &limits).unwrap();
-        assert!(hint.contains("may, 40: raise `pids`"), "{hint}");
+        assert_eq!(processes(None, &log, &limits, true), None);
+        let fix = processes(Some(Reached::Memory), &log, &limits, true).unwrap();
+        assert!(fix.sentence.contains("64 MB") && fix.sentence.contains("raise `memory`"), "{fix}");
+        let fix = processes(Some(Reached::Pids), &log, &limits, true).unwrap();
+        assert!(fix.sentence.contains("may, 40: raise `pids`"), "{fix}");
+    }
+
+    #[test]
+    fn a_lower_limit_of_this_process_is_the_one_to_raise() {
+        let limits = Limits { memory: 64 << 20, pids: Some(512), cpu: None };
+        let of = |soft, hard| move |_| Rlimit { soft, hard };
+        let small = Some(20 << 20);
+        let memory = |soft, hard| inherited(Reached::Memory, &limits, true, of(soft, hard));
+        assert_eq!(memory(None, None), None);
+        assert!(memory(small, small).unwrap().sentence.starts_with("this process may take 20 MB of memory"));
+        assert_eq!(memory(small, None).unwrap().command, "ulimit -v unlimited");
+        if !rustix::process::geteuid().is_root() {
+            let pids =
+                |in_container, soft, hard| inherited(Reached::Pids, &limits, in_container, of(soft, hard));
+            assert!(
+                pids(true, Some(20), Some(20))
+                    .unwrap()
+                    .sentence
+                    .starts_with("this user may have 20 processes")
+            );
+            // A container's own limit replaces the soft one.
+            assert_eq!(pids(true, Some(20), Some(4096)), None);
+            assert_eq!(pids(false, Some(20), Some(4096)).unwrap().command, "ulimit -u 4096");
+        }
     }
 }

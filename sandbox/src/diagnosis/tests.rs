@@ -1,26 +1,32 @@
-//! Every refusal that is known, as the pure mapping answers it: the step, the errno and the facts to the exact words.
+//! The exact answers to all known refusals.
 
-use super::host_facts::{Around, Confinement};
+use super::host_facts::{Confinement, Surroundings};
 use super::*;
 
 fn failure(step: LaunchStep, errno: i32) -> Failure {
     Failure { step, object: String::new(), errno, detail: String::new() }
 }
 
-/// A machine of today that nobody confined.
+/// Returns a current machine without restrictions.
 fn facts() -> HostFacts {
     HostFacts {
         release: "6.8.0-45-generic".into(),
         has_setfcap: true,
         uid_mapped: true,
+        has_proc: true,
+        has_null: true,
         euid: 1000,
         ..HostFacts::default()
     }
 }
 
+fn answer(failure: Failure, facts: &HostFacts) -> Error {
+    worded(&failure, facts)
+}
+
 #[track_caller]
 fn answers(step: LaunchStep, errno: i32, facts: &HostFacts, sentence: &str, command: &str) {
-    let error = worded(&failure(step, errno), facts);
+    let error = answer(failure(step, errno), facts);
     assert_eq!(error.kind(), ErrorKind::HostUnsupported, "{error:?}");
     let fix = error.fix().expect("a fix");
     assert_eq!((fix.sentence.as_str(), fix.command.as_str()), (sentence, command));
@@ -35,7 +41,7 @@ const DOCKER: &str = "docker run --security-opt seccomp=unconfined --security-op
                       systempaths=unconfined IMAGE";
 
 #[test]
-fn ubuntus_apparmor_wherever_it_strikes() {
+fn apparmor_of_ubuntu() {
     let ubuntu = HostFacts { apparmor_restricts: true, ..facts() };
     let sentence = "AppArmor restricts unprivileged user namespaces on this machine";
     for (step, errno) in [
@@ -48,14 +54,14 @@ fn ubuntus_apparmor_wherever_it_strikes() {
     ] {
         answers(step, errno, &ubuntu, sentence, APPARMOR);
     }
-    let inside = HostFacts { around: Around::Docker, ..ubuntu };
+    let inside = HostFacts { surroundings: Surroundings::Docker, ..ubuntu };
     answers(LaunchStep::MapIds, libc::EPERM, &inside, sentence, APPARMOR);
-    let hint = worded(&failure(LaunchStep::MapIds, libc::EPERM), &inside).hint().unwrap().to_owned();
+    let hint = answer(failure(LaunchStep::MapIds, libc::EPERM), &inside).hint().unwrap().to_owned();
     assert!(hint.contains("run on the host, not in this container,"), "{hint}");
 }
 
 #[test]
-fn debians_own_switch() {
+fn the_switch_of_debian() {
     let debian = HostFacts { userns_clone_off: true, ..facts() };
     let command = "sudo sysctl -w kernel.unprivileged_userns_clone=1";
     answers(
@@ -68,7 +74,7 @@ fn debians_own_switch() {
 }
 
 #[test]
-fn namespaces_whose_number_is_limited() {
+fn limited_numbers_of_namespaces() {
     for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
         let name = format!("user.max_{kind}_namespaces");
         let off = HostFacts {
@@ -83,7 +89,7 @@ fn namespaces_whose_number_is_limited() {
             LaunchStep::Clone,
             libc::ENOSPC,
             &few,
-            &format!("`{name}` is 3, and so many exist already"),
+            &format!("`{name}` is 3, and as many exist already"),
             &command,
         );
     }
@@ -99,8 +105,8 @@ fn namespaces_whose_number_is_limited() {
 }
 
 #[test]
-fn an_outer_containers_seccomp_filter() {
-    let by_docker = "a seccomp filter forbids namespaces here, as that of Docker does";
+fn the_seccomp_filter_of_an_outer_container() {
+    let by_docker = "a seccomp filter forbids namespaces here, such as Docker's";
     let options = "options: --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt \
                    systempaths=unconfined";
     let podman = "podman run --security-opt seccomp=unconfined --security-opt label=disable --security-opt unmask=ALL IMAGE";
@@ -108,49 +114,49 @@ fn an_outer_containers_seccomp_filter() {
                Unconfined}}";
     let runner =
         "security_opt = [\"seccomp=unconfined\", \"apparmor=unconfined\", \"systempaths=unconfined\"]";
-    for (around, command) in [
-        (Around::Docker, DOCKER),
-        (Around::Container, DOCKER),
-        (Around::GitLab, runner),
-        (Around::GitHub, options),
-        (Around::Podman, podman),
-        (Around::Kubernetes, pod),
-        (Around::Lxc, "lxc config set NAME security.nesting=true"),
+    for (surroundings, command) in [
+        (Surroundings::Docker, DOCKER),
+        (Surroundings::Container, DOCKER),
+        (Surroundings::GitLab, runner),
+        (Surroundings::GitHub, options),
+        (Surroundings::Podman, podman),
+        (Surroundings::Kubernetes, pod),
+        (Surroundings::Lxc, "lxc config set NAME security.nesting=true"),
     ] {
-        let facts = HostFacts { seccomp: true, around, ..facts() };
+        let facts = HostFacts { seccomp: true, surroundings, ..facts() };
         answers(LaunchStep::Clone, libc::EPERM, &facts, by_docker, command);
         // With CAP_SYS_ADMIN Docker's filter lets clone pass, but a runtime's own may yet deny mounts.
         answers(LaunchStep::HostTree, libc::EPERM, &facts, by_docker, command);
     }
-    let docker = HostFacts { seccomp: true, around: Around::Docker, ..facts() };
-    let hidden = "a seccomp filter denies that this kernel has clone3(2) with CLONE_PIDFD";
+    let docker = HostFacts { seccomp: true, surroundings: Surroundings::Docker, ..facts() };
+    let hidden = "a seccomp filter hides clone3(2) with CLONE_PIDFD";
     answers(LaunchStep::Clone, libc::ENOSYS, &docker, hidden, DOCKER);
-    let hidden = "a seccomp filter denies that this kernel has fsopen(2)";
+    let hidden = "a seccomp filter hides fsopen(2)";
     answers(LaunchStep::Scratch, libc::ENOSYS, &docker, hidden, DOCKER);
 }
 
 #[test]
-fn a_systemd_units_or_an_agents_filter() {
+fn the_seccomp_filter_of_a_systemd_unit() {
     let unit = HostFacts { seccomp: true, ..facts() };
     let sentence =
-        "a seccomp filter forbids namespaces here, as a systemd unit's and an agent's sandbox's do";
+        "a seccomp filter forbids namespaces here, such as that of a systemd unit or of an agent's sandbox";
     answers(LaunchStep::Clone, libc::EPERM, &unit, sentence, "RestrictNamespaces=no");
     // Landlock leaves no trace that a process could read.
-    let sentence = "something around this process forbids mounts, as a sandbox made with Landlock does: run the tests \
+    let sentence = "something around this process forbids mounts, such as a sandbox made with Landlock: run the tests \
                     outside of it";
     answers(LaunchStep::PrivateMounts, libc::EPERM, &facts(), sentence, "");
 }
 
 #[test]
-fn dockers_apparmor_profile() {
+fn the_apparmor_profile_of_docker() {
     let confinement = Some(Confinement::AppArmor("docker-default".into()));
-    let docker = HostFacts { confinement, seccomp: true, around: Around::Docker, ..facts() };
+    let docker = HostFacts { confinement, seccomp: true, surroundings: Surroundings::Docker, ..facts() };
     let sentence = "AppArmor, by its profile `docker-default`, forbids mounts here";
     answers(LaunchStep::PrivateMounts, libc::EACCES, &docker, sentence, DOCKER);
     let alone = HostFacts { confinement: Some(Confinement::AppArmor("cargo".into())), ..facts() };
     let sentence = "AppArmor, by its profile `cargo`, forbids mounts here";
-    answers(LaunchStep::PrivateMounts, libc::EACCES, &alone, sentence, "sudo aa-complain 'cargo'");
-    let unknown = HostFacts { around: Around::Docker, ..facts() };
+    answers(LaunchStep::PrivateMounts, libc::EACCES, &alone, sentence, "aa-exec -p unconfined -- cargo test");
+    let unknown = HostFacts { surroundings: Surroundings::Docker, ..facts() };
     let sentence = "a security module (AppArmor or SELinux) forbids mounts here";
     answers(LaunchStep::Scratch, libc::EACCES, &unknown, sentence, DOCKER);
 }
@@ -161,24 +167,37 @@ fn selinux() {
     let sentence = "SELinux forbids mounts to processes of type `container_t`";
     let label = "docker run --security-opt label=disable --security-opt seccomp=unconfined --security-opt \
                  systempaths=unconfined IMAGE";
-    let docker = HostFacts { confinement: confinement.clone(), around: Around::Docker, ..facts() };
+    let docker =
+        HostFacts { confinement: confinement.clone(), surroundings: Surroundings::Docker, ..facts() };
     answers(LaunchStep::Scratch, libc::EACCES, &docker, sentence, label);
     let alone = HostFacts { confinement, ..facts() };
     answers(LaunchStep::Scratch, libc::EACCES, &alone, sentence, "runcon -t unconfined_t cargo test");
 }
 
 #[test]
-fn proc_that_is_hidden_or_read_only_or_missing() {
-    let hidden = HostFacts { proc_hidden: Some("/proc/kcore".into()), around: Around::Docker, ..facts() };
-    let sentence = "parts of /proc are hidden here (/proc/kcore), so that the kernel refuses a new one: sandboxes get the \
+fn a_hidden_or_read_only_or_missing_proc() {
+    let hidden =
+        HostFacts { proc_hidden: Some("/proc/kcore".into()), surroundings: Surroundings::Docker, ..facts() };
+    let sentence = "parts of /proc are hidden here (/proc/kcore), so the kernel refuses a new one: sandboxes get the \
                     outer /proc, which shows outer processes";
     answers(LaunchStep::Proc, libc::EPERM, &hidden, sentence, DOCKER);
-    let read_only = HostFacts { around: Around::Docker, ..facts() };
+    let read_only = HostFacts { surroundings: Surroundings::Docker, ..facts() };
     let sentence = "/proc is mounted read-only here, and user ids are mapped by writing to it";
     answers(LaunchStep::MapIds, libc::EROFS, &read_only, sentence, DOCKER);
     answers(LaunchStep::MapIds, libc::EROFS, &facts(), sentence, "ProtectKernelTunables=no");
     let mount = "sudo mount -t proc proc /proc";
-    answers(LaunchStep::Launcher, libc::ENOENT, &facts(), "/proc is not mounted here", mount);
+    let missing = HostFacts { has_proc: false, ..facts() };
+    answers(LaunchStep::Launcher, libc::ENOENT, &missing, "/proc is not mounted here", mount);
+}
+
+#[test]
+fn missing_devices() {
+    let missing = HostFacts { has_null: false, ..facts() };
+    let sentence = "/dev/null does not exist here: bind the host's /dev, or mount a devtmpfs there";
+    answers(LaunchStep::Launcher, libc::ENOENT, &missing, sentence, "");
+    let missing = Failure { object: "/dev/urandom".into(), ..failure(LaunchStep::HostTree, libc::ENOENT) };
+    let sentence = fix(&missing, &facts()).unwrap().sentence;
+    assert!(sentence.starts_with("the device `/dev/urandom` does not exist here"), "{sentence}");
 }
 
 #[test]
@@ -187,23 +206,29 @@ fn root_without_capabilities() {
     let sentence = "root lacks CAP_SETFCAP here, which mapping its id needs";
     let user = "setpriv --reuid 1000 --regid 1000 --clear-groups cargo test";
     answers(LaunchStep::MapIds, libc::EPERM, &root, sentence, user);
-    for (around, command) in [
-        (Around::Docker, "docker run --cap-add SETFCAP IMAGE"),
-        (Around::Podman, "podman run --cap-add SETFCAP IMAGE"),
-        (Around::Kubernetes, "securityContext: {runAsUser: 1000}"),
+    for (surroundings, command) in [
+        (Surroundings::Docker, "docker run --cap-add SETFCAP IMAGE"),
+        (Surroundings::Podman, "podman run --cap-add SETFCAP IMAGE"),
+        (Surroundings::Kubernetes, "securityContext: {runAsUser: 1000}"),
     ] {
-        answers(LaunchStep::MapIds, libc::EPERM, &HostFacts { around, ..root.clone() }, sentence, command);
+        answers(
+            LaunchStep::MapIds,
+            libc::EPERM,
+            &HostFacts { surroundings, ..root.clone() },
+            sentence,
+            command,
+        );
     }
 }
 
 #[test]
-fn a_chroot_and_an_id_that_is_not_mapped() {
+fn a_chroot_and_an_unmapped_id() {
     let chroot = HostFacts { in_chroot: true, ..facts() };
     let sentence = "a process in a chroot may not create user namespaces";
     let bwrap = "bwrap --dev-bind DIRECTORY / --proc /proc cargo test";
     answers(LaunchStep::Clone, libc::EPERM, &chroot, sentence, bwrap);
     let unmapped = HostFacts { uid_mapped: false, ..facts() };
-    let sentence = "this process's own user id is not mapped in the user namespace it is in";
+    let sentence = "this process's user id is not mapped in its user namespace";
     answers(LaunchStep::Clone, libc::EPERM, &unmapped, sentence, "unshare --user --map-current-user");
 }
 
@@ -225,41 +250,58 @@ fn kernels_that_lack_something() {
 }
 
 #[test]
-fn what_has_run_out() {
-    answers(LaunchStep::Launcher, libc::EMFILE, &facts(), "too many files are open", "ulimit -n 65536");
-    let sentence =
-        "no more processes may be started, by this user's limit or by the limit of the container around";
+fn exhausted_descriptors_processes_and_mounts() {
+    let limited = |limits: &str| HostFacts { limits: limits.to_owned(), ..facts() };
+    let files = limited("Max open files 1024 1048576");
+    let sentence = "this process has all 1024 files open that it may";
+    answers(LaunchStep::HostTree, libc::EMFILE, &files, sentence, "ulimit -n 65536");
+    let sentence = "this process may open 32 files, and a server needs 64; the hard limit (ulimit -Hn) is no higher: raise \
+                    that where it is set, in limits.conf(5), the systemd unit or the container";
+    answers(LaunchStep::Launcher, libc::EMFILE, &limited("Max open files 32 32"), sentence, "");
+    let processes = limited("Max processes 20 4096");
+    let full = HostFacts { full_group: Some(("/sys/fs/cgroup/a".into(), 100)), ..processes.clone() };
+    let root = HostFacts { euid: 0, ..processes.clone() };
     for step in [LaunchStep::Launcher, LaunchStep::Clone, LaunchStep::Execute] {
-        answers(step, libc::EAGAIN, &facts(), sentence, "ulimit -u 65536");
+        let sentence = "this user has all 20 processes and threads that it may";
+        answers(step, libc::EAGAIN, &processes, sentence, "ulimit -u 4096");
+        let sentence = "the control group `/sys/fs/cgroup/a` may have 100 processes and is full: raise its pids.max where \
+                        it is set, as by TasksMax= of a systemd unit or --pids-limit of a container";
+        answers(step, libc::EAGAIN, &full, sentence, "");
+        let sentence =
+            "the machine has all processes and threads that it may (kernel.threads-max, kernel.pid_max)";
+        answers(step, libc::EAGAIN, &root, sentence, "");
     }
-    let sentence = "there are as many mounts as a mount namespace may have";
+    let sentence = "this mount namespace has as many mounts as `fs.mount-max` allows";
     answers(LaunchStep::HostTree, libc::ENOSPC, &facts(), sentence, "sudo sysctl -w fs.mount-max=1000000");
+    let inside = HostFacts { cannot_become_root: true, ..facts() };
+    let hint = answer(failure(LaunchStep::HostTree, libc::ENOSPC), &inside).hint().unwrap().to_owned();
+    assert!(hint.contains("run outside the sandbox around this process, `sudo sysctl"), "{hint}");
     let deep = Failure {
         detail: "maximum fs stacking depth exceeded".into(),
         ..failure(LaunchStep::Overlay, libc::EINVAL)
     };
-    assert_eq!(fix(&deep, &facts()).unwrap().command, "export SANDBOXED_DB_CACHE=DIRECTORY");
+    assert_eq!(fix(&deep, &facts()).unwrap().how, "set SANDBOXED_DB_CACHE to another directory, as in");
 }
 
 #[test]
-fn a_program_that_may_not_be_executed_again() {
-    let sentence = "this program may not be executed again, which is how the launcher starts: its file system is mounted \
+fn a_program_on_a_noexec_file_system() {
+    let sentence = "this program may not be executed again, as the launcher: its file system is mounted \
                     noexec, or a security module forbids it";
     answers(LaunchStep::Launcher, libc::EACCES, &facts(), sentence, "");
 }
 
 #[test]
-fn a_missing_program_is_a_wrong_description() {
+fn a_missing_program_is_an_invalid_description() {
     let missing =
         Failure { object: "/opt/pg/bin/postgres".into(), ..failure(LaunchStep::Execute, libc::ENOENT) };
-    let error = worded(&missing, &facts());
+    let error = answer(missing, &facts());
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert_eq!(error.to_string(), "launch the sandbox: execute `/opt/pg/bin/postgres`");
 }
 
 #[test]
-fn other_failures_keep_the_kernels_words() {
+fn other_failures_keep_the_words_of_the_kernel() {
     let odd = Failure { detail: "too many layers".into(), ..failure(LaunchStep::Overlay, libc::EINVAL) };
-    let report = format!("{:?}", worded(&odd, &facts()));
+    let report = format!("{:?}", answer(odd, &facts()));
     assert!(report.contains("Invalid argument (os error 22): too many layers"), "{report}");
 }

@@ -1,4 +1,4 @@
-//! The cache directory: whose it is, on what it lies, what it holds, whether it can be written.
+//! Checks the cache directory: its owner, its file system, its size, and whether it can be written.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,13 +13,15 @@ use walkdir::WalkDir;
 use super::deadline::within;
 use super::examination::{Examination, fix_of};
 use crate::cache;
-use crate::diagnosis::{HostFacts, mount_of};
+use crate::diagnosis::HostFacts;
 use crate::fix::Fix;
+use crate::machine::mountinfo;
+use crate::machine::rlimit::Resource;
 
-/// A network's file system may take long; one that takes longer is of no use.
+/// A network's file system may take long; a slower one is of no use.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What a fresh server's layer and its building take, and some more.
-const LITTLE: u64 = 200 << 20;
+/// Bytes that a fresh server's layer and its build take, and some more.
+const LAYER_SIZE: u64 = 200 << 20;
 
 /// The cache directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,7 +29,7 @@ const LITTLE: u64 = 200 << 20;
 pub struct CacheInfo {
     /// The directory.
     pub directory: PathBuf,
-    /// The type of the file system that it is on, such as `ext4`.
+    /// The type of its file system, such as `ext4`.
     pub file_system: String,
     /// Bytes that it takes on disk.
     pub used: u64,
@@ -35,7 +37,7 @@ pub struct CacheInfo {
     pub free: u64,
     /// Whether it can be written now.
     pub writable: bool,
-    /// Whether copies there share blocks with what they are copied from, so that building a layer on another is quick.
+    /// Whether copies there share blocks with their originals, so that a layer is quickly built on another.
     pub reflink: bool,
     /// Whether it holds finished layers.
     pub has_layers: bool,
@@ -53,7 +55,7 @@ pub(super) fn examine(examination: &mut Examination, facts: &HostFacts) -> Optio
     let mounts = facts.mounts.clone();
     let looked = within(LIMIT, "to look at the cache", move || {
         let real = std::fs::canonicalize(&directory).unwrap_or_else(|_| directory.clone());
-        let mount = mount_of(&mounts, &real);
+        let mount = mountinfo::of(&mounts, &real);
         let kind = mount.map_or("unknown", |mount| &mount.kind).to_owned();
         let noexec = mount.is_some_and(|mount| mount.has("noexec"));
         (look(directory, kind), noexec)
@@ -74,13 +76,13 @@ pub(super) fn examine(examination: &mut Examination, facts: &HostFacts) -> Optio
         if info.reflink { "copies share blocks" } else { "copies are whole (no reflink)" }
     );
     match trouble {
-        // Layers that are there are used all the same.
+        // Existing layers are used all the same.
         Some(fix) if info.has_layers => {
             let sentence = format!("{}; only the layers in it can be used", fix.sentence);
             examination.warn(NAME, Fix { sentence, ..fix });
         }
         Some(fix) => examination.fail(NAME, fix),
-        None if info.free < LITTLE => examination.warn(
+        None if info.free < LAYER_SIZE => examination.warn(
             NAME,
             Fix::run(format!("{sentence}: too little for a layer"), "sandboxed-db prune --size 1GiB"),
         ),
@@ -116,7 +118,8 @@ fn look(directory: PathBuf, file_system: String) -> (CacheInfo, Option<Fix>) {
     (info, written.err())
 }
 
-/// Writes a file without a name, which is gone when it is closed, and tells whether it can be copied by reflink.
+/// Writes a file without a name, which vanishes when it is closed, and returns whether it can be copied by
+/// reflink.
 fn try_writing(directory: &Path) -> io::Result<bool> {
     let nameless = || {
         let opened = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(directory);
@@ -129,12 +132,14 @@ fn try_writing(directory: &Path) -> io::Result<bool> {
         }
     };
     let mut file = nameless()?;
-    file.write_all(&vec![1; 1 << 20])?;
+    // The kernel kills a process that exceeds its limit.
+    let size = Resource::FileSize.own().soft.unwrap_or(u64::MAX).min(1 << 20);
+    file.write_all(&vec![1; size as usize])?;
     let copy = nameless()?;
     Ok(rustix::fs::ioctl_ficlone(&copy, &file).is_ok())
 }
 
-/// Layers share files by hard links; these count once.
+/// Returns the bytes in the directory. A file with several names, which layers share, counts once.
 fn used(directory: &Path) -> u64 {
     let mut seen = HashSet::new();
     let files = WalkDir::new(directory).into_iter().flatten().filter_map(|entry| entry.metadata().ok());

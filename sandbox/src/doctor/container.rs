@@ -1,4 +1,4 @@
-//! A throw-away container: the steps of a launch, and whether what they made is as it should be.
+//! Launches a throw-away container, and checks the result of each step.
 
 use std::error::Error as _;
 use std::fs;
@@ -11,7 +11,7 @@ use super::CacheInfo;
 use super::deadline::within;
 use super::examination::{Examination, fix_of};
 use super::limits::{self, LimitInfo};
-use crate::diagnosis::{HostFacts, explain, fix};
+use crate::diagnosis::{self, HostFacts, fix};
 use crate::error::Error;
 use crate::fix::Fix;
 use crate::launch::plan::{self, Data, INNER_ID};
@@ -21,7 +21,7 @@ use crate::launch::{Container, Failure, LaunchStep};
 const LIMIT: Duration = Duration::from_secs(40);
 const DATA: &str = "/var/lib/doctor";
 
-/// What is told of the steps that worked, in the order in which init goes them.
+/// The checks, the steps of each in the order of a launch, and the sentence for steps that worked.
 const STEPS: [(&str, &[LaunchStep], &str); 7] = [
     (
         "launcher",
@@ -37,7 +37,7 @@ const STEPS: [(&str, &[LaunchStep], &str); 7] = [
     (
         "network",
         &[LaunchStep::Loopback, LaunchStep::Hostname, LaunchStep::Limits],
-        "a loopback interface of its own, and no other",
+        "a new loopback interface, and no other",
     ),
     (
         "mounts",
@@ -55,7 +55,7 @@ const STEPS: [(&str, &[LaunchStep], &str); 7] = [
             LaunchStep::Filter,
             LaunchStep::Execute,
         ],
-        "a root of its own, entered without a way back",
+        "a new root, entered without a way back",
     ),
 ];
 
@@ -64,17 +64,18 @@ pub(super) fn examine(
     facts: &HostFacts,
     cache: Option<&CacheInfo>,
 ) -> Vec<LimitInfo> {
-    // A layer lies in the cache, so its file system must do as an overlay's lower. Nothing of it is read or written.
+    // Layers are in the cache, so its file system must do as an overlay's lower. The check neither reads nor writes it.
     let lower = cache.map(|cache| cache.directory.clone()).filter(|directory| directory.is_dir());
     let lower = lower.unwrap_or_else(|| PathBuf::from("/usr"));
     let data = Data::Overlay { lower, upper_size: 4 << 20 };
     let mut plan = plan::root(vec![PathBuf::from("/usr")], data, DATA.into());
     plan.limits = plan.limits.settled(0);
-    let launched = within(LIMIT, "to launch a container", move || Container::launch(&plan).map_err(explain));
+    let launched =
+        within(LIMIT, "to launch a container", move || Container::launch(&plan).map_err(diagnosis::explain));
     let container = match launched {
         Ok(Ok(container)) => container,
         Ok(Err(error)) => {
-            tell_steps(examination, Some(&error), cache);
+            report_steps(examination, Some(&error), cache);
             return Vec::new();
         }
         Err(fix) => {
@@ -82,7 +83,7 @@ pub(super) fn examine(
             return Vec::new();
         }
     };
-    tell_steps(examination, None, cache);
+    report_steps(examination, None, cache);
     if container.has_outer_proc() {
         let refused = Failure::new(LaunchStep::Proc, "/proc", rustix::io::Errno::PERM);
         examination
@@ -101,10 +102,10 @@ pub(super) fn examine(
     limits::examine(examination, facts, &container)
 }
 
-/// A line for each step up to the first that failed.
-fn tell_steps(examination: &mut Examination, error: Option<&Error>, cache: Option<&CacheInfo>) {
+/// Adds a check for each step up to the first that failed.
+fn report_steps(examination: &mut Examination, error: Option<&Error>, cache: Option<&CacheInfo>) {
     let failed = error.map(|error| {
-        // What is no step's failure is the launcher's.
+        // An error without a step is the launcher's.
         error
             .source()
             .and_then(|cause| cause.downcast_ref())
@@ -131,19 +132,16 @@ fn tell_steps(examination: &mut Examination, error: Option<&Error>, cache: Optio
     }
 }
 
-/// Does in the container, from outside, what tests and servers do there. Returns what it can live with.
+/// Does what tests and servers do in the container, from outside. Returns a shortcoming that is tolerable.
 fn inspect(root: &Path) -> Result<Option<String>, Fix> {
     let tmp = root.join("tmp");
     tmp.read_dir().map_err(|error| {
-        Fix::run(
-            format!(
-                "`{}` cannot be entered ({error}), through which tests reach their server",
-                tmp.display()
-            ),
-            "sudo mount -o remount,hidepid=0 /proc",
-        )
+        Fix::none(format!(
+            "`{}`, through which tests reach their server, cannot be entered: {error}",
+            tmp.display()
+        ))
     })?;
-    // Without user attributes overlayfs cannot mark a directory as its own, and refuses to move one (EXDEV).
+    // Without user attributes overlayfs cannot mark a directory, and refuses to rename one (EXDEV).
     let marked = rustix::fs::setxattr(&tmp, "user.doctor", b"1", XattrFlags::empty());
     let data = root.join(DATA.trim_start_matches('/'));
     let (one, other) = (data.join("doctor.one"), data.join("doctor.other"));
@@ -152,17 +150,17 @@ fn inspect(root: &Path) -> Result<Option<String>, Fix> {
         Err(_) => fs::remove_dir(&one),
     });
     used.map_err(|error| {
-        Fix::none(format!("a directory on an overlay cannot be made, renamed and removed ({error})"))
+        Fix::none(format!("a directory on an overlay cannot be made, renamed and removed: {error}"))
     })?;
     Ok(marked.err().map(|errno| {
         format!(
-            "a tmpfs takes no user attributes here ({errno}), so a server cannot rename a directory (as it does to make a \
-             replication slot), nor remove one of its layer and make it again; Linux 6.6 and newer with CONFIG_TMPFS_XATTR can"
+            "a tmpfs takes no user attributes here ({errno}), so a server cannot rename a directory (as for a replication \
+             slot), nor remove one of its layer and make it again; Linux 6.6 with CONFIG_TMPFS_XATTR can"
         )
     }))
 }
 
-/// What a sandbox is closed in by, as the kernel tells it of this one.
+/// Reports the isolation that the kernel shows for this container.
 fn isolation(examination: &mut Examination, init: u32) {
     let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
     let is = |name: &str, value: &str| {

@@ -1,4 +1,4 @@
-//! A check that hangs or panics is a finding, and no hanging or panicking doctor.
+//! Runs a check with a deadline: a check that hangs or panics is a finding like any other.
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -9,13 +9,13 @@ use crate::diagnosis::{HostFacts, fix};
 use crate::fix::Fix;
 use crate::launch::{Failure, LaunchStep};
 
-/// What `check` returns, if it does within the limit; `what` it does begins the sentence if it does not.
+/// Returns the result of `check` if it ends within the limit; `action` begins the sentence otherwise.
 ///
-/// A check that hangs stays behind in its thread, until the process ends: a file system that does not answer holds whoever
-/// asks it.
+/// A hanging check stays in its thread until the process ends: a file system that does not answer holds
+/// every thread that accesses it.
 pub(super) fn within<T: Send + 'static>(
     limit: Duration,
-    what: &str,
+    action: &str,
     check: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Fix> {
     let (sender, receiver) = sync_channel(1);
@@ -25,20 +25,19 @@ pub(super) fn within<T: Send + 'static>(
         .map_err(|error| no_thread(&error))?;
     match receiver.recv_timeout(limit) {
         Ok(found) => {
-            // It has nothing left to do, and what it leaves to be freed is freed now.
+            // Frees the thread's resources before the next check.
             let _ = worker.join();
             Ok(found)
         }
-        Err(RecvTimeoutError::Timeout) => Err(Fix::none(format!("{what} did not end within {limit:?}"))),
+        Err(RecvTimeoutError::Timeout) => Err(Fix::none(format!("{action} did not end within {limit:?}"))),
         Err(RecvTimeoutError::Disconnected) => {
-            Err(Fix::none(format!("{what} panicked, which is a fault of sandboxed-db: please report it")))
+            Err(Fix::none(format!("{action} panicked, which is a fault of sandboxed-db: please report it")))
         }
     }
 }
 
 fn no_thread(error: &io::Error) -> Fix {
-    // No more of the machine need be known to say what a lack of processes means.
-    fix(&Failure::io(LaunchStep::Launcher, "", error), &HostFacts::default())
+    fix(&Failure::io(LaunchStep::Launcher, "", error), &HostFacts::read("/".as_ref()))
         .unwrap_or_else(|| Fix::none(format!("no thread could be started: {error}")))
 }
 

@@ -1,4 +1,4 @@
-//! The checks made so far, and the verdict on them.
+//! Collects checks and gives the verdict.
 
 use std::error::Error as _;
 
@@ -7,7 +7,7 @@ use super::{CacheInfo, LimitInfo, ServerInfo, TrialTimings};
 use crate::error::Error;
 use crate::fix::Fix;
 
-/// A report in the making.
+/// The checks made so far.
 #[derive(Debug, Default)]
 pub(super) struct Examination {
     checks: Vec<Check>,
@@ -26,14 +26,14 @@ impl Examination {
         self.note(name, CheckStatus::Failed, fix);
     }
 
-    fn note(&mut self, name: &'static str, outcome: CheckStatus, fix: Fix) {
+    fn note(&mut self, name: &'static str, status: CheckStatus, fix: Fix) {
         let Fix { sentence, how, command } = fix;
         let fixes = !command.is_empty();
-        // A check is one line, whatever a program printed.
+        // A check is one line, even if a program printed several.
         let sentence = sentence.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         self.checks.push(Check {
             name,
-            outcome,
+            status,
             sentence,
             how: fixes.then_some(how),
             command: fixes.then_some(command),
@@ -41,17 +41,17 @@ impl Examination {
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.checks.iter().any(|check| check.outcome == CheckStatus::Failed)
+        self.checks.iter().any(|check| check.status == CheckStatus::Failed)
     }
 
-    /// The first failure decides: what comes after it may follow from it.
+    /// Returns the verdict. The first failure decides it: later ones may follow from it.
     fn verdict(&self) -> String {
-        match self.checks.iter().find(|check| check.outcome == CheckStatus::Failed) {
+        match self.checks.iter().find(|check| check.status == CheckStatus::Failed) {
             Some(Check { sentence, how: Some(how), command: Some(command), .. }) => {
                 format!("Sandboxes do not work here: {sentence}. To fix it, {how}: {command}")
             }
             Some(Check { sentence, .. }) => format!("Sandboxes do not work here: {sentence}."),
-            None => match self.checks.iter().filter(|check| check.outcome == CheckStatus::Warning).count() {
+            None => match self.checks.iter().filter(|check| check.status == CheckStatus::Warning).count() {
                 0 => "Sandboxes work here.".to_owned(),
                 1 => "Sandboxes work here, with 1 warning.".to_owned(),
                 count => format!("Sandboxes work here, with {count} warnings."),
@@ -59,7 +59,7 @@ impl Examination {
         }
     }
 
-    pub(super) fn report(
+    pub(super) fn findings(
         self,
         kernel: String,
         cache: Option<CacheInfo>,
@@ -80,7 +80,7 @@ impl Examination {
     }
 }
 
-/// What an error says, as a fix: its own where it has one, else all its words in a sentence.
+/// Returns the fix of an error, or else its whole report as a sentence.
 pub(super) fn fix_of(error: &Error) -> Fix {
     if let Some(fix) = error.fix() {
         return fix.clone();
@@ -94,7 +94,7 @@ pub(super) fn fix_of(error: &Error) -> Fix {
     if let Some(hint) = error.hint() {
         sentence.push_str(&format!(": {hint}"));
     }
-    // Where a server was started and failed, the reason is in what it said last.
+    // The last line of a failed server's log holds the reason.
     if let Some(line) = error.log().and_then(|log| log.lines().rev().find(|line| !line.trim().is_empty())) {
         sentence.push_str(&format!(": its log ends with `{}`", line.trim()));
     }

@@ -1,4 +1,4 @@
-//! What the doctor found, for people and for programs.
+//! The findings of the doctor, for people and for programs.
 
 use std::fmt;
 
@@ -6,54 +6,54 @@ use serde::Serialize;
 
 use super::{CacheInfo, LimitInfo, ServerInfo, TrialTimings};
 
-/// What [`doctor`](fn@crate::doctor) found.
+/// The findings of [`doctor`](fn@crate::doctor).
 ///
-/// `Display` is for people: a line for each check, a second one where there is something to do, and the verdict at the
-/// end.
+/// `Display` is for people: a line for each check, a second one if there is something to do, and the
+/// verdict at the end.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Findings {
-    /// Whether sandboxes work here. Warnings are no obstacle.
+    /// Whether sandboxes work here, perhaps with warnings.
     pub works: bool,
-    /// The whole outcome in one sentence.
+    /// All findings in one sentence.
     pub verdict: String,
-    /// What was looked at, in the order in which it was.
+    /// All checks, in their order.
     pub checks: Vec<Check>,
     /// The kernel's release, such as `6.12.9`.
     pub kernel: String,
-    /// The cache directory, where there is one.
+    /// The cache directory, if it can be determined.
     pub cache: Option<CacheInfo>,
     /// The servers found, the preferred first.
     pub servers: Vec<ServerInfo>,
-    /// What a sandbox may take; empty where none could be launched.
+    /// The limits of a sandbox; empty if none could be launched.
     pub limits: Vec<LimitInfo>,
-    /// How long one sandbox took, if it came to that.
+    /// How long one sandbox took, if one was started.
     pub timings: Option<TrialTimings>,
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Check {
-    /// What it is about, such as `namespaces`.
+    /// Its subject, such as `namespaces`.
     pub name: &'static str,
-    /// How it came out.
-    pub outcome: CheckStatus,
-    /// What was found, or what is wrong, in one sentence.
+    /// Its result.
+    pub status: CheckStatus,
+    /// The finding in one sentence.
     pub sentence: String,
     /// What to do with the command, such as `run`.
     pub how: Option<&'static str>,
-    /// The one command or setting that helps.
+    /// The one command or setting that fixes it.
     pub command: Option<String>,
 }
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// As it should be.
+    /// Good.
     Ok,
-    /// Sandboxes work, but not as well as they could.
+    /// Sandboxes work with a shortcoming.
     Warning,
     /// Sandboxes do not work.
     Failed,
@@ -73,7 +73,7 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
         for check in &self.checks {
-            writeln!(f, "{:<7}  {:<width$}  {}", check.outcome, check.name, check.sentence)?;
+            writeln!(f, "{:<7}  {:<width$}  {}", check.status, check.name, check.sentence)?;
             if let (Some(how), Some(command)) = (check.how, &check.command) {
                 writeln!(f, "{:<7}  {:<width$}  {how}: {command}", "", "")?;
             }
@@ -95,11 +95,11 @@ mod tests {
     }
 
     #[test]
-    fn a_report_has_a_line_for_each_check_and_the_verdict_at_the_end() {
-        let report = examined().report(String::new(), None, Vec::new(), Vec::new(), None);
-        assert!(report.works);
+    fn findings_print_a_line_for_each_check_and_the_verdict() {
+        let findings = examined().findings(String::new(), None, Vec::new(), Vec::new(), None);
+        assert!(findings.works);
         assert_eq!(
-            report.to_string(),
+            findings.to_string(),
             "ok       kernel  Linux 6.12.9\n\
              warning  proc    parts of /proc are hidden\n\
              \x20                run: unhide it\n\
@@ -108,19 +108,19 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_on_a_failure_is_its_sentence_and_its_command() {
+    fn a_verdict_is_the_first_failure_and_its_command() {
         let mut examination = examined();
         examination.fail("namespaces", Fix::run("`user.max_user_namespaces` is 0", "sysctl"));
         examination.fail("servers", Fix::none("none is installed"));
-        let report = examination.report(String::new(), None, Vec::new(), Vec::new(), None);
-        assert!(!report.works);
+        let findings = examination.findings(String::new(), None, Vec::new(), Vec::new(), None);
+        assert!(!findings.works);
         assert_eq!(
-            report.verdict,
+            findings.verdict,
             "Sandboxes do not work here: `user.max_user_namespaces` is 0. To fix it, run: sysctl"
         );
-        assert!(report.to_string().contains("\nFAILED   namespaces  `user.max"), "{report}");
-        let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["checks"][2]["outcome"], "failed");
+        assert!(findings.to_string().contains("\nFAILED   namespaces  `user.max"), "{findings}");
+        let json = serde_json::to_value(&findings).unwrap();
+        assert_eq!(json["checks"][2]["status"], "failed");
         assert_eq!(json["checks"][2]["command"], "sysctl");
         assert_eq!(json["checks"][3]["command"], serde_json::Value::Null);
     }

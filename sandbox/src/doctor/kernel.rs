@@ -1,8 +1,9 @@
-//! The kernel's version, and the limits of this process that come before all others.
+//! Checks the kernel's version, and the limits of this process that a sandbox inherits.
 
 use super::examination::Examination;
-use crate::diagnosis::{HostFacts, shortcoming};
+use crate::diagnosis::{HostFacts, shortcoming, too_low};
 use crate::fix::Fix;
+use crate::machine::rlimit::Resource;
 
 /// A sandbox takes four descriptors of the test process, and some processes of the user.
 const FEW_FILES: u64 = 256;
@@ -17,21 +18,22 @@ pub(super) fn examine(examination: &mut Examination, facts: &HostFacts) {
             examination.warn("kernel", Fix { sentence, ..fix });
         }
     }
-    let tell = |limit: Option<u64>| limit.map_or("any number of".to_owned(), |limit| limit.to_string());
+    const NAME: &str = "own limits";
+    if let Some(fix) = too_low(facts) {
+        examination.fail(NAME, fix);
+        return;
+    }
+    let (files, processes) = (facts.limit(Resource::OpenFiles), facts.limit(Resource::Processes));
+    let number = |limit: Option<u64>| limit.map_or("any number of".to_owned(), |limit| limit.to_string());
     let sentence = format!(
         "this process may open {} files and its user have {} processes",
-        tell(facts.open_files),
-        tell(facts.processes)
+        number(files.soft),
+        number(processes.soft)
     );
-    match (facts.open_files, facts.processes) {
-        (Some(..FEW_FILES), _) => {
-            examination
-                .warn("own limits", Fix::run(sentence + ", too few for many sandboxes", "ulimit -n 65536"));
-        }
-        (_, Some(..FEW_PROCESSES)) => {
-            examination
-                .warn("own limits", Fix::run(sentence + ", too few for many sandboxes", "ulimit -u 65536"));
-        }
-        _ => examination.ok("own limits", sentence),
+    let few = format!("{sentence}, too few for many sandboxes");
+    match (files.soft, processes.soft) {
+        (Some(..FEW_FILES), _) => examination.warn(NAME, Resource::OpenFiles.raise(few, files)),
+        (_, Some(..FEW_PROCESSES)) => examination.warn(NAME, Resource::Processes.raise(few, processes)),
+        _ => examination.ok(NAME, sentence),
     }
 }

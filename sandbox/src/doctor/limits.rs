@@ -1,25 +1,27 @@
-//! What a sandbox may take of the machine, and by which means it is held to that: read from the kernel, of a container
-//! that runs, so that no limit is told which is not in force.
+//! The limits of a sandbox and their means, read from the kernel for a running container: only limits that
+//! are in force are reported.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::examination::Examination;
 use crate::diagnosis::HostFacts;
 use crate::launch::Container;
+use crate::machine::mountinfo::{Mount, control_group};
+use crate::machine::rlimit;
 
 /// A limit that is in force, or the lack of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LimitInfo {
-    /// What is limited, such as `memory`.
+    /// The limited resource, such as `memory`.
     pub resource: &'static str,
-    /// By which means: `cgroup`, `rlimit`, `inherited rlimit`, `pid_max` of the pid
-    /// namespace, `tmpfs`; `none` where it is not limited.
+    /// The means: `cgroup`, `rlimit`, `inherited rlimit`, `pid_max` of the pid namespace, `tmpfs`; `none`
+    /// without a limit.
     pub means: &'static str,
-    /// The limit, in bytes or in numbers. `None` where it is not limited.
+    /// The limit, in bytes or as a number. `None` without a limit.
     pub value: Option<u64>,
 }
 
@@ -39,10 +41,8 @@ pub(super) fn examine(
     let init = container.pid();
     let own = read("/proc/self/limits");
     let rlimits = read(&format!("/proc/{init}/limits"));
-    let tree = facts.mounts.iter().find(|mount| mount.kind == "cgroup2").map(|mount| mount.target.as_path());
-    let cgroup = tree.and_then(|tree| {
-        own_cgroup(tree, &read("/proc/self/cgroup"), &read(&format!("/proc/{init}/cgroup")))
-    });
+    let cgroup =
+        own_cgroup(&facts.mounts, &read("/proc/self/cgroup"), &read(&format!("/proc/{init}/cgroup")));
     let mut limits: Vec<_> = RESOURCES
         .iter()
         .map(|&(resource, file, name)| {
@@ -51,9 +51,10 @@ pub(super) fn examine(
                 .zip(file)
                 .and_then(|(cgroup, file)| fs::read_to_string(cgroup.join(file)).ok()?.trim().parse().ok());
             let by_rlimit = name.and_then(|name| {
-                let value = limit(&rlimits, name)?;
-                // All processes have what their parents have; some limits are nobody's decision.
-                Some((if limit(&own, name) == Some(value) { "inherited rlimit" } else { "rlimit" }, value))
+                let limit = |limits: &str| rlimit::parse(limits, name)?.soft;
+                let value = limit(&rlimits)?;
+                // A process has the limits of its parent unless something changes them.
+                Some((if limit(&own) == Some(value) { "inherited rlimit" } else { "rlimit" }, value))
             });
             match (by_cgroup, by_rlimit) {
                 (Some(value), _) => LimitInfo { resource, means: "cgroup", value: Some(value) },
@@ -62,7 +63,7 @@ pub(super) fn examine(
             }
         })
         .collect();
-    // Root is exempt from the rlimit, so its sandboxes are held by the numbers that their pid namespace gives out.
+    // Root is exempt from the rlimit: the highest number in the pid namespace limits its sandboxes.
     let pid_max = |path: &str| -> Option<u64> { read(path).trim().parse().ok() };
     let inner = pid_max(&format!("/proc/{init}/root/proc/sys/kernel/pid_max"));
     if let Some(processes) = limits.iter_mut().find(|limit| limit.resource == "processes")
@@ -81,12 +82,12 @@ pub(super) fn examine(
             value: size,
         });
     }
-    let told: Vec<_> = limits.iter().map(tell).collect();
-    examination.ok("limits", told.join(", ") + ", data: `disk` by tmpfs");
+    let listed: Vec<_> = limits.iter().map(words).collect();
+    examination.ok("limits", listed.join(", ") + ", data: `disk` by tmpfs");
     limits
 }
 
-fn tell(limit: &LimitInfo) -> String {
+fn words(limit: &LimitInfo) -> String {
     match limit.value {
         Some(value) if value >= 1 << 20 => {
             format!("{}: {} MB by {}", limit.resource, value >> 20, limit.means)
@@ -96,17 +97,11 @@ fn tell(limit: &LimitInfo) -> String {
     }
 }
 
-/// The directory of the container's control group, cgroups(7) version 2, if it has one to itself.
-fn own_cgroup(tree: &Path, outer: &str, inner: &str) -> Option<PathBuf> {
-    let path = |text: &str| text.lines().find_map(|line| line.strip_prefix("0::/").map(str::to_owned));
-    let own = path(inner).filter(|inner| path(outer).as_ref() != Some(inner))?;
-    Some(tree.join(own)).filter(|directory| directory.is_dir())
-}
-
-/// The soft limit of that name, proc_pid_limits(5).
-fn limit(limits: &str, name: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+/// Returns the directory of the container's control group if it differs from this process's.
+fn own_cgroup(mounts: &[Mount], outer: &str, inner: &str) -> Option<PathBuf> {
+    let own =
+        control_group(mounts, inner).filter(|own| control_group(mounts, outer).as_ref() != Some(own))?;
+    own.is_dir().then_some(own)
 }
 
 fn read(path: &str) -> String {
@@ -116,24 +111,16 @@ fn read(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn limits_are_read_by_name() {
-        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
-                    Max core file size        0                    0                    bytes     \n\
-                    Max processes             unlimited            96366                processes \n";
-        assert_eq!(limit(text, "Max core file size"), Some(0));
-        assert_eq!(limit(text, "Max processes"), None);
-        assert_eq!(limit(text, "Max"), None);
-        assert_eq!(limit("", "Max processes"), None);
-    }
+    use crate::machine::mountinfo;
 
     #[test]
     fn a_cgroup_counts_only_if_it_is_the_containers_own() {
         let tree = tempfile::tempdir().unwrap();
-        fs::create_dir_all(tree.path().join("user.slice/sandbox")).unwrap();
-        let own = |outer, inner| own_cgroup(tree.path(), outer, inner);
         let group = tree.path().join("user.slice/sandbox");
+        fs::create_dir_all(&group).unwrap();
+        let mounts =
+            mountinfo::parse(&format!("40 25 0:36 / {} rw - cgroup2 cgroup2 rw\n", tree.path().display()));
+        let own = |outer, inner| own_cgroup(&mounts, outer, inner);
         assert_eq!(own("1:cpu:/\n0::/user.slice\n", "0::/user.slice/sandbox\n"), Some(group));
         assert_eq!(own("0::/user.slice\n", "0::/user.slice\n"), None);
         assert_eq!(own("0::/user.slice\n", "0::/no such group\n"), None);

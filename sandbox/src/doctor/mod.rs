@@ -1,7 +1,8 @@
-//! Can this machine run sandboxes; and if not, which switch is off, and which command turns it on.
+//! Checks whether this machine can run sandboxes, and names the switch that is off and the command that
+//! turns it on.
 //!
-//! [`doctor`] goes the way of a launch in a throw-away container, with the program that calls it as the launcher, and
-//! stops at the first step that fails. What it says of a failure is what the error of a launch says.
+//! [`doctor`] launches a throw-away container, with the calling program as the launcher, and stops at the
+//! first step that fails. It reports a failure in the words of the error of a launch.
 
 mod cache;
 mod container;
@@ -28,16 +29,16 @@ use examination::Examination;
 
 /// Examines this machine: whether sandboxes start here, and with what.
 ///
-/// Everything is tried and not guessed; only where a trial fails, files such as those of sysctl(8) are read to tell why.
-/// When all has passed a server is started and ended once, with its layer built first if the cache has none; where no
-/// PostgreSQL is installed this downloads the distribution's packages, as any start does. Each check has a deadline.
-/// Nothing is left behind but what a start leaves in the cache.
+/// Everything is tried, nothing is guessed: only after a failed trial are files such as those of sysctl(8)
+/// read, for the reason. At the end a server is started and ended once. Its layer is built if the cache
+/// has none, and without an installed PostgreSQL the distribution's packages are downloaded, as by any
+/// start. Each check has a deadline. Nothing remains but the files of a start in the cache.
 ///
 /// # Example
 /// ```no_run
-/// let report = sandboxed_db::doctor();
-/// println!("{report}");
-/// assert!(report.works, "{}", report.verdict);
+/// let findings = sandboxed_db::doctor();
+/// println!("{findings}");
+/// assert!(findings.works, "{}", findings.verdict);
 /// ```
 #[must_use]
 pub fn doctor() -> Findings {
@@ -48,8 +49,8 @@ pub fn doctor() -> Findings {
     let limits = match isolation::wanted() {
         Ok(Isolation::Container) => container::examine(&mut examination, &facts, cache.as_ref()),
         Ok(Isolation::Process) => {
-            let sentence = "SANDBOXED_DB_ISOLATION=process is set: servers run without containers, on the host's network and \
-                 with its files within their reach";
+            let sentence = "SANDBOXED_DB_ISOLATION=process is set: servers run without containers, on the host's \
+                            network, and can access its files";
             examination.warn("isolation", Fix::run(sentence, "unset SANDBOXED_DB_ISOLATION"));
             Vec::new()
         }
@@ -60,5 +61,5 @@ pub fn doctor() -> Findings {
     };
     let servers = servers::examine(&mut examination);
     let trial = if examination.has_failed() { None } else { trial::examine(&mut examination) };
-    examination.report(facts.release, cache, servers, limits, trial)
+    examination.findings(facts.release, cache, servers, limits, trial)
 }

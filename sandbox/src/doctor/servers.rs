@@ -1,4 +1,4 @@
-//! The servers of this machine, and which of them is used.
+//! Checks the servers of this machine, and names the one in use.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,9 +21,9 @@ pub struct ServerInfo {
     pub engine: &'static str,
     /// Where its programs are.
     pub directory: PathBuf,
-    /// Its version, such as `15.18`; absent where it does not run.
+    /// Its version, such as `15.18`; absent if it does not run.
     pub version: Option<String>,
-    /// Why it is the one that sandboxes use; absent for the others.
+    /// Why sandboxes use it; absent for the others.
     pub used: Option<&'static str>,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
                 examination.ok(NAME, format!("{version} in {directory}, used: {why}"))
             }
             (Ok(version), None) => examination.ok(NAME, format!("{version} in {directory}, not used")),
-            // The one in use has its failure told below.
+            // The failure of the one in use is reported below.
             (Err(_), _) if matches!(used, Some(Err(_))) => {}
             (Err(error), _) => examination.warn(NAME, fix_of(error)),
         }
@@ -62,11 +62,11 @@ pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
     found.into_iter().map(info).collect()
 }
 
-/// A warning only: the trial that follows tells whether the packages can be had.
+/// A warning only: the trial that follows shows whether the packages can be downloaded.
 fn not_installed() -> Fix {
     let sentence = "no installed PostgreSQL is used: the distribution's packages are, downloaded once";
     match install_command() {
-        Some(command) => Fix::new(sentence, "to have one, run", command),
+        Some(command) => Fix::new(sentence, "to install one, run", command),
         None => Fix::new(
             sentence,
             "name the directory of its programs, as in",

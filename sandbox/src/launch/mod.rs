@@ -21,7 +21,7 @@ pub(crate) use host::control_group::Reached;
 pub(crate) use host::error::LaunchError;
 pub(crate) use host::log::Log;
 pub(crate) use image::{ProcessOrigin, distrust};
-pub(crate) use inside::{become_launcher_if_asked, own_group};
+pub(crate) use inside::become_launcher_if_asked;
 pub(crate) use limits::Limits;
 pub use path::SandboxPath;
 pub(crate) use plan::FORWARDED_FROM;

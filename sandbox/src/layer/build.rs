@@ -12,6 +12,7 @@ use super::published::Layer;
 use super::store::{Store, create_data_directory, data_directory};
 use super::{history, lookup, run, upkeep};
 use crate::cache::{self, copy_tree};
+use crate::diagnosis::check_file_size;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
@@ -189,6 +190,7 @@ fn ensure<E: Engine>(
     if let Some(error) = refused().as_ref().and_then(|errors| errors.get(&digest)) {
         return Err(error.clone());
     }
+    check_file_size(&format!("build {label}"))?;
     let staged = store.stage(digest)?;
     let progress = Progress::start(&format!("building {label}"));
     let begin = Instant::now();

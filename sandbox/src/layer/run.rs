@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::machine::process::identity;
+
 const VARIABLE: &str = "SANDBOXED_DB_REBUILD";
 
 /// Names the run of many processes that this one is part of: nextest's.
@@ -13,13 +15,7 @@ pub(super) fn shared() -> Option<&'static str> {
 /// Names the run: the shared one, or this process.
 pub(super) fn id() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
-    let of_process = || {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // Field 22 is the time the process started, proc_pid_stat(5); a process id alone is reused.
-        let start = stat.rsplit(')').next().and_then(|fields| fields.split_ascii_whitespace().nth(19));
-        format!("process {} {}", std::process::id(), start.unwrap_or("0"))
-    };
-    ID.get_or_init(|| shared().map_or_else(of_process, str::to_owned))
+    ID.get_or_init(|| shared().map_or_else(|| identity(std::process::id()), str::to_owned))
 }
 
 /// Whether layers of earlier runs are to be rebuilt.

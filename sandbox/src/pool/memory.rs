@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::launch::own_group;
+use crate::machine::mountinfo::own_control_group;
 
 /// Several times what an idle server holds, since its user will want more.
 const EACH: u64 = 64 << 20;
@@ -16,7 +16,7 @@ pub(super) fn is_left() -> bool {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| of_machine(&text)).unwrap_or(true);
     static GROUP: OnceLock<Option<PathBuf>> = OnceLock::new();
-    machine && GROUP.get_or_init(own_group).as_deref().is_none_or(|group| of_groups(group, read))
+    machine && GROUP.get_or_init(own_control_group).as_deref().is_none_or(|group| of_groups(group, read))
 }
 
 /// Whether so much is available that a tenth of all, at least, is left; proc_meminfo(5).

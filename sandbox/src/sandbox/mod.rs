@@ -270,7 +270,8 @@ impl<E: Engine> Sandbox<E> {
             let exit = self.container().server_exit(patience)?;
             Some(format!("the server has ended with {exit}"))
         };
-        if let Some(diagnosis) = self.prepared.limit_reached(self.container()).or_else(ended) {
+        let limit = self.prepared.limit_reached(self.container()).map(|fix| fix.to_string());
+        if let Some(diagnosis) = limit.or_else(ended) {
             self.postmortem.diagnosed(diagnosis);
         }
     }

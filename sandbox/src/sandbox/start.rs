@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::LOG_TAIL;
 use crate::cache;
-use crate::diagnosis::{explain, limits};
+use crate::diagnosis::{explain, limits, own_limit_too_low};
 use crate::engine::{Engine, Installation, Mode, Server};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fix::Fix;
 use crate::isolation;
 use crate::launch::plan::{self, Data, Directory, File, Plan, Symlink};
 use crate::launch::{Command, Container, Limits, ProcessOrigin, Readiness, Signal, Stdin, distrust};
@@ -206,6 +207,7 @@ impl<E: Engine> Prepared<E> {
             format!("initialise the data directory by `{program}`: {}", run.exit),
         )
         .caused_by(run.stderr.trim().to_owned())
+        .or_fix(own_limit_too_low)
         .or_hint(|| if container.is_on_host() { isolation::nameless_hint() } else { None }))
     }
 
@@ -217,30 +219,29 @@ impl<E: Engine> Prepared<E> {
     }
 
     /// The limit that the sandbox has reached, and the fix.
-    pub(super) fn limit_reached(&self, container: &Container) -> Option<String> {
+    pub(super) fn limit_reached(&self, container: &Container) -> Option<Fix> {
         let on_host = container.is_on_host();
         let in_cache = on_host || matches!(self.plan.data, Data::Writable { .. });
         limits::disk(&self.data_dir(container), in_cache)
             .or_else(|| if on_host { None } else { limits::scratch(&container.root()) })
-            .or_else(|| limits::processes(container.reached(), container.log(), &self.plan.limits))
+            .or_else(|| limits::processes(container.reached(), container.log(), &self.plan.limits, !on_host))
             .or_else(|| {
-                self.engine.reached_limit(&container.log().tail(limits::LOG_LINES).unwrap_or_default())
+                let log = container.log().tail(limits::LOG_LINES).unwrap_or_default();
+                self.engine.reached_limit(&log).map(Fix::none)
             })
     }
 
     /// Adds the end of the log, and the fix for the usual causes of a failed start.
     fn explained(&self, error: Error, container: &Container) -> Error {
-        let hint = || {
-            if let Some(hint) = self.limit_reached(container) {
-                return Some(hint);
-            }
-            if error.kind() == ErrorKind::Timeout {
+        let log = container.log().tail(LOG_TAIL).unwrap_or_default();
+        let error = error.with_log(log).or_fix(|| self.limit_reached(container)).or_fix(own_limit_too_low);
+        let kind = error.kind();
+        error.or_hint(|| {
+            if kind == ErrorKind::Timeout {
                 return Some("raise `start_timeout`, or run fewer tests at a time".into());
             }
             let names: Vec<_> = self.settings.iter().map(|name| format!("`{name}`")).collect();
             (!names.is_empty()).then(|| format!("check the settings {}", names.join(", ")))
-        };
-        let hint = hint();
-        error.or_hint(|| hint).with_log(container.log().tail(LOG_TAIL).unwrap_or_default())
+        })
     }
 }

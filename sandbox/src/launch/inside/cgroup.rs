@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::launch::limits::Limits;
+use crate::machine::mountinfo::own_control_group;
 
 /// Beginning of the names of all groups made here: a sandbox's goes on with its launcher's pid and a number.
 const PREFIX: &str = "sandboxed-db";
@@ -47,7 +48,7 @@ pub(super) struct Delegation {
 impl Delegation {
     /// Finds it, and prepares it for groups with limits. None where there is none, or where it can limit nothing.
     pub(super) fn find() -> Option<Self> {
-        let own = own()?;
+        let own = own_control_group()?;
         // Beside the other processes, once they are in a group of their own below it.
         let directory =
             [Some(own.as_path()), own.parent()].into_iter().flatten().find(|path| is_delegated(path))?;
@@ -132,27 +133,6 @@ impl Drop for Group {
     }
 }
 
-/// The directory of this process's group, if there is a tree of version 2.
-pub(crate) fn own() -> Option<PathBuf> {
-    own_group(
-        &fs::read_to_string("/proc/self/cgroup").ok()?,
-        &fs::read_to_string("/proc/self/mountinfo").ok()?,
-    )
-}
-
-/// The directory of this process's group, from /proc/self/cgroup and /proc/self/mountinfo.
-fn own_group(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
-    let group = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    mountinfo.lines().find_map(|line| {
-        // proc_pid_mountinfo(5): the fields after the dash have no fixed number before them.
-        let (mount, kind) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let below = Path::new(group).strip_prefix(root).ok()?;
-        kind.starts_with("cgroup2 ").then(|| Path::new(point).join(below))
-    })
-}
-
 /// systemd's mark on a group whose inside it leaves alone, systemd.resource-control(5), "Delegate=".
 fn is_delegated(group: &Path) -> bool {
     ["user.delegate", "trusted.delegate"].iter().any(|name| {
@@ -218,23 +198,6 @@ fn launcher_of(group: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MOUNTS: &str = "25 21 0:22 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs rw\n\
-        31 25 0:27 / /sys/fs/cgroup/pids rw shared:9 - cgroup cgroup rw,pids\n\
-        40 25 0:36 / /sys/fs/cgroup/unified rw,nosuid shared:11 master:2 - cgroup2 cgroup2 rw\n";
-
-    #[test]
-    fn the_own_group_is_found_among_the_mounts() {
-        let found = |cgroup| own_group(cgroup, MOUNTS);
-        let place = |below: &str| Some(PathBuf::from(format!("/sys/fs/cgroup/unified{below}")));
-        assert_eq!(found("8:pids:/x\n0::/user.slice/a.scope\n"), place("/user.slice/a.scope"));
-        assert_eq!(found("0::/\n"), place("/"));
-        assert_eq!(found("8:pids:/x\n"), None);
-        // A container sees the part of the tree that it was given.
-        let inner = "40 25 0:36 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(own_group("0::/docker/abc/x\n", inner), Some("/sys/fs/cgroup/x".into()));
-        assert_eq!(own_group("0::/elsewhere\n", inner), None);
-    }
 
     fn group(controllers: Controllers) -> (tempfile::TempDir, Group) {
         let root = tempfile::tempdir().unwrap();

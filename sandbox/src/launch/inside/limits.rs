@@ -17,6 +17,7 @@ use super::cgroup::Controllers;
 use super::privileges::HostUser;
 use crate::launch::limits::Limits;
 use crate::launch::protocol::{Failure, LaunchStep};
+use crate::machine::release;
 
 /// Limits this process, and all that it starts, in what no control group limits it in. Needs the outer /proc, one that can be
 /// written, and the capabilities of a fresh user namespace.
@@ -31,11 +32,11 @@ pub(super) fn apply(
     lower(Resource::Data, "RLIMIT_DATA", limits.memory)?;
     if let Some(pids) = limits.pids.filter(|_| !group.pids) {
         // Counted for each user namespace; before, for all of the user's processes, and root outside is exempt from it.
-        if kernel_is_at_least((5, 14)) {
+        if release::is_at_least((5, 14)) {
             lower(Resource::Nproc, "RLIMIT_NPROC", pids.into())?;
         }
         // That of the pid namespace. In an older kernel it is the whole machine's, and root in a namespace may write it.
-        if user.uid == 0 && kernel_is_at_least((6, 14)) {
+        if user.uid == 0 && release::is_at_least((6, 14)) {
             // Numbers below 300 are given out only once, so this many more may be alive at first.
             const RESERVED: u32 = 300;
             write_sysctl(proc, "kernel/pid_max", &pids.saturating_add(RESERVED).to_string())?;
@@ -96,16 +97,6 @@ fn allowed(written: io::Result<()>, file: &str) -> Result<(), Failure> {
     }
 }
 
-fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
-    let uname = rustix::system::uname();
-    is_at_least(&uname.release().to_string_lossy(), wanted)
-}
-
-fn is_at_least(release: &str, wanted: (u32, u32)) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
-    numbers.next().zip(numbers.next()).is_some_and(|version: (u32, u32)| version >= wanted)
-}
-
 /// Keeps to as many processors as `cpu` is, rounded up. Which ones is chance, so that sandboxes spread over all.
 fn keep_to(cpu: f64) -> Result<(), Errno> {
     let allowed = sched_getaffinity(None)?;
@@ -115,19 +106,4 @@ fn keep_to(cpu: f64) -> Result<(), Errno> {
     let mut kept = CpuSet::new();
     allowed.iter().cycle().skip(first).take(wanted).for_each(|&number| kept.set(number));
     sched_setaffinity(None, &kept)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_of_kernels_are_compared_by_number() {
-        for release in ["6.14.0", "6.18.44-fc", "7.0", "10.0.1"] {
-            assert!(is_at_least(release, (6, 14)), "{release}");
-        }
-        for release in ["6.6.0", "6.9.12-generic", "5.15.0-100", "", "unknown", "6"] {
-            assert!(!is_at_least(release, (6, 14)), "{release}");
-        }
-    }
 }

@@ -13,5 +13,4 @@ mod process;
 mod seccomp;
 mod supervisor;
 
-pub(crate) use cgroup::own as own_group;
 pub(crate) use launcher::become_launcher_if_asked;

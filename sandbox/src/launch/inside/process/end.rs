@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, geteuid, getpid, kill_process, wait};
 
+use crate::machine::process::parent;
 use crate::sys::process::remove_shared_memory;
 
 /// How long a server may take to end by itself, which lets it remove what is not below its directory.
@@ -39,16 +40,12 @@ pub(super) fn end(server: Option<Pid>, mut ended: Vec<Pid>, signal: Signal) {
     remove_memory_of(&ended);
 }
 
-/// The children of this process, proc_pid_stat(5).
+/// The children of this process.
 fn children() -> Vec<Pid> {
-    let own = getpid().as_raw_nonzero().to_string();
+    let own = getpid().as_raw_nonzero().get().unsigned_abs();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name before may hold anything.
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_ascii_whitespace().nth(1) == Some(&own))
-    };
+    let is_child = |pid: &i32| parent(pid.unsigned_abs()) == Some(own);
     pids.filter(is_child).filter_map(Pid::from_raw).collect()
 }
 
