@@ -1,7 +1,7 @@
 //! Tests with diesel.
 //!
-//! A test takes a `PgConnection` by value, a connection to its own server. Commits vanish with the server, so that
-//! `test_transaction` is not needed.
+//! A test takes a `PgConnection` by value, a connection to its own server. Commits vanish with the
+//! server, so that `test_transaction` is not needed.
 //!
 //! Run it by `cargo test -p sandboxed-db-examples --features diesel --test diesel`.
 

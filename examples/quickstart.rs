@@ -1,7 +1,8 @@
 //! Starts a hundred pristine databases, eight at a time.
 //!
-//! Run it twice by `cargo run --example quickstart`. The first run prepares the sample database, a shop with 22 tables and
-//! about 50,000 rows, and caches it as a layer. All servers start from that layer.
+//! Run it twice by `cargo run --example quickstart`. The first run prepares the sample database, a
+//! shop with 22 tables and about 50,000 rows, and caches it as a layer. All servers start from that
+//! layer.
 
 use std::error::Error;
 use std::fs;

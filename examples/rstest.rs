@@ -1,8 +1,8 @@
 //! Combines databases with cases, values and fixtures of rstest.
 //!
-//! The attribute stands above `#[rstest]`. rstest fills the parameters marked by `#[case]`, `#[values]` or `#[from]`; all
-//! others are made from the server of the case. A suite of fixtures can also take the database as a fixture, from
-//! `sandboxed-db-fixtures` or written in two lines.
+//! The attribute stands above `#[rstest]`. rstest fills the parameters marked by `#[case]`,
+//! `#[values]` or `#[from]`; all others are made from the server of the case. A suite of fixtures
+//! can also take the database as a fixture, from `sandboxed-db-fixtures` or written in two lines.
 //!
 //! Run it by `cargo test -p sandboxed-db-examples --test rstest`.
 

@@ -1,8 +1,8 @@
 //! Starts a database for each scenario of another test runner.
 //!
-//! The hook before a scenario starts the database, and the scenario's world holds it until the end. A scenario is a file in
-//! `scenarios/`. With cucumber the hook is `#[world(init = Self::new)]`. libtest-mimic makes a runner that takes the
-//! arguments of `cargo test` and nextest.
+//! The hook before a scenario starts the database, and the scenario's world holds it until the end.
+//! A scenario is a file in `scenarios/`. With cucumber the hook is `#[world(init = Self::new)]`.
+//! libtest-mimic makes a runner that takes the arguments of `cargo test` and nextest.
 //!
 //! Run it by `cargo test -p sandboxed-db-examples --features scenarios --test scenarios`.
 

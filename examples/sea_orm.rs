@@ -1,6 +1,7 @@
 //! Tests with SeaORM.
 //!
-//! A test takes a `DatabaseConnection`, which is a pool. The test is an `async fn` without the runtime's attribute.
+//! A test takes a `DatabaseConnection`, which is a pool. The test is an `async fn` without the
+//! runtime's attribute.
 //!
 //! Run it by `cargo test -p sandboxed-db-examples --features sea-orm --test sea_orm`.
 

@@ -1,7 +1,7 @@
 //! Tests code that uses several databases.
 //!
-//! A parameter that the attribute names has its own database, described in the parentheses. All other parameters share one
-//! server.
+//! A parameter that the attribute names has its own database, described in the parentheses. All
+//! other parameters share one server.
 //!
 //! Run it by `cargo test -p sandboxed-db-examples --test several_databases`.
 

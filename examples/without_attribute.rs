@@ -1,7 +1,8 @@
 //! Does without the attribute: in helpers, loops, benchmarks, other frameworks.
 //!
-//! Every argument of the attribute is a method of `Snapshot`, and `start` returns a server that ends on drop. A snapshot is
-//! a description whose layer is found in half a millisecond, so a function can return it and no `static` is needed.
+//! Every argument of the attribute is a method of `Snapshot`, and `start` returns a server that
+//! ends on drop. A snapshot is a description whose layer is found in half a millisecond, so a
+//! function can return it and no `static` is needed.
 //!
 //! Run it by `cargo test -p sandboxed-db-examples --test without_attribute`.
 
@@ -23,7 +24,8 @@ fn an_order_is_stored() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Gives each iteration of a benchmark the same state, outside the measured time. With criterion this is `bencher.iter_batched(|| orders().start(), |db| …, BatchSize::PerIteration)`.
+/// Gives each iteration of a benchmark the same state, outside the measured time. With criterion
+/// this is `bencher.iter_batched(|| orders().start(), |db| …, BatchSize::PerIteration)`.
 #[test]
 fn each_iteration_of_a_benchmark_starts_afresh() -> Result<(), Box<dyn Error>> {
     let times = measure(3, &orders(), |client| {

@@ -1,8 +1,8 @@
 //! Tests a web application from the request to the table.
 //!
-//! The application is a router made from a pool; nothing in it is made for tests. `FromSandbox` makes it from a sandbox, so
-//! each test has its own application with its own server. The application's migrations run once and are then part of the
-//! layer that all tests start from.
+//! The application is a router made from a pool; nothing in it is made for tests. `FromSandbox`
+//! makes it from a sandbox, so each test has its own application with its own server. The
+//! application's migrations run once and are then part of the layer that all tests start from.
 //!
 //! Run it by `cargo test -p sandboxed-db-examples --features axum --test axum`.
 

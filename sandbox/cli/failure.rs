@@ -43,8 +43,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Renders an error with its causes and its hint. A hint of the library names methods, which become the options of the
-/// subcommand.
+/// Renders an error with its causes and its hint. A hint of the library names methods, which become
+/// the options of the subcommand.
 pub(super) fn render(error: &(dyn Error + 'static), subcommand: &Command) -> String {
     let Some(error) = error.downcast_ref::<sandboxed_db::Error>() else { return error.to_string() };
     let text = format!("{error:?}");
@@ -63,7 +63,8 @@ fn with_options(hint: &str, subcommand: &Command) -> String {
     parts.collect::<Vec<_>>().join("`")
 }
 
-/// Returns the option for a method: `--run 'goose up'` for `run("goose", "up")`. `None` if the subcommand lacks it.
+/// Returns the option for a method: `--run 'goose up'` for `run("goose", "up")`. `None` if the
+/// subcommand lacks it.
 fn option(code: &str, subcommand: &Command) -> Option<String> {
     let code = code.trim_start_matches("Snapshot::").trim_start_matches("Postgres::").trim_start_matches('.');
     let (method, arguments) = match code.strip_suffix(')').and_then(|code| code.split_once('(')) {

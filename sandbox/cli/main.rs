@@ -19,10 +19,11 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use sandboxed_db::{Kept, Layers, Limit};
 use serde::Serialize;
 
-/// Run programs with a pristine database server, check that this machine supports it, and manage the layers that servers
-/// start from.
+/// Run programs with a pristine database server, check that this machine supports it, and manage
+/// the layers that servers start from.
 ///
-/// Layers are in SANDBOXED_DB_CACHE, else in sandboxed-db in XDG_CACHE_HOME, else in ~/.cache/sandboxed-db.
+/// Layers are in SANDBOXED_DB_CACHE, else in sandboxed-db in XDG_CACHE_HOME, else in
+/// ~/.cache/sandboxed-db.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -42,28 +43,33 @@ Exit codes:
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
-    /// Check that sandboxes work on this machine. If not, name the cause and the command that fixes it, and exit with 1.
+    /// Check that sandboxes work on this machine. If not, name the cause and the command that fixes
+    /// it, and exit with 1.
     Doctor,
     /// Run a program with its own database server, and exit as the program does.
     ///
-    /// The program finds the server by DATABASE_URL, PGHOST and the like. Paths are relative to the working directory.
+    /// The program finds the server by DATABASE_URL, PGHOST and the like. Paths are relative to the
+    /// working directory.
     ///
-    /// `--migrations`, `--seed`, `--run` and `--depends-on` prepare the database, in the order in which they are written.
-    /// The result is cached as layers, so that a step runs again only if it or a step before it has changed.
+    /// `--migrations`, `--seed`, `--run` and `--depends-on` prepare the database, in the order in
+    /// which they are written. The result is cached as layers, so that a step runs again only if it
+    /// or a step before it has changed.
     Run(run::RunArguments),
-    /// Report a run of tests that SANDBOXED_DB_REPORT=FILE recorded: times, slow and failed tests, and pictures.
+    /// Report a run of tests that SANDBOXED_DB_REPORT=FILE recorded: times, slow and failed tests,
+    /// and pictures.
     Report(report::ReportArguments),
-    /// Start a server on a copy of the data of a finished test, and run psql or another program with it.
+    /// Start a server on a copy of the data of a finished test, and run psql or another program
+    /// with it.
     ///
-    /// Data is kept if the test says `keep = "on_failure"` or SANDBOXED_DB_KEEP=on_failure is set. Without TEST, list what
-    /// is kept, the latest first.
+    /// Data is kept if the test says `keep = "on_failure"` or SANDBOXED_DB_KEEP=on_failure is set.
+    /// Without TEST, list what is kept, the latest first.
     Open(open::OpenArguments),
     /// Show what a test changed since its snapshot: rows, definitions, sequences, roles.
     Diff(diff::DiffArguments),
     /// List the layers, the last used first.
     Layers,
-    /// Remove layers that were not used for long, and the least recently used layers beyond a size; likewise the kept data
-    /// of tests, the oldest first. What is in use stays.
+    /// Remove layers that were not used for long, and the least recently used layers beyond a size;
+    /// likewise the kept data of tests, the oldest first. What is in use stays.
     Prune {
         /// Limit the size of what stays, such as 5GiB.
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
@@ -72,7 +78,8 @@ enum Subcommand {
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         age: Option<Duration>,
     },
-    /// Compare the contents of all layers with their manifests and set damaged layers aside. Exit with 1 if there are any.
+    /// Compare the contents of all layers with their manifests and set damaged layers aside. Exit
+    /// with 1 if there are any.
     Verify,
 }
 

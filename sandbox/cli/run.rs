@@ -50,10 +50,12 @@ pub(super) struct RunArguments {
     /// The memory of the server's processes [default: 4GiB].
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
-    /// The number of processes and threads of the server [default: 512, or as max_connections needs].
+    /// The number of processes and threads of the server [default: 512, or as max_connections
+    /// needs].
     #[arg(long, value_name = "COUNT")]
     pids: Option<u32>,
-    /// Let the program reach the server by TCP, on a port of 127.0.0.1 with a password, instead of its Unix socket.
+    /// Let the program reach the server by TCP, on a port of 127.0.0.1 with a password, instead of
+    /// its Unix socket.
     #[arg(long)]
     tcp: bool,
     /// The program and its arguments.

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 const CLOCK: [u64; 12] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800];
 const SECOND: u64 = 1_000_000;
 
-/// Returns the distance of at most `most` ticks on a time axis: 1, 2 or 5 with zeros up to a second, then the divisions
-/// of a clock, then hours.
+/// Returns the distance of at most `most` ticks on a time axis: 1, 2 or 5 with zeros up to a
+/// second, then the divisions of a clock, then hours.
 pub(super) fn step(span: u64, most: u64) -> u64 {
     let wanted = span.div_ceil(most.max(1)).max(1);
     let below_a_second = (0..6).flat_map(|zeros| [1, 2, 5].map(|digit| digit * 10_u64.pow(zeros)));

@@ -30,7 +30,8 @@ pub(super) fn object_changes(mut before: Objects, after: Objects) -> Vec<ObjectC
     changes
 }
 
-/// Returns the sequences of both states whose last values differ. A sequence of one state only is an object change.
+/// Returns the sequences of both states whose last values differ. A sequence of one state only is
+/// an object change.
 pub(super) fn sequence_changes(before: &Sequences, after: Sequences) -> Vec<SequenceChange> {
     let changed = after.into_iter().filter_map(|(name, after)| {
         let before = *before.get(&name)?;

@@ -1,7 +1,7 @@
 //! `sandboxed-db diff`: the changes that a test made to its snapshot.
 //!
-//! The types of a difference, its text and the comparison are the same for all engines; each engine has a folder that
-//! reads definitions and rows from its servers.
+//! The types of a difference, its text and the comparison are the same for all engines; each engine
+//! has a folder that reads definitions and rows from its servers.
 
 mod definitions;
 mod postgres;
@@ -95,8 +95,8 @@ struct SequenceChange {
 #[derive(Debug, Default, Serialize)]
 struct TableDifference {
     table: String,
-    /// The columns of the primary key, which identify a row. In a table without one, equal rows are the same row, and a
-    /// changed row counts as one removed and one added.
+    /// The columns of the primary key, which identify a row. In a table without one, equal rows are
+    /// the same row, and a changed row counts as one removed and one added.
     key: Vec<String>,
     added: u64,
     removed: u64,

@@ -1,6 +1,7 @@
 //! Rows of a table in two states, compared by their hashes.
 //!
-//! The hashes of the snapshot's rows are held in memory, about 150 bytes a row; the hashes of the other state stream by.
+//! The hashes of the snapshot's rows are held in memory, about 150 bytes a row; the hashes of the
+//! other state stream by.
 
 use std::collections::HashMap;
 

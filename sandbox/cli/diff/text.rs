@@ -39,7 +39,8 @@ fn database(difference: &DatabaseDifference, text: &mut String) {
     tables.iter().for_each(|found| table(found, text));
 }
 
-/// Renders an added object with its definition, a removed one by its name, a changed one by its changed lines.
+/// Renders an added object with its definition, a removed one by its name, a changed one by its
+/// changed lines.
 fn object(change: &ObjectChange, margin: &str, text: &mut String) {
     let ObjectChange { kind, name, before, after } = change;
     let mark = match (before, after) {

@@ -43,8 +43,8 @@ pub(super) fn draw(run: &Timeline<'_>, lanes: &[usize], scale: Scale, top: f64, 
     }
 }
 
-/// Returns the visible parts of a bar as class, begin and end in pixels. A part that is too narrow is joined to its
-/// neighbour.
+/// Returns the visible parts of a bar as class, begin and end in pixels. A part that is too narrow
+/// is joined to its neighbour.
 fn pieces(bar: &Bar<'_>, scale: Scale) -> Vec<(&'static str, f64, f64)> {
     let mut pieces = Vec::<(&'static str, f64, f64)>::new();
     let mut begin = scale.x(bar.begin);
@@ -73,7 +73,8 @@ fn arrow(x: f64, y: f64, height: f64) -> String {
     format!("M{} {}l{half} {half}l-{half} {half}z", px(x), px(y))
 }
 
-/// Returns position, class and text of a label inside or beside the bar: the test's path or, if too long, its name.
+/// Returns position, class and text of a label inside or beside the bar: the test's path or, if too
+/// long, its name.
 fn label(bar: &Bar<'_>, next: u64, scale: Scale, height: f64) -> Option<(f64, &'static str, String)> {
     if height < LOWEST_LABELLED {
         return None;

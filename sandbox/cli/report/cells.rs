@@ -9,7 +9,8 @@ use super::geometry::{LEFT, PLOT, gap, px, rectangle};
 use super::timeline::{Bar, Status, Timeline};
 use crate::units;
 
-/// The maximum number of cells, and the number in a row: one for every second pixel, or wider cells of several colours.
+/// The maximum number of cells, and the number in a row: one for every second pixel, or wider cells
+/// of several colours.
 const MOST_CELLS: usize = 40_000;
 const PLAIN_COLUMNS: usize = 568;
 const STACKED_COLUMNS: usize = 189;
@@ -56,7 +57,8 @@ pub(super) fn draw(
     }
 }
 
-/// Draws each cell with all of its colours stacked by their shares of its time, the test at the bottom.
+/// Draws each cell with all of its colours stacked by their shares of its time, the test at the
+/// bottom.
 fn stack(paths: &mut Paths, cells: &[Cell], whole: f64, y: f64, height: f64) {
     let width = PLOT / cells.len() as f64;
     for (column, cell) in cells.iter().enumerate() {

@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 
 /// Returns the lane of each interval and the number of lanes.
 ///
-/// Intervals are pairs of begin and end, ordered by begin. Each takes the topmost free lane, so that there are only as
-/// many lanes as intervals overlap.
+/// Intervals are pairs of begin and end, ordered by begin. Each takes the topmost free lane, so
+/// that there are only as many lanes as intervals overlap.
 pub(super) fn pack(intervals: impl IntoIterator<Item = (u64, u64)>) -> (Vec<usize>, usize) {
     let mut free = BinaryHeap::new();
     let mut taken = BinaryHeap::<Reverse<(u64, usize)>>::new();

@@ -104,7 +104,8 @@ fn time_axis(scale: Scale, top: f64, bottom: f64) -> Markup {
     }
 }
 
-/// The phases of the chart of live sandboxes, from bottom to top; those above `Launch` wait for a layer or a slot.
+/// The phases of the chart of live sandboxes, from bottom to top; those above `Launch` wait for a
+/// layer or a slot.
 const STACK: [Phase; Phase::ALL.len()] =
     [Phase::Test, Phase::End, Phase::Connect, Phase::Server, Phase::Launch, Phase::Queue, Phase::Layer];
 

@@ -67,7 +67,8 @@ impl Status {
 
 /// Splits the records of a file by run, the latest run last.
 ///
-/// Runs that overlap count as one: a test may start programs that use sandboxes but do not know the run's name.
+/// Runs that overlap count as one: a test may start programs that use sandboxes but do not know the
+/// run's name.
 pub(super) fn split(records: &[Record]) -> Vec<Vec<&Record>> {
     let mut by_name = BTreeMap::<&str, Vec<&Record>>::new();
     for record in records {
@@ -151,7 +152,8 @@ impl<'a> Bar<'a> {
         record.test.as_deref().or(record.thread.as_deref()).unwrap_or(&record.program)
     }
 
-    /// Returns the class of a phase in pictures. A failure marks the test, or the phase in which the start failed.
+    /// Returns the class of a phase in pictures. A failure marks the test, or the phase in which
+    /// the start failed.
     pub(super) fn class(&self, phase: Phase) -> &'static str {
         let failed_at = self.last.min(Phase::Test);
         match (self.status, phase) {
@@ -186,7 +188,8 @@ impl<'a> Bar<'a> {
     }
 }
 
-/// Returns the phases and their ends. The first phase without an end is the last that the sandbox reached.
+/// Returns the phases and their ends. The first phase without an end is the last that the sandbox
+/// reached.
 fn ends(record: &Record) -> [(Phase, Option<u64>); 7] {
     [
         (Phase::Layer, record.layer_at_us),

@@ -1,6 +1,7 @@
-//! The parts of a start that have a budget, each by itself, and the end. `cargo bench -p sandboxed-db-bench`.
+//! Measures the parts of a start that have a budget, and the teardown: `cargo bench -p
+//! sandboxed-db-bench`.
 //!
-//! There is a shell in place of a server, so that rounds are short; what is measured knows no difference.
+//! A shell replaces the server, which keeps rounds short and does not affect these parts.
 
 #[path = "../src/bare.rs"]
 mod bare;
@@ -14,9 +15,9 @@ use sandboxed_db::{Snapshot, Timings};
 
 use bare::Bare;
 
-/// So many files does the lookup of a layer take into account.
+/// The number of files that the lookup of a layer checks.
 const FILES: usize = 200;
-/// What changed less than two seconds ago is read anew.
+/// Files that changed less than two seconds ago are read again by each lookup.
 const SETTLED: Duration = Duration::from_secs(3);
 
 fn parts(criterion: &mut Criterion) {
@@ -32,7 +33,7 @@ fn parts(criterion: &mut Criterion) {
     }
     thread::sleep(SETTLED);
     part(criterion, "layer: looked up", &empty, |timings| timings.layer);
-    part(criterion, "layer: looked up, of 200 migrations", &migrated, |timings| timings.layer);
+    part(criterion, "layer of 200 migrations: looked up", &migrated, |timings| timings.layer);
     part(criterion, "plan", &empty, |timings| timings.plan);
     part(criterion, "container: plan and launch", &empty, |timings| timings.launch);
     criterion.bench_function("teardown", |bencher| {
@@ -48,7 +49,7 @@ fn parts(criterion: &mut Criterion) {
     });
 }
 
-/// What `part` says of each of many starts.
+/// Measures one part of many starts.
 fn part(criterion: &mut Criterion, name: &str, snapshot: &Snapshot<Bare>, part: fn(&Timings) -> Duration) {
     criterion.bench_function(name, |bencher| {
         bencher.iter_custom(|rounds| {

@@ -1,4 +1,4 @@
-//! Thousands alive at once: whether the thousandth starts as fast as the first, and what they hold together.
+//! Measures starts and memory with thousands of live sandboxes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use postgres::{Client, NoTls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 
-use crate::Outcome;
+use crate::Result;
 use crate::figures::{Figure, Figures, Unit, held_memory};
 
-/// Starts that are looked at together.
+/// The number of starts in one median.
 const BLOCK: usize = 50;
 
-pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     raise_descriptors()?;
     let marks: &[usize] = if quick { &[100, 300] } else { &[1000, 2000, 3000] };
     let snapshot = Snapshot::new(Postgres::new());
@@ -33,11 +33,11 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
         }
         figures.push(milliseconds(format!("{BLOCK} more, {mark} alive: start"), last));
         let ratio = last.as_secs_f64() / first.unwrap_or_default().as_secs_f64();
-        figures.push(Figure::of(format!("{mark} alive: start, against the first"), ratio, Unit::Count));
+        figures.push(Figure::of(format!("{mark} alive: start, ratio to the first"), ratio, Unit::Count));
         let held = held_memory()?.saturating_sub(before) as f64 / f64::from(1 << 20);
         figures.push(Figure::of(format!("{mark} alive: memory of all"), held, Unit::Megabytes));
     }
-    // Every tenth is used: it must be as alive as it was.
+    // Every tenth server must still answer.
     let mut answers = Vec::new();
     for db in alive.iter().step_by(10) {
         let begin = Instant::now();
@@ -58,8 +58,8 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// How long each took until so many are alive.
-fn start(snapshot: &Snapshot, until: usize, alive: &mut Vec<Sandbox>) -> Outcome<Vec<Duration>> {
+/// Starts sandboxes until `until` are alive. Returns the time of each start.
+fn start(snapshot: &Snapshot, until: usize, alive: &mut Vec<Sandbox>) -> Result<Vec<Duration>> {
     let mut took = Vec::new();
     while alive.len() < until {
         let begin = Instant::now();
@@ -79,8 +79,8 @@ fn milliseconds(name: String, value: Duration) -> Figure {
     Figure::of(name, value.as_secs_f64() * 1e3, Unit::Milliseconds)
 }
 
-/// Each living sandbox has some descriptors in this process: as many as this process may have.
-fn raise_descriptors() -> Outcome<()> {
+/// Raises the limit of descriptors, since this process holds some for each live sandbox.
+fn raise_descriptors() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     Ok(())

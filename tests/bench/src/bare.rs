@@ -1,4 +1,4 @@
-//! An engine without a server, to measure the container alone; and a small example of an engine of one's own.
+//! An engine without a server, which measures the container alone.
 
 use std::io;
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! How long a crate of tests takes to compile, beside the same tests under `#[tokio::test]`.
+//! Measures the time to compile a crate of tests, beside the same tests under `#[tokio::test]`.
 //!
-//! Both crates are generated, depend on the library and are linked with it; the dependencies are built before. The bodies are
-//! short, so that what the attribute adds is seen.
+//! Both crates are generated and linked with the library; their dependencies are built before. The
+//! bodies are short, so that the cost of the attribute shows.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
+use crate::Result;
 use crate::figures::{Figure, Figures, Unit};
 
 const TESTS: usize = 300;
@@ -20,7 +20,7 @@ enum Attribute {
     TokioTest,
 }
 
-pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let place = tempfile::tempdir()?;
     let crates = [Attribute::SandboxedDb, Attribute::TokioTest]
         .map(|attribute| Generated::new(place.path(), attribute));
@@ -52,7 +52,7 @@ fn median(samples: &mut [Duration]) -> Duration {
     samples[samples.len() / 2]
 }
 
-/// A crate of tests.
+/// A generated crate of tests.
 struct Generated {
     attribute: Attribute,
     directory: PathBuf,
@@ -65,7 +65,7 @@ impl Generated {
         Self { attribute, directory, target: place.join("target") }
     }
 
-    fn create(&self) -> Outcome<()> {
+    fn create(&self) -> Result<()> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         fs::create_dir_all(self.directory.join("src"))?;
         fs::copy(root.join("Cargo.lock"), self.directory.join("Cargo.lock"))?;
@@ -80,8 +80,8 @@ impl Generated {
         self.write(0)
     }
 
-    /// The tests, of which one differs from edit to edit.
-    fn write(&self, edit: usize) -> Outcome<()> {
+    /// Writes the tests. The first test contains the number of the edit.
+    fn write(&self, edit: usize) -> Result<()> {
         let mut source =
             String::from("#![cfg(test)]\nuse sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};\n");
         source.push_str("fn fresh() -> Sandbox {\n    Snapshot::new(Postgres::new()).start().unwrap()\n}\n");
@@ -106,7 +106,7 @@ impl Generated {
         Ok(fs::write(self.directory.join("src/lib.rs"), source)?)
     }
 
-    fn build(&self) -> Outcome<Duration> {
+    fn build(&self) -> Result<Duration> {
         let begin = Instant::now();
         let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(["test", "--no-run", "--quiet"])

@@ -1,5 +1,5 @@
-//! Thousands one after another, and hundreds at once: what this process and the kernel hold afterwards that they did not
-//! before.
+//! Measures leaks of this process and of the kernel after thousands of sandboxes in sequence and
+//! hundreds at once.
 
 use std::fs;
 use std::io;
@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 
-use crate::Outcome;
+use crate::Result;
 use crate::figures::{Figure, Figures, Unit, memory};
 
-/// How long the kernel may take to give back what it frees by and by. It frees a namespace after others have let go of
-/// it, in turn, and what is charged to control groups later still.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time in which the kernel must have freed deferred memory: namespaces one after another, and
+/// later the charges of control groups.
+const DEADLINE: Duration = Duration::from_secs(30);
 
-pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let (rounds, at_once) = if quick { (500, 50) } else { (10_000, 500) };
     let snapshot = Snapshot::new(Postgres::new());
-    // The launcher, and what the kernel makes for the first ones and keeps.
+    // The first starts create the launcher and kernel caches.
     for _ in 0..20 {
         drop(snapshot.start()?);
     }
     thread::sleep(Duration::from_secs(2));
-    let before = Held::now()?;
+    let before = Usage::now()?;
     let mut tenths = Vec::new();
     for _ in 0..10 {
         let begin = Instant::now();
@@ -32,15 +32,15 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
         }
         tenths.push(begin.elapsed().as_secs_f64() * 1e3 / f64::from(rounds / 10));
     }
-    let what = format!("{rounds} one after another");
+    let what = format!("{rounds} in sequence");
     let (first, last) = (tenths[0], tenths[9]);
     figures.push(Figure::of(format!("{what}: each of the first tenth"), first, Unit::Milliseconds));
     figures.push(Figure::of(format!("{what}: each of the last tenth"), last, Unit::Milliseconds));
-    figures.push(Figure::of(format!("{what}: the last against the first"), last / first, Unit::Count));
-    Held::settled(&before)?.report(&before, &what, figures);
+    figures.push(Figure::of(format!("{what}: ratio of the last to the first"), last / first, Unit::Count));
+    Usage::settled(&before)?.report(&before, &what, figures);
 
-    // What memory the tables of so many take is not given back while they may be wanted again.
-    let before = Held::now()?;
+    // Kernel tables of many sandboxes stay allocated for reuse.
+    let before = Usage::now()?;
     let begin = Instant::now();
     let sandboxes = (0..at_once).map(|_| snapshot.start()).collect::<Result<Vec<Sandbox>, _>>()?;
     let what = format!("{at_once} at once");
@@ -50,23 +50,23 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
     drop(sandboxes);
     let took = begin.elapsed().as_secs_f64() * 1e3 / f64::from(at_once);
     figures.push(Figure::of(format!("{what}: teardown of each"), took, Unit::Milliseconds));
-    Held::settled(&before)?.report(&before, &what, figures);
+    Usage::settled(&before)?.report(&before, &what, figures);
     Ok(())
 }
 
-/// What could grow with every sandbox. The machine's part of it is changed by others, too.
+/// Resources that could leak. Other processes change the figures of the whole machine, too.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct Usage {
     descriptors: usize,
     threads: usize,
     temporary: usize,
     mounts: usize,
-    /// Only root is told.
+    /// Only root can read it.
     net_namespaces: Option<u64>,
     unreclaimable: u64,
 }
 
-impl Held {
+impl Usage {
     fn now() -> io::Result<Self> {
         let count = |directory: &str| Ok::<_, io::Error>(fs::read_dir(directory)?.count());
         let temporary = std::env::temp_dir();
@@ -80,9 +80,9 @@ impl Held {
         })
     }
 
-    /// Once the kernel holds no more than before, or patience is at its end.
+    /// Returns the usage once the kernel holds no more than before, or after the deadline.
     fn settled(before: &Self) -> io::Result<Self> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         loop {
             let now = Self::now()?;
             let settled =
@@ -111,7 +111,7 @@ impl Held {
     }
 }
 
-/// Objects of that kind which are in use, slabinfo(5). The slab's own count lags: it holds objects back, a few for each core.
+/// Counts network namespaces by slabinfo(5). The count lags by a few objects for each core.
 fn net_namespaces() -> Option<u64> {
     let text = fs::read_to_string("/proc/slabinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("net_namespace "))?;

@@ -1,4 +1,4 @@
-//! Figures: gathered, printed, written.
+//! Figures: collected, printed, written.
 
 use std::fs;
 use std::io;
@@ -23,7 +23,7 @@ pub(crate) enum Unit {
     Count,
 }
 
-/// One measured figure; of a distribution, `value` is the median.
+/// One measured figure. `value` is the median of a distribution.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
     name: String,
@@ -63,7 +63,7 @@ impl Figures {
         });
     }
 
-    #[expect(clippy::print_stdout, reason = "a program for people")]
+    #[expect(clippy::print_stdout, reason = "the output of the program")]
     pub(crate) fn print(&self) {
         if self.0.is_empty() {
             return;
@@ -83,7 +83,7 @@ impl Figures {
     }
 }
 
-/// All that a run found, as `--json` writes it.
+/// The results of a run, as `--json` writes them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) figures: Figures,
@@ -97,13 +97,13 @@ impl Results {
     }
 }
 
-/// Memory that cannot be taken back from programs, tmpfs and the kernel, proc_meminfo(5). What is merely cached does not
-/// count.
+/// Returns the memory of programs, tmpfs and the kernel that cannot be reclaimed, proc_meminfo(5).
+/// Caches do not count.
 pub(crate) fn held_memory() -> io::Result<u64> {
     memory(&["AnonPages:", "Shmem:", "SUnreclaim:", "KernelStack:", "PageTables:"])
 }
 
-/// The sum of lines of proc_meminfo(5), in bytes.
+/// Sums lines of proc_meminfo(5), in bytes.
 pub(crate) fn memory(names: &[&str]) -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let kilobytes = text.lines().filter_map(|line| {
@@ -114,13 +114,13 @@ pub(crate) fn memory(names: &[&str]) -> io::Result<u64> {
     Ok(kilobytes.sum::<u64>() << 10)
 }
 
-/// What all processes of the machine have used, proc_stat(5): sandboxes' processes are not children of this one, so on a
-/// busy machine this counts others' too.
+/// Returns the processor time of the whole machine, proc_stat(5). Sandboxes are not children of
+/// this process, so a busy machine falsifies the figure.
 pub(crate) fn processor_time() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/stat")?;
     let fields = text.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1);
     let ticks: Vec<u64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
-    // user, nice, system, and after idle and iowait: irq, softirq. In hundredths of a second.
+    // Hundredths of a second of user, nice, system, irq and softirq.
     let used: u64 = [0, 1, 2, 5, 6].iter().filter_map(|&index| ticks.get(index)).sum();
     Ok(Duration::from_millis(used * 10))
 }

@@ -1,4 +1,4 @@
-//! Layers: how long they take to build, to be found again, to be verified, and what they take on disk.
+//! Measures the time to build, look up and verify layers, and their size on disk.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use sandboxed_db::{Layers, Postgres, Snapshot};
 use walkdir::WalkDir;
 
-use crate::Outcome;
+use crate::Result;
 use crate::figures::{Figure, Figures, Results, Unit};
 
-/// What changed less than two seconds ago is read anew.
+/// Files that changed less than two seconds ago are read again by each lookup.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// Measures in a further process, whose cache is empty.
-pub(crate) fn measure_in_own_cache(quick: bool) -> Outcome<Figures> {
+/// Measures in another process with an empty cache.
+pub(crate) fn measure_in_own_cache(quick: bool) -> Result<Figures> {
     let place = tempfile::tempdir()?;
     let json = place.path().join("figures.json");
     let mut command = Command::new(std::env::current_exe()?);
@@ -29,11 +29,11 @@ pub(crate) fn measure_in_own_cache(quick: bool) -> Outcome<Figures> {
     }
 }
 
-pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let place = tempfile::tempdir()?;
-    let built = |snapshot: &Snapshot| -> Outcome<Duration> {
+    let built = |snapshot: &Snapshot| -> Result<Duration> {
         let timings = snapshot.start()?.timings();
-        if timings.layer_built { Ok(timings.layer) } else { Err("the layer was there before".into()) }
+        if timings.layer_built { Ok(timings.layer) } else { Err("the layer was in the cache".into()) }
     };
     let mut push = |name: &str, took: Duration| {
         figures.push(Figure::of(name.to_owned(), took.as_secs_f64() * 1e3, Unit::Milliseconds));
@@ -69,7 +69,7 @@ fn empty() -> Snapshot {
     Snapshot::new(Postgres::new())
 }
 
-fn write(directory: &Path, of: usize, index: usize) -> Outcome<()> {
+fn write(directory: &Path, of: usize, index: usize) -> Result<()> {
     fs::create_dir_all(directory)?;
     let sql = format!(
         "create table t{of}_{index} (id bigint generated always as identity primary key, body text not null);\n\
@@ -78,32 +78,32 @@ fn write(directory: &Path, of: usize, index: usize) -> Outcome<()> {
     Ok(fs::write(directory.join(format!("{index:04}_t.sql")), sql)?)
 }
 
-/// In a process that has looked it up before, and in processes that have not.
-fn lookups(figures: &mut Figures, snapshot: &Snapshot, directory: &Path) -> Outcome<()> {
-    let again = (0..30).map(|_| Ok(snapshot.start()?.timings().layer)).collect::<Outcome<_>>()?;
+/// Measures lookups in a process that has done one before, and in new processes.
+fn lookups(figures: &mut Figures, snapshot: &Snapshot, directory: &Path) -> Result<()> {
+    let again = (0..30).map(|_| Ok(snapshot.start()?.timings().layer)).collect::<Result<_>>()?;
     figures.distribution("200 migrations: looked up again", again);
-    for (what, run) in [("a process alone", None), ("a further process of nextest's", Some("bench"))] {
-        let first = (0..20).map(|_| -> Outcome<Duration> {
+    for (what, run) in [("a lone process", None), ("a further nextest process", Some("bench"))] {
+        let first = (0..20).map(|_| -> Result<Duration> {
             let mut command = Command::new(std::env::current_exe()?);
             command.arg("--look-up").arg(directory).env_remove("NEXTEST_RUN_ID");
             command.envs(run.map(|run| ("NEXTEST_RUN_ID", run)));
             let output = command.output()?;
             Ok(Duration::from_micros(String::from_utf8(output.stdout)?.trim().parse()?))
         });
-        figures.distribution(&format!("200 migrations: looked up by {what}"), first.collect::<Outcome<_>>()?);
+        figures.distribution(&format!("200 migrations: looked up by {what}"), first.collect::<Result<_>>()?);
     }
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "for the process that started this one")]
-pub(crate) fn look_up(migrations: PathBuf) -> Outcome<()> {
+#[expect(clippy::print_stdout, reason = "read by the parent process")]
+pub(crate) fn look_up(migrations: PathBuf) -> Result<()> {
     let timings = empty().migrations(migrations).start()?.timings();
     println!("{}", timings.layer.as_micros());
-    if timings.layer_built { Err("the layer was not there".into()) } else { Ok(()) }
+    if timings.layer_built { Err("the layer was not in the cache".into()) } else { Ok(()) }
 }
 
-/// Twenty snapshots, each of which extends the one before by a small table.
-fn extensions(figures: &mut Figures, place: &Path) -> Outcome<()> {
+/// Measures twenty snapshots, each of which extends the one before by a small table.
+fn extensions(figures: &mut Figures, place: &Path) -> Result<()> {
     let mut snapshot = sandboxed_db_fixtures::shop_snapshot();
     drop(snapshot.start()?);
     let cache = Layers::open()?.directory().to_owned();
@@ -119,13 +119,17 @@ fn extensions(figures: &mut Figures, place: &Path) -> Outcome<()> {
     }
     let each = (bytes_on_disk(&cache, true)? - before) as f64 / 20.0 / 1e6;
     let whole = Layers::open()?.list()?.iter().map(|layer| layer.size).max().unwrap_or_default();
-    figures.push(Figure::of("20 extensions of the shop: disk each".to_owned(), each, Unit::Megabytes));
-    figures.push(Figure::of("the last of them by itself".to_owned(), whole as f64 / 1e6, Unit::Megabytes));
+    figures.push(Figure::of("20 extensions of the shop: disk, each".to_owned(), each, Unit::Megabytes));
+    figures.push(Figure::of(
+        "20 extensions of the shop: size of the last".to_owned(),
+        whole as f64 / 1e6,
+        Unit::Megabytes,
+    ));
     Ok(())
 }
 
-/// Bytes of all files; of hard links once, or each time.
-fn bytes_on_disk(directory: &Path, once: bool) -> Outcome<u64> {
+/// Sums the bytes of all files, and counts hard links once or each time.
+fn bytes_on_disk(directory: &Path, once: bool) -> Result<u64> {
     let (mut seen, mut bytes) = (HashSet::new(), 0);
     for entry in WalkDir::new(directory) {
         let file = entry?.metadata()?;

@@ -1,5 +1,5 @@
-//! The warm pool: how long until a sandbox is handed over and has answered, and how many a second, beside the same tests
-//! without it. The pool is a matter of a process's environment, so each of both is a process.
+//! Measures tests with and without prewarmed sandboxes: handover, first answer, rate. The
+//! environment of a process turns the pool off, so each kind runs in its own process.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -12,22 +12,22 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Snapshot};
 
-use crate::Outcome;
+use crate::Result;
 use crate::figures::{Figure, Figures, Results, Unit};
 
 pub(crate) const VARIABLE: &str = "SANDBOXED_DB_POOL";
 
-/// How long a test waits for something else, as for a web server, or computes.
+/// The time for which a test waits or computes.
 const WORK: Duration = Duration::from_millis(50);
 
-/// Becomes the same program without a pool.
-pub(crate) fn without() -> Outcome<()> {
+/// Executes this program again without a pool.
+pub(crate) fn without() -> Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     Err(command.args(std::env::args_os().skip(1)).env(VARIABLE, "0").exec().into())
 }
 
-/// Measures with the pool and without, in turn.
-pub(crate) fn compare(quick: bool) -> Outcome<Figures> {
+/// Measures without the pool and with it.
+pub(crate) fn compare(quick: bool) -> Result<Figures> {
     let mut figures = Figures::default();
     for pool in ["0", ""] {
         let place = tempfile::tempdir()?;
@@ -50,7 +50,7 @@ enum Kind {
     Busy,
 }
 
-pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let rounds = if quick { 40 } else { 300 };
     let snapshot = Snapshot::new(Postgres::new());
     drop(snapshot.start()?);
@@ -68,17 +68,17 @@ fn tests(
     rounds: usize,
     kind: Kind,
     at_a_time: usize,
-) -> Outcome<()> {
+) -> Result<()> {
     let next = AtomicUsize::new(0);
     let (handed_over, answered) = (Mutex::new(vec![]), Mutex::new(vec![]));
-    let work = || -> Outcome<()> {
+    let work = || -> Result<()> {
         while next.fetch_add(1, Ordering::Relaxed) < rounds {
             let begin = Instant::now();
             let db = snapshot.start()?;
-            handed_over.lock().expect("nobody panics").push(begin.elapsed());
+            handed_over.lock().expect("no worker panics").push(begin.elapsed());
             let mut client = Client::connect(db.url(), NoTls)?;
             client.query_one("select 1", &[])?;
-            answered.lock().expect("nobody panics").push(begin.elapsed());
+            answered.lock().expect("no worker panics").push(begin.elapsed());
             match kind {
                 Kind::Short => {}
                 Kind::Waiting => thread::sleep(WORK),
@@ -98,7 +98,7 @@ fn tests(
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
     })?;
     let per_second = rounds as f64 / begin.elapsed().as_secs_f64();
-    let with = if std::env::var(VARIABLE).is_ok_and(|most| most == "0") { "no pool" } else { "warm pool" };
+    let with = if std::env::var(VARIABLE).is_ok_and(|most| most == "0") { "no pool" } else { "pool" };
     let kind = match kind {
         Kind::Short => "short",
         Kind::Waiting => "waiting",

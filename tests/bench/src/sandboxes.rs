@@ -1,4 +1,4 @@
-//! Sandboxes from a layer that is there: how long until the first answer, how many at a time, what each holds.
+//! Measures sandboxes from a cached layer: time to the first answer, rate, memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 use sandboxed_db::{Engine, Postgres, Sandbox, Snapshot};
 
-use crate::Outcome;
+use crate::Result;
 use crate::bare::Bare;
 use crate::figures::{Figure, Figures, Unit, held_memory, processor_time};
 
-pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
+pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let rounds = if quick { 30 } else { 300 };
     let empty = Snapshot::new(Postgres::new());
     let shop = sandboxed_db_fixtures::shop_snapshot();
     let bare = Snapshot::new(Bare);
-    // The layers, and whatever the first start pays for.
+    // The first start builds the layers and starts the launcher.
     drop((empty.start()?, shop.start()?, bare.start()?));
 
     one_at_a_time(figures, "container, no server", &bare, rounds, |_| Ok(()))?;
@@ -30,25 +30,25 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Outcome<()> {
     live(figures, &empty, if quick { 20 } else { 100 })
 }
 
-fn query<E: Engine>(db: &Sandbox<E>, sql: &str) -> Outcome<()> {
+fn query<E: Engine>(db: &Sandbox<E>, sql: &str) -> Result<()> {
     Client::connect(db.url(), NoTls)?.query_one(sql, &[])?;
     Ok(())
 }
 
-/// Asked, answered, gone: each part by itself, and the processor time of all.
+/// Measures the parts of each sandbox, and the processor time of all.
 fn one_at_a_time<E: Engine>(
     figures: &mut Figures,
     what: &str,
     snapshot: &Snapshot<E>,
     rounds: usize,
-    use_it: impl Fn(&Sandbox<E>) -> Outcome<()>,
-) -> Outcome<()> {
+    query: impl Fn(&Sandbox<E>) -> Result<()>,
+) -> Result<()> {
     let (mut answered, mut launch, mut server, mut teardown) = (vec![], vec![], vec![], vec![]);
     let processor = processor_time()?;
     for _ in 0..rounds {
         let begin = Instant::now();
         let db = snapshot.start()?;
-        use_it(&db)?;
+        query(&db)?;
         answered.push(begin.elapsed());
         launch.push(db.timings().launch);
         server.push(db.timings().server);
@@ -57,26 +57,21 @@ fn one_at_a_time<E: Engine>(
         teardown.push(end.elapsed());
     }
     let processor = (processor_time()? - processor) / u32::try_from(rounds)?;
-    figures.distribution(&format!("{what}: asked to first answer"), answered);
-    figures.distribution(&format!("{what}: of it the container"), launch);
-    figures.distribution(&format!("{what}: of it the server"), server);
+    figures.distribution(&format!("{what}: start to first answer"), answered);
+    figures.distribution(&format!("{what}: container"), launch);
+    figures.distribution(&format!("{what}: server"), server);
     figures.distribution(&format!("{what}: teardown"), teardown);
     figures.push(Figure::of(
-        format!("{what}: processor time each"),
+        format!("{what}: processor time, each"),
         processor.as_secs_f64() * 1e3,
         Unit::Milliseconds,
     ));
     Ok(())
 }
 
-fn many_at_a_time(
-    figures: &mut Figures,
-    snapshot: &Snapshot,
-    rounds: usize,
-    at_a_time: usize,
-) -> Outcome<()> {
+fn many_at_a_time(figures: &mut Figures, snapshot: &Snapshot, rounds: usize, at_a_time: usize) -> Result<()> {
     let next = AtomicUsize::new(0);
-    let work = || -> Outcome<Vec<Duration>> {
+    let work = || -> Result<Vec<Duration>> {
         let mut answered = Vec::new();
         while next.fetch_add(1, Ordering::Relaxed) < rounds {
             let begin = Instant::now();
@@ -92,21 +87,21 @@ fn many_at_a_time(
         workers
             .into_iter()
             .map(|worker| worker.join().expect("a worker does not panic"))
-            .collect::<Outcome<Vec<_>>>()
+            .collect::<Result<Vec<_>>>()
     })?;
     let per_second = rounds as f64 / begin.elapsed().as_secs_f64();
     let what = format!("empty database, {at_a_time} at a time");
-    figures.distribution(&format!("{what}: asked to first answer"), answered.concat());
-    figures.push(Figure::of(format!("{what}: with a query each"), per_second, Unit::PerSecond));
+    figures.distribution(&format!("{what}: start to first answer"), answered.concat());
+    figures.push(Figure::of(format!("{what}: rate"), per_second, Unit::PerSecond));
     Ok(())
 }
 
-/// Memory of servers that are alive at once: idle, and after a query each.
-fn live(figures: &mut Figures, snapshot: &Snapshot, count: usize) -> Outcome<()> {
-    // What earlier sandboxes held is given back by and by.
+/// Measures the memory of live servers, idle and after a query.
+fn live(figures: &mut Figures, snapshot: &Snapshot, count: usize) -> Result<()> {
+    // The kernel frees the memory of earlier sandboxes with a delay.
     thread::sleep(Duration::from_secs(2));
     let before = held_memory()?;
-    let mut each = |what: &str| -> Outcome<()> {
+    let mut each = |what: &str| -> Result<()> {
         let megabytes = held_memory()?.saturating_sub(before) as f64 / count as f64 / f64::from(1 << 20);
         figures.push(Figure::of(
             format!("memory of each of {count} live servers, {what}"),

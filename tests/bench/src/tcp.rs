@@ -1,4 +1,4 @@
-//! What TCP costs: the first call, a query, a transfer; and the same by the Unix socket.
+//! Measures TCP beside the Unix socket: first call, connection, query, transfer.
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -6,14 +6,14 @@ use std::time::Instant;
 use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Snapshot};
 
-use crate::Outcome;
+use crate::Result;
 use crate::figures::{Figure, Figures, Unit};
 
-/// Some hundred megabytes of rows.
+/// A table of about 100 MB.
 const TABLE: &str =
     "create table bulk as select i, repeat(md5(i::text), 30) x from generate_series(1, 100000) i";
 
-pub(crate) fn measure(figures: &mut Figures, rounds: usize) -> Outcome<()> {
+pub(crate) fn measure(figures: &mut Figures, rounds: usize) -> Result<()> {
     let snapshot = Snapshot::new(Postgres::new());
     let mut first = vec![];
     for _ in 0..rounds {
@@ -27,22 +27,22 @@ pub(crate) fn measure(figures: &mut Figures, rounds: usize) -> Outcome<()> {
     let db = snapshot.start()?;
     let tcp = db.tcp()?;
     Client::connect(db.url(), NoTls)?.batch_execute(TABLE)?;
-    for (way, url) in [("unix socket", db.url()), ("tcp", tcp.url())] {
+    for (transport, url) in [("unix socket", db.url()), ("tcp", tcp.url())] {
         let mut connected = vec![];
         for _ in 0..rounds {
             let begin = Instant::now();
             drop(Client::connect(url, NoTls)?);
             connected.push(begin.elapsed());
         }
-        figures.distribution(&format!("{way}: a connection"), connected);
+        figures.distribution(&format!("{transport}: a connection"), connected);
         let mut client = Client::connect(url, NoTls)?;
-        let mut asked = vec![];
+        let mut queries = vec![];
         for _ in 0..rounds * 10 {
             let begin = Instant::now();
             client.simple_query("select 1")?;
-            asked.push(begin.elapsed());
+            queries.push(begin.elapsed());
         }
-        figures.distribution(&format!("{way}: a query"), asked);
+        figures.distribution(&format!("{transport}: a query"), queries);
         let (mut rates_out, mut rates_in) = (vec![], vec![]);
         for _ in 0..rounds / 10 {
             let begin = Instant::now();
@@ -58,7 +58,7 @@ pub(crate) fn measure(figures: &mut Figures, rounds: usize) -> Outcome<()> {
             client.batch_execute("rollback")?;
         }
         for (what, rates) in [("COPY out", rates_out), ("COPY in", rates_in)] {
-            figures.push(Figure::of(format!("{way}: {what}"), median(rates), Unit::MegabytesPerSecond));
+            figures.push(Figure::of(format!("{transport}: {what}"), median(rates), Unit::MegabytesPerSecond));
         }
     }
     Ok(())

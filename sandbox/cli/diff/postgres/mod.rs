@@ -18,8 +18,8 @@ use super::{Change, DatabaseDifference, Difference, TableDifference};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Definitions show schema-qualified names, no limit in the test's settings applies, and equal tables return their rows
-/// in the same order.
+/// Definitions show schema-qualified names, no limit in the test's settings applies, and equal
+/// tables return their rows in the same order.
 const SESSION: &str = "
     SET search_path = pg_catalog;
     SET statement_timeout = 0;
@@ -30,7 +30,8 @@ const SESSION: &str = "
     SET extra_float_digits = 1;
 ";
 
-/// Tables whose rows are compared: all that store rows, and of the system catalogues that of large objects.
+/// Tables whose rows are compared: all that store rows, and of the system catalogues that of large
+/// objects.
 const TABLES: &str = "
     SELECT
         c.oid::regclass::text,
@@ -97,7 +98,8 @@ fn empty(name: &str, change: Change) -> DatabaseDifference {
     DatabaseDifference { database, change, objects: Vec::new(), sequences: Vec::new(), tables: Vec::new() }
 }
 
-/// Describes a database that the test created: its definitions beyond those of the template, and its row counts.
+/// Describes a database that the test created: its definitions beyond those of the template, and
+/// its row counts.
 fn added(name: &str, (template, client): &mut (Client, Client)) -> Result<DatabaseDifference> {
     let objects = object_changes(objects(template)?, objects(client)?);
     let mut tables = Vec::new();
@@ -162,8 +164,8 @@ fn tables(client: &mut Client) -> Result<Vec<Table>> {
     Ok(tables.collect())
 }
 
-/// Reports whether the table's files are still those of the snapshot, so that its rows need no comparison. After a crash
-/// the write-ahead log may hold changes that the files lack.
+/// Reports whether the table's files are still those of the snapshot, so that its rows need no
+/// comparison. After a crash the write-ahead log may hold changes that the files lack.
 fn is_untouched(state: &KeptState, before: &Table, after: &Table) -> bool {
     /// A table has a file for each GB, up to 32 TB.
     const MOST: usize = 1 << 15;

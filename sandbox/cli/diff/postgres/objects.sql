@@ -1,6 +1,6 @@
--- Returns the definitions in a database as rows of kind, name and definition, without the members of extensions.
--- A definition has a line for each part, so that changes are shown line by line. It names the owner unless that is
--- the bootstrap superuser (oid 10).
+-- Returns the definitions in a database as rows of kind, name and definition, without the members
+-- of extensions. A definition has a line for each part, so that changes are shown line by line. It
+-- names the owner unless that is the bootstrap superuser (oid 10).
 WITH
 mine AS (
     SELECT oid, nspname FROM pg_namespace
@@ -9,7 +9,8 @@ mine AS (
 of_extension AS (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 ),
--- Members of extensions, and objects that belong to another object, such as the functions of a range type.
+-- Members of extensions, and objects that belong to another object, such as the functions of a
+-- range type.
 of_another AS (
     SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i')
 ),

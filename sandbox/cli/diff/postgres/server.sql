@@ -1,5 +1,5 @@
--- Returns the definitions that belong to the whole server as rows of kind, name and definition. A hash stands for a
--- password, so that a change shows.
+-- Returns the definitions that belong to the whole server as rows of kind, name and definition. A
+-- hash stands for a password, so that a change shows.
 SELECT 'role', quote_ident(rolname),
     concat_ws(E'\n',
         CASE WHEN rolsuper THEN 'superuser' END, CASE WHEN rolcanlogin THEN 'login' END,

@@ -1,16 +1,17 @@
-//! bubblewrap(1), for the container alone: the same namespaces as a sandbox's, the same shell in it, no overlay.
+//! bubblewrap(1), compared with the container alone: the same namespaces and shell as a sandbox,
+//! without an overlay.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::contestant::{Answered, Tests};
-use crate::Outcome;
+use crate::Result;
 
-/// As in `bare.rs`, but told to end: `--die-with-parent` takes effect only some time after the command has begun, so that
-/// who kills bwrap early leaves the container alive.
+/// Ends on a message: `--die-with-parent` takes effect only some time after the command has begun,
+/// so that the container survives an early kill of bwrap.
 const SCRIPT: &str = "echo ready; read -r word";
 
-/// As in a sandbox's root: programs, and file systems of its own for the rest.
+/// Shows the same root as a sandbox: the host's programs, and private file systems.
 const ARGUMENTS: &[&str] = &[
     "--unshare-all",
     "--die-with-parent",
@@ -51,11 +52,11 @@ const ARGUMENTS: &[&str] = &[
 pub(super) struct Bubblewrap;
 
 impl Tests for Bubblewrap {
-    fn test(&self, _query: &'static str, answered: &Answered) -> Outcome<()> {
+    fn test(&self, _query: &'static str, answered: &Answered) -> Result<()> {
         let mut command = Command::new("bwrap");
         command.args(ARGUMENTS).arg(SCRIPT).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
-        let mut output = BufReader::new(process.stdout.take().ok_or("a pipe was asked for")?);
+        let mut output = BufReader::new(process.stdout.take().ok_or("the pipe is missing")?);
         let mut line = String::new();
         output.read_line(&mut line)?;
         if line != "ready\n" {
@@ -64,7 +65,7 @@ impl Tests for Bubblewrap {
         answered();
         // Closes its standard input.
         process.wait()?;
-        // The pipe ends when the last process inside has.
+        // The pipe ends with the last process inside.
         io::copy(&mut output, &mut io::sink())?;
         Ok(())
     }

@@ -1,45 +1,46 @@
-//! Who plays when, and how often.
+//! Runs the contestants in turn.
 
 use std::time::Duration;
 
-use super::account::{Account, Accounting, written_to_disks};
-use super::contestant::{Contestant, Family, Part};
-use super::killed::{self, Before};
+use super::contestant::{Assignment, Contestant, Family};
+use super::directories::RunDirectories;
+use super::leftovers::{Before, adopt_orphans};
 use super::machine::Machine;
-use super::place::Place;
+use super::meter::{Accounting, Meter, written_to_disks};
 use super::process::TestProcess;
 use super::promises;
-use super::report::{Killed, Memory, Report, Scene, Tally};
+use super::report::{Killed, Memory, Report, Scenario, Tally};
 use super::server::{Server, Settings};
-use super::worker::{Block, Order};
-use super::workload::{Use, Workload};
-use crate::Outcome;
+use super::worker::{Block, Request};
+use super::workload::{Access, Workload};
+use crate::Result;
 use crate::figures::{held_memory, memory};
 
-/// How many databases live when their process is killed.
+/// The number of live databases when their process is killed.
 const KILLED_WITH: usize = 8;
-/// Of a server that tests share: for the most at once, with an administrator's connection each, and some.
+/// The limit of a shared server: two connections for each of 256 tests, and some.
 const MAX_CONNECTIONS: u32 = 600;
-/// With so many at once, who makes all anew for each test is no longer asked to load a large database.
+/// The number of concurrent tests up to which contestants load a large database for each test.
 const REPLAYED_AT_MOST: usize = 8;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) quick: bool,
     pub(crate) settings: Settings,
-    /// Who runs the servers if this process is root.
+    /// The user that runs the servers if this process is root.
     pub(crate) user: String,
 }
 
-/// How much is measured.
+/// The size of a run.
 struct Extent {
     workloads: &'static [Workload],
     at_once: &'static [usize],
-    /// How many blocks each gets; halved from 64 at once on, and halved again from 256.
+    /// The number of blocks; half of it from 64 concurrent tests on, a quarter from 256.
     rounds: usize,
-    /// How long a block of tests goes on, if more are to be had.
+    /// The time after which a block starts no further test.
     budget: Duration,
-    /// How many live at once for their memory to be measured; sqlx allows 20 connections to all tests together.
+    /// The number of live databases whose memory is measured; sqlx allows 20 connections for all
+    /// tests together.
     live: usize,
 }
 
@@ -58,21 +59,22 @@ const FULL: Extent = Extent {
     live: 16,
 };
 
-/// A contestant with its process, and its server if it shares one.
+/// A contestant with its process and its shared server.
 struct Entrant {
-    part: Part,
-    // In the order in which they end: who is served, who serves, what counts both.
+    assignment: Assignment,
+    // Dropped in this order: the client, its server, the meter of both.
     process: TestProcess,
     server: Option<Server>,
-    account: Account,
+    meter: Meter,
 }
 
-/// Measures all contestants in all scenes. One that fails, or cannot begin, is in the report with its reason.
-pub(crate) fn measure(options: &Options) -> Outcome<Report> {
+/// Measures all contestants in all scenarios. The report names contestants that failed, with the
+/// reason.
+pub(crate) fn measure(options: &Options) -> Result<Report> {
     let extent = if options.quick { QUICK } else { FULL };
     allow_descriptors()?;
-    killed::adopt_orphans()?;
-    let place = Place::new(&options.user)?;
+    adopt_orphans()?;
+    let place = RunDirectories::new(&options.user)?;
     let accounting = Accounting::available()?;
     let mut report = Report {
         machine: Machine::this(place.postgres.version(), accounting)?,
@@ -85,9 +87,9 @@ pub(crate) fn measure(options: &Options) -> Outcome<Report> {
     };
     for &workload in extent.workloads {
         let mut entrants = enter(&place, workload, options.settings, accounting, &mut report)?;
-        for &what in workload.uses() {
+        for &access in workload.uses() {
             for &at_once in extent.at_once {
-                play(&mut entrants, Scene { workload, what, at_once }, &extent, &mut report)?;
+                run(&mut entrants, Scenario { workload, access, at_once }, &extent, &mut report)?;
             }
         }
         if workload != Workload::Huge {
@@ -103,32 +105,32 @@ pub(crate) fn measure(options: &Options) -> Outcome<Report> {
     Ok(report)
 }
 
-/// Four descriptors for a sandbox, some more for a client; and files of servers.
-fn allow_descriptors() -> Outcome<()> {
+/// Raises the limit of descriptors: a sandbox takes four, a client and a server some more.
+fn allow_descriptors() -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// Starts the processes of all who take part in a workload.
+/// Starts the contestants of a workload.
 fn enter(
-    place: &Place,
+    place: &RunDirectories,
     workload: Workload,
     settings: Settings,
     accounting: Accounting,
     report: &mut Report,
-) -> Outcome<Vec<Entrant>> {
+) -> Result<Vec<Entrant>> {
     let files = workload.write(place.disk())?;
     let mut entrants = Vec::new();
     for (number, contestant) in Contestant::ALL.into_iter().enumerate() {
         if let Err(reason) = contestant.joins(workload, place.postgres.major()) {
-            let said = reason.map(|reason| format!("{}, {}: {reason}", workload.name(), contestant.name()));
-            report.skipped.extend(said);
+            let reason = reason.map(|reason| format!("{}, {}: {reason}", workload.name(), contestant.name()));
+            report.skipped.extend(reason);
             continue;
         }
-        say(&format!("{}: {} prepares", workload.name(), contestant.name()));
-        let account = accounting.open(number)?;
+        print(&format!("{}: preparing {}", workload.name(), contestant.name()));
+        let meter = accounting.open(number)?;
         let own = place.directory(settings, &format!("{workload:?}-{contestant:?}"))?;
         let server = match contestant.family() {
             Family::Databases => {
@@ -139,13 +141,13 @@ fn enter(
                     settings,
                     MAX_CONNECTIONS,
                 )?;
-                // Its children so far do next to nothing later.
-                account.enter(server.id())?;
+                // Children that exist already do hardly any work.
+                meter.enter(server.id())?;
                 Some(server)
             }
             _ => None,
         };
-        let part = Part {
+        let assignment = Assignment {
             contestant,
             workload,
             files: files.clone(),
@@ -154,10 +156,10 @@ fn enter(
             programs: place.postgres.bin().to_owned(),
             server: server.as_ref().map(|server| server.url("postgres")),
         };
-        match TestProcess::start(place, &part, &account) {
-            Ok(process) => entrants.push(Entrant { part, process, server, account }),
+        match TestProcess::start(place, &assignment, &meter) {
+            Ok(process) => entrants.push(Entrant { assignment, process, server, meter }),
             Err(error) => report.skipped.push(format!(
-                "{}, {}: cannot begin: {error}",
+                "{}, {}: could not start: {error}",
                 workload.name(),
                 contestant.name()
             )),
@@ -166,21 +168,21 @@ fn enter(
     Ok(entrants)
 }
 
-/// Rounds of blocks, one by each entrant that can.
-fn play(entrants: &mut [Entrant], scene: Scene, extent: &Extent, report: &mut Report) -> Outcome<()> {
-    let Scene { workload, what, at_once } = scene;
+/// Runs rounds of blocks, one by each entrant.
+fn run(entrants: &mut [Entrant], scenario: Scenario, extent: &Extent, report: &mut Report) -> Result<()> {
+    let Scenario { workload, access, at_once } = scenario;
     let mut able = Vec::new();
     for entrant in entrants.iter_mut() {
-        match obstacle(entrant.part.contestant, scene)? {
+        match obstacle(entrant.assignment.contestant, scenario)? {
             None => able.push(entrant),
             Some(reason) => {
-                let name = entrant.part.contestant.name();
-                report.skipped.push(format!("{}, {at_once} at a time, {name}: {reason}", scene.name()));
+                let name = entrant.assignment.contestant.name();
+                report.skipped.push(format!("{}, {at_once} at a time, {name}: {reason}", scenario.name()));
             }
         }
     }
     let block = Block {
-        query: workload.query(what).to_owned(),
+        query: workload.query(access).to_owned(),
         at_once,
         count: (2 * at_once).max(10),
         budget: extent.budget,
@@ -191,19 +193,20 @@ fn play(entrants: &mut [Entrant], scene: Scene, extent: &Extent, report: &mut Re
         _ => extent.rounds / 4,
     };
     let mut tallies: Vec<Tally> = able.iter().map(|_| Tally::default()).collect();
-    say(&format!("{}, {at_once} at a time", scene.name()));
-    // Connections, pools, whatever is kept from one test to the next.
-    for entrant in able.iter_mut().filter(|entrant| entrant.part.contestant.family() != Family::Servers) {
-        entrant.process.order(&Order::Block(Block { count: at_once.min(8), ..block.clone() }))?;
+    print(&format!("{}, {at_once} at a time", scenario.name()));
+    // Warms connections and pools that tests share.
+    for entrant in able.iter_mut().filter(|entrant| entrant.assignment.contestant.family() != Family::Servers)
+    {
+        entrant.process.request(&Request::Block(Block { count: at_once.min(8), ..block.clone() }))?;
     }
     for round in 0..rounds {
         for turn in 0..able.len() {
-            // Another begins each time, so that nobody always comes after the same.
+            // Rotates, so that no entrant always follows the same one.
             let index = (turn + round) % able.len();
             let (entrant, tally) = (&mut able[index], &mut tallies[index]);
-            let order = Order::Block(block.clone());
+            let request = Request::Block(block.clone());
             let disks = if round == 0 { Some(written_to_disks()?) } else { None };
-            let (reply, processor) = entrant.account.during(|| entrant.process.order(&order))?;
+            let (reply, processor) = entrant.meter.during(|| entrant.process.request(&request))?;
             match reply {
                 Ok(block) => tally.add(block, processor),
                 Err(error) => tally.lost(error.to_string()),
@@ -214,34 +217,34 @@ fn play(entrants: &mut [Entrant], scene: Scene, extent: &Extent, report: &mut Re
         }
     }
     for (entrant, tally) in able.iter().zip(tallies) {
-        report.cells.push(tally.cell(scene, entrant.part.contestant));
+        report.cells.push(tally.cell(scenario, entrant.assignment.contestant));
     }
     Ok(())
 }
 
-/// Why a contestant is not asked.
-fn obstacle(contestant: Contestant, scene: Scene) -> Outcome<Option<String>> {
-    let Scene { workload, what, at_once } = scene;
+/// Returns the reason why a contestant cannot run a scenario.
+fn obstacle(contestant: Contestant, scenario: Scenario) -> Result<Option<String>> {
+    let Scenario { workload, access, at_once } = scenario;
     if contestant.replays() && workload == Workload::Large && at_once > REPLAYED_AT_MOST {
-        return Ok(Some("would take minutes, since each test loads all of it".to_owned()));
+        return Ok(Some("the tool loads the whole data set for each test".to_owned()));
     }
-    let needed = contestant.room(workload, what == Use::Large) * at_once as u64;
+    let needed = contestant.memory(workload, access == Access::Large) * at_once as u64;
     let available = memory(&["MemAvailable:"])? / 4 * 3;
     Ok((needed > available)
-        .then(|| format!("would need {} GB of memory, and {} are to be had", needed >> 30, available >> 30)))
+        .then(|| format!("out of memory: {} GB needed, {} GB available", needed >> 30, available >> 30)))
 }
 
-/// How much memory each database holds.
-fn weigh(entrants: &mut [Entrant], live: usize, report: &mut Report) -> Outcome<()> {
-    for Entrant { part, process, .. } in entrants {
-        let Part { contestant, workload, .. } = *part;
+/// Measures the memory of each live database.
+fn weigh(entrants: &mut [Entrant], live: usize, report: &mut Report) -> Result<()> {
+    for Entrant { assignment, process, .. } in entrants {
+        let Assignment { contestant, workload, .. } = *assignment;
         let live = if contestant.replays() && workload == Workload::Large { live.min(4) } else { live };
-        say(&format!("{}: memory, {}", workload.name(), contestant.name()));
+        print(&format!("{}: memory, {}", workload.name(), contestant.name()));
         let before = held_memory()?;
-        let query = workload.query(Use::Small).to_owned();
-        let held = process.order(&Order::Hold { query, count: live })?;
+        let query = workload.query(Access::Small).to_owned();
+        let held = process.request(&Request::Hold { query, count: live })?;
         let after = held_memory()?;
-        process.order(&Order::Release)?;
+        process.request(&Request::Release)?;
         let made = live - held.failures.len();
         if made > 0 {
             let mb = after.saturating_sub(before) as f64 / made as f64 / f64::from(1 << 20);
@@ -251,28 +254,28 @@ fn weigh(entrants: &mut [Entrant], live: usize, report: &mut Report) -> Outcome<
     Ok(())
 }
 
-/// Ends its process in the middle of tests.
-fn kill(entrant: Entrant) -> Outcome<Killed> {
-    let Entrant { part, mut process, server, account } = entrant;
-    say(&format!("{}: killed, {}", part.workload.name(), part.contestant.name()));
-    let url = part.server.as_deref();
-    // A shared server's data are beside its contestant's own.
-    let place = part.place.parent().ok_or("a contestant's directory is in the run's")?;
+/// Kills the test process in the middle of its tests.
+fn kill(entrant: Entrant) -> Result<Killed> {
+    let Entrant { assignment, mut process, server, meter } = entrant;
+    print(&format!("{}: killed, {}", assignment.workload.name(), assignment.contestant.name()));
+    let url = assignment.server.as_deref();
+    // The data of a shared server is beside that of its contestant.
+    let place = assignment.place.parent().ok_or("the directory of a contestant has a parent")?;
     let before = Before::now(place, url, process.id())?;
-    let query = part.workload.query(Use::Small).to_owned();
-    let held = process.order(&Order::Hold { query, count: KILLED_WITH })?;
+    let query = assignment.workload.query(Access::Small).to_owned();
+    let held = process.request(&Request::Hold { query, count: KILLED_WITH })?;
     process.kill()?;
-    let left = before.left(place, url)?;
-    drop((server, account));
+    let leftovers = before.leftovers(place, url)?;
+    drop((server, meter));
     Ok(Killed {
-        workload: part.workload,
-        contestant: part.contestant,
+        workload: assignment.workload,
+        contestant: assignment.contestant,
         live: KILLED_WITH - held.failures.len(),
-        left,
+        leftovers,
     })
 }
 
-#[expect(clippy::print_stderr, reason = "a run takes many minutes")]
-fn say(what: &str) {
-    eprintln!("{what}");
+#[expect(clippy::print_stderr, reason = "progress of a run that takes minutes")]
+fn print(line: &str) {
+    eprintln!("{line}");
 }

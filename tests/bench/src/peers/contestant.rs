@@ -1,4 +1,4 @@
-//! Who takes part, what each needs, and what each can be asked to do.
+//! The contestants, and the workloads in which each takes part.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,63 +11,64 @@ use super::embedded;
 use super::server::Settings;
 use super::workload::Workload;
 use super::{bubblewrap, initdb, pgtemp, sandboxed, sqlx_test, template};
-use crate::Outcome;
+use crate::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Contestant {
-    /// This library, each sandbox started when it is asked for.
+    /// This library without prewarmed sandboxes.
     Sandboxed,
-    /// The same as it is by default: further ones are started ahead.
+    /// This library with its pool of prewarmed sandboxes, the default.
     SandboxedPooled,
-    /// `CREATE DATABASE … TEMPLATE … STRATEGY FILE_COPY`; pgtestdb and integresql clone so if told to.
+    /// `CREATE DATABASE … TEMPLATE … STRATEGY FILE_COPY`, an option of pgtestdb and integresql.
     TemplateFileCopy,
-    /// The same by `WAL_LOG`, PostgreSQL's default since 15.
+    /// The same with `WAL_LOG`, the default since PostgreSQL 15.
     TemplateWalLog,
     /// The code behind `#[sqlx::test]`.
     SqlxTest,
     PgTemp,
     Embedded,
-    /// What a shell script would do: initdb, and a server on it.
+    /// initdb and a server, as a shell script would do.
     InitDb,
     Bubblewrap,
 }
 
-/// What its tests share.
+/// The resources that the tests of a contestant share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     Sandboxes,
-    /// Databases of one server, which somebody started before.
+    /// One server that was started before. Each test has a database.
     Databases,
-    /// Nothing: each test has a server made from nothing.
+    /// Nothing. Each test initialises a server.
     Servers,
-    /// Nothing, and there is no server either.
+    /// Nothing. A test has no server.
     Containers,
 }
 
-/// What a test process is told of the part it plays.
+/// The assignment of a test process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Part {
+pub(crate) struct Assignment {
     pub(crate) contestant: Contestant,
     pub(crate) workload: Workload,
-    /// The workload's files.
+    /// The directory of the workload's files.
     pub(crate) files: PathBuf,
-    /// A directory of its own, for data.
+    /// The directory for the contestant's data.
     pub(crate) place: PathBuf,
     pub(crate) settings: Settings,
     /// The directory of PostgreSQL's programs.
     pub(crate) programs: PathBuf,
-    /// The shared server's URL, if there is one.
+    /// The URL of the shared server.
     pub(crate) server: Option<String>,
 }
 
-/// Called by a test when it has its answer, while its connection is open.
+/// Called by a test when its query is answered, while its connection is open.
 pub(crate) type Answered = Arc<dyn Fn() + Send + Sync>;
 
-/// A contestant at work. Whatever is done once for all tests is done before.
+/// A contestant that is ready to run tests.
 pub(crate) trait Tests: Send + Sync {
-    /// One test, in any number of threads: makes a database, asks `query`, calls `answered`, and takes all down.
-    fn test(&self, query: &'static str, answered: &Answered) -> Outcome<()>;
+    /// Runs a test on any thread: creates a database, sends `query`, calls `answered`, and removes
+    /// everything.
+    fn test(&self, query: &'static str, answered: &Answered) -> Result<()>;
 }
 
 impl Contestant {
@@ -85,8 +86,8 @@ impl Contestant {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Sandboxed => "sandboxed-db, cold",
-            Self::SandboxedPooled => "sandboxed-db, warm pool",
+            Self::Sandboxed => "sandboxed-db, on demand",
+            Self::SandboxedPooled => "sandboxed-db, with its pool",
             Self::TemplateFileCopy => "TEMPLATE, FILE_COPY",
             Self::TemplateWalLog => "TEMPLATE, WAL_LOG",
             Self::SqlxTest => "#[sqlx::test]",
@@ -106,17 +107,18 @@ impl Contestant {
         }
     }
 
-    /// The variable that tells this library how many sandboxes to start ahead.
+    /// Returns the value of `SANDBOXED_DB_POOL`.
     pub(crate) fn pool(self) -> Option<&'static str> {
         (self != Self::SandboxedPooled).then_some("0")
     }
 
-    /// Whether each test runs the workload's files again.
+    /// Reports whether each test loads the workload's files.
     pub(crate) fn replays(self) -> bool {
         self.family() == Family::Servers || self == Self::SqlxTest
     }
 
-    /// Whether it takes part, or why not; the inner `None` is for what goes without saying.
+    /// Checks whether it takes part in a workload. The inner `None` is a reason that the report
+    /// omits.
     pub(crate) fn joins(self, workload: Workload, major: u32) -> Result<(), Option<String>> {
         let container = workload == Workload::Container;
         match self {
@@ -126,42 +128,40 @@ impl Contestant {
                 if version.is_ok_and(|status| status.success()) {
                     Ok(())
                 } else {
-                    Err(Some("is not installed".into()))
+                    Err(Some("not installed".into()))
                 }
             }
             Self::Bubblewrap => Err(None),
             _ if container => Err(None),
-            Self::Embedded if !cfg!(feature = "embedded") => {
-                Err(Some("is compiled by `--features embedded` only".into()))
-            }
+            Self::Embedded if !cfg!(feature = "embedded") => Err(Some("needs `--features embedded`".into())),
             Self::TemplateFileCopy | Self::TemplateWalLog if major < 15 => {
-                Err(Some(format!("PostgreSQL {major} has no choice of strategies")))
+                Err(Some(format!("PostgreSQL {major} has no option STRATEGY")))
             }
             _ if workload == Workload::Huge && self.replays() => {
-                Err(Some("would load all of it for each test".into()))
+                Err(Some("the tool loads the whole data set for each test".into()))
             }
             _ => Ok(()),
         }
     }
 
-    /// Memory that the data of one test may take where it is kept in memory, in bytes.
-    pub(crate) fn room(self, workload: Workload, reads_large: bool) -> u64 {
+    /// Estimates the memory of one test whose data is in memory, in bytes.
+    pub(crate) fn memory(self, workload: Workload, reads_large: bool) -> u64 {
         const SEGMENTS: u64 = 32 << 20;
         let copy = workload.bytes();
         match self.family() {
             Family::Containers => 1 << 20,
-            // A file that is opened is copied as a whole.
+            // The overlay copies a file whole when it is written.
             Family::Sandboxes => (8 << 20) + if reads_large { copy } else { 0 },
             Family::Databases => copy,
-            // The cluster, its log, and what loading writes to both.
+            // The cluster, its write-ahead log, and the data in both.
             Family::Servers => (40 << 20) + SEGMENTS + 2 * copy,
         }
     }
 }
 
-impl Part {
-    /// Prepares whatever all tests share: layers, a template.
-    pub(crate) fn open(&self) -> Outcome<Box<dyn Tests>> {
+impl Assignment {
+    /// Prepares the resources that all tests share: layers, a template.
+    pub(crate) fn open(&self) -> Result<Box<dyn Tests>> {
         Ok(match self.contestant {
             Contestant::Sandboxed | Contestant::SandboxedPooled if self.workload == Workload::Container => {
                 Box::new(sandboxed::Containers::new()?)
@@ -174,14 +174,14 @@ impl Part {
             #[cfg(feature = "embedded")]
             Contestant::Embedded => Box::new(embedded::Embedded::new(self)),
             #[cfg(not(feature = "embedded"))]
-            Contestant::Embedded => return Err("it is not compiled".into()),
+            Contestant::Embedded => return Err("postgresql_embedded needs `--features embedded`".into()),
             Contestant::InitDb => Box::new(initdb::InitDb::new(self)),
             Contestant::Bubblewrap => Box::new(bubblewrap::Bubblewrap),
         })
     }
 
-    /// The URL of the server that tests share.
-    pub(crate) fn server(&self) -> Outcome<&str> {
-        Ok(self.server.as_deref().ok_or("this contestant needs a server")?)
+    /// Returns the URL of the shared server.
+    pub(crate) fn server(&self) -> Result<&str> {
+        Ok(self.server.as_deref().ok_or("this contestant needs a shared server")?)
     }
 }

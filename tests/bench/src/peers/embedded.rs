@@ -1,28 +1,30 @@
-//! The crate postgresql_embedded, with the PostgreSQL that is installed.
+//! The crate postgresql_embedded, with the installed PostgreSQL.
 
 use postgresql_embedded::{PostgreSQL, SettingsBuilder};
 
-use super::contestant::{Answered, Part, Tests};
+use super::contestant::{Answered, Assignment, Tests};
 use super::server::{connect_soon, load};
-use crate::Outcome;
+use crate::Result;
 
 #[derive(Debug)]
 pub(super) struct Embedded {
-    part: Part,
+    assignment: Assignment,
 }
 
 impl Embedded {
-    pub(super) fn new(part: &Part) -> Self {
-        Self { part: part.clone() }
+    pub(super) fn new(assignment: &Assignment) -> Self {
+        Self { assignment: assignment.clone() }
     }
 }
 
 impl Tests for Embedded {
-    fn test(&self, query: &'static str, answered: &Answered) -> Outcome<()> {
-        let Part { place, programs, settings, files, .. } = &self.part;
+    fn test(&self, query: &'static str, answered: &Answered) -> Result<()> {
+        let Assignment { place, programs, settings, files, .. } = &self.assignment;
         let directory = tempfile::tempdir_in(place)?;
         let mut builder = SettingsBuilder::new()
-            .installation_dir(programs.parent().ok_or("PostgreSQL's programs have no prefix")?)
+            .installation_dir(
+                programs.parent().ok_or("the directory of PostgreSQL's programs has no parent")?,
+            )
             .trust_installation_dir(true)
             .data_dir(directory.path().join("data"))
             .password_file(directory.path().join("password"))

@@ -1,30 +1,30 @@
-//! initdb, and a server on what it made: a test's own server without any library.
+//! initdb and a server for each test, without a library.
 
 use std::process::Command;
 
 use postgres::{Client, NoTls};
 
-use super::contestant::{Answered, Part, Tests};
+use super::contestant::{Answered, Assignment, Tests};
 use super::server::{Server, load};
-use crate::Outcome;
+use crate::Result;
 
-/// PostgreSQL's own default.
+/// PostgreSQL's default.
 const MAX_CONNECTIONS: u32 = 100;
 
 #[derive(Debug)]
 pub(super) struct InitDb {
-    part: Part,
+    assignment: Assignment,
 }
 
 impl InitDb {
-    pub(super) fn new(part: &Part) -> Self {
-        Self { part: part.clone() }
+    pub(super) fn new(assignment: &Assignment) -> Self {
+        Self { assignment: assignment.clone() }
     }
 }
 
 impl Tests for InitDb {
-    fn test(&self, query: &'static str, answered: &Answered) -> Outcome<()> {
-        let Part { place, programs, settings, files, .. } = &self.part;
+    fn test(&self, query: &'static str, answered: &Answered) -> Result<()> {
+        let Assignment { place, programs, settings, files, .. } = &self.assignment;
         let directory = tempfile::tempdir_in(place)?;
         let command = |program: &str| Command::new(programs.join(program));
         let server = Server::start(&command, directory.path().to_owned(), *settings, MAX_CONNECTIONS)?;

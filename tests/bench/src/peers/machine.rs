@@ -1,11 +1,11 @@
-//! What figures depend on, to stand beside them.
+//! Describes the machine on which figures depend.
 
 use std::fs;
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::account::Accounting;
+use super::meter::Accounting;
 use crate::figures::memory;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,12 +15,13 @@ pub(crate) struct Machine {
     pub(crate) processors: usize,
     /// In bytes.
     pub(crate) memory: u64,
-    /// As the server says it.
+    /// The version that the server prints.
     pub(crate) postgres: String,
-    /// As it was called.
+    /// The command of this run.
     pub(crate) command: String,
     pub(crate) accounting: Accounting,
-    /// Of the last minute, before the run began, proc_loadavg(5). Above some tenths, others were at work too.
+    /// The load of the minute before the run, proc_loadavg(5). More than some tenths means that
+    /// other programs ran.
     pub(crate) load: f64,
 }
 
@@ -42,7 +43,7 @@ impl Machine {
         })
     }
 
-    /// In a line.
+    /// Formats the description in one line.
     pub(crate) fn line(&self) -> String {
         let Self { kernel, processor, processors, memory, postgres, load, .. } = self;
         let gigabytes = *memory as f64 / f64::from(1 << 30);

@@ -1,19 +1,21 @@
-//! This library beside its peers: the same tests, on the same machine and PostgreSQL, in one run, in turn.
+//! Compares this library with its peers: the same tests on the same machine with the same
+//! PostgreSQL, in one run.
 //!
-//! The conductor (this process) gives each contestant a test process of its own, and a server where it needs one to share.
-//! It then goes round: a block of tests by each, and again, so that what changes on the machine meanwhile meets them all.
+//! The conductor (this process) starts a test process for each contestant, and a server for
+//! contestants that share one. The contestants then run blocks of tests in turn, so that changes of
+//! the machine affect all of them.
 
-mod account;
 mod bubblewrap;
 mod conductor;
 mod contestant;
+mod directories;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod initdb;
-mod killed;
+mod leftovers;
 mod machine;
+mod meter;
 mod pgtemp;
-mod place;
 mod plots;
 mod process;
 mod promises;

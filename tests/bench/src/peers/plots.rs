@@ -1,4 +1,4 @@
-//! The report as pictures, one for each kind of test: how long, and how many in a second, by how many at a time.
+//! Draws a picture for each kind of test: latency and rate by the number of concurrent tests.
 
 use std::ops::Range;
 use std::path::Path;
@@ -7,11 +7,11 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::contestant::Contestant;
-use super::report::{Cell, Report, Scene};
-use crate::Outcome;
+use super::report::{Cell, Report, Scenario};
+use crate::Result;
 
 const SIZE: (u32, u32) = (1100, 460);
-/// Colours that people with colour-blindness can tell apart (Okabe and Ito); this library's first.
+/// Colours that colour-blind people can distinguish (Okabe and Ito).
 const COLOURS: [RGBColor; 8] = [
     RGBColor(213, 94, 0),
     RGBColor(0, 114, 178),
@@ -23,7 +23,7 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 0, 0),
 ];
 
-/// A picture's half: what of a cell is drawn.
+/// One half of a picture.
 struct Chart {
     title: &'static str,
     value: fn(&Cell) -> f64,
@@ -31,18 +31,22 @@ struct Chart {
 }
 
 const CHARTS: [Chart; 2] = [
-    Chart { title: "asked to first answer, median, ms", value: |cell| cell.answered.median, legend: false },
+    Chart {
+        title: "start to first answered query, median, ms",
+        value: |cell| cell.answered.median,
+        legend: false,
+    },
     Chart { title: "databases a second", value: |cell| cell.per_second, legend: true },
 ];
 
-/// Writes a file of SVG into `directory` for each kind of test.
-pub(crate) fn draw(report: &Report, directory: &Path) -> Outcome<()> {
+/// Writes an SVG file into `directory` for each kind of test.
+pub(crate) fn draw(report: &Report, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)?;
-    let mut kinds: Vec<Vec<Scene>> = Vec::new();
-    for scene in report.scenes() {
-        match kinds.iter_mut().find(|kind| kind[0].name() == scene.name()) {
-            Some(kind) => kind.push(scene),
-            None => kinds.push(vec![scene]),
+    let mut kinds: Vec<Vec<Scenario>> = Vec::new();
+    for scenario in report.scenarios() {
+        match kinds.iter_mut().find(|kind| kind[0].name() == scenario.name()) {
+            Some(kind) => kind.push(scenario),
+            None => kinds.push(vec![scenario]),
         }
     }
     for kind in kinds {
@@ -54,7 +58,7 @@ pub(crate) fn draw(report: &Report, directory: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn picture(report: &Report, kind: &[Scene], path: &Path) -> Outcome<()> {
+fn picture(report: &Report, kind: &[Scenario], path: &Path) -> Result<()> {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let area = area.titled(&kind[0].name(), ("sans-serif", 22))?;
@@ -70,13 +74,13 @@ fn picture(report: &Report, kind: &[Scene], path: &Path) -> Outcome<()> {
 
 fn chart(
     report: &Report,
-    kind: &[Scene],
+    kind: &[Scenario],
     chart: &Chart,
     area: &DrawingArea<SVGBackend<'_>, Shift>,
-) -> Outcome<()> {
+) -> Result<()> {
     let line = |contestant: Contestant| -> Vec<(f64, f64)> {
-        let cells = kind.iter().filter_map(|&scene| report.cell(scene, contestant));
-        cells.map(|cell| (cell.scene.at_once as f64, (chart.value)(cell))).collect()
+        let cells = kind.iter().filter_map(|&scenario| report.cell(scenario, contestant));
+        cells.map(|cell| (cell.scenario.at_once as f64, (chart.value)(cell))).collect()
     };
     let lines: Vec<_> =
         Contestant::ALL.into_iter().map(|contestant| (contestant, line(contestant))).collect();
@@ -93,7 +97,7 @@ fn chart(
         .configure_mesh()
         .light_line_style(BLACK.mix(0.04))
         .bold_line_style(BLACK.mix(0.12))
-        .x_desc("at a time")
+        .x_desc("concurrent tests")
         .x_label_formatter(&number)
         .y_label_formatter(&number)
         .draw()?;
@@ -119,7 +123,7 @@ fn chart(
     Ok(())
 }
 
-/// From half the least to twice the greatest.
+/// Returns the range from half the least to twice the greatest value.
 fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let least = values.clone().fold(f64::INFINITY, f64::min);
     let greatest = values.fold(0.0, f64::max);
@@ -129,26 +133,26 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
 #[cfg(test)]
 mod tests {
     use super::super::report::tests::report;
-    use super::super::workload::{Use, Workload};
+    use super::super::workload::{Access, Workload};
     use super::*;
 
     #[test]
-    fn each_kind_of_test_has_a_picture_with_a_line_for_each_contestant() {
-        let scene = |workload, what, at_once| Scene { workload, what, at_once };
+    fn each_kind_of_test_has_a_picture() {
+        let scenario = |workload, access, at_once| Scenario { workload, access, at_once };
         let report = report(&[
-            (scene(Workload::Empty, Use::Small, 1), Contestant::Sandboxed, 10.0),
-            (scene(Workload::Empty, Use::Small, 8), Contestant::Sandboxed, 30.0),
-            (scene(Workload::Empty, Use::Small, 8), Contestant::PgTemp, 500.0),
-            (scene(Workload::Large, Use::Large, 8), Contestant::Sandboxed, 50.0),
+            (scenario(Workload::Empty, Access::Small, 1), Contestant::Sandboxed, 10.0),
+            (scenario(Workload::Empty, Access::Small, 8), Contestant::Sandboxed, 30.0),
+            (scenario(Workload::Empty, Access::Small, 8), Contestant::PgTemp, 500.0),
+            (scenario(Workload::Large, Access::Large, 8), Contestant::Sandboxed, 50.0),
         ]);
         let place = tempfile::tempdir().unwrap();
         draw(&report, place.path()).unwrap();
         let mut names: Vec<_> =
             std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["127-mb-the-large-table-read.svg", "empty.svg"]);
-        let empty = std::fs::read_to_string(place.path().join("empty.svg")).unwrap();
-        for text in ["pgtemp", "sandboxed-db, cold", "databases a second", &report.machine.command] {
+        assert_eq!(names, ["127-mb-the-large-table-read.svg", "empty-database.svg"]);
+        let empty = std::fs::read_to_string(place.path().join("empty-database.svg")).unwrap();
+        for text in ["pgtemp", "sandboxed-db, on demand", "databases a second", &report.machine.command] {
             assert!(empty.contains(text), "{text}: {empty}");
         }
         assert!(!empty.contains("bubblewrap"), "{empty}");

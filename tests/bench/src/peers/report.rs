@@ -1,64 +1,64 @@
-//! What a run found.
+//! The results of a run.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::contestant::Contestant;
-use super::killed::Left;
+use super::leftovers::Leftovers;
 use super::machine::Machine;
 use super::promises::Promise;
 use super::server::Settings;
 use super::worker::Reply;
-use super::workload::{Use, Workload};
+use super::workload::{Access, Workload};
 
-/// All of it, as `--json` writes it.
+/// The results, as `--json` writes them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
-    /// Of the peers.
+    /// The settings of the peers.
     pub(crate) settings: Settings,
     pub(crate) cells: Vec<Cell>,
     pub(crate) memory: Vec<Memory>,
     pub(crate) killed: Vec<Killed>,
-    /// What was not measured, and why.
+    /// Omitted measurements and their reasons.
     pub(crate) skipped: Vec<String>,
     pub(crate) promises: Vec<Promise>,
 }
 
-/// What many tests share.
+/// A kind of test and its concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Scene {
+pub(crate) struct Scenario {
     pub(crate) workload: Workload,
-    /// What each test looks at.
+    /// The table that each test reads.
     #[serde(rename = "use")]
-    pub(crate) what: Use,
+    pub(crate) access: Access,
     pub(crate) at_once: usize,
 }
 
-/// One contestant in one scene.
+/// The figures of one contestant in one scenario.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Cell {
     #[serde(flatten)]
-    pub(crate) scene: Scene,
+    pub(crate) scenario: Scenario,
     pub(crate) contestant: Contestant,
-    /// How many databases were made.
+    /// The number of databases created.
     pub(crate) tests: usize,
     pub(crate) failed: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) first_failure: Option<String>,
     /// From the request for a database to the answer of the first query, in milliseconds.
     pub(crate) answered: Quantiles,
-    /// To the end of teardown.
+    /// From the request to the end of the teardown.
     pub(crate) gone: Quantiles,
     pub(crate) per_second: f64,
-    /// Each, of client and servers.
+    /// Processor time of client and servers for each test.
     pub(crate) processor_ms: f64,
-    /// Each, by the whole machine.
+    /// Writes of the whole machine for each test.
     pub(crate) disk_mb: f64,
 }
 
-/// In milliseconds; of no tests, zero.
+/// Quantiles in milliseconds; zero without tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantiles {
     pub(crate) median: f64,
@@ -66,7 +66,7 @@ pub(crate) struct Quantiles {
     pub(crate) p99: f64,
 }
 
-/// What each of some databases holds that live at once, with a connection open.
+/// The memory of each live database with an open connection.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) workload: Workload,
@@ -75,17 +75,17 @@ pub(crate) struct Memory {
     pub(crate) mb: f64,
 }
 
-/// A test process killed with some databases alive.
+/// A test process that was killed with live databases.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Killed {
     pub(crate) workload: Workload,
     pub(crate) contestant: Contestant,
     pub(crate) live: usize,
     #[serde(flatten)]
-    pub(crate) left: Left,
+    pub(crate) leftovers: Leftovers,
 }
 
-/// Blocks of tests, added up.
+/// The sum of blocks of tests.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     reply: Reply,
@@ -101,21 +101,21 @@ impl Tally {
         self.processor += processor;
     }
 
-    /// The test process could not say how a block went.
+    /// Counts a block that the test process did not report.
     pub(crate) fn lost(&mut self, reason: String) {
         self.reply.failures.push(reason);
     }
 
-    /// Bytes that disks wrote meanwhile, for each test so far.
+    /// Sets the bytes that disks wrote for each test so far.
     pub(crate) fn wrote(&mut self, bytes: u64) {
         self.disk = bytes as f64 / 1e6 / self.reply.tests.len().max(1) as f64;
     }
 
-    pub(crate) fn cell(self, scene: Scene, contestant: Contestant) -> Cell {
+    pub(crate) fn cell(self, scenario: Scenario, contestant: Contestant) -> Cell {
         let Self { reply, processor, disk } = self;
         let tests = reply.tests.len();
         Cell {
-            scene,
+            scenario,
             contestant,
             tests,
             failed: reply.failures.len(),
@@ -133,7 +133,7 @@ impl Quantiles {
     fn of(times: impl Iterator<Item = Duration>) -> Self {
         let mut times: Vec<f64> = times.map(|time| time.as_secs_f64() * 1e3).collect();
         times.sort_by(f64::total_cmp);
-        // The least value that so many of a hundred do not exceed.
+        // The nearest rank.
         let at = |percent: usize| {
             let rank = (times.len() * percent).div_ceil(100);
             times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
@@ -143,49 +143,49 @@ impl Quantiles {
 }
 
 impl Report {
-    pub(crate) fn cell(&self, scene: Scene, contestant: Contestant) -> Option<&Cell> {
+    pub(crate) fn cell(&self, scenario: Scenario, contestant: Contestant) -> Option<&Cell> {
         let mut cells = self.cells.iter().filter(|cell| cell.tests > 0);
-        cells.find(|cell| cell.scene == scene && cell.contestant == contestant)
+        cells.find(|cell| cell.scenario == scenario && cell.contestant == contestant)
     }
 
-    /// Those of which there are figures, in the order in which they were made.
-    pub(crate) fn scenes(&self) -> Vec<Scene> {
-        let mut scenes: Vec<Scene> = Vec::new();
+    /// Returns the measured scenarios in their order.
+    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
+        let mut scenarios: Vec<Scenario> = Vec::new();
         for cell in &self.cells {
-            if !scenes.contains(&cell.scene) {
-                scenes.push(cell.scene);
+            if !scenarios.contains(&cell.scenario) {
+                scenarios.push(cell.scenario);
             }
         }
-        scenes
+        scenarios
     }
 }
 
-impl Scene {
-    /// The workload, and what is done with it where there is a choice.
+impl Scenario {
+    /// Returns the name of the workload and, where there is a choice, of the table that is read.
     pub(crate) fn name(self) -> String {
-        let Self { workload, what, .. } = self;
-        match what {
+        let Self { workload, access, .. } = self;
+        match access {
             _ if workload.uses().len() == 1 => workload.name().to_owned(),
-            Use::Small => format!("{}, of which the test reads little", workload.name()),
-            Use::Large => format!("{}, the large table read", workload.name()),
+            Access::Small => format!("{}, little of it read", workload.name()),
+            Access::Large => format!("{}, the large table read", workload.name()),
         }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::account::Accounting;
+    use super::super::meter::Accounting;
     use super::super::worker::Times;
     use super::*;
 
-    /// A report of some cells: how long each test took, in milliseconds.
-    pub(crate) fn report(cells: &[(Scene, Contestant, f64)]) -> Report {
-        let cell = |&(scene, contestant, took): &(Scene, Contestant, f64)| {
+    /// Returns a report of cells with the time of each test in milliseconds.
+    pub(crate) fn report(cells: &[(Scenario, Contestant, f64)]) -> Report {
+        let cell = |&(scenario, contestant, took): &(Scenario, Contestant, f64)| {
             let took = Duration::from_secs_f64(took / 1e3);
             let mut tally = Tally::default();
             let tests = vec![Times { answered: took, gone: took }];
             tally.add(Reply { tests, took, failures: Vec::new() }, took);
-            tally.cell(scene, contestant)
+            tally.cell(scenario, contestant)
         };
         Report {
             machine: Machine::this("15.0", Accounting::Groups).unwrap(),
@@ -199,7 +199,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_quantile_is_the_least_value_that_so_many_do_not_exceed() {
+    fn quantiles_are_by_the_nearest_rank() {
         let of = |count: u64| Quantiles::of((1..=count).rev().map(Duration::from_millis));
         assert_eq!(of(1), Quantiles { median: 1.0, p95: 1.0, p99: 1.0 });
         assert_eq!(of(10), Quantiles { median: 5.0, p95: 10.0, p99: 10.0 });

@@ -1,11 +1,11 @@
-//! This library; with its warm pool and without differ in the environment of their test processes only.
+//! This library. The environment of the test process turns the pool on or off.
 
 use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Snapshot};
 
-use super::contestant::{Answered, Part, Tests};
+use super::contestant::{Answered, Assignment, Tests};
 use super::workload::Workload;
-use crate::Outcome;
+use crate::Result;
 use crate::bare::Bare;
 
 #[derive(Debug)]
@@ -14,22 +14,22 @@ pub(super) struct Sandboxes {
 }
 
 impl Sandboxes {
-    pub(super) fn new(part: &Part) -> Outcome<Self> {
+    pub(super) fn new(assignment: &Assignment) -> Result<Self> {
         let mut snapshot = Snapshot::new(Postgres::new());
-        if !matches!(part.workload, Workload::Empty) {
-            snapshot = snapshot.migrations(&part.files);
+        if !matches!(assignment.workload, Workload::Empty) {
+            snapshot = snapshot.migrations(&assignment.files);
         }
-        if part.workload == Workload::Huge {
+        if assignment.workload == Workload::Huge {
             snapshot = snapshot.disk(4 << 30);
         }
-        // The layer.
+        // Builds the layer.
         drop(snapshot.start()?);
         Ok(Self { snapshot })
     }
 }
 
 impl Tests for Sandboxes {
-    fn test(&self, query: &'static str, answered: &Answered) -> Outcome<()> {
+    fn test(&self, query: &'static str, answered: &Answered) -> Result<()> {
         let db = self.snapshot.start()?;
         let mut client = Client::connect(db.url(), NoTls)?;
         client.query_one(query, &[])?;
@@ -45,7 +45,7 @@ pub(super) struct Containers {
 }
 
 impl Containers {
-    pub(super) fn new() -> Outcome<Self> {
+    pub(super) fn new() -> Result<Self> {
         let snapshot = Snapshot::new(Bare);
         drop(snapshot.start()?);
         Ok(Self { snapshot })
@@ -53,7 +53,7 @@ impl Containers {
 }
 
 impl Tests for Containers {
-    fn test(&self, _query: &'static str, answered: &Answered) -> Outcome<()> {
+    fn test(&self, _query: &'static str, answered: &Answered) -> Result<()> {
         let _container = self.snapshot.start()?;
         answered();
         Ok(())

@@ -1,4 +1,4 @@
-//! A PostgreSQL server without a container: what peers share, or start for each test.
+//! A PostgreSQL server without a container, shared by peers or started for each test.
 
 use std::fs;
 use std::io::Read;
@@ -11,25 +11,25 @@ use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::Outcome;
+use crate::Result;
 
-/// How long a server may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long between two looks. A refused connection to a Unix socket costs some microseconds.
+/// The time in which a server must answer.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// The time between two attempts. A refused connection to a Unix socket costs microseconds.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How a peer's servers are set up.
+/// The settings of a peer's servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Settings {
-    /// Nothing is made durable, and data are in memory: what the peers' documentation and users recommend for tests.
+    /// Nothing is durable and data is in memory, as the peers recommend for tests.
     Fastest,
-    /// PostgreSQL's own, data on disk.
+    /// PostgreSQL's defaults, with data on disk.
     AsInstalled,
 }
 
 impl Settings {
-    /// Settings of a server, by name.
+    /// Returns the names and values of the server's settings.
     pub(crate) fn configuration(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Fastest => &[
@@ -55,14 +55,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Initialises a cluster in `directory`, which is made, and starts a server on it that listens at a socket there only.
-    /// `command` makes the commands for PostgreSQL's programs.
+    /// Initialises a cluster in `directory` and starts a server that listens on a Unix socket
+    /// there. `command` returns the command for a program of PostgreSQL.
     pub(crate) fn start(
         command: &dyn Fn(&str) -> Command,
         directory: PathBuf,
         settings: Settings,
         max_connections: u32,
-    ) -> Outcome<Self> {
+    ) -> Result<Self> {
         let data = directory.join("data");
         let mut initdb = command("initdb");
         initdb.arg("--pgdata").arg(&data).args(["--auth=trust", "--username=postgres"]);
@@ -87,8 +87,8 @@ impl Server {
         Ok(server)
     }
 
-    fn wait_ready(&mut self) -> Outcome<()> {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
         while let Err(error) = Client::connect(&self.url("postgres"), NoTls) {
             if let Some(status) = self.process.try_wait()? {
                 let mut log = String::new();
@@ -114,7 +114,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGQUIT is PostgreSQL's immediate shutdown: it takes its children along, which SIGKILL would not.
+        // SIGQUIT is the immediate shutdown, which ends child processes, too.
         let _ = kill_process(Pid::from_child(&self.process), Signal::QUIT);
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.directory);
@@ -122,8 +122,8 @@ impl Drop for Server {
 }
 
 /// Connects to a server that may still be starting.
-pub(crate) fn connect_soon(url: &str) -> Outcome<Client> {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn connect_soon(url: &str) -> Result<Client> {
+    let deadline = Instant::now() + DEADLINE;
     loop {
         match Client::connect(url, NoTls) {
             Ok(client) => return Ok(client),
@@ -134,7 +134,7 @@ pub(crate) fn connect_soon(url: &str) -> Outcome<Client> {
 }
 
 /// Runs the files of a directory in the order of their names.
-pub(crate) fn load(client: &mut Client, directory: &Path) -> Outcome<()> {
+pub(crate) fn load(client: &mut Client, directory: &Path) -> Result<()> {
     let mut files =
         fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     files.sort();

@@ -1,4 +1,4 @@
-//! `#[sqlx::test]`: the calls that the attribute expands to, so that tests can be made of them by the thousand.
+//! `#[sqlx::test]`: makes the calls to which the attribute expands.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,12 +7,13 @@ use sqlx::migrate::Migrator;
 use sqlx::testing::{TestArgs, TestFn};
 use sqlx::{PgPool, Row};
 
-use super::contestant::{Answered, Part, Tests};
+use super::contestant::{Answered, Assignment, Tests};
 use super::workload::Workload;
-use crate::Outcome;
+use crate::Result;
 
 thread_local! {
-    /// What the test on this thread is to do: sqlx takes a plain function, and calls it on the thread that asks.
+    /// The task of the test on this thread: sqlx takes a plain function and calls it on the calling
+    /// thread.
     static TASK: RefCell<Option<(&'static str, Answered)>> = const { RefCell::new(None) };
 }
 
@@ -22,20 +23,21 @@ pub(super) struct SqlxTests {
 }
 
 impl SqlxTests {
-    pub(super) fn new(part: &Part) -> Outcome<Self> {
+    pub(super) fn new(assignment: &Assignment) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let migrator = match part.workload {
+        let migrator = match assignment.workload {
             Workload::Empty => None,
-            // The attribute compiles migrations in; reading them here is no part of a test either.
-            _ => Some(&*Box::leak(Box::new(runtime.block_on(Migrator::new(part.files.as_path()))?))),
+            // The attribute embeds migrations at compile time, so they are not read by a test here
+            // either.
+            _ => Some(&*Box::leak(Box::new(runtime.block_on(Migrator::new(assignment.files.as_path()))?))),
         };
         Ok(Self { migrator, number: AtomicU64::new(0) })
     }
 }
 
 impl Tests for SqlxTests {
-    fn test(&self, query: &'static str, answered: &Answered) -> Outcome<()> {
-        // Names are constants of the program, and one is made for each test: some bytes each, for as long as it runs.
+    fn test(&self, query: &'static str, answered: &Answered) -> Result<()> {
+        // sqlx takes names as constants; each leaks a few bytes.
         let path: &'static str =
             Box::leak(format!("bench::t{}", self.number.fetch_add(1, Ordering::Relaxed)).into());
         let mut arguments = TestArgs::new(path);
@@ -43,14 +45,14 @@ impl Tests for SqlxTests {
             arguments.migrator(migrator);
         }
         TASK.set(Some((query, answered.clone())));
-        let function: fn(PgPool) -> _ = ask;
+        let function: fn(PgPool) -> _ = query_once;
         Ok(TestFn::run_test(function, arguments)?)
     }
 }
 
-async fn ask(pool: PgPool) -> Result<(), sqlx::Error> {
+async fn query_once(pool: PgPool) -> Result<(), sqlx::Error> {
     let Some((query, answered)) = TASK.take() else {
-        return Err(sqlx::Error::Configuration("the test runs on another thread than asked for it".into()));
+        return Err(sqlx::Error::Configuration("the test runs on another thread than its caller".into()));
     };
     let mut connection = pool.acquire().await?;
     let row = sqlx::query(query).fetch_one(&mut *connection).await?;

@@ -1,62 +1,59 @@
-//! The report for people.
+//! Prints the results as tables.
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
-use super::account::Accounting;
 use super::contestant::Contestant;
-use super::report::{Cell, Report, Scene};
+use super::meter::Accounting;
+use super::report::{Cell, Report, Scenario};
 use super::server::Settings;
 
-/// Columns of text; all others hold numbers.
+/// The number of text columns; all others hold numbers.
 const TEXTS: usize = 1;
 
 impl Report {
-    #[expect(clippy::print_stdout, reason = "a program for people")]
+    #[expect(clippy::print_stdout, reason = "the output of the program")]
     pub(crate) fn print(&self) {
         println!("{}\n{}", self.machine.line(), self.machine.command);
         println!("{}\n{}", settings(self.settings), accounting(self.machine.accounting));
-        for scene in self.scenes() {
-            println!("\n{}, {} at a time", scene.name(), scene.at_once);
-            println!("{}", self.figures(scene));
-            for cell in self.cells.iter().filter(|cell| cell.scene == scene) {
+        for scenario in self.scenarios() {
+            println!("\n{}, {} at a time", scenario.name(), scenario.at_once);
+            println!("{}", self.figures(scenario));
+            for cell in self.cells.iter().filter(|cell| cell.scenario == scenario) {
                 if let Some(failure) = &cell.first_failure {
                     println!("{} failed {} times, first: {failure}", cell.contestant.name(), cell.failed);
                 }
             }
         }
-        println!(
-            "\nleft after SIGKILL of the test process, databases of the shared server apart\n{}",
-            self.left()
-        );
+        println!("\nleftovers after SIGKILL of the test process\n{}", self.leftovers());
         for skipped in &self.skipped {
             println!("not measured: {skipped}");
         }
-        println!("\npromises, by the ratios of this run\n{}", self.promises());
+        println!("\npromises\n{}", self.promises());
     }
 
-    fn figures(&self, scene: Scene) -> Table {
+    fn figures(&self, scenario: Scenario) -> Table {
         let mut table = table(&[
-            "ms, MB: each",
+            "each, in ms and MB",
             "answered",
             "p95",
             "p99",
-            "gone",
+            "removed",
             "p99",
-            "a second",
+            "per second",
             "processor",
             "memory",
             "disk",
             "tests",
             "failed",
-            "slower",
+            "ratio",
         ]);
-        let ours = self.cell(scene, Contestant::Sandboxed).map(|cell| cell.answered.median);
-        for cell in self.cells.iter().filter(|cell| cell.scene == scene) {
+        let ours = self.cell(scenario, Contestant::Sandboxed).map(|cell| cell.answered.median);
+        for cell in self.cells.iter().filter(|cell| cell.scenario == scenario) {
             let Cell { answered, gone, .. } = cell;
             let memory = self
                 .memory
                 .iter()
-                .find(|memory| memory.workload == scene.workload && memory.contestant == cell.contestant);
+                .find(|memory| memory.workload == scenario.workload && memory.contestant == cell.contestant);
             table.add_row(vec![
                 cell.contestant.name().to_owned(),
                 milliseconds(answered.median),
@@ -76,10 +73,10 @@ impl Report {
         table
     }
 
-    fn left(&self) -> Table {
-        let mut table = table(&["alive when killed", "how many", "processes", "databases", "files", "MB"]);
+    fn leftovers(&self) -> Table {
+        let mut table = table(&["contestant", "live", "processes", "databases", "files", "MB"]);
         for killed in &self.killed {
-            let left = &killed.left;
+            let left = &killed.leftovers;
             table.add_row(vec![
                 format!("{}: {}", killed.contestant.name(), killed.workload.name()),
                 killed.live.to_string(),
@@ -96,7 +93,7 @@ impl Report {
         let mut table = table(&["", "required", "measured", ""]);
         for promise in &self.promises {
             let verdict = if promise.kept { "kept" } else { "MISSED" };
-            table.add_row(vec![&*promise.what, &promise.required, &promise.measured, verdict]);
+            table.add_row(vec![&*promise.name, &promise.required, &promise.measured, verdict]);
         }
         table
     }
@@ -111,7 +108,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// With as many digits as tell something.
+/// Formats milliseconds with one decimal up to 100.
 fn milliseconds(value: f64) -> String {
     if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
@@ -121,19 +118,25 @@ fn settings(settings: Settings) -> String {
         Settings::Fastest => {
             let named: Vec<String> =
                 settings.configuration().iter().map(|(name, value)| format!("{name}={value}")).collect();
-            format!("peers at their fastest: data in memory (tmpfs), initdb --no-sync, {}", named.join(" "))
+            format!(
+                "peers with their fastest settings: data in memory (tmpfs), initdb --no-sync, {}",
+                named.join(" ")
+            )
         }
-        Settings::AsInstalled => "peers as installed: data on disk, PostgreSQL's own settings".to_owned(),
+        Settings::AsInstalled => "peers as installed: data on disk, PostgreSQL's defaults".to_owned(),
     }
 }
 
 fn accounting(accounting: Accounting) -> String {
     match accounting {
         Accounting::Groups => {
-            "processor time: of a control group for each contestant, with its servers; memory and disk: of the whole machine".to_owned()
+            "processor time: control group of each contestant and its servers; memory and disk: whole machine"
+                .to_owned()
         }
         Accounting::Machine { idle } => {
-            format!("processor time, memory and disk: of the whole machine, which used {idle:.2} processors when idle")
+            format!(
+                "processor time, memory and disk: whole machine, which used {idle:.2} processors when idle"
+            )
         }
     }
 }

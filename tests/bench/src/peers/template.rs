@@ -1,14 +1,14 @@
-//! `CREATE DATABASE … TEMPLATE`: what pgtestdb and integresql do, without their own cost. Administrators' connections are
-//! kept, as a pool would.
+//! `CREATE DATABASE … TEMPLATE`, as pgtestdb and integresql do it, without their overhead.
+//! Connections of administrators stay open, as in a pool.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use postgres::{Client, NoTls};
 
-use super::contestant::{Answered, Part, Tests};
+use super::contestant::{Answered, Assignment, Tests};
 use super::server::load;
-use crate::Outcome;
+use crate::Result;
 
 pub(super) struct Clones {
     server: String,
@@ -18,13 +18,13 @@ pub(super) struct Clones {
 }
 
 impl Clones {
-    pub(super) fn new(part: &Part, strategy: &'static str) -> Outcome<Self> {
-        let server = part.server()?.to_owned();
+    pub(super) fn new(assignment: &Assignment, strategy: &'static str) -> Result<Self> {
+        let server = assignment.server()?.to_owned();
         let mut administrator = Client::connect(&server, NoTls)?;
         administrator.batch_execute("create database prepared")?;
-        load(&mut Client::connect(&url(&server, "prepared"), NoTls)?, &part.files)?;
+        load(&mut Client::connect(&url(&server, "prepared"), NoTls)?, &assignment.files)?;
         administrator.batch_execute("alter database prepared is_template true allow_connections false")?;
-        // Otherwise the first clone would pay for what the preparation wrote.
+        // Otherwise the first clone would write the pages of the preparation.
         administrator.batch_execute("checkpoint")?;
         let administrators = Mutex::new(vec![administrator]);
         Ok(Self { server, strategy, administrators, number: AtomicU64::new(0) })
@@ -32,7 +32,7 @@ impl Clones {
 }
 
 impl Tests for Clones {
-    fn test(&self, query: &'static str, answered: &Answered) -> Outcome<()> {
+    fn test(&self, query: &'static str, answered: &Answered) -> Result<()> {
         let idle = || self.administrators.lock().unwrap_or_else(PoisonError::into_inner);
         let spare = idle().pop();
         let mut administrator = match spare {
@@ -53,7 +53,7 @@ impl Tests for Clones {
     }
 }
 
-/// The same server's URL, with another database in it.
+/// Replaces the database in the server's URL.
 fn url(server: &str, database: &str) -> String {
     server.replacen("/postgres?", &format!("/{database}?"), 1)
 }

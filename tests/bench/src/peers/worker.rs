@@ -1,7 +1,8 @@
-//! What a contestant's test process does: it runs tests as it is told, and answers how long they took.
+//! The test process of a contestant: runs tests on request and reports their times.
 //!
-//! Each contestant has a process of its own, as each has in a test run, so that one's threads, memory and death are not
-//! another's. Orders come as lines of JSON on standard input; its end is the process's.
+//! Each contestant has its own process, as in a test run, so that threads, memory and death of one
+//! do not affect another. Requests are lines of JSON on standard input. The process ends at its
+//! end.
 
 use std::io::{self, BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::contestant::{Answered, Part, Tests};
-use crate::Outcome;
+use super::contestant::{Answered, Assignment, Tests};
+use crate::Result;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
-    /// Prepare what tests share. The first order.
-    Open(Part),
+pub(crate) enum Request {
+    /// Prepare the resources that tests share. The first request.
+    Open(Assignment),
     Block(Block),
-    /// Make so many databases, and keep them until [`Order::Release`].
+    /// Create databases and keep them until [`Request::Release`].
     Hold {
         query: String,
         count: usize,
@@ -28,13 +29,13 @@ pub(crate) enum Order {
     Release,
 }
 
-/// Some tests in a row.
+/// A block of tests.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Block {
     pub(crate) query: String,
     pub(crate) at_once: usize,
     pub(crate) count: usize,
-    /// When no further test begins, though less than `count` have; `at_once` always do.
+    /// The time after which no test begins, after the first `at_once`.
     pub(crate) budget: Duration,
 }
 
@@ -46,36 +47,36 @@ pub(crate) struct Reply {
     pub(crate) failures: Vec<String>,
 }
 
-/// Of one test, from its request.
+/// The times of one test since its request.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Times {
     pub(crate) answered: Duration,
     pub(crate) gone: Duration,
 }
 
-/// Serves orders until there are no more.
-pub(crate) fn serve() -> Outcome<()> {
-    let mut orders = io::stdin().lock().lines();
-    let mut next = || -> Outcome<Option<Order>> {
-        orders.next().map(|line| Ok(serde_json::from_str(&line?)?)).transpose()
+/// Serves requests until the end of standard input.
+pub(crate) fn serve() -> Result<()> {
+    let mut requests = io::stdin().lock().lines();
+    let mut next = || -> Result<Option<Request>> {
+        requests.next().map(|line| Ok(serde_json::from_str(&line?)?)).transpose()
     };
-    let Some(Order::Open(part)) = next()? else {
-        return Err("the first order is to open".into());
+    let Some(Request::Open(assignment)) = next()? else {
+        return Err("the first request must be `Open`".into());
     };
-    let tests = part.open()?;
-    say(&Reply::default())?;
-    while let Some(order) = next()? {
-        let reply = match order {
-            Order::Block(block) => run(&*tests, &block),
-            Order::Hold { query, count } => hold(&*tests, query, count, &mut next)?,
-            Order::Open(_) | Order::Release => return Err("there is nothing to open or release".into()),
+    let tests = assignment.open()?;
+    send(&Reply::default())?;
+    while let Some(request) = next()? {
+        let reply = match request {
+            Request::Block(block) => run(&*tests, &block),
+            Request::Hold { query, count } => hold(&*tests, query, count, &mut next)?,
+            Request::Open(_) | Request::Release => return Err("unexpected `Open` or `Release`".into()),
         };
-        say(&reply)?;
+        send(&reply)?;
     }
     Ok(())
 }
 
-fn say(reply: &Reply) -> Outcome<()> {
+fn send(reply: &Reply) -> Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, reply)?;
     out.write_all(b"\n")?;
@@ -122,7 +123,7 @@ fn time(tests: &dyn Tests, query: &'static str) -> Result<Times, String> {
     }
 }
 
-/// Some peers panic where a server does not start.
+/// Runs a test. Some peers panic if a server does not start.
 fn attempt(tests: &dyn Tests, query: &'static str, answered: &Answered) -> Result<(), String> {
     match catch_unwind(AssertUnwindSafe(|| tests.test(query, answered))) {
         Ok(Ok(())) => Ok(()),
@@ -131,13 +132,13 @@ fn attempt(tests: &dyn Tests, query: &'static str, answered: &Answered) -> Resul
     }
 }
 
-/// Says so once all databases are there, and again when they are gone.
+/// Creates databases and reports; on release removes them and reports again.
 fn hold(
     tests: &dyn Tests,
     query: String,
     count: usize,
-    next: &mut dyn FnMut() -> Outcome<Option<Order>>,
-) -> Outcome<Reply> {
+    next: &mut dyn FnMut() -> Result<Option<Request>>,
+) -> Result<Reply> {
     let query = constant(&query);
     let gate = Arc::new(Gate::default());
     let failures = Mutex::new(Vec::new());
@@ -157,13 +158,13 @@ fn hold(
         }
         gate.wait_for(count);
         let failed = failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let told = say(&Reply { took: begin.elapsed(), failures: failed, ..Reply::default() });
-        let order = next();
+        let sent = send(&Reply { took: begin.elapsed(), failures: failed, ..Reply::default() });
+        let request = next();
         gate.open();
-        told?;
-        match order? {
-            Some(Order::Release) | None => Ok(()),
-            Some(_) => Err("what is held must be released first".into()),
+        sent?;
+        match request? {
+            Some(Request::Release) | None => Ok(()),
+            Some(_) => Err("`Release` must follow `Hold`".into()),
         }
     })
     .map(|()| {
@@ -172,12 +173,12 @@ fn hold(
     })
 }
 
-/// Queries are constants of the program; this process asks only a few.
+/// Leaks a query: there are few, and contestants take constants.
 fn constant(query: &str) -> &'static str {
     String::leak(query.to_owned())
 }
 
-/// Where tests wait until all have come and somebody lets them go.
+/// A gate at which tests wait until it opens.
 #[derive(Debug, Default)]
 struct Gate {
     state: Mutex<(usize, bool)>,

@@ -1,4 +1,5 @@
-//! What is in a database before a test begins, as files of SQL that every contestant is given; and what a test asks.
+//! The contents of a database before a test, as files of SQL for every contestant, and the query of
+//! a test.
 
 use std::fs;
 use std::io;
@@ -6,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// How many migrations [`Workload::Migrations`] has: [`STAGES`] for each of [`AREAS`].
+/// The number of migrations in [`Workload::Migrations`]: [`STAGES`] for each of [`AREAS`].
 const MIGRATIONS: usize = AREAS.len() * STAGES.len();
 const AREAS: [&str; 8] =
     ["customer", "product", "warehouse", "shipment", "invoice", "payment", "review", "campaign"];
-/// How an area of a web shop grows. `{area}` is its name, `{before}` that of the area that it refers to.
+/// The migrations of one area of a web shop. `{area}` is its name, `{before}` the area that it
+/// references.
 const STAGES: [(&str, &str); 5] = [
     (
         "create",
@@ -67,7 +69,7 @@ insert into {area} (name, attributes)
     ),
 ];
 
-/// The tables and rows that `pgbench --initialize` makes; `{scale}` is its scale factor.
+/// The tables and rows of `pgbench --initialize`; `{scale}` is the scale factor.
 const PGBENCH: &str = "create table pgbench_branches (bid int not null, bbalance int, filler char(88));
 create table pgbench_tellers (tid int not null, bid int, tbalance int, filler char(84));
 create table pgbench_accounts (aid int not null, bid int, abalance int, filler char(84));
@@ -82,16 +84,16 @@ alter table pgbench_tellers add primary key (tid);
 alter table pgbench_accounts add primary key (aid);
 ";
 
-/// What a database holds when a test gets it.
+/// The contents of a database at the begin of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Workload {
-    /// No database at all: a container in which a shell runs.
+    /// No database: a container with a shell.
     Container,
     Empty,
-    /// 40 files of a web shop's schema, without rows to speak of.
+    /// 40 files of a web shop's schema, with few rows.
     Migrations,
-    /// pgbench at scale 8: 127 MB, all but 8 of them in one table and its index.
+    /// pgbench at scale 8: 127 MB, of which one table and its index take 119 MB.
     Large,
     /// pgbench at scale 100: 1.5 GB.
     Huge,
@@ -100,15 +102,15 @@ pub(crate) enum Workload {
 impl Workload {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Container => "a container, no server",
-            Self::Empty => "empty",
+            Self::Container => "container without a server",
+            Self::Empty => "empty database",
             Self::Migrations => "40 migrations",
             Self::Large => "127 MB",
             Self::Huge => "1.5 GB",
         }
     }
 
-    /// What a copy of its database takes.
+    /// Returns the size of the database.
     pub(crate) fn bytes(self) -> u64 {
         match self {
             Self::Container => 0,
@@ -119,15 +121,15 @@ impl Workload {
         }
     }
 
-    /// What a test may do with it.
-    pub(crate) fn uses(self) -> &'static [Use] {
+    /// Returns the tables that tests read.
+    pub(crate) fn uses(self) -> &'static [Access] {
         match self {
-            Self::Large | Self::Huge => &[Use::Small, Use::Large],
-            _ => &[Use::Small],
+            Self::Large | Self::Huge => &[Access::Small, Access::Large],
+            _ => &[Access::Small],
         }
     }
 
-    /// Writes its files into a directory of their own below `place`, named as sqlx names migrations.
+    /// Writes the files into a new directory below `place`, named as sqlx names migrations.
     pub(crate) fn write(self, place: &Path) -> io::Result<PathBuf> {
         let directory = place.join(self.name().replace(' ', "-"));
         fs::create_dir_all(&directory)?;
@@ -143,30 +145,32 @@ impl Workload {
         Ok(directory)
     }
 
-    /// The query of a test, which answers one row.
-    pub(crate) fn query(self, what: Use) -> &'static str {
-        match (self, what) {
+    /// Returns the query of a test, which returns one row.
+    pub(crate) fn query(self, access: Access) -> &'static str {
+        match (self, access) {
             (Self::Container | Self::Empty, _) => "select 1",
             (Self::Migrations, _) => "select count(*) from customer_activity",
-            (Self::Large | Self::Huge, Use::Small) => "select bbalance from pgbench_branches where bid = 7",
-            (Self::Large | Self::Huge, Use::Large) => {
+            (Self::Large | Self::Huge, Access::Small) => {
+                "select bbalance from pgbench_branches where bid = 7"
+            }
+            (Self::Large | Self::Huge, Access::Large) => {
                 "select abalance from pgbench_accounts where aid = 777777"
             }
         }
     }
 }
 
-/// What a test looks at.
+/// The table that a test reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Use {
+pub(crate) enum Access {
     /// One row of a small table, or none.
     Small,
     /// One row of the large table, by its primary key.
     Large,
 }
 
-/// Every area refers to the one before it, the first to itself.
+/// Returns the migrations. Every area references the one before it, the first itself.
 fn migrations() -> Vec<(String, String)> {
     let mut files = Vec::with_capacity(MIGRATIONS);
     for (index, area) in AREAS.iter().enumerate() {
@@ -184,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_numbered_in_the_order_in_which_they_refer_to_each_other() {
+    fn files_are_numbered_in_the_order_of_their_references() {
         let place = tempfile::tempdir().unwrap();
         let directory = Workload::Migrations.write(place.path()).unwrap();
         let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -1,4 +1,4 @@
-//! Where a run keeps its files, and who runs the servers.
+//! The directories of a run, and the user that runs the servers.
 
 use std::fs;
 use std::io;
@@ -12,29 +12,29 @@ use sandboxed_db::{Engine, Postgres};
 use tempfile::TempDir;
 
 use super::server::Settings;
-use crate::Outcome;
+use crate::Result;
 
-/// A user other than root, whom PostgreSQL refuses.
+/// A user other than root, which PostgreSQL refuses.
 #[derive(Debug, Clone)]
 struct User {
     uid: u32,
     gid: u32,
 }
 
-/// Directories that go with the run, and the programs in use.
+/// Directories that are removed at the end of the run, and the programs in use.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct RunDirectories {
     disk: TempDir,
     memory: TempDir,
     user: Option<User>,
-    /// This program, where the user reaches it.
+    /// A copy of this program that the user can execute.
     program: PathBuf,
     pub(crate) postgres: Installation,
 }
 
-impl Place {
-    /// `user` is who runs everything if this process is root.
-    pub(crate) fn new(user: &str) -> Outcome<Self> {
+impl RunDirectories {
+    /// Creates the directories. `user` runs the contestants if this process is root.
+    pub(crate) fn new(user: &str) -> Result<Self> {
         let user = if rustix::process::getuid().is_root() { Some(User::of(user)?) } else { None };
         let named = |parent: &Path| tempfile::Builder::new().prefix("sandboxed-db-bench.").tempdir_in(parent);
         let disk = named(&std::env::temp_dir())?;
@@ -48,7 +48,7 @@ impl Place {
         Ok(place)
     }
 
-    /// A directory of the run's user, on the kind of file system that the settings ask for.
+    /// Creates a directory of the user, in memory or on disk as the settings need.
     pub(crate) fn directory(&self, settings: Settings, name: &str) -> io::Result<PathBuf> {
         let parent = match settings {
             Settings::Fastest => &self.memory,
@@ -64,7 +64,7 @@ impl Place {
         self.disk.path()
     }
 
-    /// A command that the run's user executes, with nothing of the caller's environment but `PATH` and this library's own.
+    /// Returns a command of the user. Its environment has `PATH` and this library's variables only.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.env_clear().env("HOME", self.disk.path()).current_dir(self.disk.path());
@@ -78,7 +78,7 @@ impl Place {
         command
     }
 
-    /// This program once more.
+    /// Returns a command that executes this program again.
     pub(crate) fn this_program(&self) -> Command {
         self.command(&self.program)
     }
@@ -92,7 +92,7 @@ impl Place {
 }
 
 impl User {
-    fn of(name: &str) -> Outcome<Self> {
+    fn of(name: &str) -> Result<Self> {
         let output = Command::new("getent").args(["passwd", name]).output()?;
         let line = String::from_utf8(output.stdout)?;
         // passwd(5)
@@ -101,7 +101,7 @@ impl User {
         match (id(), id()) {
             (Some(uid), Some(gid)) if uid != 0 => Ok(Self { uid, gid }),
             _ => Err(format!(
-                "PostgreSQL refuses root, and there is no other user `{name}`; name one by --user"
+                "could not run the contestants: PostgreSQL refuses root, and no user `{name}` exists; name one by --user"
             )
             .into()),
         }

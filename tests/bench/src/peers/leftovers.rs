@@ -1,4 +1,4 @@
-//! What is left when a test process is killed in the middle of its tests.
+//! Finds leftovers of a test process that was killed in the middle of its tests.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,40 +12,40 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreape
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use crate::Outcome;
+use crate::Result;
 
-/// How long those left may take to notice.
+/// The time in which surviving processes must end.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// What was there afterwards that was not before the tests began.
+/// Leftovers of a killed test process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Left {
-    /// Which run, after [`GRACE`]. A shared server's are not among them.
+pub(crate) struct Leftovers {
+    /// Running processes after [`GRACE`], without those of a shared server.
     pub(crate) processes: usize,
-    /// Of a shared server.
+    /// Databases of a shared server.
     pub(crate) databases: i64,
     pub(crate) files: usize,
     pub(crate) megabytes: f64,
 }
 
-/// What is there before tests begin.
+/// The state before the tests.
 #[derive(Debug, Clone)]
 pub(crate) struct Before {
-    /// Children of this process that are to live on, with all below them.
+    /// Children of this process that must live on, with their descendants.
     others: Vec<u32>,
     databases: i64,
     files: usize,
     bytes: u64,
 }
 
-/// Makes this process the parent of those whose own parent dies, so that none is overlooked; nor outlives this one's care.
+/// Makes this process the parent of orphans, so that all of them are found and killed.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
 impl Before {
-    /// `victim` is the test process.
-    pub(crate) fn now(place: &Path, server: Option<&str>, victim: u32) -> Outcome<Self> {
+    /// Records the state. `victim` is the test process.
+    pub(crate) fn now(place: &Path, server: Option<&str>, victim: u32) -> Result<Self> {
         let (files, bytes) = contents(place)?;
         let mut others = processes()?.remove(&std::process::id()).unwrap_or_default();
         others.retain(|&(pid, _)| pid != victim);
@@ -53,8 +53,8 @@ impl Before {
         Ok(Self { others, databases: databases(server)?, files, bytes })
     }
 
-    /// Once the test process has been killed. Ends the processes that it finds.
-    pub(crate) fn left(self, place: &Path, server: Option<&str>) -> Outcome<Left> {
+    /// Returns the leftovers after the test process was killed, and kills surviving processes.
+    pub(crate) fn leftovers(self, place: &Path, server: Option<&str>) -> Result<Leftovers> {
         let deadline = Instant::now() + GRACE;
         let mut survivors = orphans(&self.others)?;
         while !survivors.is_empty() && Instant::now() < deadline {
@@ -62,19 +62,19 @@ impl Before {
             survivors = orphans(&self.others)?;
         }
         let (files, bytes) = contents(place)?;
-        let left = Left {
+        let leftovers = Leftovers {
             processes: survivors.len(),
             databases: databases(server)? - self.databases,
             files: files.saturating_sub(self.files),
             megabytes: bytes.saturating_sub(self.bytes) as f64 / f64::from(1 << 20),
         };
         end(&self.others)?;
-        Ok(left)
+        Ok(leftovers)
     }
 }
 
-/// Ends all processes below this one but `others`.
-fn end(others: &[u32]) -> Outcome<()> {
+/// Kills all descendants of this process except `others`.
+fn end(others: &[u32]) -> Result<()> {
     let deadline = Instant::now() + GRACE;
     loop {
         let orphans = orphans(others)?;
@@ -82,17 +82,18 @@ fn end(others: &[u32]) -> Outcome<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(format!("{} processes do not end", orphans.len()).into());
+            return Err(format!("{} processes survive SIGKILL", orphans.len()).into());
         }
         for pid in orphans {
-            // It may have ended since.
+            // The process may have ended.
             let _ = kill_process(pid, Signal::KILL);
         }
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// All processes that run below this one, but `others` and those below them. Reaps those that ended.
+/// Returns the running descendants of this process except `others` and their descendants. Reaps
+/// zombies.
 fn orphans(others: &[u32]) -> io::Result<Vec<Pid>> {
     let this = std::process::id();
     let children = processes()?;
@@ -114,15 +115,16 @@ fn orphans(others: &[u32]) -> io::Result<Vec<Pid>> {
     Ok(found)
 }
 
-/// Number and state of all processes, by that of their parent.
+/// Returns the number and state of all processes by the number of their parent.
 fn processes() -> io::Result<HashMap<u32, Vec<(u32, char)>>> {
     let mut children: HashMap<u32, Vec<(u32, char)>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // It may have ended since.
+        // The process may have ended.
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        // proc_pid_stat(5): the name is in parentheses and may hold any character; state and parent follow.
+        // proc_pid_stat(5): the name is in parentheses and may hold any character; state and parent
+        // follow.
         let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
         let state = fields.next().and_then(|state| state.chars().next());
         if let (Some(state), Some(parent)) = (state, fields.next().and_then(|parent| parent.parse().ok())) {
@@ -132,17 +134,17 @@ fn processes() -> io::Result<HashMap<u32, Vec<(u32, char)>>> {
     Ok(children)
 }
 
-fn databases(server: Option<&str>) -> Outcome<i64> {
+fn databases(server: Option<&str>) -> Result<i64> {
     let Some(url) = server else { return Ok(0) };
     Ok(Client::connect(url, NoTls)?.query_one("select count(*) from pg_database", &[])?.get(0))
 }
 
-/// Files, and the bytes of memory or disk that they take.
-fn contents(place: &Path) -> Outcome<(usize, u64)> {
+/// Counts the files and their bytes of memory or disk.
+fn contents(place: &Path) -> Result<(usize, u64)> {
     use std::os::unix::fs::MetadataExt;
     let (mut files, mut bytes) = (0, 0);
     for entry in WalkDir::new(place) {
-        // Servers that live remove files meanwhile.
+        // Live servers may remove the file.
         let Ok(metadata) = entry.and_then(|entry| entry.metadata()) else { continue };
         files += usize::from(!metadata.is_dir());
         bytes += metadata.blocks() * 512;

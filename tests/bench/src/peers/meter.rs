@@ -1,4 +1,4 @@
-//! What contestants cost: processor time, memory, what is written to disks.
+//! Measures the cost of contestants: processor time and writes to disks.
 
 use std::fs;
 use std::io;
@@ -10,31 +10,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::processor_time;
 
-/// How long the machine is watched before the run.
+/// The time for which the idle load of the machine is measured.
 const WATCH: Duration = Duration::from_secs(1);
-/// How long a control group may take to become empty when its processes have been killed.
+/// The time in which a control group must be empty after its processes were killed.
 const EMPTYING: Duration = Duration::from_secs(5);
 
-/// How processor time was told apart from what else runs on the machine.
+/// How the processor time of a contestant is separated from other processes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Accounting {
-    /// By a control group for each contestant, with all its processes in it. What the kernel does in threads of its own, such
-    /// as the last part of freeing a namespace, does not count.
+    /// By a control group for each contestant. Work of kernel threads, such as the last part of
+    /// freeing a namespace, does not count.
     Groups,
-    /// By what the whole machine used, less what it used before the run, in processors.
+    /// By the load of the whole machine, less its load before the run, in processors.
     Machine { idle: f64 },
 }
 
-/// Counts the processor time of a contestant: client, servers, everything.
+/// Measures the processor time of a contestant: client and servers.
 #[derive(Debug)]
-pub(crate) enum Account {
+pub(crate) enum Meter {
     Group(PathBuf),
     Machine { idle: f64 },
 }
 
 impl Accounting {
-    /// Groups need no controller, cgroups(7): only to be made.
+    /// Uses control groups if one can be created; they need no controller, cgroups(7).
     pub(crate) fn available() -> io::Result<Self> {
         if let Some(group) = own_group()? {
             let trial = group.join(format!("sandboxed-db-bench.{}", std::process::id()));
@@ -48,21 +48,21 @@ impl Accounting {
         Ok(Self::Machine { idle: used.as_secs_f64() / begin.elapsed().as_secs_f64() })
     }
 
-    pub(crate) fn open(self, number: usize) -> io::Result<Account> {
+    pub(crate) fn open(self, number: usize) -> io::Result<Meter> {
         match self {
-            Self::Machine { idle } => Ok(Account::Machine { idle }),
+            Self::Machine { idle } => Ok(Meter::Machine { idle }),
             Self::Groups => {
                 let parent = own_group()?.ok_or(io::ErrorKind::NotFound)?;
                 let group = parent.join(format!("sandboxed-db-bench.{}.{number}", std::process::id()));
                 fs::create_dir(&group)?;
-                Ok(Account::Group(group))
+                Ok(Meter::Group(group))
             }
         }
     }
 }
 
-impl Account {
-    /// Counts a process, and those that it will start.
+impl Meter {
+    /// Counts a process and its future descendants.
     pub(crate) fn enter(&self, pid: u32) -> io::Result<()> {
         match self {
             Self::Group(group) => fs::write(group.join("cgroup.procs"), pid.to_string()),
@@ -70,7 +70,7 @@ impl Account {
         }
     }
 
-    /// What `work` used, and what it answered.
+    /// Runs `work`. Returns its result and the processor time.
     pub(crate) fn during<T>(&self, work: impl FnOnce() -> T) -> io::Result<(T, Duration)> {
         let (begin, before) = (Instant::now(), self.total()?);
         let result = work();
@@ -90,7 +90,7 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for Meter {
     fn drop(&mut self) {
         let Self::Group(group) = self else { return };
         let deadline = Instant::now() + EMPTYING;
@@ -100,7 +100,7 @@ impl Drop for Account {
     }
 }
 
-/// The directory of this process's control group of version 2, wherever that hierarchy is mounted.
+/// Returns the directory of this process's control group in the hierarchy of version 2.
 fn own_group() -> io::Result<Option<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mount = mounts.lines().find_map(|line| {
@@ -113,14 +113,14 @@ fn own_group() -> io::Result<Option<PathBuf>> {
     Ok(mount.zip(own).map(|(mount, own)| Path::new(mount).join(own)))
 }
 
-/// Bytes that all disks have written until now, what was waiting included. Of the whole machine.
+/// Returns the bytes that all disks of the machine have written, after a sync(2).
 pub(crate) fn written_to_disks() -> io::Result<u64> {
     const SECTOR: u64 = 512;
     rustix::fs::sync();
     let mut sectors = 0;
     for line in fs::read_to_string("/proc/diskstats")?.lines() {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        // Partitions are counted with their disks, and what is made of other devices with these.
+        // Partitions and stacked devices are counted with their disks.
         let (Some(name), Some(written)) = (fields.get(2), fields.get(9)) else { continue };
         if Path::new("/sys/block").join(name).join("device").exists() {
             sectors += written.parse::<u64>().unwrap_or(0);
