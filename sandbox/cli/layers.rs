@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
-use sandboxed_db::{Damage, LayerInfo};
+use sandboxed_db::cache::{Damage, LayerInfo};
 
 use super::table::Table;
 use super::units::ago;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{CommandFactory, FromArgMatches, Parser};
-use sandboxed_db::{Kept, Layers, Limit};
+use sandboxed_db::cache::{Kept, Layers, Limit};
 use serde::Serialize;
 
 /// Run programs with a pristine database server, check that this machine supports it, and manage

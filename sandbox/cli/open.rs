@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::Args;
-use sandboxed_db::{Kept, KeptState, Sandbox};
+use sandboxed_db::Sandbox;
+use sandboxed_db::cache::{Kept, KeptState};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 

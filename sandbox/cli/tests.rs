@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use postgres::{Client, NoTls};
-use sandboxed_db::{Keep, Kept, Postgres, Snapshot};
+use sandboxed_db::cache::Kept;
+use sandboxed_db::{Keep, Postgres, Snapshot};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sandboxed-db");

@@ -2,7 +2,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admission;
-mod cache;
 mod connect;
 mod diagnosis;
 pub mod doctor;
@@ -33,13 +32,27 @@ pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
 pub use engine::{Engine, Postgres};
 pub use error::{Error, ErrorKind, Result};
-pub use kept::{Keep, Kept, KeptState};
-pub use layer::{Damage, LayerInfo, Layers, Limit};
+pub use kept::Keep;
 pub use migration::MigrationTool;
 pub use sandbox::Sandbox;
 pub use snapshot::Snapshot;
 pub use tcp::Tcp;
 pub use timings::Timings;
+
+/// The cache directory, for programs that look after it: layers, and the data that tests left.
+pub mod cache {
+    mod directory;
+    mod entry;
+    pub(crate) mod iso_8601;
+    mod tree;
+
+    pub(crate) use directory::*;
+    pub(crate) use entry::{DirectoryLock, LockFile, StagedDirectory, StagedFile, sweep};
+    pub(crate) use tree::{copy_tree, copy_tree_by};
+
+    pub use crate::kept::{Kept, KeptState};
+    pub use crate::layer::{Damage, LayerInfo, Layers, Limit};
+}
 
 /// Turns a function that takes a database into a test with a pristine server of its own.
 ///

@@ -35,13 +35,19 @@ pub(crate) struct TestId {
 pub(crate) fn of_process() -> &'static TestId {
     static ORIGIN: OnceLock<TestId> = OnceLock::new();
     ORIGIN.get_or_init(|| TestId {
-        run: env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| identity(parent_id())),
+        run: shared_run().map_or_else(|| identity(parent_id()), str::to_owned),
         package: env::var("CARGO_PKG_NAME").ok(),
         program: env::current_exe()
             .ok()
             .and_then(|program| Some(without_hash(&program.file_name()?.to_string_lossy()).to_owned()))
             .unwrap_or_default(),
     })
+}
+
+/// The run of many processes that this one belongs to: nextest's.
+pub(crate) fn shared_run() -> Option<&'static str> {
+    static RUN: OnceLock<Option<String>> = OnceLock::new();
+    RUN.get_or_init(|| env::var("NEXTEST_RUN_ID").ok()).as_deref()
 }
 
 /// `integration` of cargo's `integration-0123456789abcdef`.

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use sandboxed_db::{Sandbox, sandboxed_db};
+use sandboxed_db_tests::{alone, is_alone};
+
 use crate::requests::{Response, TestCache};
 
 /// A file that changed less than two seconds before it is read is not noted.
@@ -110,6 +113,24 @@ fn a_cache_removed_during_a_build_is_reported() {
     let report = cache.begin(&[("seed", &one), ("run", &remove)]).outcome().unwrap_err();
     assert!(report.contains("files were removed from the cache while it was in use"), "{report}");
     assert!(!ask(&cache, &one).answers.is_empty(), "the next start does not work");
+}
+
+#[sandboxed_db]
+#[ignore = "run by `a_cache_removed_under_a_test_is_reported`"]
+fn loses_its_cache(_db: Sandbox) {
+    if is_alone() {
+        fs::remove_dir_all(std::env::var_os("SANDBOXED_DB_CACHE").unwrap()).unwrap();
+        panic!("it fails");
+    }
+}
+
+#[test]
+fn a_cache_removed_under_a_test_is_reported() {
+    let cache = TestCache::new();
+    let output =
+        alone("cache_faults::loses_its_cache").env("SANDBOXED_DB_CACHE", &cache.cache).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("files were removed from the cache while it was in use"), "{text}");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 
 use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
-use sandboxed_db::{Keep, Kept, KeptState, Postgres, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db::cache::{Kept, KeptState};
+use sandboxed_db::{Keep, Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone};
 
 /// Leaves a mark, in what a server writes last: it has acknowledged the commit and not written it.

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 
-use sandboxed_db::{LayerInfo, Layers, Limit, Postgres, Snapshot};
+use sandboxed_db::cache::{LayerInfo, Layers, Limit};
+use sandboxed_db::{Postgres, Snapshot};
 use sandboxed_db_tests::{alone, is_alone};
 
 use crate::requests::{TestCache, files};

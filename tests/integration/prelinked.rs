@@ -269,7 +269,7 @@ fn memory_of_its_own_is_told() {
 fn cache_with_its_own_images(place: &ScratchDirs) -> PathBuf {
     let cache = place.path().join("cache");
     fs::create_dir(&cache).unwrap();
-    for name in ["layers", "locks", "lookups", "chains", "servers", "staging", "packages"] {
+    for name in ["layers", "locks", "lookups", "chains", "servers", "packages"] {
         let part = place.cache().join(name);
         if part.exists() {
             symlink(part, cache.join(name)).unwrap();

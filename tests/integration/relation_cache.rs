@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use postgres::{Client, NoTls};
-use sandboxed_db::{Keep, Kept, Postgres, Sandbox, Snapshot};
+use sandboxed_db::cache::Kept;
+use sandboxed_db::{Keep, Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{DEADLINE, ScratchDirs, TestProcess, children, connect, eventually};
 

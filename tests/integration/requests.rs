@@ -8,7 +8,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sandboxed_db::{Layers, Postgres, Sandbox, Snapshot};
+use sandboxed_db::cache::Layers;
+use sandboxed_db::{Postgres, Sandbox, Snapshot};
 use sandboxed_db_tests::{alone, connect, is_alone};
 use tempfile::TempDir;
 

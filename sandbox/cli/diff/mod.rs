@@ -11,7 +11,7 @@ mod text;
 use std::error::Error;
 
 use clap::Args;
-use sandboxed_db::{Kept, KeptState};
+use sandboxed_db::cache::{Kept, KeptState};
 use serde::{Serialize, Serializer};
 
 use super::failure::Failure;

@@ -1,6 +1,6 @@
 //! Renders a difference as text.
 
-use sandboxed_db::KeptState;
+use sandboxed_db::cache::KeptState;
 use similar::{ChangeTag, TextDiff};
 
 use super::{

@@ -80,6 +80,11 @@ impl DirectoryLock {
         is_same(&self.path, &self.file)
     }
 
+    /// Whether the directory was removed, not merely moved. A removed directory has no name any more.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|directory| directory.nlink() == 0)
+    }
+
     pub(crate) fn metadata(&self) -> io::Result<fs::Metadata> {
         self.file.metadata()
     }
@@ -183,15 +188,21 @@ impl StagedFile {
 
 /// Makes an entry, again where a sweep was faster than its lock, or `parent` was removed meanwhile.
 fn until_locked<T>(parent: &Path, mut make: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
-    for _ in 0..TRIES {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-        match make() {
+    let mut tries = 0;
+    loop {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(parent).and_then(|()| make());
+        tries += 1;
+        match made {
             Ok(Some(entry)) => return Ok(entry),
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Ok(None) if tries < TRIES => {}
+            Ok(None) => return Err(ErrorKind::NotFound.into()),
+            // `AlreadyExists`: the directory existed when it was to be made, and no longer a moment later.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
+                    && tries < TRIES => {}
+            Err(error) => return Err(error),
         }
     }
-    Err(ErrorKind::NotFound.into())
 }
 
 /// Removes the entries of a staging directory that no process has locked; `before` is called with each.

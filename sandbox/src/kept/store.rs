@@ -23,7 +23,7 @@ pub(super) const SIZE: u64 = 2 << 30;
 /// # Example
 /// ```no_run
 /// # fn main() -> sandboxed_db::Result<()> {
-/// let kept = sandboxed_db::Kept::open()?;
+/// let kept = sandboxed_db::cache::Kept::open()?;
 /// let db = kept.find("orders_can_be_dropped")?.start()?;
 /// println!("psql '{}'", db.url());
 /// # Ok(())

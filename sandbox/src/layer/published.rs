@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::digest::Digest;
 use super::manifest::Manifest;
-use super::{run, seal};
+use super::seal;
 use crate::cache::{self, Cache, DirectoryLock};
 use crate::error::Result;
+use crate::test_id::shared_run;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const DATA: &str = "data";
@@ -69,7 +70,7 @@ impl Layer {
     pub(super) fn damage(&self) -> Result<Vec<String>> {
         // A run of many processes looks once, as a run of one does.
         let checked = self.directory().join(CHECKED);
-        let run = run::shared();
+        let run = shared_run();
         if run.is_some_and(|run| fs::read_to_string(&checked).is_ok_and(|checked| checked == run)) {
             return Ok(Vec::new());
         }

@@ -32,7 +32,7 @@ const CHAIN_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// # Example
 /// ```no_run
 /// # fn main() -> sandboxed_db::Result<()> {
-/// for layer in sandboxed_db::Layers::open()?.list()? {
+/// for layer in sandboxed_db::cache::Layers::open()?.list()? {
 ///     println!("{} {} bytes", layer.digest, layer.size);
 /// }
 /// # Ok(())

@@ -19,20 +19,20 @@ pub(crate) struct Holdings {
     /// Records the end of the container in the report of the run.
     pub(super) report: report::Ended,
     /// None for a sandbox that builds a layer.
-    _tenure: Option<Tenure>,
+    tenure: Option<Tenure>,
 }
 
 /// Resources that only the sandbox of a test holds.
 #[derive(Debug)]
 struct Tenure {
-    _lower: Arc<DirectoryLock>,
+    lower: Arc<DirectoryLock>,
     _living: Living,
     _slot: Admission,
 }
 
 impl Holdings {
     pub(super) fn for_build(container: Container) -> Self {
-        Self { container, report: report::Ended::default(), _tenure: None }
+        Self { container, report: report::Ended::default(), tenure: None }
     }
 
     pub(crate) fn for_test(
@@ -41,8 +41,13 @@ impl Holdings {
         lower: Arc<DirectoryLock>,
         slot: Admission,
     ) -> Self {
-        let tenure = Tenure { _lower: lower, _living: Living::begin(), _slot: slot };
-        Self { container, report: report::Ended(report), _tenure: Some(tenure) }
+        let tenure = Tenure { lower, _living: Living::begin(), _slot: slot };
+        Self { container, report: report::Ended(report), tenure: Some(tenure) }
+    }
+
+    /// Whether the directory below the sandbox was removed, though it is locked.
+    pub(super) fn lower_is_removed(&self) -> bool {
+        self.tenure.as_ref().is_some_and(|tenure| tenure.lower.is_removed())
     }
 }
 

@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::cache;
 use crate::diagnosis::{explain, limits};
 use crate::engine::{Engine, Postgres};
 use crate::error::{Error, ErrorKind, Result};
@@ -270,8 +271,9 @@ impl<E: Engine> Sandbox<E> {
             let exit = self.container().server_exit(patience)?;
             Some(format!("the server has ended with {exit}"))
         };
-        let limit = self.prepared.limit_reached(self.container()).map(|fix| fix.to_string());
-        if let Some(diagnosis) = limit.or_else(ended) {
+        let removed = || self.holdings.lower_is_removed().then(|| cache::removed().to_string());
+        let limit = || self.prepared.limit_reached(self.container()).map(|fix| fix.to_string());
+        if let Some(diagnosis) = removed().or_else(limit).or_else(ended) {
             self.postmortem.diagnosed(diagnosis);
         }
     }

@@ -453,14 +453,14 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Sets when the data of a sandbox is kept after its end: as the test left it, for `sandboxed-db open`, `sandboxed-db diff`
-    /// and [`Kept`](crate::Kept). Default [`Keep::Never`]. `SANDBOXED_DB_KEEP` has precedence: `never`, `on_failure` or
+    /// and [`Kept`](crate::cache::Kept). Default [`Keep::Never`]. `SANDBOXED_DB_KEEP` has precedence: `never`, `on_failure` or
     /// `always`.
     ///
     /// # What is kept
     /// The data directory. The server is shut down for it, so all that was committed is there; one that has died leaves what a
     /// crash leaves, and one that hangs is killed after 10 seconds. Files as in the layer are hard links to it, the rest is
     /// copied: a failure takes some hundredths of a second longer, and a few MB of the cache directory, up to the
-    /// bounds that [`Kept`](crate::Kept) has. Where it cannot be kept the test's output says so in one line.
+    /// bounds that [`Kept`](crate::cache::Kept) has. Where it cannot be kept the test's output says so in one line.
     ///
     /// # What a failure is
     /// With the attribute, a test that fails, whatever it has done with the sandbox: a handle that it drops leaves the server

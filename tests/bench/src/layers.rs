@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sandboxed_db::{Layers, Postgres, Snapshot};
+use sandboxed_db::cache::Layers;
+use sandboxed_db::{Postgres, Snapshot};
 use walkdir::WalkDir;
 
 use crate::Result;

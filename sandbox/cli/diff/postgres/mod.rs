@@ -9,7 +9,8 @@ use std::path::Path;
 
 use postgres::config::Config;
 use postgres::{Client, NoTls};
-use sandboxed_db::{KeptState, Sandbox};
+use sandboxed_db::Sandbox;
+use sandboxed_db::cache::KeptState;
 
 use self::catalogue::{objects, sequences, server_objects};
 use self::rows::{Column, Table};

@@ -1,6 +1,6 @@
 //! The private directory of a server in process mode, and the removal of those whose supervisor was killed.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, geteuid};
 
 use super::end::remove_memory_of;
+use crate::cache::{StagedDirectory, sweep};
 use crate::launch::protocol::{Failure, LaunchStep};
 
 /// The file with the id of the server and that of the boot, after which process ids mean other processes.
@@ -23,10 +24,9 @@ const TRIES: usize = 1000;
 /// A directory for one server, locked as long as its supervisor lives, and removed when dropped.
 #[derive(Debug)]
 pub(super) struct PrivateDirectory {
-    directory: PathBuf,
+    directory: StagedDirectory,
     /// A symbolic link to the directory, if its path is too long for sockets.
     link: Option<PathBuf>,
-    _lock: File,
 }
 
 impl PrivateDirectory {
@@ -45,7 +45,7 @@ impl PrivateDirectory {
                     let is_one = |path: &Path| !path.as_os_str().as_bytes().contains(&b',');
                     let fits =
                         |path: &Path| path.as_os_str().len() + length + NAME <= LONGEST && is_one(path);
-                    if !fits(&made.directory) {
+                    if !fits(made.directory.path()) {
                         made.link(short_parents, fits)?;
                     }
                     return Ok(made);
@@ -64,34 +64,27 @@ impl PrivateDirectory {
     }
 
     fn make_in(parent: &Path) -> io::Result<Self> {
-        retry(|| {
-            private(parent)?;
-            let made = tempfile::Builder::new().prefix("").rand_bytes(8).tempdir_in(parent)?;
-            let lock = File::open(made.path())?;
-            match lock.try_lock() {
-                // Another supervisor took it for an abandoned one and removes it.
-                Err(TryLockError::WouldBlock) => return Err(ErrorKind::NotFound.into()),
-                Err(TryLockError::Error(error)) => return Err(error),
-                Ok(()) => {}
+        let directory = StagedDirectory::new(parent, "")?;
+        // Checked last, since the parent cannot be replaced as long as the directory is in it.
+        private(parent)?;
+        sweep(parent, |abandoned| {
+            if let Some(server) = server_of(abandoned) {
+                remove_memory_of(&[server]);
             }
-            // Another supervisor may have removed it before the lock.
-            match fs::metadata(made.path())?.ino() == lock.metadata()?.ino() {
-                true => Ok(Self { directory: made.keep(), link: None, _lock: lock }),
-                false => Err(ErrorKind::NotFound.into()),
-            }
-        })
-        .inspect(|_| sweep(parent))
+        });
+        Ok(Self { directory, link: None })
     }
 
     fn link(&mut self, parents: &[PathBuf], fits: impl Fn(&Path) -> bool) -> Result<(), Failure> {
-        let name = self.directory.file_name().unwrap_or_default();
+        let directory = self.directory.path();
+        let name = directory.file_name().unwrap_or_default();
         let mut failure = None;
         for parent in parents.iter().filter(|parent| fits(&parent.join(name))) {
             let link = parent.join(name);
             let made = retry(|| {
                 private(parent)?;
                 remove_broken_links(parent);
-                symlink(&self.directory, &link)
+                symlink(directory, &link)
             });
             match made {
                 Ok(()) => {
@@ -110,18 +103,18 @@ impl PrivateDirectory {
         Err(failure.unwrap_or_else(|| {
             let error =
                 io::Error::other("no path of a temporary directory is short and plain enough for a socket");
-            Failure::io(LaunchStep::PrivateDirectory, &self.directory.to_string_lossy(), &error)
+            Failure::io(LaunchStep::PrivateDirectory, &directory.to_string_lossy(), &error)
         }))
     }
 
     /// Returns the path of the directory or of the link to it.
     pub(super) fn path(&self) -> &Path {
-        self.link.as_ref().unwrap_or(&self.directory)
+        self.link.as_deref().unwrap_or(self.directory.path())
     }
 
     /// Returns a function that notes the id of the server, whose memory is removed with the directory.
     pub(super) fn notes(&self) -> Box<dyn Fn(Pid)> {
-        let file = self.directory.join(SERVER);
+        let file = self.directory.path().join(SERVER);
         // It serves if this process is killed. A failure then loses a few bytes of memory.
         Box::new(move |server| {
             let _ = fs::write(&file, format!("{} {}", server.as_raw_nonzero(), boot()));
@@ -134,7 +127,7 @@ impl Drop for PrivateDirectory {
         if let Some(link) = &self.link {
             remove(link, |link| fs::remove_file(link));
         }
-        remove(&self.directory, |directory| fs::remove_dir_all(directory));
+        remove(self.directory.path(), |directory| fs::remove_dir_all(directory));
     }
 }
 
@@ -170,20 +163,6 @@ fn private(path: &Path) -> io::Result<()> {
     match found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0 {
         true => Ok(()),
         false => Err(io::Error::other("it is not a directory of this user with mode 0700")),
-    }
-}
-
-/// Removes directories whose supervisor is dead.
-fn sweep(parent: &Path) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let lock = File::open(&path);
-        if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
-            if let Some(server) = server_of(&path) {
-                remove_memory_of(&[server]);
-            }
-            let _ = fs::remove_dir_all(path);
-        }
     }
 }
 

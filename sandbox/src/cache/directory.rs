@@ -5,11 +5,7 @@
 //! <cache>/locks/       files that are locked while something is made, so that it is made once
 //! ```
 //!
-//! [`entry`] has the only ways into the cache and out of it. The floors above decide on names and contents.
-
-mod entry;
-pub(crate) mod iso_8601;
-mod tree;
+//! `entry` has the only ways into the cache and out of it. The floors above decide on names and contents.
 
 use std::env;
 use std::fs::{self, DirBuilder};
@@ -18,11 +14,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::entry::{self, DirectoryLock, LockFile, StagedDirectory, StagedFile, sweep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fix::Fix;
-
-pub(crate) use entry::{DirectoryLock, LockFile, StagedDirectory, StagedFile, sweep};
-pub(crate) use tree::{copy_tree, copy_tree_by};
 
 const VARIABLE: &str = "SANDBOXED_DB_CACHE";
 
