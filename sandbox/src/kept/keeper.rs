@@ -3,8 +3,8 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use std::{fs, thread};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Signal;
 use crate::layer::Layer;
+use crate::machine::process;
 use crate::progress::notice;
 use crate::sandbox::{Holdings, Keeper, Prepared};
 
@@ -122,7 +123,7 @@ impl StateKeeper {
     fn end_orphans(&self) {
         let deadline = Instant::now() + KILL;
         while Instant::now() < deadline {
-            let orphans = children(self.holdings.container.pid());
+            let orphans = children_of(self.holdings.container.pid());
             if orphans.is_empty() {
                 return;
             }
@@ -155,16 +156,15 @@ impl Keeper for StateKeeper {
     }
 }
 
-/// The children of a process, proc_pid_task_children(5); none where the kernel has no such file.
-fn children(parent: u32) -> Vec<Pid> {
-    let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-    list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+fn children_of(parent: u32) -> Vec<Pid> {
+    let children = process::children(&parent.to_string());
+    children.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())).collect()
 }
 
 /// Kills a process if it is still that child, and not another process with the same id.
 fn kill_child(child: Pid, parent: u32) {
     let Ok(pidfd) = pidfd_open(child, PidfdFlags::empty()) else { return };
-    if children(parent).contains(&child) {
+    if children_of(parent).contains(&child) {
         // It may end by itself in between.
         let _ = pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
     }

@@ -15,17 +15,59 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, PARENT)?.parse().ok()
 }
 
+/// Returns the children of a process, by their ids in /proc. `process` is such an id, or `self`.
+///
+/// # References
+/// proc_pid_task_children(5), which a kernel with CONFIG_PROC_CHILDREN has
+pub(crate) fn children(process: &str) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists: Option<Vec<_>> =
+        threads.map(|thread| fs::read_to_string(thread.path().join("children")).ok()).collect();
+    match lists {
+        Some(lists) if !lists.is_empty() => {
+            lists.iter().flat_map(|list| list.split_ascii_whitespace()).flat_map(str::parse).collect()
+        }
+        _ => children_by_parent(process),
+    }
+}
+
+/// Returns the children of a process by a look at all processes.
+fn children_by_parent(process: &str) -> Vec<u32> {
+    let own = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let Some(own) = own.split(' ').next().and_then(|id| id.parse().ok()) else { return Vec::new() };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.filter(|&process| parent(process) == Some(own)).collect()
+}
+
 /// Returns a field of a process by its number in the manual, from the third on.
 fn stat_field(pid: u32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, and may itself hold any character.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(number - 3).map(str::to_owned)
+    stat_fields(&stat).nth(number - 3).map(str::to_owned)
+}
+
+/// Returns the fields of a `stat` file after the second: that is the program's name in parentheses, and may itself hold any
+/// character.
+pub(crate) fn stat_fields(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    #[test]
+    fn children_are_found_in_both_ways() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        for children in [children("self"), children_by_parent("self")] {
+            assert!(children.contains(&child.id()), "{children:?}");
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!children("self").contains(&child.id()));
+    }
 
     #[test]
     fn a_process_has_a_parent_and_an_identity() {

@@ -5,16 +5,15 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use rustix::io::Errno;
 
-use super::last_errno;
+use super::errno;
 
 /// Locks a byte; `false` if another description has it locked.
 pub(crate) fn try_lock(file: &File, byte: u64) -> Result<bool, Errno> {
-    let mut lock = description(libc::F_WRLCK, byte..byte + 1);
-    match control(file, libc::F_OFD_SETLK, &mut lock) {
+    match set(file, libc::F_WRLCK, byte) {
         Ok(()) => Ok(true),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
         Err(errno) => Err(errno),
@@ -23,24 +22,24 @@ pub(crate) fn try_lock(file: &File, byte: u64) -> Result<bool, Errno> {
 
 /// Unlocks a byte, locked or not.
 pub(crate) fn unlock(file: &File, byte: u64) -> Result<(), Errno> {
-    control(file, libc::F_OFD_SETLK, &mut description(libc::F_UNLCK, byte..byte + 1))
+    set(file, libc::F_UNLCK, byte)
 }
 
-/// The first bytes in the range that another description has locked. They may begin before it and end after it.
+/// Returns the first bytes in the range that another description has locked. They may begin before it and end after it.
 pub(crate) fn locked_by_others(file: &File, range: Range<u64>) -> Result<Option<Range<u64>>, Errno> {
     if range.is_empty() {
         // A length of zero would reach to the end of all files.
         return Ok(None);
     }
     let mut first: Option<Range<u64>> = None;
-    // The kernel answers with any of them, so what is before it is asked for until there is nothing.
+    // The kernel returns any lock in a range, so the part before it is queried until that has none.
     loop {
         let end = first.as_ref().map_or(range.end, |found| found.start);
         if end <= range.start {
             return Ok(first);
         }
         let mut lock = description(libc::F_WRLCK, range.start..end);
-        control(file, libc::F_OFD_GETLK, &mut lock)?;
+        fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).map_err(errno)?;
         if i32::from(lock.l_type) == libc::F_UNLCK {
             return Ok(first);
         }
@@ -49,21 +48,19 @@ pub(crate) fn locked_by_others(file: &File, range: Range<u64>) -> Result<Option<
     }
 }
 
-fn description(kind: i32, range: Range<u64>) -> libc::flock {
-    // SAFETY: `flock` is plain data for which all zeroes is valid; `l_pid` must be zero for these commands.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    lock.l_start = range.start.cast_signed();
-    lock.l_len = (range.end - range.start).cast_signed();
-    lock
+fn set(file: &File, kind: i32, byte: u64) -> Result<(), Errno> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&description(kind, byte..byte + 1))).map(drop).map_err(errno)
 }
 
-fn control(file: &File, command: i32, lock: &mut libc::flock) -> Result<(), Errno> {
-    // SAFETY: the descriptor is open as long as `file`, and `lock` is a valid `flock` that outlives the call, which the
-    // three commands read and F_OFD_GETLK writes.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) };
-    if result == -1 { Err(last_errno()) } else { Ok(()) }
+fn description(kind: i32, range: Range<u64>) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: range.start.cast_signed(),
+        l_len: (range.end - range.start).cast_signed(),
+        // Must be zero for these locks.
+        l_pid: 0,
+    }
 }
 
 #[cfg(test)]
@@ -88,9 +85,9 @@ mod tests {
         assert_eq!(try_lock(&other, 8), Ok(true));
     }
 
-    /// The kernel keeps them by their owners, in the order in which these came.
+    /// The kernel lists locks by owner, in the order of their first locks.
     #[test]
-    fn the_first_is_found_whoever_came_first() {
+    fn the_first_lock_is_found_in_any_order() {
         let place = tempfile::NamedTempFile::new().unwrap();
         let open = || File::options().read(true).write(true).open(place.path()).unwrap();
         let (one, other, third) = (open(), open(), open());

@@ -1,4 +1,4 @@
-//! System calls that no safe library offers. The only folder with `unsafe`; it knows nothing of layers or engines.
+//! System calls that no safe library offers. The only folder with `unsafe`; it has no notion of layers or engines.
 
 pub(crate) mod clone;
 pub(crate) mod constructor;
@@ -13,7 +13,12 @@ pub(crate) mod trampoline;
 
 use rustix::io::Errno;
 
-/// The error of the system call that failed last in this thread.
+/// Returns the error of the last failed system call of this thread.
 fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).expect("a failed system call sets errno")
+}
+
+/// Converts nix's error to rustix's.
+fn errno(error: nix::Error) -> Errno {
+    Errno::from_raw_os_error(error as i32)
 }

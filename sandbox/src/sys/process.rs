@@ -1,17 +1,20 @@
-//! What a process does to itself: threads, descriptors, signals, its network's loopback.
+//! Calls that change the calling process: threads, descriptors, signals, its network's loopback.
 
 use std::fs;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::panic;
 
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
-use super::last_errno;
+use super::{errno, last_errno};
+use crate::machine::maps::Mapping;
 
 /// Proof that this process has one thread and will start no other.
 ///
@@ -86,13 +89,17 @@ pub(crate) fn fork(_proof: &SingleThreaded, child: impl FnOnce(FreshProcess)) ->
     }
 }
 
-/// Every signal to its default action, none blocked: what the test process ignores or blocks must not reach a server.
+/// Sets every signal to its default action and unblocks it: the test process's settings must not reach a server.
+///
+/// SIGXFSZ is ignored instead, and so in all programs started from here: a write beyond `ulimit -f` then fails with EFBIG,
+/// which programs report.
 pub(crate) fn reset_signals() {
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no code. Numbers that may not be changed are refused with EINVAL, harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let action = if signal == libc::SIGXFSZ { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: neither action installs code. Numbers that may not be changed are refused with EINVAL, harmlessly.
+        unsafe { libc::signal(signal, action) };
     }
-    set_signal_mask(None);
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 /// Lets the kernel reap this process's children by itself.
@@ -110,7 +117,7 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Has the kernel send a signal to the program that `command` starts when the thread that starts it ends.
+/// Makes the kernel send a signal to the program of `command` when the thread ends that starts it.
 ///
 /// # References
 /// PR_SET_PDEATHSIG(2const)
@@ -118,7 +125,7 @@ pub(crate) fn die_with_parent(command: &mut std::process::Command, signal: Signa
     let parent = rustix::process::getpid();
     let arm = move || {
         set_parent_process_death_signal(Some(signal))?;
-        // It may have ended before.
+        // The parent may have ended before.
         if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
     };
     // SAFETY: in the child, which may be a copy of one thread of many, the hook makes two system calls and nothing else:
@@ -126,19 +133,15 @@ pub(crate) fn die_with_parent(command: &mut std::process::Command, signal: Signa
     unsafe { command.pre_exec(arm) };
 }
 
-/// A descriptor that becomes readable when a child ends. The signal is blocked from here on.
+/// Returns a descriptor that becomes readable when a child ends. The signal is blocked from here on.
 ///
 /// # References
 /// signalfd(2)
 pub(crate) fn child_signals() -> Result<OwnedFd, Errno> {
-    let mask = set_signal_mask(Some(libc::SIGCHLD));
-    // SAFETY: `mask` is an initialised signal set that outlives the call; -1 asks for a new descriptor.
-    let fd = unsafe { libc::signalfd(-1, &raw const mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-    if fd == -1 {
-        return Err(last_errno());
-    }
-    // SAFETY: the call succeeded and returned a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let mask = SigSet::from(nix::sys::signal::Signal::SIGCHLD);
+    mask.thread_set_mask().map_err(errno)?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+    signals.map(OwnedFd::from).map_err(errno)
 }
 
 /// Removes a segment of System V shared memory; processes that have it attached keep it.
@@ -150,21 +153,6 @@ pub(crate) fn remove_shared_memory(id: i32) -> Result<(), Errno> {
     match unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(last_errno()),
-    }
-}
-
-/// Blocks exactly the given signal, or none.
-fn set_signal_mask(blocked: Option<i32>) -> libc::sigset_t {
-    // SAFETY: sigemptyset initialises the set it is given, sigaddset and sigprocmask read it, and all three get valid
-    // pointers to a live local. The process has one thread, for which sigprocmask is defined.
-    unsafe {
-        let mut mask = std::mem::zeroed();
-        libc::sigemptyset(&raw mut mask);
-        if let Some(signal) = blocked {
-            libc::sigaddset(&raw mut mask, signal);
-        }
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
-        mask
     }
 }
 
@@ -186,38 +174,22 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Whether the code of this library lies in the program itself, so that executing the program again runs it.
+/// Whether the code of this library lies in the program itself, so that executing the program again runs it. It does not if
+/// the library is part of a shared object that another program loaded.
 ///
-/// It does not where the library is part of a shared object that another program loaded. Both addresses are looked up in
-/// the same place, since overlay file systems tell stat(2) another inode than the one that is mapped.
+/// Both addresses are looked up in the mappings, since overlay file systems show stat(2) another inode than the mapped one.
 pub(crate) fn is_in_main_program() -> io::Result<bool> {
     let here = is_in_main_program as *const () as usize;
     // SAFETY: getauxval takes an integer and reads what the kernel passed at the start of the program.
     let program = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
-    let maps = fs::read_to_string("/proc/self/maps")?;
+    let mappings = Mapping::parse_all(&fs::read_to_string("/proc/self/maps")?);
     let file_at =
-        |address| maps.lines().filter_map(Mapping::parse).find(|mapping| mapping.range.contains(&address));
-    Ok(file_at(here).zip(file_at(program)).is_some_and(|(here, program)| here.file == program.file))
+        |address: usize| mappings.iter().find(|mapping| mapping.range().contains(&(address as u64)));
+    let file_of = |address| file_at(address).map(|mapping| (&mapping.device, mapping.inode));
+    Ok(file_of(here).is_some_and(|file| file_of(program) == Some(file)))
 }
 
-/// A line of /proc/pid/maps, proc_pid_maps(5).
-struct Mapping<'a> {
-    range: std::ops::Range<usize>,
-    /// Device and inode.
-    file: (&'a str, &'a str),
-}
-
-impl<'a> Mapping<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let (device, inode) = (fields.nth(2)?, fields.next()?);
-        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
-        Some(Self { range, file: (device, inode) })
-    }
-}
-
-/// The version of the C library, for what depends on its locales. Empty where it tells none.
+/// Returns the version of the C library, which its locales depend on; nothing for a library without one.
 #[cfg(target_env = "gnu")]
 pub(crate) fn libc_version() -> String {
     // SAFETY: the function takes nothing and returns a string that lives as long as the program.
@@ -225,7 +197,7 @@ pub(crate) fn libc_version() -> String {
     version.to_string_lossy().into_owned()
 }
 
-/// The version of the C library, for what depends on its locales. Empty where it tells none.
+/// Returns the version of the C library, which its locales depend on; nothing for a library without one.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn libc_version() -> String {
     String::new()
@@ -234,13 +206,6 @@ pub(crate) fn libc_version() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_maps_is_parsed() {
-        let mapping = Mapping::parse("7f1c-8f1c r-xp 00026000 fe:00 1973 /usr/lib/a b.so").unwrap();
-        assert_eq!((mapping.range, mapping.file), (0x7f1c..0x8f1c, ("fe:00", "1973")));
-        assert!(Mapping::parse("").is_none());
-    }
 
     #[test]
     fn a_test_program_holds_the_library_itself() {

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use crate::cache::{self, Cache, StagedFile};
 use crate::launch::limits::Limits;
 use crate::launch::plan::{Data, Plan};
+use crate::machine::boot_id;
 
 /// `0` has every server executed.
 const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
@@ -147,7 +148,7 @@ fn eligible(plan: &Plan) -> Result<(), String> {
 /// same until the machine is started anew. Which libraries are found is told by the linker's cache, which is written anew
 /// whenever one is installed; each file that is mapped is looked at again when the image is used.
 fn key(plan: &Plan) -> Result<String, String> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|error| error.to_string())?;
+    let boot = boot_id().map_err(|error| error.to_string())?;
     let Plan { usr, binds, files, server, .. } = plan;
     // What libraries read before the image is taken.
     let configuration: Vec<_> =

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::calls::Calls;
 use super::format::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
-use super::maps::Area;
 use super::prelink::{Binding, Errand};
 use crate::launch::command::ResolvedCommand;
+use crate::machine::maps::Mapping;
+use crate::machine::process;
+use crate::sys::process::SingleThreaded;
 use crate::sys::trace::{Registers, Stop, Tracee};
 
 /// The breakpoint instruction of x86-64.
@@ -48,7 +50,7 @@ fn capture_ahead(
     let program = Program::start(command, Binding::executed(command, prepare)?)?;
     let (mut calls, registers) = program.link()?;
     let binding = Binding::undo(&program.tracee, registers.stack, |address| program.word(address))?;
-    for errand in Errand::all(&program.areas("maps")?)? {
+    for errand in Errand::all(&program.mappings("maps")?)? {
         program.run_errand(&errand, &registers, &mut calls)?;
     }
     program.write(into, calls, &registers, &binding)
@@ -68,12 +70,13 @@ impl Program {
         command: &ResolvedCommand,
         prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let mut process = command.process([Stdio::null(), Stdio::null(), Stdio::null()]);
-        let tracee = Tracee::start(&mut process, prepare)?;
-        // It is the only child. In an outer /proc it has another number than here.
-        let children = fs::read_to_string("/proc/thread-self/children")?;
-        let number = children.split_ascii_whitespace().next();
-        let proc = PathBuf::from("/proc").join(number.ok_or_else(|| refused("its process is not in /proc"))?);
+        let proof = SingleThreaded::check()?;
+        let mut command = command.process([Stdio::null(), Stdio::null(), Stdio::null()]);
+        let tracee = Tracee::start(&proof, &mut command, prepare)?;
+        // It is the only child. In an outer /proc it has another id than here.
+        let children = process::children("self");
+        let id = children.first().ok_or_else(|| refused("its process is not in /proc"))?;
+        let proc = Path::new("/proc").join(id.to_string());
         let auxiliary = fs::read(proc.join("auxv"))?;
         let auxiliary =
             auxiliary.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
@@ -157,8 +160,8 @@ impl Program {
     }
 
     /// Its mappings, as a file in its directory in /proc has them.
-    fn areas(&self, file: &str) -> io::Result<Vec<Area>> {
-        Ok(Area::parse_all(&fs::read_to_string(self.proc.join(file))?))
+    fn mappings(&self, file: &str) -> io::Result<Vec<Mapping>> {
+        Ok(Mapping::parse_all(&fs::read_to_string(self.proc.join(file))?))
     }
 
     fn write(
@@ -176,46 +179,51 @@ impl Program {
             return Err(refused("its C library is not the GNU one"));
         }
         let entry = self.told(libc::AT_ENTRY);
-        let areas = self.areas("smaps")?;
+        let mappings = self.mappings("smaps")?;
         let mut files = Files::default();
         let (mut regions, mut system, mut copied) = (Vec::new(), Vec::new(), Vec::new());
         let (mut pages, mut farewell) = (0, None);
-        for area in &areas {
-            if area.is_system() {
-                system.push((area.name.clone(), area.start, area.end));
+        for mapping in &mappings {
+            if mapping.is_system() {
+                system.push((mapping.name.clone(), mapping.start, mapping.end));
                 continue;
             }
-            if area.name == "[vsyscall]" {
+            if mapping.name == "[vsyscall]" {
                 continue;
             }
-            check_area(area)?;
-            let source = if area.name == "[stack]" {
-                let used = (registers.stack & !(PAGE - 1)) - area.start;
-                copied.push(area.start + used..area.end);
+            check_mapping(mapping)?;
+            let source = if mapping.name == "[stack]" {
+                let used = (registers.stack & !(PAGE - 1)) - mapping.start;
+                copied.push(mapping.start + used..mapping.end);
                 let source = Source::Stack { used, offset: pages };
-                pages += area.end - area.start - used;
+                pages += mapping.end - mapping.start - used;
                 source
-            } else if area.may('x') {
+            } else if mapping.may('x') {
                 // The breakpoint has made a page of it the program's own.
-                let expected = if area.range().contains(&entry) { PAGE } else { 0 };
-                if area.inode == 0 || area.own != expected {
+                let expected = if mapping.range().contains(&entry) { PAGE } else { 0 };
+                if mapping.inode == 0 || mapping.written != expected {
                     return Err(refused("it makes instructions before it begins"));
                 }
                 if farewell.is_none() {
-                    farewell = self.farewell(area)?;
+                    farewell = self.farewell(mapping)?;
                 }
-                Source::File { file: files.number(area)?, offset: area.offset }
-            } else if area.own == 0 && area.inode != 0 {
-                Source::File { file: files.number(area)?, offset: area.offset }
-            } else if area.own == 0 {
+                Source::File { file: files.number(mapping)?, offset: mapping.offset }
+            } else if mapping.written == 0 && mapping.inode != 0 {
+                Source::File { file: files.number(mapping)?, offset: mapping.offset }
+            } else if mapping.written == 0 {
                 Source::Zeroes
             } else {
-                copied.push(area.range());
+                copied.push(mapping.range());
                 let source = Source::Pages { offset: pages };
-                pages += area.end - area.start;
+                pages += mapping.end - mapping.start;
                 source
             };
-            regions.push(Region { start: area.start, end: area.end, protection: protection(area), source });
+            regions.push(Region {
+                start: mapping.start,
+                end: mapping.end,
+                protection: protection(mapping),
+                source,
+            });
         }
         let regions = merge(regions);
         let image = Image {
@@ -247,21 +255,19 @@ impl Program {
         io::Write::write_all(into, &bytes)
     }
 
-    /// Where in an area the instructions `syscall; ret` are.
-    fn farewell(&self, area: &Area) -> io::Result<Option<u64>> {
+    /// Where in an mapping the instructions `syscall; ret` are.
+    fn farewell(&self, mapping: &Mapping) -> io::Result<Option<u64>> {
         const INSTRUCTIONS: [u8; 3] = [0x0f, 0x05, 0xc3];
-        let mut bytes = vec![0; (area.end - area.start) as usize];
-        self.memory.read_exact_at(&mut bytes, area.start)?;
+        let mut bytes = vec![0; (mapping.end - mapping.start) as usize];
+        self.memory.read_exact_at(&mut bytes, mapping.start)?;
         let at = memchr::memmem::find(&bytes, &INSTRUCTIONS);
-        Ok(at.map(|at| area.start + at as u64))
+        Ok(at.map(|at| mapping.start + at as u64))
     }
 
     /// By number in proc_pid_stat(5), in the order of PR_SET_MM(2const).
     fn layout(&self, end_of_heap: u64, binding: &Binding) -> io::Result<Layout> {
         let stat = fs::read_to_string(self.proc.join("stat"))?;
-        let (_, fields) = stat.rsplit_once(')').ok_or_else(|| refused("its state cannot be read"))?;
-        let fields: Vec<u64> =
-            fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        let fields: Vec<u64> = process::stat_fields(&stat).map(|field| field.parse().unwrap_or(0)).collect();
         // The first after the name is the third of all.
         let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
         let start_of_heap = field(47);
@@ -290,16 +296,16 @@ impl Program {
 }
 
 /// Memory that is more than bytes at addresses is not reproduced.
-fn check_area(area: &Area) -> io::Result<()> {
+fn check_mapping(mapping: &Mapping) -> io::Result<()> {
     // Readable and so on, now or by mprotect(2); private to the process, growing, accounted for, not to be merged or only
     // written down softly; proc_pid_smaps(5).
     const PLAIN: [&str; 11] = ["rd", "wr", "ex", "mr", "mw", "me", "gd", "ac", "sd", "nr", "dw"];
-    let strange = area.flags.iter().find(|flag| !PLAIN.contains(&flag.as_str()));
-    if !area.permissions.ends_with('p') || strange.is_some() {
+    let strange = mapping.flags.iter().find(|flag| !PLAIN.contains(&flag.as_str()));
+    if !mapping.permissions.ends_with('p') || strange.is_some() {
         return Err(refused(&format!(
             "it has memory of its own kind ({} {})",
-            area.permissions,
-            area.flags.join(" ")
+            mapping.permissions,
+            mapping.flags.join(" ")
         )));
     }
     Ok(())
@@ -322,9 +328,9 @@ fn merge(regions: Vec<Region>) -> Vec<Region> {
     merged
 }
 
-fn protection(area: &Area) -> u64 {
+fn protection(mapping: &Mapping) -> u64 {
     let parts = [('r', libc::PROT_READ), ('w', libc::PROT_WRITE), ('x', libc::PROT_EXEC)];
-    parts.into_iter().filter(|&(what, _)| area.may(what)).map(|(_, flag)| flag as u64).sum()
+    parts.into_iter().filter(|&(what, _)| mapping.may(what)).map(|(_, flag)| flag as u64).sum()
 }
 
 /// The files of an image, each once.
@@ -335,12 +341,12 @@ struct Files {
 }
 
 impl Files {
-    fn number(&mut self, area: &Area) -> io::Result<usize> {
-        if let Some(&number) = self.numbers.get(&area.name) {
+    fn number(&mut self, mapping: &Mapping) -> io::Result<usize> {
+        if let Some(&number) = self.numbers.get(&mapping.name) {
             return Ok(number);
         }
-        self.all.push(MappedFile::of(PathBuf::from(&area.name))?);
-        self.numbers.insert(area.name.clone(), self.all.len() - 1);
+        self.all.push(MappedFile::of(PathBuf::from(&mapping.name))?);
+        self.numbers.insert(mapping.name.clone(), self.all.len() - 1);
         Ok(self.all.len() - 1)
     }
 }
@@ -355,11 +361,11 @@ mod tests {
 
     #[test]
     fn memory_of_its_own_kind_is_refused() {
-        let area = |permissions: &str, flags: &str| {
+        let mapping = |permissions: &str, flags: &str| {
             let text = format!("1000-2000 {permissions} 00000000 00:00 0\nVmFlags: {flags}\n");
-            Area::parse_all(&text).remove(0)
+            Mapping::parse_all(&text).remove(0)
         };
-        assert!(check_area(&area("rw-p", "rd wr mr mw me ac sd")).is_ok());
+        assert!(check_mapping(&mapping("rw-p", "rd wr mr mw me ac sd")).is_ok());
         for (permissions, flags) in [
             ("rw-s", "rd wr sh mr mw me ms sd"),
             // Not to be in a child, cleared in a child, locked.
@@ -367,7 +373,7 @@ mod tests {
             ("rw-p", "rd wr mr mw me wf ac"),
             ("rw-p", "rd wr mr mw me lo ac"),
         ] {
-            assert!(check_area(&area(permissions, flags)).is_err(), "{permissions} {flags}");
+            assert!(check_mapping(&mapping(permissions, flags)).is_err(), "{permissions} {flags}");
         }
     }
 
@@ -415,14 +421,14 @@ mod tests {
 
     #[test]
     fn protections_are_read_from_permissions() {
-        let area =
-            |permissions: &str| Area::parse_all(&format!("1000-2000 {permissions} 0 00:00 0\n")).remove(0);
+        let mapping =
+            |permissions: &str| Mapping::parse_all(&format!("1000-2000 {permissions} 0 00:00 0\n")).remove(0);
         let (read, write, execute) =
             (libc::PROT_READ as u64, libc::PROT_WRITE as u64, libc::PROT_EXEC as u64);
         for (permissions, expected) in
             [("---p", 0), ("r--p", read), ("rw-p", read | write), ("r-xp", read | execute)]
         {
-            assert_eq!(protection(&area(permissions)), expected, "{permissions}");
+            assert_eq!(protection(&mapping(permissions)), expected, "{permissions}");
         }
     }
 }

@@ -16,8 +16,6 @@ mod capture;
 #[cfg(target_arch = "x86_64")]
 mod format;
 #[cfg(target_arch = "x86_64")]
-mod maps;
-#[cfg(target_arch = "x86_64")]
 mod prelink;
 #[cfg(target_arch = "x86_64")]
 mod restore;

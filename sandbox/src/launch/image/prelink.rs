@@ -11,8 +11,8 @@ use std::path::Path;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSymbol};
 
-use super::maps::Area;
 use crate::launch::command::ResolvedCommand;
+use crate::machine::maps::Mapping;
 use crate::sys::trace::{Argument, Tracee, execute};
 
 /// Has the dynamic linker find all functions before the program begins, not each when it is first called, ld.so(8). Each
@@ -111,11 +111,11 @@ const CALLS: [(&str, [Argument; 3]); 2] = [
 
 impl Errand {
     /// What there is to be done by a program with these mappings.
-    pub(super) fn all(areas: &[Area]) -> io::Result<Vec<Self>> {
-        let is_begin = |area: &&Area| {
-            area.offset == 0 && Path::new(&area.name).file_name().is_some_and(|name| name == LIBRARY)
+    pub(super) fn all(mappings: &[Mapping]) -> io::Result<Vec<Self>> {
+        let is_begin = |mapping: &&Mapping| {
+            mapping.offset == 0 && Path::new(&mapping.name).file_name().is_some_and(|name| name == LIBRARY)
         };
-        let Some(library) = areas.iter().find(is_begin) else { return Ok(Vec::new()) };
+        let Some(library) = mappings.iter().find(is_begin) else { return Ok(Vec::new()) };
         let bytes = fs::read(&library.name)?;
         let parsed = ElfFile64::<object::Endianness>::parse(bytes.as_slice()).map_err(io::Error::other)?;
         let errands = CALLS.map(|(name, arguments)| {

@@ -15,8 +15,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
 
 use super::format::{Image, Source};
-use super::maps::Area;
 use crate::launch::command::ResolvedCommand;
+use crate::machine::maps::Mapping;
 use crate::sys::process::{SingleThreaded, fork, reset_signals};
 use crate::sys::socket;
 use crate::sys::trampoline::{Arrival, Itinerary, leave_restartable_sequences};
@@ -125,20 +125,19 @@ struct Way<'a> {
 impl Way<'_> {
     /// Moves the kernel's own mappings to where the program knows them, and unmaps all else but the list itself.
     fn clear(&self, list: &mut Itinerary) -> io::Result<()> {
-        let areas = Area::parse_all(&fs::read_to_string("/proc/self/maps")?);
-        let own: Vec<_> = areas.iter().filter(|area| area.is_system()).collect();
+        let mappings = Mapping::parse_all(&fs::read_to_string("/proc/self/maps")?);
+        let own: Vec<_> = mappings.iter().filter(|mapping| mapping.is_system()).collect();
         let same = own.len() == self.image.system.len()
-            && own
-                .iter()
-                .zip(&self.image.system)
-                .all(|(area, (name, start, end))| area.name == *name && area.end - area.start == end - start);
+            && own.iter().zip(&self.image.system).all(|(mapping, (name, start, end))| {
+                mapping.name == *name && mapping.end - mapping.start == end - start
+            });
         if !same {
             return Err(io::Error::other(
                 "the kernel's own mappings are others than when the program was linked",
             ));
         }
         let targets: Vec<_> = self.image.system.iter().map(|&(_, start, end)| start..end).collect();
-        let moves = own.iter().map(|area| area.range()).zip(targets.iter().cloned());
+        let moves = own.iter().map(|mapping| mapping.range()).zip(targets.iter().cloned());
         let moves: Vec<_> = moves.filter(|(from, to)| from != to).collect();
         let overlap = |a: &Range<u64>, b: &Range<u64>| a.start < b.end && b.start < a.end;
         let place = Itinerary::range(ROOM);

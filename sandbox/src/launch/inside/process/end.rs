@@ -4,9 +4,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, geteuid, getpid, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, geteuid, kill_process, wait};
 
-use crate::machine::process::parent;
+use crate::machine::process::children;
 use crate::sys::process::remove_shared_memory;
 
 /// How long a server may take to end by itself, which lets it remove what is not below its directory.
@@ -31,22 +31,13 @@ pub(super) fn end(server: Option<Pid>, mut ended: Vec<Pid>, signal: Signal) {
         }
         // Orphans become children of this process, so that at last there are none.
         if server.is_none() || begin.elapsed() >= PATIENCE {
-            for child in children() {
+            for child in children("self").into_iter().filter_map(|child| Pid::from_raw(child.cast_signed())) {
                 let _ = kill_process(child, Signal::KILL);
             }
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     remove_memory_of(&ended);
-}
-
-/// The children of this process.
-fn children() -> Vec<Pid> {
-    let own = getpid().as_raw_nonzero().get().unsigned_abs();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &i32| parent(pid.unsigned_abs()) == Some(own);
-    pids.filter(is_child).filter_map(Pid::from_raw).collect()
 }
 
 /// Removes the System V shared memory that processes made which have ended, sysvipc(7): it outlives a server that was

@@ -11,6 +11,7 @@ use rustix::process::{Pid, geteuid};
 use super::end::remove_memory_of;
 use crate::cache::{StagedDirectory, sweep};
 use crate::launch::protocol::{Failure, LaunchStep};
+use crate::machine::boot_id;
 
 /// The file with the id of the server and that of the boot, after which process ids mean other processes.
 const SERVER: &str = "server";
@@ -173,7 +174,7 @@ fn server_of(directory: &Path) -> Option<Pid> {
 }
 
 fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    boot_id().unwrap_or_default()
 }
 
 /// Removes links whose directories are gone.
