@@ -8,12 +8,10 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cache;
 use crate::engine::{Engine, Installation, Mode};
+use crate::environment::ISOLATION;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Signal;
 use crate::launch::plan::ProcessMode;
-
-/// Which kind of sandbox is wanted; nothing else chooses the lesser one.
-const VARIABLE: &str = "SANDBOXED_DB_ISOLATION";
 
 /// The kinds of sandboxes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,27 +22,18 @@ pub(crate) enum Isolation {
     Process,
 }
 
-/// What is asked for, if it can be had.
+/// Returns the requested isolation if it is possible here.
 pub(crate) fn wanted() -> Result<Isolation> {
-    let isolation = match std::env::var_os(VARIABLE) {
-        None => return Ok(Isolation::Container),
-        Some(value) => parse(&value.to_string_lossy())?,
+    let isolation = match ISOLATION.word()? {
+        Some("process") => Isolation::Process,
+        _ => Isolation::Container,
     };
     if isolation == Isolation::Process && geteuid().is_root() {
         return Err(Error::new(ErrorKind::HostUnsupported, "start a server without a container as root")
             .caused_by("database servers refuse to run as root, and only a container gives them another user")
-            .with_hint(format!("run the tests as another user, or without {VARIABLE}")));
+            .with_hint(format!("run the tests as another user, or without {}", ISOLATION.name)));
     }
     Ok(isolation)
-}
-
-fn parse(value: &str) -> Result<Isolation> {
-    match value {
-        "" | "container" => Ok(Isolation::Container),
-        "process" => Ok(Isolation::Process),
-        other => Err(Error::new(ErrorKind::InvalidConfig, format!("use {VARIABLE}={other}"))
-            .with_hint("it is `container`, which is the default, or `process`, which isolates far less")),
-    }
 }
 
 /// What to do where the user has no name, as in some clusters: servers look for one. A container has its own.
@@ -52,8 +41,9 @@ pub(crate) fn nameless_hint() -> Option<String> {
     let user = geteuid().as_raw();
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     let is_named = users.lines().any(|line| line.split(':').nth(2) == Some(&user.to_string()));
-    (!is_named)
-        .then(|| format!("the user id {user} has no line in /etc/passwd: add one, or do without {VARIABLE}"))
+    (!is_named).then(|| {
+        format!("the user id {user} has no line in /etc/passwd: add one, or do without {}", ISOLATION.name)
+    })
 }
 
 /// The mode of a new sandbox. The address in process mode is that of this server alone; there is none where the
@@ -114,16 +104,6 @@ fn free_loopback(port: u16) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kinds_are_told_by_their_names() {
-        assert_eq!(parse("container").unwrap(), Isolation::Container);
-        assert_eq!(parse("process").unwrap(), Isolation::Process);
-        let error = parse("none").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        let report = format!("{error:?}");
-        assert!(report.contains("`container`") && report.contains("`process`"), "{report}");
-    }
 
     #[test]
     fn an_address_is_of_the_loopback_and_its_port_free() {

@@ -6,6 +6,7 @@ mod connect;
 mod diagnosis;
 pub mod doctor;
 pub mod engine;
+pub mod environment;
 mod error;
 mod fix;
 #[doc(hidden)]

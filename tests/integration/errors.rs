@@ -89,10 +89,9 @@ fn a_directory_without_a_server_is_named_with_the_variable() {
     assert_says(
         &report,
         &[
-            "could not use `",
-            empty.to_str().unwrap(),
+            &format!("could not use SANDBOXED_DB_POSTGRES={}\n  cause: use `", empty.display()),
             "cause: No such file or directory",
-            "hint: set SANDBOXED_DB_POSTGRES to the directory that holds `postgres`, `initdb` and `psql`",
+            "hint: SANDBOXED_DB_POSTGRES takes `packages`, or directories that hold `postgres`, `initdb` and `psql`",
         ],
     );
 }
@@ -107,9 +106,9 @@ fn a_server_program_is_refused(#[case] contents: &str, #[case] mode: u32, #[case
     let bin = with_server(&place, contents);
     fs::set_permissions(bin.join("postgres"), fs::Permissions::from_mode(mode)).unwrap();
     let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
-    assert_says(&report, &["could not use `", bin.join("postgres").to_str().unwrap()]);
+    assert_says(&report, &["cause: use `", bin.join("postgres").to_str().unwrap()]);
     assert_says(&report, parts);
-    assert_says(&report, &["hint: set SANDBOXED_DB_POSTGRES"]);
+    assert_says(&report, &["hint: SANDBOXED_DB_POSTGRES takes"]);
 }
 
 #[test]
@@ -117,7 +116,7 @@ fn a_server_program_that_hangs_is_given_up() {
     let place = ScratchDirs::new();
     let bin = with_server(&place, "#!/bin/sh\nexec sleep 1000\n");
     let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
-    assert_says(&report, &["could not use `", "`--version` did not end within 10s", "hint: "]);
+    assert_says(&report, &["could not use ", "`--version` did not end within 10s", "hint: "]);
 }
 
 #[test]

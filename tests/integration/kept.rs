@@ -269,7 +269,7 @@ fn the_environment_has_precedence() {
 
     let (output, text) = run("passes", &[("SANDBOXED_DB_KEEP", "perhaps")]);
     assert!(!output.status.success(), "{text}");
-    assert!(text.contains("hint: it is `never`, `on_failure` or `always`"), "{text}");
+    assert!(text.contains("hint: SANDBOXED_DB_KEEP takes `never`, `on_failure` or `always`"), "{text}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod conventions;
 #[cfg(feature = "drivers")]
 mod driver_versions;
 mod drivers;
+mod environment;
 mod errors;
 mod escape;
 mod filesystems;

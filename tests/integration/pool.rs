@@ -214,17 +214,6 @@ fn without_a_pool_nothing_is_started_ahead() {
     }
 }
 
-#[test]
-fn a_bound_that_is_no_number_is_refused() {
-    let place = ScratchDirs::new();
-    for bound in ["-1", "many", "1.5"] {
-        let output = place.command(SUBJECT).env("SANDBOXED_DB_POOL", bound).arg("return").output().unwrap();
-        let report = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{report}");
-        assert!(report.contains(&format!("take `{bound}` from SANDBOXED_DB_POOL")), "{report}");
-    }
-}
-
 /// As many may live as it has started, ahead or not.
 fn full(place: &ScratchDirs) -> Obeying {
     let mut command = place.command(SUBJECT);

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Duration;
 
 use rstest::rstest;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use sandboxed_db::report::{Outcome, Record, Report, VERSION};
 use sandboxed_db::{FromSandbox, Sandbox, sandboxed_db};
@@ -115,22 +114,6 @@ fn a_start_that_fails_is_told_with_its_reason() {
         "{record:?}"
     );
     assert!(record.ended_at_us >= Some(record.asked_at_us));
-}
-
-#[rstest]
-#[case::in_a_directory_that_is_not_there("no/such/directory/run.jsonl")]
-#[case::that_is_a_directory(".")]
-#[case::that_is_a_pipe_without_a_reader("pipe")]
-fn a_file_that_cannot_be_written_costs_a_warning_and_no_test(#[case] file: &str) {
-    let place = ScratchDirs::with_shared_cache();
-    mknodat(CWD, place.path().join("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let file = place.path().join(file);
-    let mut command = place.command(SUBJECT);
-    let output = command.env(VARIABLE, &file).args(["--sandboxes", "2", "return"]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    let begin = format!("sandboxed-db: no report is written to `{}` ({VARIABLE}): ", file.display());
-    assert!(text.starts_with(&begin) && text.lines().count() == 1, "{text}");
 }
 
 /// What takes a moment to be made of a sandbox.

@@ -15,10 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::entry::{self, DirectoryLock, LockFile, StagedDirectory, StagedFile, sweep};
+use crate::environment::CACHE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fix::Fix;
-
-const VARIABLE: &str = "SANDBOXED_DB_CACHE";
 
 /// The cache directory of this user, or another one in tests.
 #[derive(Debug, Clone)]
@@ -129,16 +128,28 @@ impl Cache {
 
 /// `$SANDBOXED_DB_CACHE`, else `$XDG_CACHE_HOME/sandboxed-db`, else `~/.cache/sandboxed-db`.
 pub(crate) fn directory() -> Result<PathBuf> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let directory = set(VARIABLE)
-        .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("sandboxed-db")))
+    if let Some(named) = CACHE.value() {
+        let directory = absolute(PathBuf::from(&named))?;
+        let existing = directory.ancestors().find(|path| path.exists());
+        if let Some(file) = existing.filter(|path| !path.is_dir()) {
+            return Err(CACHE.refused(&named).caused_by(format!("`{}` is not a directory", file.display())));
+        }
+        return Ok(directory);
+    }
+    let xdg = env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory = xdg
+        .map(|cache| cache.join("sandboxed-db"))
         .or_else(|| env::home_dir().map(|home| home.join(".cache/sandboxed-db")))
         .ok_or_else(|| {
             Error::new(ErrorKind::InvalidConfig, "find the cache directory")
-                .with_hint(format!("set {VARIABLE}, XDG_CACHE_HOME or HOME"))
+                .with_hint(format!("set {}, XDG_CACHE_HOME or HOME", CACHE.name))
         })?;
-    std::path::absolute(&directory)
-        .map_err(|error| Error::io(ErrorKind::InvalidConfig, "make absolute the path", &directory, error))
+    absolute(directory)
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path)
+        .map_err(|error| Error::io(ErrorKind::InvalidConfig, "make absolute the path", &path, error))
 }
 
 /// Creates a directory of the cache and those above it, each readable by its owner only.

@@ -15,6 +15,7 @@ use super::store::{DATA, Kept, SIZE};
 use crate::cache;
 use crate::diagnosis;
 use crate::engine::Engine;
+use crate::environment::CACHE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Signal;
 use crate::layer::Layer;
@@ -183,8 +184,8 @@ fn numbered(name: &str) -> String {
 
 /// The command line of `sandboxed-db` for a state, complete for a new shell.
 fn command(verb: &str, name: &str) -> String {
-    let cache = std::env::var("SANDBOXED_DB_CACHE").ok().filter(|cache| !cache.is_empty());
-    let cache = cache.map(|cache| format!("SANDBOXED_DB_CACHE={} ", quoted(&cache))).unwrap_or_default();
+    let cache = CACHE.value().and_then(|cache| cache.into_string().ok());
+    let cache = cache.map(|cache| format!("{}={} ", CACHE.name, quoted(&cache))).unwrap_or_default();
     format!("{cache}sandboxed-db {verb} {}", quoted(name))
 }
 

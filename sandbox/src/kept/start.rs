@@ -11,6 +11,7 @@ use super::state::KeptState;
 use crate::admission::admit;
 use crate::cache::DirectoryLock;
 use crate::engine::{Engine, Postgres};
+use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
 use crate::launch::plan::Data;
@@ -56,6 +57,8 @@ impl KeptState {
     }
 
     fn start_on(&self, lower: PathBuf, lock: Arc<DirectoryLock>) -> Result<Sandbox> {
+        environment::check()?;
+        report::check()?;
         let engine = self.postgres()?;
         let report = report::Recorder::asked(engine.name(), None);
         let installation = engine.locate()?;

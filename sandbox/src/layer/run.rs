@@ -2,10 +2,9 @@
 
 use std::sync::OnceLock;
 
+use crate::environment::REBUILD;
 use crate::machine::process::identity;
 use crate::test_id::shared_run;
-
-const VARIABLE: &str = "SANDBOXED_DB_REBUILD";
 
 /// Names the run: the shared one, or this process.
 pub(super) fn id() -> &'static str {
@@ -15,5 +14,6 @@ pub(super) fn id() -> &'static str {
 
 /// Whether layers of earlier runs are to be rebuilt.
 pub(super) fn rebuilds() -> bool {
-    std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty() && value != "0")
+    // Other values are refused at the beginning of each start.
+    matches!(REBUILD.word(), Ok(Some("1")))
 }

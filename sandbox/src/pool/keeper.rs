@@ -22,7 +22,7 @@ const CLOSED: Duration = Duration::from_millis(200);
 
 /// What starts further sandboxes as this one.
 pub(super) fn maker<E: Engine>(prepared: Prepared<E>) -> Maker {
-    Arc::new(move |admission| Ok(Spare { server: prepared.start()?, admission }))
+    Arc::new(move |slot| Ok(Spare { server: prepared.start()?, slot }))
 }
 
 /// Has the keeper look, if there is something to do; also has there be one.
@@ -43,7 +43,7 @@ fn keep() {
     while let Some(held) = guard.as_mut() {
         let now = Instant::now();
         let spares = held.lines.iter().any(|line| !line.spares.is_empty());
-        let waited_for = admission::is_waited_for();
+        let waited_for = admission::are_waited_for();
         let ending = held.superfluous(now, waited_for);
         if !ending.is_empty() {
             drop(guard);
@@ -72,9 +72,9 @@ fn make(pool: &mut Pool, index: usize) {
     let (number, maker) = (line.number, line.maker.clone());
     line.making += 1;
     let work = move || {
-        let outcome = match admission::ahead().filter(|_| memory::is_left()) {
+        let outcome = match admission::spare().filter(|_| memory::is_left()) {
             // An engine of the user's own may panic.
-            Some(admission) => catch_unwind(AssertUnwindSafe(|| maker(admission))).ok().and_then(Result::ok),
+            Some(slot) => catch_unwind(AssertUnwindSafe(|| maker(slot))).ok().and_then(Result::ok),
             None => return made(number, None, Some(CLOSED)),
         };
         made(number, outcome, None);

@@ -13,14 +13,14 @@ mod plan_key;
 mod policy;
 mod shelf;
 
-use std::ffi::OsStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::error::{Error, ErrorKind, Result};
+use crate::environment;
+use crate::error::Result;
 use crate::layer::Layer;
 use crate::sandbox::{Prepared, quiet_since};
 
@@ -29,8 +29,6 @@ use policy::{Credit, Load};
 use shelf::Shelf;
 pub(crate) use shelf::Spare;
 
-/// How many spares a process may have at most; `0` turns the pool off.
-const VARIABLE: &str = "SANDBOXED_DB_POOL";
 /// How long a spare in the making is waited for, before a sandbox is started beside it.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How many descriptions are remembered; those asked for last.
@@ -95,7 +93,7 @@ pub(crate) fn ask<E: Engine>(
         keeper::rouse(pool);
     }
     drop(guard);
-    Ok(taken.inspect(|spare| spare.admission.give_to(holder)))
+    Ok(taken.inspect(|spare| spare.slot.give_to(holder)))
 }
 
 /// Takes a spare of that line, or waits for one in the making that nobody else waits for.
@@ -253,39 +251,13 @@ fn with(work: impl FnOnce(&mut Pool)) -> Option<()> {
     pool().as_mut().map(work)
 }
 
-/// How many spares there may be: what the variable says, else one for each processor.
+/// Returns how many prewarmed sandboxes this process may have.
 pub(crate) fn most() -> Result<usize> {
-    match std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
-        None => Ok(processors()),
-        Some(value) => parse(&value),
-    }
+    let most = environment::POOL.number()?;
+    Ok(most.map_or_else(processors, |most| usize::try_from(most).unwrap_or(usize::MAX)))
 }
 
 fn processors() -> usize {
     static PROCESSORS: OnceLock<usize> = OnceLock::new();
     *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
-fn parse(value: &OsStr) -> Result<usize> {
-    value.to_str().and_then(|text| text.trim().parse().ok()).ok_or_else(|| {
-        let value = value.to_string_lossy();
-        Error::new(ErrorKind::InvalidConfig, format!("take `{value}` from {VARIABLE}"))
-            .with_hint("it is how many sandboxes may be started ahead: a whole number, 0 for none")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bound_is_a_number_or_refused() {
-        assert_eq!(parse(OsStr::new("0")).unwrap(), 0);
-        assert_eq!(parse(OsStr::new(" 12 ")).unwrap(), 12);
-        for value in ["-1", "many", "1.5"] {
-            let error = parse(OsStr::new(value)).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-            assert!(format!("{error:?}").contains(&format!("`{value}` from {VARIABLE}")), "{error:?}");
-        }
-    }
 }

@@ -8,19 +8,19 @@ use std::time::Instant;
 
 use super::plan_key::PlanKey;
 use super::policy::Demand;
-use crate::admission::Admission;
+use crate::admission::Slot;
 use crate::error::Result;
 use crate::sandbox::ReadyServer;
 
 /// Starts one, on whichever thread.
-pub(super) type Maker = Arc<dyn Fn(Admission) -> Result<Spare> + Send + Sync>;
+pub(super) type Maker = Arc<dyn Fn(Slot) -> Result<Spare> + Send + Sync>;
 
 /// A prewarmed server: no test has asked for it yet.
 #[derive(Debug)]
 pub(crate) struct Spare {
     pub(crate) server: ReadyServer,
     /// Declared last, since it is given back once the container has ended.
-    pub(crate) admission: Admission,
+    pub(crate) slot: Slot,
 }
 
 impl Spare {

@@ -1,7 +1,7 @@
-//! The file that lines are appended to.
+//! The file of the report, to which lines are appended.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,16 +9,23 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(super) const VARIABLE: &str = "SANDBOXED_DB_REPORT";
+use crate::environment::REPORT;
+use crate::error::Result;
 
-/// Whether anybody wants a report.
+/// Whether a report is written.
 pub(super) fn is_wanted() -> bool {
-    file().is_some()
+    file().as_ref().is_ok_and(Option::is_some)
 }
 
-/// Appends a line by one write, which no other process's can come into.
+/// Opens the file that the environment names, if it names one.
+pub(crate) fn check() -> Result<()> {
+    file().as_ref().map(drop).map_err(Clone::clone)
+}
+
+/// Appends a line by one write, so that no other process's line gets into it.
 pub(super) fn append(line: &[u8]) {
-    let Some((mut file, path)) = file().as_ref().map(|(file, path)| (file, path)) else { return };
+    let Ok(Some((file, path))) = file() else { return };
+    let mut file: &File = file;
     match file.write(line) {
         Ok(written) if written == line.len() => {}
         Ok(_) => warn(path, "no room for a line"),
@@ -26,27 +33,22 @@ pub(super) fn append(line: &[u8]) {
     }
 }
 
-fn file() -> &'static Option<(File, PathBuf)> {
-    static FILE: OnceLock<Option<(File, PathBuf)>> = OnceLock::new();
+fn file() -> &'static Result<Option<(File, PathBuf)>> {
+    static FILE: OnceLock<Result<Option<(File, PathBuf)>>> = OnceLock::new();
     FILE.get_or_init(|| {
-        let path = env::var_os(VARIABLE).filter(|path| !path.is_empty())?;
-        let path = from_shell(path, env::var_os("PWD"));
-        // The reader of a pipe, should it be one, is not waited for.
+        let Some(named) = REPORT.value() else { return Ok(None) };
+        let path = from_shell(&named, env::var_os("PWD"));
+        // A pipe may have no reader, which would not be waited for.
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        match File::options().append(true).create(true).custom_flags(flags).open(&path) {
-            Ok(file) => Some((file, path)),
-            Err(error) => {
-                warn(&path, &error.to_string());
-                None
-            }
-        }
+        let opened = File::options().append(true).create(true).custom_flags(flags).open(&path);
+        opened.map(|file| Some((file, path))).map_err(|error| REPORT.refused(&named).caused_by(error))
     })
 }
 
-/// The path as the user's shell understands it: cargo starts test programs elsewhere.
-fn from_shell(path: OsString, shell: Option<OsString>) -> PathBuf {
+/// Returns the path as the user's shell understands it: cargo starts test programs in other directories.
+fn from_shell(path: &OsStr, shell: Option<OsString>) -> PathBuf {
     let shell = shell.map(PathBuf::from).filter(|shell| shell.is_absolute());
-    shell.unwrap_or_default().join(Path::new(&path))
+    shell.unwrap_or_default().join(path)
 }
 
 fn warn(path: &Path, cause: &str) {
@@ -55,8 +57,9 @@ fn warn(path: &Path, cause: &str) {
         return;
     }
     tracing::warn!(path = %path.display(), cause, "no report can be written");
-    // Not by a macro, whose output libtest keeps from those whose tests pass.
-    let text = format!("sandboxed-db: no report is written to `{}` ({VARIABLE}): {cause}\n", path.display());
+    // Written directly: libtest hides the output of macros for tests that pass.
+    let text =
+        format!("sandboxed-db: no report is written to `{}` ({}): {cause}\n", path.display(), REPORT.name);
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -66,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_relative_path_starts_where_the_shell_is() {
-        let path = |path: &str, shell: Option<&str>| from_shell(path.into(), shell.map(Into::into));
+        let path = |path: &str, shell: Option<&str>| from_shell(path.as_ref(), shell.map(Into::into));
         assert_eq!(path("run.jsonl", Some("/home/me")), Path::new("/home/me/run.jsonl"));
         assert_eq!(path("/tmp/run.jsonl", Some("/home/me")), Path::new("/tmp/run.jsonl"));
         assert_eq!(path("run.jsonl", Some("nonsense")), Path::new("run.jsonl"));

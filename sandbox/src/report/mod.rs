@@ -42,8 +42,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use crate::environment::REPORT;
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use file::check;
 pub use record::{Outcome, Record, VERSION};
 pub(crate) use recorder::{Ended, Recorder, with_causes};
 
@@ -67,7 +69,7 @@ impl Report {
         let failed = |error| {
             Error::io(ErrorKind::InvalidConfig, "read", path, error).with_hint(format!(
                 "have the tests write it, as by `{}={} cargo test`",
-                file::VARIABLE,
+                REPORT.name,
                 path.display()
             ))
         };

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::admission::Admission;
+use crate::admission::Slot;
 use crate::cache::DirectoryLock;
 use crate::launch::Container;
 use crate::report;
@@ -27,7 +27,7 @@ pub(crate) struct Holdings {
 struct Tenure {
     lower: Arc<DirectoryLock>,
     _living: Living,
-    _slot: Admission,
+    _slot: Slot,
 }
 
 impl Holdings {
@@ -39,7 +39,7 @@ impl Holdings {
         container: Container,
         report: report::Recorder,
         lower: Arc<DirectoryLock>,
-        slot: Admission,
+        slot: Slot,
     ) -> Self {
         let tenure = Tenure { lower, _living: Living::begin(), _slot: slot };
         Self { container, report: report::Ended(report), tenure: Some(tenure) }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::Snapshot;
 use crate::admission::admit;
 use crate::engine::Engine;
+use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation;
 use crate::kept::{self, Keep, KeepContext, StateKeeper};
@@ -113,7 +114,7 @@ impl<E: Engine> Snapshot<E> {
         let planned = begin.elapsed() - obtained;
         let waited = || begin.elapsed() - obtained - planned;
         let (server, slot, timings) = match pool::ask(&prepared, &layer, holder)? {
-            Some(Spare { server, admission }) => {
+            Some(Spare { server, slot }) => {
                 report.admitted(begin.elapsed() - obtained);
                 let timings = Timings {
                     plan: prepared.planning(),
@@ -122,7 +123,7 @@ impl<E: Engine> Snapshot<E> {
                     pooled: Some(server.executed.elapsed()),
                     ..Timings::default()
                 };
-                (server, admission, timings)
+                (server, slot, timings)
             }
             None => {
                 let slot = admit(holder)?;
@@ -169,8 +170,9 @@ impl<E: Engine> Snapshot<E> {
         let refuse = |what: &str, hint: &str| {
             Err(Error::new(ErrorKind::InvalidConfig, format!("set `{what}`")).with_hint(hint))
         };
+        environment::check()?;
+        report::check()?;
         isolation::wanted()?;
-        pool::most()?;
         if self.start_timeout.is_zero() {
             return refuse("start_timeout", "it must be longer than zero");
         }

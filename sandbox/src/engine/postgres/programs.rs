@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::cache::Cache;
 use crate::engine::installation::{Installation, in_path, major};
 use crate::engine::{children, packages};
+use crate::environment::POSTGRES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 
-/// Names the directories of servers' programs, or asks for the distribution's packages.
-const VARIABLE: &str = "SANDBOXED_DB_POSTGRES";
 const PACKAGES: &str = "packages";
 
 const SUPPORTED: RangeInclusive<u32> = 13..=18;
@@ -50,8 +49,9 @@ fn choose(found: Vec<Installation>, version: Option<&str>) -> Result<Installatio
             format!("find PostgreSQL {}", version.unwrap_or_default()),
         )
         .with_hint(format!(
-            "found were: {}. Install that version, or set {VARIABLE} to the directory of its programs",
-            numbers.join(", ")
+            "found were: {}. Install that version, or set {} to the directory of its programs",
+            numbers.join(", "),
+            POSTGRES.name
         ))),
     }
 }
@@ -68,10 +68,9 @@ fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
     }
     let named = named();
     if !named.is_empty() {
-        let wrong = |error: Error| {
-            error.or_hint(|| {
-                Some(format!("set {VARIABLE} to the directory that holds `postgres`, `initdb` and `psql`"))
-            })
+        let wrong = |error: Error| match error.hint() {
+            Some(_) => error,
+            None => POSTGRES.refused(&POSTGRES.value().unwrap_or_default()).caused_by(error),
         };
         return named.iter().map(|bin| inspect(bin).map_err(wrong)).collect();
     }
@@ -103,7 +102,7 @@ pub(super) fn used() -> Option<Result<Installation>> {
 
 /// The directories that the user named, the preferred first.
 pub(super) fn named() -> Vec<PathBuf> {
-    let value = std::env::var_os(VARIABLE).unwrap_or_default();
+    let value = POSTGRES.value().unwrap_or_default();
     let directories = std::env::split_paths(&value).filter(|directory| !directory.as_os_str().is_empty());
     directories
         .map(|directory| if directory.join("postgres").exists() { directory } else { directory.join("bin") })
@@ -112,7 +111,7 @@ pub(super) fn named() -> Vec<PathBuf> {
 
 /// Whether the user asked for the distribution's packages, whatever is installed.
 pub(super) fn packages_wanted() -> bool {
-    std::env::var_os(VARIABLE).is_some_and(|value| value == PACKAGES)
+    POSTGRES.value().is_some_and(|value| value == PACKAGES)
 }
 
 /// The directories with a server, each once: those in `PATH`, then the usual ones, the newest first.

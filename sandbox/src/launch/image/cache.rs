@@ -10,12 +10,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::cache::{self, Cache, StagedFile};
+use crate::environment::LINK_ONCE;
 use crate::launch::limits::Limits;
 use crate::launch::plan::{Data, Plan};
 use crate::machine::boot_id;
-
-/// `0` has every server executed.
-const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
 
 /// Enters the name of an image, so that one of another form is never read.
 const FORMAT: u32 = 3;
@@ -128,7 +126,7 @@ pub(crate) fn distrust(plan: &Plan) {
 }
 
 fn eligible(plan: &Plan) -> Result<(), String> {
-    let refusal = if std::env::var_os(VARIABLE).is_some_and(|value| value == "0") {
+    let refusal = if LINK_ONCE.word().map_err(|error| error.to_string())? == Some("0") {
         "SANDBOXED_DB_LINK_ONCE=0 is set"
     } else if !cfg!(target_arch = "x86_64") {
         "it is not known how on this architecture"

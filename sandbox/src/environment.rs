@@ -1,0 +1,177 @@
+//! The environment variables that this library reads.
+//!
+//! | variable | meaning | values | default |
+//! |---|---|---|---|
+//! | `SANDBOXED_DB_CACHE` | where layers, images and unpacked packages are kept | a directory, which need not exist | `$XDG_CACHE_HOME/sandboxed-db`, or else `~/.cache/sandboxed-db` |
+//! | `SANDBOXED_DB_ISOLATION` | whether servers run in containers, or as processes of the host with far less isolation | `container` or `process` | `container` |
+//! | `SANDBOXED_DB_KEEP` | when the data of a test is kept for `sandboxed-db open` | `never`, `on_failure` or `always` | [`Snapshot::keep`](crate::Snapshot::keep) |
+//! | `SANDBOXED_DB_LINK_ONCE` | whether servers are started from the image of a linked one | `0` or `1` | `1` |
+//! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
+//! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
+//! | `SANDBOXED_DB_POOL` | how many prewarmed sandboxes a process may have | a whole number from 0 on | one a processor |
+//! | `SANDBOXED_DB_POSTGRES` | the PostgreSQL to use | `packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:` | the first in `PATH`, or else the newest installed, or else the distribution's packages |
+//! | `SANDBOXED_DB_REBUILD` | whether all layers are rebuilt once in this run | `0` or `1` | `0` |
+//! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
+//!
+//! An empty variable counts as unset. A value that cannot be used is an error of the kind
+//! [`InvalidConfig`](crate::ErrorKind::InvalidConfig) at the next start of a sandbox, and is never ignored.
+//!
+//! `SANDBOXED_DB_LAUNCHER` is set by this library, for the processes that it starts.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+
+use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) const CACHE: Variable =
+    Variable { name: "SANDBOXED_DB_CACHE", values: Values::Path("a directory, which need not exist") };
+pub(crate) const ISOLATION: Variable =
+    Variable { name: "SANDBOXED_DB_ISOLATION", values: Values::Words(&["container", "process"]) };
+pub(crate) const KEEP: Variable =
+    Variable { name: "SANDBOXED_DB_KEEP", values: Values::Words(&["never", "on_failure", "always"]) };
+pub(crate) const LINK_ONCE: Variable =
+    Variable { name: "SANDBOXED_DB_LINK_ONCE", values: Values::Words(&["0", "1"]) };
+pub(crate) const MAX: Variable = Variable { name: "SANDBOXED_DB_MAX", values: Values::Number { least: 1 } };
+pub(crate) const MISSING: Variable =
+    Variable { name: "SANDBOXED_DB_MISSING", values: Values::Words(&["fail", "skip"]) };
+pub(crate) const POOL: Variable = Variable { name: "SANDBOXED_DB_POOL", values: Values::Number { least: 0 } };
+pub(crate) const POSTGRES: Variable = Variable {
+    name: "SANDBOXED_DB_POSTGRES",
+    values: Values::Path(
+        "`packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:`",
+    ),
+};
+pub(crate) const REBUILD: Variable =
+    Variable { name: "SANDBOXED_DB_REBUILD", values: Values::Words(&["0", "1"]) };
+pub(crate) const REPORT: Variable =
+    Variable { name: "SANDBOXED_DB_REPORT", values: Values::Path("a file, which need not exist") };
+
+const ALL: [Variable; 10] =
+    [CACHE, ISOLATION, KEEP, LINK_ONCE, MAX, MISSING, POOL, POSTGRES, REBUILD, REPORT];
+
+/// A variable of the table above.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
+    values: Values,
+}
+
+/// The values that a variable can have.
+#[derive(Debug, Clone, Copy)]
+enum Values {
+    Words(&'static [&'static str]),
+    Number {
+        least: u64,
+    },
+    /// Described in words: only its use shows whether a path is good.
+    Path(&'static str),
+}
+
+/// Checks all variables whose values are known in advance.
+pub(crate) fn check() -> Result<()> {
+    ALL.iter().try_for_each(|variable| match variable.values {
+        Values::Words(_) => variable.word().map(drop),
+        Values::Number { .. } => variable.number().map(drop),
+        Values::Path(_) => Ok(()),
+    })
+}
+
+impl Variable {
+    /// Returns the value; `None` if it is unset or empty.
+    pub(crate) fn value(&self) -> Option<OsString> {
+        env::var_os(self.name).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the word of the table that is set.
+    pub(crate) fn word(&self) -> Result<Option<&'static str>> {
+        let Some(value) = self.value() else { return Ok(None) };
+        self.parse_word(&value).map(Some).ok_or_else(|| self.refused(&value))
+    }
+
+    /// Returns the number that is set.
+    pub(crate) fn number(&self) -> Result<Option<u64>> {
+        let Some(value) = self.value() else { return Ok(None) };
+        self.parse_number(&value).map(Some).ok_or_else(|| self.refused(&value))
+    }
+
+    fn parse_word(&self, value: &OsStr) -> Option<&'static str> {
+        let Values::Words(words) = self.values else { return None };
+        words.iter().find(|word| *word == &value).copied()
+    }
+
+    fn parse_number(&self, value: &OsStr) -> Option<u64> {
+        let Values::Number { least } = self.values else { return None };
+        value.to_str()?.trim().parse().ok().filter(|number| *number >= least)
+    }
+
+    /// Returns the error for a value that cannot be used.
+    pub(crate) fn refused(&self, value: &OsStr) -> Error {
+        Error::new(ErrorKind::InvalidConfig, format!("use {}={}", self.name, value.to_string_lossy()))
+            .with_hint(format!("{} takes {}", self.name, self.accepted()))
+    }
+
+    fn accepted(&self) -> String {
+        match self.values {
+            Values::Words([words @ .., last]) => {
+                let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+                format!("{} or `{last}`", words.join(", "))
+            }
+            Values::Words([]) => String::new(),
+            Values::Number { least } => format!("a whole number from {least} on"),
+            Values::Path(words) => words.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_table_of_the_documentation_has_all_variables() {
+        let rows = include_str!("environment.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let rows: Vec<Vec<_>> = rows.map(|row| row.split(" | ").collect()).collect();
+        let documented: Vec<_> =
+            rows.iter().map(|row| (row[0].trim_end_matches('`'), row[2].to_owned())).collect();
+        assert_eq!(documented, ALL.map(|variable| (variable.name, variable.accepted())));
+        assert!(rows.iter().all(|row| row.len() == 4), "{rows:?}");
+    }
+
+    #[test]
+    fn a_refused_value_is_named_with_the_accepted_ones() {
+        let report = format!("{:?}", KEEP.refused(OsStr::new("yes")));
+        let expected = "could not use SANDBOXED_DB_KEEP=yes\n  hint: SANDBOXED_DB_KEEP takes `never`, `on_failure` or \
+                        `always`";
+        assert_eq!(report, expected);
+        assert!(MAX.refused(OsStr::new("0")).hint().unwrap().ends_with("a whole number from 1 on"));
+    }
+
+    #[test]
+    fn only_the_words_of_the_table_are_accepted() {
+        for variable in ALL {
+            let Values::Words(words) = variable.values else { continue };
+            for word in words {
+                assert_eq!(variable.parse_word(OsStr::new(word)), Some(*word));
+            }
+            for other in ["", "yes", "TRUE", "2", "Skip", " 1"] {
+                assert_eq!(variable.parse_word(OsStr::new(other)), None, "{}={other}", variable.name);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_accepted_from_the_least_on(number in any::<u64>()) {
+            let text = format!(" {number} ");
+            prop_assert_eq!(MAX.parse_number(OsStr::new(&text)), Some(number).filter(|number| *number > 0));
+            prop_assert_eq!(POOL.parse_number(OsStr::new(&text)), Some(number));
+        }
+
+        #[test]
+        fn other_text_is_no_number(text in "[^0-9]*|-[0-9]+|[0-9]+\\.[0-9]+") {
+            prop_assert_eq!(POOL.parse_number(OsStr::new(&text)), None);
+        }
+    }
+}

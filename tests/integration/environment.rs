@@ -1,0 +1,40 @@
+//! Environment variables: a value that cannot be used is an error with the accepted values.
+
+use rstest::rstest;
+use sandboxed_db_tests::ScratchDirs;
+
+use crate::simulated_host::SUBJECT;
+
+const NUMBER: &str = "a whole number from";
+
+#[rstest]
+#[case::cache("SANDBOXED_DB_CACHE", &["/etc/passwd", "/etc/passwd/cache"], "a directory, which need not exist")]
+#[case::isolation("SANDBOXED_DB_ISOLATION", &["none", "PROCESS"], "`container` or `process`")]
+#[case::keep("SANDBOXED_DB_KEEP", &["yes"], "`never`, `on_failure` or `always`")]
+#[case::link_once("SANDBOXED_DB_LINK_ONCE", &["no", "2"], "`0` or `1`")]
+#[case::max("SANDBOXED_DB_MAX", &["0", "-1", "many", "1.5"], NUMBER)]
+#[case::missing("SANDBOXED_DB_MISSING", &["ignore"], "`fail` or `skip`")]
+#[case::pool("SANDBOXED_DB_POOL", &["-1", "many", "1.5"], NUMBER)]
+#[case::postgres("SANDBOXED_DB_POSTGRES", &["/no/such/directory", "/etc"], "`packages`, or directories that hold")]
+#[case::rebuild("SANDBOXED_DB_REBUILD", &["true"], "`0` or `1`")]
+#[case::report("SANDBOXED_DB_REPORT", &["/no/such/directory/run.jsonl", "/etc"], "a file, which need not exist")]
+fn an_unusable_value_is_refused(#[case] name: &str, #[case] values: &[&str], #[case] accepted: &str) {
+    let place = ScratchDirs::with_shared_cache();
+    for value in values {
+        let output = place.command(SUBJECT).env(name, value).arg("return").output().unwrap();
+        let report = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{report}");
+        assert!(report.contains(&format!("could not use {name}={value}\n")), "{report}");
+        assert!(report.contains(&format!("\n  hint: {name} takes {accepted}")), "{report}");
+    }
+}
+
+#[rstest]
+fn an_empty_variable_counts_as_unset(
+    #[values("ISOLATION", "KEEP", "MAX", "MISSING", "POOL", "POSTGRES", "REBUILD", "REPORT")] name: &str,
+) {
+    let place = ScratchDirs::with_shared_cache();
+    let output =
+        place.command(SUBJECT).env(format!("SANDBOXED_DB_{name}"), "").arg("return").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
