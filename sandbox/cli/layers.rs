@@ -14,6 +14,7 @@ pub(super) fn list(layers: &[LayerInfo]) -> String {
         let name =
             |step: &String| Path::new(step).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let steps = match layer.steps.as_slice() {
+            [] if layer.engine.is_empty() => "unreadable manifest".to_owned(),
             [] => "fresh server".to_owned(),
             [one] => name(one),
             [first, .., last] => format!("{} … {} ({} steps)", name(first), name(last), layer.steps.len()),

@@ -143,6 +143,16 @@ fn errors_name_the_operation_and_a_fix() {
 }
 
 #[test]
+fn layers_are_listed_with_readable_times() {
+    assert!(run(&["--", "true"]).status.success());
+    let output = program(&["layers", "--json"]);
+    let layers: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let used = layers[0]["last_used"].as_str().unwrap();
+    assert!(used.starts_with("20") && used.contains('T') && used.ends_with('Z'), "{used}");
+    assert!(text(&program(&["layers"]).stdout).contains("fresh server"));
+}
+
+#[test]
 fn help_documents_exit_codes() {
     let output = program(&["--help"]);
     assert!(text(&output.stdout).contains("Exit codes:\n  0    success\n  1 "), "{output:?}");

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit, held_memory};
+use crate::figures::{Figure, Figures, Unit, held_memory, median};
 
 /// The number of starts in one median.
 const BLOCK: usize = 50;
@@ -67,12 +67,6 @@ fn start(snapshot: &Snapshot, until: usize, alive: &mut Vec<Sandbox>) -> Result<
         took.push(begin.elapsed());
     }
     Ok(took)
-}
-
-fn median(samples: &[Duration]) -> Duration {
-    let mut samples = samples.to_vec();
-    samples.sort();
-    samples[samples.len() / 2]
 }
 
 fn milliseconds(name: String, value: Duration) -> Figure {

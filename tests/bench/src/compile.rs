@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit};
+use crate::figures::{Figure, Figures, Unit, median};
 
 const TESTS: usize = 300;
 
@@ -38,18 +38,13 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
             incremental[index].push(generated.build()?);
         }
     }
-    for (name, [mut ours, mut theirs]) in [("all", fresh), ("after an edit", incremental)] {
-        let ratio = median(&mut ours).as_secs_f64() / median(&mut theirs).as_secs_f64();
+    for (name, [ours, theirs]) in [("all", fresh), ("after an edit", incremental)] {
+        let ratio = median(&ours).as_secs_f64() / median(&theirs).as_secs_f64();
         figures.distribution(&format!("compile {TESTS} tests, {name}"), ours);
         figures.distribution(&format!("compile {TESTS} of #[tokio::test], {name}"), theirs);
         figures.push(Figure::of(format!("compile, {name}: ratio of the two"), ratio, Unit::Count));
     }
     Ok(())
-}
-
-fn median(samples: &mut [Duration]) -> Duration {
-    samples.sort();
-    samples[samples.len() / 2]
 }
 
 /// A generated crate of tests.

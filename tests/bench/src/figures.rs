@@ -3,10 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::peers::Report;
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -95,6 +99,48 @@ impl Results {
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         fs::write(path, serde_json::to_vec_pretty(self)?)
     }
+}
+
+/// Returns the median of samples that are comparable.
+pub(crate) fn median<T: Copy + PartialOrd>(samples: &[T]) -> T {
+    let mut samples = samples.to_vec();
+    samples.sort_by(|a, b| a.partial_cmp(b).expect("samples are comparable"));
+    samples[samples.len() / 2]
+}
+
+/// Measures in another process: this program with `--json` and other arguments and variables.
+pub(crate) fn by_another_process(set_up: impl FnOnce(&mut Command)) -> Result<Figures> {
+    let directory = tempfile::tempdir()?;
+    let json = directory.path().join("figures.json");
+    let mut command = Command::new(std::env::current_exe()?);
+    set_up(&mut command);
+    match command.arg("--json").arg(&json).status()? {
+        status if status.success() => Ok(serde_json::from_slice::<Results>(&fs::read(json)?)?.figures),
+        status => Err(format!("could not measure: the process `{command:?}` ended with {status}").into()),
+    }
+}
+
+/// Runs `work` `count` times, `at_a_time` on as many threads. Returns the results and the time of all.
+pub(crate) fn concurrently<T: Send>(
+    count: usize,
+    at_a_time: usize,
+    work: impl Fn() -> Result<T> + Sync,
+) -> Result<(Vec<T>, Duration)> {
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<Vec<T>> {
+        let mut results = Vec::new();
+        while next.fetch_add(1, Ordering::Relaxed) < count {
+            results.push(work()?);
+        }
+        Ok(results)
+    };
+    let begin = Instant::now();
+    let results = thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(worker)).collect();
+        let results = workers.into_iter().map(|worker| worker.join().expect("no worker panics"));
+        results.collect::<Result<Vec<_>>>()
+    })?;
+    Ok((results.into_iter().flatten().collect(), begin.elapsed()))
 }
 
 /// Returns the memory of programs, tmpfs and the kernel that cannot be reclaimed, proc_meminfo(5).

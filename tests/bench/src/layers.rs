@@ -12,22 +12,18 @@ use sandboxed_db::{Postgres, Snapshot};
 use walkdir::WalkDir;
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Results, Unit};
+use crate::figures::{Figure, Figures, Unit, by_another_process};
 
 /// Files that changed less than two seconds ago are read again by each lookup.
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// Measures in another process with an empty cache.
 pub(crate) fn measure_in_own_cache(quick: bool) -> Result<Figures> {
-    let place = tempfile::tempdir()?;
-    let json = place.path().join("figures.json");
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--only", "layers", "--own-cache", "--json"]).arg(&json);
-    command.args(quick.then_some("--quick")).env("SANDBOXED_DB_CACHE", place.path().join("cache"));
-    match command.status()? {
-        status if status.success() => Ok(serde_json::from_slice::<Results>(&fs::read(json)?)?.figures),
-        status => Err(format!("the process that measures layers ended with {status}").into()),
-    }
+    let cache = tempfile::tempdir()?;
+    by_another_process(|command| {
+        command.args(["--only", "layers", "--own-cache"]).args(quick.then_some("--quick"));
+        command.env("SANDBOXED_DB_CACHE", cache.path());
+    })
 }
 
 pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {

@@ -1,11 +1,8 @@
 //! Measures tests with and without prewarmed sandboxes: handover, first answer, rate. The
 //! environment of a process turns the pool off, so each kind runs in its own process.
 
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +10,7 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Snapshot};
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Results, Unit};
+use crate::figures::{Figure, Figures, Unit, by_another_process, concurrently};
 
 pub(crate) const VARIABLE: &str = "SANDBOXED_DB_POOL";
 
@@ -30,15 +27,9 @@ pub(crate) fn without() -> Result<()> {
 pub(crate) fn compare(quick: bool) -> Result<Figures> {
     let mut figures = Figures::default();
     for pool in ["0", ""] {
-        let place = tempfile::tempdir()?;
-        let json = place.path().join("figures.json");
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--pooled", "--json"]).arg(&json).args(quick.then_some("--quick"));
-        let status = command.env(VARIABLE, pool).status()?;
-        if !status.success() {
-            return Err(format!("the process that measures the pool ended with {status}").into());
-        }
-        figures.extend(serde_json::from_slice::<Results>(&fs::read(json)?)?.figures);
+        figures.extend(by_another_process(|command| {
+            command.arg("--pooled").args(quick.then_some("--quick")).env(VARIABLE, pool);
+        })?);
     }
     Ok(figures)
 }
@@ -69,35 +60,27 @@ fn tests(
     kind: Kind,
     at_a_time: usize,
 ) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let (handed_over, answered) = (Mutex::new(vec![]), Mutex::new(vec![]));
-    let work = || -> Result<()> {
-        while next.fetch_add(1, Ordering::Relaxed) < rounds {
-            let begin = Instant::now();
-            let db = snapshot.start()?;
-            handed_over.lock().expect("no worker panics").push(begin.elapsed());
-            let mut client = Client::connect(db.url(), NoTls)?;
-            client.query_one("select 1", &[])?;
-            answered.lock().expect("no worker panics").push(begin.elapsed());
-            match kind {
-                Kind::Short => {}
-                Kind::Waiting => thread::sleep(WORK),
-                Kind::Busy => {
-                    let begin = Instant::now();
-                    while begin.elapsed() < WORK {
-                        std::hint::spin_loop();
-                    }
+    let (times, took) = concurrently(rounds, at_a_time, || {
+        let begin = Instant::now();
+        let db = snapshot.start()?;
+        let handed_over = begin.elapsed();
+        let mut client = Client::connect(db.url(), NoTls)?;
+        client.query_one("select 1", &[])?;
+        let answered = begin.elapsed();
+        match kind {
+            Kind::Short => {}
+            Kind::Waiting => thread::sleep(WORK),
+            Kind::Busy => {
+                let begin = Instant::now();
+                while begin.elapsed() < WORK {
+                    std::hint::spin_loop();
                 }
             }
         }
-        Ok(())
-    };
-    let begin = Instant::now();
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
+        Ok((handed_over, answered))
     })?;
-    let per_second = rounds as f64 / begin.elapsed().as_secs_f64();
+    let (handed_over, answered) = times.into_iter().unzip();
+    let per_second = rounds as f64 / took.as_secs_f64();
     let with = if std::env::var(VARIABLE).is_ok_and(|most| most == "0") { "no pool" } else { "pool" };
     let kind = match kind {
         Kind::Short => "short",
@@ -105,8 +88,8 @@ fn tests(
         Kind::Busy => "busy",
     };
     let what = format!("{with}, {kind} tests, {at_a_time} at a time");
-    figures.distribution(&format!("{what}: handed over"), handed_over.into_inner()?);
-    figures.distribution(&format!("{what}: first answer"), answered.into_inner()?);
+    figures.distribution(&format!("{what}: handed over"), handed_over);
+    figures.distribution(&format!("{what}: first answer"), answered);
     figures.push(Figure::of(what, per_second, Unit::PerSecond));
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! Measures sandboxes from a cached layer: time to the first answer, rate, memory.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use sandboxed_db::{Engine, Postgres, Sandbox, Snapshot};
 
 use crate::Result;
 use crate::bare::Bare;
-use crate::figures::{Figure, Figures, Unit, held_memory, processor_time};
+use crate::figures::{Figure, Figures, Unit, concurrently, held_memory, processor_time};
 
 pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let rounds = if quick { 30 } else { 300 };
@@ -70,28 +69,15 @@ fn one_at_a_time<E: Engine>(
 }
 
 fn many_at_a_time(figures: &mut Figures, snapshot: &Snapshot, rounds: usize, at_a_time: usize) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<Duration>> {
-        let mut answered = Vec::new();
-        while next.fetch_add(1, Ordering::Relaxed) < rounds {
-            let begin = Instant::now();
-            let db = snapshot.start()?;
-            query(&db, "select 1")?;
-            answered.push(begin.elapsed());
-        }
-        Ok(answered)
-    };
-    let begin = Instant::now();
-    let answered = thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().expect("a worker does not panic"))
-            .collect::<Result<Vec<_>>>()
+    let (answered, took) = concurrently(rounds, at_a_time, || {
+        let begin = Instant::now();
+        let db = snapshot.start()?;
+        query(&db, "select 1")?;
+        Ok(begin.elapsed())
     })?;
-    let per_second = rounds as f64 / begin.elapsed().as_secs_f64();
+    let per_second = rounds as f64 / took.as_secs_f64();
     let what = format!("empty database, {at_a_time} at a time");
-    figures.distribution(&format!("{what}: start to first answer"), answered.concat());
+    figures.distribution(&format!("{what}: start to first answer"), answered);
     figures.push(Figure::of(format!("{what}: rate"), per_second, Unit::PerSecond));
     Ok(())
 }

@@ -7,7 +7,7 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Snapshot};
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit};
+use crate::figures::{Figure, Figures, Unit, median};
 
 /// A table of about 100 MB.
 const TABLE: &str =
@@ -58,7 +58,11 @@ pub(crate) fn measure(figures: &mut Figures, rounds: usize) -> Result<()> {
             client.batch_execute("rollback")?;
         }
         for (what, rates) in [("COPY out", rates_out), ("COPY in", rates_in)] {
-            figures.push(Figure::of(format!("{transport}: {what}"), median(rates), Unit::MegabytesPerSecond));
+            figures.push(Figure::of(
+                format!("{transport}: {what}"),
+                median(&rates),
+                Unit::MegabytesPerSecond,
+            ));
         }
     }
     Ok(())
@@ -66,9 +70,4 @@ pub(crate) fn measure(figures: &mut Figures, rounds: usize) -> Result<()> {
 
 fn rate(bytes: u64, begin: Instant) -> f64 {
     bytes as f64 / 1e6 / begin.elapsed().as_secs_f64()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
