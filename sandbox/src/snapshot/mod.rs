@@ -18,18 +18,19 @@ use crate::step::{Address, Base, ProgramStep, Step, StepPath};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// As good as no limit, and not so long that a time after it cannot be told.
+/// As good as no limit, without an overflow of `Instant`.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const DISK: u64 = 1 << 30;
 
-/// A description of a prepared database, from which any number of pristine servers are started.
+/// A description of a prepared database, from which any number of pristine servers start.
 ///
-/// Describing does nothing; the first start runs the steps and keeps the outcome as a layer in the cache directory.
-/// Every further start, in this process or any other, uses the layer. A file that changes makes another layer: what is
-/// cached is found by the contents of all files. A layer that was damaged is noticed before use and built anew;
-/// `SANDBOXED_DB_REBUILD=1` builds all layers anew, once a run.
+/// A description does nothing by itself. The first start runs the steps and stores the outcome as a
+/// layer in the cache. Every further start, in this process or another, uses the layer. A layer is
+/// found by the contents of all files, so a changed file makes another layer. A damaged layer is
+/// detected before use and rebuilt. `SANDBOXED_DB_REBUILD=1` rebuilds all layers once a run.
 ///
-/// The cache directory is `SANDBOXED_DB_CACHE`, else `sandboxed-db` in `XDG_CACHE_HOME`, else `~/.cache/sandboxed-db`.
+/// The cache directory is `SANDBOXED_DB_CACHE`, else `sandboxed-db` in `XDG_CACHE_HOME`, else
+/// `~/.cache/sandboxed-db`.
 ///
 /// # Example
 /// ```no_run
@@ -62,10 +63,13 @@ pub struct Snapshot<E: Engine = Postgres> {
 }
 
 impl<E: Engine> Snapshot<E> {
-    /// A fresh server of that engine, without any steps.
+    /// Describes a fresh server of the engine, without steps.
     ///
-    /// Relative paths start at the package's directory when run by cargo (`CARGO_MANIFEST_DIR`), else at the working
-    /// directory.
+    /// Relative paths of a step start at the directory of the package whose source adds the step,
+    /// so a support crate finds its own files. Where that source file is not found any more they
+    /// start at the package under test (`CARGO_MANIFEST_DIR`), else at the working directory. The
+    /// error of a missing file names the directory and the reason.
+    /// [`relative_to`](Self::relative_to) sets another directory.
     #[must_use]
     pub fn new(engine: E) -> Self {
         Self {
@@ -85,8 +89,8 @@ impl<E: Engine> Snapshot<E> {
         }
     }
 
-    /// Sets the directory at which relative paths of the steps added from here on start. Default: the
-    /// directory of the package whose source adds the step.
+    /// Sets the directory at which relative paths of the steps added from here on start. Default:
+    /// the directory of the package whose source adds the step.
     #[must_use]
     pub fn relative_to(mut self, directory: impl Into<PathBuf>) -> Self {
         self.base = Some(Base::given(directory.into()));
@@ -111,24 +115,26 @@ impl<E: Engine> Snapshot<E> {
         StepPath::new(path, self.base(caller))
     }
 
-    /// Asks for a version of the server, such as `15` or `15.18`, whichever the engine asks for. Default: what it asks for.
+    /// Requests a version of the server, such as `15` or `15.18`. Default: the engine's choice.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) for a version that is not installed, and
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an engine without versions.
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) for a version that is not
+    /// installed, and [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an engine
+    /// without versions.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
     }
 
-    /// Adds migrations: a directory of files of SQL, each run by psql(1) in a session of its own.
+    /// Adds migrations: a directory of SQL files, each run by psql(1) in its own session.
     ///
-    /// The outcome is a layer. When files are added at the end, only they are run.
+    /// The outcome is a layer. Files that are added at the end run on the layer of the others.
     ///
     /// # Tools
-    /// A directory that only one tool uses runs as with that tool, and the tool's bookkeeping table is filled. So an
-    /// application that migrates when it starts finds all migrations applied:
+    /// A directory that only one tool uses runs as with that tool, and the tool's bookkeeping table
+    /// is filled. So an application that migrates when it starts finds all migrations applied:
     ///
     /// | in the directory | tool | table |
     /// |---|---|---|
@@ -141,15 +147,18 @@ impl<E: Engine> Snapshot<E> {
     /// | `.sql` files with `-- Up Migration` | node-pg-migrate | `pgmigrations` |
     /// | `.sql` files with `---- create above / drop below ----` | tern | `schema_version` |
     ///
-    /// In any other directory whole `.sql` files run, in the order of their numbers if each name begins with one and an
-    /// underscore, else in the order of their names. No table is made, and no transaction is put around them. The way back
-    /// of a pair, such as `x.down.sql` beside `x.up.sql`, is left out; any other file that may hold a way back is refused.
-    /// The files of sqlx and golang-migrate look like those of many other tools: name them by
+    /// In any other directory whole `.sql` files run, in the order of their numbers if each name
+    /// begins with one and an underscore, else in the order of their names. No table is made, and
+    /// no transaction is put around them. The way back of a pair, such as `x.down.sql` beside
+    /// `x.up.sql`, is left out; any other file that may hold a way back is refused. The files of
+    /// sqlx and golang-migrate look like those of many other tools: name them by
     /// [`migrations_of`](Self::migrations_of).
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a directory without migrations, for one
-    /// that mixes what two tools do, and for what the tool itself would refuse, such as two migrations of one version.
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a directory without
+    /// migrations, for a mixture of two tools' files, and for files that the tool itself refuses,
+    /// such as two migrations of one version.
     #[must_use]
     #[track_caller]
     pub fn migrations(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -158,12 +167,12 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Adds migrations that are written for a tool, and fills its bookkeeping table under its default name in the default
-    /// schema. Files that the tool ignores are ignored.
+    /// Adds migrations that are written for a tool, and fills its bookkeeping table under its
+    /// default name in the default schema. Files that the tool ignores are ignored.
     ///
-    /// The tool itself does not run. What it sends to the server as one request is sent as one request here, so a file that
-    /// it cannot run fails here too. One thing differs: each file has its own session, so a setting that one changes does
-    /// not reach the next.
+    /// The tool itself does not run. What it sends to the server as one request is sent as one
+    /// request here, so a file that it cannot run fails here too. One thing differs: each file has
+    /// its own session, so a setting that one changes does not reach the next.
     ///
     /// # Errors
     /// As [`migrations`](Self::migrations).
@@ -187,23 +196,25 @@ impl<E: Engine> Snapshot<E> {
 
     /// Adds a seed: a file that fills the database. The outcome is a layer.
     ///
-    /// | file | what it holds | how it is loaded |
+    /// | file | contents | how it is loaded |
     /// |---|---|---|
     /// | `users.csv` | rows of the table `users`; `shop.users.csv` is of `users` in the schema `shop` | by `COPY` into the columns that its first line names, which is required; an unquoted empty value is `NULL`; sequences of serial and identity columns continue after the largest value |
     /// | made by pg_dump(1) in its custom, directory or tar format, whatever its name | objects and rows | by pg_restore(1), which ends at the first error |
     /// | any other | SQL, with everything that psql(1) accepts: `COPY … FROM stdin` with its data, `\ir` of further files | by psql, in a session of its own |
     ///
-    /// Files of SQL and of rows may be compressed: `.gz` by gzip(1), `.zst` by zstd(1). Text is UTF-8 unless it says
-    /// otherwise.
+    /// Files of SQL and of rows may be compressed: `.gz` by gzip(1), `.zst` by zstd(1). Text is
+    /// UTF-8 unless it says otherwise.
     ///
-    /// An archive keeps its owners and privileges: a role that it names must be made by a step before it.
+    /// An archive keeps its owners and privileges: an earlier step must create the roles that it
+    /// names.
     ///
-    /// The outcome is cached until the file changes: the values of `now()` and `random()` in a seed stay those of the
-    /// day when the layer was built.
+    /// The outcome is cached until the file changes: the values of `now()` and `random()` in a seed
+    /// stay those of the day when the layer was built.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a file that cannot be read, and for one
-    /// that the database refuses.
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a file that cannot be
+    /// read, and for a file that the database refuses.
     #[must_use]
     #[track_caller]
     pub fn seed(mut self, file: impl Into<PathBuf>) -> Self {
@@ -212,18 +223,22 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Adds a command: a program that prepares the database from outside, such as a migration tool. The outcome is a layer.
+    /// Adds a program that prepares the database from outside, such as a migration tool. The
+    /// outcome is a layer.
     ///
-    /// It runs in the package's directory, with the variables of [`Sandbox::env`](crate::Sandbox::env) in its environment, `DATABASE_URL` among
-    /// them; variables of the user's own that name another server (`PG…`) are taken out. It must end with success, within
+    /// The program runs in the directory of the package whose source adds the step, with the
+    /// variables of [`Sandbox::env`](crate::Sandbox::env), `DATABASE_URL` among them. Variables of
+    /// the user's that name another server (`PG…`) are removed. The program must succeed within
     /// [`build_timeout`](Self::build_timeout).
     ///
-    /// The layer is found by the program's name and arguments. What else the outcome depends on must be declared by
-    /// [`depends_on`](Self::depends_on) before it, or else a change of it goes unnoticed.
+    /// The layer is found by the program's name and arguments. Declare all other inputs by
+    /// [`depends_on`](Self::depends_on) before it, or a change of them goes unnoticed.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) with the end of the command's output when it
-    /// fails, and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) when it does not end.
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) with the end of the program's
+    /// output if it fails, and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it does not
+    /// end.
     ///
     /// # Example
     /// ```no_run
@@ -246,11 +261,12 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Adds a command as [`run`](Self::run) does, whose environment leads to a TCP port of 127.0.0.1 instead of
-    /// the Unix socket: for programs that know no sockets, such as those with a JDBC driver.
+    /// Adds a command as [`run`](Self::run) does, whose environment leads to a TCP port of
+    /// 127.0.0.1 instead of the Unix socket: for programs that know no sockets, such as those with
+    /// a JDBC driver.
     ///
-    /// The variables are those of [`Tcp::env`](crate::Tcp::env). The superuser has a password while the command
-    /// runs, and none after it.
+    /// The variables are those of [`Tcp::env`](crate::Tcp::env). The superuser has a password while
+    /// the command runs, and none after it.
     ///
     /// # Errors
     /// As [`run`](Self::run), and as [`Sandbox::tcp`](crate::Sandbox::tcp).
@@ -276,11 +292,14 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Declares files and directories on which the steps after this one depend: when a name or a byte in them changes,
-    /// those steps are done anew. For [`run`](Self::run) and [`prepare`](Self::prepare), which cannot know it themselves.
+    /// Declares files and directories on which the steps after this one depend. A changed name or
+    /// byte in them runs those steps again. For [`run`](Self::run) and [`prepare`](Self::prepare),
+    /// whose inputs are not known otherwise.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for what cannot be read.
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a path that cannot be
+    /// read.
     #[must_use]
     #[track_caller]
     pub fn depends_on<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
@@ -290,22 +309,23 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Adds Rust code: an `async fn` or closure that prepares the database, such as a call of a migrator. The outcome is a
-    /// layer, found by `key`.
+    /// Adds Rust code: an `async fn` or closure that prepares the database, such as a call of a
+    /// migrator. The outcome is a layer, found by `key`.
     ///
-    /// The code runs when the layer is built, on a thread and a tokio runtime of its own, within
+    /// The code runs when the layer is built, on its own thread and tokio runtime, within
     /// [`build_timeout`](Self::build_timeout).
     ///
-    /// # The trap
-    /// What the code does is not known from outside: a layer of the same key and the same steps before it is used as it is,
-    /// even if the code has changed since. So the key must change with the code: write a version into it
-    /// (`"shop-schema-3"`), or have the files that count declared by [`depends_on`](Self::depends_on), the code's own
-    /// source and Cargo.lock among them. Two pieces of code must not have one key. `SANDBOXED_DB_REBUILD=1` in CI finds a
-    /// forgotten change.
+    /// # The key must change with the code
+    /// The library cannot see what the code does: it uses a layer of the same key and the same
+    /// steps before it, even if the code has changed since. So write a version into the key
+    /// (`"shop-schema-3"`), or declare the files that count by [`depends_on`](Self::depends_on),
+    /// the code's own source and Cargo.lock among them. Different code needs different keys.
+    /// `SANDBOXED_DB_REBUILD=1` in CI finds a forgotten change.
     ///
     /// # Errors
-    /// None here. [`start`](Self::start) returns [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) with the code's own error, or what it panicked
-    /// with, and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) when it does not end.
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) with the code's error or panic
+    /// message, and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it does not end.
     ///
     /// # Example
     /// ```no_run
@@ -327,10 +347,11 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// A further description that begins as this one does, whose layers it shares: a schema, then the reference data that
-    /// all tests need, then a scenario of some.
+    /// Returns a description that begins with the steps of this one and shares their layers: a
+    /// schema, then the reference data of all tests, then the scenario of a few.
     ///
-    /// Settings hold from the first step on, so a snapshot with other settings shares the fresh server only.
+    /// Settings apply from the first step on, so a snapshot with other settings shares only the
+    /// fresh server.
     ///
     /// # Example
     /// ```no_run
@@ -344,45 +365,48 @@ impl<E: Engine> Snapshot<E> {
         self.clone()
     }
 
-    /// Sets a setting of the server, by the name it has in `postgresql.conf`; the last of a name counts.
+    /// Sets a setting of the server, by its name in `postgresql.conf`. The last value of a name
+    /// counts.
     ///
-    /// Settings hold while steps are run, too, so other settings make other layers. What the sandbox itself depends on
-    /// (`data_directory`, `unix_socket_directories`, `port`) cannot be set.
+    /// Settings apply while steps run too, so other settings make other layers. Settings on which
+    /// the sandbox depends (`data_directory`, `unix_socket_directories`, `port`) cannot be set.
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.settings.push((name.into(), value.to_string()));
         self
     }
 
-    /// Sets several settings, as [`setting`](Self::setting) does one.
+    /// Sets several settings, as [`setting`](Self::setting) does.
     #[must_use]
     pub fn settings<N: Into<String>, V: ToString>(self, settings: impl IntoIterator<Item = (N, V)>) -> Self {
         settings.into_iter().fold(self, |snapshot, (name, value)| snapshot.setting(name, value))
     }
 
-    /// Sets how long a server may take from its execution until it is ready. Default 30 s; zero is refused at the start.
+    /// Sets how long a server may take from its execution until it is ready. Default 30 s; zero is
+    /// refused at the start.
     ///
-    /// pg_ctl(1) waits 60 s by default; servers here take some hundredths of a second, so 30 s means a machine that is
-    /// badly overloaded or a server that will never be ready.
+    /// Servers start in some hundredths of a second here, so 30 s means a badly overloaded machine
+    /// or a server that will never be ready. (pg_ctl(1) waits for 60 s by default.)
     #[must_use]
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit.min(LONGEST);
         self
     }
 
-    /// Sets how long one step may take when a layer is built, and how long another process's build of it is
-    /// waited for. Default 30 minutes; zero is refused at the start.
+    /// Sets how long one step may take when a layer is built, and how long to wait for another
+    /// process that builds it. Default 30 minutes; zero is refused at the start.
     #[must_use]
     pub fn build_timeout(mut self, limit: Duration) -> Self {
         self.build_timeout = limit.min(LONGEST);
         self
     }
 
-    /// Sets how old the data of the steps may be: a layer with an older step is rebuilt. Default unlimited; zero is refused
-    /// at the start.
+    /// Sets how old the data of the steps may be: a layer with an older step is rebuilt. Default
+    /// unlimited; zero is refused at the start.
     ///
-    /// A layer is kept as its steps have left it. A seed that calls `now()`, or makes data for the current month, holds the
-    /// time of the build from then on. With a limit of a day such data is at most a day old.
+    /// A layer is kept as its steps have left it. A seed that calls `now()`, or makes data for the
+    /// current month, holds the time of the build from then on. With a limit of a day such data is
+    /// at most a day old.
     ///
     /// # Example
     /// ```no_run
@@ -399,81 +423,91 @@ impl<E: Engine> Snapshot<E> {
 
     /// Sets how many bytes a sandbox may write into its data directory. Default 1 GiB.
     ///
-    /// They are kept in memory, and a file of the layer counts whole as soon as a part of it is written. Nothing is
-    /// reserved: what is not written costs nothing. There may be a file for each 4 KB, and never fewer than 16,384.
+    /// Written data is kept in memory, and a file of the layer counts whole as soon as a part of it
+    /// is written. Nothing is reserved. There may be one file for each 4 KB, and at least 16,384.
     #[must_use]
     pub fn disk(mut self, bytes: u64) -> Self {
         self.disk = bytes;
         self
     }
 
-    /// Sets how much memory the processes of a sandbox may take, in bytes. Default 4 GiB; less than 32 MB is refused at the
-    /// start.
+    /// Sets how much memory the processes of a sandbox may take, in bytes. Default 4 GiB; less than
+    /// 32 MB is refused at the start.
     ///
-    /// Files are not counted: what is written to the data directory is limited by [`disk`](Self::disk), `/dev/shm` to
-    /// 512 MB, `/tmp`, `/run` and the log together to 64 MB. While a layer is built at least the default holds.
+    /// Files are not counted: [`disk`](Self::disk) limits the data directory, `/dev/shm` is limited
+    /// to 512 MB, and `/tmp`, `/run` and the log together to 64 MB. While a layer is built at least
+    /// the default applies.
     ///
-    /// # How exactly
-    /// Each process is limited to it in any case: its own memory, which is not that of its files or what it shares, such as
-    /// `shared_buffers`. A server that wants more is told so and reports an error; it is not killed.
+    /// # Precision
+    /// The limit applies to each process, for its own memory: not for files, nor for shared memory
+    /// such as `shared_buffers`. A server that requests more gets and reports an error; it is not
+    /// killed.
     ///
-    /// All of a sandbox together are limited only where the tests have a control group with the controller `memory` to use,
-    /// as under `systemd-run --user --scope -p Delegate=yes cargo test`: then the largest process is killed when all of them
-    /// and the sandbox's files together pass `memory` and the limits for files. Elsewhere many processes may take many
-    /// times `memory`. In every case a machine without memory ends processes of sandboxes before others.
+    /// The limit applies to the sandbox as a whole only if the tests have a control group with the
+    /// controller `memory`, as under `systemd-run --user --scope -p Delegate=yes cargo test`. The
+    /// kernel then kills the largest process once all processes and the files of the sandbox pass
+    /// `memory` and the limits for files together. Otherwise many processes may take many times
+    /// `memory`. In every case a machine that runs out of memory kills processes of sandboxes
+    /// first.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
         self.limits.memory = bytes;
         self
     }
 
-    /// Sets how many processes and threads a sandbox may have at a time, all of the server and what it starts, and one of
-    /// the sandbox itself. Default 512, or more where the server's settings ask for it: `max_connections = 1000` may have
-    /// about 1300. Fewer than 16 are refused at the start. While a layer is built at least the default holds.
+    /// Sets how many processes and threads a sandbox may have at a time: those of the server, their
+    /// children, and one of the sandbox itself. Default 512, or more if the server's settings need
+    /// it: `max_connections = 1000` allows about 1300. Fewer than 16 are refused at the start.
+    /// While a layer is built at least the default applies.
     ///
-    /// # How exactly
-    /// To the number, except for root without a control group to use (see [`memory`](Self::memory)): whom the kernel exempts
-    /// from the usual limit, and whose sandboxes may have up to 300 more from Linux 6.14 on, and have no limit before.
+    /// # Precision
+    /// Exact, except for root without a control group (see [`memory`](Self::memory)): the kernel
+    /// exempts root from the usual limit. Sandboxes of root may have up to 300 more from Linux 6.14
+    /// on, and have no limit before.
     #[must_use]
     pub fn pids(mut self, count: u32) -> Self {
         self.limits.pids = Some(count);
         self
     }
 
-    /// Sets how much of the processors a sandbox may take, in processors: `0.5` is half of one. Default all there are. Not
+    /// Sets how many processors a sandbox may use: `0.5` is half of one. Default all. Not applied
     /// while a layer is built.
     ///
-    /// # How exactly
-    /// To the millisecond with a control group to use (see [`memory`](Self::memory)). Elsewhere it is rounded up, and the
-    /// sandbox keeps to that many processors, chosen by chance.
+    /// # Precision
+    /// To the millisecond with a control group (see [`memory`](Self::memory)). Without one it is
+    /// rounded up, and the sandbox is bound to that many processors, chosen at random.
     #[must_use]
     pub fn cpu(mut self, cores: f64) -> Self {
         self.limits.cpu = Some(cores);
         self
     }
 
-    /// Sets when the data of a sandbox is kept after its end: as the test left it, for `sandboxed-db open`, `sandboxed-db diff`
-    /// and [`Kept`](crate::cache::Kept). Default [`Keep::Never`]. `SANDBOXED_DB_KEEP` has precedence: `never`, `on_failure` or
-    /// `always`.
+    /// Sets when the data of a sandbox is kept after its end, as the test left it, for
+    /// `sandboxed-db open`, `sandboxed-db diff` and [`Kept`](crate::cache::Kept). Default [`Keep::Never`].
+    /// `SANDBOXED_DB_KEEP` takes precedence: `never`, `on_failure` or `always`.
     ///
-    /// # What is kept
-    /// The data directory. The server is shut down for it, so all that was committed is there; one that has died leaves what a
-    /// crash leaves, and one that hangs is killed after 10 seconds. Files as in the layer are hard links to it, the rest is
-    /// copied: a failure takes some hundredths of a second longer, and a few MB of the cache directory, up to the
-    /// bounds that [`Kept`](crate::cache::Kept) has. Where it cannot be kept the test's output says so in one line.
+    /// # Contents
+    /// The data directory. The server is shut down first, so everything committed is in it. A
+    /// server that has died leaves its files as after a crash; one that does not end within 10
+    /// seconds is killed. Files that are equal to the layer's become hard links to them, the others
+    /// are copied. This takes some hundredths of a second, and a few MB of the cache within the
+    /// bounds of [`Kept`](crate::cache::Kept). If the data cannot be kept the test's output says so in one
+    /// line.
     ///
-    /// # What a failure is
-    /// With the attribute, a test that fails, whatever it has done with the sandbox: a handle that it drops leaves the server
-    /// running, and [`stop`](crate::Sandbox::stop) its data, until it is known how the test ends. Without, a handle that is dropped while its thread panics. Of a test that
-    /// is killed nothing is kept.
+    /// # Failure
+    /// With the attribute, a failure is a failed test. The server survives a dropped handle, and
+    /// the data survives [`stop`](crate::Sandbox::stop), until the test has ended. Without the
+    /// attribute, a failure is a handle that is dropped while its thread panics. A test that is
+    /// killed keeps nothing.
     #[must_use]
     pub fn keep(mut self, keep: Keep) -> Self {
         self.keep = keep;
         self
     }
 
-    /// Names what is [kept](Self::keep). Default: the program, or the crate of a test, and the thread that starts the sandbox,
-    /// which libtest names for its test, as in `shop::orders::can_be_dropped`.
+    /// Names the [kept](Self::keep) data. Default: the program, or the crate of a test, and the
+    /// thread that starts the sandbox, which libtest names for its test, as in
+    /// `shop::orders::can_be_dropped`.
     #[must_use]
     pub fn keep_as(mut self, name: impl Into<String>) -> Self {
         self.keep_as = Some(name.into());

@@ -19,7 +19,7 @@ use crate::sandbox::{Holdings, Keeping, Prepared, Sandbox, StartOptions};
 use crate::test_id::{self, Function};
 use crate::timings::Timings;
 
-/// On less than that a server may start but answers nobody.
+/// A server with less may start, but answers no query.
 const SMALLEST_DISK: u64 = 4 << 20;
 const SMALLEST_MEMORY: u64 = 32 << 20;
 const FEWEST_PIDS: u32 = 16;
@@ -37,23 +37,27 @@ struct Request {
 impl<E: Engine> Snapshot<E> {
     /// Starts a server on a pristine copy.
     ///
-    /// As many sandboxes may live at once, over all processes with the same cache, as the variable `SANDBOXED_DB_MAX` says;
-    /// by default as many servers as four fifths of the memory hold when idle, and at most 2048 a processor. Further ones
-    /// wait in the order of asking, at most 10 minutes.
+    /// At most `SANDBOXED_DB_MAX` sandboxes live at a time, in all processes with the same cache.
+    /// Default: as many idle servers as fit into four fifths of the memory, and at most 2048 for
+    /// each processor. Further starts wait for a slot in the order of their requests, at most 10
+    /// minutes.
     ///
-    /// # Started ahead
-    /// From the second start of the same description in a process on, further ones are started ahead while tests run: one that
-    /// is ready is handed over in about a millisecond. Which differ in nothing, down to the files of the snapshot, is decided
-    /// by the same look at these as ever. At most as many as the variable `SANDBOXED_DB_POOL` says are ready, by default
-    /// one for each processor, and `0` has each started when it is asked for. They give way to sandboxes that
-    /// are asked for, end soon when nobody asks, and with the process. Never without a container
+    /// # Prewarmed sandboxes
+    /// From the second start of the same description in a process on, a pool starts further
+    /// sandboxes while tests run, and hands a ready one over in about a millisecond. A prewarmed
+    /// sandbox serves a request only if nothing differs, down to the files of the snapshot. At most
+    /// `SANDBOXED_DB_POOL` are ready at a time; default: one for each processor, and `0` turns the
+    /// pool off. Prewarmed sandboxes give way to requested ones, and end soon after the last
+    /// request and with the process. There are none in process mode
     /// (`SANDBOXED_DB_ISOLATION=process`).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a description that cannot work: a missing file, a migration that fails, a setting that
-    /// cannot be set. [`ErrorKind::NotInstalled`] for a server that is not installed. [`ErrorKind::HostUnsupported`] for a machine that refuses containers,
-    /// [`ErrorKind::Cache`] for a cache that cannot be read or written, [`ErrorKind::Exited`] and [`ErrorKind::Timeout`]
-    /// for a server that does not start, [`ErrorKind::Launch`] where none may live beside those that do.
+    /// [`ErrorKind::InvalidConfig`] for a description that cannot work: a missing file, a failing
+    /// migration, an unknown setting. [`ErrorKind::NotInstalled`] for a server that is not
+    /// installed. [`ErrorKind::HostUnsupported`] for a machine that refuses containers.
+    /// [`ErrorKind::Cache`] for a cache that cannot be read or written. [`ErrorKind::Exited`] and
+    /// [`ErrorKind::Timeout`] for a server that does not start. [`ErrorKind::Timeout`] if no slot
+    /// is free in time.
     pub fn start(&self) -> Result<Sandbox<E>> {
         self.start_for_test(None)
     }
@@ -149,15 +153,16 @@ impl<E: Engine> Snapshot<E> {
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
     ///
-    /// The work is done on a thread of its own. When the future is dropped, a sandbox that is still started ends at once.
+    /// The start runs on its own thread. If the future is dropped, a sandbox that starts nevertheless ends
+    /// at once.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_async(&self) -> Result<Sandbox<E>> {
-        let failed = || Error::new(ErrorKind::Launch, "start a sandbox on a thread of its own");
+        let failed = || Error::new(ErrorKind::Launch, "start a sandbox on its own thread");
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let snapshot = self.clone();
-        // Here the thread may be a test's.
+        // On this thread, which may be named for a test.
         let request = self.request(None, None)?;
         thread::Builder::new()
             .name("sandboxed-db".to_owned())
