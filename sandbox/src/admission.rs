@@ -304,23 +304,23 @@ fn bound() -> Result<u64> {
     Ok((bytes / 10 * 8 / SMALLEST_SERVER).clamp(4, cores * MOST_PER_CORE))
 }
 
-fn in_use(kind: ErrorKind, bound: u64) -> Error {
+fn in_use(bound: u64) -> Error {
     let all = match bound {
         1 => "the only slot".to_owned(),
         bound => format!("all {bound} slots"),
     };
     let are = if bound == 1 { "is" } else { "are" };
-    Error::new(kind, format!("start a sandbox: {all} ({}) {are} in use", MAX.name))
+    Error::new(ErrorKind::Timeout, format!("start a sandbox: {all} ({}) {are} in use", MAX.name))
 }
 
 fn stuck(bound: u64) -> Error {
-    in_use(ErrorKind::Launch, bound)
+    in_use(bound)
         .caused_by("each is held by a test that waits for another slot")
         .with_hint(format!("raise {}, or let each test use fewer sandboxes at a time", MAX.name))
 }
 
 fn too_long(bound: u64, own: usize) -> Error {
-    in_use(ErrorKind::Timeout, bound)
+    in_use(bound)
         .caused_by(format!("none became free within {PATIENCE:?}; this process holds {own}"))
         .with_hint(format!("raise {}, or end the processes that hold them", MAX.name))
 }

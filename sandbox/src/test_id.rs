@@ -1,4 +1,4 @@
-//! Who asks for a sandbox: the run, the program, the test.
+//! The identity of a test: its run, its program, its name.
 
 use std::env;
 use std::os::unix::process::parent_id;
@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::machine::process::identity;
 
-/// The function of a test, by the module as the compiler names it.
+/// The function of a test, with its module as the compiler names it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Function {
     pub(crate) module: &'static str,
@@ -15,7 +15,7 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// As libtest prints it: without the crate's name.
+    /// Returns the path as libtest prints it: without the crate's name.
     fn path(self) -> String {
         match self.module.split_once("::") {
             Some((_, module)) => format!("{module}::{}", self.name),
@@ -24,7 +24,7 @@ impl Function {
     }
 }
 
-/// What is the same for all sandboxes of a process.
+/// The parts that all sandboxes of a process share.
 #[derive(Debug)]
 pub(crate) struct TestId {
     pub(crate) run: String,
@@ -50,7 +50,7 @@ pub(crate) fn shared_run() -> Option<&'static str> {
     RUN.get_or_init(|| env::var("NEXTEST_RUN_ID").ok()).as_deref()
 }
 
-/// `integration` of cargo's `integration-0123456789abcdef`.
+/// Returns `integration` for cargo's `integration-0123456789abcdef`.
 fn without_hash(program: &str) -> &str {
     match program.rsplit_once('-') {
         Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
@@ -58,7 +58,7 @@ fn without_hash(program: &str) -> &str {
     }
 }
 
-/// Names who runs on this thread: the program and the test.
+/// Returns the program and the test that run on this thread.
 pub(crate) fn caller(function: Option<Function>) -> String {
     let program = &of_process().program;
     match of_thread(function).1 {
@@ -67,7 +67,7 @@ pub(crate) fn caller(function: Option<Function>) -> String {
     }
 }
 
-/// The name of the thread, and the path of the test that it runs.
+/// Returns the name of this thread, and the path of its test.
 pub(crate) fn of_thread(function: Option<Function>) -> (Option<String>, Option<String>) {
     let thread = thread::current().name().map(str::to_owned);
     let (function, nextest) = (function.map(Function::path), env::var("NEXTEST_TEST_NAME").ok());
@@ -75,10 +75,11 @@ pub(crate) fn of_thread(function: Option<Function>) -> (Option<String>, Option<S
     (thread, test)
 }
 
-/// nextest tells a test's name, and libtest names its thread for it. rstest makes several tests of one function: then these
-/// know more than the function. A process that a test has started may still be told of nextest's.
+/// Returns the most exact name of a test. nextest gives it in the environment, and libtest in the name of the
+/// thread; of several tests that rstest makes of one function only these know which one runs. A process that
+/// a test has started inherits nextest's variable, which then names another function.
 fn test<'a>(function: Option<&'a str>, nextest: Option<&'a str>, thread: Option<&'a str>) -> Option<&'a str> {
-    // These are named for what they are: the first of a process, this library's, a runtime's.
+    // Names of the main thread, of this library's threads and of a runtime's.
     let is_test = |name: &&str| !matches!(*name, "main" | "sandboxed-db") && !name.starts_with("tokio-");
     let mut names = [nextest, thread.filter(is_test)].into_iter().flatten();
     let Some(function) = function else { return names.next() };
@@ -93,26 +94,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_of_cargo_is_no_part_of_a_name() {
+    fn a_program_name_has_no_hash() {
         assert_eq!(without_hash("integration-0123456789abcdef"), "integration");
         assert_eq!(without_hash("sandboxed-db"), "sandboxed-db");
         assert_eq!(without_hash("my-0123456789abcdeg"), "my-0123456789abcdeg");
     }
 
     #[test]
-    fn a_caller_is_the_program_and_the_test() {
-        assert_eq!(caller(None), "sandboxed_db::test_id::tests::a_caller_is_the_program_and_the_test");
+    fn a_caller_is_program_and_test() {
+        assert_eq!(caller(None), "sandboxed_db::test_id::tests::a_caller_is_program_and_test");
     }
 
     #[test]
-    fn a_path_has_no_crate_in_it() {
+    fn a_path_has_no_crate() {
         let path = |module, name| Function { module, name }.path();
         assert_eq!(path("shop", "sells"), "sells");
         assert_eq!(path("shop::orders::online", "sells"), "orders::online::sells");
     }
 
     #[test]
-    fn the_most_exact_name_of_a_test_counts() {
+    fn the_most_exact_name_counts() {
         let case = Some("a::b::case_1");
         for (function, nextest, thread, expected) in [
             (Some("a::b"), None, case, case),

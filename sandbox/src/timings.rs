@@ -1,42 +1,41 @@
-//! How long each part of a start took.
+//! The duration of each part of a start.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How long each part of a start took.
+/// The duration of each part of a start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Finding the layer, and building it if it was not there.
+    /// Finding the layer, or building it.
     pub layer: Duration,
-    /// Whether the layer had to be built, and was built by this start; not by another that this one waited for.
+    /// Whether this start built the layer, rather than found it or waited for another start to build it.
     pub layer_built: bool,
-    /// Waiting until so few sandboxes live that another may.
+    /// Waiting for a slot.
     pub queue: Duration,
-    /// Present if the sandbox was started ahead, by the [pool](crate::Snapshot::start): how long before it was handed over its
-    /// server was executed. `launch` is then only what it took to know which one would do, and `server` how long a start
-    /// that was in progress was waited for.
+    /// Present if the sandbox was prewarmed by the [pool](crate::Snapshot::start): the age of its server when it
+    /// was handed over. `launch` is then the time to find it, and `server` the wait for a start in progress.
     pub pooled: Option<Duration>,
-    /// Of the launch, deciding what the container is made of.
+    /// The part of `launch` that decides the container's plan.
     pub plan: Duration,
     /// From the request to the executed server: the plan, namespaces, mounts, the root.
     pub launch: Duration,
     /// From the executed server to a server that is ready.
     pub server: Duration,
-    /// Making the test's parameters of the ready server, those that are made so far: a pool's first connection, a port's
-    /// password. Zero for a test that takes the handle only, and outside of `#[sandboxed_db]`.
+    /// Making the test's parameters, as far as they are made: a pool's first connection, a port's password.
+    /// Zero for a test that takes only the handle, and outside of `#[sandboxed_db]`.
     pub connect: Duration,
 }
 
 impl Timings {
-    /// The whole start, from the request to a test that can begin: the sum of all parts, of which the launch holds the plan.
+    /// Returns the duration of the whole start, from the request to a test that can begin.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.layer + self.queue + self.launch + self.server + self.connect
     }
 }
 
-/// In one line: `26.1 ms: layer 0.4 ms, queue 0.0 ms, launch 2.9 ms, server 18.2 ms, connect 4.6 ms`.
+/// Prints one line: `26.1 ms: layer 0.4 ms, queue 0.0 ms, launch 2.9 ms, server 18.2 ms, connect 4.6 ms`.
 impl fmt::Display for Timings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
@@ -54,7 +53,7 @@ impl fmt::Display for Timings {
         )?;
         match pooled {
             None => Ok(()),
-            Some(ago) => write!(f, "; started ahead, {} before", ms(ago)),
+            Some(ago) => write!(f, "; prewarmed, {} old", ms(ago)),
         }
     }
 }
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_told_in_one_line() {
+    fn timings_print_in_one_line() {
         let ms = Duration::from_millis;
         let timings = Timings {
             layer: ms(300),
@@ -82,6 +81,6 @@ mod tests {
             "326.0 ms: layer 300.0 ms (built), queue 0.0 ms, launch 3.0 ms, server 18.0 ms, connect 5.0 ms"
         );
         let pooled = Timings { pooled: Some(ms(70)), ..timings }.to_string();
-        assert_eq!(pooled, format!("{timings}; started ahead, 70.0 ms before"));
+        assert_eq!(pooled, format!("{timings}; prewarmed, 70.0 ms old"));
     }
 }

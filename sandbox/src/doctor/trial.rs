@@ -1,4 +1,4 @@
-//! One sandbox with its server, started, measured and ended.
+//! Starts, measures and ends one sandbox with its server.
 
 use std::time::{Duration, Instant};
 
@@ -14,19 +14,19 @@ use crate::snapshot::Snapshot;
 /// Long enough to download packages and to build a layer from nothing.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// How long the parts of one sandbox's life took, in milliseconds.
+/// The durations of the parts of one sandbox's life, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TrialTimings {
     /// Finding the layer, or building it.
     pub layer: f64,
-    /// Whether it was built.
+    /// Whether the layer was built.
     pub layer_built: bool,
     /// From the request to the executed server.
     pub launch: f64,
     /// From the executed server to a server that is ready.
     pub server: f64,
-    /// From the end's request to the end.
+    /// From the drop of the handle to the end of all processes.
     pub teardown: f64,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
                 "linking",
                 match origin {
                     ProcessOrigin::Restored => {
-                        "servers are made from the image of one that has been linked".to_owned()
+                        "servers are restored from the image of a linked one".to_owned()
                     }
                     ProcessOrigin::Executed(why) => format!("each server is executed and linked: {why}"),
                 },

@@ -1,31 +1,32 @@
-//! The threads of the pool: the keeper, which decides and ends, and makers, each of which starts one spare.
+//! The threads of the pool: the keeper, which decides and ends, and makers, each of which starts one
+//! prewarmed sandbox.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::shelf::{Maker, Spare};
+use super::shelf::{Maker, Prewarmed};
 use super::{Guard, MADE, Pool, WORK, memory, pool};
 use crate::admission;
 use crate::engine::Engine;
 use crate::sandbox::Prepared;
 
-/// How often it is looked whether somebody waits for a spare's place, or nobody for the spare.
+/// The interval at which the keeper looks for waiting requests and for superfluous sandboxes.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long a keeper without spares waits for those in the making, which say when they are made.
+/// The longest wait for sandboxes in the making, whose makers notify the keeper.
 const LONG: Duration = Duration::from_secs(60);
-/// How long a kind of sandbox is left alone that could not be started.
+/// The pause for a plan after a failed start.
 const AVOIDED: Duration = Duration::from_secs(10);
-/// How long nothing is started ahead where there was no room.
+/// The pause for all plans after there was no slot or no memory.
 const CLOSED: Duration = Duration::from_millis(200);
 
-/// What starts further sandboxes as this one.
+/// Returns a function that starts sandboxes of this plan.
 pub(super) fn maker<E: Engine>(prepared: Prepared<E>) -> Maker {
-    Arc::new(move |slot| Ok(Spare { server: prepared.start()?, slot }))
+    Arc::new(move |slot| Ok(Prewarmed { server: prepared.start()?, slot }))
 }
 
-/// Has the keeper look, if there is something to do; also has there be one.
+/// Wakes or starts the keeper if there is something to do.
 pub(super) fn rouse(pool: &mut Pool) {
     if pool.lacking(Instant::now()).is_none() {
         return;
@@ -33,7 +34,7 @@ pub(super) fn rouse(pool: &mut Pool) {
     if pool.kept {
         WORK.notify_one();
     } else {
-        // Without threads there are no spares.
+        // Without a thread nothing is prewarmed.
         pool.kept = thread::Builder::new().name("sandboxed-db".to_owned()).spawn(keep).is_ok();
     }
 }
@@ -42,12 +43,12 @@ fn keep() {
     let mut guard = pool();
     while let Some(held) = guard.as_mut() {
         let now = Instant::now();
-        let spares = held.lines.iter().any(|line| !line.spares.is_empty());
+        let prewarmed = held.shelves.iter().any(|shelf| !shelf.prewarmed.is_empty());
         let waited_for = admission::are_waited_for();
         let ending = held.superfluous(now, waited_for);
         if !ending.is_empty() {
             drop(guard);
-            // An engine of the user's own may panic, and without a keeper spares would not end.
+            // A user's engine may panic, and without a keeper the sandboxes would not end.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(ending)));
             guard = pool();
             continue;
@@ -56,49 +57,49 @@ fn keep() {
             make(held, index);
             continue;
         }
-        let making = held.lines.iter().any(|line| line.making > 0);
-        if !spares && !making {
+        let making = held.shelves.iter().any(|shelf| shelf.making > 0);
+        if !prewarmed && !making {
             held.kept = false;
             return;
         }
-        let pause = if spares { PAUSE } else { LONG };
+        let pause = if prewarmed { PAUSE } else { LONG };
         guard = WORK.wait_timeout(guard, pause).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 
-/// Starts a spare of that line on a thread of its own.
+/// Starts a sandbox for a shelf on a new thread.
 fn make(pool: &mut Pool, index: usize) {
-    let line = &mut pool.lines[index];
-    let (number, maker) = (line.number, line.maker.clone());
-    line.making += 1;
+    let shelf = &mut pool.shelves[index];
+    let (number, maker) = (shelf.number, shelf.maker.clone());
+    shelf.making += 1;
     let work = move || {
         let outcome = match admission::spare().filter(|_| memory::is_left()) {
-            // An engine of the user's own may panic.
+            // A user's engine may panic.
             Some(slot) => catch_unwind(AssertUnwindSafe(|| maker(slot))).ok().and_then(Result::ok),
             None => return made(number, None, Some(CLOSED)),
         };
         made(number, outcome, None);
     };
     if thread::Builder::new().name("sandboxed-db".to_owned()).spawn(work).is_err() {
-        pool.lines[index].making -= 1;
+        pool.shelves[index].making -= 1;
         pool.closed = Some(Instant::now() + CLOSED);
     }
 }
 
-/// Puts a spare to the others; or leaves its kind alone, or all for a while where there was no room.
-fn made(number: u64, spare: Option<Spare>, closed: Option<Duration>) {
+/// Puts a new sandbox on its shelf, or begins a pause: of the plan after a failed start, of all if `closed`.
+fn made(number: u64, prewarmed: Option<Prewarmed>, closed: Option<Duration>) {
     let now = Instant::now();
     let mut guard: Guard = pool();
     if let Some(pool) = guard.as_mut() {
-        let line = pool.lines.iter_mut().find(|line| line.number == number);
-        if let Some(line) = line {
-            line.making -= 1;
-            match spare {
-                Some(spare) => {
-                    line.demand.started(now.saturating_duration_since(spare.server.executed));
-                    line.spares.push_back(spare);
+        let shelf = pool.shelves.iter_mut().find(|shelf| shelf.number == number);
+        if let Some(shelf) = shelf {
+            shelf.making -= 1;
+            match prewarmed {
+                Some(prewarmed) => {
+                    shelf.demand.started(now.saturating_duration_since(prewarmed.server.executed));
+                    shelf.prewarmed.push_back(prewarmed);
                 }
-                None if closed.is_none() => line.avoided = Some(now + AVOIDED),
+                None if closed.is_none() => shelf.avoided = Some(now + AVOIDED),
                 None => {}
             }
         }

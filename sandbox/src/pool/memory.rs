@@ -1,4 +1,4 @@
-//! Whether the machine has memory for a sandbox that nobody has asked for.
+//! Whether the machine has memory for a prewarmed sandbox.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 
 use crate::machine::mountinfo::own_control_group;
 
-/// Several times what an idle server holds, since its user will want more.
+/// Bytes for each sandbox: several times those of an idle server, since a busy one takes more.
 const EACH: u64 = 64 << 20;
-/// The part of a machine's memory that is left alone.
+/// The part of the memory that is left free, as a divisor.
 const RESERVE: u64 = 10;
 
-/// Whether there is room for one more. Where nothing is known there is.
+/// Whether memory is left for one more. Unknown counts as enough.
 pub(super) fn is_left() -> bool {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| of_machine(&text)).unwrap_or(true);
@@ -19,7 +19,7 @@ pub(super) fn is_left() -> bool {
     machine && GROUP.get_or_init(own_control_group).as_deref().is_none_or(|group| of_groups(group, read))
 }
 
-/// Whether so much is available that a tenth of all, at least, is left; proc_meminfo(5).
+/// Whether a tenth of the memory stays available, proc_meminfo(5).
 fn of_machine(text: &str) -> Option<bool> {
     let kilobytes = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -29,8 +29,8 @@ fn of_machine(text: &str) -> Option<bool> {
     Some(available >= total / RESERVE + (EACH >> 10))
 }
 
-/// Whether neither the process's own control group nor one above it is near its limit. What the kernel would drop first does
-/// not count: copies of files that were read once.
+/// Whether no control group of this process, nor one above it, is near its limit. Pages of files that were
+/// read once do not count: the kernel drops them first.
 fn of_groups(group: &Path, read: impl Fn(&Path) -> Option<String>) -> bool {
     let bytes = |path: PathBuf| read(&path)?.trim().parse::<u64>().ok();
     let droppable = |group: &Path| {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenth_of_the_machine_is_left_alone() {
+    fn a_tenth_of_the_memory_stays_free() {
         let of = |available: u64| {
             of_machine(&format!("MemTotal: 10240000 kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n"))
         };
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_narrowest_group_counts() {
+    fn the_tightest_group_counts() {
         let left = |own: &str, above: &str| {
             let read = |path: &Path| match path.to_str()? {
                 "/cg/a/b/memory.max" => Some(format!("{own}\n")),

@@ -1,11 +1,12 @@
-//! The warm pool: sandboxes of the snapshots in use, started ahead while tests run.
+//! The pool: prewarmed sandboxes of the snapshots in use, started while tests run.
 //!
-//! Who asks for a sandbox is given a *spare*, if there is one that was started from the very same plan, or the next that is
-//! in the making. Spares are made by threads of their own while processors have nothing to start for anybody who waits. One
-//! thread more, the keeper, lives as long as there are spares and ends those that nobody asks for any more, or whose place
-//! somebody waits for. It all belongs to one process, and ends with it: a spare is tied to its process as every sandbox is.
+//! A request for a sandbox gets a prewarmed one that was started from the very same plan, or waits for one
+//! in the making. Threads of the pool make them while the processors have no requested starts to do. One
+//! more thread, the keeper, lives as long as there are prewarmed sandboxes, and ends those that are not
+//! requested any more, or whose slot a request waits for. The pool belongs to one process and ends with it:
+//! a prewarmed sandbox is tied to its process as every sandbox is.
 //!
-//! A start that fails here is nobody's error: who asks then starts a sandbox for itself, and sees why.
+//! A start that fails here is no test's error: the next request starts a sandbox itself and reports why.
 
 mod keeper;
 mod memory;
@@ -26,63 +27,63 @@ use crate::sandbox::{Prepared, quiet_since};
 
 use plan_key::PlanKey;
 use policy::{Credit, Load};
+pub(crate) use shelf::Prewarmed;
 use shelf::Shelf;
-pub(crate) use shelf::Spare;
 
-/// How long a spare in the making is waited for, before a sandbox is started beside it.
+/// The longest wait for a prewarmed sandbox in the making.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How many descriptions are remembered; those asked for last.
-const MOST_LINES: usize = 64;
+/// The plans that are remembered, the last requested ones.
+const MOST_SHELVES: usize = 64;
 
 static POOL: Mutex<Option<Pool>> = Mutex::new(None);
-/// There may be something to do for the keeper.
+/// Notified when there may be something to do for the keeper.
 static WORK: Condvar = Condvar::new();
-/// A spare was made, or could not be.
+/// Notified when a sandbox was made, or could not be.
 static MADE: Condvar = Condvar::new();
 
-/// What this process has started ahead, and for whom.
+/// The prewarmed sandboxes of this process, and the demand for them.
 #[derive(Debug)]
 struct Pool {
-    lines: Vec<Shelf>,
+    shelves: Vec<Shelf>,
     credit: Credit,
     processors: usize,
-    /// Whether there is a keeper.
+    /// Whether the keeper runs.
     kept: bool,
-    /// Starts in progress for those who found no spare.
+    /// Requested starts in progress.
     starting: usize,
-    /// Until when no spare is made, since there was no room for one.
+    /// The end of a pause for lack of slots or memory.
     closed: Option<Instant>,
 }
 
-/// Asks for a sandbox that was started ahead, for `holder` if that is known.
+/// Takes a prewarmed sandbox for `holder`, if known.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`] for a variable that is no number.
+/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an invalid `SANDBOXED_DB_POOL`.
 pub(crate) fn ask<E: Engine>(
     prepared: &Prepared<E>,
     layer: &Arc<Layer>,
     holder: Option<ThreadId>,
-) -> Result<Option<Spare>> {
+) -> Result<Option<Prewarmed>> {
     let most = most()?;
-    // To start one where there is no container is to copy the data: nobody's to do in vain.
+    // In process mode a start copies the data, which is too much to do in vain.
     if most == 0 || prepared.plan().process_mode.is_some() || !is_own() {
         return Ok(None);
     }
-    let Some(identity) = PlanKey::of(prepared, layer) else { return Ok(None) };
+    let Some(key) = PlanKey::of(prepared, layer) else { return Ok(None) };
     let begin = Instant::now();
     let mut guard = pool();
     let pool = guard.get_or_insert_with(Pool::new);
     pool.credit.limit(most);
-    let number = pool.asked(identity, begin, || keeper::maker(prepared.clone()));
+    let number = pool.asked(key, begin, || keeper::maker(prepared.clone()));
     let taken = loop {
         let (next, taken) = take(guard, number, begin + PATIENCE);
         guard = next;
         match taken {
-            // It may have died since.
-            Some(spare) if !spare.serves() => {
+            // Its server may have died.
+            Some(prewarmed) if !prewarmed.serves() => {
                 guard.iter_mut().for_each(|pool| pool.credit.lost());
                 drop(guard);
-                drop(spare);
+                drop(prewarmed);
                 guard = self::pool();
             }
             taken => break taken,
@@ -93,19 +94,19 @@ pub(crate) fn ask<E: Engine>(
         keeper::rouse(pool);
     }
     drop(guard);
-    Ok(taken.inspect(|spare| spare.slot.give_to(holder)))
+    Ok(taken.inspect(|prewarmed| prewarmed.slot.give_to(holder)))
 }
 
-/// Takes a spare of that line, or waits for one in the making that nobody else waits for.
-fn take(mut guard: Guard, number: u64, deadline: Instant) -> (Guard, Option<Spare>) {
+/// Takes a sandbox from a shelf, or waits for one in the making that has no claim.
+fn take(mut guard: Guard, number: u64, deadline: Instant) -> (Guard, Option<Prewarmed>) {
     if !guard.as_mut().is_some_and(|pool| pool.claim(number)) {
         return (guard, None);
     }
     loop {
         let now = Instant::now();
         let redeemed = guard.as_mut().map(|pool| pool.redeem(number, now >= deadline));
-        if let Some(Poll::Ready(spare)) = redeemed {
-            return (guard, spare);
+        if let Some(Poll::Ready(prewarmed)) = redeemed {
+            return (guard, prewarmed);
         }
         let left = deadline.saturating_duration_since(now);
         guard = MADE.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -118,8 +119,8 @@ fn pool() -> Guard {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this is the process that has the pool. A copy that it forks has none of the threads, and might find the lock
-/// taken for ever.
+/// Whether this process has the pool. A forked copy has none of its threads, and may find its lock held for
+/// ever.
 fn is_own() -> bool {
     static OWNER: OnceLock<u32> = OnceLock::new();
     *OWNER.get_or_init(std::process::id) == std::process::id()
@@ -128,7 +129,7 @@ fn is_own() -> bool {
 impl Pool {
     fn new() -> Self {
         Self {
-            lines: Vec::new(),
+            shelves: Vec::new(),
             credit: Credit::default(),
             processors: processors(),
             kept: false,
@@ -137,86 +138,87 @@ impl Pool {
         }
     }
 
-    /// Notes that a sandbox of that kind is asked for, and returns the number of its line.
-    fn asked(&mut self, identity: PlanKey, now: Instant, maker: impl FnOnce() -> shelf::Maker) -> u64 {
-        let index = match self.lines.iter().position(|line| line.identity == identity) {
+    /// Notes a request, and returns the number of the shelf.
+    fn asked(&mut self, key: PlanKey, now: Instant, maker: impl FnOnce() -> shelf::Maker) -> u64 {
+        let index = match self.shelves.iter().position(|shelf| shelf.key == key) {
             Some(index) => index,
             None => {
-                if self.lines.len() >= MOST_LINES {
+                if self.shelves.len() >= MOST_SHELVES {
                     self.forget_one();
                 }
-                self.lines.push(Shelf::new(identity, maker(), now));
-                self.lines.len() - 1
+                self.shelves.push(Shelf::new(key, maker(), now));
+                self.shelves.len() - 1
             }
         };
-        let line = &mut self.lines[index];
-        line.demand.asked(now);
-        line.number
+        let shelf = &mut self.shelves[index];
+        shelf.demand.asked(now);
+        shelf.number
     }
 
-    fn line(&mut self, number: u64) -> Option<&mut Shelf> {
-        self.lines.iter_mut().find(|line| line.number == number)
+    fn shelf(&mut self, number: u64) -> Option<&mut Shelf> {
+        self.shelves.iter_mut().find(|shelf| shelf.number == number)
     }
 
-    /// Claims a spare, or one in the making, if nobody else has.
+    /// Claims a sandbox that is ready or in the making, if one has no claim.
     fn claim(&mut self, number: u64) -> bool {
-        let line = self.line(number).filter(|line| line.to_claim() > 0);
-        line.map(|line| line.claimed += 1).is_some()
+        let shelf = self.shelf(number).filter(|shelf| shelf.to_claim() > 0);
+        shelf.map(|shelf| shelf.claimed += 1).is_some()
     }
 
-    /// Takes a spare for a claim, or takes the claim back: if it is late, or those in the making came to nothing.
-    fn redeem(&mut self, number: u64, late: bool) -> Poll<Option<Spare>> {
-        let Some(line) = self.line(number) else { return Poll::Ready(None) };
-        let hopeless = line.making + line.spares.len() < line.claimed;
-        let spare = line.spares.pop_front();
-        if spare.is_none() && !hopeless && !late {
+    /// Takes a sandbox for a claim. Takes the claim back if it is late, or if too few starts succeed.
+    fn redeem(&mut self, number: u64, late: bool) -> Poll<Option<Prewarmed>> {
+        let Some(shelf) = self.shelf(number) else { return Poll::Ready(None) };
+        let hopeless = shelf.making + shelf.prewarmed.len() < shelf.claimed;
+        let prewarmed = shelf.prewarmed.pop_front();
+        if prewarmed.is_none() && !hopeless && !late {
             return Poll::Pending;
         }
-        line.claimed -= 1;
-        Poll::Ready(spare)
+        shelf.claimed -= 1;
+        Poll::Ready(prewarmed)
     }
 
-    /// Forgets what nobody has asked for longest, unless it is in use.
+    /// Forgets the empty shelf whose last request is the oldest.
     fn forget_one(&mut self) {
-        let idle = self.lines.iter().enumerate().filter(|(_, line)| line.is_empty());
-        let oldest = idle.min_by_key(|(_, line)| line.demand.last()).map(|(index, _)| index);
+        let idle = self.shelves.iter().enumerate().filter(|(_, shelf)| shelf.is_empty());
+        let oldest = idle.min_by_key(|(_, shelf)| shelf.demand.last()).map(|(index, _)| index);
         if let Some(index) = oldest {
-            self.lines.swap_remove(index);
+            self.shelves.swap_remove(index);
         }
     }
 
     fn load(&self) -> Load {
         Load {
             processors: self.processors,
-            starting: self.starting + self.lines.iter().map(|line| line.making).sum::<usize>(),
-            spares: self.lines.iter().map(Shelf::to_claim).sum(),
+            starting: self.starting + self.shelves.iter().map(|shelf| shelf.making).sum::<usize>(),
+            prewarmed: self.shelves.iter().map(Shelf::to_claim).sum(),
         }
     }
 
-    /// Who is asked for most, and lacks a spare; none where none may be made.
+    /// Returns the shelf to fill next: the last requested one that lacks a sandbox, if one may be made.
     fn lacking(&self, now: Instant) -> Option<usize> {
         let closed = self.closed.is_some_and(|until| now < until);
         if closed || !self.load().allows_one(&self.credit) {
             return None;
         }
-        let lacking = self.lines.iter().enumerate().filter(|(_, line)| line.lacks(now, self.credit.most()));
-        lacking.max_by_key(|(_, line)| line.demand.last()).map(|(index, _)| index)
+        let lacking =
+            self.shelves.iter().enumerate().filter(|(_, shelf)| shelf.lacks(now, self.credit.most()));
+        lacking.max_by_key(|(_, shelf)| shelf.demand.last()).map(|(index, _)| index)
     }
 
-    /// Takes out the spares that are to end: all, if somebody waits for a place.
-    fn superfluous(&mut self, now: Instant, waited_for: bool) -> Vec<Spare> {
+    /// Takes out the sandboxes that are to end: all, if a request waits for a slot.
+    fn superfluous(&mut self, now: Instant, waited_for: bool) -> Vec<Prewarmed> {
         let quiet = quiet_since();
         let most = self.credit.most();
-        let lacking = self.lines.iter().any(|line| line.lacks(now, most));
-        // A suite goes over to another description.
+        let lacking = self.shelves.iter().any(|shelf| shelf.lacks(now, most));
+        // A suite has moved on to another snapshot.
         let contended = lacking && !self.load().is_good_for_one(&self.credit);
         let mut ending = Vec::new();
-        for line in &mut self.lines {
+        for shelf in &mut self.shelves {
             let over = waited_for
-                || line.demand.is_over(now, quiet)
-                || contended && line.demand.is_over(now, Some(line.demand.last()));
-            while over && line.spares.len() > line.claimed {
-                ending.extend(line.spares.pop_front());
+                || shelf.demand.is_over(now, quiet)
+                || contended && shelf.demand.is_over(now, Some(shelf.demand.last()));
+            while over && shelf.prewarmed.len() > shelf.claimed {
+                ending.extend(shelf.prewarmed.pop_front());
             }
         }
         ending.iter().for_each(|_| self.credit.lost());
@@ -224,7 +226,7 @@ impl Pool {
     }
 }
 
-/// Held while a sandbox is started for somebody who waits for it.
+/// Held during a requested start.
 #[derive(Debug)]
 pub(crate) struct Starting(());
 
@@ -243,7 +245,7 @@ impl Drop for Starting {
     }
 }
 
-/// Works on the pool, if this process has one.
+/// Works on the pool if this process has one.
 fn with(work: impl FnOnce(&mut Pool)) -> Option<()> {
     if !is_own() {
         return None;

@@ -1,4 +1,4 @@
-//! What makes two sandboxes the same: nothing that a test could see tells them apart.
+//! The key of a plan: sandboxes with the same key differ in nothing that a test can see.
 
 use std::any::TypeId;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use crate::engine::Engine;
 use crate::layer::Layer;
 use crate::sandbox::Prepared;
 
-/// Compared as a whole: a digest would be as good, until it is not.
+/// Compared as a whole, so that no collision of digests is possible.
 #[derive(Debug)]
 pub(super) struct PlanKey {
     engine: TypeId,
-    /// The plan, with the settings, limits and files in it, and what the engine depends on besides.
+    /// The plan, with its settings, limits and files, and the identity of the engine.
     text: Vec<u8>,
-    /// One that was built anew in the same place is another.
+    /// A layer that was rebuilt in the same place is another one.
     layer: Arc<Layer>,
 }
 
 impl PlanKey {
-    /// None for a plan that no launcher could be told either.
+    /// `None` for a plan that cannot be encoded, and so cannot be launched either.
     pub(super) fn of<E: Engine>(prepared: &Prepared<E>, layer: &Arc<Layer>) -> Option<Self> {
         let described = (prepared.plan(), prepared.engine().identity());
         let text = serde_json::to_vec(&described).ok()?;

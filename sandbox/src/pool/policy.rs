@@ -1,22 +1,22 @@
-//! How many spares there are to be: pure functions of what was asked for and when.
+//! How many sandboxes to prewarm: pure functions of the requests and their times.
 
 use std::time::{Duration, Instant};
 
-/// How long a spare is kept for somebody while tests run.
+/// How long a prewarmed sandbox waits for a request while tests run.
 const LIFE: Duration = Duration::from_secs(3);
-/// The same once no test has a sandbox: from one test to the next it takes milliseconds.
+/// The same while no test has a sandbox: the next test follows within milliseconds.
 const QUIET: Duration = Duration::from_millis(100);
-/// Where sandboxes are asked for less often, a start is a small part of the time.
+/// With rarer requests a start is a small part of the time.
 const LONGEST_GAP: Duration = Duration::from_millis(1500);
-/// What a start is taken to last before one is measured.
+/// The assumed duration of a start before one is measured.
 const START: Duration = Duration::from_millis(25);
 
-/// How often sandboxes of one kind are asked for, and how long one takes to start.
+/// How often sandboxes of one plan are requested, and how long one takes to start.
 #[derive(Debug, Clone)]
 pub(super) struct Demand {
     asks: u32,
     last: Instant,
-    /// Between two asks; the last ones count most.
+    /// The time between two requests; the last ones count most.
     gap: Duration,
     start: Duration,
 }
@@ -37,7 +37,7 @@ impl Demand {
         self.last = now;
     }
 
-    /// One was started, in that time.
+    /// Notes the duration of a start.
     pub(super) fn started(&mut self, took: Duration) {
         self.start = (3 * self.start + took) / 4;
     }
@@ -46,8 +46,8 @@ impl Demand {
         self.last
     }
 
-    /// How many are to be ready: as many as are asked for while one is started. None before the second is asked for, so that a
-    /// process that starts one alone has no more to do than without a pool.
+    /// Returns how many are to be ready: as many as are requested during a start. None before the second
+    /// request, so that a process with a single sandbox has no more to do than without a pool.
     pub(super) fn wants(&self, now: Instant, most: usize) -> usize {
         if self.asks < 2 || self.gap > LONGEST_GAP || self.is_over(now, None) {
             return 0;
@@ -56,25 +56,26 @@ impl Demand {
         usize::try_from(during).unwrap_or(usize::MAX).clamp(1, most.max(1))
     }
 
-    /// Whether nobody seems to want any more; `quiet` is since when no test has had a sandbox.
+    /// Whether no more requests are expected. `quiet`: the time since which no test has had a sandbox.
     pub(super) fn is_over(&self, now: Instant, quiet: Option<Instant>) -> bool {
         let since = |time: Instant| now.saturating_duration_since(time);
         since(self.last) > LIFE || quiet.is_some_and(|quiet| since(quiet.max(self.last)) > QUIET)
     }
 }
 
-/// What spares have to earn: each that ends unused costs one, each that is taken earns a part of one. So what is wasted is a
-/// small part of what is used, and a suite that never asks for the same twice stops paying after the first.
+/// The credit for prewarming: each sandbox that ends unused costs one, each that is taken earns a part of
+/// one. So the waste is a small part of the use, and a suite that never requests the same plan twice stops
+/// paying after the first.
 #[derive(Debug, Clone)]
 pub(super) struct Credit {
-    /// In sixteenths of a spare.
+    /// In sixteenths of a sandbox.
     sixteenths: usize,
     most: usize,
 }
 
 const ONE: usize = 16;
 const TAKEN: usize = 4;
-/// By asks that found none: demand may change.
+/// Earned by a request that found none, since demand may change.
 const MISSED: usize = 1;
 
 impl Default for Credit {
@@ -92,8 +93,8 @@ impl Credit {
         self.most
     }
 
-    pub(super) fn answered(&mut self, by_a_spare: bool) {
-        let earned = if by_a_spare { TAKEN } else { MISSED };
+    pub(super) fn answered(&mut self, by_a_prewarmed: bool) {
+        let earned = if by_a_prewarmed { TAKEN } else { MISSED };
         self.sixteenths = self.sixteenths.saturating_add(earned).min(self.most.saturating_mul(ONE));
     }
 
@@ -101,20 +102,20 @@ impl Credit {
         self.sixteenths = self.sixteenths.saturating_sub(ONE);
     }
 
-    /// How many spares it is good for.
-    fn spares(&self) -> usize {
+    /// Returns how many sandboxes the credit allows.
+    fn prewarmed(&self) -> usize {
         self.sixteenths / ONE
     }
 }
 
-/// What a process has to do for starts.
+/// The work of a process for starts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
     pub(super) processors: usize,
-    /// Starts in progress, ahead or not.
+    /// Starts in progress, requested or not.
     pub(super) starting: usize,
-    /// Those that nobody waits for, ready or in the making.
-    pub(super) spares: usize,
+    /// Prewarmed sandboxes without a claim, ready or in the making.
+    pub(super) prewarmed: usize,
 }
 
 impl Load {
@@ -122,9 +123,9 @@ impl Load {
         self.starting < self.processors && self.is_good_for_one(credit)
     }
 
-    /// Whether one more spare may be there, processors or not.
+    /// Whether the credit allows one more, whatever the processors do.
     pub(super) fn is_good_for_one(self, credit: &Credit) -> bool {
-        self.spares < credit.spares().min(credit.most)
+        self.prewarmed < credit.prewarmed().min(credit.most)
     }
 }
 
@@ -136,7 +137,7 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    /// A demand of that many asks, each so long after the one before it, and the time of the last.
+    /// Returns a demand after some requests with a gap between them, and the time of the last one.
     fn asked(asks: u32, gap: Duration) -> (Demand, Instant) {
         let mut now = Instant::now();
         let mut demand = Demand::new(now);
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_wanted_before_the_second_is_asked_for() {
+    fn nothing_is_wanted_before_the_second_request() {
         let (demand, now) = asked(1, ms(10));
         assert_eq!(demand.wants(now, 8), 0);
         let (demand, now) = asked(2, ms(100));
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_wanted_as_are_asked_for_during_a_start() {
+    fn as_many_are_wanted_as_are_requested_during_a_start() {
         for (gap, most, wanted) in [(100, 8, 1), (25, 8, 1), (10, 8, 3), (5, 8, 5), (1, 8, 8), (0, 2, 2)] {
             let (demand, now) = asked(20, ms(gap));
             assert_eq!(demand.wants(now, most), wanted, "{gap} ms, at most {most}");
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn rare_asks_want_nothing_and_later_ones_are_noticed() {
+    fn rare_requests_want_nothing_until_they_are_frequent() {
         let (mut demand, mut now) = asked(3, ms(60_000));
         assert_eq!(demand.wants(now, 8), 0);
         for _ in 0..6 {
@@ -178,25 +179,25 @@ mod tests {
     }
 
     #[test]
-    fn demand_is_over_soon_after_the_last_sandbox_and_later_while_others_live() {
+    fn demand_ends_soon_after_the_last_sandbox() {
         let (demand, now) = asked(10, ms(10));
         assert!(!demand.is_over(now + ms(2_900), None));
         assert!(demand.is_over(now + ms(3_100), None));
         assert_eq!(demand.wants(now + ms(3_100), 8), 0);
         assert!(!demand.is_over(now + ms(80), Some(now)));
         assert!(demand.is_over(now + ms(150), Some(now)));
-        // It was quiet long before somebody asked.
+        // It was quiet long before the request.
         assert!(!demand.is_over(now + ms(80), Some(now - ms(5))));
     }
 
     #[test]
-    fn what_is_wasted_is_a_part_of_what_is_used() {
-        // Whatever comes: half of the spares are taken, or none.
+    fn waste_is_a_part_of_use() {
+        // Half of the sandboxes are taken, or none.
         for takes_every in [2, usize::MAX] {
             let (mut credit, mut taken, mut lost, mut missed) = (Credit::default(), 0, 0, 0);
             credit.limit(8);
             for round in 1..10_000 {
-                let load = Load { processors: 2, starting: 0, spares: 0 };
+                let load = Load { processors: 2, starting: 0, prewarmed: 0 };
                 if !load.allows_one(&credit) {
                     credit.answered(false);
                     missed += 1;
@@ -213,10 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_started_ahead_beyond_processors_bound_and_credit() {
+    fn processors_bound_and_credit_limit_prewarming() {
         let mut credit = Credit::default();
         credit.limit(2);
-        let load = |starting, spares| Load { processors: 2, starting, spares };
+        let load = |starting, prewarmed| Load { processors: 2, starting, prewarmed };
         assert!(load(1, 0).allows_one(&credit) && !load(2, 0).allows_one(&credit));
         assert!(!load(0, 1).allows_one(&credit), "the credit is good for one");
         (0..100).for_each(|_| credit.answered(true));

@@ -1,4 +1,4 @@
-//! The spares of one kind, and who waits for them.
+//! The prewarmed sandboxes of one plan, and the claims to them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,60 +12,60 @@ use crate::admission::Slot;
 use crate::error::Result;
 use crate::sandbox::ReadyServer;
 
-/// Starts one, on whichever thread.
-pub(super) type Maker = Arc<dyn Fn(Slot) -> Result<Spare> + Send + Sync>;
+/// Starts a sandbox for a slot, on any thread.
+pub(super) type Maker = Arc<dyn Fn(Slot) -> Result<Prewarmed> + Send + Sync>;
 
-/// A prewarmed server: no test has asked for it yet.
+/// A prewarmed sandbox: a server that no test has requested yet.
 #[derive(Debug)]
-pub(crate) struct Spare {
+pub(crate) struct Prewarmed {
     pub(crate) server: ReadyServer,
-    /// Declared last, since it is given back once the container has ended.
+    /// Declared last: it becomes free once the container has ended.
     pub(crate) slot: Slot,
 }
 
-impl Spare {
+impl Prewarmed {
     pub(super) fn serves(&self) -> bool {
         self.server.container.serves()
     }
 }
 
-/// All of one identity.
+/// All prewarmed sandboxes of one plan.
 pub(super) struct Shelf {
     pub(super) number: u64,
-    pub(super) identity: PlanKey,
+    pub(super) key: PlanKey,
     pub(super) maker: Maker,
     pub(super) demand: Demand,
-    pub(super) spares: VecDeque<Spare>,
-    /// How many are started right now.
+    pub(super) prewarmed: VecDeque<Prewarmed>,
+    /// Starts in progress.
     pub(super) making: usize,
-    /// How many of both have somebody who waits for them.
+    /// Requests that wait for one of both.
     pub(super) claimed: usize,
-    /// Until when it is left alone, since a start failed.
+    /// The end of the pause after a failed start.
     pub(super) avoided: Option<Instant>,
 }
 
 impl Shelf {
-    pub(super) fn new(identity: PlanKey, maker: Maker, now: Instant) -> Self {
+    pub(super) fn new(key: PlanKey, maker: Maker, now: Instant) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            identity,
+            key,
             maker,
             demand: Demand::new(now),
-            spares: VecDeque::new(),
+            prewarmed: VecDeque::new(),
             making: 0,
             claimed: 0,
             avoided: None,
         }
     }
 
-    /// How many there are, or will be, that nobody waits for.
+    /// Returns how many are ready or in the making without a claim.
     pub(super) fn to_claim(&self) -> usize {
-        (self.spares.len() + self.making).saturating_sub(self.claimed)
+        (self.prewarmed.len() + self.making).saturating_sub(self.claimed)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.spares.is_empty() && self.making == 0 && self.claimed == 0
+        self.prewarmed.is_empty() && self.making == 0 && self.claimed == 0
     }
 
     pub(super) fn lacks(&self, now: Instant, most: usize) -> bool {
@@ -79,7 +79,7 @@ impl fmt::Debug for Shelf {
         f.debug_struct("Shelf")
             .field("number", &self.number)
             .field("demand", &self.demand)
-            .field("spares", &self.spares)
+            .field("prewarmed", &self.prewarmed)
             .field("making", &self.making)
             .field("claimed", &self.claimed)
             .finish_non_exhaustive()

@@ -1,7 +1,8 @@
-//! A record of every sandbox of a run: when it was asked for, what its start consisted of, how its test came out.
+//! The report of a run: a record of every sandbox, with the parts of its start and the outcome of its test.
 //!
-//! Where the environment variable `SANDBOXED_DB_REPORT` names a file, every process of the run appends lines of JSON to it,
-//! each by one write, so that lines of several processes do not mix. Without the variable nothing is noted at all.
+//! If the environment variable `SANDBOXED_DB_REPORT` names a file, every process of the run appends lines of
+//! JSON to it, each by one write, so that lines of several processes do not mix. Without the variable nothing
+//! is recorded.
 //!
 //! ```sh
 //! SANDBOXED_DB_REPORT=run.jsonl cargo test
@@ -9,19 +10,19 @@
 //! ```
 //!
 //! # The lines
-//! Each is a whole [`Record`], of all that is known by then, and **the last one with an `id` counts**. A sandbox writes
-//! one when it is asked for, one when it is ready and one when it has ended (or when its start has failed). A handle that its
-//! test took and dropped has one more, with the outcome, once that is known. So what a process that is killed leaves is a
-//! record without an end: only what it knew since its last line is lost, which is its outcome.
+//! Each line is a whole [`Record`] with everything known by then, and **the last one with an `id` counts**. A
+//! sandbox has a line for the request, one when it is ready and one when it has ended (or its start has
+//! failed). If its test dropped the handle, one more line follows with the outcome. A killed process therefore
+//! leaves a record without an end: only the outcome is lost.
 //!
-//! Servers that only build a layer are nobody's sandboxes and have no record; the start that waited for them tells how long.
+//! Servers that only build a layer have no record; that of the start that waited for them holds the time.
 //!
-//! Lines are appended, also to those of an earlier run; `run` tells them apart. A path that does not begin with `/` starts
-//! at `PWD`, the directory of the shell, since cargo runs the tests of each package in that package's directory. A file that
-//! cannot be written costs one warning a process, and no test.
+//! Lines are appended, also to those of an earlier run; the field `run` differs. A relative path starts at
+//! `PWD`, the directory of the shell, since cargo runs the tests of each package in that package's directory. A
+//! file that cannot be opened fails the start; one that later cannot be written costs one warning per process.
 //!
 //! # Example
-//! Which tests waited longest for their database:
+//! The tests that waited longest for their database:
 //! ```no_run
 //! # fn main() -> sandboxed_db::Result<()> {
 //! let mut report = sandboxed_db::report::Report::read("run.jsonl".as_ref())?;
@@ -53,18 +54,18 @@ pub(crate) use recorder::{Ended, Recorder, with_causes};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// The last of each sandbox, in the order in which they were asked for.
+    /// The last record of each sandbox, in the order of the requests.
     pub records: Vec<Record>,
-    /// How many lines were none: a killed process, or a full disk, can cut a line short, and a later version of this library
-    /// may write what this one does not know.
+    /// How many lines were no records: a killed process or a full disk can cut a line short, and a later version
+    /// of this library may write another format.
     pub skipped: usize,
 }
 
 impl Report {
-    /// Reads a file that `SANDBOXED_DB_REPORT` named.
+    /// Reads a file that was written by `SANDBOXED_DB_REPORT`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a file that cannot be read. Lines that are no records are no error.
+    /// [`ErrorKind::InvalidConfig`] for a file that cannot be read. Other lines than records are no error.
     pub fn read(path: &Path) -> Result<Self> {
         let failed = |error| {
             Error::io(ErrorKind::InvalidConfig, "read", path, error).with_hint(format!(
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_no_records_are_counted() {
+    fn other_lines_are_counted() {
         let whole = line("a", 1, Outcome::Passed);
         let later = whole.replace("\"version\":1", "\"version\":2").replace("\"a\"", "\"later\"");
         assert_ne!(later, whole);
@@ -130,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_file_holds_is_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_file_is_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let whole = line("a", 1, Outcome::Passed);
             let text = [whole.as_bytes(), &bytes, b"\n", whole.as_bytes()].concat();
             assert_eq!(Report::parse(text.as_slice()).unwrap().records.len(), 1);

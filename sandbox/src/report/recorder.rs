@@ -1,4 +1,4 @@
-//! What is noted of a sandbox while it lives.
+//! Records a sandbox while it lives.
 
 use std::error::Error as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::test_id::{self, Function};
 /// The maximum length of a recorded reason, in characters.
 const LONGEST_REASON: usize = 1000;
 
-/// The record of a sandbox in the making; nothing where no report is wanted.
+/// The recorder of a sandbox; empty if no report is written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recorder(Option<Arc<RecorderState>>);
 
@@ -24,7 +24,7 @@ struct RecorderState {
 }
 
 impl Recorder {
-    /// A sandbox is asked for, by the test of that function, if it is known.
+    /// Begins with the request, by the test of that function, if known.
     pub(crate) fn asked(engine: &str, function: Option<Function>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         if !file::is_wanted() {
@@ -38,7 +38,7 @@ impl Recorder {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let record = Record {
             version: VERSION,
-            // Process ids come again, but not within a microsecond.
+            // Process ids are reused, but not within a microsecond.
             id: format!("{asked_at_us:x}-{process:x}-{number:x}"),
             run: origin.run.clone(),
             test,
@@ -55,7 +55,7 @@ impl Recorder {
         entry
     }
 
-    /// The layer is there. Both are only asked for if somebody wants them.
+    /// Notes that the layer is available. Version and digest are evaluated only for a report.
     pub(crate) fn found(
         &self,
         version: impl FnOnce() -> String,
@@ -70,7 +70,7 @@ impl Recorder {
         });
     }
 
-    /// It may live. What was planned before, for that long, is a part of its launch.
+    /// Notes that a slot was obtained. The planning before it counts as part of the launch.
     pub(crate) fn admitted(&self, planned: Duration) {
         self.note(|record, now| {
             let admitted = now.saturating_sub(microseconds(planned));
@@ -78,7 +78,7 @@ impl Recorder {
         });
     }
 
-    /// The server is ready, which was executed that long ago.
+    /// Notes that the server is ready; `executed` is its age.
     pub(crate) fn ready(&self, pid: u32, executed: Duration) {
         self.note(|record, now| {
             record.pid = Some(pid);
@@ -88,18 +88,18 @@ impl Recorder {
         self.write();
     }
 
-    /// One that was started ahead is handed over; its server was executed that long ago.
+    /// Notes that a prewarmed sandbox was handed over; `executed` is the age of its server.
     pub(crate) fn handed_over(&self, pid: u32, executed: Duration) {
         self.note(|record, _| record.pooled = true);
         self.ready(pid, executed);
     }
 
-    /// A parameter was made of the sandbox.
+    /// Notes that a parameter of the test was made.
     pub(crate) fn connected(&self) {
         self.note(|record, now| record.connected_at_us = Some(now));
     }
 
-    /// The sandbox could not be started.
+    /// Notes that the sandbox could not be started.
     pub(crate) fn failed(&self, error: &Error) {
         self.note(|record, now| {
             record.outcome = Outcome::Failed;
@@ -110,7 +110,7 @@ impl Recorder {
         self.write();
     }
 
-    /// The test has passed, or failed for that reason.
+    /// Notes that the test has passed, or failed for a reason.
     pub(crate) fn judged(&self, failure: Option<&str>) {
         let mut is_gone = false;
         self.note(|record, _| {
@@ -118,13 +118,13 @@ impl Recorder {
             record.failure = failure.map(one_line);
             is_gone = record.gone_at_us.is_some();
         });
-        // Else it is written when it is gone.
+        // Otherwise the record is written when the sandbox is gone.
         if is_gone {
             self.write();
         }
     }
 
-    /// The end begins, if it has not; `usage` is the disk and the memory that were taken.
+    /// Notes that the end begins, once; `usage` returns the disk and the memory in use.
     pub(crate) fn ending(&self, usage: impl FnOnce() -> (Option<u64>, Option<u64>)) {
         self.note(|record, now| {
             if record.ended_at_us.is_some() {
@@ -154,7 +154,7 @@ impl Recorder {
     fn write(&self) {
         let Some(state) = &self.0 else { return };
         let record = state.lock();
-        // A copy that the process forked holds no sandbox.
+        // A forked copy of the process holds no sandbox.
         if record.process != std::process::id() {
             return;
         }
@@ -171,7 +171,7 @@ impl RecorderState {
     }
 }
 
-/// Dropped when the sandbox is gone.
+/// Records on drop that the sandbox is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Ended(pub(crate) Recorder);
 

@@ -13,7 +13,7 @@ use crate::isolation;
 use crate::kept::{self, Keep, KeepContext, StateKeeper};
 use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
-use crate::pool::{self, Spare, Starting};
+use crate::pool::{self, Prewarmed, Starting};
 use crate::report;
 use crate::sandbox::{Holdings, Keeping, Prepared, Sandbox, StartOptions};
 use crate::test_id::{self, Function};
@@ -37,7 +37,7 @@ struct Request {
 impl<E: Engine> Snapshot<E> {
     /// Starts a server on a pristine copy.
     ///
-    /// At most `SANDBOXED_DB_MAX` sandboxes live at a time, in all processes with the same cache.
+    /// At most [`SANDBOXED_DB_MAX`](crate::environment) sandboxes live at a time, in all processes with the same cache.
     /// Default: as many idle servers as fit into four fifths of the memory, and at most 2048 for
     /// each processor. Further starts wait for a slot in the order of their requests, at most 10
     /// minutes.
@@ -118,7 +118,7 @@ impl<E: Engine> Snapshot<E> {
         let planned = begin.elapsed() - obtained;
         let waited = || begin.elapsed() - obtained - planned;
         let (server, slot, timings) = match pool::ask(&prepared, &layer, holder)? {
-            Some(Spare { server, slot }) => {
+            Some(Prewarmed { server, slot }) => {
                 report.admitted(begin.elapsed() - obtained);
                 let timings = Timings {
                     plan: prepared.planning(),
