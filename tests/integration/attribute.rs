@@ -224,7 +224,7 @@ fn assert_shows_log(test: &str, statement: &str) {
     let section = format!("---- attribute::{test} stdout ----");
     let captured = text.split(&section).nth(1).unwrap_or_else(|| panic!("{text}"));
     let captured = captured.split("\nfailures:").next().unwrap();
-    let sandbox = format!("sandboxed-db: the sandbox of `integration::attribute::{test}` was that of pid ");
+    let sandbox = format!("sandboxed-db: the sandbox of `integration::attribute::{test}` had the pid ");
     assert!(captured.contains(&sandbox), "{text}");
     let line =
         |ending: &str| captured.lines().any(|line| line.starts_with("    | ") && line.contains(ending));

@@ -207,11 +207,7 @@ fn a_failed_test_is_kept_whatever_became_of_its_handle() {
 fn each_database_is_kept_as_it_asks() {
     let (_, text) = run("has_two_databases", &[]);
     assert_eq!(text.matches("its data is kept; ").count(), 1, "{text}");
-    assert_eq!(
-        text.matches("to keep its data for a look, run the test with SANDBOXED_DB_KEEP").count(),
-        1,
-        "{text}"
-    );
+    assert_eq!(text.matches("to keep its data, run the test with SANDBOXED_DB_KEEP").count(), 1, "{text}");
     assert_kept("integration::kept::has_two_databases", &text);
 }
 

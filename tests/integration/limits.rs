@@ -338,7 +338,7 @@ fn a_report_names_the_limit_that_was_reached() {
     );
     reports(
         "fails_by_itself",
-        "sandboxed-db: the sandbox of `integration::limits::fails_by_itself` was that of pid",
+        "sandboxed-db: the sandbox of `integration::limits::fails_by_itself` had the pid",
     );
     // The bomb is not the limit of what the machine has; nor is what a report says of it left in a sandbox that is well.
     assert_eq!(run(&db, "true").1, 0);

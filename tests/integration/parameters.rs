@@ -237,5 +237,5 @@ fn a_sandbox_has_one_owner() {
 #[test]
 fn an_exit_code_fails_a_test() {
     let text = failure("parameters::exits");
-    assert!(text.contains("the sandbox of `integration::parameters::exits` was that of pid"), "{text}");
+    assert!(text.contains("the sandbox of `integration::parameters::exits` had the pid"), "{text}");
 }

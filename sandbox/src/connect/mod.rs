@@ -46,18 +46,18 @@ pub use info::ConnectInfo;
 /// | `diesel::r2d2::Pool<ConnectionManager<PgConnection>>` | `diesel-r2d2` for the same |
 /// | `diesel_async::AsyncPgConnection` | `diesel-async` for 0.9, `diesel-async-0-8`, `diesel-async-0-7` |
 ///
-/// Features for several versions of a driver may be on together. A driver or version that is missing
-/// connects to the `String`, or implements this trait in the suite.
+/// Features for several versions of a driver may be on together. A driver or version that is
+/// missing connects to the `String`, or implements this trait in the suite.
 ///
-/// All parameters of a test are made before its body begins, in their order, from one server unless the
-/// attribute says otherwise. The test's function drops parameters that it takes by value as any function
-/// does, the last one first. The server outlives them, unless the test takes the `Sandbox` itself by
-/// value: as the first parameter it is dropped last. A pool that is still open at the end of the test
-/// neither delays nor fails it.
+/// All parameters of a test are made before its body begins, in their order, from one server unless
+/// the attribute says otherwise. The test's function drops parameters that it takes by value as any
+/// function does, the last one first. The server outlives them, unless the test takes the `Sandbox`
+/// itself by value: as the first parameter it is dropped last. A pool that is still open at the end
+/// of the test neither delays nor fails it.
 ///
 /// # Plain and `async` tests
-/// The method is `async`, so that pools and clients can connect. A plain test waits for it, and gets a
-/// tokio runtime that runs until the test has ended. So one implementation fits every test.
+/// The method is `async`, so that pools and clients can connect. A plain test waits for it, and
+/// gets a tokio runtime that runs until the test has ended. So one implementation fits every test.
 ///
 /// # Example
 /// The state of an application:

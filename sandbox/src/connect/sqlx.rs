@@ -26,7 +26,8 @@ macro_rules! parameters {
             }
         }
 
-        /// A pool with sqlx's default options. It connects once, so that an unreachable server fails here.
+        /// A pool with sqlx's default options. It connects once, so that an unreachable server
+        /// fails here.
         impl FromSandbox for PgPool {
             type Error = Error;
 

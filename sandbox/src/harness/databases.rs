@@ -1,4 +1,4 @@
-//! The databases of a test: described by the attribute, started together, and lent to what is made from them.
+//! The databases of a test: described by the attribute, started together, lent to the parameters.
 
 use std::cell::{Ref, RefCell};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Witness {
     pub(super) timings: Timings,
     pub(super) postmortem: Arc<Postmortem>,
     pub(super) report: report::Recorder,
-    /// Keeps the sandbox's container, too.
+    /// Holds the container too.
     pub(super) keeper: Option<Box<dyn Keeper>>,
 }
 
@@ -50,17 +50,17 @@ impl<E: Engine> Lease<E> {
     }
 }
 
-/// Descriptions of databases, `(first, (second, ()))`: their engines may differ.
+/// Descriptions of databases, `(first, (second, ()))`, whose engines may differ.
 pub trait Databases {
     type Leases: Leases;
     /// # Errors
-    /// Those of the first that does not start.
+    /// The error of the first database that does not start.
     fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases>;
 }
 
-/// The same, running.
+/// Running databases, `(first, (second, ()))`.
 pub trait Leases {
-    /// Notes of those that still run what went wrong with them.
+    /// Notes a cause of failure for each server that still runs.
     fn diagnose(&self);
 }
 
@@ -88,7 +88,7 @@ impl Leases for () {
 
 impl<E: Engine, L: Leases> Leases for (Lease<E>, L) {
     fn diagnose(&self) {
-        // Lent still if the test panicked, which is no obstacle to a further look.
+        // After a panic the sandbox may still be lent; a shared borrow is possible.
         if let Some(sandbox) = self.0.0.try_borrow().ok().as_deref().and_then(Option::as_ref) {
             sandbox.diagnose(EXIT_GRACE);
         }

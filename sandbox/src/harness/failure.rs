@@ -1,20 +1,18 @@
-//! What the output of a failed test says of its sandboxes.
+//! The part of a failed test's output that is about its sandboxes.
 
 use super::{Test, Witness};
 use crate::sandbox::LOG_TAIL;
 
-/// Reports each sandbox of a test that failed, and keeps its data where that is wanted.
-pub(super) fn tell(test: Test, witnesses: &[Witness], failed: bool) {
+/// Prints a report of each sandbox of a failed test, and keeps the data if the policy says so.
+pub(super) fn print_reports(test: Test, witnesses: &[Witness], failed: bool) {
     for witness in witnesses {
-        let text = if failed { told(test, witness) } else { header(test, witness) };
-        // Not before the log is read: a server that is shut down for it has more to say than what led to the failure.
+        let text = if failed { full(test, witness) } else { header(test, witness) };
+        // After the log is read, since keeping shuts the server down, which adds lines.
         let kept = witness.keeper.as_ref().and_then(|keeper| keeper.at_end(failed));
         match (kept, failed) {
             (Some(kept), _) => print(&format!("{text}\n  {kept}")),
             (None, true) if witness.keeper.is_none() => {
-                print(&format!(
-                    "{text}\n  to keep its data for a look, run the test with SANDBOXED_DB_KEEP=on_failure"
-                ));
+                print(&format!("{text}\n  to keep its data, run the test with SANDBOXED_DB_KEEP=on_failure"));
             }
             (None, true) => print(&text),
             (None, false) => {}
@@ -23,10 +21,10 @@ pub(super) fn tell(test: Test, witnesses: &[Witness], failed: bool) {
 }
 
 fn header(Test { module, name, .. }: Test, witness: &Witness) -> String {
-    format!("sandboxed-db: the sandbox of `{module}::{name}` was that of pid {}", witness.pid)
+    format!("sandboxed-db: the sandbox of `{module}::{name}` had the pid {}", witness.pid)
 }
 
-fn told(test: Test, witness: &Witness) -> String {
+fn full(test: Test, witness: &Witness) -> String {
     let postmortem = &witness.postmortem;
     let mut text = header(test, witness);
     text.push_str(&format!("\n  it started in {}", postmortem.timings(witness.timings)));
@@ -35,7 +33,7 @@ fn told(test: Test, witness: &Witness) -> String {
     }
     let log = postmortem.log.tail(LOG_TAIL).unwrap_or_default();
     if log.trim().is_empty() {
-        text.push_str("\n  its server logged nothing");
+        text.push_str("\n  its server wrote no log");
     } else {
         text.push_str("\n  server log, its end:");
         for line in log.lines() {

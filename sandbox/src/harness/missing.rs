@@ -3,7 +3,7 @@
 use crate::environment::MISSING;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Whether the test is skipped for that error instead of failing.
+/// Returns whether the error skips the test instead of failing it.
 pub(super) fn may_be_skipped(error: &Error) -> Result<bool> {
     Ok(error.kind() == ErrorKind::NotInstalled && MISSING.word()? == Some("skip"))
 }

@@ -1,4 +1,4 @@
-//! What `#[sandboxed_db]` expands into. Not for direct use: it may change with any version.
+//! The runtime part of `#[sandboxed_db]`. Not for direct use: it may change with any version.
 
 mod databases;
 mod failure;
@@ -26,9 +26,9 @@ pub use runtime::Flavor;
 pub use runtime::Waiter;
 #[cfg(feature = "tokio")]
 pub use single_parameter::AsyncBody;
-pub use test_outcome::{Noted, Outcome, Returned, returned};
+pub use test_outcome::{Noted, Returned, TestOutcome, returned};
 
-/// Which test runs, and how its outcome is judged.
+/// The identity of a test, and the outcome that is expected of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Test {
     manifest_dir: &'static str,
@@ -37,14 +37,14 @@ pub struct Test {
     should_panic: Option<&'static str>,
 }
 
-/// One of the tests that a list of engines or versions makes of a function.
+/// One of the tests that a list of engines or versions makes from a function.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     /// The name of the test in its module.
     pub name: &'static str,
-    /// Which of the engines.
+    /// Index of the engine.
     pub engine: usize,
-    /// Which version of it, if there is a list of them.
+    /// Version of the engine, if there is a list of versions.
     pub version: &'static str,
 }
 
@@ -54,7 +54,8 @@ impl Test {
         Self { manifest_dir, module, name, should_panic: None }
     }
 
-    /// The test is marked `#[should_panic]`, with what is expected of the panic's words; by default nothing, that is all.
+    /// Marks a test with `#[should_panic]` and the expected part of the message, which may be
+    /// empty.
     #[must_use]
     pub const fn should_panic(mut self, expected: &'static str) -> Self {
         self.should_panic = Some(expected);
@@ -65,30 +66,31 @@ impl Test {
         Function { module: self.module, name: self.name }
     }
 
-    /// The description that the attribute's arguments extend.
+    /// Returns the description that the arguments of the attribute extend.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.extend(Snapshot::new(Postgres::new()))
     }
 
-    /// The same, where the attribute names a description to begin with.
+    /// Returns the description that the arguments extend, from one that the attribute names.
     #[must_use]
     pub fn extend<E: Engine>(&self, snapshot: Snapshot<E>) -> Snapshot<E> {
         snapshot.for_package(Path::new(self.manifest_dir))
     }
 }
 
-/// The test itself: it makes its parameters, runs and judges what is returned.
+/// The body of a test, which makes the parameters and calls the function.
 ///
-/// It captures nothing, so that what calls it is compiled once for all tests of a crate; what rstest has filled comes as `F`.
+/// It captures nothing, so that its callers are compiled once for all tests of a crate. Values from
+/// cases and fixtures are passed as `F`.
 pub type Body<D, F> = fn(&<D as Databases>::Leases, &Waiter, F) -> ExitCode;
 
-/// Runs a test that is no `async fn`.
+/// Runs a plain test.
 pub fn run<D: Databases, F>(test: Test, databases: D, filled: F, body: Body<D, F>) -> ExitCode {
     judge(test, databases, |leases| body(leases, &Waiter::default(), filled))
 }
 
-/// Runs an asynchronous test on a runtime of its own.
+/// Runs an `async` test on its own runtime.
 #[cfg(feature = "tokio")]
 pub fn run_async<D: Databases, F>(
     test: Test,
@@ -97,11 +99,11 @@ pub fn run_async<D: Databases, F>(
     filled: F,
     body: Body<D, F>,
 ) -> ExitCode {
-    // The servers are started before the runtime is, so no task of it waits for them.
+    // Servers start before the runtime, so that no task waits for them.
     judge(test, databases, |leases| Waiter::of_async(flavor).within(|waiter| body(leases, waiter, filled)))
 }
 
-/// Starts what the test asks for, runs it, and tells of its failure before its servers are gone.
+/// Starts the servers of a test, runs it, and reports a failure before the servers are gone.
 fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -> ExitCode) -> ExitCode {
     let mut witnesses = Vec::new();
     let leases = match databases.start(test, &mut witnesses) {
@@ -127,7 +129,7 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
     if failed {
         leases.diagnose();
     }
-    failure::tell(test, &witnesses, failed);
+    failure::print_reports(test, &witnesses, failed);
     drop((leases, witnesses));
     match outcome {
         Ok(code) => code,
@@ -138,7 +140,8 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
     }
 }
 
-/// Records the outcome of a test for each of its sandboxes: passed, unless there is a reason why it failed.
+/// Records the outcome of a test for each of its sandboxes: passed, unless there is a reason why it
+/// failed.
 fn note_outcome(witnesses: &[Witness], failure: Option<&str>) {
     witnesses.iter().for_each(|witness| witness.report.judged(failure));
 }
@@ -159,14 +162,15 @@ fn reason(outcome: &thread::Result<ExitCode>) -> String {
     message.unwrap_or("the test panicked without a message").to_owned()
 }
 
-/// A test that could not be run fails; one that must panic fails by not panicking.
+/// Fails a test that could not run; a `#[should_panic]` test fails by not panicking.
 fn not_run(test: Test, why: &str) -> ExitCode {
     assert!(test.should_panic.is_some(), "{why}");
     failure::print(why);
     ExitCode::SUCCESS
 }
 
-/// libtest knows no skipping at run time, so the test passes; one that must panic does, and no hook tells of it.
+/// Passes a test that is skipped, since libtest cannot skip at run time. A `#[should_panic]` test
+/// passes by a panic that runs no hook.
 fn skip(test: Test, why: &Error) -> ExitCode {
     let Test { module, name, .. } = test;
     failure::print(&format!("sandboxed-db: skipped `{module}::{name}`: {why:?}"));

@@ -1,8 +1,9 @@
 //! From the type of a parameter to its value.
 //!
-//! `Sandbox` by value is the one type that cannot be made from a `&Sandbox`. Which types are it, whatever they are called, only
-//! the compiler knows: a method of `Asked<Sandbox>` is found before that of `ByTrait<T>`, to which all dereference. No trait
-//! has to be in scope for it, and a method call is resolved in less time than by a trait.
+//! `Sandbox` by value is the one type that cannot be made from a `&Sandbox`. Only the compiler can
+//! recognise it under any name: it finds a method of `Asked<Sandbox>` before the method of
+//! `ByTrait<T>`, to which every `Asked` dereferences. A method call needs no trait in scope and
+//! compiles faster than a trait's.
 
 use std::any::type_name;
 use std::cell::Ref;
@@ -23,12 +24,12 @@ use crate::sandbox::Sandbox;
 #[derive(Debug)]
 pub struct Asked<T>(ByTrait<T>);
 
-/// It is made from the sandbox, as all types are that are not the sandbox itself.
+/// The type of a parameter that is made from the sandbox: every type but the sandbox itself.
 #[derive(Debug)]
 pub struct ByTrait<T>(PhantomData<T>);
 
 impl<T> Asked<T> {
-    #[expect(clippy::new_without_default, reason = "it is a question, which nobody asks without a type")]
+    #[expect(clippy::new_without_default, reason = "a default would hide the type, which selects the method")]
     #[must_use]
     pub const fn new() -> Self {
         Self(ByTrait(PhantomData))
@@ -43,7 +44,7 @@ impl<T> Deref for Asked<T> {
     }
 }
 
-/// A parameter that is ready to be handed over.
+/// A parameter that is made.
 #[derive(Debug)]
 pub struct Ready<T>(T);
 
@@ -61,7 +62,7 @@ impl<T> Ready<T> {
 
 impl<T> ByTrait<T> {
     /// # Panics
-    /// With [`Unmade`] for what the type says, past all hooks.
+    /// With [`Unmade`] if the type returns an error. No panic hook runs.
     pub fn make<E: Engine>(&self, lease: &Lease<E>, waiter: &Waiter) -> Ready<T>
     where
         T: FromSandbox<E>,
@@ -77,7 +78,7 @@ impl<T> ByTrait<T> {
     }
 }
 
-/// The sandbox, which a parameter takes or borrows once all others are made.
+/// A parameter that takes or borrows the sandbox once all others are made.
 #[derive(Debug)]
 pub struct Later<'a, E: Engine>(&'a Lease<E>);
 
@@ -112,8 +113,8 @@ impl<E: Engine> Deref for Lent<'_, E> {
     }
 }
 
-/// A parameter could not be made. It unwinds the test like a panic: a `Result` in each test would be one more branch and
-/// conversion for the compiler to work on, of which a crate may have hundreds.
+/// The error of a parameter that could not be made. It unwinds the test like a panic: a `Result`
+/// would add a branch and a conversion to the compilation of every test.
 #[derive(Debug)]
 pub struct Unmade {
     what: &'static str,

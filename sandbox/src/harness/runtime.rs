@@ -1,4 +1,4 @@
-//! The runtime that a test runs on, and that of parameters whose test has none.
+//! The tokio runtime of an `async` test, and of parameters in a plain test.
 
 #[cfg(feature = "tokio")]
 pub use with_tokio::{Flavor, Waiter};
@@ -14,13 +14,13 @@ mod with_tokio {
 
     use tokio::runtime::{Builder, Runtime};
 
-    use crate::harness::Outcome;
+    use crate::harness::TestOutcome;
 
     /// The runtime of an `async` test.
     #[derive(Debug, Clone, Copy)]
     pub enum Flavor {
         CurrentThread,
-        /// With that many workers, by default one for each processor.
+        /// With this number of workers; default: one for each processor.
         MultiThread(Option<usize>),
     }
 
@@ -29,12 +29,12 @@ mod with_tokio {
         runtime.unwrap_or_else(|error| panic!("could not start a tokio runtime: {error}"))
     }
 
-    /// Runs what is asynchronous in a test: parameters, and the body of an `async fn`.
+    /// Runs the futures of a test: parameters, and the body of an `async fn`.
     #[derive(Debug, Default)]
     pub struct Waiter(OnceLock<Runtime>);
 
     impl Waiter {
-        /// That of an `async fn`, which has its runtime from the beginning.
+        /// Starts the runtime of an `async fn`.
         pub(in crate::harness) fn of_async(flavor: Flavor) -> Self {
             let runtime = match flavor {
                 Flavor::CurrentThread => started(&mut Builder::new_current_thread()),
@@ -46,8 +46,7 @@ mod with_tokio {
             Self(OnceLock::from(runtime))
         }
 
-        /// Runs an asynchronous test. What its parameters do outside of any task, such as to be dropped, they do within the
-        /// runtime.
+        /// Runs an `async` test within the runtime, so that parameters can be dropped in it too.
         pub(in crate::harness) fn within<T>(self, body: impl FnOnce(&Self) -> T) -> T {
             #[cfg(feature = "postgres")]
             let _marked = crate::connect::AsyncTest::begin();
@@ -56,16 +55,17 @@ mod with_tokio {
         }
 
         /// Runs the body of an `async fn`.
-        pub fn run<T: Outcome>(&self, body: Pin<&mut dyn Future<Output = T>>) -> ExitCode {
+        pub fn run<T: TestOutcome>(&self, body: Pin<&mut dyn Future<Output = T>>) -> ExitCode {
             self.runtime().block_on(body).report()
         }
 
         /// # Panics
-        /// Where a runtime is running, if the future has to wait.
+        /// On a thread that runs a runtime, if the future has to wait.
         pub fn wait<F: Future>(&self, future: F) -> F::Output {
             let runtime = self.runtime();
             let mut future = std::pin::pin!(future);
-            // What need not wait may itself block on a runtime, which it could not within `block_on`.
+            // A future that is ready at once may itself block on a runtime, which `block_on`
+            // forbids.
             let entered = runtime.enter();
             if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return output;
@@ -75,7 +75,7 @@ mod with_tokio {
         }
 
         fn runtime(&self) -> &Runtime {
-            // In a plain test a worker of its own goes on driving the connections while the test uses them.
+            // A worker drives the connections while a plain test uses them.
             self.0.get_or_init(|| started(Builder::new_multi_thread().worker_threads(1)))
         }
     }

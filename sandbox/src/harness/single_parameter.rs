@@ -1,11 +1,11 @@
-//! Tests of one parameter, taken by value: most of all tests.
+//! Tests with one parameter, taken by value, as most tests are.
 //!
-//! Their function is handed over as it is. A closure around it, as tests of other shapes have, would be one more function for
-//! the compiler to check and to compile, of which a crate may have hundreds.
+//! The function itself is passed on. A closure around it, as in other tests, is one more function
+//! to compile for each test of a crate.
 
 use std::process::ExitCode;
 
-use super::{Asked, ByTrait, Outcome, Test, Waiter, judge, returned};
+use super::{Asked, ByTrait, Test, TestOutcome, Waiter, judge, returned};
 use crate::connect::FromSandbox;
 use crate::engine::Engine;
 use crate::sandbox::Sandbox;
@@ -15,8 +15,13 @@ use crate::snapshot::Snapshot;
 pub use with_tokio::AsyncBody;
 
 impl<T> ByTrait<T> {
-    /// Runs a test that is no `async fn`.
-    pub fn run<E: Engine, O: Outcome>(&self, test: Test, database: Snapshot<E>, body: fn(T) -> O) -> ExitCode
+    /// Runs a plain test.
+    pub fn run<E: Engine, O: TestOutcome>(
+        &self,
+        test: Test,
+        database: Snapshot<E>,
+        body: fn(T) -> O,
+    ) -> ExitCode
     where
         T: FromSandbox<E>,
     {
@@ -26,8 +31,8 @@ impl<T> ByTrait<T> {
         })
     }
 
-    /// The same, of a test whose attribute says nothing: a description is not made, moved and dropped in each.
-    pub fn run_default<O: Outcome>(&self, test: Test, body: fn(T) -> O) -> ExitCode
+    /// Runs a plain test without arguments, so that no test has code for a description.
+    pub fn run_default<O: TestOutcome>(&self, test: Test, body: fn(T) -> O) -> ExitCode
     where
         T: FromSandbox,
     {
@@ -36,15 +41,20 @@ impl<T> ByTrait<T> {
 }
 
 impl<E: Engine> Asked<Sandbox<E>> {
-    /// Runs a test that is no `async fn`.
-    pub fn run<O: Outcome>(&self, test: Test, database: Snapshot<E>, body: fn(Sandbox<E>) -> O) -> ExitCode {
+    /// Runs a plain test.
+    pub fn run<O: TestOutcome>(
+        &self,
+        test: Test,
+        database: Snapshot<E>,
+        body: fn(Sandbox<E>) -> O,
+    ) -> ExitCode {
         judge(test, (database, ()), |leases| returned(body(leases.0.take())))
     }
 }
 
 impl Asked<Sandbox> {
-    /// The same, of a test whose attribute says nothing.
-    pub fn run_default<O: Outcome>(&self, test: Test, body: fn(Sandbox) -> O) -> ExitCode {
+    /// Runs a plain test without arguments.
+    pub fn run_default<O: TestOutcome>(&self, test: Test, body: fn(Sandbox) -> O) -> ExitCode {
         self.run(test, test.snapshot(), body)
     }
 }
@@ -56,11 +66,12 @@ mod with_tokio {
 
     use crate::connect::FromSandbox;
     use crate::engine::Engine;
-    use crate::harness::{Asked, ByTrait, Flavor, Outcome, Test, Waiter, run_async};
+    use crate::harness::{Asked, ByTrait, Flavor, Test, TestOutcome, Waiter, run_async};
     use crate::sandbox::Sandbox;
     use crate::snapshot::Snapshot;
 
-    /// An `async fn` of one parameter. Each has a future of its own, so its type must not reach what runs it.
+    /// An `async fn` with one parameter. It hides the type of its future from the function that
+    /// runs it.
     pub trait AsyncBody<T> {
         fn run(&self, parameter: T, waiter: &Waiter) -> ExitCode;
     }
@@ -69,7 +80,7 @@ mod with_tokio {
     where
         F: Fn(T) -> R,
         R: Future<Output = O>,
-        O: Outcome,
+        O: TestOutcome,
     {
         fn run(&self, parameter: T, waiter: &Waiter) -> ExitCode {
             waiter.run(pin!(self(parameter)))
@@ -77,7 +88,7 @@ mod with_tokio {
     }
 
     impl<T> ByTrait<T> {
-        /// Runs an asynchronous test on a runtime of its own.
+        /// Runs an `async` test on its own runtime.
         pub fn run_async<E: Engine>(
             &self,
             test: Test,
@@ -93,7 +104,7 @@ mod with_tokio {
             })
         }
 
-        /// The same, of a test whose attribute says nothing.
+        /// Runs an `async` test without arguments.
         pub fn run_async_default(&self, test: Test, body: &dyn AsyncBody<T>) -> ExitCode
         where
             T: FromSandbox,
@@ -103,7 +114,7 @@ mod with_tokio {
     }
 
     impl<E: Engine> Asked<Sandbox<E>> {
-        /// Runs an asynchronous test on a runtime of its own.
+        /// Runs an `async` test on its own runtime.
         pub fn run_async(
             &self,
             test: Test,
@@ -118,7 +129,7 @@ mod with_tokio {
     }
 
     impl Asked<Sandbox> {
-        /// The same, of a test whose attribute says nothing.
+        /// Runs an `async` test without arguments.
         pub fn run_async_default(&self, test: Test, body: &dyn AsyncBody<Sandbox>) -> ExitCode {
             self.run_async(test, Flavor::CurrentThread, test.snapshot(), body)
         }

@@ -1,4 +1,4 @@
-//! What a test can return.
+//! Results of tests.
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -7,22 +7,22 @@ use std::process::{ExitCode, Termination};
 /// A type that a test can return.
 #[diagnostic::on_unimplemented(
     message = "a test cannot return `{Self}`",
-    label = "expected `()`, `Result<(), E>` with an `E` that implements `Debug`, or what else implements `Termination`"
+    label = "expected `()`, `Result<(), E>` with an `E` that implements `Debug`, or another type that implements `Termination`"
 )]
-pub trait Outcome {
+pub trait TestOutcome {
     /// Prints the error, if there is one.
     fn report(self) -> ExitCode;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Termination> Outcome for T {
+impl<T: Termination> TestOutcome for T {
     fn report(self) -> ExitCode {
         Termination::report(self)
     }
 }
 
-/// What became of a test that is no `async fn`.
-pub fn returned<T: Outcome>(outcome: T) -> ExitCode {
+/// Returns the exit code of a plain test's result.
+pub fn returned<T: TestOutcome>(outcome: T) -> ExitCode {
     outcome.report()
 }
 
@@ -33,8 +33,8 @@ pub(super) fn take_error() -> Option<String> {
     ERROR.take()
 }
 
-/// The value that a test returned. Only the compiler knows whether its type is a `Result`, under any name: then the method
-/// of `Returned<Result<_, _>>` precedes the trait's.
+/// The value that a test returned. Only the compiler can recognise a `Result` under any name: it
+/// finds the method of `Returned<Result<_, _>>` before the trait's.
 #[derive(Debug)]
 pub struct Returned<T>(pub T);
 

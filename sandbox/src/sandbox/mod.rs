@@ -31,8 +31,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running database server in a container of its own.
 ///
-/// Dropping it kills the server and every other process in the container; the kernel frees the rest.
-/// The end of the test process does the same, even by SIGKILL. Where the data may be
+/// Dropping it kills the server and every other process in the container; the kernel frees the
+/// rest. The end of the test process does the same, even by SIGKILL. Where the data may be
 /// [kept](crate::Snapshot::keep), the container lives until that is done.
 ///
 /// # Example
@@ -120,8 +120,8 @@ impl<E: Engine> Sandbox<E> {
         &self.url
     }
 
-    /// Returns environment variables with which a child process finds the server: `DATABASE_URL`, and
-    /// those of the database's clients, such as `PGHOST`.
+    /// Returns environment variables with which a child process finds the server: `DATABASE_URL`,
+    /// and those of the database's clients, such as `PGHOST`.
     ///
     /// # Example
     /// ```no_run
@@ -138,17 +138,18 @@ impl<E: Engine> Sandbox<E> {
         variables
     }
 
-    /// Opens a TCP port of 127.0.0.1 that leads to the server, for clients that know no Unix sockets:
-    /// JDBC, programs in containers that share the host's network. The kernel chooses a free port.
-    /// Further calls return the same port.
+    /// Opens a TCP port of 127.0.0.1 that leads to the server, for clients that know no Unix
+    /// sockets: JDBC, programs in containers that share the host's network. The kernel chooses a
+    /// free port. Further calls return the same port.
     ///
     /// Every user of the machine can reach the port, so the server asks for a password there. The
     /// first call gives the superuser a password of 160 random bits; roles that a test makes need a
     /// password of their own. The Unix socket needs none. The port closes when the sandbox ends.
     ///
-    /// The first call takes some hundredths of a second, for a client that sets the password; without
-    /// a call there is no port and no cost. A call in code that [prepares](crate::Snapshot::prepare) a
-    /// layer works too: the password then stays in the layer until the next call.
+    /// The first call takes some hundredths of a second, for a client that sets the password;
+    /// without a call there is no port and no cost. A call in code that
+    /// [prepares](crate::Snapshot::prepare) a layer works too: the password then stays in the layer
+    /// until the next call.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for an engine without TCP, or settings that turn TCP off,
@@ -195,7 +196,8 @@ impl<E: Engine> Sandbox<E> {
         self.postmortem.timings(self.timings)
     }
 
-    /// Returns the process id of the sandbox's init, PID 1 inside, in the pid namespace of the caller.
+    /// Returns the process id of the sandbox's init, PID 1 inside, in the pid namespace of the
+    /// caller.
     ///
     /// `nsenter(1)` and `/proc/<pid>/root` take it. In process mode
     /// (`SANDBOXED_DB_ISOLATION=process`) it is the id of the server's supervisor.
@@ -204,7 +206,8 @@ impl<E: Engine> Sandbox<E> {
         self.container().pid()
     }
 
-    /// Shuts the server down cleanly and ends the sandbox. A server that has already ended is no error.
+    /// Shuts the server down cleanly and ends the sandbox. A server that has already ended is no
+    /// error.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the server does not end within 60 seconds; the sandbox is killed

@@ -25,7 +25,8 @@ pub(crate) struct StartOptions<'a, E> {
     pub(crate) start_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) data: Data,
-    /// Links to make below the data directory once the server is ready; see [`Engine::links_when_ready`].
+    /// Links to make below the data directory once the server is ready; see
+    /// [`Engine::links_when_ready`].
     pub(crate) links: Vec<(PathBuf, PathBuf)>,
     /// Whether the data directory is empty and must be filled first.
     pub(crate) initialise: bool,
@@ -86,8 +87,8 @@ impl<E: Engine> Prepared<E> {
         let server = engine.server(installation, settings, mode)?;
         let begin = Instant::now();
         let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
-        // Programs are in /usr, and so are directories that no sandbox may see. Images with Rust keep
-        // cargo's directories there, with the token that publishes.
+        // Programs are in /usr, and so are directories that no sandbox may see. Images with Rust
+        // keep cargo's directories there, with the token that publishes.
         let from_environment = |name| std::env::var_os(name).map(PathBuf::from);
         let private = [
             Some("/usr/src".into()),
@@ -174,7 +175,8 @@ impl<E: Engine> Prepared<E> {
         }
         let mut executed = Instant::now();
         let mut ready = self.wait_ready(&container);
-        // A restored server may fail because of its image: another one, executed, shows whether it did.
+        // A restored server may fail because of its image: another one, executed, shows whether it
+        // did.
         if *container.origin() == ProcessOrigin::Restored
             && ready.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exited)
         {
