@@ -1,4 +1,5 @@
-//! A cache that was changed from outside serves no wrong layer: entries are rebuilt, or the error names the fix.
+//! A cache that was changed from outside serves no wrong layer: entries are rebuilt, or the error
+//! names the fix.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -5,7 +5,8 @@
 //! <cache>/locks/       files that are locked while something is made, so that it is made once
 //! ```
 //!
-//! `entry` has the only ways into the cache and out of it. The floors above decide on names and contents.
+//! `entry` has the only ways into the cache and out of it. The floors above decide on names and
+//! contents.
 
 use std::env;
 use std::fs::{self, DirBuilder};
@@ -53,7 +54,8 @@ impl Cache {
         Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
     }
 
-    /// Waits for the lock of that name; `None` when the deadline has passed. `on_wait` gets the holder's note.
+    /// Waits for the lock of that name; `None` when the deadline has passed. `on_wait` gets the
+    /// holder's note.
     pub(crate) fn lock(
         &self,
         name: &str,
@@ -89,8 +91,9 @@ impl Cache {
         staged.rename(path).map_err(failed)
     }
 
-    /// Moves a directory out of its place, unless another is there than the one that is locked; returns its new path.
-    /// Processes that use it go on. A directory without its file `mark` counts as incomplete.
+    /// Moves a directory out of its place, unless another is there than the one that is locked;
+    /// returns its new path. Processes that use it go on. A directory without its file `mark`
+    /// counts as incomplete.
     pub(crate) fn set_aside(&self, lock: &DirectoryLock, mark: &str) -> Result<Option<PathBuf>> {
         let staging = self.staging()?;
         entry::set_aside(lock, mark, &staging)
@@ -114,7 +117,8 @@ impl Cache {
         Ok(true)
     }
 
-    /// Removes what killed processes have left, and directories set aside that are not used any more.
+    /// Removes what killed processes have left, and directories set aside that are not used any
+    /// more.
     pub(crate) fn sweep(&self) {
         sweep(&self.path("staging"), |_| ());
     }
@@ -176,8 +180,8 @@ pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
 
 /// The fix for a failed operation on `path` in the cache.
 ///
-/// It never changes the owner or the mode of a directory. The one that is not writable may be `/`, or hold the layers of
-/// another user, who could not use them afterwards.
+/// It never changes the owner or the mode of a directory. The one that is not writable may be `/`,
+/// or hold the layers of another user, who could not use them afterwards.
 pub(crate) fn fix(path: &Path, error: &io::Error) -> Option<Fix> {
     use io::ErrorKind::{
         AlreadyExists, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
@@ -206,7 +210,8 @@ pub(crate) fn is_foreign(metadata: &fs::Metadata) -> bool {
     metadata.uid() != rustix::process::geteuid().as_raw()
 }
 
-/// The advice to use another cache directory: one that this user can make, by a command that works as it is.
+/// The advice to use another cache directory: one that this user can make, by a command that works
+/// as it is.
 pub(crate) fn another_directory(sentence: impl Into<String>) -> Fix {
     Fix::new(
         sentence,

@@ -1,8 +1,9 @@
 //! How an entry gets into the cache and out of it: staged, locked, published by a rename, swept.
 //!
-//! An entry is filled in a staging directory, where its maker holds a shared lock on it, and published by a rename. A
-//! published directory is locked shared as long as a process uses it. The kernel drops locks with their holders, however
-//! these end. So an entry that can be locked exclusively is not in use: it may be removed, and is garbage if it is staged.
+//! An entry is filled in a staging directory, where its maker holds a shared lock on it, and
+//! published by a rename. A published directory is locked shared as long as a process uses it. The
+//! kernel drops locks with their holders, however these end. So an entry that can be locked
+//! exclusively is not in use: it may be removed, and is garbage if it is staged.
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use tempfile::{NamedTempFile, TempDir};
 use walkdir::WalkDir;
 
-/// How long an exclusive lock is waited out: a sweep holds one for an instant, a removal until its end.
+/// How long an exclusive lock is waited out: a sweep holds one for an instant, a removal until its
+/// end.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How often a new entry may be swept, or its directory removed, before it is locked.
 const TRIES: usize = 1000;
@@ -27,7 +29,8 @@ pub(crate) struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Locks a directory for use, for as long as the lock lives; `None` where there is none, or it is being removed.
+    /// Locks a directory for use, for as long as the lock lives; `None` where there is none, or it
+    /// is being removed.
     ///
     /// # Errors
     /// [`ErrorKind::NotADirectory`] for a file or a symbolic link, which is not followed.
@@ -80,7 +83,8 @@ impl DirectoryLock {
         is_same(&self.path, &self.file)
     }
 
-    /// Whether the directory was removed, not merely moved. A removed directory has no name any more.
+    /// Whether the directory was removed, not merely moved. A removed directory has no name any
+    /// more.
     pub(crate) fn is_removed(&self) -> bool {
         self.file.metadata().is_ok_and(|directory| directory.nlink() == 0)
     }
@@ -126,7 +130,8 @@ impl StagedDirectory {
         self.directory.path()
     }
 
-    /// Gives the directory its final name, once its contents are on disk. A directory that is in the way is set aside.
+    /// Gives the directory its final name, once its contents are on disk. A directory that is in
+    /// the way is set aside.
     pub(crate) fn publish(self, target: &Path, mark: &str) -> io::Result<DirectoryLock> {
         // One call for a thousand files, instead of a thousand.
         rustix::fs::syncfs(&self.lock)?;
@@ -196,7 +201,8 @@ fn until_locked<T>(parent: &Path, mut make: impl FnMut() -> io::Result<Option<T>
             Ok(Some(entry)) => return Ok(entry),
             Ok(None) if tries < TRIES => {}
             Ok(None) => return Err(ErrorKind::NotFound.into()),
-            // `AlreadyExists`: the directory existed when it was to be made, and no longer a moment later.
+            // `AlreadyExists`: the directory existed when it was to be made, and no longer a moment
+            // later.
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
                     && tries < TRIES => {}
@@ -205,7 +211,8 @@ fn until_locked<T>(parent: &Path, mut make: impl FnMut() -> io::Result<Option<T>
     }
 }
 
-/// Removes the entries of a staging directory that no process has locked; `before` is called with each.
+/// Removes the entries of a staging directory that no process has locked; `before` is called with
+/// each.
 pub(crate) fn sweep(staging: &Path, before: impl Fn(&Path)) {
     for entry in fs::read_dir(staging).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -270,7 +277,8 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Waits for the lock; `None` when the deadline has passed. `on_wait` gets the holder's note at each look.
+    /// Waits for the lock; `None` when the deadline has passed. `on_wait` gets the holder's note at
+    /// each look.
     pub(super) fn acquire(
         path: &Path,
         deadline: Instant,
@@ -332,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_published_directory_replaces_the_one_before_and_stays_locked() {
+    fn a_published_directory_replaces_another_and_stays_locked() {
         let root = tempfile::tempdir().unwrap();
         let (staging, target) = (root.path().join("staging"), root.path().join("entry"));
         let publish = |text: &str| {

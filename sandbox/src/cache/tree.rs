@@ -7,8 +7,9 @@ use std::path::Path;
 
 use walkdir::WalkDir;
 
-/// Copies the tree below `from` to `to`, which must not exist: contents, modes and links, by reflink where the file system
-/// can. `before_each` runs before each entry, and ends the copy by an error.
+/// Copies the tree below `from` to `to`, which must not exist: contents, modes and links, by
+/// reflink where the file system can. `before_each` runs before each entry, and ends the copy by an
+/// error.
 pub(crate) fn copy_tree(
     from: &Path,
     to: &Path,
@@ -18,7 +19,8 @@ pub(crate) fn copy_tree(
     copy_tree_by(from, to, before_each, &mut |_, source, target| fs::copy(source, target).map(drop))
 }
 
-/// Copies as [`copy_tree`] does, with `copy` for each file: it gets the path in the tree, the source and the target.
+/// Copies as [`copy_tree`] does, with `copy` for each file: it gets the path in the tree, the
+/// source and the target.
 pub(crate) fn copy_tree_by(
     from: &Path,
     to: &Path,

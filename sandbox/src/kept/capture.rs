@@ -19,8 +19,8 @@ pub(super) struct Bounds {
     pub(super) size: u64,
 }
 
-/// Copies the tree below `from` to `to`, which must not exist. Files that are equal to the layer's become hard links to
-/// these, where the file system has such. Returns the number of copied bytes.
+/// Copies the tree below `from` to `to`, which must not exist. Files that are equal to the layer's
+/// become hard links to these, where the file system has such. Returns the number of copied bytes.
 pub(super) fn capture(from: &Path, to: &Path, layer: &Path, bounds: &Bounds) -> io::Result<u64> {
     let mut copied = 0;
     copy_tree_by(from, to, &mut || bounds.check_time(), &mut |path, source, target| {
@@ -37,8 +37,9 @@ pub(super) fn capture(from: &Path, to: &Path, layer: &Path, bounds: &Bounds) -> 
 
 /// Whether two files have the same contents and the same mode.
 ///
-/// A file that an overlay shows from its lower has the inode number and the times of that. A file that was merely opened for
-/// writing was copied up, and each file of a server in process mode is a copy: these are compared.
+/// A file that an overlay shows from its lower has the inode number and the times of that. A file
+/// that was merely opened for writing was copied up, and each file of a server in process mode is a
+/// copy: these are compared.
 fn is_same(file: &Path, original: &Path) -> io::Result<bool> {
     let Ok(old) = fs::symlink_metadata(original) else { return Ok(false) };
     let new = fs::metadata(file)?;

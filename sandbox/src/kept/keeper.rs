@@ -40,7 +40,8 @@ pub(crate) struct KeepContext<'a> {
     pub(crate) layer: Arc<Layer>,
 }
 
-/// Keeps the state of one sandbox. The container lives as long as the keeper, even without a handle.
+/// Keeps the state of one sandbox. The container lives as long as the keeper, even without a
+/// handle.
 #[derive(Debug)]
 pub(crate) struct StateKeeper {
     holdings: Arc<Holdings>,
@@ -101,7 +102,8 @@ impl StateKeeper {
         kept.publish(staged, KeptState { name, failed, clean, kept: kept_at, size, ..self.state.clone() })
     }
 
-    /// Ends the server by its stop signal, or else kills it and all its processes; returns whether it ended cleanly.
+    /// Ends the server by its stop signal, or else kills it and all its processes; returns whether
+    /// it ended cleanly.
     fn end_server(&self) -> Result<bool> {
         let container = &self.holdings.container;
         let stop = |signal, limit| container.stop_server(signal, limit).map_err(diagnosis::explain);
@@ -120,7 +122,8 @@ impl StateKeeper {
         Ok(clean)
     }
 
-    /// Ends the orphans of a dead server, which may still write. They are children of the container's init by now.
+    /// Ends the orphans of a dead server, which may still write. They are children of the
+    /// container's init by now.
     fn end_orphans(&self) {
         let deadline = Instant::now() + KILL;
         while Instant::now() < deadline {

@@ -3,7 +3,8 @@
 use crate::environment::KEEP;
 use crate::error::Result;
 
-/// When the data of a sandbox is kept after its end, for `sandboxed-db open` and `sandboxed-db diff`.
+/// When the data of a sandbox is kept after its end, for `sandboxed-db open` and `sandboxed-db
+/// diff`.
 ///
 /// See [`Snapshot::keep`](crate::Snapshot::keep).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

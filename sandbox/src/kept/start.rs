@@ -14,10 +14,9 @@ use crate::engine::{Engine, Postgres};
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
-use crate::launch::plan::Data;
 use crate::layer;
 use crate::report;
-use crate::sandbox::{Holdings, Keeping, Prepared, Sandbox, StartOptions};
+use crate::sandbox::{DataSource, Holdings, Keeping, Prepared, Sandbox, StartOptions};
 
 /// Recovery from a crash takes longer than a start from a layer.
 const START_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -25,11 +24,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const DISK: u64 = 4 << 30;
 
 impl KeptState {
-    /// Starts a server on the state as the test left it. Its writes are lost with the sandbox; the state does not change.
+    /// Starts a server on the state as the test left it. Its writes are lost with the sandbox; the
+    /// state does not change.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a state that was removed, or whose engine is not PostgreSQL, or whose version is not
-    /// installed; else as [`Snapshot::start`](crate::Snapshot::start).
+    /// [`ErrorKind::InvalidConfig`] for a state that was removed, or whose engine is not
+    /// PostgreSQL, or whose version is not installed; else as
+    /// [`Snapshot::start`](crate::Snapshot::start).
     pub fn start(&self) -> Result<Sandbox> {
         self.start_on(self.data(), Arc::new(self.lock()?))
     }
@@ -69,11 +70,8 @@ impl KeptState {
             settings: &self.settings,
             start_timeout: START_TIMEOUT,
             limits: Limits::default(),
-            data: Data::Overlay { lower, upper_size: DISK },
-            // The test may have changed the catalogues that the layer's files describe.
-            links: Vec::new(),
-            initialise: false,
-            visible: Vec::new(),
+            // No links: the test may have changed the catalogues that the layer's files describe.
+            source: DataSource::Overlay { lower, upper_size: DISK, links: Vec::new() },
         })?;
         let server = prepared.start()?;
         let timings = server.timings(&prepared);

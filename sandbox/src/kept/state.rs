@@ -21,15 +21,17 @@ pub(super) const FORMAT: u32 = 2;
 #[non_exhaustive]
 pub struct KeptState {
     pub(super) format: u32,
-    /// The path of the test, from its crate on, or the name from [`Snapshot::keep_as`](crate::Snapshot::keep_as); with `#2`,
-    /// `#3`, … for further sandboxes of the same test.
+    /// The path of the test, from its crate on, or the name from
+    /// [`Snapshot::keep_as`](crate::Snapshot::keep_as); with `#2`, `#3`, … for further sandboxes of
+    /// the same test.
     pub name: String,
     /// The directory that relative paths of its description start at: that of the test's package.
     pub package: PathBuf,
     /// Whether the test failed.
     pub failed: bool,
-    /// Whether the server was shut down cleanly before. If not, it had died or hung, and its files are as a crash leaves
-    /// them: data that it had not written is lost, and a server that starts on them recovers first.
+    /// Whether the server was shut down cleanly before. If not, it had died or hung, and its files
+    /// are as a crash leaves them: data that it had not written is lost, and a server that starts
+    /// on them recovers first.
     pub clean: bool,
     /// When it was kept; in JSON as in ISO 8601.
     #[serde(with = "cache::iso_8601")]
@@ -38,7 +40,8 @@ pub struct KeptState {
     pub engine: String,
     /// The version, as the server's program prints it.
     pub version: String,
-    /// Further properties of the engine, as pairs of a name and a value, such as the name of the database.
+    /// Further properties of the engine, as pairs of a name and a value, such as the name of the
+    /// database.
     pub identity: Vec<(String, String)>,
     /// The settings of the server, as in the snapshot.
     pub settings: Vec<(String, String)>,
@@ -58,7 +61,8 @@ impl KeptState {
         self.directory.join(DATA)
     }
 
-    /// Reads the state in that directory; `None` if there is none, or one of another version of this library.
+    /// Reads the state in that directory; `None` if there is none, or one of another version of
+    /// this library.
     pub(super) fn read(directory: &Path) -> Option<Self> {
         let text = fs::read(directory.join(STATE)).ok()?;
         let state: Self = serde_json::from_slice(&text).ok()?;

@@ -11,14 +11,16 @@ pub(super) const DATA: &str = "data";
 const KEPT: &str = "kept";
 /// The largest number of states.
 const COUNT: usize = 20;
-/// The largest size of all states together, in bytes, without the files that they share with layers.
+/// The largest size of all states together, in bytes, without the files that they share with
+/// layers.
 pub(super) const SIZE: u64 = 2 << 30;
 
 /// The kept states in the user's cache directory: the data of failed tests, where the snapshot
 /// [asks for it](crate::Snapshot::keep).
 ///
-/// The cache holds at most 20 states and at most 2 GiB, without the files that they share with layers; the oldest ones are
-/// removed first. A state replaces the one before of the same test, and is removed with the layer it started from.
+/// The cache holds at most 20 states and at most 2 GiB, without the files that they share with
+/// layers; the oldest ones are removed first. A state replaces the one before of the same test, and
+/// is removed with the layer it started from.
 ///
 /// # Example
 /// ```no_run
@@ -59,8 +61,8 @@ impl Kept {
     /// The state of that name, or the only one whose name contains it.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when there is none, or several names contain it; [`ErrorKind::Cache`] when the cache
-    /// cannot be read.
+    /// [`ErrorKind::InvalidConfig`] when there is none, or several names contain it;
+    /// [`ErrorKind::Cache`] when the cache cannot be read.
     pub fn find(&self, name: &str) -> Result<KeptState> {
         let states = self.list()?;
         let refused = || Error::new(ErrorKind::InvalidConfig, format!("find the kept state `{name}`"));
@@ -85,8 +87,9 @@ impl Kept {
         }
     }
 
-    /// Removes states that are older than the limit's age, and then the oldest ones, until the rest is no larger than the
-    /// limit's size and the largest size of all states. States in use stay. Returns the removed ones.
+    /// Removes states that are older than the limit's age, and then the oldest ones, until the rest
+    /// is no larger than the limit's size and the largest size of all states. States in use stay.
+    /// Returns the removed ones.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] when the cache cannot be read or written.
@@ -102,7 +105,8 @@ impl Kept {
         Ok(removed)
     }
 
-    /// Removes the states whose layer is gone, so that their links hold no bytes that are not counted.
+    /// Removes the states whose layer is gone, so that their links hold no bytes that are not
+    /// counted.
     pub(crate) fn prune_without(&self, has_layer: impl Fn(&str) -> bool) -> Result<()> {
         for state in self.list()?.into_iter().filter(|state| !has_layer(&state.layer)) {
             self.remove(&state)?;
@@ -115,7 +119,8 @@ impl Kept {
         self.cache.stage(KEPT)
     }
 
-    /// Makes a finished state visible, all at once, in place of older ones of the same test; and prunes.
+    /// Makes a finished state visible, all at once, in place of older ones of the same test; and
+    /// prunes.
     pub(super) fn publish(&self, staged: StagedDirectory, mut state: KeptState) -> Result<KeptState> {
         cache::create(&self.cache.path(KEPT))?;
         let name = staged.path().extension().unwrap_or_default();
@@ -131,8 +136,8 @@ impl Kept {
         Ok(state)
     }
 
-    /// Removes a state, unless it is in use; returns whether it was removed. A program that this process starts at the same
-    /// time seems to use it for an instant.
+    /// Removes a state, unless it is in use; returns whether it was removed. A program that this
+    /// process starts at the same time seems to use it for an instant.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] when the cache cannot be written.

@@ -1,4 +1,5 @@
-//! From a recipe to a layer: the longest prefix of its chain that is published, and a build for each stage beyond it.
+//! From a recipe to a layer: the longest prefix of its chain that is published, and a build for
+//! each stage beyond it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,9 +17,8 @@ use crate::diagnosis::check_file_size;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
-use crate::launch::plan::Data;
 use crate::progress::Progress;
-use crate::sandbox::{LOG_TAIL, Sandbox, StartOptions};
+use crate::sandbox::{DataSource, LOG_TAIL, Sandbox, StartOptions};
 use crate::step::{self, Input, Link, SourceFile, Step, load, run_script};
 
 /// The description of a layer.
@@ -92,8 +92,8 @@ impl<'a, E: Engine> Stage<'a, E> {
 /// The layers that this process uses, each locked once, until the process ends.
 static IN_USE: Mutex<Option<HashMap<Digest, Arc<Layer>>>> = Mutex::new(None);
 
-/// Builds that failed in this process because of their description. Two hundred tests that share a migration with a
-/// mistake need not run it one after the other.
+/// Builds that failed in this process because of their description. Two hundred tests that share a
+/// migration with a mistake need not run it one after the other.
 static REFUSED: Mutex<Option<HashMap<Digest, Error>>> = Mutex::new(None);
 
 /// Returns the layer of the recipe, and whether a build was needed for it.
@@ -220,30 +220,28 @@ fn fill<E: Engine>(
 ) -> Result<Manifest> {
     let Recipe { engine, installation, .. } = *recipe;
     let began = SystemTime::now();
-    let (data, settings) = match stage {
+    let data = data_directory(staging);
+    let (settings, source) = match stage {
         Stage::Base => {
             progress.step("initialising");
-            (create_data_directory(staging)?, [].as_slice())
+            create_data_directory(&data)?;
+            ([].as_slice(), DataSource::Empty { data: data.clone() })
         }
-        Stage::Links { parent, .. } => {
+        Stage::Links { parent, links, .. } => {
             progress.step("copying");
-            let data = data_directory(staging);
             copy_tree(&parent.data(), &data, &mut || Ok(()))
                 .map_err(|error| cache::failed("copy the layer to", &data, error))?;
-            (data, recipe.settings)
+            let visible = links.iter().flat_map(Link::visible).map(|file| file.path.clone()).collect();
+            (recipe.settings, DataSource::Copy { data: data.clone(), visible })
         }
     };
-    let visible = stage.links().iter().flat_map(Link::visible).map(|file| file.path.clone()).collect();
     let sandbox = Arc::new(Sandbox::for_build(StartOptions {
         engine,
         installation,
         settings,
         start_timeout: recipe.start_timeout,
         limits: recipe.limits.for_builds(),
-        data: Data::Writable { source: data.clone() },
-        links: Vec::new(),
-        initialise: matches!(stage, Stage::Base),
-        visible,
+        source,
     })?);
     run_stage(&sandbox, recipe, stage, progress).map_err(|error| with_log(error, &sandbox))?;
     stop(&sandbox)?;
@@ -325,8 +323,8 @@ fn with_log<E: Engine>(error: Error, sandbox: &Sandbox<E>) -> Error {
     error
 }
 
-/// Adds the fix where the cache was removed or is full, which programs report in a dozen forms. The file system is asked
-/// too, which helps unless a failed program has removed its files.
+/// Adds the fix where the cache was removed or is full, which programs report in a dozen forms. The
+/// file system is asked too, which helps unless a failed program has removed its files.
 fn with_cause_in_cache(error: Error, staging: &Path) -> Error {
     if !staging.exists() {
         return error.with_fix(cache::removed());

@@ -50,7 +50,8 @@ impl Hasher {
     }
 }
 
-/// The digest of a freshly initialised server: over its build, and over everything that this library runs on it.
+/// The digest of a freshly initialised server: over its build, and over everything that this
+/// library runs on it.
 pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<Digest> {
     let mut hasher = Hasher::new("base")
         .field(FORMAT.to_le_bytes())
@@ -75,7 +76,8 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<
 
 /// The digests after each link of each step, in order, as one list a step.
 ///
-/// The server's settings come before the first step, since the effect of a statement may depend on them.
+/// The server's settings come before the first step, since the effect of a statement may depend on
+/// them.
 pub(super) fn chain<E: Engine>(
     base: Digest,
     settings: &[(String, String)],
@@ -132,7 +134,8 @@ fn execution(hasher: Hasher, file: &FileStep) -> Hasher {
     })
 }
 
-/// Names a description, whatever its files hold: the paths that are read, and the version of this library.
+/// Names a description, whatever its files hold: the paths that are read, and the version of this
+/// library.
 pub(super) fn description<E: Engine>(
     base: Digest,
     settings: &[(String, String)],

@@ -1,7 +1,9 @@
-//! The chain of a description at its last build: the first difference shows which file is being edited.
+//! The chain of a description at its last build: the first difference shows which file is being
+//! edited.
 //!
-//! A layer is published at the end of each step. A migration in the middle of a set that is edited once will be edited
-//! again, so a further layer is published before it, and the next edit runs no migration before it.
+//! A layer is published at the end of each step. A migration in the middle of a set that is edited
+//! once will be edited again, so a further layer is published before it, and the next edit runs no
+//! migration before it.
 //!
 //! ```text
 //! <cache>/chains/<description>     the chain's digests, a line each

@@ -1,14 +1,15 @@
 //! The layer that a description led to when its files were last read.
 //!
-//! A run of many processes asks for the same layers again and again. As long as the file system reports no change, no file
-//! is read again, however many and large they are. Each process notes its lookups in the cache:
+//! A run of many processes asks for the same layers again and again. As long as the file system
+//! reports no change, no file is read again, however many and large they are. Each process notes
+//! its lookups in the cache:
 //!
 //! ```text
 //! <cache>/lookups/<description>     the layer's digest, a fingerprint, and the paths that were read
 //! ```
 //!
-//! The fingerprint covers the description, the digest and the state of the paths. So a note with another digest, or of
-//! another description, is a miss like one whose files have changed.
+//! The fingerprint covers the description, the digest and the state of the paths. So a note with
+//! another digest, or of another description, is a miss like one whose files have changed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,7 +24,8 @@ use super::digest::Digest;
 use crate::cache::Cache;
 
 const LOOKUPS: &str = "lookups";
-/// File systems may count time by the second: a file that changed so lately may change again unnoticed.
+/// File systems may count time by the second: a file that changed so lately may change again
+/// unnoticed.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// The outcome of a lookup.
@@ -54,8 +56,8 @@ pub(super) fn recall(cache: &Cache, description: Digest) -> Option<Digest> {
     Some(layer)
 }
 
-/// Notes the layer of the description, whose reading began at `began`. Nothing is noted where a file has changed since, or
-/// so shortly before that another change might leave no trace.
+/// Notes the layer of the description, whose reading began at `began`. Nothing is noted where a
+/// file has changed since, or so shortly before that another change might leave no trace.
 pub(super) fn note(
     cache: &Cache,
     description: Digest,
@@ -75,7 +77,8 @@ pub(super) fn note(
     notes(|notes| notes.insert(path, note));
 }
 
-/// Removes the notes of layers that are gone; not those so young that their layers may still be built.
+/// Removes the notes of layers that are gone; not those so young that their layers may still be
+/// built.
 pub(super) fn prune(cache: &Cache, age: Duration, exists: impl Fn(&str) -> bool) {
     for entry in fs::read_dir(cache.path(LOOKUPS)).into_iter().flatten().flatten() {
         let written = entry.metadata().and_then(|note| note.modified()).unwrap_or(UNIX_EPOCH);

@@ -1,4 +1,5 @@
-//! Layers: data directories that never change, built once from the steps of a snapshot and found by digest.
+//! Layers: data directories that never change, built once from the steps of a snapshot and found by
+//! digest.
 
 mod build;
 mod digest;

@@ -52,7 +52,8 @@ impl Layer {
         self.directory().join(DATA)
     }
 
-    /// Whether the layer is in its place: another process may have removed it, or built another one there.
+    /// Whether the layer is in its place: another process may have removed it, or built another one
+    /// there.
     pub(super) fn exists(&self) -> bool {
         self.lock.exists()
     }
@@ -65,8 +66,9 @@ impl Layer {
 
     /// Lists the damage of the layer; empty if it is intact.
     ///
-    /// As long as its seal holds, nothing has been touched. When it does not, the contents are compared with the manifest:
-    /// a copy of the cache has other times, and a hard link by another program changes them too.
+    /// As long as its seal holds, nothing has been touched. When it does not, the contents are
+    /// compared with the manifest: a copy of the cache has other times, and a hard link by another
+    /// program changes them too.
     pub(super) fn damage(&self) -> Result<Vec<String>> {
         // A run of many processes looks once, as a run of one does.
         let checked = self.directory().join(CHECKED);
@@ -112,7 +114,8 @@ impl Layer {
         seal::of(self.digest, self.directory())
     }
 
-    /// Seals the layer as it is. In a cache that cannot be written it stays unsealed, and is compared each time.
+    /// Seals the layer as it is. In a cache that cannot be written it stays unsealed, and is
+    /// compared each time.
     fn seal(&self) {
         let seal = self.current_seal().map_err(|error| cache::failed("read", self.directory(), error));
         if let Err(error) = seal.and_then(|seal| self.cache.write(&self.directory().join(SEAL), seal)) {
@@ -120,8 +123,8 @@ impl Layer {
         }
     }
 
-    /// Does work that changes the number of links to the layer's files, which counts as a change of these, and changes
-    /// nothing else.
+    /// Does work that changes the number of links to the layer's files, which counts as a change of
+    /// these, and changes nothing else.
     pub(crate) fn keeping_seal<T>(&self, work: impl FnOnce() -> T) -> T {
         let sealed = self.is_sealed();
         let outcome = work();

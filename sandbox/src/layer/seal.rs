@@ -1,5 +1,6 @@
-//! The seal of a layer: a fingerprint of its files' names, sizes, modes and times, which stays the same while they are not
-//! touched. Comparing it takes a millisecond where hashing contents would take many.
+//! The seal of a layer: a fingerprint of its files' names, sizes, modes and times, which stays the
+//! same while they are not touched. Comparing it takes a millisecond where hashing contents would
+//! take many.
 
 use std::ffi::CString;
 use std::io;
@@ -11,7 +12,8 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat
 use super::digest::Digest;
 use super::published::{DATA, MANIFEST};
 
-/// The seal of the layer in that directory, as its manifest and its data are now. It holds for that digest only.
+/// The seal of the layer in that directory, as its manifest and its data are now. It holds for that
+/// digest only.
 pub(super) fn of(digest: Digest, layer: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(digest.to_string().as_bytes());
@@ -23,7 +25,8 @@ pub(super) fn of(digest: Digest, layer: &Path) -> io::Result<String> {
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Adds the entries of a directory in the order of their names, each directory followed by its entries.
+/// Adds the entries of a directory in the order of their names, each directory followed by its
+/// entries.
 fn add_directory(hasher: &mut blake3::Hasher, directory: BorrowedFd<'_>) -> io::Result<()> {
     let mut entries: Vec<(CString, Stat)> = Vec::new();
     for entry in Dir::read_from(directory)? {

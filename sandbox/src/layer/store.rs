@@ -99,7 +99,8 @@ impl Store {
         SystemTime::now().duration_since(run).is_ok_and(|age| age <= max_age)
     }
 
-    /// Waits until no other process builds that layer. `on_wait` gets the name of the one that does.
+    /// Waits until no other process builds that layer. `on_wait` gets the name of the one that
+    /// does.
     pub(super) fn lock_build(
         &self,
         digest: Digest,
@@ -174,12 +175,9 @@ pub(crate) fn keeping_seal_of<T>(digest: &str, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Creates the data directory of a build.
-pub(super) fn create_data_directory(staging: &Path) -> Result<PathBuf> {
-    let data = data_directory(staging);
-    let created = DirBuilder::new().mode(0o700).create(&data);
-    created.map_err(|error| cache::failed("create", &data, error))?;
-    Ok(data)
+/// Creates the data directory of a fresh server.
+pub(super) fn create_data_directory(data: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(data).map_err(|error| cache::failed("create", data, error))
 }
 
 /// The data directory of a build.

@@ -27,7 +27,8 @@ const CHAIN_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The layers in the user's cache directory, for programs that look after it.
 ///
-/// A build prunes the cache to 10 GiB, at most once an hour; the command `sandboxed-db` does the rest.
+/// A build prunes the cache to 10 GiB, at most once an hour; the command `sandboxed-db` does the
+/// rest.
 ///
 /// # Example
 /// ```no_run
@@ -91,7 +92,8 @@ impl Layers {
     /// The layers of the user's cache directory, which need not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when no such directory can be named.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when no such directory can be
+    /// named.
     pub fn open() -> Result<Self> {
         Ok(Self { store: Store::open(None)? })
     }
@@ -115,8 +117,8 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Removes layers that went unused for too long, and then the least recently used ones, until the rest is no larger
-    /// than the limit. Layers in use stay. Returns the removed ones.
+    /// Removes layers that went unused for too long, and then the least recently used ones, until
+    /// the rest is no larger than the limit. Layers in use stay. Returns the removed ones.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
@@ -145,8 +147,8 @@ impl Layers {
         Ok(removed)
     }
 
-    /// Compares every layer's files with its manifest, contents included. Damaged layers are set aside, so that they are
-    /// rebuilt at the next request.
+    /// Compares every layer's files with its manifest, contents included. Damaged layers are set
+    /// aside, so that they are rebuilt at the next request.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.

@@ -20,7 +20,7 @@ use crate::timings::Timings;
 
 pub(crate) use holdings::{Holdings, quiet_since};
 pub(crate) use postmortem::Postmortem;
-pub(crate) use start::{Prepared, ReadyServer, StartOptions};
+pub(crate) use start::{DataSource, Prepared, ReadyServer, StartOptions};
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;

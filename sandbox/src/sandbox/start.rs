@@ -24,14 +24,18 @@ pub(crate) struct StartOptions<'a, E> {
     pub(crate) settings: &'a [(String, String)],
     pub(crate) start_timeout: Duration,
     pub(crate) limits: Limits,
-    pub(crate) data: Data,
-    /// Links to make below the data directory once the server is ready; see
-    /// [`Engine::links_when_ready`].
-    pub(crate) links: Vec<(PathBuf, PathBuf)>,
-    /// Whether the data directory is empty and must be filled first.
-    pub(crate) initialise: bool,
-    /// Files of the host that the sandbox sees at their own paths.
-    pub(crate) visible: Vec<PathBuf>,
+    pub(crate) source: DataSource,
+}
+
+/// The data directory that a server starts on.
+pub(crate) enum DataSource {
+    /// An empty directory, which the engine initialises first.
+    Empty { data: PathBuf },
+    /// A copy of a layer's data, for steps that see the files at their own paths.
+    Copy { data: PathBuf, visible: Vec<PathBuf> },
+    /// Data that does not change, below an overlay for at most `upper_size` bytes. Links are made
+    /// below the data directory once the server is ready; see [`Engine::links_when_ready`].
+    Overlay { lower: PathBuf, upper_size: u64, links: Vec<(PathBuf, PathBuf)> },
 }
 
 /// All decisions about a start. One value starts any number of servers.
@@ -43,7 +47,6 @@ pub(crate) struct Prepared<E> {
     /// Names of the settings, for errors.
     settings: Vec<String>,
     start_timeout: Duration,
-    initialise: bool,
     /// Starts the server. The plan lacks it where the data directory is initialised first.
     command: Command,
     notifies: bool,
@@ -72,17 +75,15 @@ impl ReadyServer {
 
 impl<E: Engine> Prepared<E> {
     pub(crate) fn new(options: StartOptions<'_, E>) -> Result<Self> {
-        let StartOptions {
-            engine,
-            installation,
-            settings,
-            start_timeout,
-            limits,
-            data,
-            links,
-            initialise,
-            visible,
-        } = options;
+        let StartOptions { engine, installation, settings, start_timeout, limits, source } = options;
+        let is_empty = matches!(source, DataSource::Empty { .. });
+        let (data, visible, links) = match source {
+            DataSource::Empty { data } => (Data::Writable { source: data }, Vec::new(), Vec::new()),
+            DataSource::Copy { data, visible } => (Data::Writable { source: data }, visible, Vec::new()),
+            DataSource::Overlay { lower, upper_size, links } => {
+                (Data::Overlay { lower, upper_size }, Vec::new(), links)
+            }
+        };
         let mode = isolation::mode(engine)?;
         let server = engine.server(installation, settings, mode)?;
         let begin = Instant::now();
@@ -120,7 +121,7 @@ impl<E: Engine> Prepared<E> {
         plan.when_ready =
             links.map(|(path, target)| Symlink { path: plan.data_dir.join(path), target }).collect();
         plan.files.extend(files.into_iter().map(|(path, contents)| File { path, mode: 0o644, contents }));
-        if !initialise {
+        if !is_empty {
             plan.server = Some(command.clone());
             plan.prelink = true;
         }
@@ -130,7 +131,6 @@ impl<E: Engine> Prepared<E> {
             plan,
             settings: settings.iter().map(|(name, _)| name.clone()).collect(),
             start_timeout,
-            initialise,
             command,
             notifies,
             stop_signal,
@@ -169,7 +169,7 @@ impl<E: Engine> Prepared<E> {
         let begin = Instant::now();
         let mut container = Container::launch(&self.plan).map_err(explain)?;
         let launch = begin.elapsed();
-        if self.initialise {
+        if self.plan.server.is_none() {
             self.initialise(&container)?;
             container.start_server(self.command.clone()).map_err(explain)?;
         }

@@ -11,11 +11,10 @@ use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation;
 use crate::kept::{self, Keep, KeepContext, StateKeeper};
-use crate::launch::plan::Data;
 use crate::layer::{self, Recipe};
 use crate::pool::{self, Prewarmed, Starting};
 use crate::report;
-use crate::sandbox::{Holdings, Keeping, Prepared, Sandbox, StartOptions};
+use crate::sandbox::{DataSource, Holdings, Keeping, Prepared, Sandbox, StartOptions};
 use crate::test_id::{self, Function};
 use crate::timings::Timings;
 
@@ -110,10 +109,11 @@ impl<E: Engine> Snapshot<E> {
             settings: &self.settings,
             start_timeout: self.start_timeout,
             limits: self.limits,
-            links: engine.links_when_ready(&layer.data(), &self.settings),
-            data: Data::Overlay { lower: layer.data(), upper_size: self.disk },
-            initialise: false,
-            visible: Vec::new(),
+            source: DataSource::Overlay {
+                lower: layer.data(),
+                upper_size: self.disk,
+                links: engine.links_when_ready(&layer.data(), &self.settings),
+            },
         })?;
         let planned = begin.elapsed() - obtained;
         let waited = || begin.elapsed() - obtained - planned;

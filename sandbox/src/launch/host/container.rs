@@ -402,7 +402,7 @@ impl Container {
             }
             if Instant::now() >= deadline {
                 let within = format!("stop the server within {timeout:?}");
-                return Err(Error::new(ErrorKind::Control, within).into());
+                return Err(Error::new(ErrorKind::Timeout, within).into());
             }
             control.take_event(deadline)?;
         }
