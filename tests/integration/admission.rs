@@ -1,84 +1,97 @@
-//! No more sandboxes live at once than may, over all processes; who waits gets one in turn.
+//! No more sandboxes live at once than there are slots, over all processes. Requests wait in turn.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::Signal;
-use sandboxed_db_tests::{ScratchDirs, TestProcess};
+use sandboxed_db_tests::{DEADLINE, ScratchDirs, TestProcess, eventually};
 
-const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
+use crate::lifecycle::SUBJECT;
+use crate::requests::dirs_with_base;
 
-/// Long enough for a sandbox to start, if it may.
-const A_WHILE: Duration = Duration::from_millis(1500);
-
-fn subject(place: &ScratchDirs, bound: &str, args: &[&str]) -> TestProcess {
-    TestProcess::start(place.command(SUBJECT).env("SANDBOXED_DB_MAX", bound).arg("keep").args(args))
+fn subject(dirs: &ScratchDirs, slots: &str, args: &[&str]) -> TestProcess {
+    TestProcess::start(dirs.command(SUBJECT).env("SANDBOXED_DB_MAX", slots).arg("keep").args(args))
 }
 
-/// A process that obeys. Its layer is there, so that starts are quick.
-fn obeying(place: &ScratchDirs, bound: &str) -> TestProcess {
-    subject(place, bound, &["obey"])
+fn obeying(dirs: &ScratchDirs, slots: &str) -> TestProcess {
+    subject(dirs, slots, &["obey"])
 }
 
-fn report(place: &ScratchDirs, bound: &str, args: &[&str]) -> String {
-    let mut command = place.command(SUBJECT);
-    let output = command.env("SANDBOXED_DB_MAX", bound).args(args).arg("return").output().unwrap();
+fn report(dirs: &ScratchDirs, slots: &str, args: &[&str]) -> String {
+    let mut command = dirs.command(SUBJECT);
+    let output = command.env("SANDBOXED_DB_MAX", slots).args(args).arg("return").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// Waits until that many bytes of the cache's lock file are locked, by sandboxes and by waiting processes.
+#[track_caller]
+fn wait_for_locks(dirs: &ScratchDirs, count: u64) {
+    let file = fs::metadata(dirs.cache().join("live")).unwrap().ino().to_string();
+    eventually(DEADLINE, "sandboxes live and processes wait", || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let bytes = locks.lines().filter_map(|line| {
+            let (place, range) = line.rsplit_once(&format!(":{file} "))?;
+            let (start, end) = range.split_once(' ')?;
+            assert!(place.contains("OFDLCK"), "{line}");
+            Some(end.parse::<u64>().ok()? - start.parse::<u64>().ok()? + 1)
+        });
+        (bytes.sum::<u64>() == count).then_some(())
+    });
+}
+
 #[test]
-fn who_waits_gets_a_sandbox_in_turn() {
-    let place = ScratchDirs::new();
-    let mut first = obeying(&place, "2");
+fn waiting_processes_get_slots_in_turn() {
+    let dirs = dirs_with_base();
+    let mut first = obeying(&dirs, "2");
     for _ in 0..2 {
         first.order("start").unwrap();
     }
-    let (mut second, mut third) = (obeying(&place, "2"), obeying(&place, "2"));
+    let (mut second, mut third) = (obeying(&dirs, "2"), obeying(&dirs, "2"));
     thread::scope(|scope| {
         let second = scope.spawn(|| second.order("start"));
-        thread::sleep(A_WHILE);
+        wait_for_locks(&dirs, 3);
         let third = scope.spawn(|| third.order("start"));
-        thread::sleep(A_WHILE);
-        assert!(!second.is_finished() && !third.is_finished(), "a third lives beside two");
+        wait_for_locks(&dirs, 4);
+        assert!(!second.is_finished() && !third.is_finished(), "a third sandbox lives");
         first.order("stop").unwrap();
         second.join().unwrap().unwrap();
-        thread::sleep(A_WHILE);
-        assert!(!third.is_finished(), "a third lives beside two");
+        wait_for_locks(&dirs, 3);
+        assert!(!third.is_finished(), "a third sandbox lives");
         first.order("stop").unwrap();
         third.join().unwrap().unwrap();
     });
 }
 
 #[test]
-fn a_killed_process_gives_its_places_back() {
-    let place = ScratchDirs::new();
-    let mut first = obeying(&place, "1");
+fn a_killed_process_gives_its_slots_back() {
+    let dirs = dirs_with_base();
+    let mut first = obeying(&dirs, "1");
     first.order("start").unwrap();
-    let mut second = obeying(&place, "1");
+    let mut second = obeying(&dirs, "1");
     thread::scope(|scope| {
         let second = scope.spawn(|| second.order("start"));
-        thread::sleep(A_WHILE);
+        wait_for_locks(&dirs, 2);
         assert!(!second.is_finished());
         first.kill(Signal::KILL, false);
         second.join().unwrap().unwrap();
     });
 }
 
-/// One that gives up must not keep those behind it.
 #[test]
 fn a_killed_waiter_is_passed_over() {
-    let place = ScratchDirs::new();
-    let mut first = obeying(&place, "1");
+    let dirs = dirs_with_base();
+    let mut first = obeying(&dirs, "1");
     first.order("start").unwrap();
-    let waiter = subject(&place, "1", &["sleep"]);
-    thread::sleep(A_WHILE);
-    let mut third = obeying(&place, "1");
+    let waiter = subject(&dirs, "1", &["sleep"]);
+    wait_for_locks(&dirs, 2);
+    let mut third = obeying(&dirs, "1");
     thread::scope(|scope| {
         let third = scope.spawn(|| third.order("start"));
-        thread::sleep(A_WHILE);
+        wait_for_locks(&dirs, 3);
         waiter.kill(Signal::KILL, false);
-        thread::sleep(A_WHILE);
+        wait_for_locks(&dirs, 2);
         assert!(!third.is_finished());
         first.order("stop").unwrap();
         third.join().unwrap().unwrap();
@@ -86,45 +99,44 @@ fn a_killed_waiter_is_passed_over() {
 }
 
 #[test]
-fn many_processes_share_few_places() {
-    let place = ScratchDirs::new();
-    let subjects: Vec<_> = (0..12)
-        .map(|_| subject(&place, "3", &["--sandboxes", "6", "--threads", "1", "one_by_one"]))
-        .collect();
+fn many_processes_share_few_slots() {
+    let dirs = dirs_with_base();
+    let subjects: Vec<_> =
+        (0..12).map(|_| subject(&dirs, "3", &["--sandboxes", "6", "--threads", "1", "one_by_one"])).collect();
     for subject in subjects {
-        let (ended, told) = subject.gone();
-        assert_eq!(ended, "code 0", "{told:?}");
-        assert_eq!(told.iter().filter(|line| line.starts_with("started ")).count(), 6);
+        let (ended, lines) = subject.gone();
+        assert_eq!(ended, "code 0", "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.starts_with("started ")).count(), 6);
     }
 }
 
-/// Each holds one and wants another. One gives up, and the other goes on when that one's is given back.
+/// Each process holds one slot and waits for another. One gives up, and its slot serves the other.
 #[test]
-fn of_processes_that_wait_for_each_other_one_is_told_so() {
-    let place = ScratchDirs::new();
-    let mut subjects = [obeying(&place, "2"), obeying(&place, "2")];
+fn one_of_two_processes_in_a_deadlock_gets_an_error() {
+    let dirs = dirs_with_base();
+    let mut subjects = [obeying(&dirs, "2"), obeying(&dirs, "2")];
     subjects.iter_mut().for_each(|subject| drop(subject.order("start").unwrap()));
-    let told = thread::scope(|scope| {
+    let answers = thread::scope(|scope| {
         let orders = subjects.each_mut().map(|subject| {
             scope.spawn(|| {
-                let told = subject.order("start");
-                if told.is_err() {
+                let answer = subject.order("start");
+                if answer.is_err() {
                     subject.order("stop").unwrap();
                 }
-                told
+                answer
             })
         });
         orders.map(|order| order.join().unwrap())
     });
-    let reports: Vec<_> = told.iter().filter_map(|told| told.as_ref().err()).collect();
-    let [report] = reports[..] else { panic!("{told:?}") };
+    let reports: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    let [report] = reports[..] else { panic!("{answers:?}") };
     assert!(report.contains("waits for another"), "{report}");
 }
 
 #[test]
 fn a_test_that_needs_more_slots_fails() {
-    let place = ScratchDirs::new();
-    let report = report(&place, "2", &["--sandboxes", "3"]);
+    let dirs = dirs_with_base();
+    let report = report(&dirs, "2", &["--sandboxes", "3"]);
     for part in [
         "could not start a sandbox: all 2 slots (SANDBOXED_DB_MAX) are in use",
         "waits for another",

@@ -1,4 +1,5 @@
-//! Many at once, killed at any moment, and two hundred migrations: the store stays right and nothing piles up.
+//! The store stays right, and nothing piles up, when many processes build at once, when builds are killed
+//! at any moment, and with hundreds of migrations.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,42 +7,40 @@ use std::time::Instant;
 
 use rstest::rstest;
 use rustix::process::Signal;
-use sandboxed_db_tests::{CLEANUP_DEADLINE, Random, ScratchDirs, TestProcess, eventually, mounts, rounds};
+use sandboxed_db_tests::{CLEANUP_DEADLINE, Random, TestProcess, eventually, mounts, rounds};
 
 use crate::layers::{RUNS, note, runs};
-use crate::requests::{Request, Response, TestCache};
+use crate::lifecycle::SUBJECT;
+use crate::requests::{Request, TestCache, dirs_with_base};
 
-const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
-
-/// One run of initdb makes one of these; layers have it from the one they are built on.
+/// Each run of initdb makes a new one; layers inherit it from their parent.
 const SYSTEM: &str = "select system_identifier::text from pg_control_system()";
 
 #[test]
-fn layers_that_fifty_processes_ask_for_at_once_are_built_once_each() {
-    const ASKING: usize = 50;
-    let cache = TestCache::new();
+fn processes_that_need_the_same_layers_build_each_once() {
+    let processes = rounds(8, 50);
+    let cache = TestCache::empty();
     cache.write("migrations/1.sql", &note("first"));
     cache.write("migrations/2.sql", &note("second"));
     let (migrations, seed) = (cache.path("migrations"), cache.write("seed.sql", &note("seed")));
-    let asked =
+    let request =
         [("migrations", migrations.as_str()), ("seed", seed.as_str()), ("sql", RUNS), ("sql", SYSTEM)];
-    let asking: Vec<_> = (0..ASKING).map(|_| cache.begin(&asked)).collect();
-    let told: Vec<_> = asking.into_iter().map(Request::end).collect();
-    assert_eq!(runs(&told[0]).len(), 3, "{:?}", told[0]);
-    for other in &told {
-        assert_eq!(other.answers, told[0].answers, "another build was used");
+    let requests: Vec<_> = (0..processes).map(|_| cache.begin(&request)).collect();
+    let responses: Vec<_> = requests.into_iter().map(Request::end).collect();
+    assert_eq!(runs(&responses[0]).len(), 3, "{:?}", responses[0]);
+    for other in &responses {
+        assert_eq!(other.answers, responses[0].answers, "another build was used");
     }
-    // The fresh server, the migrations on it, the seed on them.
+    // The base, the migrations and the seed.
     assert_eq!(cache.layers().len(), 3);
     cache.assert_no_build_is_left();
-    let built = told.iter().filter(|told| told.built).count();
-    assert!(built >= 1, "nobody has built anything");
-    // Each may have been built by another; whoever waited for all three has built nothing.
-    assert!(built <= 3, "{built} of {ASKING} say that they have built something");
-    assert_eq!(cache.ask(&[&asked[..], &[("verify", "")]].concat()).answers, told[0].answers);
+    let built = responses.iter().filter(|response| response.built).count();
+    // One process may have built all three layers, or three processes one each.
+    assert!((1..=3).contains(&built), "{built} of {processes} processes have built something");
+    assert_eq!(cache.ask(&[&request[..], &[("verify", "")]].concat()).answers, responses[0].answers);
 }
 
-/// The layers that a round begins without.
+/// The layers that are missing when a build begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Missing {
     All,
@@ -49,16 +48,13 @@ enum Missing {
 }
 
 #[rstest]
-#[case::of_a_fresh_server_and_migrations(Missing::All, rounds(2, 20))]
-#[case::of_migrations_on_a_layer_in_use(Missing::Migrations, rounds(5, 80))]
-fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear_away(
-    #[case] missing: Missing,
-    #[case] kills: u32,
-) {
+#[case::of_base_and_migrations(Missing::All, rounds(2, 20))]
+#[case::of_migrations(Missing::Migrations, rounds(5, 80))]
+fn the_next_build_removes_what_a_killed_build_left(#[case] missing: Missing, #[case] kills: u32) {
     let mut random = Random::new();
-    let place = ScratchDirs::new();
-    let mut cache = TestCache::new();
-    cache.cache = place.cache().to_owned();
+    let dirs = dirs_with_base();
+    let mut cache = TestCache::empty();
+    cache.cache = dirs.cache().to_owned();
     cache.write("migrations/1.sql", "create table t (i int primary key, x text);\n");
     cache.write(
         "migrations/2.sql",
@@ -69,12 +65,11 @@ fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear
     let rows = "select concat_ws(' ', (select count(*) from t), (select sum(length(x)) from t), \
         (select count(*) from u), (select bool_and(exists (select from t where t.i = n)) from generate_series(1, 3000) n))";
     let next = [("verify", ""), ("migrations", migrations.as_str()), ("sql", rows)];
-    let complete = |told: &Response| assert_eq!(told.answers, ["3000 960000 1000 t"]);
     let begin_build = || {
         let build = ["keep", "--migrations", &migrations, "return"];
-        TestProcess::start(place.command(SUBJECT).args(build))
+        TestProcess::start(dirs.command(SUBJECT).args(build))
     };
-    let base = cache.made_by(|| drop(cache.ask(&[])));
+    let base: Vec<_> = cache.layers().into_values().collect();
     let before = mounts();
     let make_room = || {
         for (_, data) in cache.layers() {
@@ -86,8 +81,8 @@ fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear
 
     make_room();
     let begin = Instant::now();
-    let (ended, told) = begin_build().gone();
-    assert_eq!(ended, "code 0", "{told:?}");
+    let (ended, lines) = begin_build().gone();
+    assert_eq!(ended, "code 0", "{lines:?}");
     let took = begin.elapsed();
     let (mut met, mut published) = (0, 0);
     for kill in 0..kills {
@@ -96,68 +91,66 @@ fn kills_at_random_moments_of_a_build_leave_nothing_that_the_next_does_not_clear
         let moment = random.within(took, kill, kills);
         std::thread::sleep(moment);
         process.kill(Signal::KILL, false);
-        // All of its processes, too.
-        let (ended, told) = process.gone();
-        assert!(["signal 9", "code 0"].contains(&ended.as_str()), "{ended}: {told:?}");
-        let left = place.leftovers();
-        let staging = place.cache().join("staging");
+        let (ended, lines) = process.gone();
+        assert!(["signal 9", "code 0"].contains(&ended.as_str()), "{ended}: {lines:?}");
+        let left = dirs.leftovers();
+        let staging = dirs.cache().join("staging");
         assert!(
             left.len() <= 1 && left.iter().all(|path| path.starts_with(&staging)),
-            "more than the interrupted build after kill {kill} at {moment:?}: {left:?}"
+            "kill {kill} at {moment:?} left more than its build: {left:?}"
         );
-        let there = cache.layers().len();
+        let layers = cache.layers().len();
         met += u32::from(!left.is_empty());
-        published += u32::from(there == 2);
-        let told = cache.ask(&next);
-        complete(&told);
-        assert_eq!(told.built, there < 2, "after kill {kill} at {moment:?}");
-        // Built or found: what the killed one left is gone when somebody has built.
-        if told.built {
-            assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after kill {kill} at {moment:?}");
+        published += u32::from(layers == 2);
+        let response = cache.ask(&next);
+        assert_eq!(response.answers, ["3000 960000 1000 t"]);
+        assert_eq!(response.built, layers < 2, "after kill {kill} at {moment:?}");
+        if response.built {
+            assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new(), "after kill {kill} at {moment:?}");
         }
         assert_eq!(cache.layers().len(), 2, "after kill {kill} at {moment:?}");
     }
-    assert!(met > kills / 10, "only {met} of {kills} kills met a build; {published} came too late");
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    eventually(CLEANUP_DEADLINE, "no mount is left", || mounts().is_subset(&before).then_some(()));
+    assert!(met > kills / 10, "only {met} of {kills} kills met a build; {published} met its end");
+    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
+    eventually(CLEANUP_DEADLINE, "the mounts are gone", || mounts().is_subset(&before).then_some(()));
 }
 
-// Two hundred migrations.
+// Many migrations.
 
-/// A hundred, ninety and ten migrations, as such sets grow: what was there when the tests were run last is a layer.
-struct Grown {
+/// Migrations that were added in three batches, as sets of migrations grow: each batch ends with a layer.
+struct Growing {
     cache: TestCache,
-    /// The runs of all two hundred.
+    /// Migrations in a twentieth of the set.
+    unit: usize,
+    /// The last run of each migration.
     runs: Vec<String>,
 }
 
-impl Grown {
-    const ALL: usize = 200;
-
+impl Growing {
     fn new() -> Self {
-        let mut grown = Self { cache: TestCache::new(), runs: Vec::new() };
+        let mut growing = Self { cache: TestCache::new(), unit: rounds(1, 10), runs: Vec::new() };
         let mut last = 0;
-        for count in [100, 190, Self::ALL] {
-            (last + 1..=count).for_each(|number| grown.write(number, &text(number)));
-            let runs = grown.ask();
+        for count in [10, 19, 20].map(|units| units * growing.unit) {
+            (last + 1..=count).for_each(|number| growing.write(number, &text(number)));
+            let runs = growing.run();
             assert_eq!(runs.len(), count);
-            grown.assert_rerun_from(last + 1, &runs);
-            (grown.runs, last) = (runs, count);
+            growing.assert_rerun_from(last + 1, &runs);
+            (growing.runs, last) = (runs, count);
         }
-        grown
+        growing
     }
 
     fn write(&self, number: usize, text: &str) {
         self.cache.write(&format!("migrations/{number:04}.sql"), text);
     }
 
-    fn ask(&self) -> Vec<String> {
+    fn run(&self) -> Vec<String> {
         let migrations = self.cache.path("migrations");
-        let told = self.cache.ask(&[("migrations", migrations.as_str()), ("sql", RUNS)]);
-        runs(&told).iter().map(|&run| run.to_owned()).collect()
+        let response = self.cache.ask(&[("migrations", migrations.as_str()), ("sql", RUNS)]);
+        runs(&response).iter().map(|&run| run.to_owned()).collect()
     }
 
-    /// Every migration was run once, in the order of the numbers; that one and those after it lately, no other.
+    /// Every migration has run once, in order, and of them those from `number` on since [`Self::runs`].
     #[track_caller]
     fn assert_rerun_from(&self, number: usize, now: &[String]) {
         let numbers: Vec<_> = now.iter().map(|run| run.split(' ').next().unwrap().to_owned()).collect();
@@ -173,41 +166,45 @@ fn text(number: usize) -> String {
 }
 
 #[test]
-fn of_two_hundred_migrations_only_those_are_run_that_were_added_or_changed_and_those_after() {
-    let mut grown = Grown::new();
-    // One more.
-    grown.write(201, &text(201));
-    let more = grown.ask();
-    assert_eq!(more.len(), 201);
-    grown.assert_rerun_from(201, &more);
-    fs::remove_file(grown.cache.path("migrations/0201.sql")).unwrap();
-    // One in the middle with another statement, comment or white space, the first that was not there before.
+fn a_build_runs_only_migrations_from_the_first_change_on() {
+    let mut growing = Growing::new();
+    let unit = growing.unit;
+    let added = 20 * unit + 1;
+    growing.write(added, &text(added));
+    let more = growing.run();
+    assert_eq!(more.len(), added);
+    growing.assert_rerun_from(added, &more);
+    fs::remove_file(growing.cache.path(&format!("migrations/{added:04}.sql"))).unwrap();
+    // Changes of a statement, a comment and white space, each in the first migration of a batch.
+    let (second, third) = (10 * unit + 1, 19 * unit + 1);
     for (number, changed) in [
-        (101, text(101).replace("clock_timestamp()", "statement_timestamp()")),
-        (191, text(191) + "-- noted\n"),
-        (191, text(191) + "\n"),
+        (second, text(second).replace("clock_timestamp()", "statement_timestamp()")),
+        (third, text(third) + "-- noted\n"),
+        (third, text(third) + "\n"),
     ] {
         assert_ne!(changed, text(number));
-        grown.write(number, &changed);
-        grown.assert_rerun_from(number, &grown.ask());
-        // Undone, it is the layer of before.
-        grown.write(number, &text(number));
-        assert_eq!(grown.ask(), grown.runs);
+        growing.write(number, &changed);
+        growing.assert_rerun_from(number, &growing.run());
+        // Undoing the change leads back to the old layer.
+        growing.write(number, &text(number));
+        assert_eq!(growing.run(), growing.runs);
     }
-    // One that was never the first after a layer: those before it are run, too, since no layer ends there; once.
-    grown.write(150, &(text(150) + "-- noted\n"));
-    grown.assert_rerun_from(101, &grown.ask());
-    grown.runs = grown.ask();
+    // No layer ends before a migration in the middle of a batch, so the batch runs from its beginning, once.
+    let middle = 15 * unit;
+    growing.write(middle, &(text(middle) + "-- noted\n"));
+    growing.assert_rerun_from(second, &growing.run());
+    growing.runs = growing.run();
     for note in ["-- noted again\n", "-- and again\n"] {
-        grown.write(150, &(text(150) + note));
-        grown.assert_rerun_from(150, &grown.ask());
+        growing.write(middle, &(text(middle) + note));
+        growing.assert_rerun_from(middle, &growing.run());
     }
-    // One after it is run alone with those that follow, from the same layer or a later one.
-    grown.runs = grown.ask();
-    grown.write(170, &(text(170) + "-- noted\n"));
-    grown.assert_rerun_from(150, &grown.ask());
-    grown.write(170, &(text(170) + "-- noted again\n"));
-    grown.runs = grown.ask();
-    grown.write(170, &(text(170) + "-- and again\n"));
-    grown.assert_rerun_from(170, &grown.ask());
+    // The same holds for a later migration, from the layer that now ends before the middle.
+    let later = 17 * unit;
+    growing.runs = growing.run();
+    growing.write(later, &(text(later) + "-- noted\n"));
+    growing.assert_rerun_from(middle, &growing.run());
+    growing.write(later, &(text(later) + "-- noted again\n"));
+    growing.runs = growing.run();
+    growing.write(later, &(text(later) + "-- and again\n"));
+    growing.assert_rerun_from(later, &growing.run());
 }

@@ -54,18 +54,18 @@ fn ever_more_room() {
         refusals += 1;
         last = room;
         room = match limit {
-            Limit::Bytes if room < small_steps => room * 2,
-            Limit::Inodes if room < small_steps => room + 1,
-            _ => room + step,
+            _ if room >= small_steps => room + step * rounds(3, 1),
+            Limit::Bytes => room * rounds(8, 2),
+            Limit::Inodes => room + rounds(4, 1),
         };
     }
     // Between too little and enough, where the last of the build's writes fail.
-    let parts = if layer == Layer::FreshServer { 8 } else { 16 };
+    let parts = rounds(2, if layer == Layer::FreshServer { 8 } else { 16 });
     for part in 1..parts {
         small.remove();
         refusals += usize::from(!small.builds_with(limit, last + (room - last) * part / parts));
     }
-    assert!(refusals >= 16, "only {refusals} attempts had too little room");
+    assert!(refusals >= rounds(4, 16), "only {refusals} attempts had too little room");
     small.remove();
     assert!(small.builds_with(limit, room), "there was enough before");
     small.remove();
@@ -121,7 +121,7 @@ impl Small {
         let mounted = place.join("mounted");
         fs::create_dir(&mounted).unwrap();
         mount("tmpfs", &mounted, "tmpfs", MountFlags::empty(), Some(c"size=1g")).unwrap();
-        let mut cache = TestCache::new();
+        let mut cache = TestCache::empty();
         cache.cache = mounted.join("cache");
         // Some megabytes in several files, and as much again in the server's own log.
         cache.write("migrations/1.sql", "create table t (i int primary key, x text);\n");

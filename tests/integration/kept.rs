@@ -9,7 +9,7 @@ use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::cache::{Kept, KeptState};
 use sandboxed_db::{Keep, Postgres, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone};
+use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, is_exhaustive};
 
 /// Leaves a mark, in what a server writes last: it has acknowledged the commit and not written it.
 fn mark(url: &str) {
@@ -93,7 +93,7 @@ fn kills_its_server(db: &Sandbox) {
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_server_that_hangs_is_kept_all_the_same`"]
+#[ignore = "run by `a_server_that_hangs_is_kept`"]
 fn stops_all_processes(db: &Sandbox) {
     let mut client = connect(db.url());
     client.batch_execute("create table mark as select 'left' as text").unwrap();
@@ -225,9 +225,11 @@ fn what_a_crash_leaves_is_kept_and_recovers() {
     Kept::open().unwrap().remove(&state).unwrap();
 }
 
-/// It takes ten seconds, of waiting.
 #[test]
-fn a_server_that_hangs_is_kept_all_the_same() {
+fn a_server_that_hangs_is_kept() {
+    if !is_exhaustive("waits for ten seconds") {
+        return;
+    }
     let (output, text) = run("stops_all_processes", &[]);
     assert!(!output.status.success() && text.contains("as expected"), "{text}");
     assert!(!assert_kept("integration::kept::stops_all_processes", &text).clean);

@@ -1,4 +1,5 @@
-//! However and whenever a run of many sandboxes ends: no process, mount, namespace, file or shared memory is left of it.
+//! A process with many sandboxes may end in any way and at any moment: no process, mount, namespace, file or
+//! shared memory of it is left.
 
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -12,14 +13,17 @@ use sandboxed_db_tests::{
 };
 
 use crate::lifecycle::{launcher, started, subject};
+use crate::requests::dirs_with_base;
 
-/// Each holds up to three sandboxes.
-const THREADS: &str = "16";
+/// Threads of a process, each with up to three sandboxes.
+fn threads() -> &'static str {
+    rounds("6", "16")
+}
 
-/// How long it takes until all threads have started one, and some have dropped it, on this machine as it is loaded now.
-fn run(place: &ScratchDirs) -> Duration {
+/// Returns the time in which 16 sandboxes start under the present load.
+fn run(dirs: &ScratchDirs) -> Duration {
     let begin = Instant::now();
-    let mut process = subject(place, &["--threads", THREADS, "churn"]);
+    let mut process = subject(dirs, &["--threads", threads(), "churn"]);
     for _ in 0..16 {
         process.wait_for("started ");
     }
@@ -29,18 +33,10 @@ fn run(place: &ScratchDirs) -> Duration {
     took
 }
 
-/// Some sandboxes are started in it.
+/// Some sandboxes start in this time.
 const MOMENT: Duration = Duration::from_millis(400);
 
-/// With a cache of its own, so that its staging is looked at too, and the layer in it, so that starts are met and no build.
-fn prepared() -> ScratchDirs {
-    let place = ScratchDirs::new();
-    let (ended, told) = subject(&place, &["return"]).gone();
-    assert_eq!(ended, "code 0", "{told:?}");
-    place
-}
-
-/// Kills at any time, when the process may have ended by itself.
+/// Signals a process that may have ended.
 fn try_kill(process: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
@@ -50,33 +46,33 @@ fn try_kill(process: u32, signal: Signal) {
 #[track_caller]
 fn assert_unused(namespaces: &Namespaces) {
     let used = || namespaces.users().is_empty().then_some(());
-    eventually(CLEANUP_DEADLINE, &format!("nobody uses {namespaces:?}"), used);
+    eventually(CLEANUP_DEADLINE, &format!("no process uses {namespaces:?}"), used);
 }
 
 #[test]
-fn two_hundred_kills_at_random_moments_of_sixteen_threads_leave_nothing() {
+fn kills_at_random_moments_leave_nothing() {
     let kills = rounds(8, 200);
     let mut random = Random::new();
-    let place = prepared();
-    let run = run(&place);
+    let dirs = dirs_with_base();
+    let run = run(&dirs);
     let before = kernel_objects();
     let (mut met, mut seen) = (0, 0);
     for kill in 0..kills {
-        let process = subject(&place, &["--threads", THREADS, "churn"]);
+        let process = subject(&dirs, &["--threads", threads(), "churn"]);
         let moment = random.within(run, kill, kills);
         sleep(moment);
-        // To look at them takes time, in which fewer moments are met.
+        // Not after every kill, since opening the namespaces delays it.
         let namespaces = Namespaces::of(&if kill % 4 == 3 { process.processes() } else { Vec::new() });
         process.kill(Signal::KILL, false);
-        let (ended, told) = process.gone();
-        assert_eq!(ended, "signal 9", "kill {kill} at {moment:?}: {told:?}");
-        assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after kill {kill} at {moment:?}");
+        let (ended, lines) = process.gone();
+        assert_eq!(ended, "signal 9", "kill {kill} at {moment:?}: {lines:?}");
+        assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new(), "after kill {kill} at {moment:?}");
         assert_unused(&namespaces);
-        met += u32::from(told.iter().any(|line| line.starts_with("started ")));
+        met += u32::from(lines.iter().any(|line| line.starts_with("started ")));
         seen += namespaces.count();
     }
     assert!(met > kills / 4, "only {met} kills met a running server");
-    assert!(seen > 7, "the namespaces of no sandbox were looked at");
+    assert!(seen > 7, "no namespace of a sandbox was open");
     assert_no_kernel_objects_since(&before);
 }
 
@@ -90,15 +86,15 @@ fn two_hundred_kills_at_random_moments_of_sixteen_threads_leave_nothing() {
 #[case::an_interrupt("sleep", "signal 2")]
 #[case::a_hangup("sleep", "signal 1")]
 #[case::a_termination("sleep", "signal 15")]
-fn sixteen_threads_cut_off_at_random_moments_leave_nothing(#[case] end: &str, #[case] expected: &str) {
+fn every_way_to_end_at_random_moments_leaves_nothing(#[case] end: &str, #[case] expected: &str) {
     let rounds = rounds(1, 4);
     let mut random = Random::new();
-    let place = prepared();
-    let run = run(&place);
+    let dirs = dirs_with_base();
+    let run = run(&dirs);
     let before = kernel_objects();
     for round in 0..rounds {
         let time = random.within(run, round, rounds).as_millis().to_string();
-        let mut process = subject(&place, &["--threads", THREADS, "--churn-for-ms", &time, end]);
+        let mut process = subject(&dirs, &["--threads", threads(), "--churn-for-ms", &time, end]);
         if end == "sleep" {
             process.wait_for("all 0");
             let signal = match expected {
@@ -106,18 +102,18 @@ fn sixteen_threads_cut_off_at_random_moments_leave_nothing(#[case] end: &str, #[
                 "signal 2" => Signal::INT,
                 _ => Signal::TERM,
             };
-            // As a terminal sends them.
+            // A terminal signals the whole group.
             process.kill(signal, true);
         }
-        let (ended, told) = process.gone();
-        assert_eq!(ended, expected, "after {time} ms: {told:?}");
-        assert!(!told.iter().any(|line| line.starts_with("failed ")), "{told:?}");
-        assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "after {time} ms");
+        let (ended, lines) = process.gone();
+        assert_eq!(ended, expected, "after {time} ms: {lines:?}");
+        assert!(!lines.iter().any(|line| line.starts_with("failed ")), "{lines:?}");
+        assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new(), "after {time} ms");
     }
     assert_no_kernel_objects_since(&before);
 }
 
-/// Reads on until a sandbox has been started by another launcher than that.
+/// Waits until a launcher other than the killed one has started a sandbox.
 fn wait_for_another_launcher(process: &mut TestProcess, killed: u32) {
     loop {
         let line = process.wait_for("started ");
@@ -130,11 +126,11 @@ fn wait_for_another_launcher(process: &mut TestProcess, killed: u32) {
 }
 
 #[test]
-fn sixteen_threads_go_on_when_their_launcher_is_killed_at_random_moments() {
+fn starts_succeed_again_after_launchers_are_killed() {
     let mut random = Random::new();
-    let place = prepared();
+    let dirs = dirs_with_base();
     let before = kernel_objects();
-    let mut process = subject(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
+    let mut process = subject(&dirs, &["--threads", threads(), "--churn-for-ms", "600000", "return"]);
     process.wait_for("started ");
     for _ in 0..rounds(2, 10) {
         sleep(random.below(MOMENT));
@@ -144,41 +140,41 @@ fn sixteen_threads_go_on_when_their_launcher_is_killed_at_random_moments() {
     }
     process.kill(Signal::KILL, false);
     assert_eq!(process.gone().0, "signal 9");
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
     assert_no_kernel_objects_since(&before);
 }
 
 #[test]
-fn sixteen_threads_go_on_when_inits_are_killed_at_random_moments() {
+fn starts_succeed_again_after_inits_are_killed() {
     let mut random = Random::new();
-    let place = prepared();
+    let dirs = dirs_with_base();
     let before = kernel_objects();
-    let mut process = subject(&place, &["--threads", THREADS, "--churn-for-ms", "600000", "return"]);
+    let mut process = subject(&dirs, &["--threads", threads(), "--churn-for-ms", "600000", "return"]);
     process.wait_for("started ");
     let launcher = launcher(process.pid());
     let (mut killed, kills) = (0, rounds(6, 50));
     while killed < kills {
         sleep(random.below(MOMENT / 10));
-        // The first may be at its start, the last at its end; the numbers of processes say which.
+        // The oldest init may be about to end, and the youngest about to start its server.
         let inits = children(launcher);
         for init in [inits.first(), inits.last()].into_iter().flatten() {
             try_kill(*init, Signal::KILL);
             killed += 1;
         }
     }
-    // The launcher has lived on, and starts others.
+    // The launcher lives, and starts further sandboxes.
     let last = eventually(DEADLINE, "another sandbox", || children(launcher).into_iter().max());
     eventually(DEADLINE, "yet another sandbox", || children(launcher).into_iter().find(|&init| init != last));
     process.kill(Signal::KILL, false);
     assert_eq!(process.gone().0, "signal 9");
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
     assert_no_kernel_objects_since(&before);
 }
 
-/// How one that obeys is ended.
+/// How a process with sandboxes is ended.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// Handles are dropped.
+    /// It drops its sandboxes.
     Return,
     Kill,
     Interrupt,
@@ -202,56 +198,56 @@ impl End {
     }
 }
 
-fn obeying_with_three(place: &ScratchDirs) -> (TestProcess, Vec<String>) {
-    let mut process = subject(place, &["obey"]);
+fn obeying_with_three(dirs: &ScratchDirs) -> (TestProcess, Vec<String>) {
+    let mut process = subject(dirs, &["obey"]);
     let start = |_| process.order("start").unwrap().remove(0).strip_prefix("started ").unwrap().to_owned();
     let lines = (0..3).map(start).collect();
     (process, lines)
 }
 
 #[rstest]
-fn stopped_servers_are_ended_too(
+fn stopped_servers_are_killed(
     #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
     #[values(false, true)] inits_too: bool,
 ) {
-    let place = ScratchDirs::with_shared_cache();
+    let dirs = ScratchDirs::with_shared_cache();
     let before = kernel_objects();
-    let (process, lines) = obeying_with_three(&place);
+    let (process, lines) = obeying_with_three(&dirs);
     for (init, namespace) in lines.iter().map(|line| started(line)) {
         for process in processes_in(&namespace) {
             if process != init || inits_too {
                 try_kill(process, Signal::STOP);
             }
         }
-        eventually(DEADLINE, "all are stopped", || {
+        eventually(DEADLINE, "the processes are stopped", || {
             let stopped = |pid: &u32| status(*pid, "State").is_some_and(|state| state.starts_with('T'));
             processes_in(&namespace).iter().all(|pid| stopped(pid) || *pid == init).then_some(())
         });
     }
     end.ended(process);
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
     assert_no_kernel_objects_since(&before);
 }
 
 #[rstest]
-fn daemons_and_what_they_have_made_are_ended_too(
+fn daemons_and_their_objects_are_removed(
     #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
 ) {
-    // What is made comes first: forks may fail for a while once the last of them forks. Then children of init, since their
-    // parents have ended, in sessions of their own, and one that always forks again.
+    // Objects in shared memory come first, since forks may fail once the last daemon runs. The daemons are orphans
+    // in sessions of their own, and the last one forks without end.
     const DAEMONS: &str = "ipcmk -M 4096 -S 1 -Q; echo here > /dev/shm/here; echo here > /tmp/here; \
         setsid sh -c ''setsid sleep 1000 & setsid sh -c \"setsid sleep 1000 &\" & exit'' \
         < /dev/null > /dev/null 2>&1 & \
         setsid sh -c ''trap \"\" INT TERM HUP QUIT; while :; do setsid sh -c \"sleep 0.02 &\"; sleep 0.01; done'' \
         < /dev/null > /dev/null 2>&1 &";
-    let place = ScratchDirs::with_shared_cache();
+    let dirs = ScratchDirs::with_shared_cache();
     let before = kernel_objects();
-    let (process, lines) = obeying_with_three(&place);
+    let (process, lines) = obeying_with_three(&dirs);
     for line in &lines {
         let (_, url) = line.split_once(' ').expect("a line names the URL last");
         let (init, namespace) = started(line);
         connect(url).batch_execute(&format!("copy (select where false) to program '{DAEMONS}'")).unwrap();
-        eventually(DEADLINE, "daemons run", || {
+        eventually(DEADLINE, "the daemons run", || {
             let daemon = |pid: &u32| {
                 status(*pid, "Name").is_some_and(|name| name == "sleep")
                     && status(*pid, "PPid").is_some_and(|parent| parent == init.to_string())
@@ -260,10 +256,10 @@ fn daemons_and_what_they_have_made_are_ended_too(
         });
     }
     let namespaces = Namespaces::of(&process.processes());
-    // Those of sandboxes that were started ahead are no less gone.
+    // Prewarmed sandboxes may have added more.
     assert!(namespaces.count() >= 3 * 7, "{namespaces:?}");
     end.ended(process);
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
     assert_unused(&namespaces);
     drop(namespaces);
     assert_no_kernel_objects_since(&before);

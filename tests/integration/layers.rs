@@ -53,7 +53,7 @@ fn the_second_sandbox_of_a_process_finds_what_the_first_has_built() {
 
 #[test]
 fn a_cache_that_was_removed_is_built_anew() {
-    let cache = TestCache::new();
+    let cache = TestCache::empty();
     let asked = [("sql", "select 'here'")];
     assert!(cache.ask(&asked).built);
     fs::remove_dir_all(&cache.cache).unwrap();
@@ -91,7 +91,7 @@ fn an_appended_migration_runs_alone() {
 
 #[test]
 fn a_layer_shares_the_files_that_its_parent_has() {
-    let cache = TestCache::new();
+    let cache = TestCache::empty();
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
     let parent = cache.made_by(|| drop(cache.ask(&[])));
@@ -245,7 +245,7 @@ fn seeds_are_run_in_their_order() {
 
 #[test]
 fn databases_and_locales_have_base_layers_of_their_own() {
-    let cache = TestCache::new();
+    let cache = TestCache::empty();
     let query = (
         "sql",
         "select current_database() || ' ' || datcollate from pg_database where datname = current_database()",
@@ -265,7 +265,7 @@ fn databases_and_locales_have_base_layers_of_their_own() {
 
 #[test]
 fn a_layer_holds_no_junk() {
-    let cache = TestCache::new();
+    let cache = TestCache::empty();
     let made = cache.made_by(|| {
         drop(cache.ask(&[("database", "shop"), ("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)]));
         // A step that writes so little that the log goes on where initdb left it.
@@ -356,7 +356,7 @@ fn deep(below: &str, bytes: usize) -> String {
 #[case::beyond_a_thousand_bytes(1100)]
 #[case::nearly_as_long_as_paths_may_be(3850)]
 fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
-    let mut cache = TestCache::new();
+    let mut cache = TestCache::empty();
     cache.cache = cache.path(&deep(&cache.path(""), bytes)).into();
     let below = deep(&cache.path("files"), bytes);
     cache.write(&format!("files/{below}/migrations/1.sql"), &note("first"));
@@ -384,7 +384,7 @@ fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
 #[case::path(deep("", 4200))]
 #[case::path_to_what_is_in_it(deep("", 3980))]
 fn a_cache_is_refused_with_too_long_a(#[case] name: String) {
-    let mut cache = TestCache::new();
+    let mut cache = TestCache::empty();
     cache.cache = cache.path(&name).into();
     let report = cache.begin(&[]).outcome().unwrap_err();
     assert!(report.starts_with("could not ") && report.contains("File name too long"), "{report}");

@@ -13,7 +13,7 @@ use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::SHOP_MIGRATIONS;
 use sandboxed_db_tests::{
     CLEANUP_DEADLINE, DEADLINE, PidNamespace, ScratchDirs, TestProcess, children, eventually, mounts,
-    pid_namespace, processes_beside, processes_in, status,
+    pid_namespace, processes_beside, processes_in, rounds, status,
 };
 
 pub(crate) const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
@@ -158,16 +158,16 @@ fn ctrl_c_in_the_terminal_reaches_no_server() {
 
 #[test]
 fn a_kill_at_any_moment_of_starting_and_dropping_leaves_nothing() {
-    const KILLS: u32 = 30;
+    let kills = rounds(6, 30);
     // So that the kills meet starts and not a build.
     drop(fresh());
     let before = mounts();
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let place = ScratchDirs::with_shared_cache();
         let mut process = subject(&place, &["--threads", "4", "churn"]);
         // The moments are spread evenly; what they meet differs with every run. The last meets a server on the busiest machine.
-        std::thread::sleep(Duration::from_millis(7) * kill);
-        if kill == KILLS - 1 {
+        std::thread::sleep(Duration::from_millis(210) / kills * kill);
+        if kill == kills - 1 {
             process.wait_for("started ");
         }
         process.kill(Signal::KILL, false);

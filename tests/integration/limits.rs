@@ -13,7 +13,7 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{
     CLEANUP_DEADLINE, alone, connect, eventually, is_alone, pid_namespace, processes_beside, processes_in,
-    skip,
+    rounds, skip,
 };
 
 use crate::isolation::{fails, run, shell};
@@ -144,7 +144,7 @@ fn files_without_contents_are_limited() {
 
 #[test]
 fn a_flood_of_connections_is_refused_and_ebbs() {
-    const ATTEMPTS: usize = 3_000;
+    let attempts = rounds(300, 3_000);
     const THREADS: usize = 16;
     let (db, mut neighbour) = (Snapshot::new(Postgres::new()).start().unwrap(), Neighbour::new());
     let mut first = connect(db.url());
@@ -172,7 +172,7 @@ fn a_flood_of_connections_is_refused_and_ebbs() {
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                while next.fetch_add(1, Ordering::Relaxed) < ATTEMPTS {
+                while next.fetch_add(1, Ordering::Relaxed) < attempts {
                     // An error of the server, or its end of the connection closed.
                     let told = attempt().is_ok_and(|answer| answer.starts_with(b"E"));
                     refused.fetch_add(usize::from(told), Ordering::Relaxed);
@@ -184,7 +184,7 @@ fn a_flood_of_connections_is_refused_and_ebbs() {
         assert_eq!(first.query_one("select 1", &[]).unwrap().get::<_, i32>(0), 1);
     });
     let refused = refused.into_inner();
-    assert!(refused > ATTEMPTS / 2, "{refused} of {ATTEMPTS} were told why");
+    assert!(refused > attempts / 2, "{refused} of {attempts} were told why");
     assert_eq!(first.query_one("select 1", &[]).unwrap().get::<_, i32>(0), 1);
     drop(held);
     eventually(CLEANUP_DEADLINE, "there is place again", || Client::connect(db.url(), NoTls).ok());

@@ -1,36 +1,35 @@
-//! A layer is found without reading its files, and whatever changes in them is noticed all the same.
+//! A layer is found without reading the files of its steps, and every change of the files is noticed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rstest::rstest;
+use sandboxed_db_tests::{DEADLINE, eventually};
 
 use crate::requests::TestCache;
 
-/// What changed less than two seconds before it is read is not noted.
-const SETTLED: Duration = Duration::from_millis(2200);
-
-fn notes(cache: &TestCache) -> usize {
-    fs::read_dir(cache.cache.join("lookups")).map_or(0, Iterator::count)
+fn lookups(cache: &TestCache) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cache.cache.join("lookups")).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Directories of migrations of the kinds that are read in different ways, and a seed.
-fn description(cache: &TestCache) -> Vec<(&'static str, String)> {
-    cache.write("one/1.sql", "create table t (body text);");
-    symlink(cache.path("nowhere"), cache.path("one/3.sql")).unwrap();
-    cache.write("two/1.sql", "create table t (body text);\nselect 1;");
-    symlink(cache.path("one"), cache.path("link")).unwrap();
-    cache.write("diesel/2020-01-01-000000_a/up.sql", "insert into t values ('a');");
-    cache.write("seed.sql", "\\ir included.sql\n");
-    cache.write("included.sql", "insert into t values ('included');");
-    cache.write("declared/below/file", "");
+/// Steps of all kinds that are read in different ways, with their files in a directory.
+fn steps(cache: &TestCache, directory: &str) -> Vec<(&'static str, String)> {
+    let path = |name: &str| cache.path(&format!("{directory}/{name}"));
+    let write = |name: &str, text: &str| cache.write(&format!("{directory}/{name}"), text);
+    write("one/1.sql", "create table t (body text);");
+    symlink(path("nowhere"), path("one/3.sql")).unwrap();
+    write("two/1.sql", &format!("create table t (body text);\nselect '{directory}';"));
+    symlink(path("one"), path("link")).unwrap();
+    write("diesel/2020-01-01-000000_a/up.sql", "insert into t values ('a');");
+    write("seed.sql", "\\ir included.sql\n");
+    write("included.sql", "insert into t values ('included');");
+    write("declared/below/file", "");
     vec![
-        ("migrations", cache.path("link")),
-        ("migrations", cache.path("diesel")),
-        ("seed", cache.path("seed.sql")),
-        ("depends_on", cache.path("declared")),
+        ("migrations", path("link")),
+        ("migrations", path("diesel")),
+        ("seed", path("seed.sql")),
+        ("depends_on", path("declared")),
         ("run", "true".to_owned()),
     ]
 }
@@ -40,57 +39,70 @@ fn edit(path: impl AsRef<Path>) {
     fs::write(path, text + "-- edited\n").unwrap();
 }
 
-#[rstest]
-#[case::a_file_is_edited(|place: PathBuf| edit(place.join("one/1.sql")))]
-#[case::a_file_is_added(|place: PathBuf| fs::write(place.join("one/2.sql"), "select 2;").unwrap())]
-#[case::a_link_leads_elsewhere(|place: PathBuf| {
-    fs::remove_file(place.join("link")).unwrap();
-    symlink(place.join("two"), place.join("link")).unwrap();
-})]
-#[case::a_directory_is_replaced(|place: PathBuf| {
-    fs::rename(place.join("one"), place.join("old")).unwrap();
-    fs::rename(place.join("two"), place.join("one")).unwrap();
-})]
-#[case::a_migration_in_a_directory_of_its_own_is_edited(|place: PathBuf| edit(place.join("diesel/2020-01-01-000000_a/up.sql")))]
-#[case::what_tells_how_it_is_run_is_added(|place: PathBuf| {
-    fs::write(place.join("diesel/2020-01-01-000000_a/metadata.toml"), "run_in_transaction = false").unwrap();
-})]
-#[case::an_included_file_is_edited(|place: PathBuf| edit(place.join("included.sql")))]
-#[case::a_link_that_led_nowhere_leads_to_a_file(|place: PathBuf| {
-    fs::write(place.join("nowhere"), "select 3;").unwrap();
-})]
-#[case::a_declared_file_is_edited(|place: PathBuf| edit(place.join("declared/below/file")))]
-#[case::a_declared_file_is_added(|place: PathBuf| fs::write(place.join("declared/below/more"), "").unwrap())]
-fn a_change_is_noticed(#[case] change: fn(PathBuf)) {
+/// Changes of the files in a directory. Each leads to another layer.
+const CHANGES: [(&str, fn(PathBuf)); 10] = [
+    ("a file is edited", |at| edit(at.join("one/1.sql"))),
+    ("a file is added", |at| fs::write(at.join("one/2.sql"), "select 2;").unwrap()),
+    ("a link leads elsewhere", |at| {
+        fs::remove_file(at.join("link")).unwrap();
+        symlink(at.join("two"), at.join("link")).unwrap();
+    }),
+    ("a directory is replaced", |at| {
+        fs::rename(at.join("one"), at.join("old")).unwrap();
+        fs::rename(at.join("two"), at.join("one")).unwrap();
+    }),
+    ("a nested migration is edited", |at| edit(at.join("diesel/2020-01-01-000000_a/up.sql"))),
+    ("a migration's options are added", |at| {
+        let options = at.join("diesel/2020-01-01-000000_a/metadata.toml");
+        fs::write(options, "run_in_transaction = false").unwrap();
+    }),
+    ("an included file is edited", |at| edit(at.join("included.sql"))),
+    ("a broken link leads to a file", |at| fs::write(at.join("nowhere"), "select 3;").unwrap()),
+    ("a declared file is edited", |at| edit(at.join("declared/below/file"))),
+    ("a declared file is added", |at| fs::write(at.join("declared/below/more"), "").unwrap()),
+];
+
+#[test]
+fn every_change_of_a_file_is_noticed() {
     let cache = TestCache::new();
-    let description = description(&cache);
-    let asked: Vec<_> = description.iter().map(|(word, text)| (*word, text.as_str())).collect();
-    assert!(cache.ask(&asked).built);
-    std::thread::sleep(SETTLED);
-    assert!(!cache.ask(&asked).built);
-    assert!(notes(&cache) > 0, "nothing was noted");
-    assert!(!cache.ask(&asked).built);
-    change(cache.path("").into());
-    assert!(cache.ask(&asked).built, "the change went unnoticed");
-    assert!(!cache.ask(&asked).built);
+    let all = CHANGES.map(|(name, _)| steps(&cache, name));
+    let all = all.each_ref().map(|steps| {
+        let words = steps.iter().map(|(word, argument)| (*word, argument.as_str()));
+        words.collect::<Vec<_>>()
+    });
+    all.iter().for_each(|steps| assert!(cache.ask(steps).built));
+    // A lookup is kept as soon as the files have not changed for a while.
+    for (count, steps) in (1..).zip(&all) {
+        eventually(DEADLINE, "the lookup is kept", || {
+            assert!(!cache.ask(steps).built);
+            (lookups(&cache).len() >= count).then_some(())
+        });
+    }
+    for ((name, change), steps) in CHANGES.into_iter().zip(&all) {
+        assert!(!cache.ask(steps).built, "before {name}");
+        change(cache.path(name).into());
+        assert!(cache.ask(steps).built, "after {name}");
+        assert!(!cache.ask(steps).built, "long after {name}");
+    }
 }
 
 #[test]
-fn a_note_that_is_damaged_is_as_good_as_none() {
+fn a_damaged_lookup_is_ignored() {
     let cache = TestCache::new();
     let seed = cache.write("seed.sql", "create table t ();");
-    std::thread::sleep(SETTLED);
     assert!(cache.ask(&[("seed", &seed)]).built);
-    let noted: Vec<_> =
-        fs::read_dir(cache.cache.join("lookups")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(!noted.is_empty(), "nothing was noted");
+    let kept = eventually(DEADLINE, "the lookup is kept", || {
+        assert!(!cache.ask(&[("seed", &seed)]).built);
+        let kept = lookups(&cache);
+        (!kept.is_empty()).then_some(kept)
+    });
     for damage in ["", "\0\n\n", "00\n11\n/nowhere\0"] {
-        noted.iter().for_each(|note| fs::write(note, damage).unwrap());
+        kept.iter().for_each(|lookup| fs::write(lookup, damage).unwrap());
         assert!(!cache.ask(&[("seed", &seed)]).built);
     }
-    for note in &noted {
-        fs::remove_file(note).unwrap();
-        fs::create_dir(note).unwrap();
+    for lookup in &kept {
+        fs::remove_file(lookup).unwrap();
+        fs::create_dir(lookup).unwrap();
     }
     assert!(!cache.ask(&[("seed", &seed)]).built);
 }

@@ -18,7 +18,7 @@ use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
 use sandboxed_db::{Sandbox, Snapshot};
 use sandboxed_db_fixtures::shop_snapshot;
-use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone};
+use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, rounds};
 
 fn start(snapshot: &Snapshot) -> Sandbox {
     snapshot.start().unwrap()
@@ -420,7 +420,7 @@ fn a_layer_is_used_hard() {
     });
     drop(crashed);
     thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..rounds(2, 4) {
             scope.spawn(|| ruin(&mut connect(start(&shop).url())));
         }
     });

@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, ScratchDirs, TestProcess, children, connect, eventually, skip, skip_without_root,
-    status,
+    CLEANUP_DEADLINE, ScratchDirs, TestProcess, children, connect, eventually, rounds, skip,
+    skip_without_root, status,
 };
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
@@ -179,7 +179,7 @@ fn a_kill_at_any_moment_leaves_nothing() {
     let Some(place) = place() else { return };
     // So that the kills meet starts and not a build.
     assert!(command(&place, SUBJECT).arg("return").output().unwrap().status.success());
-    for kill in 0..10 {
+    for kill in 0..rounds(3, 10) {
         let process = TestProcess::start(command(&place, SUBJECT).args(["keep", "--threads", "2", "churn"]));
         std::thread::sleep(std::time::Duration::from_millis(23) * kill);
         process.kill(Signal::KILL, false);

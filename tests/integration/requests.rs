@@ -1,38 +1,40 @@
-//! Sandboxes asked for by processes of their own, with a cache of their own: the cache is named by the environment.
+//! Sandboxes requested by processes that share a cache with no other test.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::cache::Layers;
+use sandboxed_db::report::Report;
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
-use sandboxed_db_tests::{alone, connect, is_alone};
+use sandboxed_db_tests::{ScratchDirs, alone, connect, is_alone};
 use tempfile::TempDir;
 
-/// A snapshot to be started and queries to be answered, one a line: a word, a tab, its argument.
-const ASKED: &str = "LAYERS_TEST_ASKED";
-/// Long beyond need, even where fifty build at once: who takes longer hangs.
-const HANGS: Duration = Duration::from_secs(300);
-/// Where the answers go.
-const ANSWERS: &str = "LAYERS_TEST_ANSWERS";
+use crate::lifecycle::SUBJECT;
 
-/// Starts the sandbox that another process asks for, and answers.
+/// A snapshot to start and queries to answer, one a line: a word, a tab, its argument.
+const REQUEST: &str = "SANDBOXED_DB_TESTS_REQUEST";
+/// The file for the answers.
+const ANSWERS: &str = "SANDBOXED_DB_TESTS_ANSWERS";
+/// Fifty builds at once take less.
+const DEADLINE: Duration = Duration::from_secs(300);
+
 #[test]
-#[ignore = "run by tests of layers, with a cache of their own"]
+#[ignore = "run by tests that send requests, with a cache of their own"]
 fn another_process() {
     if !is_alone() {
         return;
     }
-    let asked = std::env::var(ASKED).unwrap();
-    let words = || asked.lines().filter_map(|line| line.split_once('\t'));
+    let request = std::env::var(REQUEST).unwrap();
+    let words = || request.lines().filter_map(|line| line.split_once('\t'));
     if words().any(|(word, _)| word == "umask") {
         rustix::process::umask(rustix::fs::Mode::empty());
     }
-    // Before anything is used, since what is damaged is set aside when it is.
+    // First of all: a start sets damaged layers aside.
     if words().any(|(word, _)| word == "verify") {
         let damage = Layers::open().unwrap().verify().unwrap();
         assert!(damage.is_empty(), "{damage:?}");
@@ -57,10 +59,10 @@ fn another_process() {
         "work_mem" => snapshot.setting("work_mem", argument),
         _ => snapshot,
     });
-    let tell = |lines: &[String]| fs::write(std::env::var_os(ANSWERS).unwrap(), lines.join("\n")).unwrap();
+    let answer = |lines: &[String]| fs::write(std::env::var_os(ANSWERS).unwrap(), lines.join("\n")).unwrap();
     let db = match snapshot.start() {
         Ok(db) => db,
-        Err(error) => return tell(&["refused".to_owned(), format!("{error:?}")]),
+        Err(error) => return answer(&["refused".to_owned(), format!("{error:?}")]),
     };
     let mut client = connect(db.url());
     let answers = words().filter(|(word, _)| *word == "sql").map(|(_, query)| -> String {
@@ -73,25 +75,55 @@ fn another_process() {
     }
     let built = if db.timings().layer_built { "built" } else { "found" };
     let lines: Vec<String> = [built.to_owned()].into_iter().chain(answers).collect();
-    tell(&lines);
+    answer(&lines);
 }
 
-/// Runs statements by a driver that is asynchronous.
+/// Runs statements through an asynchronous driver.
 pub(crate) async fn batch(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     client.batch_execute(sql).await
 }
 
-/// A cache of the test's own, and a place for the files that its layers are made of.
+/// Copies the base layer of a default server, and all that the shared cache knows of its programs: a
+/// cache of a test's own then needs no initdb.
+pub(crate) fn copy_base(cache: &Path) {
+    static BASE: OnceLock<(PathBuf, String)> = OnceLock::new();
+    let (shared, digest) = BASE.get_or_init(|| {
+        let dirs = ScratchDirs::with_shared_cache();
+        let file = dirs.path().join("run.jsonl");
+        let started = dirs.command(SUBJECT).env("SANDBOXED_DB_REPORT", &file).arg("return").output().unwrap();
+        assert!(started.status.success(), "{started:?}");
+        let record = Report::read(&file).unwrap().records.remove(0);
+        (dirs.cache().to_owned(), record.layer.expect("a sandbox that started has a layer"))
+    });
+    fs::create_dir_all(cache).unwrap();
+    let copied = |parts: &[&str]| {
+        let mut copy = Command::new("cp");
+        copy.current_dir(shared).args(["-a", "--reflink=auto", "--parents"]).args(parts).arg(cache).output()
+    };
+    let layer = copied(&[&format!("layers/{digest}")]).unwrap();
+    assert!(layer.status.success(), "{layer:?}");
+    // Other tests may write and replace these meanwhile.
+    let _ = copied(&["servers", "linked"]);
+}
+
+/// Directories whose cache has the base layer.
+pub(crate) fn dirs_with_base() -> ScratchDirs {
+    let dirs = ScratchDirs::new();
+    copy_base(dirs.cache());
+    dirs
+}
+
+/// A cache of a test's own, and a directory for the files of its layers.
 pub(crate) struct TestCache {
-    place: TempDir,
+    directory: TempDir,
     pub(crate) cache: PathBuf,
-    /// Further variables for those who ask.
+    /// Further variables of the processes that send requests.
     pub(crate) environment: Vec<(&'static str, &'static str)>,
 }
 
-/// What another process had to tell.
+/// The answer to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Response {
     pub(crate) built: bool,
@@ -104,38 +136,47 @@ pub(crate) struct Request {
 }
 
 impl TestCache {
+    /// A cache with the base layer.
     pub(crate) fn new() -> Self {
+        let cache = Self::empty();
+        copy_base(&cache.cache);
+        cache
+    }
+
+    pub(crate) fn empty() -> Self {
         Self::named("cache")
     }
 
+    /// An empty cache in a directory with that name.
     pub(crate) fn named(name: &str) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let cache = place.path().join(name);
-        Self { place, cache, environment: Vec::new() }
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join(name);
+        Self { directory, cache, environment: Vec::new() }
     }
 
-    /// Writes a file, `migrations/1.sql` or the like, and returns its path.
+    /// Writes a file, such as `migrations/1.sql`, and returns its path.
     pub(crate) fn write(&self, name: &str, contents: &str) -> String {
-        let path = self.place.path().join(name);
+        let path = self.directory.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, contents).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
-        self.place.path().join(name).to_str().unwrap().to_owned()
+        self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
-    pub(crate) fn begin(&self, asked: &[(&str, &str)]) -> Request {
-        let answers = tempfile::NamedTempFile::new_in(self.place.path()).unwrap();
+    /// Sends a request without waiting for its response.
+    pub(crate) fn begin(&self, request: &[(&str, &str)]) -> Request {
+        let answers = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
         let answers = answers.into_temp_path().keep().unwrap();
-        let lines: Vec<_> = asked.iter().map(|(word, argument)| format!("{word}\t{argument}")).collect();
+        let lines: Vec<_> = request.iter().map(|(word, argument)| format!("{word}\t{argument}")).collect();
         let child = alone("requests::another_process")
             .env("SANDBOXED_DB_CACHE", &self.cache)
-            // Each process is a run of its own, whoever runs this one, unless the test says otherwise.
+            // Each process is a run, unless the test says otherwise.
             .env_remove("NEXTEST_RUN_ID")
             .envs(self.environment.iter().copied())
-            .env(ASKED, lines.join("\n"))
+            .env(REQUEST, lines.join("\n"))
             .env(ANSWERS, &answers)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -144,11 +185,12 @@ impl TestCache {
         Request { child, answers }
     }
 
-    pub(crate) fn ask(&self, asked: &[(&str, &str)]) -> Response {
-        self.begin(asked).end()
+    #[track_caller]
+    pub(crate) fn ask(&self, request: &[(&str, &str)]) -> Response {
+        self.begin(request).end()
     }
 
-    /// The layers' directories, by their names.
+    /// The data directories of the layers, by digest.
     pub(crate) fn layers(&self) -> BTreeMap<String, PathBuf> {
         let layers = fs::read_dir(self.cache.join("layers")).unwrap();
         layers
@@ -157,10 +199,10 @@ impl TestCache {
             .collect()
     }
 
-    /// The data of the layers that `made` makes anew, in no order.
-    pub(crate) fn made_by(&self, made: impl FnOnce()) -> Vec<PathBuf> {
+    /// The data directories of the layers that `build` adds, in no order.
+    pub(crate) fn made_by(&self, build: impl FnOnce()) -> Vec<PathBuf> {
         let before = if self.cache.exists() { self.layers() } else { BTreeMap::new() };
-        made();
+        build();
         self.layers()
             .into_iter()
             .filter(|(name, _)| !before.contains_key(name))
@@ -169,36 +211,36 @@ impl TestCache {
     }
 
     pub(crate) fn assert_no_build_is_left(&self) {
-        let left: Vec<_> =
-            fs::read_dir(self.cache.join("staging")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let staging = fs::read_dir(self.cache.join("staging")).into_iter().flatten();
+        let left: Vec<_> = staging.map(|entry| entry.unwrap().path()).collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }
 
 impl Request {
-    /// What it tells; it must have got its sandbox.
+    /// Waits for the response to a request that must not be refused.
     #[track_caller]
     pub(crate) fn end(self) -> Response {
         self.outcome().unwrap_or_else(|report| panic!("{report}"))
     }
 
-    /// What it tells, or the report of why it got no sandbox.
+    /// Waits for the response, or the report of the error that refused the request.
     #[track_caller]
     pub(crate) fn outcome(self) -> Result<Response, String> {
         let Self { child, answers } = self;
         let process = Pid::from_child(&child);
         let (sender, ended) = mpsc::channel();
         std::thread::spawn(move || sender.send(child.wait_with_output()));
-        let Ok(output) = ended.recv_timeout(HANGS) else {
+        let Ok(output) = ended.recv_timeout(DEADLINE) else {
             let _ = kill_process(process, Signal::KILL);
-            panic!("it hangs");
+            panic!("the request was not answered within {DEADLINE:?}");
         };
         let output = output.unwrap();
         let text =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
-        let told = fs::read_to_string(&answers).unwrap();
-        let (how, rest) = told.split_once('\n').unwrap_or((&told, ""));
+        let answer = fs::read_to_string(&answers).unwrap();
+        let (how, rest) = answer.split_once('\n').unwrap_or((&answer, ""));
         let built = match how {
             "built" => true,
             "found" => false,

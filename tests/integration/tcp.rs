@@ -11,7 +11,7 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Engine, ErrorKind, Postgres, Sandbox, Snapshot, Tcp};
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, DEADLINE, alone, connect, eventually, is_alone, processes_beside, skip, status,
+    CLEANUP_DEADLINE, DEADLINE, alone, connect, eventually, is_alone, processes_beside, rounds, skip, status,
 };
 use sqlx::Connection;
 
@@ -377,14 +377,13 @@ pub(crate) fn passes_alone(test: &str) {
 }
 
 #[test]
-fn three_hundred_clients_are_served_at_once() {
-    passes_alone("tcp::three_hundred_clients_ask");
+fn many_clients_are_served_at_once() {
+    passes_alone("tcp::many_clients_ask");
 }
 
 #[tokio::test]
-#[ignore = "run by `three_hundred_clients_are_served_at_once`"]
-async fn three_hundred_clients_ask() {
-    const CLIENTS: i32 = 300;
+#[ignore = "run by `many_clients_are_served_at_once`"]
+async fn many_clients_ask() {
     if !is_alone() {
         return;
     }
@@ -392,7 +391,7 @@ async fn three_hundred_clients_ask() {
     let settings = [("max_connections", "400"), ("authentication_timeout", "10min")];
     let db = Snapshot::new(Postgres::new()).settings(settings).start().unwrap();
     let tcp = tcp(&db);
-    let connecting: Vec<_> = (0..CLIENTS)
+    let connecting: Vec<_> = (0..rounds(30, 300))
         .map(|_| {
             let url = tcp.url().to_owned();
             tokio::spawn(async move { tokio_postgres::connect(&url, NoTls).await })
