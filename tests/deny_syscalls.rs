@@ -1,5 +1,5 @@
-//! `refuse CALL=ERRNO… -- PROGRAM ARGUMENT…` runs a program to which the kernel answers as a confined one: a seccomp
-//! filter makes system calls fail. `clone(new)` is clone(2) where it asks for a namespace.
+//! `deny_syscalls CALL=ERRNO… -- PROGRAM ARGUMENT…` runs a program under a seccomp filter that makes system calls
+//! fail. `clone(new)` is clone(2) with a flag for a new namespace.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,7 +18,7 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    // A filter has one answer; several are in force together.
+    // One filter for each errno. All of them are in force.
     let mut answers: BTreeMap<u32, Rules> = BTreeMap::new();
     for arg in args.by_ref().take_while(|arg| arg != "--") {
         let (call, errno) = arg.split_once('=').ok_or("CALL=ERRNO")?;
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn rules(call: &str) -> Result<(i64, Vec<SeccompRule>), Box<dyn Error>> {
-    // No rule at all is one that every call matches.
+    // Every call matches an empty list of rules.
     let mut rules = Vec::new();
     let number = match call {
         "clone" => libc::SYS_clone,

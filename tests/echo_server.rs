@@ -1,5 +1,5 @@
-//! A server for tests of what carries connections to it: it listens on 127.0.0.1, and the first byte of a connection says
-//! what it does with it. `echo --version` tells a version, as servers do.
+//! A server for tests of the TCP forwarder. It listens on 127.0.0.1, and the first byte of each connection selects an
+//! answer. `echo_server --version` prints a version, as the programs of servers do.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -8,17 +8,17 @@ use std::process::exit;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-/// Where it listens.
+/// The port of the server.
 const PORT: u16 = 7007;
 
-/// What connections that could not answer any more have to tell.
+/// Counts from connections that could not answer any more.
 type Notes = (Sender<u64>, Arc<Mutex<Receiver<u64>>>);
 
-#[expect(clippy::print_stdout, reason = "it is asked for")]
-#[expect(clippy::disallowed_methods, reason = "a server that is told to die")]
+#[expect(clippy::print_stdout, reason = "the caller reads it")]
+#[expect(clippy::disallowed_methods, reason = "a client commands it")]
 fn main() -> io::Result<()> {
     if std::env::args().any(|arg| arg == "--version") {
-        println!("echo 1.0");
+        println!("echo_server 1.0");
         return Ok(());
     }
     let (sender, receiver) = channel();
@@ -49,13 +49,13 @@ fn serve(order: u8, stream: &mut TcpStream, (sender, receiver): &Notes) {
             let count = io::copy(stream, &mut io::sink()).unwrap_or(0);
             let _ = write!(stream, "{count}");
         }
-        // Say one thing and no more; count to the end, and note it.
+        // Write once and shut down; count to the end, and note the count.
         b'h' => {
             let _ = stream.write_all(b"goodbye");
             let _ = stream.shutdown(Shutdown::Write);
             let _ = sender.send(io::copy(stream, &mut io::sink()).unwrap_or(0));
         }
-        // Write for as long as somebody reads, and note how much it was.
+        // Write until the client is gone, and note the count.
         b'f' => {
             let mut written = 0;
             while let Ok(count) = stream.write(&[0; 4096]) {
@@ -63,15 +63,15 @@ fn serve(order: u8, stream: &mut TcpStream, (sender, receiver): &Notes) {
             }
             let _ = sender.send(written);
         }
-        // Read nothing until the client is gone.
+        // Never read.
         b's' => {
             let _ = stream.write_all(b"not now");
             std::thread::park();
         }
-        // Tell what was noted, once it is.
+        // Answer with the next note.
         b'n' => {
             let note = receiver.lock().map(|receiver| receiver.recv());
-            let _ = write!(stream, "{}", note.expect("nobody panics").unwrap_or(0));
+            let _ = write!(stream, "{}", note.expect("no thread panics").unwrap_or(0));
         }
         other => panic!("unknown order {other}"),
     }

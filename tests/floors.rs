@@ -225,7 +225,7 @@ fn absolute(module: &[String], path: &[String]) -> Option<Vec<String>> {
                 _ => Some([parent, rest].concat()),
             }
         }
-        // What is exported again from a module's own child.
+        // A name that is exported again from a child module.
         _ => Some([module, path].concat()),
     }
 }

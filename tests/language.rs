@@ -122,7 +122,8 @@ fn openings(comment: &str, opens: bool) -> impl Iterator<Item = String> {
 /// The comment at the end of a line of code; not the text of a string that looks like one.
 fn trailing<'a>(code: &'a str, marker: &str) -> Option<&'a str> {
     let (before, comment) = code.split_once(&format!(" {marker} "))?;
-    (before.matches('"').count() % 2 == 0).then_some(comment)
+    let quotes = before.matches('"').count() - before.matches("\\\"").count();
+    (quotes % 2 == 0).then_some(comment)
 }
 
 fn is_test_attribute(code: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Tests that mount something: in a mount namespace of their own, which ends with them, however they end.
+//! Tests that mount something, each in a mount namespace that ends with it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,22 +9,22 @@ use tempfile::TempDir;
 
 use crate::{alone, skip};
 
-/// A directory for what is mounted, named to the test that runs in the namespace.
-const PLACE: &str = "SANDBOXED_DB_TESTS_PLACE";
-/// What it is to do there.
-const TRIAL: &str = "SANDBOXED_DB_TESTS_TRIAL";
+/// Names the directory to mount in to the test in the namespace.
+const DIRECTORY: &str = "SANDBOXED_DB_TESTS_DIRECTORY";
+/// Names the task of the test in the namespace.
+const TASK: &str = "SANDBOXED_DB_TESTS_TASK";
 
-/// Who mounts.
+/// The user that mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountUser {
     /// Root, of the machine or of a container that may mount.
     Root,
-    /// Root of a user namespace, which anybody may be.
+    /// Root of a user namespace.
     User,
 }
 
 impl MountUser {
-    /// The most that this process can be.
+    /// Root, if this process is.
     #[must_use]
     pub fn best() -> Self {
         if rustix::process::geteuid().is_root() { Self::Root } else { Self::User }
@@ -40,43 +40,41 @@ impl MountUser {
     }
 }
 
-/// Runs one `#[ignore]`d test of the calling program in a mount namespace of its own. It gets what it is to do, and a
-/// directory to mount in, by [`trial`].
-///
-/// Nothing is done, and the reason told, where no such namespace can be made.
+/// Runs one `#[ignore]`d test of the calling program in a new mount namespace. The test gets its task, and a
+/// directory to mount in, from [`mount_task`]. Skips it if no such namespace can be created.
 ///
 /// # Panics
-/// When the test fails.
+/// If the test fails.
 pub fn in_mount_namespace(mounter: MountUser, test: &str, trial: &str) {
     if !mounter.unshare().arg("true").output().is_ok_and(|output| output.status.success()) {
         return skip(&format!("unshare(1) cannot make the namespaces of {mounter:?} here"));
     }
-    // Made and removed outside, where nothing is mounted on it.
-    let place = TempDir::new().expect("a temporary directory");
+    // Created and removed outside of the namespace, where nothing is mounted on it.
+    let directory = TempDir::new().expect("a temporary directory");
     let run = alone(test);
     let output = mounter
         .unshare()
         .arg(run.get_program())
         .args(run.get_args())
         .envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))))
-        .env(PLACE, place.path())
-        .env(TRIAL, trial)
+        .env(DIRECTORY, directory.path())
+        .env(TASK, trial)
         .output()
         .expect("unshare runs");
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{trial} by {mounter:?}: {text}");
 }
 
-/// The directory to mount in and what is to be done, in a test run by [`mounting`].
+/// The directory to mount in and the task, in a test that [`in_mount_namespace`] runs.
 #[must_use]
 pub fn mount_task() -> Option<(PathBuf, String)> {
-    Some((std::env::var_os(PLACE)?.into(), std::env::var(TRIAL).ok()?))
+    Some((std::env::var_os(DIRECTORY)?.into(), std::env::var(TASK).ok()?))
 }
 
 /// Runs mount(8), or a program that prepares for it.
 ///
 /// # Panics
-/// When it fails.
+/// If it fails.
 #[track_caller]
 pub fn run_checked(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).env("PATH", with_sbin()).output();
@@ -84,21 +82,21 @@ pub fn run_checked(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether there is a program of that name, for root.
+/// Whether a program of that name is installed, perhaps for root only.
 #[must_use]
 pub fn is_installed(program: &str) -> bool {
     with_sbin().split(':').any(|directory| Path::new(directory).join(program).exists())
 }
 
-/// What makes file systems is not always on the path.
+/// Programs that create file systems are not always on the path.
 fn with_sbin() -> String {
     std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin"
 }
 
-/// Whether two directories are on file systems of their own.
+/// Whether two directories are on different file systems.
 ///
 /// # Panics
-/// When one is not there.
+/// If one does not exist.
 #[must_use]
 pub fn on_different_file_systems(one: &Path, other: &Path) -> bool {
     let device = |path| fs::metadata(path).expect("it exists").dev();

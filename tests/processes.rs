@@ -1,4 +1,4 @@
-//! Looking at what a process leaves behind: processes, mounts, files.
+//! Processes, namespaces and other objects of the kernel, as /proc shows them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -6,16 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Long beyond need: a test that waits so long has failed.
+/// A test that waits this long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long the kernel may take to clear away what a dead process leaves; it takes milliseconds.
+/// Time for the kernel to remove the resources of a dead process; it takes milliseconds.
 pub const CLEANUP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Asks again and again until there is an answer.
+/// Polls until there is an answer.
 ///
 /// # Panics
-/// When there is none within the limit.
+/// If there is none within the limit.
 pub fn eventually<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
@@ -30,23 +30,23 @@ pub fn eventually<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Optio
 /// The mounts of this process's mount namespace.
 ///
 /// # Panics
-/// Where there is no /proc.
+/// Without /proc.
 #[must_use]
 pub fn mounts() -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
     text.lines().map(str::to_owned).collect()
 }
 
-/// What the kernel keeps though no process uses it: mounts, and this user's shared memory, semaphores and message queues,
-/// System V's and POSIX's.
+/// The objects that outlive processes: mounts, and this user's shared memory, semaphores and message
+/// queues, of System V and of POSIX.
 ///
 /// # Panics
-/// Where there is no /proc.
+/// Without /proc.
 #[must_use]
 pub fn kernel_objects() -> BTreeSet<String> {
     let own = rustix::process::geteuid().as_raw();
     let mut kept = mounts();
-    // Where the column of the owner is, proc_sysvipc(5). The others tell of use, not of identity.
+    // The columns of the owners, proc_sysvipc(5). Later columns describe use.
     for (kind, owner) in [("shm", 7), ("msg", 7), ("sem", 4)] {
         let text = fs::read_to_string(format!("/proc/sysvipc/{kind}")).unwrap_or_default();
         for line in text.lines().skip(1) {
@@ -64,10 +64,10 @@ pub fn kernel_objects() -> BTreeSet<String> {
     kept
 }
 
-/// Waits until the kernel keeps nothing that it did not keep `before`.
+/// Waits until all objects that were not there `before` are gone.
 ///
 /// # Panics
-/// When it goes on keeping it.
+/// If some stay.
 #[track_caller]
 pub fn assert_no_kernel_objects_since(before: &BTreeSet<String>) {
     let deadline = Instant::now() + CLEANUP_DEADLINE;
@@ -88,7 +88,7 @@ pub struct Namespaces(BTreeMap<String, File>);
 const KINDS: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
 
 impl Namespaces {
-    /// Those that these processes are in and this one is not. Processes may end meanwhile.
+    /// Those of these processes in which this one is not. Processes may end meanwhile.
     #[must_use]
     pub fn of(processes: &[u32]) -> Self {
         let own: BTreeSet<_> =
@@ -105,13 +105,13 @@ impl Namespaces {
         Self(held)
     }
 
-    /// How many there are.
+    /// The number of namespaces.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Who is in one, holds one open or has mounted one, besides this.
+    /// The processes and mounts that use one, this process's open files excepted.
     #[must_use]
     pub fn users(&self) -> Vec<String> {
         let mut users = Vec::new();
@@ -136,7 +136,7 @@ impl Namespaces {
     }
 }
 
-/// A pid namespace, held open: its number would be given to the next one as soon as it is gone.
+/// A pid namespace that is held open, since the kernel reuses its number.
 #[derive(Debug)]
 pub struct PidNamespace(File);
 
@@ -148,7 +148,7 @@ impl PidNamespace {
     }
 }
 
-/// That of a process, if it lives.
+/// The pid namespace of a process that lives.
 #[must_use]
 pub fn pid_namespace(process: u32) -> Option<PidNamespace> {
     File::open(format!("/proc/{process}/ns/pid")).ok().map(PidNamespace)
@@ -164,7 +164,7 @@ pub fn processes_beside(init: u32) -> Vec<u32> {
 #[must_use]
 pub fn processes_in(namespace: &PidNamespace) -> Vec<u32> {
     let all = all_processes().into_iter();
-    // One that is dead and reaped is still listed for some microseconds.
+    // A reaped process is listed for some microseconds.
     let exists = |pid: u32| status(pid, "State").is_some_and(|state| !state.starts_with('X'));
     all.filter(|&pid| namespace.is_that_of(pid) && exists(pid)).collect()
 }
@@ -194,7 +194,7 @@ pub(crate) fn entries(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// In one look at all processes, of which there may be thousands.
+/// All descendants, by one pass over all processes, of which there may be thousands.
 pub(crate) fn descendants(process: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for pid in all_processes() {

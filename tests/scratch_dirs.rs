@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::processes::entries;
 
-/// Directories for a child process to have to itself, so that what it leaves behind is found.
+/// Directories for one child process, which show the files that it leaves behind.
 #[derive(Debug)]
 pub struct ScratchDirs {
     root: TempDir,
@@ -20,7 +20,7 @@ impl ScratchDirs {
     /// With an empty cache.
     ///
     /// # Panics
-    /// When the directories cannot be made.
+    /// If the directories cannot be created.
     #[must_use]
     pub fn new() -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
@@ -28,10 +28,10 @@ impl ScratchDirs {
         Self::with_cache(root, cache)
     }
 
-    /// With the cache that this process uses too: what is in it need not be built again, and is not looked at.
+    /// With the cache of this process, whose layers need not be built again. [`Self::leftovers`] skips it.
     ///
     /// # Panics
-    /// When the directories cannot be made.
+    /// If the directories cannot be created.
     #[must_use]
     pub fn with_shared_cache() -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -50,10 +50,10 @@ impl ScratchDirs {
         Self { root, cache }
     }
 
-    /// Gives the directories to another user, who then can run a copy of `program` there.
+    /// Gives the directories to another user, with a copy of `program` that the user can run.
     ///
     /// # Panics
-    /// When this user may not.
+    /// Without the permission to change owners.
     pub fn give_to(&self, user: u32, program: &Path) -> PathBuf {
         let copy = self.root.path().join("program");
         fs::copy(program, &copy).expect("there is room");
@@ -64,7 +64,7 @@ impl ScratchDirs {
         copy
     }
 
-    /// Where files for the child may be put; they are not looked at.
+    /// The parent of the directories. Other files below it are not leftovers.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.root.path()
@@ -76,7 +76,7 @@ impl ScratchDirs {
         &self.cache
     }
 
-    /// A program that knows no other directories than these.
+    /// A command that runs a program with these directories and no others.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let at = |name| self.root.path().join(name);
@@ -91,7 +91,7 @@ impl ScratchDirs {
         command
     }
 
-    /// Every file that is left besides the finished parts of a cache of its own.
+    /// Every file that is left, except for finished entries of the cache.
     #[must_use]
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let mut left = Vec::new();
@@ -120,7 +120,7 @@ impl Default for ScratchDirs {
     }
 }
 
-/// A layer, a lock, the mark of the last pruning or what is known of a server or a description, by its name and shape.
+/// Whether a path is a finished entry of the cache, by its name and shape: a layer, a lock, a lookup, ...
 fn is_finished(path: &Path) -> bool {
     if path.ends_with("locks/prune") && path.is_file() {
         return true;

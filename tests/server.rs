@@ -1,17 +1,17 @@
-//! Reaching a server, and tests that run alone.
+//! Connections to servers, and tests in processes of their own.
 
 use std::process::{Command, Stdio};
 
 use postgres::{Client, NoTls};
 
-/// Says to a test that it runs in a process of its own, see [`alone`].
+/// Set in the processes of [`alone`].
 const ALONE: &str = "SANDBOXED_DB_TESTS_ALONE";
 
-/// A command that runs one `#[ignore]`d test of the calling test program in a process of its own: for tests that need
-/// another environment, that share nothing with other threads, or whose failure is the point.
+/// A command that runs one `#[ignore]`d test of the calling program in a process of its own: a test that needs
+/// another environment, shares nothing with other threads, or has to fail.
 ///
 /// # Panics
-/// When the test program cannot be found.
+/// If the path of the program is unknown.
 #[must_use]
 pub fn alone(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a test program knows its path"));
@@ -19,16 +19,16 @@ pub fn alone(test: &str) -> Command {
     command
 }
 
-/// Whether the test was run by [`alone`], and not by somebody who runs ignored tests.
+/// Whether [`alone`] runs the test, and not a user who runs all ignored tests.
 #[must_use]
 pub fn is_alone() -> bool {
     std::env::var_os(ALONE).is_some()
 }
 
-/// A connection to a sandbox by its URL.
+/// Connects to a sandbox by its URL.
 ///
 /// # Panics
-/// When there is none to be had.
+/// If the connection fails.
 #[must_use]
 pub fn connect(url: &str) -> Client {
     Client::connect(url, NoTls).unwrap_or_else(|error| panic!("connect to `{url}`: {error:?}"))

@@ -1,15 +1,14 @@
-//! A program that starts sandboxes and then ends in the way that its arguments ask for.
+//! A program that starts sandboxes and ends in a given way, for tests of both.
 //!
-//! `subject [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them. What happens is told on
-//! standard output, one line an event; a start that fails is reported on standard error and ends with exit code 2.
+//! `subject [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them. Standard output has
+//! a line for each event. A start that fails is reported on standard error and leads to exit code 2.
 //!
 //! `subject doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
 //!
-//! `--churn-for-ms TIME` starts and drops sandboxes in all threads for that time, and ends while they go on.
+//! `--churn-for-ms TIME` starts and drops sandboxes in all threads, and ends the process amid that.
 //!
-//! `subject keep ARGUMENT…` runs `subject ARGUMENT…` below itself as a reaper, prepares for the worst of its ends, and
-//! ends only when no process that it started, however indirectly, is left. `subject keep --program PROGRAM ARGUMENT…` does
-//! so with another program.
+//! `subject keep ARGUMENT…` runs `subject ARGUMENT…` in a process group, reaps all its descendants, and ends when none
+//! is left. `subject keep --program PROGRAM ARGUMENT…` does the same with another program.
 
 use std::fmt::Display;
 use std::hint::black_box;
@@ -26,9 +25,9 @@ use rustix::process::{
 };
 use sandboxed_db::{Error, Postgres, Sandbox, Snapshot};
 
-/// Events go to the test that runs this program.
+/// Prints an event for the test that runs this program.
 #[expect(clippy::print_stdout, reason = "the test reads it")]
-fn tell(event: impl Display) {
+fn print(event: impl Display) {
     println!("{event}");
 }
 
@@ -37,12 +36,12 @@ fn main() -> Result<ExitCode, Error> {
     if args.next_if(|arg| arg == "keep").is_some() {
         return Ok(keep(&args.collect::<Vec<_>>()));
     }
-    // An abort must leave no core file where the tests look for files left behind.
+    // The tests take a core file for a leftover.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).expect("limits may be lowered");
     if args.next_if(|arg| arg == "doctor").is_some() {
         let report = sandboxed_db::doctor();
-        tell(&report);
+        print(&report);
         return Ok(ExitCode::from(u8::from(!report.works)));
     }
     let plan = Arc::new(Plan::parse(args));
@@ -61,7 +60,7 @@ fn main() -> Result<ExitCode, Error> {
     let sandboxes = match plan.churn_for {
         Some(time) => {
             let plan = plan.clone();
-            std::thread::spawn(move || churn(&plan, |error| tell(format!("failed {}", in_a_line(&error)))));
+            std::thread::spawn(move || churn(&plan, |error| print(format!("failed {}", in_a_line(&error)))));
             std::thread::sleep(time);
             Ok(Vec::new())
         }
@@ -74,15 +73,15 @@ fn main() -> Result<ExitCode, Error> {
             return Ok(ExitCode::from(2));
         }
     };
-    tell(format!("all {}", sandboxes.len()));
+    print(format!("all {}", sandboxes.len()));
     match plan.end.as_str() {
         "error" => {
-            return Err(Error::custom(sandboxed_db::ErrorKind::Launch, "go on", "as was asked for"));
+            return Err(Error::custom(sandboxed_db::ErrorKind::Launch, "go on", "as requested"));
         }
-        "panic" => panic!("as was asked for"),
+        "panic" => panic!("as requested"),
         "exit" => exit(),
         "abort" => std::process::abort(),
-        "overflow" => tell(overflow(0)),
+        "overflow" => print(overflow(0)),
         "sleep" => loop {
             std::thread::park();
         },
@@ -97,7 +96,7 @@ fn main() -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What to start.
+/// The sandboxes to start, and the end after them.
 struct Plan {
     sandboxes: usize,
     threads: usize,
@@ -169,11 +168,11 @@ impl Plan {
 
 fn start(snapshot: &Snapshot) -> Result<Sandbox, Error> {
     let sandbox = snapshot.start()?;
-    tell(format!("started {} {}", sandbox.pid(), sandbox.url()));
+    print(format!("started {} {}", sandbox.pid(), sandbox.url()));
     Ok(sandbox)
 }
 
-/// In as many threads as asked for; the first error counts.
+/// Starts the sandboxes in the threads of the plan. Returns the first error.
 fn start_all(plan: &Plan) -> Result<Vec<Sandbox>, Error> {
     let next = AtomicUsize::new(0);
     let sandboxes = Mutex::new(Vec::new());
@@ -191,7 +190,7 @@ fn start_all(plan: &Plan) -> Result<Vec<Sandbox>, Error> {
     Ok(sandboxes.into_inner().unwrap())
 }
 
-/// Starts and drops for ever, so that a kill finds every phase of both.
+/// Starts and drops sandboxes without end, so that a kill meets every phase of both.
 fn churn(plan: &Plan, failed: impl Fn(Error) + Sync) -> ! {
     let worker = || -> ! {
         let mut alive = std::collections::VecDeque::new();
@@ -213,7 +212,7 @@ fn churn(plan: &Plan, failed: impl Fn(Error) + Sync) -> ! {
     })
 }
 
-/// Does what it reads on standard input, line by line, to the sandbox started last; `set` and `disk` are for those to come.
+/// Executes commands from standard input on the last sandbox. `set` and `disk` concern later ones.
 fn obey(plan: &Plan) {
     let mut sandboxes = Vec::new();
     let mut snapshot = plan.snapshot.clone();
@@ -232,22 +231,22 @@ fn obey(plan: &Plan) {
                 Ok(())
             }
             "pooled" => {
-                tell(format!("pooled {}", last(&sandboxes).timings().pooled.is_some()));
+                print(format!("pooled {}", last(&sandboxes).timings().pooled.is_some()));
                 Ok(())
             }
-            "log" => last(&sandboxes).log().map(|log| tell(format!("log {}", log.len()))),
+            "log" => last(&sandboxes).log().map(|log| print(format!("log {}", log.len()))),
             "stop" => sandboxes.pop().expect("a sandbox").stop(),
             "query" => {
                 let mut client = postgres::Client::connect(last(&sandboxes).url(), postgres::NoTls);
                 let answer = client.as_mut().map(|client| client.simple_query("select 1").is_ok());
-                tell(format!("answered {}", matches!(answer, Ok(true))));
+                print(format!("answered {}", matches!(answer, Ok(true))));
                 Ok(())
             }
             other => panic!("no such command: {other}"),
         };
         match outcome {
-            Ok(()) => tell("done"),
-            Err(error) => tell(format!("failed {}", in_a_line(&error))),
+            Ok(()) => print("done"),
+            Err(error) => print(format!("failed {}", in_a_line(&error))),
         }
     }
 }
@@ -260,14 +259,14 @@ fn last(sandboxes: &[Sandbox]) -> &Sandbox {
     sandboxes.last().expect("a sandbox")
 }
 
-/// How many descriptors and threads this process has: once the first sandbox is gone, after many more, with some alive, and
-/// once these are gone. Starts that fail are part of the many.
+/// Prints the number of descriptors and threads of this process: after the first sandbox, after many more and after
+/// failed starts, with some alive, and after their end.
 fn descriptors(plan: &Plan) -> Result<(), Error> {
     let count = |what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let tell_counts = |when: &str, alive: usize| {
-        tell(format!("count {when} {alive} {} {}", count("fd"), count("task")));
+        print(format!("count {when} {alive} {} {}", count("fd"), count("task")));
     };
-    // A usual limit is that of a few hundred sandboxes; whoever wants more raises it.
+    // The usual soft limit is too low for some hundred sandboxes.
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("limits may be raised so far");
     drop(plan.start()?);
@@ -278,7 +277,7 @@ fn descriptors(plan: &Plan) -> Result<(), Error> {
     tell_counts("many", 0);
     let wrong = plan.snapshot.clone().setting("no_such_setting", 1);
     for _ in 0..5 {
-        tell(format!("refused {}", wrong.start().is_err()));
+        print(format!("refused {}", wrong.start().is_err()));
     }
     tell_counts("refused", 0);
     let alive = (0..plan.sandboxes).map(|_| plan.start()).collect::<Result<Vec<_>, _>>()?;
@@ -293,18 +292,18 @@ fn report(error: &Error) {
     eprintln!("{error:?}");
 }
 
-#[expect(clippy::disallowed_methods, reason = "to end without destructors is the point")]
+#[expect(clippy::disallowed_methods, reason = "the exit must skip destructors")]
 fn exit() -> ! {
     std::process::exit(7)
 }
 
-#[expect(unconditional_recursion, reason = "to overflow the stack is the point")]
+#[expect(unconditional_recursion, reason = "the stack must overflow")]
 fn overflow(depth: u64) -> u64 {
     let frame = black_box([depth; 512]);
     overflow(depth + 1) + frame[7]
 }
 
-/// Orphans of all descendants become children of this process, which thus knows when the last is gone.
+/// Orphaned descendants become children of this process, so that it knows when the last is gone.
 fn keep(args: &[String]) -> ExitCode {
     set_child_subreaper(Some(getpid())).expect("every Linux can");
     let (program, args) = match args {
@@ -318,10 +317,10 @@ fn keep(args: &[String]) -> ExitCode {
     #[expect(clippy::zombie_processes, reason = "waited for below, with all the others")]
     let child = command.process_group(0).spawn().expect("env starts");
     let subject = Pid::from_child(&child);
-    tell(format!("subject {}", subject.as_raw_nonzero()));
+    print(format!("subject {}", subject.as_raw_nonzero()));
     loop {
         match wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == subject => tell(format!("ended {}", how(status))),
+            Ok(Some((pid, status))) if pid == subject => print(format!("ended {}", how(status))),
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::CHILD) => return ExitCode::SUCCESS,
             Err(error) => panic!("{error}"),

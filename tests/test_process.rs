@@ -9,21 +9,21 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::processes::{CLEANUP_DEADLINE, DEADLINE, descendants, describe};
 
-/// A `subject` that is run below a `subject keep`: it is known when no process is left of it, found by the kernel's own
-/// accounts and not by looking around.
+/// A `subject` that runs below `subject keep`, the reaper of all its descendants: the kernel itself says
+/// when none is left.
 #[derive(Debug)]
 pub struct TestProcess {
     keeper: Child,
     subject: Pid,
     lines: Receiver<String>,
-    told: Vec<String>,
+    lines_read: Vec<String>,
 }
 
 impl TestProcess {
     /// Runs `command`, which is `subject keep` with its arguments.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -31,7 +31,7 @@ impl TestProcess {
         let output = BufReader::new(keeper.stdout.take().expect("it is piped"));
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            // The subject may speak before its keeper has named it.
+            // The subject may print before its keeper has printed the pid.
             let mut early = Some(Vec::new());
             for line in output.lines().map_while(Result::ok) {
                 let lines = match &mut early {
@@ -48,50 +48,50 @@ impl TestProcess {
                 }
             }
         });
-        let mut process = Self { subject: Pid::from_child(&keeper), keeper, lines, told: Vec::new() };
+        let mut process = Self { subject: Pid::from_child(&keeper), keeper, lines, lines_read: Vec::new() };
         let pid = process.wait_for("subject ");
         process.subject = pid.parse().ok().and_then(Pid::from_raw).expect("a pid");
         process
     }
 
-    /// The process that uses the library.
+    /// The pid of the process that uses the library.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.subject.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// The processes that there are of it, itself included.
+    /// The process and all its descendants.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
         descendants(self.keeper.id())
     }
 
-    /// Waits for a line with that beginning and returns the rest of it.
+    /// Waits for a line with that beginning and returns its rest.
     ///
     /// # Panics
-    /// When none comes.
+    /// If none comes.
     pub fn wait_for(&mut self, beginning: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("`{beginning}` does not come after {:?}", self.told);
+                panic!("`{beginning}` does not come after {:?}", self.lines_read);
             };
             let rest = line.strip_prefix(beginning).map(str::to_owned);
-            self.told.push(line);
+            self.lines_read.push(line);
             if let Some(rest) = rest {
                 return rest;
             }
         }
     }
 
-    /// Gives an obeying subject a command, and returns what it tells.
+    /// Sends a command to `subject obey`, and returns the lines of its answer.
     ///
     /// # Errors
-    /// The report of the error that the command ended with.
+    /// The report of the error with which the command failed.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn order(&mut self, command: &str) -> Result<Vec<String>, String> {
         let stdin = self.keeper.stdin.as_mut().expect("it is piped");
         writeln!(stdin, "{command}").expect("it reads");
@@ -111,16 +111,16 @@ impl TestProcess {
         }
     }
 
-    /// Sends the subject a signal, or its whole process group as a terminal does. One that has ended gets none.
+    /// Signals the process, or its whole group as a terminal does. It may have ended.
     pub fn kill(&self, signal: Signal, group: bool) {
         let kill = if group { kill_process_group } else { kill_process };
         let _ = kill(self.subject, signal);
     }
 
-    /// Waits until every process that the subject started is gone, and returns how it ended and what it told.
+    /// Waits until all descendants are gone, and returns how the process ended and the lines that it printed.
     ///
     /// # Panics
-    /// When processes are left; they are ended.
+    /// If processes are left; they are killed.
     pub fn gone(mut self) -> (String, Vec<String>) {
         drop(self.keeper.stdin.take());
         let ended = self.wait_for("ended ");
@@ -133,8 +133,7 @@ impl TestProcess {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        let told = std::mem::take(&mut self.told);
-        (ended, told)
+        (ended, std::mem::take(&mut self.lines_read))
     }
 }
 

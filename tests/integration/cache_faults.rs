@@ -17,7 +17,7 @@ const SETTLED: Duration = Duration::from_millis(2200);
 
 /// A cache with a layer for each of two seeds, whose table `t` holds `one` or `two`.
 fn two_seeds() -> (TestCache, String, String) {
-    let cache = TestCache::new();
+    let cache = TestCache::empty();
     let seed = |text: &str| {
         cache.write(&format!("{text}.sql"), &format!("create table t as select '{text}'::text as x"))
     };
@@ -127,7 +127,7 @@ fn loses_its_cache(_db: Sandbox) {
 
 #[test]
 fn a_cache_removed_under_a_test_is_reported() {
-    let cache = TestCache::new();
+    let cache = TestCache::empty();
     let output =
         alone("cache_faults::loses_its_cache").env("SANDBOXED_DB_CACHE", &cache.cache).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

@@ -305,7 +305,7 @@ fn a_missing_file_is_told_with_its_path(#[case] option: &str, #[case] path: &str
     let place = ScratchDirs::new();
     let report = report(&place, &[], &[option, path]);
     assert_says(&report, parts);
-    assert_says(&report, &[&format!("hint: `{path}` is relative to `"), "the package of `tests/victim.rs`"]);
+    assert_says(&report, &[&format!("hint: `{path}` is relative to `"), "the package of `tests/subject.rs`"]);
     assert!(!place.cache().join("layers").exists(), "something was built first");
 }
 
@@ -334,7 +334,7 @@ fn a_seed_that_is_a_directory_is_told() {
 #[rstest]
 #[case::unknown("no_such_setting", "1", ErrorKind::Exited, &["unrecognized configuration parameter \"no_such_setting\""])]
 #[case::of_a_bad_value("work_mem", "plenty", ErrorKind::Exited, &["invalid value for parameter \"work_mem\": \"plenty\""])]
-#[case::refused("port", "5433", ErrorKind::InvalidConfig, &["setting `port`", "cannot be changed"])]
+#[case::refused("port", "5433", ErrorKind::InvalidConfig, &["setting `port`", "the sandbox is reached by this setting"])]
 #[case::refused_however_written("Data_Directory", "/", ErrorKind::InvalidConfig, &["setting `Data_Directory`"])]
 fn a_setting_is_told(
     #[case] name: &str,

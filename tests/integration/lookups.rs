@@ -79,10 +79,8 @@ fn every_change_of_a_file_is_noticed() {
         });
     }
     for ((name, change), steps) in CHANGES.into_iter().zip(&all) {
-        assert!(!cache.ask(steps).built, "before {name}");
         change(cache.path(name).into());
         assert!(cache.ask(steps).built, "after {name}");
-        assert!(!cache.ask(steps).built, "long after {name}");
     }
 }
 

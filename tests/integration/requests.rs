@@ -192,7 +192,7 @@ impl TestCache {
 
     /// The data directories of the layers, by digest.
     pub(crate) fn layers(&self) -> BTreeMap<String, PathBuf> {
-        let layers = fs::read_dir(self.cache.join("layers")).unwrap();
+        let layers = fs::read_dir(self.cache.join("layers")).into_iter().flatten();
         layers
             .map(|entry| entry.unwrap())
             .map(|entry| (entry.file_name().into_string().unwrap(), entry.path().join("data")))
@@ -201,7 +201,7 @@ impl TestCache {
 
     /// The data directories of the layers that `build` adds, in no order.
     pub(crate) fn made_by(&self, build: impl FnOnce()) -> Vec<PathBuf> {
-        let before = if self.cache.exists() { self.layers() } else { BTreeMap::new() };
+        let before = self.layers();
         build();
         self.layers()
             .into_iter()
