@@ -426,7 +426,7 @@ fn disk_of_32_mb() -> Sandbox {
 }
 
 const FILL: &str =
-    "create table loot as select i, repeat(md5(i::text), 30) from generate_series(1, 100000) i";
+    "create unlogged table loot as select i, repeat(md5(i::text), 30) from generate_series(1, 100000) i";
 
 /// The last page that is written to a full disk may be written in part.
 fn says_full(log: &str) -> bool {
