@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -289,7 +290,9 @@ impl Drop for Slot {
 fn open() -> Option<File> {
     let directory = cache::directory().ok()?;
     cache::create(&directory).ok()?;
-    File::options().read(true).write(true).create(true).truncate(false).open(directory.join("live")).ok()
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(directory.join("live")).ok()
 }
 
 /// Returns the number of slots: that of the environment, or else as many as memory and processors allow.

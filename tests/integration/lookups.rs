@@ -39,8 +39,11 @@ fn edit(path: impl AsRef<Path>) {
     fs::write(path, text + "-- edited\n").unwrap();
 }
 
-/// Changes of the files in a directory. Each leads to another layer.
-const CHANGES: [(&str, fn(PathBuf)); 10] = [
+/// A change of the files in a directory, and its name.
+type Change = (&'static str, fn(PathBuf));
+
+/// Each leads to another layer.
+const CHANGES: [Change; 10] = [
     ("a file is edited", |at| edit(at.join("one/1.sql"))),
     ("a file is added", |at| fs::write(at.join("one/2.sql"), "select 2;").unwrap()),
     ("a link leads elsewhere", |at| {
