@@ -52,7 +52,7 @@ pub struct LayerInfo {
     pub digest: String,
     /// The engine's name, such as `postgres`; empty when the manifest cannot be read.
     pub engine: String,
-    /// What the server's program prints as its version.
+    /// The version, as the server's program prints it.
     pub version: String,
     /// The digest of the layer it was built on.
     pub parent: Option<String>,
