@@ -53,14 +53,21 @@ pub(super) fn render(error: &(dyn Error + 'static), subcommand: &Command) -> Str
     text.replacen(&indented(hint), &indented(&with_options(hint, subcommand)), 1)
 }
 
-/// Replaces each method in backticks, with or without arguments, by the option of that name.
+/// Replaces each method in backticks, with or without arguments, by the option of that name. An
+/// option in parentheses behind the method is dropped.
 fn with_options(hint: &str, subcommand: &Command) -> String {
     let parts = hint.split('`').enumerate();
     let parts = parts.map(|(number, part)| {
         let code = number % 2 == 1;
         code.then(|| option(part, subcommand)).flatten().unwrap_or_else(|| part.to_owned())
     });
-    parts.collect::<Vec<_>>().join("`")
+    let mut hint = parts.collect::<Vec<_>>().join("`");
+    while let Some(begin) = hint.find("` (`--")
+        && let Some(length) = hint[begin..].find("`)")
+    {
+        hint.replace_range(begin + 1..begin + length + 2, "");
+    }
+    hint
 }
 
 /// Returns the option for a method: `--run 'goose up'` for `run("goose", "up")`. `None` if the
@@ -82,21 +89,24 @@ fn option(code: &str, subcommand: &Command) -> Option<String> {
             if value.is_empty() { format!("--{name}") } else { format!("--{name} {}", quoted(value)) }
         })
     };
-    match (method, &*arguments) {
-        ("migrations_of", []) => long("tool", String::new()),
-        ("migrations_of", [tool, rest @ ..]) => {
-            let tool = tool.trim_start_matches("MigrationTool::");
-            // `GolangMigrate` is `golang-migrate`.
-            let mut name = String::new();
-            for letter in tool.chars() {
-                if letter.is_uppercase() && !name.is_empty() {
-                    name.push('-');
-                }
-                name.extend(letter.to_lowercase());
+    // `GolangMigrate` is `golang-migrate`.
+    let tool = |name: &str| {
+        let mut option = String::new();
+        for letter in name.trim_start_matches("MigrationTool::").chars() {
+            if letter.is_uppercase() && !option.is_empty() {
+                option.push('-');
             }
-            Some(format!("{} {}", long("migrations", rest.join(" "))?, long("tool", name)?))
+            option.extend(letter.to_lowercase());
+        }
+        long("tool", option)
+    };
+    match (method, &*arguments) {
+        ("migrations_of", []) => tool(""),
+        ("migrations_of", [name, rest @ ..]) => {
+            Some(format!("{} {}", long("migrations", rest.join(" "))?, tool(name)?))
         }
         ("setting" | "settings", values) => long("setting", values.join("=").replace(" = ", "=")),
+        (name, []) if name.starts_with("MigrationTool::") => tool(name),
         (method, values) => long(method, values.join(" ")),
     }
 }
@@ -142,6 +152,11 @@ mod tests {
                 "`--setting work_mem=5MB`, `--setting work_mem=5`",
             ),
             ("`.depends_on([\"a\"])` and `Postgres::initdb_arg`", "`--depends-on a` and `--initdb-arg`"),
+            ("`MigrationTool::GolangMigrate` (`--tool golang-migrate`)", "`--tool golang-migrate`"),
+            (
+                "by `.migrations(\"a b\")` (`--migrations 'a b'`), or `Snapshot::run` (`--run`)",
+                "by `--migrations 'a b'`, or `--run`",
+            ),
             ("build_timeout in `/tmp/seed`, `$x`", "build_timeout in `/tmp/seed`, `$x`"),
         ] {
             assert_eq!(with_options(hint, &run), expected);

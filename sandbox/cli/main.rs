@@ -51,9 +51,9 @@ enum Subcommand {
     /// The program finds the server by DATABASE_URL, PGHOST and the like. Paths are relative to the
     /// working directory.
     ///
-    /// `--migrations`, `--seed`, `--run` and `--depends-on` prepare the database, in the order in
-    /// which they are written. The result is cached as layers, so that a step runs again only if it
-    /// or a step before it has changed.
+    /// `--migrations`, `--seed`, `--run` and `--depends-on` prepare the database, in the order as
+    /// written. The result is cached as layers, so that a step runs again only if it or a step
+    /// before it has changed.
     Run(run::RunArguments),
     /// Report a run of tests that SANDBOXED_DB_REPORT=FILE recorded: times, slow and failed tests,
     /// and pictures.

@@ -109,6 +109,11 @@ fn hints_name_options_of_the_command_line() {
     let slow = run_in(directory.path(), &["--build-timeout", "300ms", "--run", "sleep 60"], "select 1");
     assert_eq!(slow.status.code(), Some(2), "{slow:?}");
     assert!(text(&slow.stderr).contains("hint: raise `--build-timeout`"), "{slow:?}");
+    let directory = files(&[("all/shop/1.sql", "create table t ();")]);
+    let nested = run_in(directory.path(), &["--migrations", "all"], "select 1");
+    let message = text(&nested.stderr);
+    let expected = format!("as in `--migrations {}`", directory.path().join("all/shop").display());
+    assert!(message.ends_with(&expected), "{message}");
 }
 
 #[test]
