@@ -40,6 +40,15 @@ fn files_too_small_for_a_server() {
 }
 
 #[test]
+fn a_stack_too_small_for_a_server() {
+    if can() {
+        let sentence = "this process may have a stack of 500 KB, and a server needs 612 KB";
+        let machine = SimulatedHost::new("ulimit -S -s 500\nexec").with_an_empty_cache();
+        machine.refuses("own limits", sentence, "run", "ulimit -s 8192");
+    }
+}
+
+#[test]
 fn no_more_processes() {
     if can() {
         let filter = "exec prlimit --nproc=4000 \"$DENY_SYSCALLS\" clone3=EAGAIN clone=EAGAIN --";

@@ -24,7 +24,7 @@ const STEPS: [LaunchStep; 18] = [
     LaunchStep::Execute,
 ];
 
-const ERRNOS: [i32; 12] = [
+const ERRNOS: [i32; 13] = [
     libc::EPERM,
     libc::EACCES,
     libc::ENOSYS,
@@ -37,6 +37,7 @@ const ERRNOS: [i32; 12] = [
     libc::EMFILE,
     libc::ENFILE,
     libc::ENOENT,
+    libc::EFBIG,
 ];
 
 /// Returns machines with every combination of the facts that are switches, in all surroundings.

@@ -49,6 +49,7 @@ pub(crate) fn fix(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
             "the device `{}` does not exist here: bind the host's /dev, or mount a devtmpfs there",
             failure.object
         ))),
+        libc::EFBIG if step == LaunchStep::Launcher => own_limits::too_low(facts),
         libc::EACCES if step == LaunchStep::Launcher => Some(Fix::none(
             "this program may not be executed again, as the launcher: its file system is mounted noexec, or a security \
              module forbids it",

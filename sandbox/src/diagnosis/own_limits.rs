@@ -10,12 +10,12 @@ type Words = fn(u64) -> String;
 /// The least of a resource with which PostgreSQL starts, and the words for a limit below.
 const NEEDS: [(Resource, u64, Words); 3] = [
     (Resource::OpenFiles, 64, |files| format!("this process may open {files} files, and a server needs 64")),
-    // A segment of the write-ahead log takes 16 MB.
-    (Resource::FileSize, 16 << 20, |bytes| {
+    (Resource::FileSize, rlimit::LEAST_FILE_SIZE, |bytes| {
         format!("this process may write files of {} KB, and a server needs 16 MB", bytes >> 10)
     }),
-    (Resource::Stack, 1 << 20, |bytes| {
-        format!("this process may have a stack of {} KB, and a server needs 1 MB", bytes >> 10)
+    // A max_stack_depth of 100 KB, and the 512 KB that PostgreSQL keeps besides.
+    (Resource::Stack, 612 << 10, |bytes| {
+        format!("this process may have a stack of {} KB, and a server needs 612 KB", bytes >> 10)
     }),
 ];
 

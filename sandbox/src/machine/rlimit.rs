@@ -4,6 +4,9 @@ use rustix::process::{Resource as Raw, getrlimit};
 
 use crate::fix::Fix;
 
+/// The least limit for files with which a server starts: a segment of PostgreSQL's write-ahead log.
+pub(crate) const LEAST_FILE_SIZE: u64 = 16 << 20;
+
 /// A resource of this process that may be too scarce for a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resource {

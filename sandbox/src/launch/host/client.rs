@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 
 use super::error::{LaunchError, Result};
 use super::lock;
@@ -18,11 +17,9 @@ use super::log::Log;
 use crate::launch::protocol::{Failure, Launch, LaunchStep, MARKER, encode};
 
 use crate::error::{Error, ErrorKind};
+use crate::machine::rlimit::{LEAST_FILE_SIZE, Resource};
 use crate::sys::process::is_in_main_program;
 use crate::sys::socket;
-
-/// A limit for files that no server can work with, setrlimit(2): PostgreSQL's segments alone have 16 MB by default.
-const SMALLEST_FILE_LIMIT: u64 = 16 << 20;
 
 static LAUNCHER: Mutex<Option<Arc<Launcher>>> = Mutex::new(None);
 
@@ -64,7 +61,7 @@ impl Launcher {
                 .into());
         }
         // A write beyond it kills a process without a message.
-        if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < SMALLEST_FILE_LIMIT) {
+        if Resource::FileSize.own().soft.is_some_and(|limit| limit < LEAST_FILE_SIZE) {
             return Err(Failure::new(LaunchStep::Launcher, "RLIMIT_FSIZE", Errno::FBIG).into());
         }
         let (ours, theirs) = socket::pair().map_err(|errno| failed(errno.into()))?;
