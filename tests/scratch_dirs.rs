@@ -126,7 +126,8 @@ fn is_finished(path: &Path) -> bool {
         return true;
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = [".json", ".none"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
+    let stem =
+        [".json", ".none", ".seal"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
     let named = stem.len() >= 16 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
     named && (path.is_file() || (path.join("data").is_dir() && path.join("manifest.json").is_file()))
 }

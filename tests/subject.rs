@@ -54,6 +54,12 @@ fn main() -> Result<ExitCode, Error> {
             }
             return Ok(ExitCode::SUCCESS);
         }
+        "verify" => {
+            for damage in sandboxed_db::cache::Layers::open()?.verify()? {
+                print(format!("{} {:?}", damage.digest, damage.differences));
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         "descriptors" => return descriptors(&plan).map(|()| ExitCode::SUCCESS),
         _ => {}
     }

@@ -113,6 +113,29 @@ fn every_way_to_end_at_random_moments_leaves_nothing(#[case] end: &str, #[case] 
     assert_no_kernel_objects_since(&before);
 }
 
+#[rstest]
+#[case::launcher(true, false)]
+#[case::inits(false, true)]
+#[case::launcher_and_inits(true, true)]
+fn stopped_processes_do_not_survive_a_kill(#[case] stops_launcher: bool, #[case] stops_inits: bool) {
+    let dirs = dirs_with_base();
+    let before = kernel_objects();
+    let mut process = subject(&dirs, &["--sandboxes", "2", "sleep"]);
+    let inits: Vec<_> = (0..2).map(|_| started(&process.wait_for("started ")).0).collect();
+    // The threads that started them have ended: the end of one would continue the launcher.
+    process.wait_for("all 2");
+    let launcher = launcher(process.pid());
+    let stopped = [(stops_launcher, vec![launcher]), (stops_inits, inits)];
+    for pid in stopped.into_iter().filter(|(stops, _)| *stops).flat_map(|(_, pids)| pids) {
+        try_kill(pid, Signal::STOP);
+        eventually(DEADLINE, "it is stopped", || status(pid, "State").filter(|state| state.starts_with('T')));
+    }
+    process.kill(Signal::KILL, false);
+    assert_eq!(process.gone().0, "signal 9");
+    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
+    assert_no_kernel_objects_since(&before);
+}
+
 /// Waits until a launcher other than the killed one has started a sandbox.
 fn wait_for_another_launcher(process: &mut TestProcess, killed: u32) {
     loop {

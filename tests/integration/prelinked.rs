@@ -278,9 +278,10 @@ fn cache_with_its_own_images(place: &ScratchDirs) -> PathBuf {
     cache
 }
 
+/// The files of images without their seals.
 fn images(cache: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(cache.join(IMAGES)).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let entries = fs::read_dir(cache.join(IMAGES)).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_none_or(|name| name != "seal")).collect()
 }
 
 /// One sandbox after the other, in a process of its own for each.
@@ -293,35 +294,66 @@ fn start_in(cache: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Changes one byte of an image's last page.
+fn flip_a_byte(image: &Path) {
+    let file = File::options().read(true).write(true).open(image).unwrap();
+    let last = file.metadata().unwrap().len() - 1;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last).unwrap();
+    file.write_all_at(&[!byte[0]], last).unwrap();
+}
+
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn a_damaged_image_fails_no_test() {
-    // So the layer is there.
+fn an_image_with_a_flipped_byte_is_made_anew() {
+    // The shared cache then has the layer.
     drop(start());
     let place = ScratchDirs::with_shared_cache();
     let cache = cache_with_its_own_images(&place);
     start_in(&cache);
     let [image] = images(&cache).try_into().unwrap();
-    // What it says of itself stays, and all that was in the program's memory is lost.
-    let file = File::options().write(true).open(&image).unwrap();
-    let length = file.metadata().unwrap().len();
-    let head = fs::read(&image).unwrap();
-    let word = |index: usize| u64::from_le_bytes(head[8 * index..][..8].try_into().unwrap());
-    // Two lengths, a description, and regions of six words each.
-    let pages = (16 + word(0) + 48 * word(1)).next_multiple_of(4096);
-    file.write_all_at(&vec![0; (length - pages) as usize], pages).unwrap();
+    flip_a_byte(&image);
     start_in(&cache);
-    let left = images(&cache);
-    assert!(left.iter().all(|path| path.extension().is_some_and(|name| name == "none")), "{left:?}");
-    let why = fs::read_to_string(&left[0]).unwrap();
-    assert!(why.contains("did not become ready"), "{why}");
-    // It is not tried again.
+    let mut left = images(&cache);
+    left.sort();
+    assert_eq!(left, [image.clone(), image.with_extension("damaged")]);
+    // It is used again.
+    let seal = || fs::read(image.with_extension("seal")).unwrap();
+    let sealed = seal();
     start_in(&cache);
-    assert_eq!(images(&cache), left);
-    // And neither does one that is no image at all.
-    fs::remove_file(&left[0]).unwrap();
+    assert_eq!(seal(), sealed);
+    // A file that is no image at all harms no test either.
     fs::write(&image, "nothing").unwrap();
     start_in(&cache);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn verify_finds_an_image_with_a_flipped_byte() {
+    drop(start());
+    let place = ScratchDirs::with_shared_cache();
+    let cache = cache_with_its_own_images(&place);
+    start_in(&cache);
+    // A cache without the layers of other tests, which may be in the making.
+    let alone = place.path().join("images");
+    fs::create_dir(&alone).unwrap();
+    fs::rename(cache.join(IMAGES), alone.join(IMAGES)).unwrap();
+    let cache = alone;
+    let [image] = images(&cache).try_into().unwrap();
+    let verify = || {
+        let mut verify = place.command(SUBJECT);
+        verify.env("SANDBOXED_DB_CACHE", &cache).arg("verify").output().unwrap()
+    };
+    let output = verify();
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    flip_a_byte(&image);
+    let found = String::from_utf8(verify().stdout).unwrap();
+    assert!(
+        found.contains("prelinked image") && found.contains(image.file_name().unwrap().to_str().unwrap()),
+        "{found}"
+    );
+    assert_eq!(images(&cache), [image.with_extension("damaged")]);
+    assert!(verify().stdout.is_empty());
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(crate) use host::container::{Container, Readiness, Stdin};
 pub(crate) use host::control_group::Reached;
 pub(crate) use host::error::LaunchError;
 pub(crate) use host::log::Log;
-pub(crate) use image::{ProcessOrigin, distrust};
+pub(crate) use image::{ProcessOrigin, distrust, verify_images};
 pub(crate) use inside::become_launcher_if_asked;
 pub(crate) use limits::Limits;
 pub use path::SandboxPath;

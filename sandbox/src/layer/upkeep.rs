@@ -17,6 +17,7 @@ use super::{history, lookup};
 use crate::cache::{self, Cache, DirectoryLock};
 use crate::error::Result;
 use crate::kept::Kept;
+use crate::launch::verify_images;
 
 /// The limit for the layers after a build; see [`Layers::prune`].
 const LIMIT: Limit = Limit { size: 10 << 30, age: None };
@@ -73,7 +74,7 @@ pub struct LayerInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The layer.
+    /// The layer, or the key of a prelinked image.
     pub digest: String,
     /// The differences, a line for each file.
     pub differences: Vec<String>,
@@ -177,6 +178,10 @@ impl Layers {
                 damaged.push(Damage { digest: name, differences });
             }
         }
+        damaged.extend(verify_images()?.into_iter().map(|key| Damage {
+            digest: key,
+            differences: vec!["this prelinked image of a server was changed".to_owned()],
+        }));
         Ok(damaged)
     }
 

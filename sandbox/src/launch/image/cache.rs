@@ -1,4 +1,4 @@
-//! The images that this user has: in the cache, one for each program and its arguments, as long as the machine is up.
+//! The user's images: in the cache, one for each program and its arguments, for the time of a boot.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,52 +9,66 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use super::seal::{Fingerprint, Seal};
 use crate::cache::{self, Cache, StagedFile};
 use crate::environment::LINK_ONCE;
 use crate::launch::limits::Limits;
 use crate::launch::plan::{Data, Plan};
 use crate::machine::boot_id;
 
-/// Enters the name of an image, so that one of another form is never read.
+/// Enters the name of an image, so that an image of another form is never read.
 const FORMAT: u32 = 3;
 
 const IN_THE_MAKING: &str = "its image is being made";
 
-/// Programs that there are images of at most, each of some megabytes; those made first go first.
+/// The most images, of some megabytes each; the oldest are removed.
 const MOST: usize = 16;
 
-/// How a container's server came to be.
+/// How a container's server was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ProcessOrigin {
     /// From an image.
     Restored,
-    /// By execve(2), and why.
+    /// By execve(2), for this reason.
     Executed(String),
 }
 
-/// What this process knows of images: one, why there is none, or that a thread is making it.
+/// Images that this process knows, by their keys.
 static KNOWN: LazyLock<Mutex<HashMap<String, Known>>> = LazyLock::new(Mutex::default);
 
 #[derive(Debug, Clone)]
 enum Known {
-    /// `own`: it was made by this process, not found.
-    Image {
-        image: Arc<File>,
-        own: bool,
-    },
+    Image(KnownImage),
+    /// No image can be made, for this reason.
     None(String),
+    /// A thread is making the image.
     InTheMaking,
+}
+
+#[derive(Debug, Clone)]
+struct KnownImage {
+    file: Arc<File>,
+    fingerprint: Fingerprint,
+    /// Whether this process made it.
+    is_own: bool,
+}
+
+impl KnownImage {
+    /// Whether the file is still as it was when it was made or found.
+    fn is_unchanged(&self) -> bool {
+        Fingerprint::of(&self.file).is_ok_and(|fingerprint| fingerprint == self.fingerprint)
+    }
 }
 
 fn known() -> MutexGuard<'static, HashMap<String, Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The image of a plan's server. The first that asks since the machine was started makes it, which takes as long as two
-/// starts; whoever asks meanwhile does without.
+/// Returns the image of a plan's server. The first call of a boot makes it, by `capture`, which takes as long as two starts;
+/// calls meanwhile do without.
 ///
 /// # Errors
-/// Why the server is to be executed.
+/// The reason to start the server by execve(2).
 pub(in crate::launch) fn image_of<E: fmt::Display>(
     plan: &Plan,
     capture: impl FnOnce(&Plan, &File) -> Result<Result<(), String>, E>,
@@ -64,22 +78,24 @@ pub(in crate::launch) fn image_of<E: fmt::Display>(
     {
         let mut known = known();
         match known.get(&key) {
-            Some(Known::Image { image, .. }) => return Ok(image.clone()),
+            Some(Known::Image(image)) if image.is_unchanged() => return Ok(image.file.clone()),
             Some(Known::None(why)) => return Err(why.clone()),
             Some(Known::InTheMaking) => return Err(IN_THE_MAKING.to_owned()),
-            None => known.insert(key.clone(), Known::InTheMaking),
+            // A changed file may have been replaced by a good one.
+            Some(Known::Image(_)) | None => known.insert(key.clone(), Known::InTheMaking),
         };
     }
-    let place = ImagePath::of(&key).map_err(|error| error.to_string());
-    let outcome = place.and_then(|place| match place.find()? {
-        Some(image) => Ok(Some((image, false))),
-        None => Ok(make(plan, &place, capture)?.map(|image| (image, true))),
+    let path = ImagePath::of(&key).map_err(|error| error.to_string());
+    let outcome = path.and_then(|path| match path.find()? {
+        Some(image) => Ok(Some(image)),
+        None => make(plan, &path, capture),
     });
     let mut known = known();
     match outcome {
-        Ok(Some((image, own))) => {
-            known.insert(key, Known::Image { image: image.clone(), own });
-            Ok(image)
+        Ok(Some(image)) => {
+            let file = image.file.clone();
+            known.insert(key, Known::Image(image));
+            Ok(file)
         }
         Ok(None) => {
             known.remove(&key);
@@ -92,44 +108,64 @@ pub(in crate::launch) fn image_of<E: fmt::Display>(
     }
 }
 
-/// Notes that a server could not be restored from this image. One that was found may be out of date and is made anew; one
-/// that this process has made tells that it cannot be done.
+/// Notes that a server could not be restored from this image. An image that was found may be outdated, and is made anew. If
+/// this process made it, restoring does not work.
 pub(in crate::launch) fn give_up(plan: &Plan, image: &Arc<File>, why: &str) {
     tracing::debug!(why, "a server was executed instead of restored");
     let Ok(key) = key(plan) else { return };
-    let Ok(place) = ImagePath::of(&key) else { return };
+    let Ok(path) = ImagePath::of(&key) else { return };
     let mut known = known();
     match known.get(&key) {
-        Some(Known::Image { image: current, own }) if Arc::ptr_eq(current, image) => {
-            if *own {
-                place.refuse(why);
+        Some(Known::Image(current)) if Arc::ptr_eq(&current.file, image) => {
+            if current.is_own {
+                path.refuse(why);
                 known.insert(key, Known::None(why.to_owned()));
             } else {
-                remove(&place.image);
+                path.remove();
                 known.remove(&key);
             }
         }
-        // Another thread has been here before.
+        // Another thread has done so already.
         _ => {}
     }
 }
 
-/// Has no server restored from the image of this one any more, since one did not live to be ready.
+/// Excludes a plan's server from restoring: a restored one did not become ready, and an executed one did.
 pub(crate) fn distrust(plan: &Plan) {
     let Ok(key) = key(plan) else { return };
     let why = "a server that was restored did not become ready, and one that was executed did";
     tracing::warn!("{why}: servers are executed from here on");
-    if let Ok(place) = ImagePath::of(&key) {
-        place.refuse(why);
+    if let Ok(path) = ImagePath::of(&key) {
+        path.refuse(why);
     }
     known().insert(key, Known::None(why.to_owned()));
+}
+
+/// Hashes all images, and sets aside those that were changed since they were made. Returns their keys.
+///
+/// # Errors
+/// The cache cannot be read.
+pub(crate) fn verify_images() -> crate::error::Result<Vec<String>> {
+    let mut damaged = Vec::new();
+    let cache = Cache::open()?;
+    for entry in fs::read_dir(cache.path(DIRECTORY)).into_iter().flatten().flatten() {
+        let path = ImagePath::at(&cache, &entry.path());
+        // An image without a seal is never used.
+        if let (None, Some((image, seal))) = (path.image.extension(), path.open())
+            && !seal.fits(&image).unwrap_or(false)
+        {
+            path.set_aside();
+            damaged.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(damaged)
 }
 
 fn eligible(plan: &Plan) -> Result<(), String> {
     let refusal = if LINK_ONCE.word().map_err(|error| error.to_string())? == Some("0") {
         "SANDBOXED_DB_LINK_ONCE=0 is set"
     } else if !cfg!(target_arch = "x86_64") {
-        "it is not known how on this architecture"
+        "this architecture is not supported"
     } else if plan.process_mode.is_some() {
         "process mode has no container"
     } else if !plan.prelink {
@@ -142,13 +178,13 @@ fn eligible(plan: &Plan) -> Result<(), String> {
     Err(refusal.to_owned())
 }
 
-/// Names all that an image depends on. The kernel's own mappings and what the C library has found out of processors are the
-/// same until the machine is started anew. Which libraries are found is told by the linker's cache, which is written anew
-/// whenever one is installed; each file that is mapped is looked at again when the image is used.
+/// Returns a hash of everything that an image depends on. The kernel's own mappings, and the C library's knowledge of the
+/// processors, are the same for a boot. The linker's cache, written anew whenever a library is installed, stands for the
+/// libraries; each mapped file is compared when the image is used.
 fn key(plan: &Plan) -> Result<String, String> {
     let boot = boot_id().map_err(|error| error.to_string())?;
     let Plan { usr, binds, files, server, .. } = plan;
-    // What libraries read before the image is taken.
+    // Libraries read this configuration before the image is taken.
     let configuration: Vec<_> =
         files.iter().filter(|file| file.path.as_path().starts_with("/etc/ssl")).collect();
     let linker =
@@ -158,67 +194,108 @@ fn key(plan: &Plan) -> Result<String, String> {
     Ok(blake3::hash(&all).to_hex().to_string())
 }
 
-/// None if another process is about to make the same; that is not waited for.
+/// Makes an image. Returns none if another process is making it, which is not waited for.
 fn make<E: fmt::Display>(
     plan: &Plan,
-    place: &ImagePath,
+    path: &ImagePath,
     capture: impl FnOnce(&Plan, &File) -> Result<Result<(), String>, E>,
-) -> Result<Option<Arc<File>>, String> {
-    let directory = File::open(&place.directory).map_err(|error| error.to_string())?;
+) -> Result<Option<KnownImage>, String> {
+    let words = |error: io::Error| error.to_string();
+    let directory = File::open(&path.directory).map_err(words)?;
     if directory.try_lock().is_err() {
         return Ok(None);
     }
     // In a cache that cannot be written the image is this process's alone.
-    let staged = place.cache.stage_file();
+    let staged = path.cache.stage_file();
     let image = staged.as_ref().map_or_else(|_| tempfile::tempfile(), |staged| staged.as_file().try_clone());
-    let image = image.map_err(|error| error.to_string())?;
-    // What is linked needs little, and no test's limits are to keep it from that.
+    let image = image.map_err(words)?;
+    // Linking needs little, and the limits of a test must not prevent it.
     let plan = Plan { limits: Limits::default().settled(0), ..plan.clone() };
     match capture(&plan, &image) {
         Ok(Ok(())) => {
             if let Ok(staged) = staged {
-                place.publish(staged);
+                path.publish(staged, &image);
             }
-            Ok(Some(Arc::new(image)))
+            let fingerprint = Fingerprint::of(&image).map_err(words)?;
+            Ok(Some(KnownImage { file: Arc::new(image), fingerprint, is_own: true }))
         }
         Ok(Err(why)) => {
-            place.refuse(&why);
+            path.refuse(&why);
             Err(why)
         }
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Where an image is in the cache.
+/// The directory of images in the cache.
+const DIRECTORY: &str = "linked";
+
+/// The files of an image in the cache.
 struct ImagePath {
     cache: Cache,
     directory: PathBuf,
     image: PathBuf,
-    /// Holds why there is none.
+    seal: PathBuf,
+    /// Holds the reason why there is no image.
     refusal: PathBuf,
 }
 
 impl ImagePath {
     fn of(key: &str) -> crate::error::Result<Self> {
         let cache = Cache::open()?;
-        let directory = cache.path("linked");
+        let directory = cache.path(DIRECTORY);
         cache::create(&directory)?;
-        let image = directory.join(key);
-        Ok(Self { refusal: image.with_extension("none"), cache, directory, image })
+        Ok(Self::at(&cache, &directory.join(key)))
     }
 
-    /// The image, if there is one; the error is why there will be none.
-    fn find(&self) -> Result<Option<Arc<File>>, String> {
-        match fs::read_to_string(&self.refusal) {
-            Ok(why) => Err(why),
-            Err(_) => Ok(File::open(&self.image).ok().map(Arc::new)),
+    fn at(cache: &Cache, image: &Path) -> Self {
+        Self {
+            cache: cache.clone(),
+            directory: cache.path(DIRECTORY),
+            image: image.to_owned(),
+            seal: image.with_extension("seal"),
+            refusal: image.with_extension("none"),
         }
     }
 
-    /// Gives the file its name. Where that fails, each process makes its own image.
-    fn publish(&self, image: StagedFile) {
-        match image.publish(&self.image) {
-            Ok(_) => self.prune(),
+    /// Opens the image and reads its seal, if both exist.
+    fn open(&self) -> Option<(File, Seal)> {
+        let image = File::open(&self.image).ok()?;
+        let seal = serde_json::from_slice(&fs::read(&self.seal).ok()?).ok()?;
+        Some((image, seal))
+    }
+
+    /// Returns the image, if there is one and its seal holds; the error is the reason why there is none.
+    fn find(&self) -> Result<Option<KnownImage>, String> {
+        if let Ok(why) = fs::read_to_string(&self.refusal) {
+            return Err(why);
+        }
+        let Some((file, Seal { fingerprint, .. })) = self.open() else { return Ok(None) };
+        let image = KnownImage { file: Arc::new(file), fingerprint, is_own: false };
+        if image.is_unchanged() {
+            return Ok(Some(image));
+        }
+        self.set_aside();
+        Ok(None)
+    }
+
+    /// Moves an image that was changed out of its place, so that it is made anew.
+    fn set_aside(&self) {
+        tracing::warn!(image = %self.image.display(), "a prelinked image was changed, and is made anew");
+        if fs::rename(&self.image, self.image.with_extension("damaged")).is_err() {
+            remove(&self.image);
+        }
+        remove(&self.seal);
+    }
+
+    /// Gives the file its name, and seals it. Where that fails, each process makes its own image.
+    fn publish(&self, staged: StagedFile, image: &File) {
+        let published = staged.publish(&self.image).and_then(|_| Ok(serde_json::to_vec(&Seal::of(image)?)?));
+        let sealed = published
+            .map_err(|error| error.to_string())
+            .and_then(|seal| self.cache.write(&self.seal, seal).map_err(|error| error.to_string()));
+        match sealed {
+            Ok(()) => self.prune(),
             Err(error) => tracing::debug!(%error, "the image of a server is not shared"),
         }
     }
@@ -227,18 +304,27 @@ impl ImagePath {
         if let Err(error) = self.cache.write(&self.refusal, why) {
             tracing::debug!(?error, "that a server has no image is not noted");
         }
-        remove(&self.image);
+        self.remove();
     }
 
-    /// Removes what is oldest. Images in use stay in memory.
+    fn remove(&self) {
+        remove(&self.image);
+        remove(&self.seal);
+    }
+
+    /// Removes the oldest images. Those in use stay in memory.
     fn prune(&self) {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let mut all: Vec<(SystemTime, PathBuf)> = entries
             .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .filter(|(_, path)| path.extension().is_none_or(|extension| extension != "seal"))
             .collect();
         all.sort_unstable();
         let surplus = all.len().saturating_sub(MOST);
-        all.iter().take(surplus).for_each(|(_, path): &(SystemTime, PathBuf)| remove(path));
+        for (_, path) in &all[..surplus] {
+            remove(path);
+            remove(&path.with_extension("seal"));
+        }
     }
 }
 
@@ -256,7 +342,7 @@ mod tests {
     use crate::launch::plan::{File as PlannedFile, root};
 
     #[test]
-    fn an_image_depends_on_what_is_read_before_it_is_taken() {
+    fn an_image_depends_on_configuration_of_libraries() {
         let data = Data::Writable { source: PathBuf::from("/data") };
         let usual = root(vec![PathBuf::from("/usr")], data, "/data".into());
         let with = |path: &str| {
@@ -266,7 +352,7 @@ mod tests {
             key(&plan).unwrap()
         };
         assert_ne!(key(&usual), Ok(with("/etc/ssl/openssl.cnf")));
-        // The server's own is read by each server.
+        // Each server reads its own configuration.
         assert_eq!(key(&usual), Ok(with("/etc/postgresql/postgresql.conf")));
     }
 }
