@@ -1,9 +1,9 @@
 //! Slots: the right to have a live sandbox, over all processes of the user that share a cache.
 //!
-//! A slot is a locked byte of one file, so the kernel frees it however its process ends. Waiting threads
-//! form two queues: one within each process, and one of the processes, whose entries are locked bytes as
-//! well. So are marks on slots whose holder waits for another slot: if all slots have one, none will ever
-//! be free.
+//! A slot is a locked byte of one file, so the kernel frees it however its process ends. Waiting
+//! threads form two queues: one within each process, and one of the processes, whose entries are
+//! locked bytes as well. So are marks on slots whose holder waits for another slot: if all slots
+//! have one, none will ever be free.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -27,8 +27,8 @@ const SMALLEST_SERVER: u64 = 6_500_000;
 const MOST_PER_CORE: u64 = 2048;
 /// The longest wait for a slot.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
-/// How long all holders must wait before it counts as a deadlock: a sandbox may be in other hands than
-/// its holder's.
+/// How long all holders must wait before it counts as a deadlock: a sandbox may be in other hands
+/// than its holder's.
 const STUCK: Duration = Duration::from_secs(2);
 /// A shorter wait is not reported.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -62,8 +62,9 @@ struct Slots {
 static SLOTS: Mutex<Option<Slots>> = Mutex::new(None);
 static CHANGED: Condvar = Condvar::new();
 
-/// Waits for a slot, in the order of the requests. `holder` is the thread that will own the sandbox, if
-/// known: an asynchronous task that waits does not keep its thread from dropping another's sandbox.
+/// Waits for a slot, in the order of the requests. `holder` is the thread that will own the
+/// sandbox, if known: an asynchronous task that waits does not keep its thread from dropping
+/// another's sandbox.
 pub(crate) fn admit(holder: Option<ThreadId>) -> Result<Slot> {
     let bound = bound()?;
     let mut guard = slots();
@@ -98,8 +99,8 @@ pub(crate) fn admit(holder: Option<ThreadId>) -> Result<Slot> {
     }
 }
 
-/// Returns a slot for a prewarmed sandbox, if one is free and nothing waits for it. The pool gives it back
-/// as soon as something [waits](are_waited_for).
+/// Returns a slot for a prewarmed sandbox, if one is free and nothing waits for it. The pool gives
+/// it back as soon as something [waits](are_waited_for).
 pub(crate) fn spare() -> Option<Slot> {
     let bound = bound().ok()?;
     let mut guard = slots();
@@ -132,7 +133,8 @@ fn slots() -> Guard {
     guard
 }
 
-/// Waits until the thread is the first of its process, the process the first of all, and a slot is free.
+/// Waits until the thread is the first of its process, the process the first of all, and a slot is
+/// free.
 fn wait(mut guard: Guard, bound: u64, number: u64) -> (Guard, Result<Result<u64, Errno>>) {
     let begin = Instant::now();
     // Processes differ, so that only one of them gives up.
@@ -295,7 +297,8 @@ fn open() -> Option<File> {
     options.open(directory.join("live")).ok()
 }
 
-/// Returns the number of slots: that of the environment, or else as many as memory and processors allow.
+/// Returns the number of slots: that of the environment, or else as many as memory and processors
+/// allow.
 fn bound() -> Result<u64> {
     if let Some(bound) = MAX.number()? {
         // Higher numbers are no bytes of the file.

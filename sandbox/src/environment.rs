@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning | values | default |
 //! |---|---|---|---|
-//! | `SANDBOXED_DB_CACHE` | where layers, images and unpacked packages are kept | a directory, which need not exist | `$XDG_CACHE_HOME/sandboxed-db`, or else `~/.cache/sandboxed-db` |
+//! | `SANDBOXED_DB_CACHE` | the directory of layers, images and unpacked packages | a directory, which need not exist | `$XDG_CACHE_HOME/sandboxed-db`, or else `~/.cache/sandboxed-db` |
 //! | `SANDBOXED_DB_ISOLATION` | whether servers run in containers, or as processes of the host with far less isolation | `container` or `process` | `container` |
 //! | `SANDBOXED_DB_KEEP` | when the data of a test is kept for `sandboxed-db open` | `never`, `on_failure` or `always` | [`Snapshot::keep`](crate::Snapshot::keep) |
 //! | `SANDBOXED_DB_LINK_ONCE` | whether servers are started from the image of a linked one | `0` or `1` | `1` |
@@ -14,7 +14,8 @@
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
 //!
 //! An empty variable counts as unset. A value that cannot be used is an error of the kind
-//! [`InvalidConfig`](crate::ErrorKind::InvalidConfig) at the next start of a sandbox, and is never ignored.
+//! [`InvalidConfig`](crate::ErrorKind::InvalidConfig) at the next start of a sandbox, and is never
+//! ignored.
 //!
 //! `SANDBOXED_DB_LAUNCHER` is set by this library, for the processes that it starts.
 

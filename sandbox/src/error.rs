@@ -1,8 +1,8 @@
 //! The error of the library and its wording.
 //!
-//! Users of a test tool read errors far more often than they match on them. An error therefore carries
-//! the failed step, its object, the cause, the fix and the end of the server's log. `Debug` prints all
-//! of it, because libtest prints the `Debug` of a test that returns `Err`.
+//! Users of a test tool read errors far more often than they match on them. An error therefore
+//! carries the failed step, its object, the cause, the fix and the end of the server's log. `Debug`
+//! prints all of it, because libtest prints the `Debug` of a test that returns `Err`.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -30,7 +30,8 @@ pub enum ErrorKind {
     Cache,
     /// A layer could not be built.
     Layer,
-    /// A sandbox could not be launched, and the machine's configuration is not known to be the cause.
+    /// A sandbox could not be launched, and the machine's configuration is not known to be the
+    /// cause.
     Launch,
     /// The server was not ready, a program or code had not finished, or no slot was free, in time.
     Timeout,
@@ -42,8 +43,8 @@ pub enum ErrorKind {
 
 /// The error of every fallible function of this library.
 ///
-/// `Display` is one line. `Debug` is the full report on several lines: the chain of causes, a hint that
-/// says what to do, and the end of the server's log if the server wrote one.
+/// `Display` is one line. `Debug` is the full report on several lines: the chain of causes, a hint
+/// that says what to do, and the end of the server's log if the server wrote one.
 #[derive(Clone)]
 pub struct Error(Arc<Repr>);
 
@@ -58,19 +59,20 @@ struct Repr {
 }
 
 impl Error {
-    /// Returns an error of `kind`. `step` is the failed operation and its object: a verb phrase in lower
-    /// case, without a full stop.
+    /// Returns an error of `kind`. `step` is the failed operation and its object: a verb phrase in
+    /// lower case, without a full stop.
     pub(crate) fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
         Self(Arc::new(Repr { kind, step: step.into(), hint: None, fix: None, log: None, source: None }))
     }
 
-    /// An error of an [`Engine`](crate::Engine) outside this crate: `step` says what could not be done, to what,
-    /// as a lower-case phrase without a full stop; `hint` says what to do about it.
+    /// An error of an [`Engine`](crate::Engine) outside this crate: `step` says what could not be
+    /// done, to what, as a lower-case phrase without a full stop; `hint` says what to do about it.
     ///
     /// # Example
     /// ```
     /// use sandboxed_db::{Error, ErrorKind};
-    /// let error = Error::custom(ErrorKind::InvalidConfig, "find `valkey-server`", "install Valkey");
+    /// let error =
+    ///     Error::custom(ErrorKind::InvalidConfig, "find `valkey-server`", "install Valkey");
     /// assert_eq!(error.to_string(), "find `valkey-server`");
     /// assert_eq!(error.hint(), Some("install Valkey"));
     /// ```
@@ -157,8 +159,8 @@ impl Error {
         self.0.hint.as_deref()
     }
 
-    /// Returns the one command or setting that fixes the cause, if one does. The hint holds it too, with
-    /// instructions. No command changes files or directories other than the library's cache.
+    /// Returns the one command or setting that fixes the cause, if one does. The hint holds it too,
+    /// with instructions. No command changes files or directories other than the library's cache.
     #[must_use]
     pub fn command(&self) -> Option<&str> {
         self.0.fix.as_ref().map(|fix| fix.command.as_str()).filter(|command| !command.is_empty())

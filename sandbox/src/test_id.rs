@@ -75,9 +75,10 @@ pub(crate) fn of_thread(function: Option<Function>) -> (Option<String>, Option<S
     (thread, test)
 }
 
-/// Returns the most exact name of a test. nextest gives it in the environment, and libtest in the name of the
-/// thread; of several tests that rstest makes of one function only these know which one runs. A process that
-/// a test has started inherits nextest's variable, which then names another function.
+/// Returns the most exact name of a test. nextest gives it in the environment, and libtest in the
+/// name of the thread; of several tests that rstest makes of one function only these know which one
+/// runs. A process that a test has started inherits nextest's variable, which then names another
+/// function.
 fn test<'a>(function: Option<&'a str>, nextest: Option<&'a str>, thread: Option<&'a str>) -> Option<&'a str> {
     // Names of the main thread, of this library's threads and of a runtime's.
     let is_test = |name: &&str| !matches!(*name, "main" | "sandboxed-db") && !name.starts_with("tokio-");

@@ -9,12 +9,14 @@ use std::time::Duration;
 pub struct Timings {
     /// Finding the layer, or building it.
     pub layer: Duration,
-    /// Whether this start built the layer, rather than found it or waited for another start to build it.
+    /// Whether this start built the layer, rather than found it or waited for another start to
+    /// build it.
     pub layer_built: bool,
     /// Waiting for a slot.
     pub queue: Duration,
-    /// Present if the sandbox was prewarmed by the [pool](crate::Snapshot::start): the age of its server when it
-    /// was handed over. `launch` is then the time to find it, and `server` the wait for a start in progress.
+    /// Present if the sandbox was prewarmed by the [pool](crate::Snapshot::start): the age of its
+    /// server when it was handed over. `launch` is then the time to find it, and `server` the wait
+    /// for a start in progress.
     pub pooled: Option<Duration>,
     /// The part of `launch` that decides the container's plan.
     pub plan: Duration,
@@ -22,8 +24,8 @@ pub struct Timings {
     pub launch: Duration,
     /// From the executed server to a server that is ready.
     pub server: Duration,
-    /// Making the test's parameters, as far as they are made: a pool's first connection, a port's password.
-    /// Zero for a test that takes only the handle, and outside of `#[sandboxed_db]`.
+    /// Making the test's parameters, as far as they are made: a pool's first connection, a port's
+    /// password. Zero for a test that takes only the handle, and outside of `#[sandboxed_db]`.
     pub connect: Duration,
 }
 
@@ -35,7 +37,8 @@ impl Timings {
     }
 }
 
-/// Prints one line: `26.1 ms: layer 0.4 ms, queue 0.0 ms, launch 2.9 ms, server 18.2 ms, connect 4.6 ms`.
+/// Prints one line: `26.1 ms: layer 0.4 ms, queue 0.0 ms, launch 2.9 ms, server 18.2 ms, connect
+/// 4.6 ms`.
 impl fmt::Display for Timings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);

@@ -73,8 +73,8 @@ pub(super) enum Surroundings {
 }
 
 impl HostFacts {
-    /// Reads the facts from files below `root`, which is `/` except in tests. An unreadable file counts as
-    /// harmless.
+    /// Reads the facts from files below `root`, which is `/` except in tests. An unreadable file
+    /// counts as harmless.
     pub(crate) fn read(root: &Path) -> Self {
         let read = |path: &str| {
             fs::read(root.join(path)).ok().map(|text| String::from_utf8_lossy(&text).trim().to_owned())
@@ -173,7 +173,8 @@ fn hidden_of_proc(mounts: &[Mount]) -> Option<String> {
     hidden.map(|target| target.display().to_string())
 }
 
-/// Returns the nearest group, of this process's and those above it, that has room for few processes.
+/// Returns the nearest group, of this process's and those above it, that has room for few
+/// processes.
 fn full_group(root: &Path, group: &Path) -> Option<(PathBuf, u64)> {
     /// Processes that end between a failed fork and this look.
     const SLACK: u64 = 16;

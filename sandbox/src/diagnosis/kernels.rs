@@ -1,4 +1,5 @@
-//! Kernels that lack something: the call, the version that brought it, and the package of a newer kernel.
+//! Kernels that lack something: the call, the version that brought it, and the package of a newer
+//! kernel.
 
 use super::host_facts::HostFacts;
 use super::outer_container::{filtered, on_machine};

@@ -1,5 +1,5 @@
-//! The fix for a refused launch step: from the step, its errno and the facts of the host to one sentence
-//! and one command. Nothing else decides it; launches and the doctor both ask here.
+//! The fix for a refused launch step: from the step, its errno and the facts of the host to one
+//! sentence and one command. Nothing else decides it; launches and the doctor both ask here.
 
 use super::host_facts::{Confinement, HostFacts, Surroundings};
 use super::kernels::{gvisor, missing_call, overlay_too_old};
@@ -173,7 +173,8 @@ fn denied(failure: &Failure, facts: &HostFacts) -> Option<Fix> {
         _ if facts.seccomp => Some(seccomp(facts)),
         _ if facts.gvisor => Some(gvisor()),
         _ if facts.confinement.is_some() => Some(module(facts, &format!("{named} forbids namespaces here"))),
-        // A chroot into a mount looks like any root. Of the kernel's reasons, user_namespaces(7), it is the last.
+        // A chroot into a mount looks like any root. Of the kernel's reasons, user_namespaces(7),
+        // it is the last.
         libc::EPERM if step == LaunchStep::Clone => {
             Some(in_chroot("the kernel lets this process create no user namespace, as it does in a chroot"))
         }

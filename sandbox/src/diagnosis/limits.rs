@@ -30,8 +30,8 @@ pub(crate) fn disk(data: &Path, in_cache: bool) -> Option<Fix> {
     }
 }
 
-/// Returns the fix for a full file system of the container besides the data directory: /dev/shm, or /tmp
-/// with /run and the log.
+/// Returns the fix for a full file system of the container besides the data directory: /dev/shm, or
+/// /tmp with /run and the log.
 pub(crate) fn scratch(root: &Path) -> Option<Fix> {
     ["dev/shm", "tmp"].into_iter().find_map(|name| {
         let disk = rustix::fs::statvfs(root.join(name)).ok()?;
@@ -51,9 +51,10 @@ pub(crate) fn disk_used(data: &Path) -> Option<u64> {
     Some((disk.f_blocks - disk.f_bfree) * disk.f_frsize)
 }
 
-/// Returns the fix for a server, or a program that it started, that got no more processes or memory.
+/// Returns the fix for a server, or a program that it started, that got no more processes or
+/// memory.
 ///
-/// A control group counts refusals (`reached`). Without one the log tells.
+/// A control group counts refusals (`reached`). Without one the log names them.
 pub(crate) fn processes(
     reached: Option<Reached>,
     log: &Log,
@@ -87,7 +88,8 @@ fn own(reached: Reached, limits: &Limits) -> Fix {
     })
 }
 
-/// Returns the fix if the limit in force is not the sandbox's but one that this process has given to it.
+/// Returns the fix if the limit in force is not the sandbox's but one that this process has given
+/// to it.
 ///
 /// A container's own limits replace soft ones, and yield to hard ones that are lower.
 fn inherited(

@@ -1,4 +1,5 @@
-//! The cause of a failure and its fix: a refused launch step, a limit of this process, a limit of the sandbox.
+//! The cause of a failure and its fix: a refused launch step, a limit of this process, a limit of
+//! the sandbox.
 
 #[cfg(test)]
 mod answers_tests;
@@ -25,7 +26,8 @@ use crate::fix::Fix;
 use crate::launch::{Failure, LaunchError, LaunchStep};
 use crate::machine::rlimit::Resource;
 
-/// Returns the error of a failed launch, with the cause and the fix for this machine if they are known.
+/// Returns the error of a failed launch, with the cause and the fix for this machine if they are
+/// known.
 pub(crate) fn explain(error: LaunchError) -> Error {
     match error {
         LaunchError::Failed(failure) => worded(&failure, &HostFacts::read(Path::new("/"))),
@@ -56,8 +58,8 @@ pub(crate) fn own_limit_too_low() -> Option<Fix> {
     too_low(&HostFacts::read(Path::new("/")))
 }
 
-/// Returns an error if this process may not write the files of a layer: the kernel would kill it for the
-/// attempt (SIGXFSZ).
+/// Returns an error if this process may not write the files of a layer: the kernel would kill it
+/// for the attempt (SIGXFSZ).
 pub(crate) fn check_file_size(step: &str) -> Result<()> {
     match own_limits::check(Resource::FileSize, Resource::FileSize.own()) {
         Some(fix) => Err(Error::new(ErrorKind::HostUnsupported, step).with_fix(fix)),

@@ -6,8 +6,9 @@ use crate::fix::Fix;
 /// How to loosen a systemd unit, where no container is known.
 const UNIT: &str = "in the systemd unit around this, if it is one, set";
 
-/// Returns the fix for a restriction of an outer container: all options at once, since each one alone
-/// only leads to the next refusal. Without a container `alone` is what to do, and the command.
+/// Returns the fix for a restriction of an outer container: all options at once, since each one
+/// alone only leads to the next refusal. Without a container `alone` is what to do, and the
+/// command.
 pub(super) fn loosened(facts: &HostFacts, sentence: &str, alone: (&'static str, &str)) -> Fix {
     const DOCKER: &str = "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
                           --security-opt systempaths=unconfined IMAGE";
@@ -37,8 +38,8 @@ pub(super) fn loosened(facts: &HostFacts, sentence: &str, alone: (&'static str, 
     Fix::new(sentence, how, command)
 }
 
-/// Returns the fix for a setting of the whole machine. In a container, or in another tool's sandbox,
-/// the command has no effect.
+/// Returns the fix for a setting of the whole machine. In a container, or in another tool's
+/// sandbox, the command has no effect.
 pub(super) fn on_machine(facts: &HostFacts, sentence: impl Into<String>, command: impl Into<String>) -> Fix {
     let how = match facts.surroundings {
         Surroundings::Nothing if facts.cannot_become_root => "run outside the sandbox around this process,",

@@ -1,4 +1,5 @@
-//! Limits of this process, getrlimit(2), that are too low for a server: they hold inside its sandbox too.
+//! Limits of this process, getrlimit(2), that are too low for a server: they hold inside its
+//! sandbox too.
 
 use super::host_facts::HostFacts;
 use crate::fix::Fix;

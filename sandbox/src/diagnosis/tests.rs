@@ -125,7 +125,8 @@ fn the_seccomp_filter_of_an_outer_container() {
     ] {
         let facts = HostFacts { seccomp: true, surroundings, ..facts() };
         answers(LaunchStep::Clone, libc::EPERM, &facts, by_docker, command);
-        // With CAP_SYS_ADMIN Docker's filter lets clone pass, but a runtime's own may yet deny mounts.
+        // With CAP_SYS_ADMIN Docker's filter lets clone pass, but a runtime's own may yet deny
+        // mounts.
         answers(LaunchStep::HostTree, libc::EPERM, &facts, by_docker, command);
     }
     let docker = HostFacts { seccomp: true, surroundings: Surroundings::Docker, ..facts() };

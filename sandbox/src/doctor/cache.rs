@@ -37,7 +37,8 @@ pub struct CacheInfo {
     pub free: u64,
     /// Whether it can be written now.
     pub writable: bool,
-    /// Whether copies there share blocks with their originals, so that a layer is quickly built on another.
+    /// Whether copies there share blocks with their originals, so that a layer is quickly built on
+    /// another.
     pub reflink: bool,
     /// Whether it holds finished layers.
     pub has_layers: bool,
@@ -118,8 +119,8 @@ fn look(directory: PathBuf, file_system: String) -> (CacheInfo, Option<Fix>) {
     (info, written.err())
 }
 
-/// Writes a file without a name, which vanishes when it is closed, and returns whether it can be copied by
-/// reflink.
+/// Writes a file without a name, which vanishes when it is closed, and returns whether it can be
+/// copied by reflink.
 fn try_writing(directory: &Path) -> io::Result<bool> {
     let nameless = || {
         let opened = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(directory);

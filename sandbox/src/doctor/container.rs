@@ -64,7 +64,8 @@ pub(super) fn examine(
     facts: &HostFacts,
     cache: Option<&CacheInfo>,
 ) -> Vec<LimitInfo> {
-    // Layers are in the cache, so its file system must do as an overlay's lower. The check neither reads nor writes it.
+    // Layers are in the cache, so its file system must do as an overlay's lower. The check neither
+    // reads nor writes it.
     let lower = cache.map(|cache| cache.directory.clone()).filter(|directory| directory.is_dir());
     let lower = lower.unwrap_or_else(|| PathBuf::from("/usr"));
     let data = Data::Overlay { lower, upper_size: 4 << 20 };
@@ -132,7 +133,8 @@ fn report_steps(examination: &mut Examination, error: Option<&Error>, cache: Opt
     }
 }
 
-/// Does what tests and servers do in the container, from outside. Returns a shortcoming that is tolerable.
+/// Does what tests and servers do in the container, from outside. Returns a shortcoming that is
+/// tolerable.
 fn inspect(root: &Path) -> Result<Option<String>, Fix> {
     let tmp = root.join("tmp");
     tmp.read_dir().map_err(|error| {

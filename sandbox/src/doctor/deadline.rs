@@ -9,10 +9,11 @@ use crate::diagnosis::{HostFacts, fix};
 use crate::fix::Fix;
 use crate::launch::{Failure, LaunchStep};
 
-/// Returns the result of `check` if it ends within the limit; `action` begins the sentence otherwise.
+/// Returns the result of `check` if it ends within the limit; `action` begins the sentence
+/// otherwise.
 ///
-/// A hanging check stays in its thread until the process ends: a file system that does not answer holds
-/// every thread that accesses it.
+/// A hanging check stays in its thread until the process ends: a file system that does not answer
+/// holds every thread that accesses it.
 pub(super) fn within<T: Send + 'static>(
     limit: Duration,
     action: &str,

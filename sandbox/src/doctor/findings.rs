@@ -8,8 +8,8 @@ use super::{CacheInfo, LimitInfo, ServerInfo, TrialTimings};
 
 /// The findings of [`doctor`](fn@crate::doctor).
 ///
-/// `Display` is for people: a line for each check, a second one if there is something to do, and the
-/// verdict at the end.
+/// `Display` is for people: a line for each check, a second one if there is something to do, and
+/// the verdict at the end.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Findings {

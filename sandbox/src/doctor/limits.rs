@@ -1,5 +1,5 @@
-//! The limits of a sandbox and their means, read from the kernel for a running container: only limits that
-//! are in force are reported.
+//! The limits of a sandbox and their means, read from the kernel for a running container: only
+//! limits that are in force are reported.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ use crate::machine::rlimit;
 pub struct LimitInfo {
     /// The limited resource, such as `memory`.
     pub resource: &'static str,
-    /// The means: `cgroup`, `rlimit`, `inherited rlimit`, `pid_max` of the pid namespace, `tmpfs`; `none`
-    /// without a limit.
+    /// The means: `cgroup`, `rlimit`, `inherited rlimit`, `pid_max` of the pid namespace, `tmpfs`;
+    /// `none` without a limit.
     pub means: &'static str,
     /// The limit, in bytes or as a number. `None` without a limit.
     pub value: Option<u64>,

@@ -1,8 +1,8 @@
-//! Checks whether this machine can run sandboxes, and names the switch that is off and the command that
-//! turns it on.
+//! Checks whether this machine can run sandboxes, and names the switch that is off and the command
+//! that turns it on.
 //!
-//! [`doctor`] launches a throw-away container, with the calling program as the launcher, and stops at the
-//! first step that fails. It reports a failure in the words of the error of a launch.
+//! [`doctor`] launches a throw-away container, with the calling program as the launcher, and stops
+//! at the first step that fails. It reports a failure in the words of the error of a launch.
 
 mod cache;
 mod container;
@@ -29,10 +29,11 @@ use examination::Examination;
 
 /// Examines this machine: whether sandboxes start here, and with what.
 ///
-/// Everything is tried, nothing is guessed: only after a failed trial are files such as those of sysctl(8)
-/// read, for the reason. At the end a server is started and ended once. Its layer is built if the cache
-/// has none, and without an installed PostgreSQL the distribution's packages are downloaded, as by any
-/// start. Each check has a deadline. Nothing remains but the files of a start in the cache.
+/// Everything is tried, nothing is guessed: only after a failed trial are files such as those of
+/// sysctl(8) read, for the reason. At the end a server is started and ended once. Its layer is
+/// built if the cache has none, and without an installed PostgreSQL the distribution's packages are
+/// downloaded, as by any start. Each check has a deadline. Nothing remains but the files of a start
+/// in the cache.
 ///
 /// # Example
 /// ```no_run

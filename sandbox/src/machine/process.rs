@@ -2,8 +2,8 @@
 
 use std::fs;
 
-/// Returns an identity of a process that no later process has, though its id comes again: the id and
-/// the time of the start.
+/// Returns an identity of a process that no later process has, though its id comes again: the id
+/// and the time of the start.
 pub(crate) fn identity(pid: u32) -> String {
     const START_TIME: usize = 22;
     format!("process {pid} {}", stat_field(pid, START_TIME).unwrap_or_else(|| "0".to_owned()))
@@ -46,8 +46,8 @@ fn stat_field(pid: u32, number: usize) -> Option<String> {
     stat_fields(&stat).nth(number - 3).map(str::to_owned)
 }
 
-/// Returns the fields of a `stat` file after the second: that is the program's name in parentheses, and may itself hold any
-/// character.
+/// Returns the fields of a `stat` file after the second: that is the program's name in parentheses,
+/// and may itself hold any character.
 pub(crate) fn stat_fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace()
 }

@@ -61,8 +61,8 @@ impl Resource {
         Rlimit { soft: limit.current, hard: limit.maximum }
     }
 
-    /// Returns the fix for a limit that is too low: ulimit as far as the hard limit allows. Beyond, the
-    /// fix is up to the administrator.
+    /// Returns the fix for a limit that is too low: ulimit as far as the hard limit allows. Beyond,
+    /// the fix is up to the administrator.
     pub(crate) fn raise(self, sentence: impl Into<String>, limit: Rlimit) -> Fix {
         const KILOBYTE: u64 = 1 << 10;
         let (option, unit, ample) = match self {

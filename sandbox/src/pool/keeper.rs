@@ -1,5 +1,5 @@
-//! The threads of the pool: the keeper, which decides and ends, and makers, each of which starts one
-//! prewarmed sandbox.
+//! The threads of the pool: the keeper, which decides and ends, and makers, each of which starts
+//! one prewarmed sandbox.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -86,7 +86,8 @@ fn make(pool: &mut Pool, index: usize) {
     }
 }
 
-/// Puts a new sandbox on its shelf, or begins a pause: of the plan after a failed start, of all if `closed`.
+/// Puts a new sandbox on its shelf, or begins a pause: of the plan after a failed start, of all if
+/// `closed`.
 fn made(number: u64, prewarmed: Option<Prewarmed>, closed: Option<Duration>) {
     let now = Instant::now();
     let mut guard: Guard = pool();

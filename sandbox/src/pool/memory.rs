@@ -29,8 +29,8 @@ fn of_machine(text: &str) -> Option<bool> {
     Some(available >= total / RESERVE + (EACH >> 10))
 }
 
-/// Whether no control group of this process, nor one above it, is near its limit. Pages of files that were
-/// read once do not count: the kernel drops them first.
+/// Whether no control group of this process, nor one above it, is near its limit. Pages of files
+/// that were read once do not count: the kernel drops them first.
 fn of_groups(group: &Path, read: impl Fn(&Path) -> Option<String>) -> bool {
     let bytes = |path: PathBuf| read(&path)?.trim().parse::<u64>().ok();
     let droppable = |group: &Path| {

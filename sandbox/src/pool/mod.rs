@@ -1,12 +1,13 @@
 //! The pool: prewarmed sandboxes of the snapshots in use, started while tests run.
 //!
-//! A request for a sandbox gets a prewarmed one that was started from the very same plan, or waits for one
-//! in the making. Threads of the pool make them while the processors have no requested starts to do. One
-//! more thread, the keeper, lives as long as there are prewarmed sandboxes, and ends those that are not
-//! requested any more, or whose slot a request waits for. The pool belongs to one process and ends with it:
-//! a prewarmed sandbox is tied to its process as every sandbox is.
+//! A request for a sandbox gets a prewarmed one that was started from the very same plan, or waits
+//! for one in the making. Threads of the pool make them while the processors have no requested
+//! starts to do. One more thread, the keeper, lives as long as there are prewarmed sandboxes, and
+//! ends those that are not requested any more, or whose slot a request waits for. The pool belongs
+//! to one process and ends with it: a prewarmed sandbox is tied to its process as every sandbox is.
 //!
-//! A start that fails here is no test's error: the next request starts a sandbox itself and reports why.
+//! A start that fails here is no test's error: the next request starts a sandbox itself and reports
+//! why.
 
 mod keeper;
 mod memory;
@@ -58,7 +59,8 @@ struct Pool {
 /// Takes a prewarmed sandbox for `holder`, if known.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an invalid `SANDBOXED_DB_POOL`.
+/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an invalid
+/// `SANDBOXED_DB_POOL`.
 pub(crate) fn ask<E: Engine>(
     prepared: &Prepared<E>,
     layer: &Arc<Layer>,
@@ -119,8 +121,8 @@ fn pool() -> Guard {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this process has the pool. A forked copy has none of its threads, and may find its lock held for
-/// ever.
+/// Whether this process has the pool. A forked copy has none of its threads, and may find its lock
+/// held for ever.
 fn is_own() -> bool {
     static OWNER: OnceLock<u32> = OnceLock::new();
     *OWNER.get_or_init(std::process::id) == std::process::id()
@@ -165,7 +167,8 @@ impl Pool {
         shelf.map(|shelf| shelf.claimed += 1).is_some()
     }
 
-    /// Takes a sandbox for a claim. Takes the claim back if it is late, or if too few starts succeed.
+    /// Takes a sandbox for a claim. Takes the claim back if it is late, or if too few starts
+    /// succeed.
     fn redeem(&mut self, number: u64, late: bool) -> Poll<Option<Prewarmed>> {
         let Some(shelf) = self.shelf(number) else { return Poll::Ready(None) };
         let hopeless = shelf.making + shelf.prewarmed.len() < shelf.claimed;
@@ -194,7 +197,8 @@ impl Pool {
         }
     }
 
-    /// Returns the shelf to fill next: the last requested one that lacks a sandbox, if one may be made.
+    /// Returns the shelf to fill next: the last requested one that lacks a sandbox, if one may be
+    /// made.
     fn lacking(&self, now: Instant) -> Option<usize> {
         let closed = self.closed.is_some_and(|until| now < until);
         if closed || !self.load().allows_one(&self.credit) {

@@ -46,8 +46,9 @@ impl Demand {
         self.last
     }
 
-    /// Returns how many are to be ready: as many as are requested during a start. None before the second
-    /// request, so that a process with a single sandbox has no more to do than without a pool.
+    /// Returns how many are to be ready: as many as are requested during a start. None before the
+    /// second request, so that a process with a single sandbox has no more to do than without a
+    /// pool.
     pub(super) fn wants(&self, now: Instant, most: usize) -> usize {
         if self.asks < 2 || self.gap > LONGEST_GAP || self.is_over(now, None) {
             return 0;
@@ -56,16 +57,17 @@ impl Demand {
         usize::try_from(during).unwrap_or(usize::MAX).clamp(1, most.max(1))
     }
 
-    /// Whether no more requests are expected. `quiet`: the time since which no test has had a sandbox.
+    /// Whether no more requests are expected. `quiet`: the time since which no test has had a
+    /// sandbox.
     pub(super) fn is_over(&self, now: Instant, quiet: Option<Instant>) -> bool {
         let since = |time: Instant| now.saturating_duration_since(time);
         since(self.last) > LIFE || quiet.is_some_and(|quiet| since(quiet.max(self.last)) > QUIET)
     }
 }
 
-/// The credit for prewarming: each sandbox that ends unused costs one, each that is taken earns a part of
-/// one. So the waste is a small part of the use, and a suite that never requests the same plan twice stops
-/// paying after the first.
+/// The credit for prewarming: each sandbox that ends unused costs one, each that is taken earns a
+/// part of one. So the waste is a small part of the use, and a suite that never requests the same
+/// plan twice stops paying after the first.
 #[derive(Debug, Clone)]
 pub(super) struct Credit {
     /// In sixteenths of a sandbox.

@@ -45,7 +45,8 @@ fn file() -> &'static Result<Option<(File, PathBuf)>> {
     })
 }
 
-/// Returns the path as the user's shell understands it: cargo starts test programs in other directories.
+/// Returns the path as the user's shell understands it: cargo starts test programs in other
+/// directories.
 fn from_shell(path: &OsStr, shell: Option<OsString>) -> PathBuf {
     let shell = shell.map(PathBuf::from).filter(|shell| shell.is_absolute());
     shell.unwrap_or_default().join(path)

@@ -1,8 +1,9 @@
-//! The report of a run: a record of every sandbox, with the parts of its start and the outcome of its test.
+//! The report of a run: a record of every sandbox, with the parts of its start and the outcome of
+//! its test.
 //!
-//! If the environment variable `SANDBOXED_DB_REPORT` names a file, every process of the run appends lines of
-//! JSON to it, each by one write, so that lines of several processes do not mix. Without the variable nothing
-//! is recorded.
+//! If the environment variable `SANDBOXED_DB_REPORT` names a file, every process of the run appends
+//! lines of JSON to it, each by one write, so that lines of several processes do not mix. Without
+//! the variable nothing is recorded.
 //!
 //! ```sh
 //! SANDBOXED_DB_REPORT=run.jsonl cargo test
@@ -10,16 +11,18 @@
 //! ```
 //!
 //! # The lines
-//! Each line is a whole [`Record`] with everything known by then, and **the last one with an `id` counts**. A
-//! sandbox has a line for the request, one when it is ready and one when it has ended (or its start has
-//! failed). If its test dropped the handle, one more line follows with the outcome. A killed process therefore
-//! leaves a record without an end: only the outcome is lost.
+//! Each line is a whole [`Record`] with everything known by then, and **the last one with an `id`
+//! counts**. A sandbox has a line for the request, one when it is ready and one when it has ended
+//! (or its start has failed). If its test dropped the handle, one more line follows with the
+//! outcome. A killed process therefore leaves a record without an end: only the outcome is lost.
 //!
-//! Servers that only build a layer have no record; that of the start that waited for them holds the time.
+//! Servers that only build a layer have no record; that of the start that waited for them holds the
+//! time.
 //!
-//! Lines are appended, also to those of an earlier run; the field `run` differs. A relative path starts at
-//! `PWD`, the directory of the shell, since cargo runs the tests of each package in that package's directory. A
-//! file that cannot be opened fails the start; one that later cannot be written costs one warning per process.
+//! Lines are appended, also to those of an earlier run; the field `run` differs. A relative path
+//! starts at `PWD`, the directory of the shell, since cargo runs the tests of each package in that
+//! package's directory. A file that cannot be opened fails the start; one that later cannot be
+//! written costs one warning per process.
 //!
 //! # Example
 //! The tests that waited longest for their database:
@@ -56,8 +59,8 @@ pub(crate) use recorder::{Ended, Recorder, with_causes};
 pub struct Report {
     /// The last record of each sandbox, in the order of the requests.
     pub records: Vec<Record>,
-    /// How many lines were no records: a killed process or a full disk can cut a line short, and a later version
-    /// of this library may write another format.
+    /// How many lines were no records: a killed process or a full disk can cut a line short, and a
+    /// later version of this library may write another format.
     pub skipped: usize,
 }
 
@@ -65,7 +68,8 @@ impl Report {
     /// Reads a file that was written by `SANDBOXED_DB_REPORT`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a file that cannot be read. Other lines than records are no error.
+    /// [`ErrorKind::InvalidConfig`] for a file that cannot be read. Other lines than records are no
+    /// error.
     pub fn read(path: &Path) -> Result<Self> {
         let failed = |error| {
             Error::io(ErrorKind::InvalidConfig, "read", path, error).with_hint(format!(

@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the records that this library writes, and the only one that it reads.
 ///
-/// It changes when a field is removed or changes its meaning. A new field does not change it: readers ignore
-/// unknown fields.
+/// It changes when a field is removed or changes its meaning. A new field does not change it:
+/// readers ignore unknown fields.
 pub const VERSION: u32 = 1;
 
 /// One sandbox of a run, in one line of JSON with these names.
 ///
-/// A value that is not known (yet) is `null`. Times are in microseconds since 1970-01-01 UTC. Those of one
-/// sandbox come from a monotonic clock that starts at `asked_at_us`, so their differences hold even if the
-/// machine's clock is set meanwhile.
+/// A value that is not known (yet) is `null`. Times are in microseconds since 1970-01-01 UTC. Those
+/// of one sandbox come from a monotonic clock that starts at `asked_at_us`, so their differences
+/// hold even if the machine's clock is set meanwhile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {
@@ -22,7 +22,8 @@ pub struct Record {
     pub version: u32,
     /// Names the sandbox, in this file and any other.
     pub id: String,
-    /// Names the run: nextest's `NEXTEST_RUN_ID`, else the process that started the test program, such as cargo.
+    /// Names the run: nextest's `NEXTEST_RUN_ID`, else the process that started the test program,
+    /// such as cargo.
     pub run: String,
     /// The test's path as libtest prints it, such as `orders::can_be_dropped`, if known: from
     /// `#[sandboxed_db]`, the thread's name or nextest.
@@ -58,8 +59,8 @@ pub struct Record {
     /// Whether it was prewarmed by the [pool](crate::Snapshot::start).
     #[serde(default)]
     pub pooled: bool,
-    /// The time when the last parameter of the test was made, such as a pool. `null` if the test takes none, or
-    /// only the [`Sandbox`](crate::Sandbox).
+    /// The time when the last parameter of the test was made, such as a pool. `null` if the test
+    /// takes none, or only the [`Sandbox`](crate::Sandbox).
     pub connected_at_us: Option<u64>,
     /// The time when its end began: the handle was dropped or stopped, or the start failed.
     pub ended_at_us: Option<u64>,
@@ -69,13 +70,14 @@ pub struct Record {
     pub outcome: Outcome,
     /// The reason why it could not be started.
     pub error: Option<String>,
-    /// Why its test failed: the panic's message or the returned error, on one line of at most 1,000 characters. `null` for
-    /// a test that passed, and for one that runs without the attribute.
+    /// Why its test failed: the panic's message or the returned error, on one line of at most 1,000
+    /// characters. `null` for a test that passed, and for one that runs without the attribute.
     pub failure: Option<String>,
-    /// Bytes written in its data directory when its end began, without deleted files. `null` in process mode.
+    /// Bytes written in its data directory when its end began, without deleted files. `null` in
+    /// process mode.
     pub disk_bytes: Option<u64>,
-    /// The peak of the memory of its processes and written files, in bytes, as the kernel counted it. `null`
-    /// without a control group, or with one of Linux before 5.19.
+    /// The peak of the memory of its processes and written files, in bytes, as the kernel counted
+    /// it. `null` without a control group, or with one of Linux before 5.19.
     pub memory_peak_bytes: Option<u64>,
 }
 
@@ -88,20 +90,22 @@ pub enum Outcome {
     Passed,
     /// The test failed, or its sandbox could not be started.
     Failed,
-    /// Unknown: the test has not ended, or it has no `#[sandboxed_db]` and did not panic while it held the sandbox.
+    /// Unknown: the test has not ended, or it has no `#[sandboxed_db]` and did not panic while it
+    /// held the sandbox.
     #[default]
     Unknown,
 }
 
 impl Record {
-    /// Returns the duration of the start, from the request to a ready server; `None` if it never was ready.
+    /// Returns the duration of the start, from the request to a ready server; `None` if it never
+    /// was ready.
     #[must_use]
     pub fn started(&self) -> Option<Duration> {
         Some(Duration::from_micros(self.ready_at_us?.saturating_sub(self.asked_at_us)))
     }
 
-    /// Returns how long the sandbox was in use, from the last parameter to the beginning of its end; `None` if
-    /// either is unknown.
+    /// Returns how long the sandbox was in use, from the last parameter to the beginning of its
+    /// end; `None` if either is unknown.
     #[must_use]
     pub fn used(&self) -> Option<Duration> {
         let begin = self.connected_at_us.or(self.ready_at_us)?;

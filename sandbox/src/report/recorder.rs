@@ -195,8 +195,8 @@ pub(crate) fn with_causes(error: &Error) -> String {
     text
 }
 
-/// Puts a message on one line of at most [`LONGEST_REASON`] characters, without control characters and the colours of
-/// terminals.
+/// Puts a message on one line of at most [`LONGEST_REASON`] characters, without control characters
+/// and the colours of terminals.
 fn one_line(text: &str) -> String {
     let mut line = String::new();
     let (mut characters, mut length) = (text.chars().peekable(), 0);
