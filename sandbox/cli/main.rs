@@ -62,19 +62,19 @@ enum Subcommand {
     /// with it.
     ///
     /// Data is kept if the test says `keep = "on_failure"` or SANDBOXED_DB_KEEP=on_failure is set.
-    /// Without TEST, list what is kept, the latest first.
+    /// Without TEST, list the kept data, the latest first.
     Open(open::OpenArguments),
     /// Show what a test changed since its snapshot: rows, definitions, sequences, roles.
     Diff(diff::DiffArguments),
     /// List the layers, the last used first.
     Layers,
     /// Remove layers that were not used for long, and the least recently used layers beyond a size;
-    /// likewise the kept data of tests, the oldest first. What is in use stays.
+    /// likewise the kept data of tests, the oldest first. Layers and data in use stay.
     Prune {
-        /// Limit the size of what stays, such as 5GiB.
+        /// The size that may stay, such as 5GiB.
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
         size: ByteSize,
-        /// Remove what was not used for this time, such as 30d.
+        /// Remove layers and data that were not used for this time, such as 30d.
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         age: Option<Duration>,
     },

@@ -120,7 +120,8 @@ pub(crate) fn by_another_process(set_up: impl FnOnce(&mut Command)) -> Result<Fi
     }
 }
 
-/// Runs `work` `count` times, `at_a_time` on as many threads. Returns the results and the time of all.
+/// Runs `work` `count` times, `at_a_time` on as many threads. Returns the results and the time of
+/// all.
 pub(crate) fn concurrently<T: Send>(
     count: usize,
     at_a_time: usize,
