@@ -1,5 +1,5 @@
-//! `deny_syscalls CALL=ERRNO… -- PROGRAM ARGUMENT…` runs a program under a seccomp filter that makes system calls
-//! fail. `clone(new)` is clone(2) with a flag for a new namespace.
+//! `deny_syscalls CALL=ERRNO… -- PROGRAM ARGUMENT…` runs a program under a seccomp filter that
+//! makes system calls fail. `clone(new)` is clone(2) with a flag for a new namespace.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,7 +10,8 @@ use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
 };
 
-/// CLONE_NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and NEWNS, as Docker's profile has them.
+/// CLONE_NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and NEWNS, as Docker's profile has
+/// them.
 const NEW: [u64; 7] =
     [0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000, 0x0002_0000];
 

@@ -1,5 +1,6 @@
-//! A server for tests of the TCP forwarder. It listens on 127.0.0.1, and the first byte of each connection selects an
-//! answer. `echo_server --version` prints a version, as the programs of servers do.
+//! A server for tests of the TCP forwarder. It listens on 127.0.0.1, and the first byte of each
+//! connection selects an answer. `echo_server --version` prints a version, as the programs of
+//! servers do.
 
 use std::fs;
 use std::io::{self, Read, Write};

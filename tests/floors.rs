@@ -1,5 +1,6 @@
-//! Checks that the library's modules use only those on their own floor or below, as the list of floors in
-//! ARCHITECTURE.md has it, and that the parts of a divided module use each other in no circle.
+//! Checks that the library's modules use only those on their own floor or below, as the list of
+//! floors in ARCHITECTURE.md has it, and that the parts of a divided module use each other in no
+//! circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +11,8 @@ use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 /// Modules whose parts may form no circle.
 const DIVIDED: [&str; 2] = ["launch", "engine"];
 
-/// The one call upwards: the dynamic linker enters the program in `sys` and goes on in the launcher.
+/// The one call upwards: the dynamic linker enters the program in `sys` and goes on in the
+/// launcher.
 const EXCEPTION: (&str, &str) = ("sys", "launch");
 
 type Module = Vec<String>;
@@ -26,7 +28,8 @@ fn modules_use_only_floors_below() {
     assert!(offences.is_empty(), "{} offences:\n{}", offences.len(), offences.join("\n"));
 }
 
-/// The modules of each floor, from the highest to the lowest: the block of code that is marked `floors`.
+/// The modules of each floor, from the highest to the lowest: the block of code that is marked
+/// `floors`.
 fn floors(architecture: &str) -> Vec<Vec<String>> {
     let block = architecture.split("```floors\n").nth(1).expect("a block of code is marked `floors`");
     let lines = block.lines().take_while(|line| *line != "```");
@@ -176,8 +179,8 @@ impl Tree {
     }
 }
 
-/// Reads a path, or a tree of paths in braces, and returns where it ends. Each path has the name that it
-/// is known by.
+/// Reads a path, or a tree of paths in braces, and returns where it ends. Each path has the name
+/// that it is known by.
 fn tree_of_paths(
     tokens: &[String],
     mut at: usize,

@@ -1,5 +1,5 @@
-//! Checks the simple part of the language rules over the whole repository: how comments open, how wide
-//! they are, and how long the names of tests are.
+//! Checks the simple part of the language rules over the whole repository: how comments open, how
+//! wide they are, and how long the names of tests are.
 //!
 //! ```sh
 //! cargo test -p sandboxed-db-tests --test language -- --include-ignored
@@ -105,7 +105,8 @@ fn check(text: &str, marker: &str) -> Vec<(usize, String)> {
     offences
 }
 
-/// The offending openings of the sentences in a line of a comment. `opens` says that the line begins one.
+/// The offending openings of the sentences in a line of a comment. `opens` says that the line
+/// begins one.
 fn openings(comment: &str, opens: bool) -> impl Iterator<Item = String> {
     let first = opens.then_some(comment.trim_start_matches(['-', '*', ' ']));
     let ends = comment.match_indices([' ']).filter(|(at, _)| comment[..*at].ends_with(['.', '!', '?']));

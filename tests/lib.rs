@@ -17,12 +17,12 @@ pub use test_process::*;
 /// Set in CI: a test that this machine cannot run fails instead of being skipped.
 pub const MUST_RUN: &str = "SANDBOXED_DB_TESTS_MUST_RUN";
 
-/// `all` runs every test with the largest number of rounds. Otherwise the tests take minutes, and cover
-/// every promise with few rounds.
+/// `all` runs every test with the largest number of rounds. Otherwise the tests take minutes, and
+/// cover every promise with few rounds.
 pub const TESTS: &str = "SANDBOXED_DB_TESTS";
 
-/// Says why a test is skipped, or fails it if [`MUST_RUN`] is set. libtest cannot skip a test at run time,
-/// so the test returns after this call.
+/// Says why a test is skipped, or fails it if [`MUST_RUN`] is set. libtest cannot skip a test at
+/// run time, so the test returns after this call.
 ///
 /// # Panics
 /// If `SANDBOXED_DB_TESTS_MUST_RUN` is set.
@@ -31,8 +31,8 @@ pub fn skip(reason: &str) {
     note(&format!("skipped: {reason}"));
 }
 
-/// Says that a test is skipped because it needs root. This is no failure even if [`MUST_RUN`] is set: CI
-/// runs the tests as root too.
+/// Says that a test is skipped because it needs root. This is no failure even if [`MUST_RUN`] is
+/// set: CI runs the tests as root too.
 pub fn skip_without_root(reason: &str) {
     note(&format!("skipped, needs root: {reason}"));
 }

@@ -40,8 +40,9 @@ impl MountUser {
     }
 }
 
-/// Runs one `#[ignore]`d test of the calling program in a new mount namespace. The test gets its task, and a
-/// directory to mount in, from [`mount_task`]. Skips it if no such namespace can be created.
+/// Runs one `#[ignore]`d test of the calling program in a new mount namespace. The test gets its
+/// task, and a directory to mount in, from [`mount_task`]. Skips it if no such namespace can be
+/// created.
 ///
 /// # Panics
 /// If the test fails.

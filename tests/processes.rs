@@ -37,8 +37,8 @@ pub fn mounts() -> BTreeSet<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The objects that outlive processes: mounts, and this user's shared memory, semaphores and message
-/// queues, of System V and of POSIX.
+/// The objects that outlive processes: mounts, and this user's shared memory, semaphores and
+/// message queues, of System V and of POSIX.
 ///
 /// # Panics
 /// Without /proc.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A sequence of numbers that a seed determines. The seed is printed, so that a failed run can be repeated.
+/// A sequence of numbers that a seed determines. The seed is printed, so that a failed run can be
+/// repeated.
 #[derive(Debug)]
 pub struct Random(u64);
 
@@ -37,7 +38,8 @@ impl Random {
         limit.mul_f64(f64::from(part) / f64::from(u32::MAX))
     }
 
-    /// Returns a time in part `part` of `parts` equal ones of `limit`: few moments meet all phases too.
+    /// Returns a time in part `part` of `parts` equal ones of `limit`: few moments meet all phases
+    /// too.
     #[must_use]
     pub fn within(&mut self, limit: Duration, part: u32, parts: u32) -> Duration {
         limit / parts * part + self.below(limit / parts)

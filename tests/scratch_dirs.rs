@@ -28,7 +28,8 @@ impl ScratchDirs {
         Self::with_cache(root, cache)
     }
 
-    /// With the cache of this process, whose layers need not be built again. [`Self::leftovers`] skips it.
+    /// With the cache of this process, whose layers need not be built again. [`Self::leftovers`]
+    /// skips it.
     ///
     /// # Panics
     /// If the directories cannot be created.
@@ -120,7 +121,8 @@ impl Default for ScratchDirs {
     }
 }
 
-/// Whether a path is a finished entry of the cache, by its name and shape: a layer, a lock, a lookup, ...
+/// Whether a path is a finished entry of the cache, by its name and shape: a layer, a lock, a
+/// lookup, ...
 fn is_finished(path: &Path) -> bool {
     if path.ends_with("locks/prune") && path.is_file() {
         return true;

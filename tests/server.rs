@@ -7,8 +7,8 @@ use postgres::{Client, NoTls};
 /// Set in the processes of [`alone`].
 const ALONE: &str = "SANDBOXED_DB_TESTS_ALONE";
 
-/// A command that runs one `#[ignore]`d test of the calling program in a process of its own: a test that needs
-/// another environment, shares nothing with other threads, or has to fail.
+/// A command that runs one `#[ignore]`d test of the calling program in a process of its own: a test
+/// that needs another environment, shares nothing with other threads, or has to fail.
 ///
 /// # Panics
 /// If the path of the program is unknown.

@@ -1,14 +1,16 @@
 //! A program that starts sandboxes and ends in a given way, for tests of both.
 //!
-//! `subject [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them. Standard output has
-//! a line for each event. A start that fails is reported on standard error and leads to exit code 2.
+//! `subject [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them.
+//! Standard output has a line for each event. A start that fails is reported on standard error and
+//! leads to exit code 2.
 //!
 //! `subject doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
 //!
 //! `--churn-for-ms TIME` starts and drops sandboxes in all threads, and ends the process amid that.
 //!
-//! `subject keep ARGUMENT…` runs `subject ARGUMENT…` in a process group, reaps all its descendants, and ends when none
-//! is left. `subject keep --program PROGRAM ARGUMENT…` does the same with another program.
+//! `subject keep ARGUMENT…` runs `subject ARGUMENT…` in a process group, reaps all its descendants,
+//! and ends when none is left. `subject keep --program PROGRAM ARGUMENT…` does the same with
+//! another program.
 
 use std::fmt::Display;
 use std::hint::black_box;
@@ -265,8 +267,8 @@ fn last(sandboxes: &[Sandbox]) -> &Sandbox {
     sandboxes.last().expect("a sandbox")
 }
 
-/// Prints the number of descriptors and threads of this process: after the first sandbox, after many more and after
-/// failed starts, with some alive, and after their end.
+/// Prints the number of descriptors and threads of this process: after the first sandbox, after
+/// many more and after failed starts, with some alive, and after their end.
 fn descriptors(plan: &Plan) -> Result<(), Error> {
     let count = |what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let tell_counts = |when: &str, alive: usize| {

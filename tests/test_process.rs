@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::processes::{CLEANUP_DEADLINE, DEADLINE, descendants, describe};
 
-/// A `subject` that runs below `subject keep`, the reaper of all its descendants: the kernel itself says
-/// when none is left.
+/// A `subject` that runs below `subject keep`, the reaper of all its descendants: the kernel itself
+/// says when none is left.
 #[derive(Debug)]
 pub struct TestProcess {
     keeper: Child,
@@ -117,7 +117,8 @@ impl TestProcess {
         let _ = kill(self.subject, signal);
     }
 
-    /// Waits until all descendants are gone, and returns how the process ended and the lines that it printed.
+    /// Waits until all descendants are gone, and returns how the process ended and the lines that
+    /// it printed.
     ///
     /// # Panics
     /// If processes are left; they are killed.

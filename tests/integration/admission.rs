@@ -25,7 +25,8 @@ fn report(dirs: &ScratchDirs, slots: &str, args: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Waits until that many bytes of the cache's lock file are locked, by sandboxes and by waiting processes.
+/// Waits until that many bytes of the cache's lock file are locked, by sandboxes and by waiting
+/// processes.
 #[track_caller]
 fn wait_for_locks(dirs: &ScratchDirs, count: u64) {
     let file = fs::metadata(dirs.cache().join("live")).unwrap().ino().to_string();

@@ -1,4 +1,5 @@
-//! Two checkouts test themselves at once, by one user or by two, with one cache or with two: neither notices.
+//! Two checkouts test themselves at once, by one user or by two, with one cache or with two:
+//! neither notices.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -18,7 +19,8 @@ const OTHER_USER: u32 = 61_234;
 
 const THREADS: [&str; 2] = ["--threads", "4"];
 
-/// Runs a checkout's tests for as long as it is not ended. Both have the same migrations, each at a path of its own.
+/// Runs a checkout's tests for as long as it is not ended. Both have the same migrations, each at a
+/// path of its own.
 fn run(mut command: Command, place: &ScratchDirs, program: &Path) -> TestProcess {
     let migrations = place.path().join("migrations");
     if fs::create_dir(&migrations).is_ok() {

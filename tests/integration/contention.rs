@@ -1,5 +1,5 @@
-//! The store stays right, and nothing piles up, when many processes build at once, when builds are killed
-//! at any moment, and with hundreds of migrations.
+//! The store stays right, and nothing piles up, when many processes build at once, when builds are
+//! killed at any moment, and with hundreds of migrations.
 
 use std::fs;
 use std::path::PathBuf;
@@ -117,7 +117,8 @@ fn the_next_build_removes_what_a_killed_build_left(#[case] missing: Missing, #[c
 
 // Many migrations.
 
-/// Migrations that were added in three batches, as sets of migrations grow: each batch ends with a layer.
+/// Migrations that were added in three batches, as sets of migrations grow: each batch ends with a
+/// layer.
 struct Growing {
     cache: TestCache,
     /// Migrations in a twentieth of the set.
@@ -150,7 +151,8 @@ impl Growing {
         runs(&response).iter().map(|&run| run.to_owned()).collect()
     }
 
-    /// Every migration has run once, in order, and of them those from `number` on since [`Self::runs`].
+    /// Every migration has run once, in order, and of them those from `number` on since
+    /// [`Self::runs`].
     #[track_caller]
     fn assert_rerun_from(&self, number: usize, now: &[String]) {
         let numbers: Vec<_> = now.iter().map(|run| run.split(' ').next().unwrap().to_owned()).collect();
@@ -189,7 +191,8 @@ fn a_build_runs_only_migrations_from_the_first_change_on() {
         growing.write(number, &text(number));
         assert_eq!(growing.run(), growing.runs);
     }
-    // No layer ends before a migration in the middle of a batch, so the batch runs from its beginning, once.
+    // No layer ends before a migration in the middle of a batch, so the batch runs from its
+    // beginning, once.
     let middle = 15 * unit;
     growing.write(middle, &(text(middle) + "-- noted\n"));
     growing.assert_rerun_from(second, &growing.run());

@@ -12,12 +12,13 @@ use sandboxed_db::engine::Installation;
 use sandboxed_db::{Engine, ErrorKind, Postgres, Snapshot};
 use sandboxed_db_tests::{ScratchDirs, TestProcess, is_exhaustive, skip};
 
-const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
+use crate::lifecycle::SUBJECT;
+use crate::requests::dirs_with_base;
 
-/// No error takes that long, a layer built before included; most take milliseconds.
+/// A limit for every error, with a layer built before it. Most take milliseconds.
 const AT_ONCE: Duration = Duration::from_secs(25);
 
-/// Runs a subject whose start must fail, and returns the report. Nothing may be left of it.
+/// Runs a subject whose start must fail and leave nothing, and returns the report.
 #[track_caller]
 fn report(place: &ScratchDirs, variables: &[(&str, &Path)], args: &[&str]) -> String {
     let begin = Instant::now();
@@ -58,7 +59,7 @@ pub(crate) fn real() -> Installation {
     Postgres::new().locate().unwrap_or_else(|error| panic!("{error:?}"))
 }
 
-/// A directory of programs whose `postgres` is that script, and whose others are the real ones.
+/// A directory of programs with a script as `postgres`, and otherwise the real ones.
 pub(crate) fn with_server(place: &ScratchDirs, script: &str) -> PathBuf {
     let bin = place.path().join("server/bin");
     fs::create_dir_all(&bin).unwrap();
@@ -70,7 +71,7 @@ pub(crate) fn with_server(place: &ScratchDirs, script: &str) -> PathBuf {
     bin
 }
 
-/// The real server, unless its configuration holds a word; then `instead` is run.
+/// A script that runs the real server, or `instead` if the configuration says so.
 fn server_that_may(instead: &str) -> String {
     let real = real().program("postgres");
     let real = real.display();
@@ -123,7 +124,7 @@ fn a_server_program_that_hangs_is_an_error() {
 }
 
 #[test]
-fn a_migration_that_says_much_is_told_by_its_last_words() {
+fn a_report_has_the_end_of_a_long_output() {
     let place = ScratchDirs::new();
     let directory = place.path().join("migrations");
     fs::create_dir(&directory).unwrap();
@@ -134,7 +135,7 @@ fn a_migration_that_says_much_is_told_by_its_last_words() {
 }
 
 #[test]
-fn a_server_program_that_leaves_another_behind_is_not_waited_for() {
+fn a_child_of_a_server_program_is_not_waited_for() {
     let place = ScratchDirs::new();
     let bin =
         with_server(&place, "#!/bin/sh\nsleep 100 &\necho $! > \"${0%/*}/left\"\necho postgres 9.6.24\n");
@@ -157,7 +158,7 @@ fn a_server_program_whose_version_is_not_supported_is_refused() {
 }
 
 #[test]
-fn a_version_that_is_not_installed_is_told_with_those_that_are() {
+fn a_missing_version_is_reported_with_the_installed_ones() {
     let error = Snapshot::new(Postgres::new().version("9")).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotInstalled);
     let report = format!("{error:?}");
@@ -181,7 +182,7 @@ fn a_missing_program_beside_the_server_is_named() {
     assert_says(&report, &["initdb", "No such file or directory", "hint: "]);
 }
 
-/// Files of SQL that fail: what is in them, the line at fault, and what the report says of it.
+/// SQL files that fail: their content, the line at fault, and parts of the report.
 const FAILING: [(&str, &str, &str, &[&str]); 9] = [
     (
         "a syntax error",
@@ -208,7 +209,7 @@ const FAILING: [(&str, &str, &str, &[&str]); 9] = [
         &["division by zero", "perform 1 / 0"],
     ),
     (
-        // psql counts to the end of the data, the server from their beginning.
+        // psql counts lines to the end of the data, the server from their beginning.
         "wrong data after a copy",
         "create table a (x int);\ncopy a from stdin;\n1\nnot a number\n3\n\\.\nselect 1;\n",
         ":6`",
@@ -241,9 +242,8 @@ const FAILING: [(&str, &str, &str, &[&str]); 9] = [
 ];
 
 #[test]
-fn a_migration_that_fails_is_told_with_its_file_line_statement_and_message() {
-    // One cache for all, so that a fresh server is initialised once.
-    let place = ScratchDirs::new();
+fn a_failed_migration_is_reported_with_its_line_and_statement() {
+    let place = dirs_with_base();
     for (index, (what, sql, line, parts)) in FAILING.into_iter().enumerate() {
         let directory = place.path().join(format!("migrations {index}"));
         fs::create_dir(&directory).unwrap();
@@ -259,16 +259,16 @@ fn a_migration_that_fails_is_told_with_its_file_line_statement_and_message() {
             "{what}: {report}"
         );
         assert_says(&report, parts);
-        assert!(!report.contains("server log"), "the log tells nothing more: {report}");
+        assert!(!report.contains("server log"), "the log adds nothing: {report}");
     }
-    // Mending the file is all that a user has to do.
+    // Fixing the file is enough.
     let directory = place.path().join("migrations 0");
     fs::write(directory.join("0002_bad.sql"), "create table b (x int);\n").unwrap();
     succeeds(&place, &[], &["--migrations", directory.to_str().unwrap()]);
 }
 
 #[test]
-fn an_error_in_a_long_file_is_told_by_its_line_and_in_few_words() {
+fn an_error_in_a_long_file_is_reported_shortly() {
     let directory = tempfile::tempdir().unwrap();
     let mut sql = "insert into pg_temp.t values (1);\n".repeat(5000);
     sql.insert_str(0, "create temp table t (x int);\n");
@@ -280,13 +280,13 @@ fn an_error_in_a_long_file_is_told_by_its_line_and_in_few_words() {
     let error = Snapshot::new(Postgres::new()).seed(&file).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     let report = format!("{error:?}");
-    // The server counts within the statement, which begins at line 5002 and has its fault in its line 5001.
+    // The server counts within the statement: it begins at line 5002, and line 5001 of it is wrong.
     assert_says(&report, &["long.sql:10002`", "invalid input syntax for type integer: \"x\""]);
     assert!(report.lines().count() < 50, "{report}");
 }
 
 #[test]
-fn an_error_in_an_included_file_is_told_with_that_file() {
+fn an_error_in_an_included_file_names_that_file() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("parts")).unwrap();
     let inner = directory.path().join("parts/inner.sql");
@@ -301,7 +301,11 @@ fn an_error_in_an_included_file_is_told_with_that_file() {
 #[rstest]
 #[case::migrations_directory("--migrations", "nowhere", &["could not read `", "nowhere`", "No such file"])]
 #[case::seed("--seed", "nowhere.sql", &["could not read `", "nowhere.sql`", "No such file"])]
-fn a_missing_file_is_told_with_its_path(#[case] option: &str, #[case] path: &str, #[case] parts: &[&str]) {
+fn a_missing_file_is_reported_with_its_path(
+    #[case] option: &str,
+    #[case] path: &str,
+    #[case] parts: &[&str],
+) {
     let place = ScratchDirs::new();
     let report = report(&place, &[], &[option, path]);
     assert_says(&report, parts);
@@ -310,7 +314,7 @@ fn a_missing_file_is_told_with_its_path(#[case] option: &str, #[case] path: &str
 }
 
 #[test]
-fn a_directory_without_migrations_is_told() {
+fn a_directory_without_migrations_is_an_error() {
     let place = ScratchDirs::new();
     let directory = place.path().join("none");
     fs::create_dir(&directory).unwrap();
@@ -324,7 +328,7 @@ fn a_directory_without_migrations_is_told() {
 }
 
 #[test]
-fn a_seed_that_is_a_directory_is_told() {
+fn a_seed_that_is_a_directory_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let error = Snapshot::new(Postgres::new()).seed(directory.path()).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
@@ -336,7 +340,7 @@ fn a_seed_that_is_a_directory_is_told() {
 #[case::of_a_bad_value("work_mem", "plenty", ErrorKind::Exited, &["invalid value for parameter \"work_mem\": \"plenty\""])]
 #[case::refused("port", "5433", ErrorKind::InvalidConfig, &["setting `port`", "the sandbox is reached by this setting"])]
 #[case::refused_however_written("Data_Directory", "/", ErrorKind::InvalidConfig, &["setting `Data_Directory`"])]
-fn a_setting_is_told(
+fn a_setting_is_an_error(
     #[case] name: &str,
     #[case] value: &str,
     #[case] kind: ErrorKind,
@@ -350,7 +354,7 @@ fn a_setting_is_told(
 }
 
 #[test]
-fn limits_of_zero_are_refused_before_anything_is_done() {
+fn limits_of_zero_are_errors() {
     let fresh = || Snapshot::new(Postgres::new());
     for (snapshot, name) in [
         (fresh().start_timeout(Duration::ZERO), "start_timeout"),
@@ -368,11 +372,11 @@ fn limits_of_zero_are_refused_before_anything_is_done() {
 }
 
 #[test]
-fn a_server_that_is_never_ready_is_given_up_at_the_limit() {
+fn a_server_that_is_never_ready_is_an_error() {
     let place = ScratchDirs::new();
     let bin = with_server(&place, &server_that_may("echo still thinking >&2; exec sleep 1000"));
     let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
-    // The layer first: its limit is another test's.
+    // Without the misbehaviour, for the layer.
     succeeds(&place, server, &[]);
     let limits = ["--start-timeout-ms", "700", "--setting", "test.misbehave=1"];
     let report = report(&place, server, &limits);
@@ -383,10 +387,10 @@ fn a_server_that_is_never_ready_is_given_up_at_the_limit() {
 }
 
 #[test]
-fn a_server_that_dies_at_its_start_is_told_with_its_log() {
+fn a_server_that_dies_at_its_start_is_reported_with_its_log() {
     let place = ScratchDirs::new();
     let bin = with_server(&place, &server_that_may("echo FATAL: out of luck >&2; exit 3"));
-    // While the layer is built, and when it is there.
+    // Before the layer is built, and after.
     let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
     for round in ["building", "starting"] {
         let report = report(&place, server, &["--setting", "test.misbehave=1"]);
@@ -420,7 +424,7 @@ fn a_disk_is_refused_or_large_enough_for_a_query(#[case] bytes: u64) {
 }
 
 #[test]
-fn a_server_without_room_to_start_is_told() {
+fn a_full_disk_at_the_start_is_reported() {
     let place = ScratchDirs::new();
     let bin = with_server(&place, &server_that_may("cat /dev/zero > $PGDATA/big 2> /dev/null"));
     let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
@@ -432,11 +436,11 @@ fn a_server_without_room_to_start_is_told() {
 }
 
 #[test]
-fn a_disk_that_fills_up_is_told_by_the_log_and_hinders_no_stop() {
+fn a_full_disk_is_in_the_log_and_the_server_stops() {
     let sandbox = Snapshot::new(Postgres::new()).disk(32 << 20).start().unwrap();
     let mut client = Client::connect(sandbox.url(), NoTls).unwrap();
     let fill = "create table t as select repeat(md5(i::text), 50) from generate_series(1, 100000) i";
-    // The statement fails; where the server's own log of changes finds no room, the server does.
+    // The statement fails, or the server does if its write-ahead log finds no room.
     client.batch_execute(fill).unwrap_err();
     let log = sandbox.log().unwrap();
     let told = ["No space left on device", "Check free disk space"];
@@ -444,14 +448,15 @@ fn a_disk_that_fills_up_is_told_by_the_log_and_hinders_no_stop() {
     sandbox.stop().unwrap();
 }
 
-/// Runs a shell script in namespaces of its own, in which it may mount. `$SUBJECT` is the program, its cache `$CACHE`.
+/// Runs a shell script in new namespaces, in which it can mount. `$CACHE` is the cache of the
+/// program `subject`.
 fn in_namespaces(place: &ScratchDirs, options: &[&str], script: &str) -> Option<Output> {
     let can = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
     if !can.is_ok_and(|output| output.status.success()) {
         skip("unshare(1) cannot make namespaces here");
         return None;
     }
-    // The directories of tests may lie below one that the script mounts over.
+    // The script may mount over a parent of the tests' directories.
     let script = format!("set -e\nexec 9< \"$SUBJECT\"\nsubject() {{ /proc/self/fd/9 \"$@\"; }}\n{script}");
     let output = place
         .command("unshare")
@@ -473,7 +478,7 @@ fn assert_refused(output: &Output, parts: &[&str]) {
 }
 
 #[test]
-fn a_full_cache_is_told_and_left_empty() {
+fn a_full_cache_is_reported_and_left_empty() {
     let place = ScratchDirs::new();
     fs::create_dir(place.cache()).unwrap();
     let script = "mount -t tmpfs -o size=20m tmpfs \"$CACHE\"\n\
@@ -490,7 +495,7 @@ fn a_full_cache_is_told_and_left_empty() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_is_told() {
+fn a_cache_that_is_not_writable_is_reported() {
     let place = ScratchDirs::new();
     fs::create_dir(place.cache()).unwrap();
     let script = "mount -t tmpfs -o ro tmpfs \"$CACHE\"\nsubject return";
@@ -509,7 +514,7 @@ fn a_cache_that_cannot_be_written_is_told() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_serves_the_layers_it_has() {
+fn a_read_only_cache_serves_its_layers() {
     let place = ScratchDirs::new();
     succeeds(&place, &[], &[]);
     let script = "mount --bind \"$CACHE\" \"$CACHE\"\nmount -o remount,bind,ro \"$CACHE\"\n\
@@ -523,7 +528,7 @@ fn a_cache_that_cannot_be_written_serves_the_layers_it_has() {
 }
 
 #[test]
-fn namespaces_that_are_switched_off_are_told_with_the_command_that_switches_them_on() {
+fn namespaces_that_are_off_are_reported_with_the_command() {
     let place = ScratchDirs::new();
     let script = "echo 0 > /proc/sys/user/max_user_namespaces\nsubject return";
     let Some(output) = in_namespaces(&place, &[], script) else {
@@ -542,9 +547,9 @@ fn namespaces_that_are_switched_off_are_told_with_the_command_that_switches_them
 }
 
 #[test]
-fn a_masked_proc_is_no_hindrance() {
+fn sandboxes_start_below_a_masked_proc() {
     let place = ScratchDirs::new();
-    // As container engines mask it: then the kernel refuses a new one to a user namespace inside.
+    // Container engines mask it so. The kernel then refuses a new one to user namespaces.
     let script = "mount -t tmpfs tmpfs /proc/scsi 2> /dev/null || mount -t tmpfs tmpfs /proc/irq\n\
         unshare --user --map-root-user --mount --pid --fork sh -c 'mount -t proc proc /proc' 2> /dev/null && exit 9\n\
         subject return";
@@ -556,7 +561,7 @@ fn a_masked_proc_is_no_hindrance() {
 }
 
 #[test]
-fn nothing_is_written_but_the_cache() {
+fn only_the_cache_is_written() {
     let place = ScratchDirs::new();
     let script = "unset TMPDIR\nexport HOME=/var/tmp/home SANDBOXED_DB_CACHE=/tmp/cache\n\
         for place in /tmp /var/tmp /dev/shm; do mount -t tmpfs tmpfs $place; done\n\
@@ -575,9 +580,9 @@ fn nothing_is_written_but_the_cache() {
 #[rstest]
 #[case::and_nothing_else(false)]
 #[case::but_a_server(true)]
-fn a_user_without_a_home_is_told_to_name_a_cache(#[case] names_server: bool) {
+fn a_user_without_a_home_is_told_to_set_a_cache(#[case] names_server: bool) {
     let place = ScratchDirs::new();
-    // A user id that no list of users has, so that not even there a home is found.
+    // No list of users has this id, nor a home directory for it.
     let mut command = place.command("unshare");
     command.args(["--user", "--map-user=42424", SUBJECT, "return"]);
     command.env_remove("HOME").env_remove("SANDBOXED_DB_CACHE");

@@ -1,4 +1,4 @@
-//! What a superuser's SQL can reach: no file, process or socket of the host, and none of another sandbox.
+//! A superuser's SQL reaches no file, process or socket of the host or of another sandbox.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::isolation::{fails, has_its_own_proc, run, shell, start};
 
 // Files.
 
-/// Functions of the server that read a file, with the path as $1.
+/// Statements that read a file, with the path as $1.
 const READING: [&str; 6] = [
     "select pg_read_file($1)",
     "select pg_read_binary_file($1)",
@@ -34,7 +34,7 @@ fn no_function_of_the_server_reads_a_file_of_the_host() {
     let mut client = connect(db.url());
     let own = std::env::current_exe().unwrap();
     let hidden = [mark.as_path(), directory.path(), own.as_path(), "/etc/shadow".as_ref(), "/root".as_ref()];
-    // Also by ways around: through what leads to the directories of other processes.
+    // Also through links to the directories of other processes.
     let roots = ["", "/proc/1/root", "/proc/self/root", "/proc/self/cwd/../../../.."];
     for path in roots.iter().flat_map(|root| hidden.map(|path| format!("{root}{}", path.display()))) {
         for statement in READING {
@@ -45,7 +45,7 @@ fn no_function_of_the_server_reads_a_file_of_the_host() {
             client.batch_execute(&format!("create temporary table c (x text); copy c from '{path}'"));
         assert_eq!(copied.unwrap_err().code(), Some(&SqlState::UNDEFINED_FILE), "copy from {path}");
     }
-    // The same functions read what is there.
+    // The same statements read existing files.
     for (statement, path) in
         READING.iter().zip(["PG_VERSION", "PG_VERSION", "PG_VERSION", ".", ".", "PG_VERSION"])
     {
@@ -86,7 +86,7 @@ fn no_function_of_the_server_writes_a_file_of_the_host() {
             client.batch_execute(&format!("create tablespace loot location '{path}'")).expect_err(path);
         assert_eq!(error.code(), Some(&SqlState::UNDEFINED_FILE), "{path}: {error:?}");
     }
-    // They write where they may.
+    // They write to writable directories.
     client.batch_execute("select lo_export(4711, '/tmp/new'); copy (select 1) to '/run/new'").unwrap();
     assert_eq!(fs::read_to_string(&precious).unwrap(), "as it was");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -96,7 +96,7 @@ fn no_function_of_the_server_writes_a_file_of_the_host() {
     }
 }
 
-/// Of every language that is installed and may do what programs may: a function that returns a file's text or fails.
+/// Untrusted languages, each with the body of a function that returns a file's text or fails.
 const LANGUAGES: [(&str, &str); 3] = [
     ("plpython3u", "return open(path).read()"),
     ("plperlu", "open(my $f, '<', $_[0]) or die \"$!\"; return <$f>"),
@@ -111,7 +111,7 @@ fn untrusted_languages_read_no_file_of_the_host() {
     let mut client = connect(db.url());
     let installed = "select 1 from pg_available_extensions where name = $1";
     for (language, body) in LANGUAGES {
-        // Most machines have none, and what a language may do a program may.
+        // Few machines have these languages.
         if client.query_opt(installed, &[&language]).unwrap().is_none() {
             continue;
         }
@@ -131,16 +131,16 @@ fn untrusted_languages_read_no_file_of_the_host() {
 // Processes.
 
 #[test]
-fn a_signal_to_every_process_there_is_reaches_none_outside() {
+fn a_signal_to_all_processes_reaches_none_outside() {
     let (db, neighbour) = (start(), start());
     let mut other = connect(neighbour.url());
     let mut host = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
     for target in [host.id(), std::process::id(), neighbour.pid()] {
-        // Where such a number is there at all it is that of one of its own.
+        // A process of the sandbox may have the same number.
         let (output, _) = run(&db, &format!("cat /proc/{target}/comm"));
         assert!(!output.contains("sleep") && !output.contains("integration"), "{target}: {output}");
     }
-    // The session ends with all the others, init excepted.
+    // The signal ends the session too.
     assert!(connect(db.url()).batch_execute("copy (select where false) to program 'kill -KILL -1'").is_err());
     eventually(DEADLINE, "the server is gone", || {
         postgres::Client::connect(db.url(), postgres::NoTls).is_err().then_some(())
@@ -153,9 +153,9 @@ fn a_signal_to_every_process_there_is_reaches_none_outside() {
 
 // Sockets.
 
-/// This machine's addresses that are not its own lo's.
+/// This machine's addresses on interfaces other than lo.
 fn outer_addresses() -> Vec<IpAddr> {
-    // A datagram socket that is connected sends nothing, and has the address that would be sent from.
+    // Connecting a datagram socket sends nothing, and selects the local address.
     let ways = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
     let address = |(from, to)| {
         let socket = UdpSocket::bind(from).ok()?;
@@ -184,13 +184,13 @@ fn no_listener_of_the_host_is_reached() {
         let address = listener.local_addr().unwrap();
         let (host, port) = (address.ip(), address.port());
         let why = if host.is_loopback() { "refused" } else { "unreachable" };
-        // IPv6 may be off in the sandbox, which has no route to the address of an interface it does not have.
+        // The sandbox has no route to addresses of other interfaces, and IPv6 may be off.
         let (output, exit) = run(&db, &format!("{psql} -h {host} -p {port}"));
         let known = output.contains(why) || (host.is_ipv6() && output.contains("Cannot assign"));
         assert!(exit == 2 && known, "{address}: {exit}, {output}");
-        let none = listener.accept().expect_err("nobody has come");
+        let none = listener.accept().expect_err("no client connects");
         assert_eq!(none.kind(), std::io::ErrorKind::WouldBlock);
-        // From here somebody would have.
+        // The listener works.
         std::net::TcpStream::connect(address).unwrap();
     }
 }
@@ -199,7 +199,7 @@ fn no_listener_of_the_host_is_reached() {
 fn no_packet_leaves() {
     let db = start();
     let psql = psql(&db);
-    // For documentation, private, of many a cloud's metadata, multicast, and of link-local neighbours.
+    // Documentation, private networks, metadata of clouds, multicast, and link-local neighbours.
     for address in
         ["192.0.2.1", "10.0.0.1", "172.17.0.1", "169.254.169.254", "224.0.0.1", "2001:db8::1", "ff02::1"]
     {
@@ -214,10 +214,10 @@ fn no_packet_leaves() {
             assert!(exit != 0 && known.iter().any(|known| output.contains(known)), "{address}: {output}");
         }
     }
-    // Names are asked of nobody.
+    // No name server is asked.
     let (output, exit) = run(&db, &format!("{psql} -h example.com"));
     assert!(exit == 2 && output.contains("could not translate host name"), "{output}");
-    // Nothing was sent by other ways either: of the one interface only what goes to itself has been counted.
+    // The only interface is lo.
     assert_eq!(shell(&db, "tail -n +3 /proc/self/net/dev | wc -l").trim(), "1");
 }
 
@@ -229,13 +229,13 @@ fn no_socket_without_a_file_of_the_host_is_reached() {
     let listener = UnixListener::bind_addr(&address).unwrap();
     listener.set_nonblocking(true).unwrap();
     fails(&db, &format!("{} -h @{name}", psql(&db)), "Connection refused");
-    assert!(listener.accept().is_err(), "somebody has come");
+    assert!(listener.accept().is_err(), "a client connects");
     UnixStream::connect_addr(&address).unwrap();
 }
 
 // Two sandboxes.
 
-/// A program in another language than SQL, on every Debian.
+/// Runs a Perl program, which every Debian has.
 fn perl(db: &Sandbox, program: &str) -> (String, i32) {
     assert!(!program.contains('"'));
     run(db, &format!("perl -l -MSocket -e \"{}\"", program.replace('$', "\\$")))
@@ -294,7 +294,7 @@ fn shared_memory_semaphores_and_queues_do_not_cross() {
     assert_eq!(perl(&one, &ask(&make)), all("there"));
     assert_eq!(perl(&one, &ask(find)), all("there"));
     assert_eq!(perl(&other, &ask(find)), all("not"));
-    // The same key is free in the other.
+    // The key is free in the other sandbox.
     assert_eq!(perl(&other, &ask(&make)), all("there"));
     for kind in ["shm", "sem", "msg"] {
         let host = fs::read_to_string(format!("/proc/sysvipc/{kind}")).unwrap();
@@ -308,7 +308,7 @@ fn mounts_are_not_shared() {
     if !has_its_own_proc(&one) {
         return;
     }
-    // The kernel gives no two mounts one number.
+    // Each mount of the kernel has a number of its own.
     let ids = |text: String| -> BTreeSet<u32> {
         text.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
     };
@@ -316,7 +316,7 @@ fn mounts_are_not_shared() {
     let all = [inside(&one), inside(&other), ids(fs::read_to_string("/proc/self/mountinfo").unwrap())];
     let together: BTreeSet<_> = all.iter().flatten().collect();
     assert_eq!(together.len(), all.iter().map(BTreeSet::len).sum::<usize>(), "{all:?}");
-    // Nothing that is mounted on either side later comes through.
+    // No later mount propagates.
     let shared = shell(&one, "grep -c -e ' shared:' -e ' master:' /proc/self/mountinfo || true");
     assert_eq!(shared, "0");
 }

@@ -1,4 +1,4 @@
-//! A store works wherever it is: on every usual file system, and in the image of a container.
+//! The cache works on every usual file system, and in the image of a container.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,15 +18,14 @@ use crate::requests::{Response, TestCache, files};
 #[rstest]
 #[case::tmpfs("tmpfs")]
 #[case::overlay("overlay")]
-fn a_store_may_be_on(#[case] kind: &str) {
+fn the_cache_works_on(#[case] kind: &str) {
     in_mount_namespace(MountUser::best(), "filesystems::store_on", kind);
 }
 
-/// Root may do more than the user for whom it makes a namespace, so root tries both.
 #[rstest]
 #[case::tmpfs("tmpfs")]
 #[case::overlay("overlay")]
-fn without_root_a_store_may_be_on(#[case] kind: &str) {
+fn without_root_the_cache_works_on(#[case] kind: &str) {
     if MountUser::best() == MountUser::Root && is_exhaustive("root can do more") {
         in_mount_namespace(MountUser::User, "filesystems::store_on", kind);
     }
@@ -36,9 +35,9 @@ fn without_root_a_store_may_be_on(#[case] kind: &str) {
 #[case::xfs("xfs")]
 #[case::btrfs("btrfs")]
 #[case::ext4("ext4")]
-fn a_store_may_be_on_a_disk_with(#[case] kind: &str) {
+fn the_cache_works_on_a_disk_with(#[case] kind: &str) {
     if MountUser::best() != MountUser::Root {
-        return skip_without_root("nobody else may mount a disk");
+        return skip_without_root("mounts a disk");
     }
     if !is_installed(&format!("mkfs.{kind}")) || !Path::new("/dev/loop-control").exists() {
         return skip(&format!("no mkfs.{kind} or no loop devices here"));
@@ -77,7 +76,7 @@ fn store_on() {
 
     assert_eq!(cache.ask(&asked), Response { built: false, answers: two.answers.clone() });
     assert_eq!(maintenance::run(&cache, "verify"), [""; 0]);
-    // Damage is set aside and its layer built again, on the parent that is there.
+    // A damaged layer is set aside and built again on its parent.
     fs::write(made[0].join("PG_VERSION"), "16\n").unwrap();
     let again = cache.ask(&asked[1..]);
     assert!(again.built);
@@ -87,7 +86,7 @@ fn store_on() {
     cache.assert_no_build_is_left();
 }
 
-/// A directory on a new file system of that kind.
+/// Mounts a new file system of that kind, and returns its directory.
 fn mounted(place: &Path, kind: &str) -> PathBuf {
     let at = |name: &str| place.join(name);
     let text = |path: &Path| path.to_str().unwrap().to_owned();
@@ -104,7 +103,7 @@ fn mounted(place: &Path, kind: &str) -> PathBuf {
             let image = at("image");
             fs::File::create(&image).unwrap().set_len(512 << 20).unwrap();
             run_checked(&format!("mkfs.{kind}"), &["-q", &text(&image)]);
-            // The loop device is given back when the last mount of it ends.
+            // The kernel detaches the loop device after the last mount.
             run_checked("mount", &["-t", kind, "-o", "loop", &text(&image), &text(&target)]);
         }
     }
@@ -115,21 +114,21 @@ fn mounted(place: &Path, kind: &str) -> PathBuf {
     target
 }
 
-/// Mounts `lower` and what a container of that name changes on `mounted`, as containers see their image.
+/// Mounts `lower` and the changes of a container on `mounted`, as container engines mount images.
 fn overlay(place: &Path, name: &str) {
     let at = |name: &str| place.join(name).to_str().unwrap().to_owned();
     let (upper, work) = (at(&format!("{name}/upper")), at(&format!("{name}/work")));
     fs::create_dir_all(&upper).unwrap();
     fs::create_dir_all(&work).unwrap();
     let mut options = format!("lowerdir={},upperdir={upper},workdir={work}", at("lower"));
-    // Only the machine's root may write the attributes that are used otherwise.
+    // The usual attributes are for the host's root.
     if fs::read_to_string("/proc/self/uid_map").unwrap().split_ascii_whitespace().nth(2) == Some("1") {
         options.push_str(",userxattr");
     }
     run_checked("mount", &["-t", "overlay", "-o", &options, "overlay", &at("mounted")]);
 }
 
-/// That files which differ from the parent's share what they have in common: they were copied by reflink.
+/// Files that differ from the parent's were copied by reflink, so they share extents.
 fn assert_extents_are_shared(data: &Path) {
     let own: Vec<_> =
         files(data).into_iter().filter(|file| fs::metadata(file).unwrap().nlink() == 1).collect();
@@ -140,10 +139,10 @@ fn assert_extents_are_shared(data: &Path) {
 
 // In an image.
 
-/// What is in an image can be hidden from those who look at a container, but not renamed. Whatever is to be done with a layer
-/// must be done all the same.
+/// overlayfs cannot rename a directory of the image. Layers must be replaced and removed all the
+/// same.
 #[test]
-fn a_store_in_the_image_of_a_container_is_used_added_to_mended_and_pruned() {
+fn a_cache_in_an_image_is_used_extended_repaired_and_pruned() {
     in_mount_namespace(MountUser::best(), "filesystems::store_in_an_image", "image");
 }
 
@@ -163,15 +162,15 @@ fn store_in_an_image() {
     let first = cache.ask(&asked);
     assert!(first.built);
     fs::create_dir(place.join("mounted")).unwrap();
-    // A container of its own for each, so that each meets the layers of the image.
-    type Done = fn(&mut TestCache, &[(&str, &str)], &Response);
-    let containers: [(&str, Done); 4] =
+    // Each container starts with the layers of the image.
+    type Action = fn(&mut TestCache, &[(&str, &str)], &Response);
+    let containers: [(&str, Action); 4] =
         [("added", added_to), ("rebuilt", rebuilt), ("damaged", damaged), ("pruned", pruned)];
-    for (name, what_is_done) in containers {
+    for (name, action) in containers {
         overlay(&place, name);
         cache.cache = place.join("mounted/cache");
         assert_eq!(cache.ask(&asked), Response { built: false, answers: first.answers.clone() }, "{name}");
-        what_is_done(&mut cache, &asked, &first);
+        action(&mut cache, &asked, &first);
         cache.assert_no_build_is_left();
         assert_eq!(maintenance::run(&cache, "verify"), [""; 0], "{name}");
         run_checked("umount", &[place.join("mounted").to_str().unwrap()]);
@@ -194,7 +193,7 @@ fn rebuilt(cache: &mut TestCache, asked: &[(&str, &str)], first: &Response) {
     cache.environment.clear();
     assert!(again.built && again.answers != first.answers);
     assert_eq!(cache.ask(asked), Response { built: false, answers: again.answers });
-    // What was replaced is removed by the next build.
+    // The next build removes the replaced layers.
     cache.ask(&[("database", "another")]);
     assert_eq!(cache.layers().len(), 3);
 }

@@ -1,4 +1,5 @@
-//! What goes through a sandbox's TCP port, byte by byte, with an engine and a server of the tests' own.
+//! What goes through a sandbox's TCP port, byte by byte, with an engine and a server of the tests'
+//! own.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

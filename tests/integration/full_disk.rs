@@ -1,4 +1,5 @@
-//! Without room: wherever a build runs out of it, it says so, leaves nothing, and works when there is room again.
+//! A build that runs out of disk space reports it, leaves nothing, and succeeds when there is space
+//! again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,14 @@ use sandboxed_db_tests::{MountUser, Random, in_mount_namespace, is_alone, mount_
 
 use crate::requests::TestCache;
 
-/// What a file system has a limit of.
+/// The limit of the file system.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Limit {
     Bytes,
     Inodes,
 }
 
-/// What is built.
+/// The layer to build.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layer {
     FreshServer,
@@ -30,7 +31,7 @@ enum Layer {
 #[case::bytes_for_migrations("bytes migrations")]
 #[case::inodes_for_a_fresh_server("inodes server")]
 #[case::inodes_for_migrations("inodes migrations")]
-fn a_build_that_runs_out_of(#[case] trial: &str) {
+fn a_build_reports_that_it_is_out_of(#[case] trial: &str) {
     in_mount_namespace(MountUser::best(), "full_disk::ever_more_room", trial);
 }
 
@@ -44,7 +45,7 @@ fn ever_more_room() {
     let limit = if trial.starts_with("bytes") { Limit::Bytes } else { Limit::Inodes };
     let layer = if trial.ends_with("server") { Layer::FreshServer } else { Layer::Migrations };
     let small = Small::new(&place, layer);
-    // From next to nothing in small steps, then in large ones.
+    // Small steps first, then large ones.
     let (first, small_steps, step) = match limit {
         Limit::Bytes => (4 << 10, 2 << 20, 2 << 20),
         Limit::Inodes => (1, 10, 60),
@@ -59,7 +60,7 @@ fn ever_more_room() {
             Limit::Inodes => room + rounds(4, 1),
         };
     }
-    // Between too little and enough, where the last of the build's writes fail.
+    // The last writes of a build fail between the last two limits.
     let parts = rounds(2, if layer == Layer::FreshServer { 8 } else { 16 });
     for part in 1..parts {
         small.remove();
@@ -73,7 +74,7 @@ fn ever_more_room() {
 }
 
 #[test]
-fn a_build_whose_disk_fills_up_at_a_random_moment() {
+fn a_disk_that_fills_up_during_a_build_is_reported() {
     in_mount_namespace(MountUser::best(), "full_disk::ever_less_room", "moments");
 }
 
@@ -106,13 +107,13 @@ fn ever_less_room() {
 
 const PLENTY: u64 = 1 << 30;
 
-/// A store on a file system of its own, with as much room as is wanted.
+/// A cache on a file system of its own, whose limits can be set.
 struct Small {
     mounted: PathBuf,
     cache: TestCache,
     layer: Layer,
     migrations: String,
-    /// The layers that are not to be built.
+    /// The layers before the build.
     before: Vec<String>,
 }
 
@@ -123,7 +124,7 @@ impl Small {
         mount("tmpfs", &mounted, "tmpfs", MountFlags::empty(), Some(c"size=1g")).unwrap();
         let mut cache = TestCache::empty();
         cache.cache = mounted.join("cache");
-        // Some megabytes in several files, and as much again in the server's own log.
+        // Some megabytes in several files, and as much again in the write-ahead log.
         cache.write("migrations/1.sql", "create table t (i int primary key, x text);\n");
         cache.write(
             "migrations/2.sql",
@@ -139,7 +140,7 @@ impl Small {
         small
     }
 
-    /// What is in the store is verified by whoever asks, before it is used.
+    /// The request, which first verifies the cache.
     fn asked(&self) -> Vec<(&str, &str)> {
         let rows = "select count(*) || ' ' || count(distinct x) || ' ' || sum(length(x)) from t";
         let all = [("verify", ""), ("migrations", self.migrations.as_str()), ("sql", rows)];
@@ -149,7 +150,7 @@ impl Small {
         }
     }
 
-    /// Whether the layer can be built with that much more than what is used; all must be well if it cannot.
+    /// Whether the layer can be built with that much space in addition to the used one.
     fn builds_with(&self, limit: Limit, room: u64) -> bool {
         self.limit(limit, self.used(limit) + room);
         self.judge(self.cache.begin(&self.asked()).outcome(), &format!("with room for {room}"))
@@ -177,14 +178,14 @@ impl Small {
         }
     }
 
-    /// Takes away what was built.
+    /// Removes the layers that were built.
     fn remove(&self) {
         for name in self.layers().into_iter().filter(|name| !self.before.contains(name)) {
             fs::remove_dir_all(self.cache.cache.join("layers").join(name)).unwrap();
         }
     }
 
-    /// All layers, complete or not; there may be no store yet.
+    /// All layers, complete or not.
     fn layers(&self) -> Vec<String> {
         let layers = fs::read_dir(self.cache.cache.join("layers")).into_iter().flatten();
         layers.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -207,7 +208,8 @@ impl Small {
         }
     }
 
-    /// Leaves no room beyond what is used now. What is written meanwhile makes the kernel refuse.
+    /// Limits the size to the used one. The kernel refuses a limit below it, after a write
+    /// meanwhile.
     fn fill(&self) {
         while self.try_to_limit(Limit::Bytes, self.used(Limit::Bytes).max(4096)).is_err() {
             std::thread::sleep(Duration::from_micros(50));

@@ -1,7 +1,6 @@
-//! What is closed besides: system calls, mounts, /proc. Asked from within, by a superuser whose SQL runs programs.
+//! System calls, mounts and /proc as a superuser's programs meet them inside a sandbox.
 //!
-//! System calls are made by perl, which is on every Debian: a helper program of these tests could not be executed in a
-//! sandbox, where nothing that a test brings along can be.
+//! perl, which every Debian has, makes the system calls: a sandbox executes no program of a test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +23,7 @@ fn has_perl(db: &Sandbox) -> bool {
     has
 }
 
-/// What system calls answer in the sandbox: errno, 0 for success.
+/// The errno of system calls in the sandbox; 0 for success.
 fn answers(db: &Sandbox, calls: &[(&str, libc::c_long, &str)]) -> BTreeMap<String, i32> {
     let script: String = calls
         .iter()
@@ -50,7 +49,7 @@ fn all_answer(db: &Sandbox, calls: &[(&str, libc::c_long, &str)], errno: i32) {
     assert!(others.is_empty(), "{others:?}");
 }
 
-/// Arguments with which the kernel itself would answer something else, wherever it lets them pass that far.
+/// System calls with arguments for which the kernel itself has other errors.
 #[cfg(target_pointer_width = "64")]
 const DENIED: &[(&str, libc::c_long, &str)] = &[
     ("mount", libc::SYS_mount, ", 0, 0, 0, 0, 0"),
@@ -145,7 +144,7 @@ fn system_calls_are_denied() {
         return;
     }
     all_answer(&db, &[DENIED, DENIED_HERE].concat(), libc::EPERM);
-    // Flags in memory are out of a filter's sight.
+    // A filter cannot read flags in memory.
     let size = if cfg!(target_arch = "x86_64") { ", 0, 0" } else { ", 0, 1" };
     all_answer(&db, &[("clone3", libc::SYS_clone3, size)], libc::ENOSYS);
     let harmless = [
@@ -155,7 +154,7 @@ fn system_calls_are_denied() {
         ("getpid", libc::SYS_getpid, ""),
     ];
     all_answer(&db, &harmless, 0);
-    // A neighbouring ioctl gets as far as the descriptor.
+    // A neighbouring ioctl passes the filter.
     all_answer(&db, &[("ioctl", libc::SYS_ioctl, ", -1, 0x5413, 0")], libc::EBADF);
 }
 
@@ -173,8 +172,8 @@ fn other_ways_into_the_kernel_are_closed() {
         ("x32 getpid", X32 + libc::SYS_getpid, ""),
     ];
     all_answer(&db, &calls, libc::ENOSYS);
-    // The smallest program that calls the kernel as a 32-bit one does, for its pid, and then exits with 7. Memory is where
-    // it can be executed.
+    // The smallest program that calls getpid(2) as a 32-bit program does, and then exits with 7. It
+    // is executed from memory.
     let program = "7f454c4602010100 0000000000000000 02003e0001000000 7800400000000000 4000000000000000 0000000000000000 \
         0000000040003800 0100000000000000 0100000005000000 0000000000000000 0000400000000000 0000400000000000 \
         8f00000000000000 8f00000000000000 0010000000000000 b814000000cd80bf 07000000b83c0000 000f05";
@@ -189,7 +188,7 @@ fn other_ways_into_the_kernel_are_closed() {
     };
     let sigsys = libc::SIGSYS;
     assert_eq!(execute(program), format!("{sigsys} 0"));
-    // That it is the call: with `nop` in its place the program exits as it should.
+    // With `nop` in place of the call the program exits.
     assert_eq!(execute(&program.replace("cd80", "9090")), "0 7");
 }
 
@@ -206,20 +205,20 @@ fn every_process_has_the_filter_and_nothing_else() {
         }
         assert_eq!((of("NoNewPrivs").as_str(), of("Seccomp").as_str()), ("1", "2"));
         let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
-        assert_eq!(score.trim(), "1000", "the machine's memory is not for tests first");
+        assert_eq!(score.trim(), "1000", "the kernel kills tests first");
     }
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
     assert_ne!(own.trim(), "1000", "the test's own score is raised");
 }
 
-/// Ignored signals are inherited by programs; a shell or a runner may ignore any.
+/// Programs inherit ignored signals, and a shell or a test runner may ignore any.
 #[test]
 #[ignore = "run by `signals_are_reset`"]
 fn ignored_signals_are_looked_for() {
     if !is_alone() {
         return;
     }
-    // One that no server does anything about.
+    // A signal that no server handles.
     let ignored = |mask: &str| u64::from_str_radix(mask, 16).unwrap() & (1 << (libc::SIGVTALRM - 1)) != 0;
     assert!(ignored(&status_of(std::process::id(), "SigIgn").unwrap()));
     let db = start();
@@ -249,7 +248,7 @@ fn mounts_are_few_and_closed() {
         .map(|line| line.split_once(' ').unwrap())
         .map(|(point, options)| (point, options.split(',').collect()))
         .collect();
-    // The old root, were it there, would be at `/` below the new one or anywhere else.
+    // The old root is not mounted below the new one.
     assert!(shell(&db, "grep ' / / ' /proc/self/mountinfo").contains(" - tmpfs "), "{mounts:?}");
     let programs = ["/usr", "/bin", "/sbin", "/lib", "/opt", "/nix", "/home", "/root", "/var/tmp"];
     for (point, options) in &mounts {
@@ -283,7 +282,7 @@ fn devices_are_few() {
 }
 
 #[test]
-fn files_of_proc_that_tell_of_the_machine_are_masked() {
+fn files_of_proc_about_the_host_are_masked() {
     let db = start();
     if !has_its_own_proc(&db) {
         return;
@@ -319,14 +318,14 @@ fn files_of_proc_that_tell_of_the_machine_are_masked() {
         let closed = ["Read-only", "Permission denied", "nonexistent"].iter().any(|why| output.contains(why));
         assert!(exit != 0 && closed, "{path}: exit {exit}, {output}");
     }
-    // What servers and their tools do read.
+    // Servers and their tools read these files.
     for name in ["cpuinfo", "meminfo", "stat", "uptime", "self/status", "sys/kernel/osrelease"] {
         assert_ne!(shell(&db, &format!("cat /proc/{name}")), "", "{name}");
     }
     fails(&db, "ls /sys", "No such file");
 }
 
-/// Images with Rust keep cargo's directory in /usr, and in it the token for publishing.
+/// Images with Rust have cargo's directory in /usr, with the token for publishing in it.
 #[test]
 fn directories_of_cargo_are_not_there() {
     let db = start();
@@ -339,12 +338,12 @@ fn directories_of_cargo_are_not_there() {
     assert_eq!(run(&db, "ls -A /usr/local/cargo /usr/local/rustup /usr/src 2> /dev/null | grep -v :").0, "");
 }
 
-/// By default OpenSSL makes them by a cipher, and a server's start takes longer.
+/// OpenSSL's default is a cipher, which makes the start of a server longer.
 #[test]
 fn random_numbers_are_made_by_a_hash() {
     let (said, exit) = run(&start(), "openssl list -random-instances");
     if exit != 0 {
-        return skip("there is no openssl(1) that tells");
+        return skip("openssl(1) cannot list its generators");
     }
     assert!(said.contains("HASH-DRBG") && !said.contains("CTR-DRBG"), "{said}");
 }

@@ -1,4 +1,5 @@
-//! Simulated machines that refuse a step: the doctor and a failed launch report the same cause and fix.
+//! Simulated machines that refuse a step: the doctor and a failed launch report the same cause and
+//! fix.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
-//! The server sees no host file beyond its programs, no host process and no network, and no other user reaches it.
+//! The server sees no host file beyond its programs, no host process and no network, and no other
+//! user reaches it.
 //!
-//! All of it is asked from within, by a superuser whose SQL runs programs: what a test can do at its worst.
+//! The tests run programs inside, from a superuser's SQL: no test can do more.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,19 +16,21 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    DEADLINE, alone, connect, eventually, is_alone, processes_beside, skip, status as status_of,
+    DEADLINE, alone, connect, eventually, is_alone, processes_beside, skip, skip_without_root,
+    status as status_of,
 };
 
 pub(crate) fn start() -> Sandbox {
     Snapshot::new(Postgres::new()).start().unwrap()
 }
 
-/// Runs a shell command in the sandbox, as the server's child, and returns what it prints and its exit code.
+/// Runs a shell command in the sandbox, as the server's child, and returns what it prints and its
+/// exit code.
 pub(crate) fn run(db: &Sandbox, command: &str) -> (String, i32) {
     let mut client = connect(db.url());
     client.batch_execute("create temporary table output (number bigserial, line text)").unwrap();
-    // As CSV with characters that no program prints, a line of anything is one column. NUL, which no text may hold, ends
-    // an entry of /proc/*/environ and /proc/*/cmdline.
+    // As CSV with characters that no program prints, a line of anything is one column. NUL, which
+    // no text may hold, ends an entry of /proc/*/environ and /proc/*/cmdline.
     let script = format!("{{ {command}\n}} 2>&1 | tr '\\000' '\\n'; exit 0").replace('\'', "''");
     let script = script.replacen("{ ", "{ { ", 1).replacen("\n}", "\n}; echo \"exit $?\"; }", 1);
     client
@@ -42,14 +45,14 @@ pub(crate) fn run(db: &Sandbox, command: &str) -> (String, i32) {
     (lines.join("\n"), exit.parse().unwrap())
 }
 
-/// What a command prints that must succeed.
+/// Returns the output of a command that must succeed.
 pub(crate) fn shell(db: &Sandbox, command: &str) -> String {
     let (output, exit) = run(db, command);
     assert_eq!(exit, 0, "{command}: {output}");
     output
 }
 
-/// 127 is the shell's word for a program that is not there, which proves nothing.
+/// Runs a command that must fail; 127 says that there is no such program, which proves nothing.
 pub(crate) fn fails(db: &Sandbox, command: &str, because: &str) {
     let (output, exit) = run(db, command);
     assert!(![0, 127].contains(&exit) && output.contains(because), "{command}: exit {exit}, {output}");
@@ -60,7 +63,8 @@ fn status(db: &Sandbox, process: &str, name: &str) -> String {
     shell(db, &format!("grep '^{name}:' /proc/{process}/status | cut -f 2-"))
 }
 
-/// The host refuses a fresh /proc to whoever sees its own only in part, as in most containers; then the sandbox has it.
+/// Whether the sandbox has a new /proc. In most containers the outer one is partly hidden, and the
+/// kernel refuses a new one.
 pub(crate) fn has_its_own_proc(db: &Sandbox) -> bool {
     let own = shell(db, "sh -c 'echo $$; exec readlink /proc/self'");
     let (inside, shown) = own.split_once('\n').unwrap();
@@ -88,7 +92,7 @@ fn the_server_runs_as_an_ordinary_user() {
         }
     }
     assert_ne!(shell(&db, "id -u"), "0");
-    // One user is all there is: no other id can be had, nor a file of one.
+    // The sandbox has one user id.
     fails(&db, "touch /tmp/mine && chown 0 /tmp/mine", "changing ownership");
 }
 
@@ -101,7 +105,7 @@ fn no_process_has_a_capability_or_can_get_one() {
         }
         assert_eq!(status(&db, process, "NoNewPrivs"), "1", "{process}");
     }
-    // The same from outside, where nobody in the sandbox could make it up.
+    // The sandbox cannot forge the files of the outer /proc.
     let outside = fs::read_to_string(format!("/proc/{}/status", db.pid())).unwrap();
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
         assert!(outside.contains(line), "{line} is not in\n{outside}");
@@ -114,7 +118,7 @@ fn programs_cannot_make_namespaces_or_mounts() {
     fails(&db, "mount -t tmpfs none /tmp", "");
     fails(&db, "hostname other", "");
     if has_its_own_proc(&db) {
-        // In a namespace of its own a program would have all capabilities again.
+        // A program has all capabilities in a new user namespace.
         fails(&db, "unshare --user true", "unshare");
     }
 }
@@ -125,7 +129,7 @@ fn a_crash_writes_no_core() {
     assert_eq!(shell(&db, "ulimit -c; ulimit -H -c"), "0\n0");
 }
 
-// What is there to be seen.
+// Visible objects.
 
 #[test]
 fn only_its_own_processes_are_seen() {
@@ -143,7 +147,7 @@ fn only_its_own_processes_are_seen() {
     for line in seen.lines() {
         let (pid, command) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?} in\n{seen}"));
         let known = ["config_file=", "postgres: ", "sh ", "tr "];
-        // A process that is just ending has no command line any more.
+        // A process that ends has no command line.
         let known =
             pid == "1" || command.trim().is_empty() || known.iter().any(|known| command.contains(known));
         assert!(known, "`{line}` in\n{seen}");
@@ -197,7 +201,7 @@ fn lo_is_up() {
         (exit == 0).then_some(output)
     });
     assert_eq!(answer, "127.0.0.1");
-    // The host has a lo of its own, on which this server is not.
+    // The server does not listen on the host's lo.
     let tcp = fs::read_to_string("/proc/net/tcp").unwrap();
     let inside = shell(&db, "cat /proc/self/net/tcp");
     // A socket that listens (state 0A) and its inode.
@@ -230,7 +234,7 @@ fn the_root_is_read_only() {
 }
 
 #[test]
-fn files_of_the_host_are_not_there() {
+fn files_of_the_host_are_hidden() {
     let db = start();
     let root: BTreeSet<_> = shell(&db, "ls -A /").lines().map(str::to_owned).collect();
     let known = [
@@ -261,18 +265,18 @@ fn files_of_the_host_are_not_there() {
 }
 
 #[test]
-fn the_environment_of_the_test_is_not_there() {
+fn the_environment_of_the_test_is_hidden() {
     let db = start();
     let own: BTreeSet<String> =
         std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
-    // Those that every program has; the server has values of its own for them.
+    // Every program has these; the server has other values.
     let common = ["PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SHELL", "PWD", "SHLVL", "_"];
     for process in PROCESSES {
         let environment = shell(&db, &format!("cat /proc/{process}/environ"));
         for line in environment.lines() {
             let name = line.split('=').next().unwrap();
-            // Without the first a test program that is linked dynamically could not be executed again as a launcher; the
-            // second makes it one.
+            // A dynamically linked test program needs the first to run as a launcher, and the
+            // second selects that.
             if process == "1" && ["LD_LIBRARY_PATH", "SANDBOXED_DB_LAUNCHER"].contains(&name) {
                 continue;
             }
@@ -283,9 +287,8 @@ fn the_environment_of_the_test_is_not_there() {
     }
 }
 
-/// A secret is in the environment of many a CI runner.
 #[test]
-#[ignore = "run by `a_secret_in_the_environment_is_not_there`"]
+#[ignore = "run by `a_secret_in_the_environment_is_hidden`"]
 fn a_secret_is_looked_for() {
     if !is_alone() {
         return;
@@ -297,7 +300,7 @@ fn a_secret_is_looked_for() {
 }
 
 #[test]
-fn a_secret_in_the_environment_is_not_there() {
+fn a_secret_in_the_environment_is_hidden() {
     let output = alone("isolation::a_secret_is_looked_for")
         .env("ISOLATION_TEST_TOKEN", "xyzzy-4711")
         .output()
@@ -312,7 +315,7 @@ fn a_descriptor_is_looked_for() {
     if !is_alone() {
         return;
     }
-    // As libraries in C open files: without close-on-exec, before the launcher is started.
+    // C libraries open files without close-on-exec. The launcher has not started yet.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("inherited");
     fs::write(&path, "of the host").unwrap();
@@ -328,7 +331,7 @@ fn a_descriptor_is_looked_for() {
         let open = shell(&db, &format!("ls -l /proc/{process}/fd"));
         assert!(!open.contains("/inherited"), "{process}: {open}");
     }
-    // A pipe has an end only when nobody holds it any more, the launcher included.
+    // The pipe ends when no process holds its other end, not even the launcher.
     drop(writer);
     drop(db);
     let mut rest = Vec::new();
@@ -358,7 +361,7 @@ fn namespaces_are_those_of_one_sandbox() {
             link(&other.pid().to_string(), kind),
         ]);
         assert_eq!(all.len(), 3, "{kind}: {all:?}");
-        // The server is where its init is.
+        // The server is in the namespaces of its init.
         let inside = shell(&one, &format!("readlink /proc/{POSTMASTER}/ns/{kind}"));
         assert_eq!(PathBuf::from(inside), link(&one.pid().to_string(), kind));
     }
@@ -375,7 +378,7 @@ fn shared_memory_is_not_shared() {
     let segments =
         |db: &Sandbox| shell(db, "tail -n +2 /proc/sysvipc/shm | wc -l").trim().parse::<u32>().unwrap();
     if has_its_own_proc(&one) {
-        // A server has one of its own.
+        // Each server has one segment.
         assert_eq!((segments(&one), segments(&other)), (2, 1));
     }
 }
@@ -383,8 +386,7 @@ fn shared_memory_is_not_shared() {
 #[test]
 fn no_other_user_reaches_the_server() {
     if !rustix::process::geteuid().is_root() {
-        // Not this machine's fault: the run as root does it.
-        return;
+        return skip_without_root("runs psql as another user");
     }
     let db = start();
     let bin: String = connect(db.url())
@@ -428,7 +430,7 @@ fn disk_of_32_mb() -> Sandbox {
 const FILL: &str =
     "create unlogged table loot as select i, repeat(md5(i::text), 30) from generate_series(1, 100000) i";
 
-/// The last page that is written to a full disk may be written in part.
+/// The last page on a full disk may be written in part.
 fn says_full(log: &str) -> bool {
     log.contains("No space left on device") || log.contains("wrote only")
 }
@@ -447,8 +449,8 @@ fn neighbour_is_well(client: &mut Client) {
 fn a_full_disk_is_an_error_and_the_server_goes_on() {
     let (db, neighbour) = (disk_of_32_mb(), disk_of_32_mb());
     let (mut client, mut other) = (connect(db.url()), connect(neighbour.url()));
-    // The first write to the server's own log copies a part of it from the layer. Without room for that the server
-    // would start over, which cuts off the session.
+    // The first write copies a segment of the write-ahead log from the layer. Without space for it
+    // the server would restart and end the session.
     client.batch_execute("create table first (i int)").unwrap();
     client.batch_execute("checkpoint").unwrap();
     let error = client.batch_execute(FILL).expect_err("32 MB are filled by 100 MB");
@@ -456,7 +458,7 @@ fn a_full_disk_is_an_error_and_the_server_goes_on() {
     assert!(says_full(&db.log().unwrap()));
     neighbour_is_well(&mut other);
     assert!(!says_full(&neighbour.log().unwrap()));
-    // What was written is given back.
+    // The failed statement freed its space.
     let customers = client.query_one("select count(*) from customers", &[]);
     let customers: i64 = customers.unwrap_or_else(|error| panic!("{error:?}\n{}", db.log().unwrap())).get(0);
     assert_eq!(customers, 2500);
@@ -465,9 +467,9 @@ fn a_full_disk_is_an_error_and_the_server_goes_on() {
         .unwrap();
 }
 
-/// Rows that are logged fill the disk twice, and a server cannot go on without room for its log: then it says why it ends.
+/// A server without space for its write-ahead log ends, and its log says why.
 #[test]
-fn a_disk_filled_by_logged_writes_is_told_of() {
+fn a_disk_filled_by_logged_writes_is_in_the_log() {
     let (db, neighbour) = (disk_of_32_mb(), disk_of_32_mb());
     let mut other = connect(neighbour.url());
     let mut client = connect(db.url());

@@ -1,4 +1,4 @@
-//! What a failed test leaves is kept where that is asked for, as it left it, and nothing otherwise.
+//! The data of a failed test is kept on request, as the test left it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use sandboxed_db::cache::{Kept, KeptState};
 use sandboxed_db::{Keep, Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, is_exhaustive};
 
-/// Leaves a mark, in what a server writes last: it has acknowledged the commit and not written it.
+/// Leaves a mark that the server has acknowledged, and not yet written.
 fn mark(url: &str) {
     connect(url).batch_execute("create unlogged table mark as select 'left' as text").unwrap();
 }
 
-/// With a container or without, the server is the child of the process above it.
+/// The children of a process: the server is the only child of init and of the supervisor.
 fn children(parent: u32) -> Vec<u32> {
     let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     list.split_ascii_whitespace().map(|child| child.parse().unwrap()).collect()
@@ -29,14 +29,14 @@ fn pid(number: u32) -> Pid {
 // Tests that are run by the tests below, most of which fail.
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+#[ignore = "run by `the_data_of_a_failed_test_is_kept`"]
 fn panics_by_value(db: Sandbox) {
     mark(db.url());
     assert!(!is_alone(), "as expected");
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+#[ignore = "run by `the_data_of_a_failed_test_is_kept`"]
 fn returns_an_error_by_value(db: Sandbox) -> Result<(), &'static str> {
     mark(db.url());
     drop(db);
@@ -44,7 +44,7 @@ fn returns_an_error_by_value(db: Sandbox) -> Result<(), &'static str> {
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+#[ignore = "run by `the_data_of_a_failed_test_is_kept`"]
 async fn panics_by_reference(db: &Sandbox) {
     let url = db.url().to_owned();
     tokio::task::spawn_blocking(move || mark(&url)).await.unwrap();
@@ -54,7 +54,7 @@ async fn panics_by_reference(db: &Sandbox) {
 static ELSEWHERE: Mutex<Option<Sandbox>> = Mutex::new(None);
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+#[ignore = "run by `the_data_of_a_failed_test_is_kept`"]
 fn gives_its_handle_away(db: Sandbox) {
     mark(db.url());
     *ELSEWHERE.lock().unwrap() = Some(db);
@@ -62,7 +62,7 @@ fn gives_its_handle_away(db: Sandbox) {
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_failed_test_is_kept_whatever_became_of_its_handle`"]
+#[ignore = "run by `the_data_of_a_failed_test_is_kept`"]
 fn stops_its_server(db: Sandbox) {
     mark(db.url());
     db.stop().unwrap();
@@ -70,7 +70,7 @@ fn stops_its_server(db: Sandbox) {
 }
 
 #[sandboxed_db(audit(keep = "on_failure"))]
-#[ignore = "run by `each_database_is_kept_as_it_asks`"]
+#[ignore = "run by `each_database_has_its_own_policy`"]
 fn has_two_databases(db: &Sandbox, audit: &Sandbox) {
     mark(audit.url());
     assert_ne!(db.url(), audit.url());
@@ -78,14 +78,14 @@ fn has_two_databases(db: &Sandbox, audit: &Sandbox) {
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `what_a_crash_leaves_is_kept_and_recovers`"]
+#[ignore = "run by `the_data_of_a_crashed_server_is_kept_and_recovers`"]
 fn kills_its_server(db: &Sandbox) {
     let mut client = connect(db.url());
-    // Else the commit might be lost with the server.
+    // The kill could lose the commit.
     client.batch_execute("create table mark as select 'left' as text").unwrap();
     client.batch_execute("checkpoint").unwrap();
     if is_alone() {
-        // The session may or may not be told before it is cut off.
+        // The session may end with or without an error.
         let _ = client.batch_execute("copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'");
         eventually(DEADLINE, "the server is gone", || children(db.pid()).is_empty().then_some(()));
         panic!("as expected");
@@ -93,7 +93,7 @@ fn kills_its_server(db: &Sandbox) {
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_server_that_hangs_is_kept`"]
+#[ignore = "run by `the_data_of_a_hanging_server_is_kept`"]
 fn stops_all_processes(db: &Sandbox) {
     let mut client = connect(db.url());
     client.batch_execute("create table mark as select 'left' as text").unwrap();
@@ -108,7 +108,7 @@ fn stops_all_processes(db: &Sandbox) {
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `what_cannot_be_kept_is_told_and_hides_nothing`"]
+#[ignore = "run by `a_failure_to_keep_is_reported_beside_the_panic`"]
 fn kills_its_sandbox(db: &Sandbox) {
     if is_alone() {
         kill_process(pid(db.pid()), Signal::KILL).unwrap();
@@ -117,13 +117,13 @@ fn kills_its_sandbox(db: &Sandbox) {
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_test_that_passes_leaves_nothing`"]
+#[ignore = "run by `a_test_that_passes_keeps_nothing`"]
 fn passes(db: Sandbox) {
     mark(db.url());
 }
 
 #[sandboxed_db(keep = "on_failure")]
-#[ignore = "run by `a_test_that_passes_leaves_nothing`"]
+#[ignore = "run by `a_test_that_passes_keeps_nothing`"]
 #[should_panic = "as expected"]
 fn panics_as_it_must(db: Sandbox) {
     mark(db.url());
@@ -137,7 +137,7 @@ fn passes_without_a_word(db: Sandbox) {
 }
 
 #[test]
-#[ignore = "run by `a_handle_that_a_panic_drops_is_kept`"]
+#[ignore = "run by `the_data_of_a_handle_dropped_by_a_panic_is_kept`"]
 fn panics_without_the_attribute() {
     let snapshot = Snapshot::new(Postgres::new()).keep(Keep::OnFailure);
     let passed = snapshot.clone().keep_as("kept::passed").start().unwrap();
@@ -151,7 +151,7 @@ fn panics_without_the_attribute() {
 
 fn run(test: &str, environment: &[(&str, &str)]) -> (Output, String) {
     let mut command = alone(&format!("kept::{test}"));
-    // What nextest runs is the test that runs this one.
+    // nextest names the outer test.
     command.arg("--nocapture").env_remove("NEXTEST_TEST_NAME").env_remove("SANDBOXED_DB_KEEP");
     command.envs(environment.iter().copied());
     let output = command.output().unwrap();
@@ -172,15 +172,15 @@ fn assert_kept(name: &str, text: &str) -> KeptState {
     let left: String = connect(db.url()).query_one("select text from mark", &[]).unwrap().get(0);
     assert_eq!(left, "left");
     drop(db);
-    // A child that another test forks has its lock until it is executed.
+    // A child that another test forks inherits the lock until its execve(2).
     let remove = || Kept::open().unwrap().remove(&state).unwrap().then_some(());
-    eventually(DEADLINE, "nobody uses it any more", remove);
+    eventually(DEADLINE, "no process uses it", remove);
     assert!(find(name).is_none());
     state
 }
 
 #[test]
-fn a_failed_test_is_kept_whatever_became_of_its_handle() {
+fn the_data_of_a_failed_test_is_kept() {
     let tests = [
         "panics_by_value",
         "returns_an_error_by_value",
@@ -204,7 +204,7 @@ fn a_failed_test_is_kept_whatever_became_of_its_handle() {
 }
 
 #[test]
-fn each_database_is_kept_as_it_asks() {
+fn each_database_has_its_own_policy() {
     let (_, text) = run("has_two_databases", &[]);
     assert_eq!(text.matches("its data is kept; ").count(), 1, "{text}");
     assert_eq!(text.matches("to keep its data, run the test with SANDBOXED_DB_KEEP").count(), 1, "{text}");
@@ -212,7 +212,7 @@ fn each_database_is_kept_as_it_asks() {
 }
 
 #[test]
-fn what_a_crash_leaves_is_kept_and_recovers() {
+fn the_data_of_a_crashed_server_is_kept_and_recovers() {
     let (_, text) = run("kills_its_server", &[]);
     assert!(text.contains("the server has ended with ") && text.contains("its data is kept; "), "{text}");
     let state = find("integration::kept::kills_its_server").unwrap_or_else(|| panic!("{text}"));
@@ -226,7 +226,7 @@ fn what_a_crash_leaves_is_kept_and_recovers() {
 }
 
 #[test]
-fn a_server_that_hangs_is_kept() {
+fn the_data_of_a_hanging_server_is_kept() {
     if !is_exhaustive("waits for ten seconds") {
         return;
     }
@@ -236,7 +236,7 @@ fn a_server_that_hangs_is_kept() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_told_and_hides_nothing() {
+fn a_failure_to_keep_is_reported_beside_the_panic() {
     let (output, text) = run("kills_its_sandbox", &[]);
     assert!(!output.status.success() && text.contains("as expected"), "{text}");
     let line = text.lines().find(|line| line.contains("its data could not be kept: "));
@@ -244,7 +244,7 @@ fn what_cannot_be_kept_is_told_and_hides_nothing() {
 }
 
 #[test]
-fn a_test_that_passes_leaves_nothing() {
+fn a_test_that_passes_keeps_nothing() {
     for test in ["passes", "panics_as_it_must"] {
         let (output, text) = run(test, &[]);
         assert!(output.status.success() && !text.contains("sandboxed-db:"), "{text}");
@@ -271,7 +271,7 @@ fn the_environment_has_precedence() {
 }
 
 #[test]
-fn a_handle_that_a_panic_drops_is_kept() {
+fn the_data_of_a_handle_dropped_by_a_panic_is_kept() {
     let (output, text) = run("panics_without_the_attribute", &[]);
     assert!(!output.status.success(), "{text}");
     let line = "sandboxed-db: the sandbox of `kept::as it is named`: its data is kept; to look into it: ";
@@ -282,7 +282,7 @@ fn a_handle_that_a_panic_drops_is_kept() {
 }
 
 #[test]
-fn what_is_kept_shares_files_with_its_layer_and_is_never_changed() {
+fn kept_data_shares_files_and_never_changes() {
     let snapshot = Snapshot::new(Postgres::new()).keep(Keep::Always).keep_as("kept::is never changed");
     drop(snapshot.start().unwrap());
     let state = find("kept::is never changed").unwrap();
@@ -313,7 +313,7 @@ fn what_is_kept_shares_files_with_its_layer_and_is_never_changed() {
 }
 
 #[test]
-fn a_part_of_a_name_is_enough_if_only_one_has_it() {
+fn a_unique_part_of_a_name_finds_a_kept_state() {
     let keep =
         |name: &str| drop(Snapshot::new(Postgres::new()).keep(Keep::Always).keep_as(name).start().unwrap());
     keep("kept::find::orders");

@@ -1,5 +1,5 @@
-//! A process with many sandboxes may end in any way and at any moment: no process, mount, namespace, file or
-//! shared memory of it is left.
+//! A process with many sandboxes may end in any way and at any moment: no process, mount,
+//! namespace, file or shared memory of it is left.
 
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -256,8 +256,8 @@ fn stopped_servers_are_killed(
 fn daemons_and_their_objects_are_removed(
     #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
 ) {
-    // Objects in shared memory come first, since forks may fail once the last daemon runs. The daemons are orphans
-    // in sessions of their own, and the last one forks without end.
+    // Objects in shared memory come first, since forks may fail once the last daemon runs. The
+    // daemons are orphans in sessions of their own, and the last one forks without end.
     const DAEMONS: &str = "ipcmk -M 4096 -S 1 -Q; echo here > /dev/shm/here; echo here > /tmp/here; \
         setsid sh -c ''setsid sleep 1000 & setsid sh -c \"setsid sleep 1000 &\" & exit'' \
         < /dev/null > /dev/null 2>&1 & \

@@ -1,4 +1,4 @@
-//! A layer is built once and found again, by what it is made of and by nothing else.
+//! A layer is built once, and found by its content and nothing else.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use sandboxed_db_tests::{connect, is_exhaustive};
 
 use crate::requests::{Response, TestCache, files};
 
-/// Tells one run of a migration from another.
+/// A migration that identifies its run by the time.
 const NOTE_THE_TIME: &str = "
     create table if not exists runs (name text, at timestamptz);
     insert into runs values ('NAME', clock_timestamp());
@@ -22,7 +22,7 @@ pub(crate) fn note(name: &str) -> String {
     NOTE_THE_TIME.replace("NAME", name)
 }
 
-/// The runs that an answer to [`RUNS`] tells of, each with its time.
+/// The runs in an answer to [`RUNS`], each with its time.
 pub(crate) fn runs(told: &Response) -> Vec<&str> {
     told.answers[0].split(", ").collect()
 }
@@ -45,8 +45,8 @@ fn a_layer_is_found_by_the_next_process() {
 }
 
 #[test]
-fn the_second_sandbox_of_a_process_finds_what_the_first_has_built() {
-    // In the user's own cache, so that the first may find it, too; the second must.
+fn the_second_sandbox_of_a_process_finds_the_layer() {
+    // The first may find the layer too, since the cache is shared.
     drop(shop_snapshot().start().unwrap());
     assert!(!shop_snapshot().start().unwrap().timings().layer_built);
 }
@@ -61,7 +61,7 @@ fn a_cache_that_was_removed_is_built_anew() {
     assert!(!cache.ask(&asked).built);
 }
 
-// What a layer's name depends on.
+// The digest of a layer.
 
 #[test]
 fn an_appended_migration_runs_alone() {
@@ -82,7 +82,7 @@ fn an_appended_migration_runs_alone() {
     assert_eq!(after.len(), 2, "{after:?}");
     assert_eq!(after[0], before[0], "the first was run again");
     assert!(after[1].starts_with("second "), "{after:?}");
-    // What was there before is there still.
+    // The layer of the first alone is still there.
     fs::remove_file(cache.path("migrations/2.sql")).unwrap();
     let again = cache.ask(&asked);
     assert!(!again.built);
@@ -117,7 +117,7 @@ fn a_layer_shares_the_files_that_its_parent_has() {
             own += meta.size();
         }
     }
-    // template0, template1 and most of what the test's own database was copied from them.
+    // The template databases, and most files of the test's database.
     assert!(shared > own, "{shared} bytes are shared, {own} are not");
 }
 
@@ -137,7 +137,7 @@ fn an_edited_migration_is_run_with_all_that_follow() {
     assert_eq!(new.len(), 3, "{new:?}");
     assert!(new[1].starts_with("edited "), "{new:?}");
     assert_ne!(new[2], old[2], "the third was not run after the edited second");
-    // Undone, it is the layer of before.
+    // Undoing the edit leads back to the old layer.
     cache.write("migrations/2.sql", &note("2"));
     assert_eq!(cache.ask(&asked), Response { built: false, answers: before.answers });
 }
@@ -159,7 +159,7 @@ fn a_migration_put_in_between_is_run_in_its_place() {
 }
 
 #[test]
-fn the_way_back_is_not_run_and_does_not_count() {
+fn down_migrations_are_not_run_and_not_hashed() {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
@@ -172,7 +172,7 @@ fn the_way_back_is_not_run_and_does_not_count() {
 }
 
 #[test]
-fn where_the_files_are_does_not_count() {
+fn paths_of_files_are_not_hashed() {
     let cache = TestCache::new();
     for directory in ["here/migrations", "over there/renamed"] {
         cache.write(&format!("{directory}/1.sql"), &note("first"));
@@ -185,7 +185,7 @@ fn where_the_files_are_does_not_count() {
 }
 
 #[test]
-fn settings_hold_while_migrations_run_and_make_another_layer() {
+fn settings_apply_to_migrations_and_select_the_layer() {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table seen as select current_setting('work_mem') as work_mem;");
     let migrations = cache.path("migrations");
@@ -203,7 +203,7 @@ fn settings_hold_while_migrations_run_and_make_another_layer() {
 }
 
 #[test]
-fn what_a_seed_includes_counts() {
+fn included_files_are_hashed() {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table notes (body text);");
     let (migrations, seed) = (cache.path("migrations"), cache.path("seeds/seed.sql"));
@@ -238,13 +238,13 @@ fn seeds_are_run_in_their_order() {
     let body = ("sql", "select body from notes");
     let told = cache.ask(&[("seed", &one), ("seed", &two), body]);
     assert_eq!(told.answers, ["one, two"]);
-    // Each seed is a layer of its own.
+    // Each seed ends a layer.
     let told = cache.ask(&[("seed", &one), body]);
     assert_eq!((told.built, &told.answers[..]), (false, &["one".to_owned()][..]));
 }
 
 #[test]
-fn databases_and_locales_have_base_layers_of_their_own() {
+fn each_database_and_locale_has_a_base_layer() {
     let cache = TestCache::empty();
     let query = (
         "sql",
@@ -261,14 +261,14 @@ fn databases_and_locales_have_base_layers_of_their_own() {
     assert!(!cache.ask(&[("database", "one"), query]).built);
 }
 
-// What is in a layer.
+// The content of a layer.
 
 #[test]
 fn a_layer_holds_no_junk() {
     let cache = TestCache::empty();
     let made = cache.made_by(|| {
         drop(cache.ask(&[("database", "shop"), ("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)]));
-        // A step that writes so little that the log goes on where initdb left it.
+        // A step so small that it stays in the log segment of initdb.
         drop(cache.ask(&[("seed", &cache.write("small.sql", "create table t ();"))]));
     });
     assert_eq!(made.len(), 5, "two fresh servers, the migrations, two seeds");
@@ -292,14 +292,14 @@ fn a_layer_holds_no_junk() {
             .map(|path| fs::metadata(path).unwrap().len())
             .collect();
         assert_eq!(log, [1 << 20], "{}", data.display());
-        // Where a server would have to remove them.
+        // A server would have to remove them.
         let caches = names.iter().filter(|path| name(path) == "pg_internal.init");
         assert_eq!(caches.count(), 0, "{}", data.display());
         assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o700);
     }
 }
 
-/// What a server would otherwise do for itself, again and again in every sandbox.
+/// Otherwise every server would do it for itself.
 #[test]
 fn a_layers_tables_are_analysed_and_vacuumed() {
     let db = shop_snapshot().start().unwrap();
@@ -314,14 +314,14 @@ fn a_layers_tables_are_analysed_and_vacuumed() {
     let estimated = count(&format!("select sum(reltuples)::bigint {tables}"));
     assert_eq!(estimated, 50_347);
     assert_eq!(count("select count(*) from pg_ls_waldir() where size <> 1048576"), 0);
-    // Pages that are not marked are looked through, and written to, in every sandbox anew.
+    // Servers would read and write unmarked pages in every sandbox.
     let mut unmarked =
         client.query(&format!("select relname::text {tables} and relallvisible <> relpages"), &[]).unwrap();
     let unmarked: Vec<String> = unmarked.drain(..).map(|row| row.get(0)).collect();
     assert!(unmarked.is_empty(), "pages of {unmarked:?} are not marked as visible to all");
 }
 
-/// Everything that a mount option, a URL, a shell or psql might trip over.
+/// Names with every character that is special in a mount option, a URL, a shell or psql.
 #[test]
 fn a_cache_and_files_may_have_any_name() {
     let odd = r#"a b:c,d\e=f'g"h%20#é数据?&;$(i)"#;
@@ -338,7 +338,7 @@ fn a_cache_and_files_may_have_any_name() {
     assert_eq!(cache.layers().len(), 3);
 }
 
-/// A path of that many bytes or a few more below a directory, of names that are as long as names may be.
+/// A path of at least that many bytes below a directory, with names of the greatest length.
 fn deep(below: &str, bytes: usize) -> String {
     const ODD: &str = "a b:c,d;e=f é数据 $x%20";
     let mut path = String::new();
@@ -364,7 +364,7 @@ fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
     let below = deep(&cache.path("files"), bytes);
     cache.write(&format!("files/{below}/migrations/1.sql"), &note("first"));
     let migrations = cache.path(&format!("files/{below}/migrations"));
-    // Longer names than these psql does not follow.
+    // psql cannot include files with longer paths.
     let includes = bytes < 1000;
     let seed = if includes { "\\ir included.sql\n".to_owned() } else { note("seed") };
     let seed = cache.write(&format!("files/{below}/seed.sql"), &seed);
@@ -385,8 +385,8 @@ fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
 #[rstest]
 #[case::name("x".repeat(256))]
 #[case::path(deep("", 4200))]
-#[case::path_to_what_is_in_it(deep("", 3980))]
-fn a_cache_is_refused_with_too_long_a(#[case] name: String) {
+#[case::path_to_its_entries(deep("", 3980))]
+fn a_cache_is_an_error_with_too_long_a(#[case] name: String) {
     let mut cache = TestCache::empty();
     cache.cache = cache.path(&name).into();
     let report = cache.begin(&[]).outcome().unwrap_err();

@@ -1,4 +1,4 @@
-//! Nothing left: however a process ends, no process, file or mount of it stays behind.
+//! A process may end in any way: no process, file or mount of it is left.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -22,7 +22,7 @@ pub(crate) fn subject(place: &ScratchDirs, args: &[&str]) -> TestProcess {
     TestProcess::start(place.command(SUBJECT).arg("keep").args(args))
 }
 
-/// `init` and every process beside it, as long as they are there.
+/// The pid of init and its pid namespace, from the line of a started sandbox.
 pub(crate) fn started(line: &str) -> (u32, PidNamespace) {
     let pid = line.split(' ').next().and_then(|pid| pid.parse().ok());
     let pid = pid.expect("a line names the pid first");
@@ -38,7 +38,7 @@ pub(crate) fn kill(process: u32, signal: Signal) {
     kill_process(pid, signal).expect("it is there");
 }
 
-/// The process that was executed as the server.
+/// The pid of the server.
 pub(crate) fn postmaster(init: u32) -> u32 {
     let found = processes_beside(init).into_iter().find(|&pid| {
         status(pid, "PPid").is_some_and(|parent| parent == init.to_string())
@@ -78,8 +78,8 @@ fn a_launcher_without_descriptors_keeps_what_it_has() {
 }
 
 #[test]
-fn who_says_again_and_again_that_the_server_is_ready_does_not_keep_init_from_its_work() {
-    // Many more than the socket to the test process holds; nobody reads there.
+fn init_works_while_readiness_messages_flood_its_socket() {
+    // More than fit in the socket to the test process, which does not read.
     const FLOOD: &str = "(perl -MIO::Socket::UNIX -e ''my $s = IO::Socket::UNIX->new(Type => SOCK_DGRAM, \
         Peer => \"/run/notify\") or die; $s->send(\"READY=1\") // die for 1..5000; open my $done, \">\", \"/tmp/done\"'' &) \
         > /dev/null 2>&1";
@@ -120,7 +120,7 @@ fn nothing_is_left_after(#[case] end: &str, #[case] expected: &str) {
 }
 
 #[test]
-fn ctrl_c_takes_the_servers_along_at_once() {
+fn ctrl_c_kills_the_servers() {
     let place = ScratchDirs::with_shared_cache();
     let mut process = subject(&place, &["--sandboxes", "3", "sleep"]);
     let (_, namespace) = started(&process.wait_for("started "));
@@ -159,13 +159,13 @@ fn ctrl_c_in_the_terminal_reaches_no_server() {
 #[test]
 fn a_kill_at_any_moment_of_starting_and_dropping_leaves_nothing() {
     let kills = rounds(6, 30);
-    // So that the kills meet starts and not a build.
+    // The kills meet starts, not builds.
     drop(fresh());
     let before = mounts();
     for kill in 0..kills {
         let place = ScratchDirs::with_shared_cache();
         let mut process = subject(&place, &["--threads", "4", "churn"]);
-        // The moments are spread evenly; what they meet differs with every run. The last meets a server on the busiest machine.
+        // The moments are spread evenly. The last meets a server on the busiest machine too.
         std::thread::sleep(Duration::from_millis(210) / kills * kill);
         if kill == kills - 1 {
             process.wait_for("started ");
@@ -179,7 +179,7 @@ fn a_kill_at_any_moment_of_starting_and_dropping_leaves_nothing() {
 }
 
 #[test]
-fn an_abandoned_build_of_another_layer_is_cleared_away_too() {
+fn the_next_build_removes_abandoned_builds() {
     let place = ScratchDirs::new();
     let mut process = subject(&place, &["--migrations", SHOP_MIGRATIONS, "return"]);
     let building = || place.leftovers().into_iter().find(|path| path.join("data").exists());
@@ -188,7 +188,7 @@ fn an_abandoned_build_of_another_layer_is_cleared_away_too() {
     assert_eq!(process.wait_for("ended "), "signal 9");
     let abandoned = building().expect("a killed build leaves its directory");
 
-    // Another layer on the same base, or on none.
+    // Another layer than the abandoned one.
     let seed = place.path().join("seed.sql");
     fs::write(&seed, "create table t (id int);").unwrap();
     let (ended, told) = subject(&place, &["--seed", seed.to_str().unwrap(), "return"]).gone();
@@ -213,7 +213,7 @@ fn drop_kills_a_server_that_is_busy_and_ignores_signals() {
     let sandbox = fresh();
     let (init, namespace) = started(&sandbox.pid().to_string());
     let mut client = Client::connect(sandbox.url(), NoTls).unwrap();
-    // A program started by the server, in a session of its own, deaf to all that can be ignored.
+    // The server starts a program in another session, which ignores all signals that it can.
     client
         .batch_execute(
             "copy (select where false) to program 'setsid sh -c ''trap \"\" INT TERM HUP QUIT PIPE; while :; do sleep 1; done'' \
@@ -234,7 +234,7 @@ fn drop_kills_a_server_that_is_busy_and_ignores_signals() {
 fn stop_lets_the_server_shut_down() {
     let sandbox = fresh();
     let (init, namespace) = started(&sandbox.pid().to_string());
-    // The log has no name; this is what the server itself holds open.
+    // The log has no name, but the server has it open.
     let mut log = File::open(format!("/proc/{}/fd/2", postmaster(init))).unwrap();
     sandbox.stop().unwrap();
     assert_eq!(processes_in(&namespace), [0; 0]);
@@ -244,7 +244,7 @@ fn stop_lets_the_server_shut_down() {
 }
 
 #[test]
-fn a_killed_launcher_ends_its_sandboxes_and_the_next_start_works() {
+fn a_killed_launcher_ends_its_sandboxes_and_is_replaced() {
     let place = ScratchDirs::with_shared_cache();
     let mut process = subject(&place, &["obey"]);
     let answer = process.order("start").expect("it starts");
@@ -284,11 +284,11 @@ fn a_killed_init_is_reported_by_later_calls() {
     for part in ["could not reach the sandbox: it has ended", "init was killed", "dmesg"] {
         assert!(report.contains(part), "{report}");
     }
-    assert!(error.log().is_some(), "its log still tells what it did: {report}");
+    assert!(error.log().is_some(), "the error has no log: {report}");
 }
 
 #[test]
-fn a_killed_server_leaves_a_handle_that_can_be_read_and_stopped() {
+fn a_sandbox_with_a_killed_server_has_a_log_and_stops() {
     let sandbox = fresh();
     let (init, namespace) = started(&sandbox.pid().to_string());
     kill(postmaster(init), Signal::KILL);
@@ -300,7 +300,7 @@ fn a_killed_server_leaves_a_handle_that_can_be_read_and_stopped() {
 }
 
 #[test]
-fn a_server_that_was_shut_down_leaves_a_handle_that_can_be_read_and_stopped() {
+fn a_sandbox_with_a_stopped_server_has_a_log_and_stops() {
     let sandbox = fresh();
     let (init, namespace) = started(&sandbox.pid().to_string());
     kill(postmaster(init), Signal::INT);
@@ -311,16 +311,15 @@ fn a_server_that_was_shut_down_leaves_a_handle_that_can_be_read_and_stopped() {
 }
 
 #[test]
-fn a_server_recovers_from_a_crash_of_one_of_its_sessions() {
+fn a_server_recovers_from_a_crashed_session() {
     let sandbox = fresh();
     let mut client = Client::connect(sandbox.url(), NoTls).unwrap();
     client.batch_execute("create table t as select 1 as x").unwrap();
-    // A session may end its server's processes in every way that SQL offers.
     assert!(client.batch_execute("select pg_terminate_backend(pg_backend_pid())").is_err());
     let mut client = Client::connect(sandbox.url(), NoTls).unwrap();
     let crash = "copy (select where false) to program 'kill -9 $PPID'";
     assert!(client.batch_execute(crash).is_err());
-    // Until the server notices, it lets sessions in.
+    // The server accepts sessions until it notices.
     eventually(DEADLINE, "the server notices", || {
         sandbox.log().unwrap().contains("all server processes terminated; reinitializing").then_some(())
     });
@@ -337,7 +336,7 @@ fn a_sandbox_costs_at_most_four_descriptors_and_no_thread() {
     const ALIVE: u32 = 10;
     let place = ScratchDirs::with_shared_cache();
     let alive = ALIVE.to_string();
-    // What is started ahead would be counted with what is asked for.
+    // Prewarmed sandboxes would be counted too.
     let mut command = place.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_POOL", "0");
     let process = TestProcess::start(command.args(["keep", "--sandboxes", &alive, "descriptors"]));

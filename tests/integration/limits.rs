@@ -1,5 +1,5 @@
-//! A sandbox that takes all it can get takes it from no other: its test is told which limit it has reached, its neighbour
-//! goes on, and nothing is left.
+//! A sandbox that uses all that it can get does not affect others: its test's report names the
+//! limit, its neighbour works, and nothing is left.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ fn small() -> Snapshot {
     Snapshot::new(Postgres::new()).pids(60).memory(256 << 20).disk(64 << 20)
 }
 
-/// A neighbour that is alive throughout, and answers as before.
+/// A sandbox that must work throughout.
 struct Neighbour(Sandbox, Client);
 
 impl Neighbour {
@@ -45,7 +45,7 @@ impl Neighbour {
     }
 }
 
-/// Ends a sandbox and sees that it is gone.
+/// Drops a sandbox, and waits for the end of its processes.
 #[track_caller]
 fn ends(db: Sandbox) {
     let namespace = pid_namespace(db.pid()).unwrap();
@@ -55,13 +55,13 @@ fn ends(db: Sandbox) {
     });
 }
 
-/// More processes than a small sandbox may have, each of which stays.
+/// Starts more lasting processes than a small sandbox can have.
 const BOMB: &str =
     "copy (select where false) to program 'i=0; while [ $i -lt 700 ]; do sleep 60 & i=$((i+1)); done'";
 
-/// Should no limit hold here, the machine must not pay for it.
+/// Whether a limit holds; without one the host would be affected.
 fn is_contained(db: &Sandbox) -> bool {
-    // Not every shell's ulimit knows processes.
+    // Not every shell's ulimit has processes.
     let inside = shell(db, "grep 'Max processes' /proc/self/limits; cat /proc/sys/kernel/pid_max");
     let number = |line: &str| line.split_ascii_whitespace().find_map(|word| word.parse::<usize>().ok());
     let limits: Vec<usize> = inside.lines().filter_map(number).collect();
@@ -91,7 +91,7 @@ fn a_fork_bomb_stays_in_its_sandbox() {
     let alive = processes_beside(db.pid()).len();
     assert!((PIDS / 2..=PIDS + 300).contains(&alive), "{alive} processes");
     neighbour.is_well();
-    // The server has no place for another process either: it tells its log, and its clients if they still listen.
+    // The server cannot start a process either, and says so in its log.
     let mut clients = Vec::new();
     while let Ok(client) = Client::connect(db.url(), NoTls) {
         clients.push(client);
@@ -104,14 +104,14 @@ fn a_fork_bomb_stays_in_its_sandbox() {
     assert_eq!(pid_max(), before, "the machine's limit was changed");
 }
 
-/// A server's own memory, and that of a program which it starts.
+/// Statements that use memory: of the server, and of a program that it starts.
 const HOGS: [&str; 2] = [
     "select length(repeat('x', 1000000000))",
     "copy (select where false) to program 'head -c 1G /dev/zero | tail -c 1G | cksum 1>&2; exit 3'",
 ];
 
 #[test]
-fn a_memory_hog_is_told_so() {
+fn a_statement_that_needs_too_much_memory_fails() {
     let mut neighbour = Neighbour::new();
     let db = small().start().unwrap();
     let mut client = connect(db.url());
@@ -125,7 +125,7 @@ fn a_memory_hog_is_told_so() {
     assert_eq!(client.query_one("select 1", &[]).unwrap().get::<_, i32>(0), 1);
     neighbour.is_well();
     ends(db);
-    // What is enough elsewhere is enough here.
+    // A smaller amount is available.
     let mut client = connect(neighbour.0.url());
     client.batch_execute("select length(repeat('x', 50000000))").unwrap();
 }
@@ -148,7 +148,7 @@ fn a_flood_of_connections_is_refused_and_ebbs() {
     const THREADS: usize = 16;
     let (db, mut neighbour) = (Snapshot::new(Postgres::new()).start().unwrap(), Neighbour::new());
     let mut first = connect(db.url());
-    // Others take all the places there are for anybody but the superuser, and for him.
+    // All connections are in use, those for superusers included.
     let mut held = Vec::new();
     let full = (0..200).find_map(|_| match Client::connect(db.url(), NoTls) {
         Ok(client) => {
@@ -173,18 +173,17 @@ fn a_flood_of_connections_is_refused_and_ebbs() {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while next.fetch_add(1, Ordering::Relaxed) < attempts {
-                    // An error of the server, or its end of the connection closed.
+                    // Either an error of the server, or a closed connection.
                     let told = attempt().is_ok_and(|answer| answer.starts_with(b"E"));
                     refused.fetch_add(usize::from(told), Ordering::Relaxed);
                 }
             });
         }
-        // Meanwhile.
         neighbour.is_well();
         assert_eq!(first.query_one("select 1", &[]).unwrap().get::<_, i32>(0), 1);
     });
     let refused = refused.into_inner();
-    assert!(refused > attempts / 2, "{refused} of {attempts} were told why");
+    assert!(refused > attempts / 2, "{refused} of {attempts} got an error");
     assert_eq!(first.query_one("select 1", &[]).unwrap().get::<_, i32>(0), 1);
     drop(held);
     eventually(CLEANUP_DEADLINE, "there is place again", || Client::connect(db.url(), NoTls).ok());
@@ -207,12 +206,12 @@ fn processors_are_limited() {
         shell(&db, "grep Cpus_allowed_list /proc/self/status | cut -f 2").parse::<u32>().is_ok();
     let in_group = group_of(&db).is_some_and(|group| group.join("cpu.max").exists());
     assert!(one_processor || in_group);
-    // More than there are is all there are.
+    // A greater number selects all processors.
     let all = Snapshot::new(Postgres::new()).cpu(100_000.0).start().unwrap();
     assert_eq!(shell(&all, "nproc"), thread::available_parallelism().unwrap().to_string());
 }
 
-/// The control group of a sandbox. There is one only where these tests run in a group that was delegated to them, as under
+/// The control group of a sandbox, if these tests run in a delegated group, as under
 /// `systemd-run --user --scope -p Delegate=yes`.
 fn group_of(db: &Sandbox) -> Option<PathBuf> {
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", db.pid())).unwrap();
@@ -244,7 +243,8 @@ fn a_control_group_lasts_as_long_as_its_sandbox() {
     assert!(group_of(&other).is_some());
 }
 
-/// Each takes less than a process may, and all together more than their sandbox may. Only a control group counts them.
+/// Processes that stay below the limit of a process, and together exceed that of the sandbox, for
+/// control groups.
 const MANY_HOGS: &str = "copy (select where false) to program \
     'for i in 1 2 3 4 5 6 7 8; do (head -c 200M /dev/zero | tail -c 200M > /dev/null) & done; wait; exit 3'";
 
@@ -267,7 +267,7 @@ fn many_memory_hogs_are_held_together_by_a_group() {
 fn fail_after(url: &str, body: impl FnOnce(&str)) {
     if is_alone() {
         body(url);
-        panic!("as was asked for");
+        panic!("as requested");
     }
 }
 
@@ -276,7 +276,7 @@ fn reports(test: &str, diagnosis: &str) {
     let output = alone(&format!("limits::{test}")).output().unwrap();
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 failed") && text.contains("as was asked for"), "{text}");
+    assert!(text.contains("1 failed") && text.contains("as requested"), "{text}");
     assert!(text.contains(diagnosis), "`{diagnosis}` is not in\n{text}");
 }
 
@@ -340,6 +340,6 @@ fn a_report_names_the_limit_that_was_reached() {
         "fails_by_itself",
         "sandboxed-db: the sandbox of `integration::limits::fails_by_itself` had the pid",
     );
-    // The bomb is not the limit of what the machine has; nor is what a report says of it left in a sandbox that is well.
+    // The neighbour still starts processes.
     assert_eq!(run(&db, "true").1, 0);
 }

@@ -1,4 +1,5 @@
-//! A layer is found without reading the files of its steps, and every change of the files is noticed.
+//! A layer is found without reading the files of its steps, and every change of the files is
+//! noticed.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,5 @@
-//! The cache is looked after: what is in it is told, what is damaged is found, what nobody needs is removed.
+//! The cache is looked after: what is in it is told, what is damaged is found, what nobody needs is
+//! removed.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Under nextest: a test that hangs is killed with all that it has started, and no test is said to leak.
+//! Under nextest: a test that hangs is killed with all that it has started, and no test is said to
+//! leak.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Sandboxes that are started ahead: as good as others, for nobody but who asks for the same, and gone when nobody does.
+//! Sandboxes that are started ahead: as good as others, for nobody but who asks for the same, and
+//! gone when nobody does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,8 +52,8 @@ impl Obeying {
         inits.filter(|init| !self.asked.contains(init)).collect()
     }
 
-    /// Asks for the same more than once, and says which is started ahead once its server serves. On a busy machine one may
-    /// end before that, since nobody has asked for it.
+    /// Asks for the same more than once, and says which is started ahead once its server serves. On
+    /// a busy machine one may end before that, since nobody has asked for it.
     fn with_spare(&mut self) -> u32 {
         self.start();
         eventually(DEADLINE, "one is started ahead", || {

@@ -1,4 +1,5 @@
-//! A server that is made from the image of a linked one is as one that was executed, in all that the kernel tells of it.
+//! A server that is made from the image of a linked one is as one that was executed, in all that
+//! the kernel tells of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -51,7 +52,8 @@ fn start_restored() -> Sandbox {
     })
 }
 
-/// What the kernel tells of a server, but for what is never the same: numbers, times, addresses and amounts.
+/// What the kernel tells of a server, but for what is never the same: numbers, times, addresses and
+/// amounts.
 fn description(db: &Sandbox) -> BTreeMap<String, String> {
     let (init, server) = (db.pid(), server(db));
     let mut all = BTreeMap::new();

@@ -316,7 +316,8 @@ async fn start_async_does_not_block_the_other_tasks_of_a_thread() {
                     tokio::task::yield_now().await;
                 }
             });
-            // Of a size that no other test asks for: one that was started ahead might be there at once.
+            // Of a size that no other test asks for: one that was started ahead might be there at
+            // once.
             let db = shop_snapshot().disk(300 << 20).start_async().await.unwrap();
             assert!(ticks.get() > 1, "the other task ran {} times", ticks.get());
             ticking.abort();

@@ -1,7 +1,7 @@
 //! Without containers, which only SANDBOXED_DB_ISOLATION=process asks for: what still holds then.
 //!
-//! The variable is the whole process's, so most tests run their own program again with it; and as another user where this
-//! one is root, as whom no server runs.
+//! The variable is the whole process's, so most tests run their own program again with it; and as
+//! another user where this one is root, as whom no server runs.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -99,7 +99,8 @@ fn directory(db: &Sandbox) -> std::path::PathBuf {
     Path::new(host).ancestors().nth(2).unwrap().to_owned()
 }
 
-/// How many segments of System V shared memory these processes have made; other tests' servers have theirs.
+/// How many segments of System V shared memory these processes have made; other tests' servers have
+/// theirs.
 fn shared_memory(of: &[u32]) -> usize {
     let user = geteuid().as_raw().to_string();
     let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();

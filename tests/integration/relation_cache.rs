@@ -1,4 +1,5 @@
-//! The first connection finds the relation cache files that the layer keeps, and nobody ever finds old ones.
+//! The first connection finds the relation cache files that the layer keeps, and nobody ever finds
+//! old ones.
 
 use std::fs;
 use std::path::PathBuf;
@@ -42,7 +43,8 @@ fn linked_in(init: u32) -> Vec<String> {
     directories
 }
 
-/// Reads every row of every catalogue, by the files that the relation cache names, and finds some by their indexes.
+/// Reads every row of every catalogue, by the files that the relation cache names, and finds some
+/// by their indexes.
 #[track_caller]
 fn assert_sound(url: &str) {
     let mut client = connect(url);

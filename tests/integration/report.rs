@@ -27,8 +27,8 @@ fn only(file: &Path) -> Record {
     record
 }
 
-/// The times of a sandbox that was started, used and ended, in their order; one that was started ahead was executed
-/// before all of them.
+/// The times of a sandbox that was started, used and ended, in their order; one that was started
+/// ahead was executed before all of them.
 fn times(record: &Record) -> Vec<u64> {
     let mut record = record.clone();
     if record.pooled {

@@ -85,8 +85,8 @@ pub(crate) async fn batch(url: &str, sql: &str) -> Result<(), tokio_postgres::Er
     client.batch_execute(sql).await
 }
 
-/// Copies the base layer of a default server, and all that the shared cache knows of its programs: a
-/// cache of a test's own then needs no initdb.
+/// Copies the base layer of a default server, and all that the shared cache knows of its programs:
+/// a cache of a test's own then needs no initdb.
 pub(crate) fn copy_base(cache: &Path) {
     static BASE: OnceLock<(PathBuf, String)> = OnceLock::new();
     let (shared, digest) = BASE.get_or_init(|| {

@@ -1,4 +1,5 @@
-//! Scarce descriptors, processes, file sizes, disks and programs, and the reports of the doctor and a launch.
+//! Scarce descriptors, processes, file sizes, disks and programs, and the reports of the doctor and
+//! a launch.
 
 use rstest::rstest;
 use sandboxed_db_tests::{ScratchDirs, skip};

@@ -8,8 +8,8 @@ use sandboxed_db_tests::{ScratchDirs, skip};
 pub(crate) const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 const DENY_SYSCALLS: &str = env!("CARGO_BIN_EXE_deny_syscalls");
 
-/// A machine that is made to refuse: a script that prepares it, run in namespaces in which it may mount, and the program
-/// through which it then runs `subject`.
+/// A machine that is made to refuse: a script that prepares it, run in namespaces in which it may
+/// mount, and the program through which it then runs `subject`.
 pub(crate) struct SimulatedHost {
     place: ScratchDirs,
     script: String,

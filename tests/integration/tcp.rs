@@ -387,7 +387,8 @@ async fn many_clients_ask() {
     if !is_alone() {
         return;
     }
-    // Unoptimised clients take long to prove that they know the password, and are not hung up on for that.
+    // Unoptimised clients take long to prove that they know the password, and are not hung up on
+    // for that.
     let settings = [("max_connections", "400"), ("authentication_timeout", "10min")];
     let db = Snapshot::new(Postgres::new()).settings(settings).start().unwrap();
     let tcp = tcp(&db);
