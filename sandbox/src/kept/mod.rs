@@ -1,7 +1,7 @@
 //! Kept states: data directories as tests left them, to inspect after a failure.
 //!
 //! ```text
-//! <cache>/kept/<random>/data/         the data directory; files as in the layer are hard links to the layer's
+//! <cache>/kept/<random>/data/         the data; files as in the layer are hard links to these
 //! <cache>/kept/<random>/state.json    its test, and everything a server needs to start on it
 //! ```
 

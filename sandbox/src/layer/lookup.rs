@@ -5,7 +5,7 @@
 //! its lookups in the cache:
 //!
 //! ```text
-//! <cache>/lookups/<description>     the layer's digest, a fingerprint, and the paths that were read
+//! <cache>/lookups/<description>     the layer's digest, a fingerprint, the paths that were read
 //! ```
 //!
 //! The fingerprint covers the description, the digest and the state of the paths. So a note with
