@@ -394,7 +394,13 @@ const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::â€
 #[case::dbmate_and_others(
     None,
     &[("1_x.sql", "-- migrate:up\n"), ("2_y.sql", "")],
-    "`1_x.sql` is a migration of dbmate, with `-- migrate:up` in `1_x.sql`, `2_y.sql` is not",
+    "`1_x.sql` is a migration of dbmate by its line `-- migrate:up`, `2_y.sql` is not",
+    CHOICES,
+)]
+#[case::refinery_and_goose(
+    None,
+    &[("V1__x.sql", "-- +goose Up\n")],
+    "`V1__x.sql` is a migration of goose by its line `-- +goose Up` and of refinery by its name",
     CHOICES,
 )]
 #[case::an_unknown_way_back(

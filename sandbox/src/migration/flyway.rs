@@ -36,7 +36,7 @@ impl Tool for Flyway {
         if let Some(name) = listing.files().find(|name| name.ends_with(".sql.conf")) {
             return Err(Refusal::new(
                 format!("`{name}` configures a migration, which only Flyway understands"),
-                "run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)`",
+                "run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--run`)",
             ));
         }
         let below = |(directory, files): &(String, Vec<String>)| {
@@ -47,6 +47,15 @@ impl Tool for Flyway {
             return Err(Refusal::new(
                 format!("`{name}` is in a directory below, which Flyway searches too"),
                 "keep all migrations in one directory",
+            ));
+        }
+        let is_other = |name: &&str| migration(name).is_none() && undone(name).is_none();
+        if let Some(name) = listing.sql().find(is_other) {
+            return Err(Refusal::new(
+                format!(
+                    "`{name}` is no versioned or repeatable migration: Flyway may run it as a callback or baseline"
+                ),
+                "move it elsewhere, or run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--run`)",
             ));
         }
         Ok(listing.files().filter_map(migration).collect())
@@ -72,7 +81,7 @@ impl Tool for Flyway {
             None => Ok(Execution { transaction: false, requests: None }),
             Some(at) => Err(Refusal::new(
                 format!("line {} has a placeholder, which only Flyway replaces", line(contents, at) + 1),
-                "run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)`",
+                "run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--run`)",
             )),
         }
     }
@@ -153,6 +162,9 @@ mod tests {
         let refusal = |names: &[&str]| MigrationTool::Flyway.refusal(names);
         assert!(refusal(&["V1__a.sql", "V1__a.sql.conf"]).contains("configures"));
         assert!(refusal(&["V1__a.sql", "more/V2__b.sql"]).contains("`more/V2__b.sql`"));
+        for name in ["B1__a.sql", "afterMigrate.sql"] {
+            assert!(refusal(&["V1__a.sql", name]).contains(name));
+        }
         let refused = Flyway.execution(Path::new("V1__a.sql"), "\nselect '${name}';").unwrap_err();
         assert_eq!(refused.cause, "line 2 has a placeholder, which only Flyway replaces");
     }

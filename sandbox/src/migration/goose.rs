@@ -16,8 +16,8 @@ impl Tool for Goose {
 
     fn mark<'a>(&self, contents: &'a str) -> Option<&'a str> {
         let marked = |line: &&str| {
-            let line = line.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
-            line.starts_with("--") && line.contains(MARK)
+            let line = line.trim_start_matches('\u{feff}').trim_start();
+            line.starts_with("--") && line.to_ascii_lowercase().contains(MARK)
         };
         contents.lines().find(marked)
     }
@@ -30,7 +30,7 @@ impl Tool for Goose {
         if let Some(name) = listing.files().find(is_go) {
             return Err(Refusal::new(
                 format!("`{name}` is a migration in Go, which only the program that registers it can run"),
-                "run that program in a step, by `Snapshot::run`",
+                "run that program in a step, by `Snapshot::run` (`--run`)",
             ));
         }
         let read = |file: &str| {
@@ -118,7 +118,7 @@ fn up(contents: &str) -> Result<Execution, Refusal> {
                             "line {}: `{line}` puts variables of the environment into the file",
                             number + 1
                         ),
-                        "run goose itself in a step, by `Snapshot::run(\"goose\", …)`",
+                        "run goose itself in a step, by `Snapshot::run(\"goose\", …)` (`--run`)",
                     ));
                 }
             }

@@ -28,7 +28,7 @@ impl Tool for NodePgMigrate {
         if let Some(name) = listing.files().find(|name| !name.ends_with(".sql")) {
             return Err(Refusal::new(
                 format!("`{name}` is no SQL, and node-pg-migrate takes each file for a migration"),
-                "run node-pg-migrate itself in a step, by `Snapshot::run(\"node-pg-migrate\", …)`",
+                "run node-pg-migrate itself in a step, by `Snapshot::run(\"node-pg-migrate\", …)` (`--run`)",
             ));
         }
         let paired = listing.files().any(|name| name.ends_with(".down.sql"));
@@ -99,12 +99,12 @@ impl Tool for NodePgMigrate {
 
 /// Whether a line begins a section, as `^\s*--[\s-]*up\s+migration` does in any case.
 fn is_mark(line: &str, word: &str) -> bool {
-    let line = line.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
-    let text =
-        line.strip_prefix("--").map(|text| text.trim_start_matches(|c: char| c.is_whitespace() || c == '-'));
-    let rest = text.and_then(|text| text.strip_prefix(word));
-    rest.is_some_and(|rest| {
-        rest.starts_with(char::is_whitespace) && rest.trim_start().starts_with("migration")
+    let dashes = line.trim_start_matches('\u{feff}').trim_start().strip_prefix("--");
+    dashes.is_some_and(|text| {
+        let text = text.trim_start_matches(|letter: char| letter.is_whitespace() || letter == '-');
+        let rest = text.to_ascii_lowercase();
+        let rest = rest.strip_prefix(word).filter(|rest| rest.starts_with(char::is_whitespace));
+        rest.is_some_and(|rest| rest.trim_start().starts_with("migration"))
     })
 }
 

@@ -30,14 +30,17 @@ pub(crate) fn by_contents(
         }
         return Ok(named);
     };
-    let own = format!("`{mark}` in `{marked}`");
+    let by_mark = format!("{} by its line `{mark}`", rules.name());
+    if let Some(named) = named.and_then(MigrationTool::rules) {
+        let by_name = format!("{by_mark} and of {} by its name", named.name());
+        return Err(Refusal::undecided(format!("`{marked}` is a migration of {by_name}")));
+    }
     for (name, contents) in files {
         let of_another = TOOLS.iter().any(|(other, rules)| *other != tool && rules.mark(contents).is_some());
-        if of_another || (rules.needs_mark() && rules.mark(contents).is_none()) || named.is_some() {
-            return Err(Refusal::mixed(marked, &format!("{}, with {own}", rules.name()), name));
-        }
-        if rules.mark(contents).is_none() {
-            way_back::check_contents(name, contents)?;
+        match rules.mark(contents) {
+            Some(_) if !of_another => {}
+            None if !of_another && !rules.needs_mark() => way_back::check_contents(name, contents)?,
+            _ => return Err(Refusal::mixed(marked, &by_mark, name)),
         }
     }
     let known = in_order(Some(tool), listing)?;
@@ -45,7 +48,7 @@ pub(crate) fn by_contents(
         |name: &&str| known.iter().any(|migration| migration.path == **name) || name.ends_with(".down.sql");
     match listing.sql().find(|name| !is_known(name)) {
         None => Ok(Some(tool)),
-        Some(other) => Err(Refusal::mixed(marked, &format!("{}, with {own}", rules.name()), other)),
+        Some(other) => Err(Refusal::mixed(marked, &by_mark, other)),
     }
 }
 
@@ -121,7 +124,7 @@ mod tests {
     #[test]
     fn files_beside_a_marked_one_must_be_the_same_tools() {
         let cause = |files: &[(&str, &str)]| recognise(files).unwrap_err().cause;
-        let mark = "`1_a.sql` is a migration of dbmate, with `-- migrate:up` in `1_a.sql`";
+        let mark = "`1_a.sql` is a migration of dbmate by its line `-- migrate:up`";
         let unmarked = [("1_a.sql", "-- migrate:up"), ("2_b.sql", "")];
         assert_eq!(cause(&unmarked), format!("{mark}, `2_b.sql` is not"));
         let of_goose = [("1_a.sql", "-- migrate:up"), ("2_b.sql", "-- +goose Up")];

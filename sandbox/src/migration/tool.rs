@@ -18,7 +18,7 @@ use super::{
 #[non_exhaustive]
 pub enum MigrationTool {
     /// No tool: whole `.sql` files in the order of their names, as psql(1) runs them. `.down.sql`
-    /// files are left out.
+    /// files are left out; a way back inside a file runs too.
     Plain,
     /// sqlx: `<version>_<name>.sql` or `<version>_<name>.up.sql`, in the order of their versions;
     /// each in a transaction, unless it begins with `-- no-transaction`. Fills `_sqlx_migrations`.
@@ -230,6 +230,10 @@ impl Execution {
                     ),
                 ));
             }
+            // Scanning takes time for large files, which seldom read rows.
+            if !text.to_ascii_lowercase().contains("stdin") {
+                continue;
+            }
             let statements = script::Script::of(text).statements;
             if let Some(copy) = statements.into_iter().find(|range| script::reads_input(&text[range.clone()]))
             {
@@ -262,8 +266,13 @@ impl Refusal {
 
     /// Refuses files that cannot all be one tool's.
     pub(super) fn mixed(one: &str, tool: &str, other: &str) -> Self {
+        Self::undecided(format!("`{one}` is a migration of {tool}, `{other}` is not"))
+    }
+
+    /// Refuses files that may be those of several tools.
+    pub(super) fn undecided(cause: String) -> Self {
         Self::new(
-            format!("`{one}` is a migration of {tool}, `{other}` is not"),
+            cause,
             format!(
                 "name the tool: `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`); {} runs \
                  every `.sql` file in the order of names",

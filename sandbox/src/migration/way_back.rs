@@ -132,18 +132,19 @@ fn first_line(text: &str) -> &str {
 /// Whether a comment is a heading that has one of these words at its beginning or end.
 fn is_mark(comment: &str, vocabulary: &[&str]) -> bool {
     let all = words(comment);
-    let telling: Vec<_> = all.iter().map(String::as_str).filter(|word| !NEUTRAL.contains(word)).collect();
+    let significant: Vec<_> = all.iter().map(String::as_str).filter(|word| !NEUTRAL.contains(word)).collect();
     let in_vocabulary = |word: Option<&&str>| word.is_some_and(|word| vocabulary.contains(word));
     let has_colon = all.first().is_some_and(|first| comment.to_lowercase().contains(&format!("{first}:")));
     let drops_below =
         vocabulary == BACK && all.windows(2).any(|pair| pair[0] == "drop" && pair[1] == "below");
     let rolls_back = vocabulary == BACK
-        && telling.len() <= 3
+        && significant.len() <= 3
         && all.windows(2).any(|pair| pair[0] == "roll" && pair[1] == "back");
     drops_below
         || rolls_back
-        || (telling.len() <= 3 && (in_vocabulary(telling.first()) || in_vocabulary(telling.last())))
-        || (has_colon && in_vocabulary(telling.first()))
+        || (significant.len() <= 3
+            && (in_vocabulary(significant.first()) || in_vocabulary(significant.last())))
+        || (has_colon && in_vocabulary(significant.first()))
 }
 
 /// The words of a text in lower case; `migrateDown` is two.
