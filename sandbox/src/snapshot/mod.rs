@@ -170,7 +170,7 @@ impl<E: Engine> Snapshot<E> {
     /// Adds migrations that are written for a tool, and fills its bookkeeping table under its
     /// default name in the default schema. Files that the tool ignores are ignored.
     ///
-    /// The tool itself does not run. What it sends to the server as one request is sent as one
+    /// The tool itself does not run. A text that it sends to the server as one request is sent as one
     /// request here, so a file that it cannot run fails here too. One thing differs: each file has
     /// its own session, so a setting that one changes does not reach the next.
     ///
