@@ -1,5 +1,5 @@
-//! Two checkouts test themselves at once, by one user or by two, with one cache or with two:
-//! neither notices.
+//! Two checkouts run their tests at once, by one user or by two, with one cache or two, and do not
+//! affect each other.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -14,13 +14,13 @@ use sandboxed_db_tests::{
 
 use crate::lifecycle::SUBJECT;
 
-/// Users who have no account are users all the same.
+/// A user id needs no account.
 const OTHER_USER: u32 = 61_234;
 
 const THREADS: [&str; 2] = ["--threads", "4"];
 
-/// Runs a checkout's tests for as long as it is not ended. Both have the same migrations, each at a
-/// path of its own.
+/// Runs a checkout's tests until they are killed. Both have the same migrations, in different
+/// directories.
 fn run(mut command: Command, place: &ScratchDirs, program: &Path) -> TestProcess {
     let migrations = place.path().join("migrations");
     if fs::create_dir(&migrations).is_ok() {
@@ -34,16 +34,16 @@ fn run(mut command: Command, place: &ScratchDirs, program: &Path) -> TestProcess
     ]))
 }
 
-/// Waits for so many of its sandboxes more.
+/// Waits for that many further sandboxes.
 fn starts(process: &mut TestProcess, count: usize) {
     for _ in 0..count {
         process.wait_for("started ");
     }
 }
 
-/// Both run, one is killed, the other runs on and is killed as well.
+/// Kills one of two running processes, and later the other.
 fn neither_notices(places: [&ScratchDirs; 2], mut both: [TestProcess; 2]) {
-    // The layers are built meanwhile, by the one, the other or both.
+    // Either process may build the layers.
     let count = rounds(6, 60);
     both.iter_mut().for_each(|process| starts(process, count));
     let [one, mut other] = both;
@@ -54,7 +54,7 @@ fn neither_notices(places: [&ScratchDirs; 2], mut both: [TestProcess; 2]) {
         let namespace = loop {
             let line = other.wait_for("started ");
             let init = line.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid");
-            // One that is read of late may be gone.
+            // The sandbox of an old line may be gone.
             if let Some(namespace) = pid_namespace(init) {
                 break namespace;
             }
@@ -100,7 +100,7 @@ fn two_checkouts_of_one_user_with_two_caches_do_not_meet() {
 #[test]
 fn two_checkouts_of_two_users_do_not_meet() {
     if !rustix::process::geteuid().is_root() {
-        return skip_without_root("only root can be two users");
+        return skip_without_root("runs as two users");
     }
     let before = kernel_objects();
     let (one, other) = (ScratchDirs::new(), ScratchDirs::new());

@@ -1,5 +1,4 @@
-//! What goes through a sandbox's TCP port, byte by byte, with an engine and a server of the tests'
-//! own.
+//! The TCP forwarder carries every byte, between clients and a server of these tests.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -109,7 +108,7 @@ fn order(tcp: &Tcp, order: u8) -> TcpStream {
     stream
 }
 
-/// Bytes of which no two stretches are the same.
+/// Bytes without a repeated sequence.
 fn bytes(count: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut next = || {

@@ -1,4 +1,4 @@
-//! Where a user's files and directories may lie: among the programs, behind links, in memory.
+//! A user's files may be in directories of programs, behind links and in memory.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ fn tmpfs(directory: &str) {
     run_checked("mount", &["-t", "tmpfs", "tmpfs", directory]);
 }
 
-/// A migration at that place is run, and seen by nobody later.
+/// Runs a migration in that directory, which later servers must not see.
 fn runs_from(cache: &TestCache, directory: &str) {
     fs::create_dir_all(directory).unwrap();
     fs::write(Path::new(directory).join("1.sql"), format!("create table t as select '{directory}' as x;\n"))
@@ -24,7 +24,7 @@ fn runs_from(cache: &TestCache, directory: &str) {
 }
 
 #[test]
-fn migrations_may_lie_among_what_is_hidden_and_what_is_covered() {
+fn migrations_run_from_hidden_and_covered_directories() {
     in_mount_namespace(MountUser::best(), "hidden_paths::among_the_programs_and_in_memory", "");
 }
 
@@ -36,13 +36,13 @@ fn among_the_programs_and_in_memory() {
     }
     mount_task().unwrap();
     let mut cache = TestCache::new();
-    // Nothing of it is shown to servers.
+    // Servers do not see this directory.
     tmpfs("/usr/src");
     runs_from(&cache, "/usr/src/app/migrations");
-    // The new root is put together there.
+    // The new root is mounted on it first.
     tmpfs("/dev/shm");
     runs_from(&cache, "/dev/shm/migrations");
-    // A directory that is not shown may be a link, there or from elsewhere.
+    // A hidden directory may be a link.
     tmpfs("/usr/games");
     fs::create_dir_all("/usr/games/real/registry").unwrap();
     symlink("real", "/usr/games/cargo").unwrap();

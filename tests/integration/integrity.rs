@@ -1,4 +1,4 @@
-//! A layer that is not what it was is never used.
+//! A layer that has changed is never used.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -9,7 +9,7 @@ use rstest::rstest;
 
 use crate::requests::{Response, TestCache, files};
 
-/// A cache with two layers: a fresh server's, and one with a row in a table.
+/// A cache with the base and a layer with a row in a table.
 fn filled() -> (TestCache, String) {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table t (x text); insert into t values ('as it was');");
@@ -94,7 +94,7 @@ fn remove_half_of_it(data: &Path) {
 #[case::a_truncated_manifest(cut_the_manifest)]
 #[case::a_missing_manifest(remove_the_manifest)]
 #[case::half_a_layer(remove_half_of_it)]
-fn damage_is_noticed_and_the_layer_is_built_anew(#[case] damage: fn(&Path)) {
+fn a_damaged_layer_is_built_again(#[case] damage: fn(&Path)) {
     let (cache, migrations) = filled();
     damage(&layer(&cache));
     assert!(ask(&cache, &migrations).built, "the damaged layer was used");
@@ -103,7 +103,7 @@ fn damage_is_noticed_and_the_layer_is_built_anew(#[case] damage: fn(&Path)) {
 }
 
 #[test]
-fn what_was_set_aside_is_removed_by_the_next_build() {
+fn the_next_build_removes_layers_set_aside() {
     let (cache, migrations) = filled();
     flip_a_byte(&layer(&cache));
     assert!(ask(&cache, &migrations).built);
@@ -112,12 +112,12 @@ fn what_was_set_aside_is_removed_by_the_next_build() {
     cache.assert_no_build_is_left();
 }
 
-/// Copies change the times and perhaps the links of files, and nothing that matters.
+/// Copies change the times and perhaps the hard links of files, and nothing else.
 #[rstest]
 #[case::by_cp(&["cp", "-a", "FROM", "TO"])]
 #[case::by_cp_without_hard_links(&["cp", "-r", "--preserve=mode", "FROM", "TO"])]
 #[case::by_tar(&["sh", "-c", "mkdir TO && tar -C FROM -cf - . | tar -C TO -xf -"])]
-fn a_copied_cache_is_used_at_its_new_place(#[case] copy: &[&str]) {
+fn a_copied_cache_is_used(#[case] copy: &[&str]) {
     let (mut cache, migrations) = filled();
     let copied = cache.path("copied cache");
     let from = cache.cache.to_str().unwrap().to_owned();
@@ -141,13 +141,13 @@ fn a_copied_cache_is_verified() {
     let path = file_with_the_row(&layer(&cache));
     let before = fs::metadata(&path).unwrap().modified().unwrap();
     flip_a_byte(&layer(&cache));
-    // As a disk would: the times tell nothing.
+    // A faulty disk does not change the times either.
     File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
     assert!(ask(&cache, &migrations).built, "the damaged copy was used");
 }
 
 #[test]
-fn a_rebuild_uses_nothing_of_earlier_runs_and_leaves_one_layer_each() {
+fn a_rebuild_uses_no_layer_of_earlier_runs() {
     let (mut cache, migrations) = filled();
     assert!(!ask(&cache, &migrations).built);
     cache.environment = vec![("SANDBOXED_DB_REBUILD", "1"), ("NEXTEST_RUN_ID", "one")];

@@ -1,5 +1,4 @@
-//! The cache is looked after: what is in it is told, what is damaged is found, what nobody needs is
-//! removed.
+//! The layers of a cache can be listed, verified and pruned.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +10,7 @@ use sandboxed_db_tests::{alone, is_alone};
 
 use crate::requests::{TestCache, files};
 
-/// What the other process is to do: `list`, `verify`, or `prune` to a number of bytes.
+/// The command for the other process: `list`, `verify`, `use`, or `prune` with a number of bytes.
 const DO: &str = "UPKEEP_TEST_DO";
 
 #[test]
@@ -52,7 +51,7 @@ fn looks_after_the_cache() {
     }
 }
 
-/// What another process tells of the cache after it has done that to it.
+/// Runs a command in another process, and returns the lines that it prints.
 pub(crate) fn run(cache: &TestCache, what: &str) -> Vec<String> {
     let output: Output = alone("maintenance::looks_after_the_cache")
         .arg("--nocapture")
@@ -66,7 +65,7 @@ pub(crate) fn run(cache: &TestCache, what: &str) -> Vec<String> {
     text.lines().filter(told).map(str::to_owned).collect()
 }
 
-/// A fresh server's layer and one with a table on it.
+/// A cache with the base and a layer with a table.
 fn filled() -> (TestCache, String) {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table t (x text)");
@@ -80,7 +79,7 @@ fn number(line: &str, field: usize) -> u64 {
 }
 
 #[test]
-fn layers_are_told_with_their_sizes_and_what_they_share() {
+fn a_list_of_layers_has_their_sizes_and_shared_sizes() {
     let (cache, _) = filled();
     let told = run(&cache, "list");
     assert_eq!(told.len(), 2, "{told:?}");
@@ -94,10 +93,10 @@ fn layers_are_told_with_their_sizes_and_what_they_share() {
 }
 
 #[test]
-fn a_layer_that_nobody_uses_is_pruned_and_built_again() {
+fn an_unused_layer_is_pruned_and_built_again() {
     let (cache, migrations) = filled();
     assert_eq!(run(&cache, &format!("prune {}", 10_u64 << 30)), [""; 0], "there is room for all");
-    // One of the two is enough to get below that, the one used least lately.
+    // One layer has to go, the least recently used.
     let told = run(&cache, "list");
     let all: u64 =
         told.iter().map(|layer| number(layer, 2) - number(layer, 3)).sum::<u64>() + number(&told[0], 3);
@@ -119,7 +118,7 @@ fn a_layer_in_use_is_not_pruned() {
 }
 
 #[test]
-fn damage_that_leaves_no_trace_in_sizes_and_times_is_found_by_verify() {
+fn verify_finds_damage_without_a_trace_in_times() {
     let (cache, migrations) = filled();
     assert_eq!(run(&cache, "verify"), [""; 0]);
     let data = cache.layers().into_values().next().unwrap();

@@ -1,4 +1,4 @@
-//! Five hundred at once: they live, and nothing is left of them.
+//! Five hundred sandboxes live at once, and leave nothing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ fn memory(name: &str) -> u64 {
 #[test]
 fn five_hundred_live_at_once_and_leave_nothing() {
     const ALIVE: u32 = 500;
-    // What each holds is 6.5 MB; others on this machine, tests among them, want some too.
+    // Each holds 6.5 MB, and other tests need memory too.
     const NEEDED: u64 = 6 << 30;
     if !is_exhaustive("starts 500 servers") {
         return;
@@ -38,7 +38,7 @@ fn five_hundred_live_at_once_and_leave_nothing() {
     let before = kernel_objects();
     let alive = ALIVE.to_string();
     let mut command = place.command(SUBJECT);
-    // Threads that start sandboxes ahead come and go.
+    // The pool's threads come and go.
     command.env("SANDBOXED_DB_MAX", &alive).env("SANDBOXED_DB_POOL", "0").args([
         "keep",
         "--sandboxes",
@@ -46,7 +46,7 @@ fn five_hundred_live_at_once_and_leave_nothing() {
         "descriptors",
     ]);
     let mut process = TestProcess::start(&mut command);
-    // A pause between two lines may be long, with so many.
+    // The deadline is that of each line.
     let refused = "refused true";
     (0..5).for_each(|_| drop(process.wait_for(refused)));
     (0..ALIVE).for_each(|_| drop(process.wait_for("started ")));

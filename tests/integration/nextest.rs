@@ -1,5 +1,4 @@
-//! Under nextest: a test that hangs is killed with all that it has started, and no test is said to
-//! leak.
+//! nextest kills a hanging test with everything that it has started, and reports no leak.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use sandboxed_db_tests::{
 use crate::lifecycle::SUBJECT;
 use crate::requests::dirs_with_base;
 
-/// A crate whose one test has become a subject, as nextest sees it.
+/// A test program that executes `subject` as its only test.
 const TEST: &str = r#"
     fn main() {
         use std::os::unix::process::CommandExt;
@@ -46,7 +45,7 @@ const MANIFEST: &str = r#"
 fn nextest(directory: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.arg("nextest").current_dir(directory);
-    // It may be nextest that runs this test, and cargo that has set what concerns another package.
+    // nextest and cargo, which may run this test, set variables for this package.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("NEXTEST") || text.starts_with("CARGO_") && text != "CARGO_HOME" {
@@ -60,7 +59,7 @@ fn is_there() -> bool {
     let version = nextest(Path::new("/")).arg("--version").output();
     let there = version.is_ok_and(|output| output.status.success());
     if !there && !rustix::process::geteuid().is_root() {
-        skip_without_root("this user has no cargo-nextest");
+        skip_without_root("runs cargo-nextest");
     } else if !there {
         skip("cargo-nextest is not installed");
     }
@@ -83,7 +82,7 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
     let place = dirs_with_base();
     let package = place.path().join("package");
     fs::create_dir_all(package.join(".config")).unwrap();
-    // What passes must not be slow, however slow the machine is.
+    // The test that passes must not time out on a slow machine.
     let period = if outcome == "TIMEOUT" { "2s" } else { "100s" };
     let config = format!(
         "[profile.default]\n\
@@ -108,7 +107,7 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
             None => command.env_remove(name),
         };
     }
-    // Toolchains are found below the home directory.
+    // Toolchains are in the home directory.
     for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

@@ -1,5 +1,5 @@
-//! Sandboxes that are started ahead: as good as others, for nobody but who asks for the same, and
-//! gone when nobody does.
+//! Prewarmed sandboxes are as pristine as others, serve requests for the same plan only, and end
+//! when there are none.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use sandboxed_db_tests::{
 
 use crate::lifecycle::{SUBJECT, kill, launcher, postmaster, started, subject};
 
-/// One that obeys, and the inits of the sandboxes that it was ordered to start.
+/// A test process, and the inits of the sandboxes that it was ordered to start.
 struct Obeying {
     process: TestProcess,
     asked: Vec<u32>,
@@ -37,7 +37,7 @@ impl Obeying {
         self.process.order(order).unwrap_or_else(|report| panic!("{order}: {report}"))
     }
 
-    /// Starts one, and says which and whether it was started ahead.
+    /// Starts a sandbox, and returns its init, its URL, and whether it was prewarmed.
     fn start(&mut self) -> (u32, String, bool) {
         let told = self.order("start").remove(0);
         let (init, url) = told.strip_prefix("started ").unwrap().split_once(' ').unwrap();
@@ -46,14 +46,14 @@ impl Obeying {
         (init, url.to_owned(), self.order("pooled") == ["pooled true"])
     }
 
-    /// Inits of sandboxes that it was not ordered to start.
+    /// The inits of prewarmed sandboxes.
     fn spares(&self) -> Vec<u32> {
         let inits = children(launcher(self.process.pid())).into_iter();
         inits.filter(|init| !self.asked.contains(init)).collect()
     }
 
-    /// Asks for the same more than once, and says which is started ahead once its server serves. On
-    /// a busy machine one may end before that, since nobody has asked for it.
+    /// Requests sandboxes until one is prewarmed and serves, and returns its init. On a busy
+    /// machine a prewarmed sandbox may end before it serves.
     fn with_spare(&mut self) -> u32 {
         self.start();
         eventually(DEADLINE, "one is started ahead", || {
@@ -79,7 +79,7 @@ fn assert_gone(namespace: &PidNamespace) {
 }
 
 #[test]
-fn who_asks_again_gets_one_that_was_started_ahead_and_nobody_has_used() {
+fn a_repeated_request_gets_an_unused_prewarmed_sandbox() {
     let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::new(subject(&place, &["--setting", "work_mem=7MB", "obey"]));
     let spare = obeying.with_spare();
@@ -88,7 +88,7 @@ fn who_asks_again_gets_one_that_was_started_ahead_and_nobody_has_used() {
         assert!(pooled && (round > 0 || init == spare));
         let mut client = connect(&url);
         assert_eq!(setting(&url, "work_mem"), "7MB");
-        // What one does to all that its server has, the next must not see.
+        // The next sandbox must not show these changes.
         for statement in ["create table t (id int)", "create role r", "alter system set work_mem = '9MB'"] {
             client.batch_execute(statement).unwrap();
         }
@@ -97,7 +97,7 @@ fn who_asks_again_gets_one_that_was_started_ahead_and_nobody_has_used() {
 }
 
 #[test]
-fn another_description_gets_none_of_this_one() {
+fn a_request_for_another_plan_gets_no_prewarmed_sandbox() {
     let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     let spare = obeying.with_spare();
@@ -111,7 +111,7 @@ fn another_description_gets_none_of_this_one() {
 }
 
 #[test]
-fn a_migration_that_changed_meanwhile_is_noticed() {
+fn a_changed_migration_is_noticed() {
     let place = ScratchDirs::new();
     let migrations = place.path().join("migrations");
     fs::create_dir(&migrations).unwrap();
@@ -125,7 +125,7 @@ fn a_migration_that_changed_meanwhile_is_noticed() {
     connect(&url).simple_query("select from b").unwrap();
 }
 
-/// Whose.
+/// The process that is killed.
 #[derive(Debug, Clone, Copy)]
 enum Death {
     Init,
@@ -134,7 +134,9 @@ enum Death {
 }
 
 #[rstest]
-fn one_that_has_died_is_not_handed_over(#[values(Death::Init, Death::Server, Death::Launcher)] death: Death) {
+fn a_dead_prewarmed_sandbox_is_not_handed_over(
+    #[values(Death::Init, Death::Server, Death::Launcher)] death: Death,
+) {
     let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     let spare = obeying.with_spare();
@@ -146,7 +148,7 @@ fn one_that_has_died_is_not_handed_over(#[values(Death::Init, Death::Server, Dea
     };
     kill(subject, Signal::KILL);
     match death {
-        // Its init lives.
+        // Init outlives its server.
         Death::Server => {
             eventually(CLEANUP_DEADLINE, "it ends", || {
                 (!Path::new(&format!("/proc/{subject}")).exists()).then_some(())
@@ -161,7 +163,7 @@ fn one_that_has_died_is_not_handed_over(#[values(Death::Init, Death::Server, Dea
 }
 
 #[test]
-fn one_that_cannot_be_started_ahead_is_nobodys_error() {
+fn a_failed_prewarming_fails_no_test() {
     let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     obeying.with_spare();
@@ -180,7 +182,7 @@ fn one_that_cannot_be_started_ahead_is_nobodys_error() {
 }
 
 #[test]
-fn they_end_when_nobody_asks_any_more_and_so_do_their_threads() {
+fn unused_prewarmed_sandboxes_and_their_threads_end() {
     let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     let open =
@@ -203,7 +205,7 @@ fn they_end_when_nobody_asks_any_more_and_so_do_their_threads() {
 }
 
 #[test]
-fn without_a_pool_nothing_is_started_ahead() {
+fn without_a_pool_nothing_is_prewarmed() {
     let place = ScratchDirs::with_shared_cache();
     let mut command = place.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_POOL", "0").args(["keep", "obey"]);
@@ -215,7 +217,7 @@ fn without_a_pool_nothing_is_started_ahead() {
     }
 }
 
-/// As many may live as it has started, ahead or not.
+/// A process that may have three sandboxes, prewarmed ones included.
 fn full(place: &ScratchDirs) -> Obeying {
     let mut command = place.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_MAX", "3").args(["keep", "obey"]);
@@ -223,7 +225,7 @@ fn full(place: &ScratchDirs) -> Obeying {
 }
 
 #[test]
-fn a_place_goes_to_who_asks_for_another_in_the_same_process() {
+fn a_slot_goes_to_another_request_of_the_process() {
     let place = ScratchDirs::new();
     let mut obeying = full(&place);
     let spare = obeying.with_spare();
@@ -235,7 +237,7 @@ fn a_place_goes_to_who_asks_for_another_in_the_same_process() {
 }
 
 #[test]
-fn a_place_goes_to_who_asks_in_another_process() {
+fn a_slot_goes_to_another_process() {
     let place = ScratchDirs::new();
     let (mut obeying, mut other) = (full(&place), full(&place));
     let spare = obeying.with_spare();
@@ -249,7 +251,7 @@ fn a_place_goes_to_who_asks_in_another_process() {
 #[case::returning(None, "code 0")]
 #[case::killed(Some(Signal::KILL), "signal 9")]
 #[case::interrupted(Some(Signal::INT), "signal 2")]
-fn they_end_with_their_process(#[case] signal: Option<Signal>, #[case] expected: &str) {
+fn prewarmed_sandboxes_end_with_their_process(#[case] signal: Option<Signal>, #[case] expected: &str) {
     let place = ScratchDirs::with_shared_cache();
     let mut obeying = Obeying::of(&place);
     obeying.with_spare();
@@ -264,7 +266,7 @@ fn they_end_with_their_process(#[case] signal: Option<Signal>, #[case] expected:
 }
 
 #[test]
-fn the_report_of_a_run_tells_which_were_started_ahead_and_when() {
+fn the_report_marks_prewarmed_sandboxes() {
     let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
     let mut command = place.command(SUBJECT);

@@ -1,5 +1,4 @@
-//! A server that is made from the image of a linked one is as one that was executed, in all that
-//! the kernel tells of it.
+//! A restored server equals an executed one in everything that the kernel shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -15,14 +14,14 @@ use sandboxed_db_tests::{
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
 
-/// Where the images are in a cache.
+/// The directory of images in a cache.
 const IMAGES: &str = "linked";
 
 fn start() -> Sandbox {
     Snapshot::new(Postgres::new()).start().unwrap()
 }
 
-/// The server itself, by its number outside.
+/// The pid of the server.
 fn server(db: &Sandbox) -> u32 {
     let children = children(db.pid());
     let [server] = children.as_slice() else { panic!("{children:?}") };
@@ -44,7 +43,7 @@ fn is_restored(process: u32) -> bool {
     mapped(process).iter().any(|name| name.contains(&format!("/{IMAGES}/")))
 }
 
-/// Started again where another process is just making the image.
+/// Starts sandboxes until the image is ready.
 fn start_restored() -> Sandbox {
     eventually(DEADLINE, "a server is restored", || {
         let db = start();
@@ -52,8 +51,7 @@ fn start_restored() -> Sandbox {
     })
 }
 
-/// What the kernel tells of a server, but for what is never the same: numbers, times, addresses and
-/// amounts.
+/// Everything that the kernel shows of a server, except for numbers, times, addresses and amounts.
 fn description(db: &Sandbox) -> BTreeMap<String, String> {
     let (init, server) = (db.pid(), server(db));
     let mut all = BTreeMap::new();
@@ -77,7 +75,7 @@ fn description(db: &Sandbox) -> BTreeMap<String, String> {
             all.insert(format!("status {name}"), value.trim().to_owned());
         }
     }
-    // In the namespace they are the same.
+    // The numbers inside are the same.
     for name in ["NSpid", "NSpgid", "NSsid"] {
         let inside = status(server, name).unwrap();
         all.insert(name.to_owned(), inside.split_ascii_whitespace().last().unwrap().to_owned());
@@ -115,7 +113,7 @@ fn description(db: &Sandbox) -> BTreeMap<String, String> {
     assert_eq!(read(server, "mountinfo"), read(init, "mountinfo"));
     assert_eq!(read(server, "cgroup"), read(init, "cgroup"));
     for (kind, value) in auxiliary(server) {
-        // Where things are differs in every process.
+        // Addresses differ in every process.
         let addresses = [3, 7, 9, 15, 24, 25, 31, 33];
         if !addresses.contains(&kind) {
             all.insert(format!("auxiliary {kind}"), value.to_string());
@@ -142,7 +140,7 @@ fn auxiliary(process: u32) -> BTreeMap<u64, u64> {
 }
 
 #[test]
-#[ignore = "run by `a_restored_server_is_as_an_executed_one`"]
+#[ignore = "run by `a_restored_server_equals_an_executed_one`"]
 #[expect(clippy::print_stdout, reason = "the other test reads it")]
 fn a_server_is_described() {
     if !is_alone() {
@@ -151,7 +149,7 @@ fn a_server_is_described() {
     let db = if std::env::var(VARIABLE).unwrap() == "0" { start() } else { start_restored() };
     assert_eq!(is_restored(server(&db)), std::env::var(VARIABLE).unwrap() != "0");
     let mut client = connect(db.url());
-    // It works, and allocates more than it had when it was linked.
+    // It works, and allocates memory.
     let sum: i64 = client
         .query_one(
             "select count(*) from (select string_agg(n::text, ',') from generate_series(1, 100000) n) s",
@@ -179,7 +177,7 @@ fn described(link_once: &str) -> Vec<String> {
 
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn a_restored_server_is_as_an_executed_one() {
+fn a_restored_server_equals_an_executed_one() {
     let (executed, restored) = (described("0"), described("1"));
     assert!(executed.len() > 50, "{executed:#?}");
     assert_eq!(executed, restored);
@@ -200,7 +198,7 @@ fn no_two_servers_are_given_the_same_random_bytes() {
     assert_ne!(random(&one), random(&other));
 }
 
-/// OpenSSL, which was made ready before the image was taken, gives each server bytes of its own.
+/// OpenSSL is initialised in the image, and must still give each server other bytes.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn no_two_servers_draw_the_same_random_bytes() {
@@ -216,7 +214,7 @@ fn no_two_servers_draw_the_same_random_bytes() {
     assert_eq!(drawn.len(), 2 * servers.len(), "{drawn:#?}");
 }
 
-/// What does not differ from start to start is in the image: OpenSSL has read its configuration.
+/// OpenSSL has read its configuration when the image is captured.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_server_finds_openssl_ready() {
@@ -232,7 +230,7 @@ fn a_server_finds_openssl_ready() {
     let image = fs::read(image).unwrap();
     let has = |text: &[u8]| image.windows(text.len()).any(|part| part == text);
     assert!(has(b"HASH-DRBG"), "the generator that the configuration names");
-    // And nothing tells how it was linked.
+    // The environment of prelinking is not in the image.
     assert!(!has(b"LD_BIND_NOW=1"));
 }
 
@@ -286,7 +284,7 @@ fn images(cache: &Path) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_none_or(|name| name != "seal")).collect()
 }
 
-/// One sandbox after the other, in a process of its own for each.
+/// Starts a sandbox in a process of its own.
 fn start_in(cache: &Path) {
     let output = Command::new(SUBJECT)
         .args(["--sandboxes", "1", "one_by_one"])
@@ -360,7 +358,7 @@ fn verify_finds_an_image_with_a_flipped_byte() {
 
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn what_is_restored_dies_with_the_sandbox() {
+fn a_restored_server_dies_with_its_sandbox() {
     let db = start_restored();
     let pids = processes_beside(db.pid());
     assert!(pids.len() > 3, "{pids:?}");

@@ -41,7 +41,7 @@ fn text(client: &mut Client, query: &str) -> String {
 
 const CUSTOMERS: &str = "select count(*) from customers";
 
-/// Leaves nothing as it was, and makes the server write to as many files as it can.
+/// Changes everything, and makes the server write to as many files as it can.
 fn ruin(client: &mut Client) {
     for statement in [
         "update customers set last_name = last_name || '!'",
@@ -66,7 +66,7 @@ fn ruin(client: &mut Client) {
     }
 }
 
-// What could cross from one to the other.
+// Separation of two sandboxes.
 
 #[test]
 fn rows_do_not_cross() {
@@ -149,7 +149,7 @@ fn advisory_locks_do_not_cross() {
     let lock = "select pg_try_advisory_lock(4711)";
     assert!(one.query_one(lock, &[]).unwrap().get::<_, bool>(0));
     assert!(other.query_one(lock, &[]).unwrap().get::<_, bool>(0));
-    // Where it is held it is held.
+    // The lock holds inside its sandbox.
     let mut second = connect(_sandboxes[0].url());
     assert!(!second.query_one(lock, &[]).unwrap().get::<_, bool>(0));
 }
@@ -164,7 +164,7 @@ fn notifications_do_not_cross() {
     for (client, expected) in [(&mut one, "from one"), (&mut other, "from other")] {
         let heard = client.notifications().timeout_iter(DEADLINE).next().unwrap();
         assert_eq!(heard.expect("a notification").payload(), expected);
-        // One of the other server would have come by now, as would a second one of this server.
+        // No further notification has arrived.
         client.batch_execute("select 1").unwrap();
         assert!(client.notifications().iter().next().unwrap().is_none());
     }
@@ -203,7 +203,7 @@ fn rewritten_files_do_not_cross() {
     assert_eq!(number(&mut other, "select count(*) from customers where full_name like '%!'"), 0);
     assert_eq!(number(&mut other, "select count(*) from stock_movements"), 9767);
     other.batch_execute("vacuum full").unwrap();
-    // Read anew, from files and not from what the server holds in memory.
+    // Read from files, not from the server's memory.
     other.batch_execute("checkpoint").unwrap();
     other.batch_execute("discard all").unwrap();
     assert_eq!(number(&mut connect(sandboxes[1].url()), CUSTOMERS), 2500);
@@ -221,7 +221,7 @@ fn a_crash_does_not_cross() {
         let log = sandboxes[0].log().unwrap();
         log.contains("was terminated by signal 9").then_some(())
     });
-    // The one recovers, as servers do; the other does not even lose a transaction that is open.
+    // The server recovers, and the other one keeps its open transaction.
     eventually(DEADLINE, "the crashed server is back", || {
         let mut client = Client::connect(sandboxes[0].url(), postgres::NoTls).ok()?;
         client.query_one(CUSTOMERS, &[]).ok()
@@ -245,7 +245,7 @@ fn the_death_of_a_server_does_not_cross() {
     assert_eq!(number(&mut connect(start(&shop_snapshot()).url()), CUSTOMERS), 2500);
 }
 
-// What comes later, and what comes at once.
+// Later and simultaneous sandboxes.
 
 #[test]
 fn a_sandbox_is_pristine_beside_a_ruined_one_and_after_it() {
@@ -303,7 +303,7 @@ fn a_sandbox_may_be_used_and_dropped_by_another_thread() {
 
 // start_async.
 
-/// On one thread, a task goes on only if no other blocks.
+/// Tasks of one thread run only while no other blocks.
 #[tokio::test(flavor = "current_thread")]
 async fn start_async_does_not_block_the_other_tasks_of_a_thread() {
     tokio::task::LocalSet::new()
@@ -316,8 +316,7 @@ async fn start_async_does_not_block_the_other_tasks_of_a_thread() {
                     tokio::task::yield_now().await;
                 }
             });
-            // Of a size that no other test asks for: one that was started ahead might be there at
-            // once.
+            // No other test has this size, so that no prewarmed sandbox fits.
             let db = shop_snapshot().disk(300 << 20).start_async().await.unwrap();
             assert!(ticks.get() > 1, "the other task ran {} times", ticks.get());
             ticking.abort();

@@ -1,4 +1,4 @@
-//! Without containers, which only SANDBOXED_DB_ISOLATION=process asks for: what still holds then.
+//! The promises of process mode, which SANDBOXED_DB_ISOLATION=process selects.
 //!
 //! The variable is the whole process's, so most tests run their own program again with it; and as
 //! another user where this one is root, as whom no server runs.
@@ -20,11 +20,11 @@ use sandboxed_db_tests::{
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 const MODE: &str = "SANDBOXED_DB_ISOLATION";
-/// Set in a program that runs again: what it expects of its first start.
+/// Set in a program that runs again, to the expected result of its first start.
 const AGAIN: &str = "SANDBOXED_DB_TESTS_AGAIN";
 const NOBODY: u32 = 65534;
 
-/// A place for a user who is not root; none where there can be no such.
+/// Directories for a user other than root, or `None` if no such user can run the tests' programs.
 fn place() -> Option<ScratchDirs> {
     let place = ScratchDirs::new();
     if geteuid().is_root() {
@@ -41,7 +41,7 @@ fn place() -> Option<ScratchDirs> {
     Some(place)
 }
 
-/// That program at that place, as a user who is not root.
+/// A command that runs a program with these directories, not as root.
 fn command(place: &ScratchDirs, program: impl AsRef<Path>) -> Command {
     let mut command = place.command(program.as_ref());
     command.env(MODE, "process");
@@ -51,7 +51,7 @@ fn command(place: &ScratchDirs, program: impl AsRef<Path>) -> Command {
     command
 }
 
-/// Runs a test of this file again, which then does what is in `then`.
+/// Runs a test of this file again, in process mode.
 #[track_caller]
 fn again(place: &ScratchDirs, test: &str, expected: &str, change: impl FnOnce(&mut Command)) {
     let mut command = command(place, std::env::current_exe().unwrap());
@@ -92,15 +92,14 @@ fn below(process: u32) -> Vec<u32> {
     found
 }
 
-/// The directory that a URL leads to, without its place in it.
+/// The private directory of a server, from its URL.
 fn directory(db: &Sandbox) -> std::path::PathBuf {
     let (_, host) = db.url().split_once("host=").unwrap();
     let host = host.split('&').next().unwrap();
     Path::new(host).ancestors().nth(2).unwrap().to_owned()
 }
 
-/// How many segments of System V shared memory these processes have made; other tests' servers have
-/// theirs.
+/// The number of System V shared memory segments that these processes have created.
 fn shared_memory(of: &[u32]) -> usize {
     let user = geteuid().as_raw().to_string();
     let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
@@ -127,7 +126,7 @@ fn every_server_is_pristine_and_nothing_is_left_of_it() {
     assert_eq!(orders(&mut unharmed), all);
     assert_eq!(orders(&mut connect(start(&snapshot).url())), all);
 
-    // In the place of what the first connection would have made.
+    // The link stands in place of the file that the first connection writes.
     unharmed
         .batch_execute("copy (select 1) to program 'cat > /dev/null; test -L global/pg_internal.init'")
         .unwrap();
@@ -149,7 +148,7 @@ fn every_server_is_pristine_and_nothing_is_left_of_it() {
     one.stop().unwrap();
     assert!(!root.exists() && processes.into_iter().all(is_gone));
 
-    // Dropped with a client in the middle of something.
+    // A client is connected during the drop.
     let (processes, root) = (below(other.pid()), directory(&other));
     assert_eq!(shared_memory(&processes), 1, "a server has one");
     drop(other);
@@ -178,7 +177,7 @@ fn a_killed_test_process_leaves_nothing() {
 #[test]
 fn a_kill_at_any_moment_leaves_nothing() {
     let Some(place) = place() else { return };
-    // So that the kills meet starts and not a build.
+    // The kills meet starts, not builds.
     assert!(command(&place, SUBJECT).arg("return").output().unwrap().status.success());
     for kill in 0..rounds(3, 10) {
         let process = TestProcess::start(command(&place, SUBJECT).args(["keep", "--threads", "2", "churn"]));
@@ -191,10 +190,10 @@ fn a_kill_at_any_moment_leaves_nothing() {
 }
 
 #[test]
-fn a_killed_supervisor_takes_its_server_along_and_the_next_clears_away() {
+fn a_killed_supervisor_ends_its_server_and_is_cleaned_up() {
     if runs_again().is_none() {
         let Some(place) = place() else { return };
-        let test = "a_killed_supervisor_takes_its_server_along_and_the_next_clears_away";
+        let test = "a_killed_supervisor_ends_its_server_and_is_cleaned_up";
         return again(&place, test, "", |_| ());
     }
     let snapshot = Snapshot::new(Postgres::new());
@@ -233,7 +232,7 @@ fn layers_serve_both_modes() {
 }
 
 #[test]
-fn a_long_path_of_the_cache_does_no_harm() {
+fn the_cache_may_have_a_long_path() {
     if runs_again().is_some() {
         let db = start(&Snapshot::new(Postgres::new()));
         assert!(connect(db.url()).batch_execute("create table t ()").is_ok());
@@ -242,7 +241,7 @@ fn a_long_path_of_the_cache_does_no_harm() {
         return assert!(!root.is_symlink());
     }
     let Some(place) = place() else { return };
-    again(&place, "a_long_path_of_the_cache_does_no_harm", "", |command| {
+    again(&place, "the_cache_may_have_a_long_path", "", |command| {
         let parent = Path::new("x").join("y".repeat(90));
         command.env("SANDBOXED_DB_CACHE", place.cache().parent().unwrap().join(parent));
     });
@@ -268,8 +267,8 @@ fn a_cache_may_have_any_name() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_does_no_harm() {
-    const TEST: &str = "a_cache_that_cannot_be_written_does_no_harm";
+fn the_cache_may_be_read_only() {
+    const TEST: &str = "the_cache_may_be_read_only";
     if let Some(expected) = runs_again() {
         let db = start(&Snapshot::new(Postgres::new()));
         assert_eq!(directory(&db).starts_with(std::env::temp_dir()), expected == "elsewhere");
@@ -302,7 +301,7 @@ fn root_is_refused() {
 }
 
 #[test]
-fn the_doctor_tells_the_mode() {
+fn the_doctor_reports_the_mode() {
     let Some(place) = place() else { return };
     let output = command(&place, SUBJECT).arg("doctor").output().unwrap();
     let report = String::from_utf8_lossy(&output.stdout);

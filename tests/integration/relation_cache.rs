@@ -1,5 +1,5 @@
-//! The first connection finds the relation cache files that the layer keeps, and nobody ever finds
-//! old ones.
+//! The first connection reads the relation cache files of the layer, and no connection reads
+//! outdated ones.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ fn data(init: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{init}/root/var/lib/postgresql/data"))
 }
 
-/// Where a database's files are, below the data directory.
+/// The directory of a database, below the data directory.
 fn directory(client: &mut Client) -> String {
     let query = "select 'base/' || oid from pg_database where datname = current_database()";
     client.query_one(query, &[]).unwrap().get(0)
@@ -75,7 +75,7 @@ fn the_first_connection_makes_no_file_and_writes_none() {
         let mut client = connect(db.url());
         let directory = directory(&mut client);
         assert!(before.contains(&directory), "{directory} is not among {before:?}");
-        // Who had to make the files anew would have put them in the place of the links.
+        // A connection that wrote the files would have replaced the links.
         assert_eq!(linked(&db), before);
         assert_sound(db.url());
         assert_eq!(linked(&db), before);
@@ -83,7 +83,7 @@ fn the_first_connection_makes_no_file_and_writes_none() {
 }
 
 #[test]
-fn what_changes_the_catalogues_ends_the_link_and_nothing_old_is_read() {
+fn a_change_of_the_catalogues_ends_the_link() {
     for change in [
         REWRITE,
         "vacuum full pg_class",
@@ -100,7 +100,7 @@ fn what_changes_the_catalogues_ends_the_link_and_nothing_old_is_read() {
         assert_sound(db.url());
         client.batch_execute("create extension citext; create table later (t citext)").unwrap();
         assert_sound(db.url());
-        // The layer's own is as it was.
+        // The file of the layer is unchanged.
         let other = shop_snapshot().start().unwrap();
         assert_sound(other.url());
         assert!(linked(&other).contains(&directory));
@@ -167,7 +167,7 @@ fn a_layer_on_a_layer_keeps_files_of_its_own() {
 }
 
 #[test]
-fn a_kept_state_has_no_use_for_what_its_layer_kept() {
+fn a_kept_state_gets_no_links() {
     let name = "relation_cache::kept";
     let db = shop_snapshot().keep(Keep::Always).keep_as(name).start().unwrap();
     connect(db.url()).batch_execute(REWRITE).unwrap();
@@ -178,12 +178,12 @@ fn a_kept_state_has_no_use_for_what_its_layer_kept() {
     assert_eq!(linked(&db), Vec::<String>::new());
     assert_sound(db.url());
     drop(db);
-    // A child that another test forks has its lock until it is executed.
-    eventually(DEADLINE, "nobody uses it any more", || kept.remove(&state).unwrap().then_some(()));
+    // A child that another test forks inherits the lock until its execve(2).
+    eventually(DEADLINE, "no process uses it", || kept.remove(&state).unwrap().then_some(()));
 }
 
 #[test]
-fn nothing_is_linked_where_the_server_connects_by_itself() {
+fn a_server_that_connects_by_itself_gets_no_links() {
     let directory = tempfile::tempdir().unwrap();
     let seed = directory.path().join("alter.sql");
     fs::write(&seed, "alter system set autovacuum = on;\n").unwrap();
@@ -201,9 +201,9 @@ fn nothing_is_linked_where_the_server_connects_by_itself() {
 }
 
 #[test]
-fn who_reaches_a_server_before_it_says_that_it_is_ready_finds_no_links_made_later() {
+fn no_links_are_made_after_the_first_connection() {
     let place = ScratchDirs::new();
-    // It says nothing; somebody else will.
+    // The server cannot report readiness; a program does it later.
     let server =
         format!("#!/bin/sh\nunset NOTIFY_SOCKET\nexec {} \"$@\"\n", real().program("postgres").display());
     let bin = with_server(&place, &server);
@@ -215,10 +215,10 @@ fn who_reaches_a_server_before_it_says_that_it_is_ready_finds_no_links_made_late
     let mut client = connect(line.split_once(' ').expect("a URL").1);
     let say = "copy (select where false) to program 'perl -MIO::Socket::UNIX -e ''my $s = IO::Socket::UNIX->new(\
         Type => SOCK_DGRAM, Peer => \"/run/notify\") or die; $s->send(\"READY=1\") // die'''";
-    // Removes the files that this connection has made; the next would make new ones.
+    // Removes the files of this connection.
     client.batch_execute(REWRITE).unwrap();
     client.batch_execute(say).unwrap();
-    // Reaping an orphan comes after what init was told before.
+    // Init reads the message before it reaps the orphan.
     client.batch_execute("copy (select where false) to program '(sleep 0.1 &) > /dev/null 2>&1'").unwrap();
     eventually(DEADLINE, "init reaps", || (children(init).len() == 1).then_some(()));
     assert_eq!(linked_in(init), [""; 0]);

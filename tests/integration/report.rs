@@ -1,4 +1,4 @@
-//! The record of a run: what each process tells of its sandboxes, whatever becomes of them.
+//! The report of a run: each process records its sandboxes, in whatever way they end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,8 +27,8 @@ fn only(file: &Path) -> Record {
     record
 }
 
-/// The times of a sandbox that was started, used and ended, in their order; one that was started
-/// ahead was executed before all of them.
+/// The times of a sandbox that has ended, in order. A prewarmed sandbox was executed before the
+/// first of them.
 fn times(record: &Record) -> Vec<u64> {
     let mut record = record.clone();
     if record.pooled {
@@ -48,9 +48,9 @@ fn times(record: &Record) -> Vec<u64> {
 }
 
 #[test]
-fn every_process_of_a_run_tells_of_its_sandboxes() {
+fn every_process_of_a_run_records_its_sandboxes() {
     let place = ScratchDirs::with_shared_cache();
-    // As cargo does it: the tests run elsewhere than the user's shell.
+    // cargo runs tests in another directory than the user's shell.
     let run = |_| {
         let mut command = place.command(SUBJECT);
         command.env(VARIABLE, "run.jsonl").env("PWD", place.path()).stdout(Stdio::null());
@@ -77,14 +77,14 @@ fn every_process_of_a_run_tells_of_its_sandboxes() {
             record.pid.is_some() && record.layer.as_ref().is_some_and(|layer| layer.len() == 64),
             "{record:?}"
         );
-        // What a fresh server writes while it starts.
+        // A server writes some files when it starts.
         assert!(record.disk_bytes.is_some_and(|bytes| (1..100 << 20).contains(&bytes)), "{record:?}");
         assert_eq!((record.outcome, &record.run), (Outcome::Unknown, &records[0].run), "{record:?}");
     }
 }
 
 #[test]
-fn a_process_that_is_killed_leaves_what_it_knew() {
+fn a_killed_process_leaves_its_records() {
     let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
     let mut process = TestProcess::start(place.command(SUBJECT).env(VARIABLE, &file).args(["keep", "sleep"]));
@@ -97,7 +97,7 @@ fn a_process_that_is_killed_leaves_what_it_knew() {
 }
 
 #[test]
-fn a_start_that_fails_is_told_with_its_reason() {
+fn a_failed_start_is_recorded_with_its_cause() {
     let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
     let mut command = place.command(SUBJECT);
@@ -116,7 +116,7 @@ fn a_start_that_fails_is_told_with_its_reason() {
     assert!(record.ended_at_us >= Some(record.asked_at_us));
 }
 
-/// What takes a moment to be made of a sandbox.
+/// A parameter that takes some time.
 struct Slow(Duration);
 
 impl FromSandbox for Slow {
@@ -131,7 +131,7 @@ impl FromSandbox for Slow {
 }
 
 #[sandboxed_db]
-fn timings_know_what_it_took_to_make_the_parameters(slow: Slow, db: &Sandbox) {
+fn timings_include_the_parameters(slow: Slow, db: &Sandbox) {
     let timings = db.timings();
     assert!(timings.connect >= Duration::from_millis(2), "{timings}");
     assert_eq!(timings.total(), slow.0 + timings.connect);
@@ -144,51 +144,51 @@ fn a_test_that_takes_the_handle_only_is_not_connected(db: Sandbox) {
 }
 
 #[sandboxed_db]
-#[ignore = "run by `the_outcome_of_a_test_is_told`"]
+#[ignore = "run by `the_outcome_of_a_test_is_recorded`"]
 fn passes(slow: Slow) {
     assert!(slow.0 > Duration::ZERO);
 }
 
 #[sandboxed_db]
-#[ignore = "run by `the_outcome_of_a_test_is_told`"]
+#[ignore = "run by `the_outcome_of_a_test_is_recorded`"]
 fn passes_without_its_sandbox(db: Sandbox) {
     drop(db);
 }
 
 #[sandboxed_db]
-#[ignore = "run by `the_outcome_of_a_test_is_told`"]
+#[ignore = "run by `the_outcome_of_a_test_is_recorded`"]
 #[should_panic = "as expected"]
 fn panics_as_it_must(_db: Sandbox) {
     panic!("as expected");
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_recorded`"]
 fn fails(_db: Sandbox) -> Result<(), String> {
     if is_alone() { Err("as asked for".to_owned()) } else { Ok(()) }
 }
 
 #[test]
-#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_recorded`"]
 fn panics_without_the_attribute() {
     let _db = sandboxed_db::Snapshot::new(sandboxed_db::Postgres::new()).start().unwrap();
     assert!(!is_alone(), "as asked for");
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_recorded`"]
 async fn fails_async(_db: &Sandbox) -> std::io::Result<()> {
     if is_alone() { Err(std::io::Error::other("no such order")) } else { Ok(()) }
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_recorded`"]
 fn panics(_db: Sandbox) {
     assert_eq!(u8::from(is_alone()), 0, "\u{1b}[31mred\u{1b}[0m");
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `the_outcome_of_a_test_is_told`"]
+#[ignore = "fails, run by `the_outcome_of_a_test_is_recorded`"]
 #[should_panic]
 fn does_not_panic(_db: Sandbox) {
     assert!(is_alone());
@@ -203,7 +203,7 @@ fn does_not_panic(_db: Sandbox) {
 #[case("panics", Outcome::Failed, Some("assertion `left == right` failed: red left: 1 right: 0"))]
 #[case("does_not_panic", Outcome::Failed, Some("the test did not panic as expected"))]
 #[case("panics_without_the_attribute", Outcome::Failed, None)]
-fn the_outcome_of_a_test_is_told(
+fn the_outcome_of_a_test_is_recorded(
     #[case] test: &str,
     #[case] outcome: Outcome,
     #[case] failure: Option<&str>,
@@ -211,7 +211,7 @@ fn the_outcome_of_a_test_is_told(
     let place = ScratchDirs::with_shared_cache();
     let file = place.path().join("run.jsonl");
     let test = format!("report::{test}");
-    // What nextest says counts for tests that tell nothing themselves.
+    // The name from nextest counts for tests without the attribute.
     let named = if test.ends_with("without_the_attribute") { &test } else { "of_another" };
     let output = alone(&test).env(VARIABLE, &file).env("NEXTEST_TEST_NAME", named).output().unwrap();
     assert_ran(&output, outcome);
@@ -231,7 +231,7 @@ fn assert_ran(output: &Output, outcome: Outcome) {
 }
 
 #[test]
-fn nothing_is_written_unless_it_is_asked_for() {
+fn no_report_is_written_by_default() {
     let place = ScratchDirs::with_shared_cache();
     let output = place.command(SUBJECT).env(VARIABLE, "").args(["return"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");

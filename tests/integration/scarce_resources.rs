@@ -50,7 +50,7 @@ fn a_stack_too_small_for_a_server() {
 }
 
 #[test]
-fn no_more_processes() {
+fn a_limit_of_processes_is_reported() {
     if can() {
         let filter = "exec prlimit --nproc=4000 \"$DENY_SYSCALLS\" clone3=EAGAIN clone=EAGAIN --";
         let report = SimulatedHost::new(filter).doctor(false);
@@ -121,10 +121,10 @@ fn a_noexec_cache_is_a_warning() {
 }
 
 #[test]
-fn no_directory_for_a_cache() {
+fn a_missing_cache_directory_is_reported() {
     let place = ScratchDirs::new();
     let mut command = place.command("unshare");
-    // A user id that no list of users has, so that not even there a home is found.
+    // No list of users has this id, nor a home directory for it.
     command.args(["--user", "--map-user=42424", SUBJECT, "doctor"]);
     command.env_remove("HOME").env_remove("SANDBOXED_DB_CACHE");
     let output = command.output().expect("unshare runs");
@@ -137,7 +137,7 @@ fn no_directory_for_a_cache() {
 }
 
 #[test]
-fn a_directory_without_a_server() {
+fn a_directory_without_a_server_is_reported() {
     if can() {
         let machine = SimulatedHost::new("export SANDBOXED_DB_POSTGRES=\"$TOP\"\nexec");
         let report = machine.doctor(false);
@@ -145,13 +145,13 @@ fn a_directory_without_a_server() {
         let hint = "SANDBOXED_DB_POSTGRES takes `packages`, or directories that hold `postgres`, `initdb` and `psql`, \
                     separated by `:`";
         assert!(failed.is_some_and(|line| line.contains("No such file") && line.ends_with(hint)), "{report}");
-        // What can be told of the machine is told all the same.
+        // The other checks still run.
         assert!(report.contains("ok       overlay "), "{report}");
     }
 }
 
 #[test]
-fn no_server_and_no_packages() {
+fn missing_servers_and_packages_are_reported() {
     if can() {
         let script = "for d in /usr/lib/postgresql /usr/local; do [ ! -d $d ] || mount -t tmpfs tmpfs $d; done\n\
             for p in /usr/bin/apt-get /usr/bin/apt; do [ ! -e $p ] || mount --bind /dev/null $p; done\n\

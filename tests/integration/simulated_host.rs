@@ -1,4 +1,4 @@
-//! Machines that refuse, simulated: by scripts in namespaces of their own, and by seccomp filters.
+//! Hosts that refuse something, simulated by scripts in new namespaces and by seccomp filters.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! A TCP port on request: whoever has the password gets in, and nobody else.
+//! A TCP port on request, for clients that have the password.
 
 use std::io::{ErrorKind as Io, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
