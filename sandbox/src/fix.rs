@@ -9,9 +9,9 @@ use std::fmt;
 pub(crate) struct Fix {
     /// The cause, as a lower-case clause without a full stop.
     pub(crate) sentence: String,
-    /// What to do with the command, such as `run`.
+    /// The instruction for the command, such as `run`.
     pub(crate) how: &'static str,
-    /// The command or setting. Empty if none helps; the sentence then says what does.
+    /// The command or setting. Empty if none helps; the sentence then holds the advice.
     pub(crate) command: String,
 }
 

@@ -41,7 +41,7 @@ pub struct Check {
     pub status: CheckStatus,
     /// The finding in one sentence.
     pub sentence: String,
-    /// What to do with the command, such as `run`.
+    /// The instruction for the command, such as `run`.
     pub how: Option<&'static str>,
     /// The one command or setting that fixes it.
     pub command: Option<String>,
