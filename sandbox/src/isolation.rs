@@ -1,4 +1,5 @@
-//! How far a sandbox is closed in: a container, or by request a process of the host in a directory of its own.
+//! The isolation of a sandbox: a container, or on request a process of the host in a private
+//! directory.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -16,9 +17,9 @@ use crate::launch::plan::ProcessMode;
 /// The kinds of sandboxes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isolation {
-    /// Namespaces, a root of its own, a filter of system calls.
+    /// Namespaces, a separate root, a filter of system calls.
     Container,
-    /// None of these.
+    /// A process of the host.
     Process,
 }
 
@@ -36,7 +37,8 @@ pub(crate) fn wanted() -> Result<Isolation> {
     Ok(isolation)
 }
 
-/// What to do where the user has no name, as in some clusters: servers look for one. A container has its own.
+/// Returns the hint for a user id without a name, as in some clusters: servers look the name up. A
+/// container has one.
 pub(crate) fn nameless_hint() -> Option<String> {
     let user = geteuid().as_raw();
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
@@ -46,8 +48,8 @@ pub(crate) fn nameless_hint() -> Option<String> {
     })
 }
 
-/// The mode of a new sandbox. The address in process mode is that of this server alone; there is none where the
-/// engine has no TCP or another program has its port at all addresses.
+/// Returns the mode of a new sandbox. In process mode the address is this server's alone; there is
+/// none if the engine has no TCP, or if another program has its port at all addresses.
 pub(crate) fn mode<E: Engine>(engine: &E) -> Result<Mode> {
     Ok(match wanted()? {
         Isolation::Container => Mode::Container,
@@ -75,7 +77,7 @@ pub(crate) fn on_host<E: Engine>(
         .with_hint("install the server, or name the directory of its programs by SANDBOXED_DB_POSTGRES"));
     }
     let temporary = format!("sandboxed-db-{}", geteuid().as_raw());
-    // A relative one would be another directory for the supervisor.
+    // The supervisor has another working directory.
     let directories = [std::env::temp_dir(), PathBuf::from("/tmp")];
     let directories = directories.iter().filter(|directory| directory.is_absolute());
     let short_parents: Vec<_> = directories.map(|directory| directory.join(&temporary)).collect();
@@ -90,12 +92,13 @@ pub(crate) fn on_host<E: Engine>(
     })
 }
 
-/// An address of the host's loopback, one of millions, whose port nobody has; none where somebody has that port at all
-/// addresses.
+/// Returns a random address of the host's loopback, one of millions, with a free port. `None` if a
+/// program has the port at all addresses.
 fn free_loopback(port: u16) -> Option<Ipv4Addr> {
     let mut bytes = [0; 3];
     getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
-    // Neither the network's own address, nor those near its beginning that people use, nor that for all.
+    // Excludes the addresses of the network and of broadcasts, and those near the beginning, which
+    // people use.
     let [a, b, c] = bytes.map(|byte| byte.clamp(1, 254));
     let address = Ipv4Addr::new(127, a, b, c.max(2));
     TcpListener::bind((address, port)).ok().map(|_| address)

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::path::SandboxPath;
 
-/// A program to execute in a sandbox: its arguments, its whole environment, and the directory it starts in.
+/// A program to execute in a sandbox: its arguments, its whole environment, and the directory it
+/// starts in.
 ///
-/// Arguments and variables are either text or paths inside the sandbox. In process mode there is no separate root, and the
-/// paths, but no text, are replaced by those of the host.
+/// Arguments and variables are either text or paths inside the sandbox. In process mode there is no
+/// separate root, and the paths, but no text, are replaced by those of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     pub(super) program: PathBuf,
@@ -39,8 +40,8 @@ impl Word {
 impl Command {
     /// Returns a command that runs `program`, with an empty environment, in `/`.
     ///
-    /// `program` is a path of the host that the sandbox shows at the same place, as it shows `/usr` and an
-    /// [`Installation`](crate::Installation)'s programs.
+    /// `program` is a path of the host that the sandbox shows at the same place, as it shows `/usr`
+    /// and an [`Installation`](crate::Installation)'s programs.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self { program: program.into(), args: Vec::new(), env: Vec::new(), current_dir: PathBuf::from("/") }
     }
@@ -85,7 +86,8 @@ impl Command {
         self
     }
 
-    /// Sets the directory that the program starts in: one of the host that the sandbox shows at the same place.
+    /// Sets the directory that the program starts in: one of the host that the sandbox shows at the
+    /// same place.
     #[must_use]
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.current_dir = path.into();
@@ -97,7 +99,8 @@ impl Command {
         self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Returns the arguments, then names and values of the environment, as a program in a container sees them.
+    /// Returns the arguments, then names and values of the environment, as a program in a container
+    /// sees them.
     pub(crate) fn words(&self) -> Vec<String> {
         let ResolvedCommand { args, env, .. } = self.in_container();
         args.into_iter().chain(env.into_iter().flat_map(|(name, value)| [name, value])).collect()
@@ -113,7 +116,8 @@ impl Command {
         }
     }
 
-    /// Returns the command as it runs in a container, where the sandbox's paths are those of the file system.
+    /// Returns the command as it runs in a container, where the sandbox's paths are those of the
+    /// file system.
     pub(super) fn in_container(&self) -> ResolvedCommand {
         self.resolve(|path| path.as_path().to_owned())
     }
@@ -129,7 +133,8 @@ pub(super) struct ResolvedCommand {
 }
 
 impl ResolvedCommand {
-    /// Returns the same command for the standard library, with this standard input, output and error.
+    /// Returns the same command for the standard library, with this standard input, output and
+    /// error.
     pub(super) fn process(&self, [stdin, stdout, stderr]: [Stdio; 3]) -> Process {
         let mut process = Process::new(&self.program);
         process

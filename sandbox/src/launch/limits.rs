@@ -3,21 +3,22 @@
 use serde::{Deserialize, Serialize};
 
 const GIB: u64 = 1 << 30;
-/// More than any server here takes with common settings, and less than an idle laptop has.
+/// Bytes of memory: more than a server here takes with common settings, and less than an idle
+/// laptop has.
 const MEMORY: u64 = 4 * GIB;
-/// Enough for what hundred connections and their helpers are, and some programs.
+/// Processes: enough for a hundred connections with their helpers, and some programs.
 const PIDS: u32 = 512;
-/// Processes beyond those of the server itself, when it needs many.
+/// Additional processes of a sandbox whose server needs many.
 const BESIDES: u32 = 256;
 
-/// What a sandbox may take.
+/// The resources that a sandbox may take.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Limits {
-    /// Memory of its processes in bytes, files not counted.
+    /// Memory of all processes in bytes, without files.
     pub(crate) memory: u64,
-    /// Processes and threads, its init included. None: as many as the server's settings may need.
+    /// Processes and threads, init included. `None`: as many as the server's settings need.
     pub(crate) pids: Option<u32>,
-    /// Processors' time, in processors. None: all there are.
+    /// Processor time, in processors. `None`: all.
     pub(crate) cpu: Option<f64>,
 }
 
@@ -28,13 +29,14 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Settled for a server of up to `processes` processes.
+    /// Returns the limits for a server of up to `processes` processes.
     pub(crate) fn settled(self, processes: u32) -> Self {
         let usual = PIDS.max(processes.saturating_add(BESIDES));
         Self { pids: Some(self.pids.unwrap_or(usual)), ..self }
     }
 
-    /// For building a layer: never less than is usual, since what a test may take says nothing of a migration.
+    /// Returns the limits for building a layer: at least the usual ones, since a test's limits say
+    /// nothing about a migration.
     pub(crate) fn for_builds(self) -> Self {
         let pids = self.pids.map(|pids| pids.max(PIDS));
         Self { memory: self.memory.max(MEMORY), pids, cpu: None }
@@ -53,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn builds_may_take_what_is_usual() {
+    fn builds_get_at_least_the_usual_limits() {
         let small = Limits { memory: 64 << 20, pids: Some(32), cpu: Some(0.5) };
         assert_eq!(small.for_builds(), Limits { pids: Some(512), ..Limits::default() });
         let large = Limits { memory: 64 * GIB, pids: Some(4096), cpu: None };

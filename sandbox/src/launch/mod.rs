@@ -1,8 +1,9 @@
 //! From a plan to a running container, in three kinds of processes.
 //!
-//! A test process is threaded and may be large, so it neither forks nor unshares. It executes its own program once more as the
-//! *launcher*, small and single-threaded, which clones an *init* for each container. Init builds the root, starts the server
-//! and watches the socket that ties it to the test process.
+//! A test process is threaded and may be large, so it neither forks nor unshares. It executes its
+//! own program once more as the *launcher*, small and single-threaded, which clones an *init* for
+//! each container. Init builds the root, starts the server and watches the socket that ties it to
+//! the test process.
 
 mod command;
 mod host;

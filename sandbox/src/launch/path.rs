@@ -26,7 +26,8 @@ impl SandboxPath {
         &self.0
     }
 
-    /// Returns the path on the host, by the host's path of the sandbox's root: the one that [`Engine::is_ready`] gets.
+    /// Returns the path on the host, by the host's path of the sandbox's root: the one that
+    /// [`Engine::is_ready`] gets.
     ///
     /// [`Engine::is_ready`]: crate::Engine::is_ready
     #[must_use]

@@ -1,4 +1,5 @@
-//! All decisions about a container, made in the test process and carried out by init: plain data, no effects.
+//! All decisions about a container, made in the test process and carried out by init: plain data,
+//! no effects.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use super::signal::Signal;
 
 /// The user and group id of every process in a sandbox, mapped to the user outside.
 ///
-/// Not zero, since database servers refuse to run as root; 999 is the id in the official images of most databases.
+/// Not zero, since database servers refuse to run as root; 999 is the id in the official images of
+/// most databases.
 pub(crate) const INNER_ID: u32 = 999;
 
 /// Everything init needs to build a container's root and to start the server in it.
@@ -46,8 +48,8 @@ pub(crate) struct Plan {
     pub(crate) io_uring: bool,
     /// The server, started as soon as the root is ready. Absent while a base layer is built.
     pub(crate) server: Option<Command>,
-    /// Symbolic links, made when the server first reports readiness, before the test process learns of it. Existing files
-    /// stay.
+    /// Symbolic links, made when the server first reports readiness, before the test process learns
+    /// of it. Existing files stay.
     pub(crate) when_ready: Vec<Symlink>,
     /// Whether the server may be restored from a prelinked image.
     pub(crate) prelink: bool,
@@ -55,8 +57,8 @@ pub(crate) struct Plan {
     pub(crate) process_mode: Option<ProcessMode>,
 }
 
-/// The source address of the forwarder's connections to the server, which distinguishes them from connections of programs in
-/// the sandbox.
+/// The source address of the forwarder's connections to the server, which distinguishes them from
+/// connections of programs in the sandbox.
 pub(crate) const FORWARDED_FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// The replacement of a container in process mode.
@@ -64,7 +66,8 @@ pub(crate) const FORWARDED_FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 pub(crate) struct ProcessMode {
     /// Candidates for the parent of the private directory; the first writable one is used.
     pub(crate) parents: Vec<PathBuf>,
-    /// Candidates for the parent of a link to the private directory, made if its path is too long for sockets.
+    /// Candidates for the parent of a link to the private directory, made if its path is too long
+    /// for sockets.
     pub(crate) short_parents: Vec<PathBuf>,
     /// Ends the server at once.
     pub(crate) end_signal: Signal,
@@ -110,8 +113,9 @@ pub(crate) enum Data {
     Writable { source: PathBuf },
 }
 
-/// Selects OpenSSL's random generator on a hash, NIST SP 800-90A, "Hash_DRBG". The default one uses a cipher, for which OpenSSL
-/// constructs all ciphers: half a millisecond of each server's start. fips_config(5), config(5).
+/// Selects OpenSSL's random generator on a hash, NIST SP 800-90A, "Hash_DRBG". The default one uses
+/// a cipher, for which OpenSSL constructs all ciphers: half a millisecond of each server's start.
+/// fips_config(5), config(5).
 const OPENSSL_CONFIGURATION: &str = "\
 openssl_conf = openssl
 [openssl]
@@ -121,7 +125,8 @@ random = HASH-DRBG
 digest = SHA2-256
 ";
 
-/// Returns the part of a plan that is the same for every server: programs of the host and the files of /etc.
+/// Returns the part of a plan that is the same for every server: programs of the host and the files
+/// of /etc.
 pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: SandboxPath) -> Plan {
     let mut plan = Plan {
         usr,
@@ -150,13 +155,13 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: SandboxPath) -> Plan
             Err(_) => {}
         }
     }
-    // Without its cache the dynamic linker looks for each library in a dozen directories. Some of Debian's libraries and
-    // programs are links that lead through alternatives.
+    // Without its cache the dynamic linker looks for each library in a dozen directories. Some of
+    // Debian's libraries and programs are links that lead through alternatives.
     for path in ["/etc/ld.so.cache", "/etc/alternatives"] {
         plan.bind_if_present(Path::new(path));
     }
-    // Debian's zone `localtime` is a link to this one, and a directory of zones with a broken link makes
-    // `pg_timezone_names` fail. A link out of /usr would break it again.
+    // Debian's zone `localtime` is a link to this one, and a directory of zones with a broken link
+    // makes `pg_timezone_names` fail. A link out of /usr would break it again.
     let zone = ["Etc/UTC", "UTC"].map(|zone| Path::new("/usr/share/zoneinfo").join(zone));
     if let Some(target) = zone.into_iter().find(|zone| zone.exists()) {
         plan.symlinks.push(Symlink { path: "/etc/localtime".into(), target });

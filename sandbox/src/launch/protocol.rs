@@ -1,7 +1,8 @@
 //! Messages between the test process, the launcher and init, one JSON document each.
 //!
-//! A request to launch goes to the launcher with one end of a socket pair. From then on the test process talks over the
-//! other end to the init of that container alone, and end of file tells each of them of the other's death.
+//! A request to launch goes to the launcher with one end of a socket pair. From then on the test
+//! process talks over the other end to the init of that container alone, and end of file notifies
+//! each of them of the other's death.
 
 use std::fmt;
 use std::io;
@@ -19,8 +20,8 @@ pub(super) const MARKER: &str = "SANDBOXED_DB_LAUNCHER";
 /// The longest message of either side. Plans may be longer and travel as a file descriptor.
 pub(super) const LONGEST_MESSAGE: usize = 64 << 10;
 
-/// From the test process to the launcher. Carries the control socket, the plan and, if the start method needs one, a file
-/// for a prelinked image.
+/// From the test process to the launcher. Carries the control socket, the plan and, if the start
+/// method needs one, a file for a prelinked image.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     /// Limits for the sandbox's control group.
@@ -32,7 +33,8 @@ pub(super) struct Launch {
     pub(super) start: StartMethod<()>,
 }
 
-/// The way a planned server's process is started, with the file of its prelinked image where one is involved.
+/// The way a planned server's process is started, with the file of its prelinked image where one is
+/// involved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum StartMethod<I> {
     /// By execve(2); the dynamic linker then links the program.
@@ -77,13 +79,16 @@ impl StartMethod<()> {
 pub(super) enum Request {
     /// Start the server.
     Start(Command),
-    /// Run a program to its end, which is reported with the number. Carries standard input, output and error.
+    /// Run a program to its end, which is reported with the number. Carries standard input, output
+    /// and error.
     Run { number: u32, command: Command },
-    /// The server answered before it reported readiness: links for a ready server would come too late.
+    /// The server answered before it reported readiness: links for a ready server would come too
+    /// late.
     Reached,
     /// Send the server a signal.
     Signal(Signal),
-    /// Forward connections to this port of the container's loopback. Carries the listening sockets of the host.
+    /// Forward connections to this port of the container's loopback. Carries the listening sockets
+    /// of the host.
     Forward { port: u16 },
 }
 
@@ -113,7 +118,8 @@ pub(super) enum Event {
 pub(super) struct Up {
     /// Whether its /proc is the outer one.
     pub(super) outer_proc: bool,
-    /// Whether a seccomp filter is installed. There is none in process mode, and on architectures without a compiler.
+    /// Whether a seccomp filter is installed. There is none in process mode, and on architectures
+    /// without a compiler.
     pub(super) filtered: bool,
     /// The private directory of process mode.
     pub(super) directory: Option<String>,
@@ -181,7 +187,8 @@ impl Failure {
     }
 }
 
-/// Returns the end of a text that may be a path of any length, so that a report fits into a message.
+/// Returns the end of a text that may be a path of any length, so that a report fits into a
+/// message.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 1000;
     match text.char_indices().rev().nth(LONGEST) {

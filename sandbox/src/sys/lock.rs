@@ -25,7 +25,8 @@ pub(crate) fn unlock(file: &File, byte: u64) -> Result<(), Errno> {
     set(file, libc::F_UNLCK, byte)
 }
 
-/// Returns the first bytes in the range that another description has locked. They may begin before it and end after it.
+/// Returns the first bytes in the range that another description has locked. They may begin before
+/// it and end after it.
 pub(crate) fn locked_by_others(file: &File, range: Range<u64>) -> Result<Option<Range<u64>>, Errno> {
     if range.is_empty() {
         // A length of zero would reach to the end of all files.

@@ -1,4 +1,5 @@
-//! System calls that no safe library offers. The only folder with `unsafe`; it has no notion of layers or engines.
+//! System calls that no safe library offers. The only folder with `unsafe`; it has no notion of
+//! layers or engines.
 
 pub(crate) mod clone;
 pub(crate) mod constructor;

@@ -12,7 +12,8 @@ use rustix::mount::{
 
 use super::last_errno;
 
-/// A failed mount: the errno, and what the kernel wrote about it into the file system context's log (often nothing).
+/// A failed mount: the errno, and the kernel's message in the file system context's log, which is
+/// often empty.
 #[derive(Debug)]
 pub(crate) struct MountError {
     pub(crate) errno: Errno,
@@ -25,17 +26,17 @@ impl From<Errno> for MountError {
     }
 }
 
-/// One option of a file system, as fsconfig(2) takes it.
+/// An option of a file system, as fsconfig(2) takes it.
 #[derive(Debug)]
 pub(crate) enum MountOption<'a> {
     Flag(&'a str),
     Text(&'a str, &'a str),
-    /// A text that is left out where the kernel does not take it.
+    /// A text that is omitted where the kernel refuses it.
     Wish(&'a str, &'a str),
     Fd(&'a str, BorrowedFd<'a>),
 }
 
-/// Makes a mount of a new file system instance, not attached anywhere yet.
+/// Makes a detached mount of a new file system instance.
 ///
 /// # References
 /// fsopen(2), fsconfig(2), fsmount(2)
@@ -61,7 +62,7 @@ pub(crate) fn create(
     configured.map_err(|errno| MountError { errno, message: context_log(context.as_fd()) })
 }
 
-/// What the kernel says of a failed fsconfig(2): read from the context, one message at a time.
+/// Returns the kernel's messages about a failed fsconfig(2), of which each read returns one.
 fn context_log(context: BorrowedFd<'_>) -> String {
     let mut log = Vec::new();
     let mut buffer = [0; 512];
@@ -69,13 +70,13 @@ fn context_log(context: BorrowedFd<'_>) -> String {
         if !log.is_empty() {
             log.extend_from_slice(b"; ");
         }
-        // Each message starts with its class, such as "e ".
+        // Each message begins with its class, such as "e ".
         log.extend_from_slice(buffer[..length].strip_prefix(b"e ").unwrap_or(&buffer[..length]).trim_ascii());
     }
     String::from_utf8_lossy(&log).into_owned()
 }
 
-/// A copy of the mounts at `path` and below, not attached anywhere yet, with `attributes` set on all of them.
+/// Makes a detached copy of the mounts at `path` and below, with `attributes` set on all of them.
 ///
 /// # References
 /// open_tree(2), mount_setattr(2)
@@ -89,7 +90,7 @@ pub(crate) fn clone_tree(path: &str, attributes: MountAttrFlags) -> Result<Owned
     Ok(tree)
 }
 
-/// Attaches a mount that is not attached yet at `target`.
+/// Attaches a detached mount at `target`.
 ///
 /// # References
 /// move_mount(2)
@@ -97,12 +98,12 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: &str) -> Result<(), Errno> {
     move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// Makes the mount at `path` itself read-only, not those below it.
+/// Makes the mount at `path` read-only, without those below it.
 pub(crate) fn make_read_only(path: &CStr) -> Result<(), Errno> {
     set_attributes(CWD, path, MountAttrFlags::MOUNT_ATTR_RDONLY, 0)
 }
 
-/// Opens a directory below a mount that need not be attached.
+/// Opens a directory below a mount, attached or not.
 pub(crate) fn open_directory(parent: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     use rustix::fs::OFlags;
     rustix::fs::openat(parent, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -121,8 +122,8 @@ fn set_attributes(
         propagation: 0,
         userns_fd: 0,
     };
-    // SAFETY: `path` is NUL-terminated and `attr` a fully initialised struct of the size passed; both outlive the
-    // call, which only reads them. `dir` is open for its duration.
+    // SAFETY: `path` is NUL-terminated and `attr` a fully initialised struct of the size passed;
+    // both outlive the call, which only reads them. `dir` is open for its duration.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

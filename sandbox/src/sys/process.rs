@@ -18,7 +18,8 @@ use crate::machine::maps::Mapping;
 
 /// Proof that this process has one thread and will start no other.
 ///
-/// Held by the launcher, which is caught before `main` and never starts a thread. It cannot be sent to one.
+/// Held by the launcher, which is caught before `main` and never starts a thread. It cannot be sent
+/// to one.
 #[derive(Debug)]
 pub(crate) struct SingleThreaded(PhantomData<*const ()>);
 
@@ -32,10 +33,11 @@ impl SingleThreaded {
     }
 }
 
-/// The right to close the descriptors of a process that has just begun, by execve(2) or as a child of this folder's calls.
+/// The right to close the descriptors of a process that has just begun, by execve(2) or as a child
+/// of this folder's calls.
 ///
-/// In the first no Rust object owns a descriptor yet. The second runs one function and ends: the objects of its parent, in the
-/// frames above that function, are never reached.
+/// In the first no Rust object owns a descriptor yet. The second runs one function and ends: the
+/// objects of its parent, in the frames above that function, are never reached.
 #[derive(Debug)]
 pub(crate) struct FreshProcess(PhantomData<*const ()>);
 
@@ -51,8 +53,8 @@ impl FreshProcess {
         exit_now(i32::from(outcome.is_err()))
     }
 
-    /// Closes every descriptor but standard input, output and error, and those given. A child must use no other descriptor
-    /// of its parent afterwards.
+    /// Closes every descriptor but standard input, output and error, and those given. A child must
+    /// use no other descriptor of its parent afterwards.
     ///
     /// # References
     /// close_range(2), Linux 5.9
@@ -63,8 +65,9 @@ impl FreshProcess {
         for end in kept.into_iter().map(Some).chain([None]) {
             let last = end.map_or(libc::c_uint::MAX, |end| end.saturating_sub(1));
             if first <= last {
-                // SAFETY: the call takes integers only. A `FreshProcess` is the proof that no object which is still used
-                // owns a descriptor in the range: those that are were given, and lie between the ranges.
+                // SAFETY: the call takes integers only. A `FreshProcess` is the proof that no
+                // object which is still used owns a descriptor in the range: those that are were
+                // given, and lie between the ranges.
                 if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
                     return Err(last_errno());
                 }
@@ -80,8 +83,8 @@ impl FreshProcess {
 /// # References
 /// fork(2)
 pub(crate) fn fork(_proof: &SingleThreaded, child: impl FnOnce(FreshProcess)) -> Result<Pid, Errno> {
-    // SAFETY: fork takes nothing. `SingleThreaded` proves that no other thread can hold a lock which the child would then find
-    // locked for ever, so the child may do whatever its parent may.
+    // SAFETY: fork takes nothing. `SingleThreaded` proves that no other thread can hold a lock
+    // which the child would then find locked for ever, so the child may do whatever its parent may.
     match unsafe { libc::fork() } {
         ..0 => Err(last_errno()),
         0 => FreshProcess::run(child),
@@ -89,14 +92,16 @@ pub(crate) fn fork(_proof: &SingleThreaded, child: impl FnOnce(FreshProcess)) ->
     }
 }
 
-/// Sets every signal to its default action and unblocks it: the test process's settings must not reach a server.
+/// Sets every signal to its default action and unblocks it: the test process's settings must not
+/// reach a server.
 ///
-/// SIGXFSZ is ignored instead, and so in all programs started from here: a write beyond `ulimit -f` then fails with EFBIG,
-/// which programs report.
+/// SIGXFSZ is ignored instead, and so in all programs started from here: a write beyond `ulimit -f`
+/// then fails with EFBIG, which programs report.
 pub(crate) fn reset_signals() {
     for signal in 1..=64 {
         let action = if signal == libc::SIGXFSZ { libc::SIG_IGN } else { libc::SIG_DFL };
-        // SAFETY: neither action installs code. Numbers that may not be changed are refused with EINVAL, harmlessly.
+        // SAFETY: neither action installs code. Numbers that may not be changed are refused with
+        // EINVAL, harmlessly.
         unsafe { libc::signal(signal, action) };
     }
     let _ = SigSet::empty().thread_set_mask();
@@ -111,7 +116,8 @@ pub(crate) fn reap_children_automatically() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Ends the process at once: no destructors, no exit handlers, which belong to the program this is a copy of.
+/// Ends the process at once: no destructors, no exit handlers, which belong to the program this is
+/// a copy of.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return.
     unsafe { libc::_exit(code) }
@@ -128,12 +134,13 @@ pub(crate) fn die_with_parent(command: &mut std::process::Command, signal: Signa
         // The parent may have ended before.
         if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
     };
-    // SAFETY: in the child, which may be a copy of one thread of many, the hook makes two system calls and nothing else:
-    // it takes no lock and allocates no memory.
+    // SAFETY: in the child, which may be a copy of one thread of many, the hook makes two system
+    // calls and nothing else: it takes no lock and allocates no memory.
     unsafe { command.pre_exec(arm) };
 }
 
-/// Returns a descriptor that becomes readable when a child ends. The signal is blocked from here on.
+/// Returns a descriptor that becomes readable when a child ends. The signal is blocked from here
+/// on.
 ///
 /// # References
 /// signalfd(2)
@@ -156,7 +163,8 @@ pub(crate) fn remove_shared_memory(id: i32) -> Result<(), Errno> {
     }
 }
 
-/// Brings the loopback interface of this network namespace up; the kernel then gives it 127.0.0.1 and ::1.
+/// Brings the loopback interface of this network namespace up; the kernel then gives it 127.0.0.1
+/// and ::1.
 ///
 /// # References
 /// netdevice(7)
@@ -168,19 +176,21 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads an `ifreq` with a NUL-terminated name and the flags set; `request` is one and lives
-    // through the call.
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq` with a NUL-terminated name and the flags set; `request`
+    // is one and lives through the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Whether the code of this library lies in the program itself, so that executing the program again runs it. It does not if
-/// the library is part of a shared object that another program loaded.
+/// Whether the code of this library lies in the program itself, so that executing the program again
+/// runs it. It does not if the library is part of a shared object that another program loaded.
 ///
-/// Both addresses are looked up in the mappings, since overlay file systems show stat(2) another inode than the mapped one.
+/// Both addresses are looked up in the mappings, since overlay file systems show stat(2) another
+/// inode than the mapped one.
 pub(crate) fn is_in_main_program() -> io::Result<bool> {
     let here = is_in_main_program as *const () as usize;
-    // SAFETY: getauxval takes an integer and reads what the kernel passed at the start of the program.
+    // SAFETY: getauxval takes an integer and reads what the kernel passed at the start of the
+    // program.
     let program = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
     let mappings = Mapping::parse_all(&fs::read_to_string("/proc/self/maps")?);
     let file_at =
@@ -189,7 +199,8 @@ pub(crate) fn is_in_main_program() -> io::Result<bool> {
     Ok(file_of(here).is_some_and(|file| file_of(program) == Some(file)))
 }
 
-/// Returns the version of the C library, which its locales depend on; nothing for a library without one.
+/// Returns the version of the C library, which its locales depend on; nothing for a library without
+/// one.
 #[cfg(target_env = "gnu")]
 pub(crate) fn libc_version() -> String {
     // SAFETY: the function takes nothing and returns a string that lives as long as the program.
@@ -197,7 +208,8 @@ pub(crate) fn libc_version() -> String {
     version.to_string_lossy().into_owned()
 }
 
-/// Returns the version of the C library, which its locales depend on; nothing for a library without one.
+/// Returns the version of the C library, which its locales depend on; nothing for a library without
+/// one.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn libc_version() -> String {
     String::new()

@@ -21,7 +21,7 @@ use super::last_errno;
 /// The most descriptors one message carries.
 const MOST_FDS: usize = 8;
 
-/// A connected pair of `SOCK_SEQPACKET` sockets, close-on-exec.
+/// Returns a connected pair of `SOCK_SEQPACKET` sockets, close-on-exec.
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
@@ -51,8 +51,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Optio
 /// A message's length, and the descriptors that came with it.
 pub(crate) type Received = (usize, Vec<OwnedFd>);
 
-/// The same; `complain` is called before the descriptors of a message that cannot be had as a whole are closed, which its
-/// sender may be waiting for.
+/// Receives one message. `complain` is called if it cannot be received whole, before its
+/// descriptors are closed, whose other ends the sender may watch.
 pub(crate) fn receive_or(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -87,7 +87,7 @@ pub(crate) fn receive_or(
     Ok((received.bytes > 0).then_some((received.bytes, fds)))
 }
 
-/// Connects to a stream socket without waiting: a server that does not accept makes it fail.
+/// Connects to a stream socket without waiting: it fails if the server does not accept.
 pub(crate) fn connect_now(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -97,14 +97,15 @@ pub(crate) fn connect_now(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Sets a TCP socket's source address, and leaves its port to connect(2), which can reuse one that bind(2) cannot.
+/// Sets a TCP socket's source address, and leaves its port to connect(2), which can reuse one that
+/// bind(2) cannot.
 ///
 /// # References
 /// ip(7), `IP_BIND_ADDRESS_NO_PORT`
 pub(crate) fn bind_address(socket: &OwnedFd, address: Ipv4Addr) -> Result<(), Errno> {
     let on: libc::c_int = 1;
-    // SAFETY: the descriptor is open while it is borrowed; the kernel reads `optlen` bytes at `optval`, which
-    // are those of `on`, and keeps no pointer.
+    // SAFETY: the descriptor is open while it is borrowed; the kernel reads `optlen` bytes at
+    // `optval`, which are those of `on`, and keeps no pointer.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

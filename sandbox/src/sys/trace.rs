@@ -44,12 +44,14 @@ pub(crate) enum Argument {
     Text(&'static CStr),
 }
 
-/// A child that this process traces, from the program's first instruction on. It is killed when this is dropped.
+/// A child that this process traces, from the program's first instruction on. It is killed when
+/// this is dropped.
 #[derive(Debug)]
 pub(crate) struct Tracee(Pid);
 
 impl Tracee {
-    /// Starts a program that stops before its first instruction. `prepare` runs in the child just before execve(2).
+    /// Starts a program that stops before its first instruction. `prepare` runs in the child just
+    /// before execve(2).
     pub(crate) fn start(
         _proof: &SingleThreaded,
         command: &mut Command,
@@ -59,8 +61,8 @@ impl Tracee {
             ptrace::traceme().map_err(errno)?;
             prepare()
         };
-        // SAFETY: the child is a copy of a process that `SingleThreaded` proves to have one thread: no other can hold a lock,
-        // so the hook may do whatever its parent may.
+        // SAFETY: the child is a copy of a process that `SingleThreaded` proves to have one thread:
+        // no other can hold a lock, so the hook may do whatever its parent may.
         unsafe { command.pre_exec(hook) };
         let tracee = Self(Pid::from_child(&command.spawn()?));
         match tracee.wait()? {
@@ -75,7 +77,8 @@ impl Tracee {
         Ok(tracee)
     }
 
-    /// Lets it run to the beginning or the end of a system call, or to a signal, which is not delivered.
+    /// Lets it run to the beginning or the end of a system call, or to a signal, which is not
+    /// delivered.
     pub(crate) fn run(&self) -> Result<Stop, Errno> {
         ptrace::syscall(self.pid(), None).map_err(errno)?;
         self.wait()
@@ -102,8 +105,8 @@ impl Tracee {
         ptrace::write(self.pid(), address, word.cast_signed() as c_long).map_err(errno)
     }
 
-    /// Lets it continue in one of its functions, which returns to `back`. Memory below `stack` is free. The program must be
-    /// stopped outside of system calls.
+    /// Lets it continue in one of its functions, which returns to `back`. Memory below `stack` is
+    /// free. The program must be stopped outside of system calls.
     pub(crate) fn enter(
         &self,
         function: u64,
@@ -111,7 +114,8 @@ impl Tracee {
         stack: u64,
         back: u64,
     ) -> Result<(), Errno> {
-        // Below the stack: texts, a gap, and the return address, with the stack aligned as after a call.
+        // Below the stack: texts, a gap, and the return address, with the stack aligned as after a
+        // call.
         let mut place = stack - 1024;
         let frame = ((stack - 2048) & !0xf) - 8;
         let mut values = [0; 3];

@@ -1,5 +1,5 @@
-//! How a process becomes another program without execve(2): its memory is replaced by a list of system calls, carried out
-//! by a few instructions that lie apart, and the last one jumps into what the list has made.
+//! Replaces the memory of a process without execve(2): a few position-independent instructions
+//! carry out a list of system calls, and jump to the new program.
 
 use std::ptr;
 
@@ -8,11 +8,12 @@ use rustix::io::Errno;
 use super::last_errno;
 use super::process::SingleThreaded;
 
-/// Where the instructions and their list lie meanwhile: low, where neither the kernel nor a linker puts anything by itself.
+/// The address of the instructions and their list: low, away from every address that the kernel or
+/// a linker chooses.
 const PLACE: u64 = 0x2_0000_0000;
 const PAGE: u64 = 4096;
 
-/// One system call. If `store` is no null pointer the lower half of the result is written there.
+/// A system call. If `store` is not null, the lower half of the result is written there.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Call {
@@ -21,32 +22,34 @@ pub(crate) struct Call {
     store: u64,
 }
 
-/// The control word of vector floating point as a program finds it (System V ABI for x86-64, "Process Initialization").
+/// The initial control word of vector floating point (System V ABI for x86-64, "Process
+/// Initialization").
 const MXCSR: u64 = 0x1f80;
 
-/// Ends a list of calls; no system call has that number.
+/// Ends a list of calls: no system call has this number.
 const END: u64 = u64::MAX;
 
-/// Where a program begins.
+/// The jump into the new program.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
-    /// Its entry point, which it finds as the kernel or a dynamic linker leaves it.
+pub(crate) struct Trampoline {
+    /// The entry point. Registers are as the kernel or a dynamic linker leaves them.
     pub(crate) entry: u64,
     pub(crate) stack: u64,
     pub(crate) at_exit: u64,
-    /// Where two instructions of the program's own are: a system call, and a return. By them the list is unmapped last.
+    /// The address of two instructions of the program, a system call and a return. They unmap the
+    /// list, last.
     pub(crate) farewell: u64,
 }
 
-/// System calls that replace the memory of a process, and what they refer to.
+/// System calls that replace the memory of a process, and the data that they refer to.
 #[derive(Debug, Default)]
-pub(crate) struct Itinerary {
+pub(crate) struct SyscallList {
     data: Vec<u8>,
     calls: Vec<Call>,
 }
 
-impl Itinerary {
-    /// Lays down bytes for a call, aligned to eight, and returns the address they will have.
+impl SyscallList {
+    /// Adds data for a call, aligned to eight bytes, and returns the address that it will have.
     pub(crate) fn lay(&mut self, bytes: &[u8]) -> u64 {
         self.data.resize(self.data.len().next_multiple_of(8), 0);
         let address = PLACE + PAGE + self.data.len() as u64;
@@ -59,43 +62,51 @@ impl Itinerary {
         self.call_and_store(number, arguments, 0);
     }
 
-    /// The same; the lower half of what it returns is written to an address.
+    /// Adds a call that must not fail; the lower half of its result is written to an address.
     pub(crate) fn call_and_store(&mut self, number: libc::c_long, arguments: &[u64], store: u64) {
         let mut all = [0; 6];
         all[..arguments.len()].copy_from_slice(arguments);
         self.calls.push(Call { number: number.unsigned_abs(), arguments: all, store });
     }
 
-    /// The range of addresses that must stay while the list is carried out. Neither data nor calls beyond `reserve` bytes
-    /// may be added afterwards.
+    /// Returns the range of addresses that the list needs. Data and calls may take up to `reserve`
+    /// bytes.
     pub(crate) fn range(reserve: u64) -> std::ops::Range<u64> {
         PLACE..PLACE + PAGE + reserve.next_multiple_of(PAGE)
     }
 
-    /// Goes the way. The process ends, with an errno as its code, where a call fails.
+    /// Carries out the calls. If one fails, the process ends with the errno as its exit code.
     ///
     /// # Errors
-    /// The way cannot be laid; then nothing has happened.
+    /// The list cannot be placed; the process is unchanged.
     pub(crate) fn go(
         mut self,
         _proof: &SingleThreaded,
         reserve: u64,
-        arrival: Arrival,
+        trampoline: Trampoline,
     ) -> Result<std::convert::Infallible, Errno> {
         self.data.resize(self.data.len().next_multiple_of(8), 0);
         let range = Self::range(reserve);
         let length = range.end - range.start;
         let end = Call {
             number: END,
-            // The registers' values for the last of all calls, munmap(2), which returns to the entry point.
-            arguments: [range.start, length, arrival.at_exit, arrival.stack, arrival.entry, arrival.farewell],
+            // The registers of the last call, munmap(2), which returns to the entry point.
+            arguments: [
+                range.start,
+                length,
+                trampoline.at_exit,
+                trampoline.stack,
+                trampoline.entry,
+                trampoline.farewell,
+            ],
             store: MXCSR,
         };
         self.calls.push(end);
         if PAGE + (self.data.len() + size_of_val(self.calls.as_slice())) as u64 > length {
             return Err(Errno::TOOBIG);
         }
-        // SAFETY: a new anonymous mapping at an address where there is none (MAP_FIXED_NOREPLACE) touches nothing else.
+        // SAFETY: a new anonymous mapping at an address where there is none (MAP_FIXED_NOREPLACE)
+        // touches nothing else.
         let place = unsafe {
             libc::mmap(
                 ptr::without_provenance_mut(PLACE as usize),
@@ -111,13 +122,15 @@ impl Itinerary {
         }
         let code: &[u8] = {
             let (start, end) = (&raw const sandboxed_db_go, &raw const sandboxed_db_gone);
-            // SAFETY: the two symbols are the ends of one piece of this program's text, below, which is never written.
+            // SAFETY: the two symbols are the ends of one piece of this program's text, below,
+            // which is never written.
             unsafe { std::slice::from_raw_parts(start, end.addr() - start.addr()) }
         };
         let calls = self.data.len();
-        // SAFETY: `place` is a fresh writable mapping of `length` bytes; its first page takes `code`, which is a few dozen
-        // bytes, and what follows takes data and calls, whose sizes were checked above. None overlaps its source. The
-        // calls lie at a multiple of eight, which is what they are aligned to.
+        // SAFETY: `place` is a fresh writable mapping of `length` bytes; its first page takes
+        // `code`, which is a few dozen bytes, and what follows takes data and calls, whose sizes
+        // were checked above. None overlaps its source. The calls lie at a multiple of eight, which
+        // is what they are aligned to.
         unsafe {
             let place = place.cast::<u8>();
             ptr::copy_nonoverlapping(code.as_ptr(), place, code.len());
@@ -129,9 +142,10 @@ impl Itinerary {
         if unsafe { libc::mprotect(place, PAGE as usize, libc::PROT_READ | libc::PROT_EXEC) } == -1 {
             return Err(last_errno());
         }
-        // SAFETY: `place` begins with the instructions of `sandboxed_db_go`, which are independent of their position and use
-        // neither the stack nor any other memory than the list at `rdi`. They do not return, and no code of this program
-        // runs after them in this process, which has one thread: so it is not seen by any that its memory goes.
+        // SAFETY: `place` begins with the instructions of `sandboxed_db_go`, which are independent
+        // of their position and use neither the stack nor any other memory than the list at `rdi`.
+        // They do not return, and no code of this program runs after them in this process, which
+        // has one thread: so it is not seen by any that its memory goes.
         unsafe {
             std::arch::asm!(
                 "jmp {place}",
@@ -183,12 +197,13 @@ std::arch::global_asm!(
     "mov eax, 231",
     "syscall",
     "ud2",
-    // Floating point as execve(2) leaves it, whatever this program did to it.
+    // Floating point as execve(2) leaves it.
     "5:",
     "fninit",
     "ldmxcsr [r12 + 56]",
-    // munmap(rdi, rsi), by the program's own instructions, which then return to its entry point: what is just below the
-    // stack is nobody's. rdx is what it expects there; the other registers are as execve(2) leaves them.
+    // munmap(rdi, rsi) by the program's own instructions, which then return to its entry point.
+    // Memory just below the stack is free. rdx is the function to call at exit; the other registers
+    // are as execve(2) leaves them.
     "lea rsp, [r10 - 8]",
     "mov [rsp], r8",
     "mov rcx, r9",
@@ -206,15 +221,15 @@ std::arch::global_asm!(
     "sandboxed_db_gone:",
 );
 
-/// Has the kernel forget where this thread's area for restartable sequences is: it would write there, and kill the process
-/// should nothing be there any more. C libraries that have none registered have nothing to forget.
+/// Unregisters this thread's area for restartable sequences: the kernel writes to it, and would
+/// kill the process if it were unmapped. C libraries without one register nothing.
 ///
 /// # References
 /// glibc manual, "Restartable Sequences"
 pub(crate) fn leave_restartable_sequences(_proof: &SingleThreaded) -> Result<(), Errno> {
     const UNREGISTER: libc::c_int = 1;
     const SIGNATURE: u32 = 0x5305_3053;
-    // What kernels before 6.3 know, whose length older C libraries register.
+    // The size that kernels before 6.3 know and older C libraries register.
     const ORIGINAL: usize = 32;
     const AT_RSEQ_FEATURE_SIZE: libc::c_ulong = 27;
 
@@ -226,25 +241,27 @@ pub(crate) fn leave_restartable_sequences(_proof: &SingleThreaded) -> Result<(),
     // SAFETY: glibc documents the symbol as a constant `ptrdiff_t`, which is what an `isize` is.
     let offset = unsafe { *offset.cast::<isize>() };
     let thread: usize;
-    // SAFETY: the word at the thread pointer is the thread pointer itself (System V ABI for x86-64, "Thread-Local Storage").
+    // SAFETY: the word at the thread pointer is the thread pointer itself (System V ABI for x86-64,
+    // "Thread-Local Storage").
     unsafe {
         std::arch::asm!("mov {}, fs:[0]", out(reg) thread, options(nostack, readonly, preserves_flags))
     };
     let area = thread.wrapping_add_signed(offset);
     // SAFETY: takes an integer.
     let features = unsafe { libc::getauxval(AT_RSEQ_FEATURE_SIZE) } as usize;
-    // Newer C libraries register as much as the kernel knows, rounded up to the area's alignment, and do not tell how much.
+    // Newer C libraries register the size that the kernel knows, rounded up to the area's
+    // alignment, and do not publish it.
     let lengths = [ORIGINAL, features.next_multiple_of(ORIGINAL), features];
     for length in lengths {
-        // SAFETY: to unregister, the kernel compares the address with that which it has and writes there one last time; the
-        // area is part of this thread, which runs.
+        // SAFETY: to unregister, the kernel compares the address with that which it has and writes
+        // there one last time; the area is part of this thread, which runs.
         let result = unsafe { libc::syscall(libc::SYS_rseq, area, length, UNREGISTER, SIGNATURE) };
         if result == 0 {
             return Ok(());
         }
     }
     match last_errno() {
-        // No such call, or nothing registered, as a tunable of the C library has it.
+        // The call does not exist, or a tunable of the C library disables it.
         Errno::NOSYS => Ok(()),
         errno => Err(errno),
     }

@@ -41,7 +41,8 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The condition on which a server counts as ready.
 #[derive(Clone, Copy)]
 pub(crate) enum Readiness<'a> {
-    /// The server reports it through `NOTIFY_SOCKET`. After two seconds of silence the probe is called as well.
+    /// The server reports it through `NOTIFY_SOCKET`. After two seconds of silence the probe is
+    /// called as well.
     Notify(&'a dyn Fn() -> bool),
     /// The probe returns `true`.
     Probe(&'a dyn Fn() -> bool),
@@ -164,8 +165,8 @@ impl Container {
         let limit = if mode.is_some() { COPY_TIMEOUT } else { LAUNCH_TIMEOUT };
         let deadline = Instant::now() + limit;
         let mut control = Control::new(socket);
-        // The launcher sends one report, init the other, in either order: init may be done, and its server ready or dead,
-        // before a busy launcher runs again.
+        // The launcher sends one report, init the other, in either order: init may be done, and its
+        // server ready or dead, before a busy launcher runs again.
         let (mut spawned, mut up) = (None, None);
         loop {
             (spawned, up) = match (spawned, up) {
@@ -336,7 +337,8 @@ impl Container {
         let number = control.runs;
         let request = Request::Run { number, command };
         control.request(&request, &[input.as_fd(), output.as_fd(), errors.as_fd()])?;
-        // A writer into a pipe must notice the end of the program, its last reader, and the reader the end of the last writer.
+        // A writer into a pipe must notice the end of the program, its last reader, and the reader
+        // the end of the last writer.
         drop((input, errors));
         let exit = loop {
             stderr.take();
@@ -356,7 +358,8 @@ impl Container {
         Ok(ProgramExit { exit, stderr: stderr.text() })
     }
 
-    /// Has connections to these listeners forwarded to a port of the container's loopback, for the container's life.
+    /// Has connections to these listeners forwarded to a port of the container's loopback, for the
+    /// container's life.
     ///
     /// The container gets the listeners: once closed here they end with it.
     pub(crate) fn forward(&self, listeners: &[TcpListener], port: u16) -> Result<()> {
@@ -377,7 +380,8 @@ impl Container {
         Ok(())
     }
 
-    /// Whether a socket listens on this port of the container's loopback, proc_pid_net(5). `true` where that is unknown.
+    /// Whether a socket listens on this port of the container's loopback, proc_pid_net(5). `true`
+    /// where that is unknown.
     pub(crate) fn listens(&self, port: u16) -> bool {
         if let Some((mode, _)) = &self.process_mode {
             return mode.listens;
@@ -474,7 +478,8 @@ impl Drop for Container {
     }
 }
 
-/// Returns the port of a listening socket's line: number, `address:port` in hexadecimal, the peer's, state.
+/// Returns the port of a listening socket's line: number, `address:port` in hexadecimal, the
+/// peer's, state.
 fn listening_port(line: &str) -> Option<u16> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace().skip(1);

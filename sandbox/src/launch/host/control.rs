@@ -41,7 +41,8 @@ impl Control {
             .map_err(|errno| failed().caused_by(io::Error::from(errno)).into())
     }
 
-    /// Notes the next event, if one comes by `deadline`. Returns the number and exit of a program that has ended.
+    /// Notes the next event, if one comes by `deadline`. Returns the number and exit of a program
+    /// that has ended.
     pub(super) fn take_event(&mut self, deadline: Instant) -> Result<Option<(u32, Exit)>> {
         match receive(self.socket.as_fd(), deadline)? {
             Received::Event(event, _) => self.note(event),

@@ -1,10 +1,11 @@
-//! The server's log: a file without a name on the container's tmpfs, held open here, so that it outlives the container.
+//! The server's log: an unnamed file on the container's tmpfs. Held open here, it outlives the
+//! container.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// What the server wrote to its standard output and error.
+/// The server's standard output and error.
 #[derive(Debug)]
 pub(crate) struct Log(File);
 
@@ -13,14 +14,14 @@ impl Log {
         Self(file)
     }
 
-    /// The whole log; bytes that are not UTF-8 are replaced.
+    /// Returns the whole log. Bytes that are not UTF-8 are replaced.
     pub(crate) fn read(&self) -> io::Result<String> {
         self.read_from(0)
     }
 
-    /// The last `lines` lines.
+    /// Returns the last `lines` lines.
     pub(crate) fn tail(&self, lines: usize) -> io::Result<String> {
-        // Server logs rarely have longer lines; reading a flooded log whole would cost more than it tells.
+        // A guess at the longest line: a flooded log is not read whole.
         const LINE: u64 = 1 << 10;
         let length = self.0.metadata()?.len();
         let text = self.read_from(length.saturating_sub(lines as u64 * LINE))?;

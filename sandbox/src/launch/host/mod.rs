@@ -10,7 +10,8 @@ mod tail;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex. A thread that panicked while it held one of this folder's locks left nothing half-done.
+/// Locks a mutex. A thread that panicked while it held one of this folder's locks left nothing
+/// half-done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,5 @@
-//! The end of what a program writes, read while it runs: whatever it writes, it takes little memory, and no disk.
+//! The end of a program's output, read while the program runs: any output takes little memory and
+//! no disk.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,27 +9,27 @@ use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::sys::socket;
 
-/// How much is kept, in bytes. The report of an error is the last that programs write.
+/// The bytes that are kept. Programs report an error last.
 const LONGEST: usize = 1 << 20;
 
-/// The reading end of a pipe, and the end of what came through it.
+/// The reading end of a pipe, and the end of the output read from it.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// None at its end.
+    /// `None` at the end of the output.
     pipe: Option<PipeReader>,
     kept: Vec<u8>,
     cut: bool,
 }
 
 impl Tail {
-    /// And the end for the program that writes.
+    /// Returns the tail, and the pipe's end for the program.
     pub(super) fn new() -> io::Result<(Self, PipeWriter)> {
         let (reader, writer) = io::pipe()?;
         ioctl_fionbio(&reader, true)?;
         Ok((Self { pipe: Some(reader), kept: Vec::new(), cut: false }, writer))
     }
 
-    /// Waits until there is something to read, here or from `other`, or `deadline` comes.
+    /// Waits until this pipe or `other` is readable, or `deadline` passes.
     pub(super) fn wait_beside(&self, other: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Errno> {
         match &self.pipe {
             Some(pipe) => socket::wait_readable(&[other, pipe.as_fd()], deadline),
@@ -36,7 +37,7 @@ impl Tail {
         }
     }
 
-    /// Reads what there is.
+    /// Reads all available output.
     pub(super) fn take(&mut self) {
         let mut buffer = [0; 16 << 10];
         while let Some(pipe) = &mut self.pipe {
@@ -51,14 +52,14 @@ impl Tail {
 
     fn keep(&mut self, bytes: &[u8]) {
         self.kept.extend_from_slice(bytes);
-        // Not each time: what is kept has to be moved.
+        // Rarely, since the rest has to be moved.
         if self.kept.len() > 2 * LONGEST {
             self.kept.drain(..self.kept.len() - LONGEST);
             self.cut = true;
         }
     }
 
-    /// What was read, from the beginning of a line on.
+    /// Returns the kept output, from the beginning of a line on.
     pub(super) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.kept);
         match text.split_once('\n') {
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_of_a_little_and_the_last_lines_of_much_are_kept() {
+    fn short_output_and_the_end_of_long_output_are_kept() {
         let (mut tail, mut writer) = Tail::new().unwrap();
         tail.take();
         assert_eq!(tail.text(), "");

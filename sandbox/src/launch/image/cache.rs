@@ -64,8 +64,8 @@ fn known() -> MutexGuard<'static, HashMap<String, Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the image of a plan's server. The first call of a boot makes it, by `capture`, which takes as long as two starts;
-/// calls meanwhile do without.
+/// Returns the image of a plan's server. The first call of a boot makes it, by `capture`, which
+/// takes as long as two starts; calls meanwhile do without.
 ///
 /// # Errors
 /// The reason to start the server by execve(2).
@@ -108,8 +108,8 @@ pub(in crate::launch) fn image_of<E: fmt::Display>(
     }
 }
 
-/// Notes that a server could not be restored from this image. An image that was found may be outdated, and is made anew. If
-/// this process made it, restoring does not work.
+/// Notes that a server could not be restored from this image. An image that was found may be
+/// outdated, and is made anew. If this process made it, restoring does not work.
 pub(in crate::launch) fn give_up(plan: &Plan, image: &Arc<File>, why: &str) {
     tracing::debug!(why, "a server was executed instead of restored");
     let Ok(key) = key(plan) else { return };
@@ -130,7 +130,8 @@ pub(in crate::launch) fn give_up(plan: &Plan, image: &Arc<File>, why: &str) {
     }
 }
 
-/// Excludes a plan's server from restoring: a restored one did not become ready, and an executed one did.
+/// Excludes a plan's server from restoring: a restored one did not become ready, and an executed
+/// one did.
 pub(crate) fn distrust(plan: &Plan) {
     let Ok(key) = key(plan) else { return };
     let why = "a server that was restored did not become ready, and one that was executed did";
@@ -141,7 +142,8 @@ pub(crate) fn distrust(plan: &Plan) {
     known().insert(key, Known::None(why.to_owned()));
 }
 
-/// Hashes all images, and sets aside those that were changed since they were made. Returns their keys.
+/// Hashes all images, and sets aside those that were changed since they were made. Returns their
+/// keys.
 ///
 /// # Errors
 /// The cache cannot be read.
@@ -178,9 +180,10 @@ fn eligible(plan: &Plan) -> Result<(), String> {
     Err(refusal.to_owned())
 }
 
-/// Returns a hash of everything that an image depends on. The kernel's own mappings, and the C library's knowledge of the
-/// processors, are the same for a boot. The linker's cache, written anew whenever a library is installed, stands for the
-/// libraries; each mapped file is compared when the image is used.
+/// Returns a hash of everything that an image depends on. The kernel's own mappings, and the C
+/// library's knowledge of the processors, are the same for a boot. The linker's cache, written anew
+/// whenever a library is installed, stands for the libraries; each mapped file is compared when the
+/// image is used.
 fn key(plan: &Plan) -> Result<String, String> {
     let boot = boot_id().map_err(|error| error.to_string())?;
     let Plan { usr, binds, files, server, .. } = plan;
@@ -265,7 +268,8 @@ impl ImagePath {
         Some((image, seal))
     }
 
-    /// Returns the image, if there is one and its seal holds; the error is the reason why there is none.
+    /// Returns the image, if there is one and its seal holds; the error is the reason why there is
+    /// none.
     fn find(&self) -> Result<Option<KnownImage>, String> {
         if let Ok(why) = fs::read_to_string(&self.refusal) {
             return Err(why);

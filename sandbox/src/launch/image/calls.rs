@@ -1,11 +1,11 @@
-//! What a program may ask of the kernel before it begins, if an image is to be made of it.
+//! System calls that a program may make before its image is taken.
 
 use std::io;
 
 use super::format::Thread;
 use crate::sys::trace::Registers;
 
-/// Calls that leave nothing behind but what the memory shows.
+/// Calls that leave no state but memory.
 const HARMLESS: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_pread64,
@@ -44,7 +44,7 @@ const HARMLESS: &[libc::c_long] = &[
     libc::SYS_getegid,
     libc::SYS_capget,
     libc::SYS_getrusage,
-    // Older ways to ask the same.
+    // Older forms of the same calls.
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_access,
@@ -53,23 +53,24 @@ const HARMLESS: &[libc::c_long] = &[
     libc::SYS_time,
 ];
 
-/// Randomness that a program takes before `main` is the same for all that are made of an image. The C library takes a few
-/// bytes for checks of its own; whoever takes more may mean to keep secrets by them.
+/// The most random bytes. All servers restored from an image share those that the program has
+/// drawn. The C library draws a few for checks of its heap; a program that draws more may keep
+/// secrets by them.
 const MOST_RANDOMNESS: u64 = 16;
 
 const ARCH_SET_FS: u64 = 0x1002;
 
-/// What is noted of the calls that a program has made.
+/// State that calls of the program have left.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     pub(super) thread: Thread,
-    /// Zero where there is no heap.
+    /// Zero without a heap.
     pub(super) end_of_heap: u64,
 }
 
 impl Calls {
-    /// Notes a call that has succeeded. `false` if it has left more behind than an image holds; `text` reads the beginning of
-    /// a text in the program's memory.
+    /// Notes a call that has succeeded. Returns `false` if it has left state that an image does not
+    /// hold. `text` reads the beginning of a text in the program's memory.
     pub(super) fn note(
         &mut self,
         begun: &Registers,
@@ -79,7 +80,7 @@ impl Calls {
         let [first, second, third, fourth, ..] = begun.arguments;
         Ok(match begun.call as libc::c_long {
             libc::SYS_arch_prctl => first == ARCH_SET_FS,
-            // A device may be a source of randomness, among others.
+            // A device may be a source of random bytes.
             libc::SYS_open => !text(first)?.starts_with(b"/dev/"),
             libc::SYS_openat => !text(second)?.starts_with(b"/dev/"),
             libc::SYS_brk => {
@@ -94,13 +95,13 @@ impl Calls {
                 self.thread.robust = Some([first, second]);
                 true
             }
-            // Without flags it registers.
+            // Without flags it registers an area.
             libc::SYS_rseq => {
                 self.thread.sequences = Some([first, second, third, fourth]);
                 third == 0
             }
             libc::SYS_getrandom => second <= MOST_RANDOMNESS,
-            // To ask for a limit, not to set one.
+            // Without a new limit it only reads one.
             libc::SYS_prlimit64 => third == 0,
             libc::SYS_prctl => asks(first, second),
             call => HARMLESS.contains(&call),
@@ -108,7 +109,7 @@ impl Calls {
     }
 }
 
-/// Whether a prctl(2) only asks.
+/// Whether a prctl(2) only reads.
 fn asks(option: u64, argument: u64) -> bool {
     const ASKING: [libc::c_int; 5] = [
         libc::PR_CAPBSET_READ,
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_an_image_would_lack_are_told_from_others() {
+    fn calls_that_leave_state_are_refused() {
         let mut calls = Calls::default();
         let none = [0; 6];
         for call in [libc::SYS_clone, libc::SYS_rt_sigaction, libc::SYS_socket, libc::SYS_memfd_create] {
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_c_library_registers_is_noted() {
+    fn registrations_of_the_c_library_are_noted() {
         let mut calls = Calls::default();
         let text = b"        ";
         assert!(note(&mut calls, libc::SYS_brk, [0; 6], text));

@@ -1,7 +1,8 @@
-//! Making an image: the program is run until the dynamic linker hands over to it, and its memory is copied.
+//! Makes an image: runs the program until the dynamic linker hands over to it, and copies its
+//! memory.
 //!
-//! An image holds memory, and what is replayed by `restore.rs`: nothing else that the kernel keeps for a process. So each
-//! system call on the way is watched, and where one leaves anything that an image would lack there is none.
+//! An image holds memory and the state that `restore.rs` replays. So each system call on the way is
+//! watched, and a call that leaves other state refuses the program.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::calls::Calls;
-use super::format::{Entry, Image, Layout, MappedFile, PAGE, Region, Source};
-use super::prelink::{Binding, Errand};
+use super::format::{EntryPoint, Image, Layout, MappedFile, PAGE, Region, Source};
+use super::prelink::{Binding, PrelinkCall};
 use crate::launch::command::ResolvedCommand;
 use crate::machine::maps::Mapping;
 use crate::machine::process;
@@ -22,11 +23,11 @@ use crate::sys::trace::{Registers, Stop, Tracee};
 /// The breakpoint instruction of x86-64.
 const BREAKPOINT: u64 = 0xcc;
 
-/// Runs `command` up to its entry point, as a child of this process, and writes the image of it. `prepare` runs in the child.
-/// What the program would do at each start is done ahead, if it can be.
+/// Runs `command` up to its entry point, as a child of this process, and writes its image.
+/// `prepare` runs in the child. Work of each start is done ahead if possible.
 ///
 /// # Errors
-/// Why there is no image of it.
+/// The reason why the program has no image.
 pub(in crate::launch) fn capture(
     command: &ResolvedCommand,
     into: &mut File,
@@ -41,7 +42,7 @@ pub(in crate::launch) fn capture(
     })
 }
 
-/// The same, of a program that has done more than it must.
+/// Writes the image of a program with its work of each start done.
 fn capture_ahead(
     command: &ResolvedCommand,
     into: &mut File,
@@ -50,16 +51,16 @@ fn capture_ahead(
     let program = Program::start(command, Binding::executed(command, prepare)?)?;
     let (mut calls, registers) = program.link()?;
     let binding = Binding::undo(&program.tracee, registers.stack, |address| program.word(address))?;
-    for errand in Errand::all(&program.mappings("maps")?)? {
-        program.run_errand(&errand, &registers, &mut calls)?;
+    for call in PrelinkCall::all(&program.mappings("maps")?)? {
+        program.run_call(&call, &registers, &mut calls)?;
     }
     program.write(into, calls, &registers, &binding)
 }
 
-/// A program on its way to its entry point.
+/// A traced program that has not reached its entry point, or is stopped there.
 struct Program {
     tracee: Tracee,
-    /// Its directory in /proc, under whatever number it has there.
+    /// The program's directory in /proc.
     proc: PathBuf,
     memory: File,
     auxiliary: Vec<u64>,
@@ -82,23 +83,23 @@ impl Program {
             auxiliary.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
         let program =
             Self { memory: File::open(proc.join("mem"))?, auxiliary: auxiliary.collect(), tracee, proc };
-        if program.told(libc::AT_BASE) == 0 {
+        if program.auxiliary(libc::AT_BASE) == 0 {
             return Err(refused("it is linked statically"));
         }
-        if program.told(libc::AT_SECURE) != 0 {
+        if program.auxiliary(libc::AT_SECURE) != 0 {
             return Err(refused("it runs with more rights than its user"));
         }
         Ok(program)
     }
 
-    /// What the kernel told it of that type, getauxval(3).
-    fn told(&self, kind: u64) -> u64 {
+    /// Returns a value of the auxiliary vector, getauxval(3).
+    fn auxiliary(&self, kind: u64) -> u64 {
         self.auxiliary.chunks_exact(2).find(|pair| pair[0] == kind).map_or(0, |pair| pair[1])
     }
 
-    /// Lets it run to its entry point.
+    /// Lets the program run to its entry point for the first time.
     fn link(&self) -> io::Result<(Calls, Registers)> {
-        let entry = self.told(libc::AT_ENTRY);
+        let entry = self.auxiliary(libc::AT_ENTRY);
         let word = self.word(entry)?;
         self.tracee.poke(entry, word & !0xff | BREAKPOINT)?;
         let mut calls = Calls::default();
@@ -107,25 +108,26 @@ impl Program {
         Ok((calls, registers))
     }
 
-    /// Lets it call a function of a library of its own, at its entry point, where this has put a breakpoint.
-    fn run_errand(&self, errand: &Errand, registers: &Registers, calls: &mut Calls) -> io::Result<()> {
-        self.tracee.enter(errand.function, errand.arguments, registers.stack, self.told(libc::AT_ENTRY))?;
+    /// Lets the program call a function of one of its libraries at its entry point, which has a
+    /// breakpoint.
+    fn run_call(&self, call: &PrelinkCall, registers: &Registers, calls: &mut Calls) -> io::Result<()> {
+        self.tracee.enter(call.function, call.arguments, registers.stack, self.auxiliary(libc::AT_ENTRY))?;
         match self.watch(calls)?.result {
-            0 => Err(refused("a library of its own cannot be prepared")),
+            0 => Err(refused("one of its libraries cannot be prelinked")),
             _ => Ok(()),
         }
     }
 
-    /// Lets it run until it comes to its entry point, and notes the system calls on the way.
+    /// Lets the program run to its entry point, and notes the system calls on the way.
     fn watch(&self, calls: &mut Calls) -> io::Result<Registers> {
-        let entry = self.told(libc::AT_ENTRY);
+        let entry = self.auxiliary(libc::AT_ENTRY);
         let mut begun: Option<Registers> = None;
         loop {
             let stop = self.tracee.run()?;
             let registers = self.tracee.registers()?;
             match (stop, begun.take()) {
                 (Stop::Call, None) => begun = Some(registers),
-                // A call that fails changes nothing.
+                // A failed call changes nothing.
                 (Stop::Call, Some(_)) if registers.result > u64::MAX - 4095 => {}
                 (Stop::Call, Some(begun)) => {
                     if !calls
@@ -147,7 +149,7 @@ impl Program {
         }
     }
 
-    /// Nothing but memory may have come to be.
+    /// Refuses a program with threads or open files.
     fn check(&self) -> io::Result<()> {
         let count = |name: &str| Ok::<_, io::Error>(fs::read_dir(self.proc.join(name))?.count());
         if count("task")? != 1 {
@@ -159,7 +161,7 @@ impl Program {
         Ok(())
     }
 
-    /// Its mappings, as a file in its directory in /proc has them.
+    /// Returns the program's mappings from a file of its directory in /proc.
     fn mappings(&self, file: &str) -> io::Result<Vec<Mapping>> {
         Ok(Mapping::parse_all(&fs::read_to_string(self.proc.join(file))?))
     }
@@ -173,12 +175,12 @@ impl Program {
     ) -> io::Result<()> {
         self.check()?;
         let Calls { thread, end_of_heap } = calls;
-        // Other C libraries have the address of something else cleared at a thread's end.
+        // Other C libraries let the kernel clear other memory at a thread's end.
         let own = thread.pointer..thread.pointer + PAGE;
         if !own.contains(&thread.id) || thread.robust.is_none() {
             return Err(refused("its C library is not the GNU one"));
         }
-        let entry = self.told(libc::AT_ENTRY);
+        let entry = self.auxiliary(libc::AT_ENTRY);
         let mappings = self.mappings("smaps")?;
         let mut files = Files::default();
         let (mut regions, mut system, mut copied) = (Vec::new(), Vec::new(), Vec::new());
@@ -199,7 +201,7 @@ impl Program {
                 pages += mapping.end - mapping.start - used;
                 source
             } else if mapping.may('x') {
-                // The breakpoint has made a page of it the program's own.
+                // The breakpoint was written to this page.
                 let expected = if mapping.range().contains(&entry) { PAGE } else { 0 };
                 if mapping.inode == 0 || mapping.written != expected {
                     return Err(refused("it makes instructions before it begins"));
@@ -233,7 +235,7 @@ impl Program {
             layout: self.layout(end_of_heap, binding)?,
             auxiliary: self.auxiliary.clone(),
             thread,
-            entry: Entry {
+            entry: EntryPoint {
                 instruction: entry,
                 stack: registers.stack,
                 at_exit: registers.at_exit,
@@ -248,14 +250,14 @@ impl Program {
         })
     }
 
-    /// Copies a part of its memory to the end of a file.
+    /// Copies a part of the program's memory to the end of a file.
     fn copy(&self, range: std::ops::Range<u64>, into: &mut File) -> io::Result<()> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         self.memory.read_exact_at(&mut bytes, range.start)?;
         io::Write::write_all(into, &bytes)
     }
 
-    /// Where in an mapping the instructions `syscall; ret` are.
+    /// Returns the address of the instructions `syscall; ret` in a mapping, if it has them.
     fn farewell(&self, mapping: &Mapping) -> io::Result<Option<u64>> {
         const INSTRUCTIONS: [u8; 3] = [0x0f, 0x05, 0xc3];
         let mut bytes = vec![0; (mapping.end - mapping.start) as usize];
@@ -264,7 +266,8 @@ impl Program {
         Ok(at.map(|at| mapping.start + at as u64))
     }
 
-    /// By number in proc_pid_stat(5), in the order of PR_SET_MM(2const).
+    /// Returns the memory layout: fields of proc_pid_stat(5) by number, in the order of
+    /// PR_SET_MM(2const).
     fn layout(&self, end_of_heap: u64, binding: &Binding) -> io::Result<Layout> {
         let stat = fs::read_to_string(self.proc.join("stat"))?;
         let fields: Vec<u64> = process::stat_fields(&stat).map(|field| field.parse().unwrap_or(0)).collect();
@@ -283,7 +286,7 @@ impl Program {
             field(48),
             field(49),
             field(50),
-            // The environment's end.
+            // The end of the environment.
             field(51) - binding.bytes,
         ]))
     }
@@ -295,15 +298,15 @@ impl Program {
     }
 }
 
-/// Memory that is more than bytes at addresses is not reproduced.
+/// Refuses memory with properties that a restore does not reproduce.
 fn check_mapping(mapping: &Mapping) -> io::Result<()> {
-    // Readable and so on, now or by mprotect(2); private to the process, growing, accounted for, not to be merged or only
-    // written down softly; proc_pid_smaps(5).
+    // Permissions now and by mprotect(2); growing, accounted, not mergeable, soft-dirty.
+    // proc_pid_smaps(5)
     const PLAIN: [&str; 11] = ["rd", "wr", "ex", "mr", "mw", "me", "gd", "ac", "sd", "nr", "dw"];
     let strange = mapping.flags.iter().find(|flag| !PLAIN.contains(&flag.as_str()));
     if !mapping.permissions.ends_with('p') || strange.is_some() {
         return Err(refused(&format!(
-            "it has memory of its own kind ({} {})",
+            "it has memory with special properties ({} {})",
             mapping.permissions,
             mapping.flags.join(" ")
         )));
@@ -311,9 +314,9 @@ fn check_mapping(mapping: &Mapping) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes one region of what a library's instructions and the constants beside them are in its file: a process has 150 mappings
-/// then and not 230, each of which is made, copied for every child, and unmapped. Constants may be executed by that, as
-/// linkers had it for decades; what can be written may not.
+/// Joins a library's instructions with the adjacent constants of its file: a process then makes,
+/// copies at fork(2) and unmaps 150 mappings instead of 230. Constants become executable by that,
+/// as linkers made them for decades; writable memory does not.
 fn merge(regions: Vec<Region>) -> Vec<Region> {
     let mut merged: Vec<Region> = Vec::with_capacity(regions.len());
     for next in regions {
@@ -333,7 +336,7 @@ fn protection(mapping: &Mapping) -> u64 {
     parts.into_iter().filter(|&(what, _)| mapping.may(what)).map(|(_, flag)| flag as u64).sum()
 }
 
-/// The files of an image, each once.
+/// The files of an image, without duplicates.
 #[derive(Default)]
 struct Files {
     all: Vec<MappedFile>,
@@ -360,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_of_its_own_kind_is_refused() {
+    fn memory_with_special_properties_is_refused() {
         let mapping = |permissions: &str, flags: &str| {
             let text = format!("1000-2000 {permissions} 00000000 00:00 0\nVmFlags: {flags}\n");
             Mapping::parse_all(&text).remove(0)
@@ -368,7 +371,7 @@ mod tests {
         assert!(check_mapping(&mapping("rw-p", "rd wr mr mw me ac sd")).is_ok());
         for (permissions, flags) in [
             ("rw-s", "rd wr sh mr mw me ms sd"),
-            // Not to be in a child, cleared in a child, locked.
+            // Excluded from a fork, cleared in a fork, locked.
             ("rw-p", "rd wr mr mw me dc ac"),
             ("rw-p", "rd wr mr mw me wf ac"),
             ("rw-p", "rd wr mr mw me lo ac"),
@@ -396,10 +399,10 @@ mod tests {
             region(3, read, pages),
             region(4, read | write, pages),
             region(5, read, file(1, 0)),
-            // Not where the file goes on, and not where the memory does.
+            // The first is not adjacent in the file, the second not in memory.
             region(6, read | execute, file(1, 2)),
             region(8, read, file(1, 3)),
-            // Constants alone stay what they are.
+            // Constants without instructions stay as they are, but for their number.
             region(10, read, file(2, 0)),
             region(11, read, file(2, 1)),
         ];

@@ -1,6 +1,7 @@
-//! The image of a linked program: its memory at its entry point, and what the kernel knows of it by then.
+//! The image of a linked program: its memory at its entry point, and the kernel's state of it.
 //!
-//! A file of a description, of regions and of pages. Pages that are as in the program's own files are not in it.
+//! A file has a description, regions and pages. Pages that are as in the program's own files are
+//! left out.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -11,39 +12,39 @@ use serde::{Deserialize, Serialize};
 
 pub(super) const PAGE: u64 = 4096;
 
-/// More than any description takes; a file that says otherwise is no image.
+/// The longest description; a file with a longer one is no image.
 const LONGEST_DESCRIPTION: u64 = 16 << 20;
 
-/// More regions than a process may have mappings, by default: vm.max_map_count, proc_sys_vm(5).
+/// The most regions: the default number of mappings of a process, vm.max_map_count, proc_sys_vm(5).
 const MOST_REGIONS: u64 = 65530;
 
-/// Everything but the pages.
+/// An image without its pages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Image {
     pub(super) files: Vec<MappedFile>,
-    /// As numbers, not as text: there are hundreds, and all are read for each server.
+    /// Stored as numbers instead of text: all of the hundreds are read for each server.
     #[serde(skip)]
     pub(super) regions: Vec<Region>,
-    /// Where the kernel's own mappings were: name, beginning and end.
+    /// The kernel's own mappings: name, beginning and end.
     pub(super) system: Vec<(String, u64, u64)>,
     pub(super) layout: Layout,
     /// Pairs of a type and a value, getauxval(3).
     pub(super) auxiliary: Vec<u64>,
     pub(super) thread: Thread,
-    pub(super) entry: Entry,
+    pub(super) entry: EntryPoint,
 }
 
-/// A file whose mappings are part of an image, and by what it is known to be the same.
+/// A file with mappings in an image, and the state by which a change is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MappedFile {
     pub(super) path: PathBuf,
-    state: State,
+    state: FileState,
 }
 
-/// Without its device, which is another one each time an overlay is mounted, and without the time of its last change of any
-/// kind, since a hard link to it is one.
+/// The state excludes the device, which differs for each mount of an overlay, and the change time,
+/// which a hard link changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
+struct FileState {
     inode: u64,
     size: u64,
     modified: (i64, i64),
@@ -58,7 +59,7 @@ pub(super) struct Region {
     pub(super) source: Source,
 }
 
-/// Where the bytes of a region come from.
+/// The source of a region's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// One of the image's files, by its number, from an offset on.
@@ -71,23 +72,23 @@ pub(super) enum Source {
         offset: u64,
     },
     Zeroes,
-    /// The stack, of which the part from `used` on is in the image's pages.
+    /// The stack. The image's pages hold the part from `used` on.
     Stack {
         used: u64,
         offset: u64,
     },
 }
 
-/// The parts of a process's memory that the kernel knows by name, PR_SET_MM(2const), in its order.
+/// The parts of a process's memory that the kernel knows, in the order of PR_SET_MM(2const).
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Layout(pub(super) [u64; 11]);
 
-/// What the C library told the kernel of its first thread.
+/// The first thread's registrations at the kernel.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Thread {
     /// The thread pointer.
     pub(super) pointer: u64,
-    /// Where it keeps its thread's id, set_tid_address(2).
+    /// The address of the thread's id, set_tid_address(2).
     pub(super) id: u64,
     /// The arguments of set_robust_list(2).
     pub(super) robust: Option<[u64; 2]>,
@@ -96,11 +97,11 @@ pub(super) struct Thread {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct EntryPoint {
     pub(super) instruction: u64,
     pub(super) stack: u64,
     pub(super) at_exit: u64,
-    /// Where the instructions `syscall; ret` are.
+    /// The address of the instructions `syscall; ret`.
     pub(super) farewell: u64,
 }
 
@@ -132,7 +133,8 @@ impl TryFrom<[u64; 6]> for Region {
 }
 
 impl Region {
-    /// Whether another one is the next part of the same file, in memory as well, and neither can be written.
+    /// Whether `next` continues this region in memory and in the same file, and neither is
+    /// writable.
     pub(super) fn goes_on_in(&self, next: &Self) -> bool {
         let (Source::File { file, offset }, Source::File { file: of_next, offset: next_offset }) =
             (self.source, next.source)
@@ -147,14 +149,14 @@ impl Region {
 
 impl MappedFile {
     pub(super) fn of(path: PathBuf) -> io::Result<Self> {
-        let state = State::of(&std::fs::metadata(&path)?);
+        let state = FileState::of(&std::fs::metadata(&path)?);
         Ok(Self { path, state })
     }
 
-    /// Opens it, if it is still what it was.
+    /// Opens the file if it is unchanged.
     pub(super) fn open(&self) -> io::Result<File> {
         let file = File::open(&self.path)?;
-        if State::of(&file.metadata()?) == self.state {
+        if FileState::of(&file.metadata()?) == self.state {
             Ok(file)
         } else {
             Err(io::Error::other("it was changed since the program was linked"))
@@ -162,7 +164,7 @@ impl MappedFile {
     }
 }
 
-impl State {
+impl FileState {
     fn of(metadata: &Metadata) -> Self {
         Self {
             inode: metadata.ino(),
@@ -173,7 +175,7 @@ impl State {
 }
 
 impl Image {
-    /// Writes an image; `pages` appends the pages to the file it is given.
+    /// Writes an image. `pages` appends the pages to the file.
     pub(super) fn write(
         &self,
         file: &mut File,
@@ -190,9 +192,9 @@ impl Image {
         pages(file)
     }
 
-    /// Reads all but the pages, and at which offset of the file these begin.
+    /// Reads an image without its pages. Returns the offset of the pages, too.
     pub(super) fn read(file: &File) -> io::Result<(Self, u64)> {
-        // By offsets: the position is shared by all who have the file open.
+        // By offsets: all users of the open file share its position.
         let mut head = [0; Extent::HEAD as usize];
         file.read_exact_at(&mut head, 0)?;
         let [description, regions] = words(&head)[..] else { unreachable!("it is two words") };
@@ -214,7 +216,7 @@ impl Image {
     }
 }
 
-/// How long the parts of an image's file are that come before the pages.
+/// The lengths of the parts before the pages.
 struct Extent {
     description: u64,
     regions: u64,
@@ -253,7 +255,7 @@ mod tests {
             layout: Layout([7; 11]),
             auxiliary: vec![25, u64::MAX],
             thread: Thread::default(),
-            entry: Entry { instruction: 1, stack: 2, at_exit: 3, farewell: 4 },
+            entry: EntryPoint { instruction: 1, stack: 2, at_exit: 3, farewell: 4 },
         };
         let mut file = tempfile::tempfile().unwrap();
         image.write(&mut file, |file| file.write_all(b"pages")).unwrap();
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_changed_is_told_and_one_with_a_further_link_is_not() {
+    fn a_changed_file_is_noticed_and_a_hard_link_is_ignored() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("library.so");
         std::fs::write(&path, "linked").unwrap();

@@ -1,5 +1,6 @@
 //! Prelinking: a server's process from an image of the program as it is when the dynamic linker has
-//! done its work and `main` has not begun. `README.md` in this folder describes images and restoring.
+//! done its work and `main` has not begun. `README.md` in this folder describes images and
+//! restoring.
 
 mod cache;
 #[cfg(target_arch = "x86_64")]

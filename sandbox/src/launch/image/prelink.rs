@@ -1,5 +1,6 @@
-//! What a program does at each of its starts in the same way, done once, before its image is taken: all functions of its
-//! libraries are found, and OpenSSL makes itself ready. Its memory is all that tells, and is as if it had done so itself.
+//! Work that a program repeats at each start, done once before its image is taken: the dynamic
+//! linker binds all functions, and OpenSSL initialises itself. It leaves nothing but memory, as if
+//! the program had done it.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -15,23 +16,23 @@ use crate::launch::command::ResolvedCommand;
 use crate::machine::maps::Mapping;
 use crate::sys::trace::{Argument, Tracee, execute};
 
-/// Has the dynamic linker find all functions before the program begins, not each when it is first called, ld.so(8). Each
-/// process of a server would find its own, and write where they are into pages that it then has to itself.
+/// Makes the dynamic linker bind all functions before the program begins, instead of each at its
+/// first call, ld.so(8). Each process of a server would bind its own, in pages that it then owns.
 const BIND_NOW: &CStr = c"LD_BIND_NOW=1";
 
-/// Programs have some tens of arguments and variables.
+/// A bound on arguments and variables, of which programs have some tens.
 const MOST_WORDS: u64 = 4096;
 
-/// The variable for the dynamic linker, which the program itself is not to see.
+/// The variable for the dynamic linker, which is removed again before the program runs.
 #[derive(Debug, Default)]
 pub(super) struct Binding {
-    /// How many bytes of the environment, at its end, it takes.
+    /// The bytes at the end of the environment that it takes.
     pub(super) bytes: u64,
 }
 
 impl Binding {
-    /// What a child does after `prepare` to become the program: the standard library sorts variables by name, and only the
-    /// last one can be taken away again.
+    /// Returns the hook that executes the program in a child after `prepare`. The standard library
+    /// sorts variables by name, and only the last variable can be removed again.
     pub(super) fn executed(
         command: &ResolvedCommand,
         mut prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
@@ -53,13 +54,15 @@ impl Binding {
         })
     }
 
-    /// Takes the variable away from a program at its entry point. `stack` is where it finds its arguments; `word` reads.
+    /// Removes the variable from a program at its entry point. `stack` is the address of its
+    /// arguments; `word` reads its memory.
     pub(super) fn undo(
         tracee: &Tracee,
         stack: u64,
         word: impl Fn(u64) -> io::Result<u64>,
     ) -> io::Result<Self> {
-        // The number of arguments, these, a zero, the variables, a zero (System V ABI for x86-64, "Initial Stack").
+        // The number of arguments, these, a zero, the variables, a zero (System V ABI for x86-64,
+        // "Initial Stack").
         let arguments = word(stack)?.min(MOST_WORDS);
         let first = stack + 8 * (arguments + 2);
         let mut last = None;
@@ -86,9 +89,9 @@ impl Binding {
     }
 }
 
-/// A function of one of the program's libraries to be called, which returns zero if it fails.
+/// A function of one of the program's libraries to call. It returns zero if it fails.
 #[derive(Debug)]
-pub(super) struct Errand {
+pub(super) struct PrelinkCall {
     /// Its address.
     pub(super) function: u64,
     pub(super) arguments: [Argument; 3],
@@ -96,21 +99,23 @@ pub(super) struct Errand {
 
 const LIBRARY: &str = "libcrypto.so.3";
 
-/// OPENSSL_INIT_NO_ATEXIT: memory is not given back to the process just before that ends. OPENSSL_init_crypto(3ssl).
+/// OPENSSL_INIT_NO_ATEXIT: memory is not given back to the process just before that ends.
+/// OPENSSL_init_crypto(3ssl).
 const NO_ATEXIT: u64 = 0x0008_0000;
 
-/// What the generator of random bytes uses that a sandbox's configuration names.
+/// The digest that the random generator of a sandbox's configuration uses.
 const DIGEST: &CStr = c"SHA2-256";
 
-/// What OpenSSL is asked to do. To look up a digest it reads its configuration and constructs all digests that it has, for
-/// which whoever wants random bytes would wait. None are drawn by it, and no file stays open. EVP_MD_fetch(3ssl).
+/// Calls that initialise OpenSSL. To look up a digest it reads its configuration and constructs all
+/// its digests, which the first request for random bytes would wait for. It draws none by that, and
+/// keeps no file open. EVP_MD_fetch(3ssl).
 const CALLS: [(&str, [Argument; 3]); 2] = [
     ("OPENSSL_init_crypto", [Argument::Number(NO_ATEXIT), Argument::Number(0), Argument::Number(0)]),
     ("EVP_MD_fetch", [Argument::Number(0), Argument::Text(DIGEST), Argument::Number(0)]),
 ];
 
-impl Errand {
-    /// What there is to be done by a program with these mappings.
+impl PrelinkCall {
+    /// Returns the calls for a program with these mappings.
     pub(super) fn all(mappings: &[Mapping]) -> io::Result<Vec<Self>> {
         let is_begin = |mapping: &&Mapping| {
             mapping.offset == 0 && Path::new(&mapping.name).file_name().is_some_and(|name| name == LIBRARY)
@@ -118,13 +123,13 @@ impl Errand {
         let Some(library) = mappings.iter().find(is_begin) else { return Ok(Vec::new()) };
         let bytes = fs::read(&library.name)?;
         let parsed = ElfFile64::<object::Endianness>::parse(bytes.as_slice()).map_err(io::Error::other)?;
-        let errands = CALLS.map(|(name, arguments)| {
+        let calls = CALLS.map(|(name, arguments)| {
             let symbol =
                 parsed.dynamic_symbols().find(|symbol| symbol.name() == Ok(name) && symbol.is_definition());
             let symbol = symbol.ok_or_else(|| io::Error::other(format!("{LIBRARY} has no {name}")))?;
             // The first bytes of a library's file are at its address zero.
             Ok(Self { function: library.start + symbol.address(), arguments })
         });
-        errands.into_iter().collect()
+        calls.into_iter().collect()
     }
 }

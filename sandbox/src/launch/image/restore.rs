@@ -1,6 +1,7 @@
-//! A process that becomes a linked program: a copy of init whose memory is replaced by an image.
+//! Restores a linked program: a fork of init replaces its memory by an image.
 //!
-//! What an executed program would inherit this has by being a child of init; what execve(2) would do to it is done here.
+//! The child inherits from init as an executed program does. This file does the rest of the work of
+//! execve(2).
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -19,24 +20,24 @@ use crate::launch::command::ResolvedCommand;
 use crate::machine::maps::Mapping;
 use crate::sys::process::{SingleThreaded, fork, reset_signals};
 use crate::sys::socket;
-use crate::sys::trampoline::{Arrival, Itinerary, leave_restartable_sequences};
+use crate::sys::trampoline::{SyscallList, Trampoline, leave_restartable_sequences};
 
-/// How long it may take; it takes about a millisecond.
+/// The deadline of a restore, which takes about a millisecond.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Room for what is to be done: 300 system calls take 20 kB.
+/// Room for the system calls, of which 300 take 20 kB.
 const ROOM: u64 = 256 << 10;
 
-/// The end of what a process may map.
+/// The end of a process's address space.
 const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
-/// What a process writes when all has gone well.
+/// The report of a restored process.
 const ARRIVED: &[u8] = b"\0";
 
-/// Starts a child that is the program of the image. It has the descriptors given, and no capability.
+/// Starts a child that becomes the program of the image, with these descriptors and no capability.
 ///
 /// # Errors
-/// Nothing runs then.
+/// No child is left.
 pub(in crate::launch) fn restore(
     image: &File,
     command: &ResolvedCommand,
@@ -62,7 +63,7 @@ pub(in crate::launch) fn restore(
     };
     let _ = kill_process(pid, Signal::KILL);
     let ended = waitpid(Some(pid), WaitOptions::empty());
-    // The list of calls says by its exit which error it ended with.
+    // The exit code of a child that fails in its list of calls is the errno.
     let errno = ended.ok().flatten().and_then(|(_, status)| status.exit_status());
     Err(match (failure.as_str(), errno) {
         ("", Some(errno)) => io::Error::from_raw_os_error(errno),
@@ -89,42 +90,43 @@ fn become_program(
     });
     let files = files.collect::<io::Result<Vec<_>>>()?;
     let program = File::open(&command.program)?;
-    let way = Way { image: &description, files: &files, pages, page_file: image };
+    let sequence = RestoreSequence { image: &description, files: &files, pages, page_file: image };
 
-    let mut list = Itinerary::default();
-    way.clear(&mut list)?;
-    way.map(&mut list);
-    way.name(&mut list, &program, &command.program);
-    way.thread(&mut list);
-    way.randomness(&mut list);
+    let mut list = SyscallList::default();
+    sequence.clear(&mut list)?;
+    sequence.map(&mut list);
+    sequence.name(&mut list, &program, &command.program);
+    sequence.thread(&mut list);
+    sequence.randomness(&mut list);
     disable_signal_stack(&mut list);
     give_up_capabilities(&mut list);
     let arrived = list.lay(ARRIVED);
     list.call(libc::SYS_write, &[descriptor(reporter), arrived, ARRIVED.len() as u64]);
     list.call(libc::SYS_close_range, &[3, u64::from(u32::MAX), 0]);
     let entry = description.entry;
-    let arrival = Arrival {
+    let trampoline = Trampoline {
         entry: entry.instruction,
         stack: entry.stack,
         at_exit: entry.at_exit,
         farewell: entry.farewell,
     };
     leave_restartable_sequences(proof)?;
-    Ok(list.go(proof, ROOM, arrival)?)
+    Ok(list.go(proof, ROOM, trampoline)?)
 }
 
-/// The parts of the way from this process's memory to that of the image.
-struct Way<'a> {
+/// The system calls that turn this process's memory into the image's, in parts.
+struct RestoreSequence<'a> {
     image: &'a Image,
     files: &'a [File],
-    /// Where in `page_file` the image's pages begin.
+    /// The offset of the image's pages in `page_file`.
     pages: u64,
     page_file: &'a File,
 }
 
-impl Way<'_> {
-    /// Moves the kernel's own mappings to where the program knows them, and unmaps all else but the list itself.
-    fn clear(&self, list: &mut Itinerary) -> io::Result<()> {
+impl RestoreSequence<'_> {
+    /// Moves the kernel's own mappings to the addresses that the program knows, and unmaps all
+    /// other memory but the list.
+    fn clear(&self, list: &mut SyscallList) -> io::Result<()> {
         let mappings = Mapping::parse_all(&fs::read_to_string("/proc/self/maps")?);
         let own: Vec<_> = mappings.iter().filter(|mapping| mapping.is_system()).collect();
         let same = own.len() == self.image.system.len()
@@ -140,7 +142,7 @@ impl Way<'_> {
         let moves = own.iter().map(|mapping| mapping.range()).zip(targets.iter().cloned());
         let moves: Vec<_> = moves.filter(|(from, to)| from != to).collect();
         let overlap = |a: &Range<u64>, b: &Range<u64>| a.start < b.end && b.start < a.end;
-        let place = Itinerary::range(ROOM);
+        let place = SyscallList::range(ROOM);
         if moves.iter().any(|(from, _)| targets.iter().any(|to| overlap(from, to)))
             || self.image.regions.iter().any(|region| overlap(&(region.start..region.end), &place))
         {
@@ -162,7 +164,7 @@ impl Way<'_> {
         Ok(())
     }
 
-    fn map(&self, list: &mut Itinerary) {
+    fn map(&self, list: &mut SyscallList) {
         let fixed = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
         let anonymous = fixed | libc::MAP_ANONYMOUS as u64;
         for region in &self.image.regions {
@@ -184,13 +186,13 @@ impl Way<'_> {
         }
     }
 
-    /// Tells the kernel whose memory this is now: for brk(2), and for what /proc shows.
-    fn name(&self, list: &mut Itinerary, program: &File, path: &Path) {
+    /// Sets the memory layout and the name at the kernel, for brk(2) and /proc.
+    fn name(&self, list: &mut SyscallList, program: &File, path: &Path) {
         let bytes = |words: &[u64]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
         let auxiliary = list.lay(&bytes(&self.image.auxiliary));
         let size = size_of_val(self.image.auxiliary.as_slice()) as u64;
         let mut map = self.image.layout.0.to_vec();
-        // Two numbers of 32 bits, the size and the program's descriptor, end a `prctl_mm_map`.
+        // A `prctl_mm_map` ends with two 32-bit numbers, the size and the program's descriptor.
         map.extend([auxiliary, size | descriptor(program) << 32]);
         let length = size_of_val(map.as_slice()) as u64;
         let map = list.lay(&bytes(&map));
@@ -201,7 +203,7 @@ impl Way<'_> {
         list.call(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name]);
     }
 
-    fn thread(&self, list: &mut Itinerary) {
+    fn thread(&self, list: &mut SyscallList) {
         let thread = &self.image.thread;
         const ARCH_SET_FS: u64 = 0x1002;
         list.call(libc::SYS_arch_prctl, &[ARCH_SET_FS, thread.pointer]);
@@ -214,9 +216,10 @@ impl Way<'_> {
         }
     }
 
-    /// Random bytes that the kernel gives each executed program, and the canary that the C library takes from them: no two
-    /// servers have the same. It begins with a zero, and lies in the sixth word of the thread's data.
-    fn randomness(&self, list: &mut Itinerary) {
+    /// Draws the random bytes that execve(2) gives each program, and the C library's canary: no two
+    /// servers share them. The canary begins with a zero byte in the sixth word of the thread's
+    /// data.
+    fn randomness(&self, list: &mut SyscallList) {
         let pairs = self.image.auxiliary.chunks_exact(2);
         if let Some(random) = pairs.clone().find(|pair| pair[0] == libc::AT_RANDOM) {
             list.call(libc::SYS_getrandom, &[random[1], 16, 0]);
@@ -225,16 +228,16 @@ impl Way<'_> {
     }
 }
 
-/// Its memory is gone; what there was of one belonged to this program.
-fn disable_signal_stack(list: &mut Itinerary) {
+/// Disables the alternate signal stack, whose memory is gone.
+fn disable_signal_stack(list: &mut SyscallList) {
     const SS_DISABLE: u64 = 2;
     let stack = [0, SS_DISABLE, 0].map(u64::to_ne_bytes).concat();
     let stack = list.lay(&stack);
     list.call(libc::SYS_sigaltstack, &[stack, 0]);
 }
 
-/// The one capability that was needed to name the program, as execve(2) takes it from everybody but root.
-fn give_up_capabilities(list: &mut Itinerary) {
+/// Drops the capability that naming the program needed, as execve(2) does for all users but root.
+fn give_up_capabilities(list: &mut SyscallList) {
     // _LINUX_CAPABILITY_VERSION_3, and the calling process.
     let header = list.lay(&[0x2008_0522_u32.to_ne_bytes(), [0; 4]].concat());
     let none = list.lay(&[0; 24]);

@@ -1,4 +1,4 @@
-//! Architectures for which nobody has written down how a linked program is restored.
+//! Architectures without support for images.
 
 use std::fs::File;
 use std::io;

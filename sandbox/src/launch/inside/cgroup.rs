@@ -1,7 +1,7 @@
-//! A control group for each sandbox, where somebody gave this process a part of the tree to use: cgroups(7), version 2.
+//! A control group for each sandbox, where a part of the tree is delegated: cgroups(7), version 2.
 //!
-//! `systemd-run --user --scope -p Delegate=yes cargo test` is one way to get one. The tree belongs to whoever runs the
-//! machine, so only what is marked as delegated is touched.
+//! `systemd-run --user --scope -p Delegate=yes cargo test` delegates one. Other parts of the tree
+//! belong to the machine's administrator and are left alone.
 
 use std::fs;
 use std::io;
@@ -13,10 +13,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use crate::launch::limits::Limits;
 use crate::machine::mountinfo::own_control_group;
 
-/// Beginning of the names of all groups made here: a sandbox's goes on with its launcher's pid and a number.
+/// The prefix of all groups made here. The launcher's pid and a number follow in a sandbox's.
 const PREFIX: &str = "sandboxed-db";
 
-/// What a group can limit.
+/// The controllers of a group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Controllers {
     pub(super) memory: bool,
@@ -37,7 +37,7 @@ impl Controllers {
     }
 }
 
-/// The part of the tree that is this process's to use.
+/// The delegated part of the tree.
 #[derive(Debug)]
 pub(super) struct Delegation {
     directory: PathBuf,
@@ -46,10 +46,11 @@ pub(super) struct Delegation {
 }
 
 impl Delegation {
-    /// Finds it, and prepares it for groups with limits. None where there is none, or where it can limit nothing.
+    /// Finds the delegated part and prepares it for groups with limits. `None` without one, or if
+    /// it can limit nothing.
     pub(super) fn find() -> Option<Self> {
         let own = own_control_group()?;
-        // Beside the other processes, once they are in a group of their own below it.
+        // The parent serves if the other processes are moved to a group below it.
         let directory =
             [Some(own.as_path()), own.parent()].into_iter().flatten().find(|path| is_delegated(path))?;
         let available = Controllers::read(&directory.join("cgroup.controllers"));
@@ -60,13 +61,14 @@ impl Delegation {
         Some(Self { directory: directory.to_owned(), controllers, made: 0 })
     }
 
-    /// Makes a group for one sandbox, whose files may take `files` bytes besides the memory of its processes.
+    /// Makes a group for one sandbox, whose files may take `files` bytes in addition to its
+    /// processes' memory.
     pub(super) fn make(&mut self, limits: &Limits, files: u64) -> io::Result<Group> {
         self.made += 1;
         let name = format!("{PREFIX}.{}.{}", std::process::id(), self.made);
         let path = self.directory.join(name);
         fs::create_dir(&path)?;
-        // From here on dropping it removes it.
+        // From here on, dropping the group removes it.
         let mut group = Group { path, directory: None, controllers: self.controllers };
         group.limit(limits, files)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -92,14 +94,15 @@ impl Group {
         self.controllers
     }
 
-    /// For clone3(2).
+    /// Returns the directory for clone3(2).
     pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.directory.as_ref().map(AsFd::as_fd)
     }
 
-    /// Removes it with whatever still runs in it; `false` as long as the kernel is not done with that.
+    /// Kills the processes of the group and removes it. `false` while the kernel is not done with
+    /// that.
     pub(super) fn remove(&self) -> bool {
-        // Linux 5.14; the sandbox has ended by itself before.
+        // Linux 5.14. Usually all processes have ended already.
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         match fs::remove_dir(&self.path) {
             Ok(()) => true,
@@ -111,14 +114,15 @@ impl Group {
         let write = |name: &str, value: String| fs::write(self.path.join(name), value);
         if self.controllers.memory {
             write("memory.max", limits.memory.saturating_add(files).to_string())?;
-            // Or what is too much would only be slow. Not there where the kernel cannot swap.
+            // Otherwise an excess would only be slow. The file is missing where the kernel cannot
+            // swap.
             let _ = write("memory.swap.max", "0".to_owned());
         }
         if let Some(pids) = limits.pids.filter(|_| self.controllers.pids) {
             write("pids.max", pids.to_string())?;
         }
         if let Some(cpu) = limits.cpu.filter(|_| self.controllers.cpu) {
-            // Microseconds in each of these; the kernel takes no less than one thousand.
+            // A period in microseconds; the kernel takes no share below one thousand.
             const PERIOD: u32 = 100_000;
             let share = (cpu * f64::from(PERIOD)).max(1000.0) as u64;
             write("cpu.max", format!("{share} {PERIOD}"))?;
@@ -133,7 +137,7 @@ impl Drop for Group {
     }
 }
 
-/// systemd's mark on a group whose inside it leaves alone, systemd.resource-control(5), "Delegate=".
+/// Whether a group has systemd's mark of delegation, systemd.resource-control(5), "Delegate=".
 fn is_delegated(group: &Path) -> bool {
     ["user.delegate", "trusted.delegate"].iter().any(|name| {
         let mut value = [0; 8];
@@ -141,7 +145,8 @@ fn is_delegated(group: &Path) -> bool {
     })
 }
 
-/// Lets groups below have limits. Only a group without processes may, so those in it go into one of their own below it.
+/// Enables limits for groups below. Only a group without processes may do that, so its processes
+/// are moved to a group below it.
 fn enable(directory: &Path, wanted: Controllers) -> io::Result<()> {
     const TRIES: usize = 20;
     let control = directory.join("cgroup.subtree_control");
@@ -152,7 +157,7 @@ fn enable(directory: &Path, wanted: Controllers) -> io::Result<()> {
         }
         let change: Vec<_> = wanted.names().map(|name| format!("+{name}")).collect();
         outcome = fs::write(&control, change.join(" "));
-        // Processes are started meanwhile, by cargo or by a neighbour.
+        // Cargo or a neighbour may start processes meanwhile.
         match &outcome {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => move_processes(directory)?,
             _ => return outcome,
@@ -169,7 +174,7 @@ fn move_processes(directory: &Path) -> io::Result<()> {
     }
     for pid in fs::read_to_string(directory.join("cgroup.procs"))?.lines() {
         match fs::write(place.join("cgroup.procs"), pid) {
-            // It has ended.
+            // The process has ended.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
             result => result?,
         }
@@ -183,7 +188,7 @@ fn sweep(directory: &Path) {
         let name = entry.file_name();
         let launcher = name.to_str().and_then(launcher_of);
         if launcher.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // One that holds processes stays, as rmdir(2) refuses it.
+            // rmdir(2) refuses a group with processes.
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_written_for_the_controllers_there_are() {
+    fn limits_are_written_for_available_controllers() {
         let limits = Limits { memory: 1000, pids: Some(40), cpu: Some(1.5) };
         let (_root, one) = group(Controllers { memory: true, pids: true, cpu: true });
         one.limit(&limits, 24).unwrap();

@@ -1,4 +1,5 @@
-//! The first steps of each child of the launcher, init and the supervisor of process mode, and its reports.
+//! The first steps of each child of the launcher, init and the supervisor of process mode, and its
+//! reports.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,14 +12,16 @@ use crate::launch::protocol::{Event, Failure, LaunchStep, encode};
 use crate::sys::process::{FreshProcess, reset_signals};
 use crate::sys::socket;
 
-/// Closes all inherited descriptors but those given, leaves the launcher's session, and reads the plan.
+/// Closes all inherited descriptors but those given, leaves the launcher's session, and reads the
+/// plan.
 pub(super) fn begin(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
     image: Option<&OwnedFd>,
 ) -> Result<Plan, Failure> {
-    // Standard input is the launcher's socket: a copy of it would hide the test process's death from the launcher.
+    // Standard input is the launcher's socket: a copy of it would hide the test process's death
+    // from the launcher.
     let device = |error: io::Error| Failure::io(LaunchStep::HostTree, "/dev/null", &error);
     let null = File::open("/dev/null").map_err(device)?;
     rustix::stdio::dup2_stdin(&null).map_err(|errno| device(errno.into()))?;

@@ -1,11 +1,14 @@
-//! The process that carries TCP connections from outside to the server on the container's loopback.
+//! The process that forwards TCP connections from the host to the server on the container's
+//! loopback.
 //!
-//! The listening sockets were made in the host's network namespace and stay in it, wherever they are used; sockets that
-//! are made here are in the container's. It is a copy of init, has no more rights than the server, and dies with init.
+//! The listening sockets were made in the host's network namespace and stay in it; sockets made
+//! here are in the container's. The process is a fork of init with the server's rights, and dies
+//! with init.
 //!
-//! One thread serves all connections, told by epoll when a socket changes (edge-triggered, epoll(7)): each direction is
-//! carried on until one of its ends has nothing to read or no room to write. What was read and finds no room is held, and
-//! nothing more is read until it is gone, so a connection never holds more than two buffers.
+//! One thread serves all connections by epoll (edge-triggered, epoll(7)). It forwards each
+//! direction until the source has nothing to read or the target no room to write. Data without room
+//! is held, and nothing more is read until it is written, so a connection holds at most two
+//! buffers.
 
 use std::mem;
 use std::net::SocketAddr;
@@ -25,14 +28,14 @@ use crate::sys::process::{FreshProcess, reset_signals};
 use crate::sys::socket::bind_address;
 
 const BUFFER: usize = 64 << 10;
-/// How many buffers one direction carries before others have their turn, and how many connections are accepted.
+/// The buffers that a direction forwards, and the connections accepted, before others have a turn.
 const TURN: usize = 16;
-/// How long accepting is paused when there are no descriptors left.
+/// The pause of accepting when no descriptors are left.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 const NEW: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
-/// What epoll says of a listening socket; connections go by their places.
+/// The event data of listening sockets; those of connections are indexes.
 const LISTENER: u64 = u64::MAX;
 
 /// The life of a forwarder to the server at this address. Runs in the child just forked from init.
@@ -46,7 +49,8 @@ pub(super) fn main(fresh: FreshProcess, listeners: Vec<OwnedFd>, server: SocketA
     });
 }
 
-/// Closes all descriptors of init, above all its control socket. Standard input, output and error are /dev/null.
+/// Closes all descriptors of init, above all its control socket. Standard input, output and error
+/// are /dev/null.
 fn keep_only(fresh: FreshProcess, listeners: &[OwnedFd]) -> Result<(), Errno> {
     for listener in listeners {
         ioctl_fionbio(listener, true)?;
@@ -58,7 +62,7 @@ fn keep_only(fresh: FreshProcess, listeners: &[OwnedFd]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A connection takes two descriptors; as many as may be had are.
+/// Raises the limit of descriptors as far as possible: a connection takes two.
 fn raise_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -68,9 +72,10 @@ struct Forwarder {
     epoll: OwnedFd,
     listeners: Vec<OwnedFd>,
     server: SocketAddr,
-    /// A socket for the next connection, made before that is accepted: what is accepted can be served.
+    /// A socket for the next connection, made before accepting, so that an accepted connection can
+    /// be served.
     spare: Option<OwnedFd>,
-    /// There was no descriptor for a further connection: those that come wait until there is.
+    /// Whether accepting waits for descriptors.
     paused: bool,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
@@ -129,7 +134,7 @@ impl Forwarder {
     }
 
     fn serve(&mut self, place: usize) {
-        // An event of a connection that ended may come late.
+        // Events of a closed connection may arrive late.
         let Some(Some(connection)) = self.connections.get_mut(place) else { return };
         match connection.carry(&mut self.buffer) {
             Turn::Waits => {}
@@ -148,7 +153,7 @@ impl Forwarder {
                     Ok(()) => {}
                     Err(Errno::AGAIN) => break,
                     Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.pause(),
-                    // The client or the server is gone again; both sockets are closed.
+                    // The client or the server has gone; both sockets are closed.
                     Err(_) => {}
                 }
             }
@@ -174,7 +179,7 @@ impl Forwarder {
         };
         let server = spare;
         for socket in [&client, &server] {
-            // What comes in small pieces is sent on in small pieces: whoever sent it decided so.
+            // The sender has chosen the size of its pieces.
             sockopt::set_tcp_nodelay(socket, true)?;
         }
         match connect(&server, &self.server) {
@@ -216,7 +221,7 @@ impl Forwarder {
     }
 }
 
-/// A client's connection and the one to the server that is its continuation.
+/// A client's connection and the one to the server.
 struct Connection {
     client: OwnedFd,
     server: OwnedFd,
@@ -225,7 +230,7 @@ struct Connection {
     downwards: Flow,
 }
 
-/// What becomes of a connection after its turn.
+/// The outcome of a connection's turn.
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
     Waits,
@@ -249,7 +254,7 @@ impl Connection {
         let (client, server) = (self.client.as_fd(), self.server.as_fd());
         let up = self.upwards.carry(client, server, buffer);
         let down = self.downwards.carry(server, client, buffer);
-        // To whom nothing comes from any more because of a reset, nothing can be sent either.
+        // After a reset in one direction nothing can be sent in the other.
         if self.upwards.was_reset {
             self.downwards.end();
         }
@@ -263,7 +268,7 @@ impl Connection {
         }
     }
 
-    /// A shutdown(2) of a socket that is still being connected would undo it.
+    /// Whether the server's socket is connected: shutdown(2) before that would cancel it.
     fn is_connected(&self) -> Result<bool, Errno> {
         sockopt::socket_error(&self.server)??;
         match getpeername(&self.server) {
@@ -277,11 +282,11 @@ impl Connection {
 /// One direction of a connection.
 #[derive(Debug, Default)]
 struct Flow {
-    /// What was read and could not be written yet, from `written` on.
+    /// Data that was read and could not be written yet, from `written` on.
     held: Vec<u8>,
     written: usize,
     stage: Stage,
-    /// Where it comes from is gone, and did not end in good order.
+    /// Whether the source ended by a reset.
     was_reset: bool,
 }
 
@@ -289,7 +294,7 @@ struct Flow {
 enum Stage {
     #[default]
     Open,
-    /// Nothing more will come, but what is held has not been written yet.
+    /// The source has ended, and held data is still to be written.
     Ending,
     Ended,
 }
@@ -304,7 +309,8 @@ impl Flow {
         self.stage == Stage::Ended
     }
 
-    /// `false` when the turn ended before the work: `true` waits for a change of either socket.
+    /// Forwards for one turn. Returns `false` if the turn ended before the work, `true` to wait for
+    /// a change of either socket.
     fn carry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, buffer: &mut [u8]) -> bool {
         for _ in 0..TURN {
             let held = &self.held[self.written..];
@@ -313,17 +319,18 @@ impl Flow {
                     Ok(count) => self.written += count,
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => return true,
-                    // Nobody will read it. What still comes from there is carried to its end.
+                    // The target is closed. The other direction is forwarded to its end.
                     Err(_) => self.end(),
                 }
                 continue;
             }
-            // The memory is given back: most connections are idle most of the time.
+            // Frees the memory: most connections are idle most of the time.
             (self.held, self.written) = (Vec::new(), 0);
             match self.stage {
                 Stage::Ended => return true,
                 Stage::Ending => {
-                    // The other direction may go on: a client may end its questions before it has all answers.
+                    // The other direction stays open: a client may end its requests before it has
+                    // all responses.
                     let _ = shutdown(to, Shutdown::Write);
                     self.end();
                     continue;

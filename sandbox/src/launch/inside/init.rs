@@ -1,7 +1,7 @@
 //! PID 1 of a container: builds the root, starts the server, reaps, and dies with the test process.
 //!
-//! When PID 1 dies, the kernel kills every process of the pid namespace and frees its mounts, tmpfs and network: no clean-up
-//! code can be forgotten.
+//! When PID 1 dies, the kernel kills every process of the pid namespace and frees its mounts, tmpfs
+//! and network: no clean-up code can be forgotten.
 
 use std::fs::File;
 use std::io;
@@ -22,7 +22,7 @@ use crate::launch::image;
 use crate::launch::protocol::{Event, Failure, LaunchStep, StartMethod, Up};
 use crate::sys::process::{FreshProcess, loopback_up};
 
-/// The launcher's part in an init: what it has prepared, once for all.
+/// State that the launcher has prepared for all inits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Inherited<'a> {
     pub(super) user: HostUser,
@@ -54,7 +54,8 @@ fn live(
     start: StartMethod<OwnedFd>,
     inherited: Inherited<'_>,
 ) -> Result<(), Failure> {
-    // The second line of defence, if this process is stopped; the first is the control socket's end of file.
+    // The second line of defence, if this process is stopped; the first is the control socket's end
+    // of file.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let mut plan = begin(fresh, control, plan, start.image())?;
     let server = match (plan.server.take(), start) {

@@ -1,7 +1,8 @@
 //! The launcher: the test program executed again and caught before `main`, one per test process.
 //!
-//! It receives requests and clones an init for each, in a control group where one is delegated. A small single-threaded
-//! process forks in well under a millisecond, and its children may run ordinary Rust.
+//! It receives requests and clones an init for each, in a control group where one is delegated. A
+//! small single-threaded process forks in well under a millisecond, and its children may run
+//! ordinary Rust.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic;
@@ -30,8 +31,8 @@ use crate::sys::socket;
 /// A request is a few numbers.
 const LONGEST_REQUEST: usize = 1 << 10;
 
-/// How long a launcher whose test process is gone waits for its containers, which end by themselves. Those that are stopped
-/// are killed by its own end.
+/// How long a launcher whose test process is gone waits for its containers, which end by
+/// themselves. Those that are stopped are killed by its own end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Called before `main` of every program that links this library; does not return in a launcher.
@@ -49,14 +50,17 @@ pub(crate) fn become_launcher_if_asked(fresh: FreshProcess) {
 }
 
 fn main(fresh: FreshProcess, requests: BorrowedFd<'static>) {
-    // The test process may have inherited descriptors; held here, their other ends would see no end of file.
+    // The test process may have inherited descriptors; held here, their other ends would see no end
+    // of file.
     let _ = fresh.keep_only(&[]);
-    // Ctrl-C reaches the foreground process group: the launcher and all its containers are in another session.
+    // Ctrl-C reaches the foreground process group: the launcher and all its containers are in
+    // another session.
     let _ = setsid();
     reset_signals();
     reap_children_automatically();
-    // If the launcher is stopped when its test process ends, it continues, sees the end of file and ends as well. The
-    // signal also comes when the thread ends that started it, and then changes nothing.
+    // If the launcher is stopped when its test process ends, it continues, sees the end of file and
+    // ends as well. The signal also comes when the thread ends that started it, and then changes
+    // nothing.
     let _ = set_parent_process_death_signal(Some(Signal::CONT));
     let proof = SingleThreaded::check().unwrap_or_else(|error| panic!("launcher: {error}"));
     let user = HostUser { uid: geteuid().as_raw(), gid: getegid().as_raw() };
@@ -108,7 +112,8 @@ struct Launcher {
 }
 
 impl Launcher {
-    /// Waits for the next request, and removes groups of sandboxes that end meanwhile. `false` when no more can come.
+    /// Waits for the next request, and removes groups of sandboxes that end meanwhile. `false` when
+    /// no more can come.
     fn wait_for_request(&mut self, requests: BorrowedFd<'_>) -> bool {
         loop {
             let mut fds = vec![PollFd::from_borrowed_fd(requests, PollFlags::IN)];
@@ -137,7 +142,8 @@ impl Launcher {
         }
     }
 
-    /// Starts one init, or a supervisor in process mode. Everything about it is reported over `control`.
+    /// Starts one init, or a supervisor in process mode. Everything about it is reported over
+    /// `control`.
     fn launch(&mut self, launch: &Launch, control: &OwnedFd, plan: OwnedFd, image: Option<OwnedFd>) {
         let launched = match launch.start.with_image(image) {
             None => Err(Failure::other(LaunchStep::Receive, "", "the image is missing")),
@@ -195,7 +201,8 @@ impl Launcher {
         Ok(Some((Event::Spawned { pid: pid.as_raw_nonzero().get(), group: path }, pidfd)))
     }
 
-    /// Forks the supervisor of a server in process mode. Nothing is returned for one that has ended already.
+    /// Forks the supervisor of a server in process mode. Nothing is returned for one that has ended
+    /// already.
     fn start_supervisor(
         &self,
         control: &OwnedFd,
@@ -217,7 +224,8 @@ impl Launcher {
         }
     }
 
-    /// Stays until the containers are gone, so that they are reaped here and not left to a PID 1 that may not reap.
+    /// Stays until the containers are gone, so that they are reaped here and not left to a PID 1
+    /// that may not reap.
     fn wait_for_children(&mut self) {
         let deadline = Instant::now() + FAREWELL;
         let alive = || !matches!(wait(WaitOptions::NOHANG), Err(Errno::CHILD));

@@ -1,7 +1,7 @@
-//! What a sandbox may take of the machine, and the limits that a process can set for itself and all its children.
+//! Limits that a process sets for itself and all its children.
 //!
-//! Where the launcher has a control group to give (`cgroup.rs`) that holds the whole sandbox to its limits; what is here
-//! holds without one, less exactly.
+//! A control group (`cgroup.rs`) holds the whole sandbox to its limits; these hold without one,
+//! less exactly.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
@@ -19,8 +19,8 @@ use crate::launch::limits::Limits;
 use crate::launch::protocol::{Failure, LaunchStep};
 use crate::machine::release;
 
-/// Limits this process, and all that it starts, in what no control group limits it in. Needs the outer /proc, one that can be
-/// written, and the capabilities of a fresh user namespace.
+/// Limits this process and its children in every resource that no control group limits. Needs the
+/// outer /proc, a writable one, and the capabilities of a fresh user namespace.
 pub(super) fn apply(
     limits: &Limits,
     user: HostUser,
@@ -28,16 +28,19 @@ pub(super) fn apply(
     proc: BorrowedFd<'_>,
 ) -> Result<(), Failure> {
     lower(Resource::Core, "RLIMIT_CORE", 0)?;
-    // The server is told that there is no more, and goes on; that a group's limit is reached it would not survive.
+    // At this limit the server gets an error and continues; it would not survive a group's limit.
     lower(Resource::Data, "RLIMIT_DATA", limits.memory)?;
     if let Some(pids) = limits.pids.filter(|_| !group.pids) {
-        // Counted for each user namespace; before, for all of the user's processes, and root outside is exempt from it.
+        // Counted for each user namespace since then; before, for all of the user's processes. Root
+        // outside is exempt.
         if release::is_at_least((5, 14)) {
             lower(Resource::Nproc, "RLIMIT_NPROC", pids.into())?;
         }
-        // That of the pid namespace. In an older kernel it is the whole machine's, and root in a namespace may write it.
+        // The pid namespace's limit. In an older kernel it is the machine's, which root in a
+        // namespace may write.
         if user.uid == 0 && release::is_at_least((6, 14)) {
-            // Numbers below 300 are given out only once, so this many more may be alive at first.
+            // Pids below 300 are used only once, so the first processes may exceed the limit by
+            // that.
             const RESERVED: u32 = 300;
             write_sysctl(proc, "kernel/pid_max", &pids.saturating_add(RESERVED).to_string())?;
         }
@@ -45,14 +48,14 @@ pub(super) fn apply(
     if let Some(cpu) = limits.cpu.filter(|_| !group.cpu) {
         keep_to(cpu).map_err(|errno| Failure::new(LaunchStep::Limits, "the processors", errno))?;
     }
-    // Should the machine run out of memory, a test's server goes first, not its compiler or its editor.
+    // If the machine runs out of memory, a test's server is killed before compilers and editors.
     write("/proc/self/oom_score_adj", "1000")?;
-    // In a namespace of its own a program would have all capabilities again.
+    // A program in a user namespace below would have all capabilities again.
     write_sysctl(proc, "user/max_user_namespaces", "0")
 }
 
-/// Limits this process, and all that it starts, in what needs no namespace: the number of processes is counted for the whole
-/// user there.
+/// Limits this process and its children as far as that needs no namespace: without one, processes
+/// are counted for the whole user.
 pub(super) fn apply_to_process(limits: &Limits) -> Result<(), Failure> {
     lower(Resource::Core, "RLIMIT_CORE", 0)?;
     lower(Resource::Data, "RLIMIT_DATA", limits.memory)?;
@@ -69,8 +72,8 @@ fn lower(resource: Resource, name: &str, value: u64) -> Result<(), Failure> {
         .map_err(|errno| Failure::new(LaunchStep::Limits, name, errno))
 }
 
-/// The namespaces of the writer count, whichever /proc it is. In the outer one the kernel looks at those of all living
-/// sandboxes to find the one that is meant.
+/// Writes a sysctl of the writer's namespaces, by either /proc. In the outer one the kernel
+/// compares those of all live sandboxes to find the right one.
 fn write_sysctl(proc: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), Failure> {
     let opened = openat(proc, format!("sys/{name}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
     let written =
@@ -82,7 +85,7 @@ fn write(file: &str, value: &str) -> Result<(), Failure> {
     allowed(fs::write(file, value), file)
 }
 
-/// Some containers have a /proc that nobody may write, or that shows a part of the kernel's settings.
+/// Ignores a refusal: some containers have a read-only /proc, or one that lacks settings.
 fn allowed(written: io::Result<()>, file: &str) -> Result<(), Failure> {
     match written {
         Err(error)
@@ -97,7 +100,8 @@ fn allowed(written: io::Result<()>, file: &str) -> Result<(), Failure> {
     }
 }
 
-/// Keeps to as many processors as `cpu` is, rounded up. Which ones is chance, so that sandboxes spread over all.
+/// Restricts this process to `cpu` processors, rounded up: random ones, so that sandboxes spread
+/// over all.
 fn keep_to(cpu: f64) -> Result<(), Errno> {
     let allowed = sched_getaffinity(None)?;
     let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&number| allowed.is_set(number)).collect();

@@ -1,4 +1,5 @@
-//! The root of a container: read-only pieces of the host, a tmpfs for the rest, the data directory, pivot_root(2).
+//! The root of a container: read-only pieces of the host, a tmpfs for the rest, the data directory,
+//! pivot_root(2).
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
@@ -22,11 +23,12 @@ const CLOSED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttr
 const READ_ONLY: MountAttrFlags = CLOSED.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
 const NO_EXEC: MountAttrFlags = CLOSED.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
-/// Devices that programs expect everywhere. They are binds, since a user namespace may not make device nodes.
+/// Devices that programs expect everywhere. They are binds, since a user namespace may not make
+/// device nodes.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
-/// Files of /proc that the runtime specification of the Open Container Initiative masks, and those that only root may read:
-/// where the user outside is root, the id inside owns all of them.
+/// Files of /proc that the runtime specification of the Open Container Initiative masks, and those
+/// that only root may read: where the user outside is root, the id inside owns all of them.
 const MASKED_FILES: [&str; 15] = [
     "interrupts",
     "kallsyms",
@@ -46,8 +48,8 @@ const MASKED_FILES: [&str; 15] = [
 ];
 const MASKED_DIRECTORIES: [&str; 3] = ["acpi", "asound", "scsi"];
 
-/// The directory in which the new root is built: every system has it, and it is not needed any more once its devices have
-/// been cloned.
+/// The directory in which the new root is built: every system has it, and it is not needed any more
+/// once its devices have been cloned.
 const STAGE: &str = "/dev";
 
 /// The root of a container that has been entered.
@@ -72,8 +74,9 @@ impl AsFd for Proc {
     }
 }
 
-/// Makes a /proc of the new pid namespace. The kernel refuses one where the outer /proc is partly hidden ("mount too
-/// revealing"), as in most containers; the outer one, which shows outer processes, then takes its place.
+/// Makes a /proc of the new pid namespace. The kernel refuses one where the outer /proc is partly
+/// hidden ("mount too revealing"), as in most containers; the outer one, which shows outer
+/// processes, then takes its place.
 pub(super) fn proc() -> Result<Proc, Failure> {
     match create("proc", &[], NO_EXEC) {
         Ok(root) => Ok(Proc { root, is_outer: false }),
@@ -126,7 +129,8 @@ pub(super) fn build(plan: &Plan, proc: Proc) -> Result<Root, Failure> {
         let path = CString::new(utf8(staged(&hidden.into()))).expect("a path of the host has no NUL");
         make_read_only(&path).map_err(|errno| Failure::new(LaunchStep::Attach, &utf8(hidden), errno))?;
     }
-    // Below a mount that stays writable: a mount with a file open for writing cannot be made read-only.
+    // Below a mount that stays writable: a mount with a file open for writing cannot be made
+    // read-only.
     let log = File::options()
         .read(true)
         .append(true)
@@ -217,8 +221,8 @@ fn data(data: &Data) -> Result<OwnedFd, Failure> {
 
 /// Makes an overlay of `lowers`, the first on top, writable if there is a tmpfs for its upper.
 ///
-/// `userxattr` lets an unprivileged overlay mark a directory opaque. `volatile` makes fsync(2) a no-op, since the upper dies
-/// with the sandbox (Documentation/filesystems/overlayfs.rst).
+/// `userxattr` lets an unprivileged overlay mark a directory opaque. `volatile` makes fsync(2) a
+/// no-op, since the upper dies with the sandbox (Documentation/filesystems/overlayfs.rst).
 fn overlay(
     lowers: &[OwnedFd],
     upper: Option<&OwnedFd>,
@@ -243,8 +247,8 @@ fn overlay(
     }
 }
 
-/// Makes the directories of an overlay. The overlay's root has the upper's mode, and servers refuse a data directory that
-/// others may enter.
+/// Makes the directories of an overlay. The overlay's root has the upper's mode, and servers refuse
+/// a data directory that others may enter.
 fn upper_directories(upper: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
     for name in ["upper", "work"] {
         rustix::fs::mkdirat(upper, name, rustix::fs::Mode::RWXU)?;
@@ -271,20 +275,22 @@ fn overlay_by_path(
         MountOption::Text("workdir", &workdir),
         MountOption::Flag("volatile"),
     ]);
-    // These kernels take an upper from an attached mount only; the overlay keeps it when it is detached again.
+    // These kernels take an upper from an attached mount only; the overlay keeps it when it is
+    // detached again.
     attach(upper.as_fd(), STAGE)?;
     let overlay = create("overlay", &options, flags);
     unmount(STAGE, UnmountFlags::DETACH)?;
     overlay
 }
 
-/// Returns the number of files that a tmpfs may hold: a page for each, and room for a copied schema in the smallest.
+/// Returns the number of files that a tmpfs may hold: a page for each, and room for a copied schema
+/// in the smallest.
 fn inodes(size: u64) -> u64 {
     (size / 4096).max(16 << 10)
 }
 
-/// Large pages for copied-up files, never beyond a file's end: a large table is copied and read in half the time, since
-/// Linux 6.14. tmpfs(5).
+/// Large pages for copied-up files, never beyond a file's end: a large table is copied and read in
+/// half the time, since Linux 6.14. tmpfs(5).
 const LARGE_PAGES: MountOption<'_> = MountOption::Wish("huge", "within_size");
 
 fn tmpfs(bytes: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Failure> {
@@ -336,7 +342,8 @@ fn skeleton(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Mounts /proc read-only: where the user outside is root, the server's id owns the kernel's settings.
+/// Mounts /proc read-only: where the user outside is root, the server's id owns the kernel's
+/// settings.
 fn mount_proc(proc: Proc) -> Result<(), Failure> {
     if proc.is_outer {
         return mount_at(&take("/proc", READ_ONLY.union(NO_EXEC))?, "proc");
@@ -366,7 +373,8 @@ fn mask_proc(directories: Vec<(&'static str, OwnedFd)>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Enters the new root. The old one ends up stacked on it and is then detached: pivot_root(2), `pivot_root(".", ".")`.
+/// Enters the new root. The old one ends up stacked on it and is then detached: pivot_root(2),
+/// `pivot_root(".", ".")`.
 fn enter() -> Result<(), Failure> {
     pivot_root(".", ".")
         .and_then(|()| unmount(".", UnmountFlags::DETACH))

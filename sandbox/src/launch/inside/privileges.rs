@@ -31,7 +31,8 @@ pub(super) fn map_ids(user: HostUser) -> Result<(), Failure> {
 /// Permits a process to set its own executable, PR_SET_MM_EXE_FILE(2const), which a restore needs.
 pub(super) const RESTORE: CapabilitySet = CapabilitySet::CHECKPOINT_RESTORE;
 
-/// Empties all five capability sets but for `kept`, and forbids to gain any by execve(2), capabilities(7).
+/// Empties all five capability sets but for `kept`, and forbids to gain any by execve(2),
+/// capabilities(7).
 pub(super) fn drop_capabilities(kept: CapabilitySet) -> Result<(), Failure> {
     let drop_all = || {
         for capability in CapabilitySet::all().iter() {

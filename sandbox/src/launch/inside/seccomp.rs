@@ -1,8 +1,9 @@
-//! The seccomp filter of everything in a container: system calls that no database needs, and by which containers have
-//! been left.
+//! The seccomp filter of all processes in a container: it denies system calls that no database
+//! needs, and by which processes have escaped from containers.
 //!
-//! A deny list, since servers and their extensions make most other calls, and differ in them with every version.
-//! Namespaces and lost capabilities forbid much of this already; the filter keeps the code behind it out of reach.
+//! A deny list, since servers and extensions make most other calls, and every version makes others.
+//! Namespaces and missing capabilities forbid much of this already; the filter keeps the code
+//! behind it out of reach.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use seccompiler::{
     TargetArch, apply_filter, sock_filter,
 };
 
-/// Calls that fail with `EPERM` whatever their arguments.
+/// Calls that fail with `EPERM` for all arguments.
 const DENIED: &[c_long] = &[
     // Mounts and roots.
     libc::SYS_mount,
@@ -28,7 +29,7 @@ const DENIED: &[c_long] = &[
     libc::SYS_mount_setattr,
     libc::SYS_pivot_root,
     libc::SYS_chroot,
-    // Namespaces; clone(2) is told by its flags.
+    // Namespaces. Rules on flags cover clone(2).
     libc::SYS_unshare,
     libc::SYS_setns,
     // Other processes' memory and descriptors.
@@ -41,7 +42,7 @@ const DENIED: &[c_long] = &[
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
-    // Large parts of the kernel that are seldom needed and often at fault.
+    // Large parts of the kernel that are seldom needed and often faulty.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
@@ -49,7 +50,7 @@ const DENIED: &[c_long] = &[
     libc::SYS_fanotify_mark,
     libc::SYS_lookup_dcookie,
     libc::SYS_nfsservctl,
-    // Files by handle, past all directories.
+    // Files by handle, which bypass directories.
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
     // The machine itself.
@@ -74,7 +75,7 @@ const DENIED: &[c_long] = &[
     libc::SYS_setdomainname,
 ];
 
-/// What only this architecture has left from older times.
+/// Calls that only this architecture has, from older times.
 #[cfg(target_arch = "x86_64")]
 const DENIED_HERE: &[c_long] = &[
     libc::SYS__sysctl,
@@ -108,14 +109,15 @@ const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWCGROUP,
 ];
 
-/// The families of sockets that stay. Others reach beyond the network namespace (vsock(7) leads to the hypervisor) or into
-/// the kernel's cryptography.
+/// The allowed families of sockets. Others reach beyond the network namespace (vsock(7) leads to
+/// the hypervisor) or into the kernel's cryptography.
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Execution domains that stay, personality(2): Linux, Linux that says it is 32-bit or 2.6, and the question.
+/// The allowed execution domains, personality(2): Linux, Linux that reports 32 bits or 2.6, and the
+/// query.
 const PERSONALITIES: [u32; 5] = [0, 0x0008, 0x2_0000, 0x2_0008, u32::MAX];
 
-/// Typing into the terminal of somebody else, ioctl_tty(2), and pasting into it: TIOCSTI and TIOCLINUX.
+/// Input into another user's terminal, ioctl_tty(2): TIOCSTI and TIOCLINUX.
 const TYPING: [u64; 2] = [0x5412, 0x541C];
 
 /// The filters of a launcher, compiled once.
@@ -126,14 +128,15 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    /// None on an architecture for which there is no compiler.
+    /// Compiles the filters. `None` on an architecture without a compiler.
     pub(super) fn compile() -> Option<Self> {
         let arch = TargetArch::try_from(std::env::consts::ARCH).ok()?;
         let usual = compile(arch, &[DENIED, DENIED_HERE, IO_URING]);
         Some(Self { usual, with_io_uring: compile(arch, &[DENIED, DENIED_HERE]) })
     }
 
-    /// Installs the filter in this process, for it and all that it starts, for ever. It must have no_new_privs.
+    /// Installs the filter in this process and all its children, for ever. The process must have
+    /// no_new_privs.
     pub(super) fn install(&self, io_uring: bool) -> Result<(), Error> {
         apply_filter(if io_uring { &self.with_io_uring } else { &self.usual })
     }
@@ -160,17 +163,18 @@ fn compile(arch: TargetArch, denied: &[&[c_long]]) -> BpfProgram {
     whole
 }
 
-/// How many calls are compared with one after another.
+/// The number of calls that are compared one after another.
 const LEAF: usize = 6;
 
-/// Finds a call's rules by halving. The kernel runs a filter for each call that there is when it installs it, to know which
-/// are always allowed: a list of sixty comparisons takes a fifth of a millisecond of each start.
+/// Returns a binary search for a call's rules. At installation the kernel runs a filter for every
+/// system call, to find those that are always allowed: sixty comparisons in a row take a fifth of a
+/// millisecond of each start.
 ///
-/// It begins with the call's number in the accumulator.
+/// It expects the call's number in the accumulator.
 fn search(arch: TargetArch, rules: &[(i64, Vec<SeccompRule>)]) -> BpfProgram {
     if rules.len() <= LEAF {
         let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-        // The compiler adds that a call of another architecture ends the process: its numbers mean other calls.
+        // The compiler adds a check that kills a process for a call of another architecture.
         let filter = SeccompFilter::new(rules.iter().cloned().collect(), SeccompAction::Allow, denied, arch);
         return filter.and_then(TryInto::try_into).expect("the list is fixed and short");
     }
@@ -179,7 +183,7 @@ fn search(arch: TargetArch, rules: &[(i64, Vec<SeccompRule>)]) -> BpfProgram {
     let (low, high) = (search(arch, low), search(arch, high));
     let mut whole = vec![
         jump(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, first, 0, 1),
-        // Further than a comparison can jump.
+        // A comparison cannot jump that far.
         jump(libc::BPF_JMP | libc::BPF_JA, low.len() as u32, 0, 0),
     ];
     whole.extend(low);
@@ -191,21 +195,22 @@ fn rule(conditions: impl IntoIterator<Item = SeccompCondition>) -> SeccompRule {
     SeccompRule::new(conditions.into_iter().collect()).expect("a rule has conditions")
 }
 
-/// The kernel looks at the lower half of these arguments only, and so must the filter.
+/// Compares the lower half of an argument, as the kernel does for these calls.
 fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> SeccompCondition {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
         .expect("calls have up to six arguments")
 }
 
-/// Calls that answer `ENOSYS`, as in a kernel without them. By hand, since the compiler knows one answer a filter.
+/// Returns a filter for calls that fail with `ENOSYS`, as in a kernel without them. It is written
+/// by hand, since the compiler supports one answer a filter.
 ///
-/// clone3(2) has its flags in memory, where a filter cannot look; C libraries then use clone(2). On x86-64 numbers from
-/// 2^30 on are the x32 ABI's, a second way to every call.
+/// The flags of clone3(2) are in memory, out of a filter's reach; C libraries fall back to
+/// clone(2). On x86-64, numbers from 2^30 on are the x32 ABI, a second way to every call.
 fn unknown_calls() -> BpfProgram {
     const X32: u32 = 0x4000_0000;
     let statement = |code: u32, k: u32| jump(code, k, 0, 0);
     vec![
-        // The number is the first word of what a filter sees, seccomp_data.
+        // The number is the first word of `seccomp_data`.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
         jump(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32, 1, 0),
         jump(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_clone3 as u32, 0, 1),
@@ -213,7 +218,8 @@ fn unknown_calls() -> BpfProgram {
     ]
 }
 
-/// An instruction; `jt` and `jf` are how many are left out if a comparison holds, and if not.
+/// Returns an instruction. `jt` and `jf` are the instructions to skip if a comparison holds, and if
+/// not.
 fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: code as u16, jt, jf, k }
 }
@@ -226,8 +232,8 @@ mod tests {
     use rustix::net::{AddressFamily, SocketType, socket};
 
     #[test]
-    fn a_filter_holds_for_its_thread_and_what_that_starts() {
-        // As everywhere on an architecture without one.
+    fn a_filter_holds_for_its_thread_and_its_children() {
+        // There is none on such an architecture.
         let Some(filters) = Filters::compile() else { return };
         std::thread::spawn(move || {
             rustix::thread::set_no_new_privs(true).unwrap();
@@ -249,7 +255,7 @@ mod tests {
         assert_ne!(unmount("/nowhere", UnmountFlags::empty()), Ok(()));
     }
 
-    /// What a filter answers, by the instructions that it consists of; all arguments are zero.
+    /// Interprets a filter for a call with zeros as arguments.
     fn answer(program: &BpfProgram, call: u32) -> u32 {
         // EM_X86_64 and EM_AARCH64 with AUDIT_ARCH's flags: 64 bits, little-endian.
         let arch: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
@@ -300,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_differ_in_rings_only() {
+    fn filters_differ_in_io_uring_only() {
         let Some(filters) = Filters::compile() else { return };
         let has = |program: &BpfProgram, call: c_long| {
             program.iter().any(|instruction| i64::from(instruction.k) == call)

@@ -1,6 +1,8 @@
-//! Starts a sandbox's programs and watches them: PID 1 of a container, or the supervisor of process mode.
+//! Starts a sandbox's programs and watches them: PID 1 of a container, or the supervisor of process
+//! mode.
 //!
-//! End of file on the control socket ends it: the test process is gone, or needs the sandbox no longer.
+//! End of file on the control socket ends it: the test process is gone, or needs the sandbox no
+//! longer.
 
 use std::fs::File;
 use std::io;
@@ -171,7 +173,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Makes the planned links. They save the server work, so a link that cannot be made is no failure.
+    /// Makes the planned links. They save the server work, so a link that cannot be made is no
+    /// failure.
     fn make_links(&self) {
         for Symlink { path, target } in &self.context.when_ready {
             let path = match &self.context.host {
@@ -196,7 +199,8 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Restores the server from an image, or returns the reason why it cannot be. Drops this process's last capability.
+    /// Restores the server from an image, or returns the reason why it cannot be. Drops this
+    /// process's last capability.
     fn restore_server(&mut self, command: &Command, image: &File) -> Result<Option<String>, Failure> {
         let command = self.context.server(command.clone()).in_container();
         let log = || self.context.log.try_clone().map(OwnedFd::from);
@@ -224,7 +228,8 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Forks a process that forwards, so that no connection can keep this one from its control socket.
+    /// Forks a process that forwards, so that no connection can keep this one from its control
+    /// socket.
     fn forward(&self, port: u16, listeners: Vec<OwnedFd>) -> Result<(), Failure> {
         let failed = |error: &io::Error| Failure::io(LaunchStep::Forward, &format!("port {port}"), error);
         let proof = SingleThreaded::check().map_err(|error| failed(&error))?;
@@ -235,7 +240,8 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Reaps every child that has ended, adopted orphans included, and reports the server and the program.
+    /// Reaps every child that has ended, adopted orphans included, and reports the server and the
+    /// program.
     fn reap(&mut self) {
         // One signal may stand for several ends, so its record is of no use.
         let _ = rustix::io::read(&self.children, &mut [0; 128]);
@@ -253,7 +259,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Spawns a program. It gets the signal `end` if this process is killed; in a container the kernel kills it anyway.
+    /// Spawns a program. It gets the signal `end` if this process is killed; in a container the
+    /// kernel kills it anyway.
     fn spawn(&self, command: &Command, stdio: [Stdio; 3], end: Option<Signal>) -> Result<Pid, Failure> {
         let command = self.context.resolve(command);
         let mut process = command.process(stdio);

@@ -1,4 +1,4 @@
-//! The end of a server that has no container: of every process that it started, and of memory that has no owner.
+//! The end of a server in process mode: of all its processes, and of its shared memory.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,12 +9,13 @@ use rustix::process::{Pid, Signal, WaitOptions, geteuid, kill_process, wait};
 use crate::machine::process::children;
 use crate::sys::process::remove_shared_memory;
 
-/// How long a server may take to end by itself, which lets it remove what is not below its directory.
+/// The time for a server to end by itself and to remove files outside its directory.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long all may take. What the kernel does not end by then is not waited for.
+/// The deadline for all processes. A process that the kernel has not ended by then is left.
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// Ends the server by its signal, then all that is left of it; `ended` are those of it that have ended before.
+/// Ends the server by its signal, then the rest of its processes. `ended` are those that have ended
+/// before.
 pub(super) fn end(server: Option<Pid>, mut ended: Vec<Pid>, signal: Signal) {
     let begin = Instant::now();
     ended.extend(server);
@@ -29,7 +30,7 @@ pub(super) fn end(server: Option<Pid>, mut ended: Vec<Pid>, signal: Signal) {
             Err(Errno::CHILD) => break,
             _ => {}
         }
-        // Orphans become children of this process, so that at last there are none.
+        // Orphans become children of this process, until none are left.
         if server.is_none() || begin.elapsed() >= PATIENCE {
             for child in children("self").into_iter().filter_map(|child| Pid::from_raw(child.cast_signed())) {
                 let _ = kill_process(child, Signal::KILL);
@@ -40,8 +41,7 @@ pub(super) fn end(server: Option<Pid>, mut ended: Vec<Pid>, signal: Signal) {
     remove_memory_of(&ended);
 }
 
-/// Removes the System V shared memory that processes made which have ended, sysvipc(7): it outlives a server that was
-/// killed.
+/// Removes the System V shared memory of ended processes, sysvipc(7): it outlives a killed server.
 pub(super) fn remove_memory_of(ended: &[Pid]) {
     let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
     for id in abandoned(&table, ended, geteuid().as_raw()) {
@@ -49,7 +49,7 @@ pub(super) fn remove_memory_of(ended: &[Pid]) {
     }
 }
 
-/// Segments that nobody has attached, made by one of those processes and owned by that user.
+/// Returns the segments without users that one of the processes made and the user owns.
 fn abandoned(table: &str, makers: &[Pid], user: u32) -> Vec<i32> {
     let number = |field: Option<&&str>| field?.parse::<i64>().ok();
     let found = table.lines().skip(1).filter_map(|line| {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_removed_of_the_dead_only() {
+    fn only_unused_memory_of_ended_makers_is_removed() {
         let table = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n\
             5432001          3   600                    56    70    70      0  1000  1000  1000  1000 1 0 1 4096 0\n\
             5432002          4   600                    56    70    71      2  1000  1000  1000  1000 1 0 1 4096 0\n\

@@ -1,8 +1,10 @@
-//! Process mode: a server that is a process of the host, in a private directory, and its supervisor.
+//! Process mode: a server that is a process of the host, in a private directory, and its
+//! supervisor.
 //!
-//! The kernel's work at the death of a container's PID 1 is done here by hand: ending the server's processes, removing its
-//! memory and its files. The supervisor does it at the control socket's end of file. If the supervisor is killed, the kernel
-//! signals the server, and the next supervisor removes the files.
+//! The kernel's work at the death of a container's PID 1 is done here by hand: ending the server's
+//! processes, removing its memory and its files. The supervisor does it at the control socket's end
+//! of file. If the supervisor is killed, the kernel signals the server, and the next supervisor
+//! removes the files.
 
 mod end;
 mod private_directory;

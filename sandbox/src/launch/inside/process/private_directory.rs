@@ -1,4 +1,5 @@
-//! The private directory of a server in process mode, and the removal of those whose supervisor was killed.
+//! The private directory of a server in process mode, and the removal of those whose supervisor was
+//! killed.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -13,7 +14,8 @@ use crate::cache::{StagedDirectory, sweep};
 use crate::launch::protocol::{Failure, LaunchStep};
 use crate::machine::boot_id;
 
-/// The file with the id of the server and that of the boot, after which process ids mean other processes.
+/// The file with the id of the server and that of the boot, after which process ids mean other
+/// processes.
 const SERVER: &str = "server";
 /// The longest path of a socket, unix(7).
 const LONGEST: usize = 107;
@@ -31,8 +33,9 @@ pub(super) struct PrivateDirectory {
 }
 
 impl PrivateDirectory {
-    /// Makes a directory in the first writable one of `parents`. `length` is that of the longest path below it that has a
-    /// socket: if the directory's own path is too long for it, a link is made in the first of `short_parents` that is not.
+    /// Makes a directory in the first writable one of `parents`. `length` is that of the longest
+    /// path below it that has a socket: if the directory's own path is too long for it, a link is
+    /// made in the first of `short_parents` that is not.
     pub(super) fn make(
         parents: &[PathBuf],
         short_parents: &[PathBuf],
@@ -113,7 +116,8 @@ impl PrivateDirectory {
         self.link.as_deref().unwrap_or(self.directory.path())
     }
 
-    /// Returns a function that notes the id of the server, whose memory is removed with the directory.
+    /// Returns a function that notes the id of the server, whose memory is removed with the
+    /// directory.
     pub(super) fn notes(&self) -> Box<dyn Fn(Pid)> {
         let file = self.directory.path().join(SERVER);
         // It serves if this process is killed. A failure then loses a few bytes of memory.
@@ -145,7 +149,8 @@ fn retry<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 0;
     loop {
         match make() {
-            // `AlreadyExists`: the directory existed when it was to be made, and no longer a moment later.
+            // `AlreadyExists`: the directory existed when it was to be made, and no longer a moment
+            // later.
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
                     && tries < TRIES =>
