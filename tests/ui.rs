@@ -1,4 +1,4 @@
-//! What the attribute says of mistakes, to the letter. One file below `ui/` per situation.
+//! Compares the attribute's messages about mistakes to the letter. `ui/` has a file for each situation.
 
 #[test]
 #[cfg_attr(

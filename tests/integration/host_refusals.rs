@@ -14,7 +14,7 @@ const LOOSENED: &str = "securityContext: {procMount: Unmasked, seccompProfile: {
                         Unconfined}}";
 const FILTERED: &str = "a seccomp filter forbids namespaces here, such as Docker's";
 
-/// What to do for a setting of the machine: inside a pod, its command has no effect.
+/// The fix for a setting of the host, whose command has no effect inside a pod.
 const ON_HOST: &str = "run on the host, not in this container,";
 
 /// The answers of Docker's default profile to a process without CAP_SYS_ADMIN.
