@@ -88,7 +88,7 @@ impl Cache {
         let failed = |error| failed("write", path, error);
         io::Write::write_all(&mut staged.as_file(), contents.as_ref()).map_err(failed)?;
         path.parent().map_or(Ok(()), create)?;
-        staged.rename(path).map_err(failed)
+        staged.rename(path).map(drop).map_err(failed)
     }
 
     /// Moves a directory out of its place, unless another is there than the one that is locked;

@@ -7,12 +7,14 @@
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tempfile::{NamedTempFile, TempDir};
+use rustix::fs::{AtFlags, CWD, linkat};
+use tempfile::{NamedTempFile, TempDir, TempPath};
 use walkdir::WalkDir;
 
 /// How long an exclusive lock is waited out: a sweep holds one for an instant, a removal until its
@@ -160,34 +162,60 @@ impl StagedDirectory {
     }
 }
 
-/// A file that is being written, locked shared; removed when dropped.
+/// A file that is being written, locked shared. Where the file system can, it has no name until it
+/// is published, so that nothing is left of it if this process ends before.
 #[derive(Debug)]
-pub(crate) struct StagedFile(NamedTempFile);
+pub(crate) struct StagedFile {
+    file: File,
+    name: Option<TempPath>,
+    parent: PathBuf,
+}
 
 impl StagedFile {
     /// Makes a file in `parent`, readable by its owner only.
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
         until_locked(parent, || {
-            let file = NamedTempFile::new_in(parent)?;
-            let locked = file.as_file().try_lock_shared().is_ok() && is_same(file.path(), file.as_file());
-            Ok(locked.then_some(Self(file)))
+            let mut options = File::options();
+            options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
+            let (file, name) = match options.open(parent) {
+                Ok(file) => (file, None),
+                Err(_) => {
+                    let (file, name) = NamedTempFile::new_in(parent)?.into_parts();
+                    (file, Some(name))
+                }
+            };
+            let locked = file.try_lock_shared().is_ok();
+            let exists = name.as_ref().is_none_or(|name| is_same(name, &file));
+            Ok((locked && exists).then(|| Self { file, name, parent: parent.to_owned() }))
         })
     }
 
     pub(crate) fn as_file(&self) -> &File {
-        self.0.as_file()
+        &self.file
     }
 
     /// Gives the file its final name, once its contents are on disk.
     pub(crate) fn publish(self, target: &Path) -> io::Result<File> {
-        self.0.as_file().sync_all()?;
-        Ok(self.0.persist(target)?)
+        self.file.sync_all()?;
+        self.rename(target)
     }
 
-    /// Gives the file its final name. It only saves time, so a power cut may take its contents.
-    pub(super) fn rename(self, target: &Path) -> io::Result<()> {
-        self.0.persist(target)?;
-        Ok(())
+    /// Gives the file its final name, before its contents need be on disk: for a file that only
+    /// saves time.
+    pub(super) fn rename(self, target: &Path) -> io::Result<File> {
+        let name = match self.name {
+            Some(name) => name,
+            None => {
+                let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                // A link replaces no file, so it is made beside the target's place and renamed.
+                let link = |path: &Path| {
+                    linkat(CWD, unnamed.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
+                };
+                tempfile::Builder::new().make_in(&self.parent, link)?.into_temp_path()
+            }
+        };
+        name.persist(target)?;
+        Ok(self.file)
     }
 }
 
@@ -333,9 +361,15 @@ mod tests {
         fs::create_dir(staging.join("abandoned")).unwrap();
         fs::write(staging.join("abandoned.file"), "").unwrap();
         sweep(&staging, |_| ());
-        assert!(held.path().is_dir() && file.0.path().is_file());
-        assert_eq!(fs::read_dir(&staging).unwrap().count(), 2);
-        drop((held, file));
+        assert!(held.path().is_dir());
+        drop(held);
+        assert!(!staging.join("abandoned").exists() && !staging.join("abandoned.file").exists());
+        let target = root.path().join("file");
+        fs::write(&target, "old").unwrap();
+        file.as_file().write_all(b"new").unwrap();
+        file.publish(&target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "new");
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
     }
 
