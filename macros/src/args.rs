@@ -1,7 +1,7 @@
-//! What stands in the parentheses of the attribute.
+//! The arguments of the attribute.
 //!
-//! An argument added later is a variant of [`Name`], a field of [`Arguments`] and an arm in [`Arguments::read`]; its value
-//! is read by a method of [`Argument`].
+//! A new argument is a variant of [`Name`], a field of [`Arguments`] and an arm in
+//! [`Arguments::read`]; a method of [`Argument`] reads its value.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use crate::matrix::Engine;
 use crate::names::Name;
 use crate::values::{Argument, Setting, comma_separated};
 
-/// The arguments as they were given; what was left out is for the harness to choose.
+/// The arguments as written. The harness chooses a default for a missing one.
 #[derive(Default)]
 pub(crate) struct Arguments {
-    /// The path of the function that returns the description which the other arguments extend.
+    /// The path of the function that returns the description to extend.
     pub(crate) snapshot: Option<Path>,
     pub(crate) engines: Vec<Engine>,
     pub(crate) versions: Vec<LitStr>,
-    /// Where a list of engines or versions asks for a test of each.
+    /// The place of a list of engines or versions, which makes a test of each.
     pub(crate) matrix: Option<Span>,
-    /// What leads to the database, in the order written.
+    /// The steps, in the order written.
     pub(crate) steps: Vec<Step>,
     pub(crate) settings: Vec<Setting>,
     pub(crate) start_timeout: Option<Duration>,
@@ -32,18 +32,18 @@ pub(crate) struct Arguments {
     /// The variant of `Keep`.
     pub(crate) keep: Option<Ident>,
     pub(crate) runtime: Runtime,
-    /// What is written like a call of no known name: the arguments of one parameter's own database.
+    /// The arguments of one parameter's own database: a call with an unknown name.
     pub(crate) own: Vec<(Ident, TokenStream)>,
-    /// The path of the package `sandboxed-db`, where it cannot be found by its name.
+    /// The path of the package `sandboxed-db`, if it cannot be found by its name.
     pub(crate) krate: Option<Path>,
 }
 
-/// The runtime of an `async fn`, as far as it was asked for.
+/// The requested runtime of an `async fn`.
 #[derive(Default)]
 pub(crate) struct Runtime {
     pub(crate) multi_thread: bool,
     pub(crate) workers: Option<LitInt>,
-    /// Where it was asked for first.
+    /// The place of the first request.
     pub(crate) asked: Option<Span>,
 }
 
@@ -60,22 +60,22 @@ pub(crate) enum Step {
 }
 
 impl Arguments {
-    /// Reads all arguments; those with a mistake are left out and the mistake is added to `diagnostics`.
+    /// Reads all arguments. Skips those with a mistake, which is added to `diagnostics`.
     pub(crate) fn parse(tokens: TokenStream, diagnostics: &mut Diagnostics) -> Self {
         Self::parse_those(tokens, diagnostics, |_| true)
     }
 
-    /// Reads the arguments of one parameter's own database.
+    /// Reads the arguments of a parameter's own database.
     pub(crate) fn parse_own(tokens: TokenStream, diagnostics: &mut Diagnostics) -> Self {
         Self::parse_those(tokens, diagnostics, |name| !name.is_of_the_test())
     }
 
-    /// The names of all arguments, for messages.
+    /// Returns the names of all arguments, for messages.
     pub(crate) fn names() -> Vec<&'static str> {
         Name::ALL.map(Name::as_str).to_vec()
     }
 
-    /// Whether something is said of a database.
+    /// Returns whether an argument describes a database.
     pub(crate) fn describe_a_database(&self) -> bool {
         self.snapshot.is_some()
             || !self.engines.is_empty()
@@ -85,7 +85,7 @@ impl Arguments {
     }
 
     fn parse_those(tokens: TokenStream, diagnostics: &mut Diagnostics, valid: impl Fn(Name) -> bool) -> Self {
-        // Only where all is valid a call of another name may be of a parameter.
+        // Only the outer list may name a parameter.
         let whole = valid(Name::Crate);
         let mut arguments = Self::default();
         let mut given = Vec::new();
@@ -293,7 +293,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn no_arguments_are_fine() {
+    fn arguments_are_optional() {
         let arguments = read(quote!());
         assert!(arguments.steps.is_empty() && arguments.settings.is_empty());
         assert!(arguments.start_timeout.is_none() && arguments.krate.is_none());
@@ -311,7 +311,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn steps_that_may_come_again_do() {
+    fn repeatable_steps_repeat() {
         let arguments = read(quote!(
             depends_on = ["a", "b"],
             run("tool", "up"),
@@ -354,7 +354,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_unknown_argument_is_answered_with_the_valid_ones() {
+    fn an_unknown_argument_lists_the_valid_ones() {
         assert_eq!(
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
@@ -369,7 +369,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn data_is_kept_in_one_of_three_cases() {
+    fn keep_has_three_values() {
         let kept = |tokens| read(tokens).keep.unwrap().to_string();
         assert_eq!(kept(quote!(keep = "never")), "Never");
         assert_eq!(kept(quote!(keep = "on_failure")), "OnFailure");
@@ -384,7 +384,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_argument_is_given_once() {
+    fn a_duplicate_argument_is_refused() {
         assert_eq!(
             only_mistake(quote!(seed = "a", seed = "b")),
             "argument `seed` is given twice; several files are written as `seed = [\"a.sql\", \"b.sql\"]`"
@@ -397,7 +397,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_malformed_value_is_answered_with_an_example() {
+    fn a_malformed_value_shows_an_example() {
         let path = "expected a path as a string, as in `migrations = \"migrations\"`";
         assert_eq!(only_mistake(quote!(migrations = 5)), path);
         assert_eq!(only_mistake(quote!(migrations =)), path);
@@ -418,7 +418,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn reading_goes_on_after_a_mistake() {
+    fn reading_continues_after_a_mistake() {
         let tokens = quote!(
             migration = "m",
             seed = [1, "a", 2],

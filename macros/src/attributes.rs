@@ -1,4 +1,4 @@
-//! The attributes above the function and its parameters: whose each is.
+//! The attributes above the function and its parameters, and the owner of each.
 
 use proc_macro2::TokenStream;
 use syn::parse::{ParseStream, Parser as _};
@@ -7,14 +7,14 @@ use syn::{Attribute, Expr, ExprLit, Ident, Lit, Meta, Path, Token, parse_quote};
 
 use crate::diagnostics::{self, Diagnostics};
 
-/// Where attributes belong if the function is one thing and the tests made of it are others.
+/// The attributes of a function and of the tests that are made from it.
 #[derive(Default)]
 pub(crate) struct Split {
-    /// On both: what leaves out the whole.
+    /// On both: conditions of compilation.
     pub(crate) conditions: Vec<Attribute>,
-    /// Documentation and levels of lints.
+    /// Documentation and lint levels.
     pub(crate) of_function: Vec<Attribute>,
-    /// All else: what it is, only whoever reads it knows.
+    /// All others, since their meaning is unknown here.
     pub(crate) of_tests: Vec<Attribute>,
 }
 
@@ -29,7 +29,7 @@ impl Split {
                             split.of_function.extend(of_function);
                             split.of_tests.extend(of_tests);
                         }
-                        // For the compiler to complain of.
+                        // Left to the compiler, which reports it.
                         Err(_) => split.of_tests.push(attribute.clone()),
                     }
                 }
@@ -58,7 +58,7 @@ fn is_of_function(meta: &Meta) -> bool {
     ["doc", "allow", "expect", "warn", "deny", "forbid"].iter().any(|name| meta.path().is_ident(name))
 }
 
-/// What `#[should_panic]` expects of the panic's words, if the test is marked so; nothing in particular is an empty text.
+/// Returns the part of the message that `#[should_panic]` expects, which may be empty.
 pub(crate) fn should_panic(attributes: &[Attribute]) -> Option<String> {
     let meta = attributes
         .iter()
@@ -86,7 +86,7 @@ fn text(value: &Expr) -> Option<String> {
     }
 }
 
-/// Complains of those that make a test of the function by themselves.
+/// Reports attributes that make a test of the function themselves.
 pub(crate) fn check(attributes: &[Attribute], diagnostics: &mut Diagnostics) {
     for attribute in attributes {
         let path = attribute.path();
@@ -98,20 +98,21 @@ pub(crate) fn check(attributes: &[Attribute], diagnostics: &mut Diagnostics) {
     }
 }
 
-/// `#[test]`, by any path, and its namesakes in other crates that run a function in their own way, such as
-/// `#[tokio::test]`.
+/// Recognises `#[test]` by any path, and attributes of other crates that run a function themselves,
+/// such as `#[tokio::test]`.
 pub(crate) fn is_test(attribute: &Attribute) -> bool {
     is_named(attribute.path(), "test") && !is_mark(attribute.path()) && !is_test_log(attribute)
 }
 
-/// The attribute that other macros mark a test with, `#[::core::prelude::v1::test]`: they stand above ours, and do not know
-/// that it makes a test, too.
+/// Recognises the attribute with which other macros mark a test, `#[::core::prelude::v1::test]`.
+/// They stand above this attribute and cannot know that it makes a test too.
 pub(crate) fn is_mark(path: &Path) -> bool {
     let segments: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
     matches!(&segments[..], [root, prelude, _, test] if (root == "core" || root == "std") && prelude == "prelude" && test == "test")
 }
 
-/// `#[test_log::test]`, which leaves it to others to mark the test; with an argument it names who runs it.
+/// Recognises `#[test_log::test]`, which marks no test. With an argument it names another
+/// attribute.
 fn is_test_log(attribute: &Attribute) -> bool {
     let segments = &attribute.path().segments;
     segments.len() == 2 && segments[0].ident == "test_log" && matches!(attribute.meta, Meta::Path(_))
@@ -129,10 +130,10 @@ pub(crate) fn is_test_case(path: &Path) -> bool {
     is_named(path, "test_case") || is_named(path, "test_matrix")
 }
 
-/// The number of arguments of `#[test_case(1, "a" ; "name")]`.
+/// Returns the number of arguments of `#[test_case(1, "a" ; "name")]`.
 ///
 /// # Errors
-/// For a case with `=> value`: the harness has judged the result by then. `=> ignore` is fine.
+/// For a case with `=> value`: the harness has judged the result before. `=> ignore` is fine.
 pub(crate) fn case_arguments(attribute: &Attribute) -> syn::Result<usize> {
     attribute.parse_args_with(|input: ParseStream<'_>| {
         let mut count = 0;
@@ -156,7 +157,7 @@ fn is_named(path: &Path, name: &str) -> bool {
     path.segments.last().is_some_and(|last| last.ident == name)
 }
 
-/// Whether a parameter's attribute is one of rstest's.
+/// Returns whether the attribute of a parameter belongs to rstest.
 pub(crate) fn is_rstests(attribute: &Attribute) -> bool {
     const ALL: [&str; 13] = [
         "base_dir", "by_ref", "case", "context", "dirs", "exclude", "files", "from", "future", "mode",
@@ -165,18 +166,18 @@ pub(crate) fn is_rstests(attribute: &Attribute) -> bool {
     ALL.iter().any(|name| attribute.path().is_ident(name))
 }
 
-/// `#[future]`, by which rstest fills a parameter with a future.
+/// Recognises `#[future]`, with which rstest passes a future.
 pub(crate) fn is_future(attribute: &Attribute) -> bool {
     attribute.path().is_ident("future")
 }
 
-/// `#[future(awt)]`, which is awaited before the test.
+/// Recognises `#[future(awt)]`, whose future is awaited before the test.
 pub(crate) fn is_awaited(attribute: &Attribute) -> bool {
     let arguments = || attribute.parse_args::<TokenStream>().map(|arguments| arguments.to_string());
     is_future(attribute) && arguments().is_ok_and(|arguments| arguments == "awt")
 }
 
-/// `#[awt]` above the function: all futures are awaited before the test.
+/// Recognises `#[awt]` above the function: all futures are awaited before the test.
 pub(crate) fn is_awt(attribute: &Attribute) -> bool {
     attribute.path().is_ident("awt")
 }
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_panic_must_say_is_read_in_all_its_forms() {
+    fn should_panic_is_read_in_all_its_forms() {
         for (tokens, expected) in [
             (quote!(#[ignore]), None),
             (quote!(#[should_panic]), Some("")),

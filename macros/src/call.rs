@@ -1,6 +1,6 @@
-//! What a test consists of: descriptions of its databases, and the call of the harness.
+//! The body of a test: descriptions of its databases, and the call of the harness.
 //!
-//! All paths are absolute, and local names are hygienic, so that nothing the user has named can come in between.
+//! All paths are absolute and local names are hygienic, so that no name of the user's interferes.
 
 use std::iter;
 use std::time::Duration;
@@ -15,8 +15,9 @@ use crate::matrix::Engine;
 use crate::signature::{CaseParameter, Parameter};
 use crate::values::Setting;
 
-/// `(test.snapshot()…, (test.snapshot()…, ()))`, where the first is for that engine and, with a matrix, that of a case. That of
-/// a [single](Databases::single_parameter) parameter stands by itself.
+/// Returns `(test.snapshot()…, (test.snapshot()…, ()))`. The first is for the given engine and, in
+/// a matrix, for the version of the case. A [single parameter](Databases::single_parameter)'s
+/// description stands alone.
 pub(crate) fn descriptions(databases: &Databases<'_>, engine: Option<&Engine>, krate: &Path) -> TokenStream {
     let snapshots = databases.described.iter().map(|described| match described {
         Described::Common(arguments) if arguments.matrix.is_some() && !arguments.versions.is_empty() => {
@@ -61,7 +62,7 @@ fn snapshot(
         }
         Step::Seed(path) => quote!(.seed(#path)),
         Step::DependsOn(paths) => quote!(.depends_on([#(#paths),*])),
-        // Not every list of arguments says by itself what it is of.
+        // An empty list needs the type of its items.
         Step::Run(program, args) => quote!(.run::<&str>(#program, [#(#args),*])),
         Step::Prepare(key, function) => quote!(.prepare(#key, #function)),
     });
@@ -76,8 +77,8 @@ fn snapshot(
     quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #start_timeout #max_age #keep)
 }
 
-/// Whether nothing is said of the database, nor of the runtime, of a [single](Databases::single_parameter) parameter: the harness then
-/// describes it.
+/// Returns whether a [single parameter](Databases::single_parameter) has no arguments at all, so
+/// that the harness describes its database.
 pub(crate) fn is_default(databases: &Databases<'_>, arguments: &Arguments) -> bool {
     databases.single_parameter().is_some()
         && arguments.runtime.asked.is_none()
@@ -87,11 +88,13 @@ pub(crate) fn is_default(databases: &Databases<'_>, arguments: &Arguments) -> bo
         })
 }
 
-/// The call of the harness, which makes the parameters, runs the function and judges what it returns.
+/// Returns the call of the harness, which makes the parameters, runs the function and judges its
+/// result.
 ///
-/// Two mistakes are left to the compiler, which knows types: a parameter that cannot be made from a database, and a
-/// result that is no outcome of a test. So that it reports them where they are written, what makes the parameter pretends
-/// to stand at its type, and the call of the function at the return type.
+/// The compiler reports two mistakes, since it knows types: a parameter that cannot be made from a
+/// database, and a result that is no outcome of a test. The tokens that make a parameter carry the
+/// span of its type, and the call of the function that of the return type, so both are reported
+/// there.
 pub(crate) fn run(
     signature: &Signature,
     databases: &Databases<'_>,
@@ -191,7 +194,7 @@ pub(crate) fn run(
     }
 }
 
-/// The value of `call`, whose error is noted for the report if it is a `Result`.
+/// Returns the value of `call`. The error of a `Result` is noted for the report.
 fn noted(call: TokenStream, krate: &Path) -> TokenStream {
     quote_spanned! {Span::mixed_site()=> {
         use #krate::harness::Noted as _;
@@ -207,13 +210,13 @@ fn flavor(arguments: &Arguments) -> TokenStream {
     }
 }
 
-/// `leases.1.1.0` for the third.
+/// Returns `leases.1.1.0` for the third database.
 fn lease(database: usize) -> TokenStream {
     let rests = iter::repeat_n(Index::from(1), database);
     quote_spanned!(Span::mixed_site()=> leases #(.#rests)*.0)
 }
 
-/// The same tokens, still resolved as before, that seem to reach from the first of `place` to its last.
+/// Gives the tokens the spans of `place`, from its first to its last. Names resolve as before.
 fn located_at(tokens: TokenStream, place: &TokenStream) -> TokenStream {
     let spans = || place.clone().into_iter().map(|token| token.span());
     let (Some(first), Some(last)) = (spans().next(), spans().last()) else {

@@ -1,8 +1,8 @@
-//! Which parameter is made from which database.
+//! The database of each parameter.
 //!
-//! The arguments of the attribute describe one database, from which all parameters are made, but for those that have a
-//! list of their own: `orders(migrations = "orders")` is the database of the parameter `orders` alone. The lists are named
-//! for parameters, so that a test says once what a database is called.
+//! The arguments of the attribute describe one database for all parameters, except those with a
+//! list: `orders(migrations = "orders")` describes the database of the parameter `orders` alone.
+//! Lists are named for parameters, so that a test names a database once.
 
 use std::path::Path;
 
@@ -22,15 +22,15 @@ pub(crate) struct Databases<'a> {
     pub(crate) parameters: Vec<Made<'a>>,
 }
 
-/// What is said of one database.
+/// The description of one database.
 pub(crate) enum Described<'a> {
     Common(&'a Arguments),
     Own(Box<Arguments>),
 }
 
-/// What a parameter is made from.
+/// The origin of a parameter.
 pub(crate) enum Made<'a> {
-    /// The database of that index.
+    /// The database with this index.
     From(&'a Parameter<'a>, usize),
     FromCase(&'a CaseParameter<'a>),
 }
@@ -83,7 +83,8 @@ impl<'a> Databases<'a> {
         databases
     }
 
-    /// Who takes the sandbox itself by value leaves it to nobody else. Of types with other names the harness says so.
+    /// Checks that a parameter that takes the sandbox by value is the only one that takes it. Types
+    /// with other names are checked by the harness.
     fn check_owners(&self, diagnostics: &mut Diagnostics) {
         for database in 0..self.described.len() {
             let itself = self.parameters.iter().filter_map(|made| match made {
@@ -99,8 +100,9 @@ impl<'a> Databases<'a> {
         }
     }
 
-    /// The parameter, if it is the only one and is taken by value: the harness then takes the function as it is. By reference
-    /// a parameter is lent, and the future of an `async fn` borrows it, so there is no one type for all such functions.
+    /// Returns the parameter if it is the only one and taken by value: the harness then takes the
+    /// function itself. The future of an `async fn` with a reference borrows it, so such functions
+    /// share no type.
     pub(crate) fn single_parameter(&self) -> Option<&'a Parameter<'a>> {
         match &self.parameters[..] {
             [Made::From(parameter, _)] if !parameter.by_reference && self.described.len() == 1 => {
@@ -110,7 +112,7 @@ impl<'a> Databases<'a> {
         }
     }
 
-    /// What the descriptions name and the package lacks.
+    /// Reports files that the descriptions name and that do not exist in the package.
     pub(crate) fn missing_files(&self, package: &Path) -> Diagnostics {
         let mut diagnostics = Diagnostics::default();
         for described in &self.described {
@@ -119,11 +121,12 @@ impl<'a> Databases<'a> {
         diagnostics
     }
 
-    /// The parameters that rstest fills, as the function that it finds has them.
+    /// Returns the parameters of cases and fixtures, for the function that rstest or test_case
+    /// finds.
     pub(crate) fn outer_parameters(&self) -> Vec<TokenStream> {
         let parameters = self.case_parameters().map(
             |CaseParameter { name, written: PatType { attrs, ty, .. }, .. }| {
-                // It is awaited here, and not by rstest, whose function waits for nothing.
+                // Awaited in the inner function, since the one that rstest finds is not `async`.
                 let attributes = attrs.iter().map(|attribute| match attributes::is_awaited(attribute) {
                     true => quote!(#[future]),
                     false => attribute.to_token_stream(),
@@ -134,7 +137,7 @@ impl<'a> Databases<'a> {
         parameters.collect()
     }
 
-    /// The same, as another function takes them from it.
+    /// Returns the same parameters, for a function that takes their values.
     pub(crate) fn inner_parameters(&self) -> Vec<TokenStream> {
         let parameters = self.case_parameters().map(
             |CaseParameter { name, written: PatType { attrs, ty, .. }, .. }| match attrs
@@ -148,7 +151,7 @@ impl<'a> Databases<'a> {
         parameters.collect()
     }
 
-    /// The parameters that rstest fills.
+    /// Returns the parameters of cases and fixtures.
     pub(crate) fn case_parameters(&self) -> impl Iterator<Item = &CaseParameter<'a>> {
         self.parameters.iter().filter_map(|made| match made {
             Made::From(..) => None,
@@ -156,8 +159,8 @@ impl<'a> Databases<'a> {
         })
     }
 
-    /// What clippy would complain of in what the attribute asks for: a `&String`, a `Sandbox` that is only read; an
-    /// `async fn` for its runtime alone.
+    /// Returns the lints of clippy to allow: for a `&String`, for a `Sandbox` that is only read,
+    /// for an `async fn` that needs only its runtime.
     pub(crate) fn lints(&self, is_async: bool) -> Vec<Ident> {
         let taken = |reference: bool| {
             self.parameters
@@ -171,7 +174,7 @@ impl<'a> Databases<'a> {
     }
 }
 
-/// The arguments of the parameters that have a database of their own.
+/// Returns the arguments of the parameters with a database of their own.
 fn own<'a>(
     filled: &[Filled<'_>],
     arguments: &'a Arguments,

@@ -1,7 +1,7 @@
-//! What the attribute says when it cannot be used as written.
+//! Messages of the attribute.
 //!
-//! Every message is worded here: the mistake first, at the token that makes it, then what to write instead. Mistakes
-//! are collected instead of stopping at the first, so that one compilation shows them all.
+//! Each one points at the mistaken token, names the mistake, and then says what to write. Mistakes
+//! are collected, so that one compilation shows all of them.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 use syn::{Error, Ident, LitStr, Path};
 
-/// The functions that can be tests, shown with every mistake in a signature.
+/// Accepted functions, shown with every mistake in a signature.
 const ACCEPTED: &str = "accepted:
     fn name(db: Sandbox)
     fn name(db: &Sandbox)
@@ -17,7 +17,7 @@ const ACCEPTED: &str = "accepted:
     fn name(client: Client, db: Sandbox)
 each with any types that implement `FromSandbox`, as `async fn` or not, and with `-> Result<(), E>` or not";
 
-/// The mistakes found so far.
+/// The mistakes so far.
 #[derive(Debug, Default)]
 pub(crate) struct Diagnostics(Option<Error>);
 
@@ -29,12 +29,12 @@ impl Diagnostics {
         }
     }
 
-    /// Keeps the mistake, or hands on what was read without one.
+    /// Keeps a mistake, or returns the value.
     pub(crate) fn collect<T>(&mut self, result: syn::Result<T>) -> Option<T> {
         result.map_err(|error| self.push(error)).ok()
     }
 
-    /// One `compile_error!` per mistake; nothing if there was none.
+    /// Returns one `compile_error!` per mistake, if there are any.
     pub(crate) fn into_compile_errors(self) -> Option<TokenStream> {
         self.0.map(Error::into_compile_error)
     }
@@ -60,21 +60,23 @@ pub(crate) fn unknown_argument(name: &Ident, valid: &[&str]) -> Error {
     Error::new(name.span(), format!("{message}\n{}", valid_arguments(valid)))
 }
 
-/// What is written like a call may be meant for a parameter as well.
+/// An unknown name with a list, which may be the name of a parameter too.
 pub(crate) fn unknown_parameter(name: &Ident, valid: &[&str], parameters: &[String]) -> Error {
     let mut error = unknown_argument(name, valid).to_string();
     let list = parameters.join("`, `");
-    let _ = write!(error, "\nor the name of a parameter that gets a database of its own: `{list}`");
+    let _ = write!(error, "\nor the name of a parameter that gets its own database: `{list}`");
     Error::new(name.span(), error)
 }
 
 pub(crate) fn argument_of_the_test(name: &Ident) -> Error {
-    Error::new(name.span(), format!("`{name}` is of the whole test, not of one database; write it outside"))
+    Error::new(
+        name.span(),
+        format!("`{name}` applies to the whole test; write it outside the list of a parameter"),
+    )
 }
 
 pub(crate) fn database_of_nobody(at: impl ToTokens) -> Error {
-    let message =
-        "every parameter has a database of its own, so nothing is made from what is described beside them";
+    let message = "every parameter has its own database, so the arguments beside the lists describe none";
     Error::new_spanned(at, message)
 }
 
@@ -87,8 +89,8 @@ pub(crate) fn engine_of_a_snapshot(engine: impl ToTokens) -> Error {
 
 pub(crate) fn engines_of_one_name(engine: impl ToTokens, name: &str) -> Error {
     let message = format!(
-        "a test is called `{name}` already, for the engine before this one; write a function that returns this one, and the \
-         test is called like it, as in `engine = [Postgres, with_checksums()]`"
+        "an earlier engine names its test `{name}` already; return this engine from a function, whose name its test gets, \
+         as in `engine = [Postgres, with_checksums()]`"
     );
     Error::new_spanned(engine, message)
 }
@@ -100,7 +102,7 @@ pub(crate) fn duplicate_version(version: &LitStr) -> Error {
 pub(crate) fn matrix_of_a_parameter(at: Span) -> Error {
     Error::new(
         at,
-        "a list makes several tests, so it is of the whole test, not of one database; write it outside",
+        "a list makes several tests, so it applies to the whole test; write it outside the list of a parameter",
     )
 }
 
@@ -133,7 +135,7 @@ pub(crate) fn no_such_file(path: &LitStr, neighbours: &[String]) -> Error {
     let written = path.value();
     let (directory, name) =
         written.rsplit_once('/').map_or((None, &*written), |(directory, name)| (Some(directory), name));
-    let mut message = format!("there is no `{written}` in the package's directory");
+    let mut message = format!("`{written}` does not exist in the package's directory");
     let neighbours: Vec<_> = neighbours.iter().map(String::as_str).collect();
     if let Some(suggestion) = closest(name, &neighbours) {
         let suggestion =
@@ -141,13 +143,13 @@ pub(crate) fn no_such_file(path: &LitStr, neighbours: &[String]) -> Error {
         let _ = write!(message, ", did you mean `{suggestion}`?");
     }
     message.push_str(
-        "\na file that is made only later is named in a function, as in `snapshot = crate::testing::shop`",
+        "\nname a file that is generated later in a function, as in `snapshot = crate::testing::shop`",
     );
     Error::new(path.span(), message)
 }
 
 pub(crate) fn not_a_directory(path: &LitStr) -> Error {
-    let message = format!("`{}` is a file; `migrations` names the directory of them", path.value());
+    let message = format!("`{}` is a file; `migrations` names the directory of migrations", path.value());
     Error::new(path.span(), message)
 }
 
@@ -199,8 +201,8 @@ pub(crate) fn not_a_function(at: Span) -> Error {
 pub(crate) fn other_test_attribute(path: &Path) -> Error {
     let written = display(path);
     let message = format!(
-        "remove `#[{written}]`: `#[sandboxed_db]` makes the function a test, and runs an `async fn` on a runtime of \
-         its own"
+        "remove `#[{written}]`: `#[sandboxed_db]` makes the function a test, and runs an `async fn` on its own \
+         runtime"
     );
     Error::new_spanned(path, message)
 }
@@ -214,7 +216,7 @@ pub(crate) fn qualifier(tokens: impl ToTokens, keyword: &str) -> Error {
 }
 
 pub(crate) fn generic_parameter(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a test cannot be generic: nothing chooses what to put in")
+    signature(tokens, "a test cannot be generic: nothing chooses its types")
 }
 
 pub(crate) fn lifetime_parameter(tokens: impl ToTokens) -> Error {
@@ -246,7 +248,7 @@ pub(crate) fn awaited_without_async(tokens: impl ToTokens) -> Error {
 }
 
 pub(crate) fn variadic(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a test has no variable number of parameters")
+    signature(tokens, "a test cannot be variadic")
 }
 
 pub(crate) fn two_owners(ty: impl ToTokens) -> Error {
@@ -268,7 +270,7 @@ pub(crate) fn mutable_reference(tokens: impl ToTokens) -> Error {
 }
 
 pub(crate) fn impl_trait(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a parameter needs a type with a name: `impl Trait` does not say what to hand over")
+    signature(tokens, "a parameter needs a named type, and `impl Trait` names none")
 }
 
 fn signature(at: impl ToTokens, mistake: &str) -> Error {
@@ -281,13 +283,14 @@ fn valid_arguments(names: &[&str]) -> String {
     format!("valid arguments are: `{}`", names.join("`, `"))
 }
 
-/// A path as people write it, `tokio::test`, where the tokens would print as `tokio :: test`.
+/// Formats a path as it is written, `tokio::test`, since its tokens print as `tokio :: test`.
 fn display(path: &Path) -> String {
     path.to_token_stream().to_string().replace(' ', "")
 }
 
-/// The valid name that was probably meant: one that contains or is contained in what was written (`timeout` for
-/// `start_timeout`), else the one with the fewest typing mistakes, if these are at most a third of its letters.
+/// Returns the valid name that was probably meant: one that contains the written name or is
+/// contained in it (`timeout` for `start_timeout`), else the one with the fewest typing mistakes,
+/// up to a third of its letters.
 fn closest<'a>(written: &str, valid: &[&'a str]) -> Option<&'a str> {
     let contained = |name: &&&str| written.len() >= 4 && (name.contains(written) || written.contains(**name));
     let distance = |name: &str| edit_distance(written, name);
@@ -298,7 +301,8 @@ fn closest<'a>(written: &str, valid: &[&'a str]) -> Option<&'a str> {
     valid.iter().find(contained).or_else(by_distance).copied()
 }
 
-/// How many letters must be added, removed, replaced or swapped with their neighbour to get from `a` to `b`.
+/// Returns how many letters must be added, removed, replaced or swapped with a neighbour between
+/// `a` and `b`.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];

@@ -1,7 +1,7 @@
 //! From the attribute and the function to a plain test, or to several.
 //!
-//! The test only says what it wants and hands it to the harness; what a sandbox is, how long to wait for it and what
-//! counts as a failure is decided there.
+//! A test only describes its databases and calls the harness, which knows sandboxes, timeouts and
+//! failures.
 
 use std::path::Path;
 
@@ -18,9 +18,9 @@ use crate::diagnostics::{self, Diagnostics};
 use crate::matrix::{self, Case};
 use crate::signature::Function;
 
-/// The expansion of `#[sandboxed_db(arguments)] item`.
+/// Expands `#[sandboxed_db(arguments)] item`.
 ///
-/// With a mistake in either, it is the function as it was written, and the mistakes.
+/// A mistake in either leaves the function as written, beside the messages.
 pub(crate) fn sandboxed_db(
     arguments: TokenStream,
     item: &TokenStream,
@@ -60,17 +60,16 @@ fn check_runtime(arguments: &Arguments, function: &Function, diagnostics: &mut D
     }
 }
 
-/// What every kind of expansion is made of.
+/// The parts that all kinds of expansion share.
 struct Parts<'a> {
     function: &'a Function,
     databases: &'a Databases<'a>,
     arguments: &'a Arguments,
     krate: syn::Path,
-    /// The function as it was written, to stand within the test. It keeps its name, for backtraces and so that it can call
-    /// itself.
+    /// The function as written, inside the test. It keeps its name for backtraces and recursion.
     inner: TokenStream,
-    /// `()` if the function returns nothing, which `#[should_panic]` needs. Else a `Result`, which attributes
-    /// such as `#[serial]` expect of a test that returns something.
+    /// `()` if the function returns nothing, which `#[should_panic]` needs. Else a `Result`, which
+    /// attributes such as `#[serial]` expect of a test that returns a value.
     output: Option<TokenStream>,
 }
 
@@ -86,7 +85,7 @@ impl<'a> Parts<'a> {
             function.inner_signature(),
             &function.body,
         );
-        // Within the test, so that they are none of a test that is configured away, and of a build without tests.
+        // Inside the test, so that a test that is configured away reports none.
         let missing = package.and_then(|package| databases.missing_files(package).into_compile_errors());
         let inner = quote! {
             #missing
@@ -105,10 +104,10 @@ impl<'a> Parts<'a> {
         (!self.function.has_generator()).then(|| quote!(#[::core::prelude::v1::test]))
     }
 
-    /// What the harness is told of the test.
+    /// Returns the description of the test for the harness.
     fn described(&self, name: &TokenStream) -> TokenStream {
         let krate = &self.krate;
-        // A test that must panic would pass for one that could not be run, so the harness has to know.
+        // A test that could not run must not pass for one that panicked.
         let should_panic = attributes::should_panic(&self.function.attributes);
         let should_panic = should_panic.map(|expected| quote!(.should_panic(#expected)));
         quote! {
@@ -116,7 +115,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// What the function does once it is known which of the engines is meant.
+    /// Returns the body of the function for one of the engines.
     fn run(&self, engine: usize) -> TokenStream {
         let Self { function, databases, arguments, krate, .. } = self;
         let run = call::run(&function.signature, databases, arguments, krate);
@@ -135,11 +134,11 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The test, with the user's function inside.
+/// Returns the test, with the user's function inside.
 fn test(parts: &Parts<'_>) -> TokenStream {
     let Parts { function: Function { visibility, signature, .. }, inner, output, .. } = parts;
     let (name, parameters) = (&signature.ident, parts.databases.outer_parameters());
-    // Attributes stay outside: lint levels reach inwards, and an `#[expect]` is to be met once.
+    // Attributes stay outside: lint levels reach inwards, and an `#[expect]` must be met once.
     let (attributes, mark) = (parts.function.outer_attributes(), parts.mark());
     let (test, run) = (parts.described(&name.to_string().to_token_stream()), parts.run(0));
     quote_spanned! {Span::mixed_site()=>
@@ -154,9 +153,10 @@ fn test(parts: &Parts<'_>) -> TokenStream {
     }
 }
 
-/// The function, and a module of its name with a test of each case.
+/// Returns the function, and a module of its name with a test of each case.
 ///
-/// The function stays where it is, so that all names in it and in the attribute mean what they mean there.
+/// The function stays in its place, so that all names in it and in the attribute keep their
+/// meaning.
 fn tests(parts: &Parts<'_>, cases: &[Case<'_>]) -> TokenStream {
     let Parts { function: Function { visibility, signature, .. }, databases, krate, inner, output, .. } =
         parts;
@@ -185,7 +185,8 @@ fn tests(parts: &Parts<'_>, cases: &[Case<'_>]) -> TokenStream {
     });
     // Cases name items beside the function.
     let names = parts.function.has_generator().then(|| {
-        // By name, since the prelude has an unstable `test_case`, with which a glob import conflicts.
+        // By name, since the prelude has an unstable `test_case`, with which a glob import
+        // conflicts.
         let attributes = parts.function.case_attributes();
         quote!(
             #[allow(unused_imports)]
@@ -222,12 +223,12 @@ fn returns_nothing(signature: &Signature) -> bool {
     }
 }
 
-/// The path of the package `sandboxed-db` in the user's crate, by the name it has in its manifest.
+/// Returns the path of the package `sandboxed-db` in the user's crate, by the name in its manifest.
 fn find_crate() -> syn::Path {
     let name = match proc_macro_crate::crate_name("sandboxed-db") {
         Ok(FoundCrate::Name(name)) => name,
-        // Its own integration tests and doctests know it by its name like everyone else. Without any manifest, or
-        // without the package in it, that name is the best guess, and the compiler says that it is missing.
+        // Tests and doctests of the package know it by its name. Without a manifest, or without the
+        // package in it, the name is the best guess, and the compiler reports that it is missing.
         Ok(FoundCrate::Itself) | Err(_) => "sandboxed_db".to_owned(),
     };
     let name = Ident::new(&name, Span::mixed_site());
@@ -239,7 +240,7 @@ mod tests {
     use super::*;
 
     fn expand(arguments: &TokenStream, item: &TokenStream) -> String {
-        // The path is given, so that the tests do not depend on the manifest they are built with.
+        // With a path, so that the tests do not depend on a manifest.
         sandboxed_db(quote!(crate = ::db, #arguments), item, None).to_string()
     }
 
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_at_once() {
+    fn all_arguments_expand_together() {
         let arguments = quote! {
             migrations = "migrations",
             seed = ["a.sql", "b.sql"],
@@ -388,28 +389,28 @@ mod tests {
     }
 
     #[test]
-    fn databases_are_those_of_parameters() {
-        let complaints = |arguments: TokenStream, item: TokenStream, complaint: &str| {
+    fn lists_describe_databases_of_parameters() {
+        let reports = |arguments: TokenStream, item: TokenStream, complaint: &str| {
             let expansion = expand(&arguments, &item);
             assert!(expansion.contains(complaint), "{complaint}: {expansion}");
         };
         let one = quote!(
             fn t(one: Pool) {}
         );
-        complaints(quote!(other()), one.clone(), "own: `one`");
-        complaints(quote!(one(), one()), one.clone(), "given twice");
-        complaints(quote!(one(crate = db)), one.clone(), "`crate` is of the whole test");
-        complaints(quote!(one(one())), one.clone(), "unknown argument `one`");
-        complaints(quote!(seed = "a.sql", one()), one.clone(), "every parameter has a database of its own");
-        complaints(quote!(flavor = "multi_thread"), one, "only an `async fn` runs on a runtime");
+        reports(quote!(other()), one.clone(), "own database: `one`");
+        reports(quote!(one(), one()), one.clone(), "given twice");
+        reports(quote!(one(crate = db)), one.clone(), "`crate` applies to the whole test");
+        reports(quote!(one(one())), one.clone(), "unknown argument `one`");
+        reports(quote!(seed = "a.sql", one()), one.clone(), "every parameter has its own database");
+        reports(quote!(flavor = "multi_thread"), one, "only an `async fn` runs on a runtime");
         let asynchronous = quote!(
             async fn t(one: Pool) {}
         );
-        complaints(quote!(worker_threads = 2), asynchronous, "needs `flavor =");
+        reports(quote!(worker_threads = 2), asynchronous, "needs `flavor =");
         let two = quote!(
             fn t(one: Sandbox, two: &Sandbox) {}
         );
-        complaints(quote!(), two, "takes the sandbox by value already");
+        reports(quote!(), two, "takes the sandbox by value already");
     }
 
     #[test]
@@ -450,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_function_is_left_as_it_was() {
+    fn other_items_stay_unchanged() {
         let item = quote!(
             #[derive(Debug)]
             struct Test {

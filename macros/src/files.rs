@@ -1,7 +1,7 @@
-//! Files that the attribute names: whether they are there when the test is compiled.
+//! A check that named files exist when the test is compiled.
 //!
-//! They are read when the test runs, but a mistake in a name is better told while it is written. What a test finds only
-//! later, since something makes it, is named in the function of `snapshot`, of which nothing is known here.
+//! Files are read when the test runs, but a compile error shows a wrong name earlier. A file that
+//! is generated later is named in the function of `snapshot`, which is not known here.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,13 +13,13 @@ use syn::LitStr;
 use crate::args::{Arguments, Step};
 use crate::diagnostics::{self, Diagnostics};
 
-/// The directory of the package that is being compiled, where relative paths start. Nothing where some other build system
-/// than cargo compiles: it may show the compiler less than a test will find.
+/// Returns the directory of the package that is being compiled. None for build systems other than
+/// cargo, which may show the compiler fewer files than the test.
 pub(crate) fn package(manifest_dir: Option<OsString>) -> Option<PathBuf> {
     manifest_dir.map(PathBuf::from).filter(|directory| directory.join("Cargo.toml").is_file())
 }
 
-/// Complains of names without a file, and of migrations that are no directory.
+/// Reports names without a file, and migrations that are not a directory.
 pub(crate) fn check(arguments: &Arguments, package: &Path, diagnostics: &mut Diagnostics) {
     for step in &arguments.steps {
         let (files, directory): (&[LitStr], _) = match step {
@@ -37,14 +37,14 @@ pub(crate) fn check(arguments: &Arguments, package: &Path, diagnostics: &mut Dia
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     diagnostics.push(diagnostics::no_such_file(file, &neighbours(&path)));
                 }
-                // What cannot be looked at may still be read by the test.
+                // The test may be able to read a path that is unreadable here.
                 _ => {}
             }
         }
     }
 }
 
-/// The names in the directory that a file should be in.
+/// Returns the names in the directory of a path.
 fn neighbours(path: &Path) -> Vec<String> {
     let entries = path.parent().map(fs::read_dir).and_then(Result::ok).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    fn complaints(arguments: TokenStream) -> Vec<String> {
+    fn reports(arguments: TokenStream) -> Vec<String> {
         let mut diagnostics = Diagnostics::default();
         let arguments = Arguments::parse(arguments, &mut diagnostics);
         check(&arguments, Path::new(env!("CARGO_MANIFEST_DIR")), &mut diagnostics);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_fine() {
+    fn existing_files_are_accepted() {
         let absolute = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
         let fine = quote!(
             migrations = #absolute,
@@ -76,28 +76,28 @@ mod tests {
             depends_on = ["src", "../Cargo.toml"],
             run("no/such/program"),
         );
-        assert_eq!(complaints(fine), [""; 0]);
+        assert_eq!(reports(fine), [""; 0]);
     }
 
     #[test]
-    fn what_is_not_there_is_told_with_what_was_probably_meant() {
+    fn a_missing_file_is_reported_with_a_suggestion() {
         let found =
-            complaints(quote!(migrations = "source/none", seed = ["Cargo.tml", "src"], depends_on = "zzzz"));
+            reports(quote!(migrations = "source/none", seed = ["Cargo.tml", "src"], depends_on = "zzzz"));
         let beginnings = [
-            "there is no `source/none` in",
-            "there is no `Cargo.tml` in the package's directory, did you mean `Cargo.toml`?\n",
-            "there is no `zzzz` in the package's directory\n",
+            "`source/none` does not exist in",
+            "`Cargo.tml` does not exist in the package's directory, did you mean `Cargo.toml`?\n",
+            "`zzzz` does not exist in the package's directory\n",
         ];
         assert_eq!(found.len(), beginnings.len(), "{found:#?}");
         for (message, beginning) in found.iter().zip(beginnings) {
             assert!(message.starts_with(beginning), "{message}");
         }
-        let file = complaints(quote!(migrations = "Cargo.toml"));
-        assert_eq!(file, ["`Cargo.toml` is a file; `migrations` names the directory of them"]);
+        let file = reports(quote!(migrations = "Cargo.toml"));
+        assert_eq!(file, ["`Cargo.toml` is a file; `migrations` names the directory of migrations"]);
     }
 
     #[test]
-    fn only_a_package_of_cargos_is_looked_at() {
+    fn only_a_cargo_package_is_checked() {
         assert!(package(Some(env!("CARGO_MANIFEST_DIR").into())).is_some());
         assert_eq!(package(Some("/nonexistent".into())), None);
         assert_eq!(package(None), None);

@@ -1,13 +1,14 @@
-//! The attribute `#[sandboxed_db]`, as a crate of its own because procedural macros must be one.
+//! The attribute `#[sandboxed_db]`, in its own crate as procedural macros must be.
 //!
-//! Depend on `sandboxed-db` and use the attribute from there: its documentation lives on that re-export, where the
-//! examples can be compiled, and the code it expands into calls `sandboxed_db::harness`.
+//! Use it through `sandboxed-db`, which re-exports it with its documentation: examples can be
+//! compiled there, and the expansion calls `sandboxed_db::harness`.
 //!
-//! The files follow the way of the tokens: `args` reads what stands in the parentheses (`names` what is set, `values` to
-//! what), `signature` and `attributes` the function below, `databases` says which parameter is made from which database, `matrix`
-//! how many tests there are, `files` whether those that are named are there, and `expand` writes the tests around what
-//! `call` has the harness do. What is wrong on the way is collected in `diagnostics`, where every message is worded. All work on
-//! [`proc_macro2`], so their tests need no compiler.
+//! The files follow the tokens. `args` reads the arguments (`names` their names, `values` their
+//! values), `signature` and `attributes` read the function. `databases` assigns a database to each
+//! parameter, `matrix` lists the tests, `files` checks that named files exist. `expand` writes the
+//! tests around the call of the harness, which `call` writes. Mistakes are collected in
+//! `diagnostics`, which words every message. All of it works on [`proc_macro2`], so its tests need
+//! no compiler.
 
 #![forbid(unsafe_code)]
 
@@ -25,7 +26,7 @@ mod values;
 
 use proc_macro::TokenStream;
 
-/// Turns a function that takes a database into a test that is given a fresh one.
+/// Makes a function that takes a database a test with a fresh one.
 ///
 /// See the documentation of this attribute in the package `sandboxed-db`, which re-exports it.
 #[proc_macro_attribute]

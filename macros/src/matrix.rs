@@ -1,4 +1,4 @@
-//! The servers that a test is made for: a list of engines or versions makes a test of each.
+//! The tests that a list of engines or versions makes.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use syn::{Expr, Ident, LitStr, Path};
 use crate::args::Arguments;
 use crate::diagnostics::{self, Diagnostics};
 
-/// An engine as it was written: a type, of which the default is meant, or an expression.
+/// An engine as written: a type with a default, or an expression.
 pub(crate) struct Engine {
     pub(crate) written: Expr,
 }
@@ -18,17 +18,17 @@ pub(crate) struct Engine {
 /// One test of the matrix.
 pub(crate) struct Case<'a> {
     pub(crate) name: Ident,
-    /// Which of the engines.
+    /// Index of the engine.
     pub(crate) engine: usize,
     pub(crate) version: Option<&'a LitStr>,
 }
 
-/// All tests of the matrix, those of the first engine first.
+/// Returns all tests of the matrix, engine by engine.
 pub(crate) fn cases<'a>(arguments: &'a Arguments, diagnostics: &mut Diagnostics) -> Vec<Case<'a>> {
     let Arguments { snapshot, engines, versions, .. } = arguments;
     let mut names: Vec<_> = engines.iter().map(Engine::name).collect();
     if names.is_empty() {
-        // Only the compiler knows the engine of a description that a function returns.
+        // Only the compiler knows the engine of a returned description.
         names.push(if snapshot.is_some() { "version" } else { "postgres" }.to_owned());
     }
     let mut numbers = HashSet::new();
@@ -57,7 +57,8 @@ fn ident(name: &str) -> Ident {
 }
 
 impl Engine {
-    /// What tests are called that are made for it: its type, or the function that returns it, as in `maria_db`.
+    /// Returns the name of its tests: that of the type, or of the function that returns it, as in
+    /// `maria_db`.
     fn name(&self) -> String {
         named(&self.written)
             .map(|ident| snake_case(&ident.to_string()))
@@ -80,7 +81,8 @@ impl ToTokens for Engine {
     }
 }
 
-/// `Postgres` of `Postgres`, of `engines::Postgres::new().database("shop")` and of `Postgres { .. }`; `shop` of `shop()`.
+/// Returns `Postgres` for `Postgres`, for `engines::Postgres::new().database("shop")` and for
+/// `Postgres { .. }`; `shop` for `shop()`.
 fn named(expression: &Expr) -> Option<&Ident> {
     match expression {
         Expr::Path(path) => last_name(&path.path),
@@ -94,7 +96,7 @@ fn named(expression: &Expr) -> Option<&Ident> {
     }
 }
 
-/// The type of a function that is one of a type's, else what comes last.
+/// Returns the type of an associated function, else the last name.
 fn last_name(path: &Path) -> Option<&Ident> {
     let mut names = path.segments.iter().rev().map(|segment| &segment.ident);
     let last = names.next()?;

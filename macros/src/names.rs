@@ -1,8 +1,8 @@
-//! The names of arguments, and how each is written.
+//! The names of arguments, and an example of each.
 
 use syn::Ident;
 
-/// The names an argument can have.
+/// The names of arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     Snapshot,
@@ -64,7 +64,7 @@ impl Name {
         }
     }
 
-    /// How the argument is written, for messages.
+    /// Returns an example of the argument, for messages.
     pub(crate) const fn example(self) -> &'static str {
         match self {
             Self::Snapshot => "`snapshot = crate::testing::shop`",
@@ -88,7 +88,7 @@ impl Name {
         }
     }
 
-    /// How to say twice what may be said once, where there is a way.
+    /// Returns the way to write several values, if there is one.
     pub(crate) const fn instead_of_twice(self) -> Option<&'static str> {
         match self {
             Self::Version => Some(r#"several are written as `version = ["15", "17"]`"#),
@@ -99,12 +99,12 @@ impl Name {
         }
     }
 
-    /// Whether it is a step that several may be of.
+    /// Returns whether the argument is a step that may be repeated.
     pub(crate) const fn may_come_again(self) -> bool {
         matches!(self, Self::MigrationsOf | Self::DependsOn | Self::Run | Self::Prepare)
     }
 
-    /// Whether it is said of the test, and not of a database.
+    /// Returns whether the argument is about the test, and not about a database.
     pub(crate) const fn is_of_the_test(self) -> bool {
         matches!(self, Self::Flavor | Self::WorkerThreads | Self::Crate)
     }

@@ -1,4 +1,4 @@
-//! The function below the attribute: what of it the expansion needs, and which functions can be tests.
+//! The function below the attribute: the parts that the expansion needs, and the rules for tests.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use syn::{
 use crate::attributes;
 use crate::diagnostics::{self, Diagnostics};
 
-/// A function as it was written.
+/// A function as written.
 ///
-/// Its body stays a heap of tokens: nothing here depends on it, and code that is being typed, or syntax that is newer
-/// than our parser, gets to the compiler unharmed.
+/// Its body stays tokens: nothing depends on it here, and unfinished code or syntax that the parser
+/// does not know reaches the compiler unchanged.
 pub(crate) struct Function {
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) visibility: Visibility,
@@ -24,11 +24,11 @@ pub(crate) struct Function {
     pub(crate) body: TokenStream,
 }
 
-/// A parameter made from a database: its type, and how the function takes it.
+/// A parameter from a database: its type, and how the function takes it.
 pub(crate) struct Parameter<'a> {
-    /// What an argument of the attribute calls it; a pattern has no name.
+    /// Its name, by which an argument of the attribute refers to it; a pattern has none.
     pub(crate) name: Option<&'a Ident>,
-    /// Without the `&`, if there is one.
+    /// Without the `&`.
     pub(crate) ty: &'a Type,
     pub(crate) by_reference: bool,
 }
@@ -39,11 +39,11 @@ pub(crate) enum Filled<'a> {
     FromCase(CaseParameter<'a>),
 }
 
-/// The attribute that makes the tests, of the function that this attribute leaves it.
+/// Another attribute that makes the tests from the expanded function.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Generator {
     Rstest,
-    /// With the number of arguments of a case, which fill the first parameters.
+    /// The number of arguments of a case, which fill the first parameters.
     TestCase(usize),
 }
 
@@ -60,7 +60,8 @@ impl Function {
         syn::parse2(item)
     }
 
-    /// Reads what kind of test the function is. If it can be none, the reasons are added to `diagnostics`.
+    /// Reads the parameters of the test. Reasons why the function cannot be one are added to
+    /// `diagnostics`.
     pub(crate) fn check(&self, diagnostics: &mut Diagnostics) -> Vec<Filled<'_>> {
         attributes::check(&self.attributes, diagnostics);
         self.check_qualifiers(diagnostics);
@@ -68,12 +69,12 @@ impl Function {
         self.parameters(diagnostics)
     }
 
-    /// Whether another attribute makes the tests, of the function that this attribute leaves it.
+    /// Returns whether another attribute makes the tests from the expanded function.
     pub(crate) fn has_generator(&self) -> bool {
         self.is_rstest() || self.attributes.iter().any(|attribute| attributes::is_test_case(attribute.path()))
     }
 
-    /// The names of attributes of test_case that stand without a path.
+    /// Returns the names of test_case's attributes that are written without a path.
     pub(crate) fn case_attributes(&self) -> BTreeSet<&Ident> {
         let paths = self.attributes.iter().map(Attribute::path);
         paths.filter(|path| attributes::is_test_case(path)).filter_map(Path::get_ident).collect()
@@ -88,12 +89,12 @@ impl Function {
             return Some(Generator::Rstest);
         }
         let cases = self.attributes.iter().filter(|attribute| attributes::is_test_case(attribute.path()));
-        // A case of another length is for the compiler to report.
+        // The compiler reports a case of another length.
         let counts = cases.filter_map(|case| diagnostics.collect(attributes::case_arguments(case)));
         counts.collect::<Vec<_>>().first().copied().map(Generator::TestCase)
     }
 
-    /// The attributes of the test: without what the harness does itself.
+    /// Returns the attributes of the test, without those that the harness replaces.
     pub(crate) fn outer_attributes(&self) -> impl Iterator<Item = &Attribute> {
         let is_rstest = self.is_rstest();
         self.attributes.iter().filter(move |attribute| {
@@ -155,7 +156,7 @@ impl Function {
         all
     }
 
-    /// The signature of the function inside the test: without what only rstest understands.
+    /// Returns the signature of the inner function, without attributes that only rstest knows.
     pub(crate) fn inner_signature(&self) -> Signature {
         let mut signature = self.signature.clone();
         if self.is_rstest() {
@@ -176,11 +177,11 @@ impl Function {
         signature
     }
 
-    /// The function alone, emitted when it cannot be a test, so that the compiler does not report what uses it, or
-    /// what it uses, on top of the mistake itself.
+    /// Returns the function alone, for a function that cannot be a test, so that the compiler does
+    /// not report its users, or its names, on top of the mistake.
     pub(crate) fn without_test(&self) -> TokenStream {
         let Self { attributes, visibility, signature, body } = self;
-        // A body that is fine in a test is rarely fine in a `const fn`.
+        // The body of a test rarely compiles in a `const fn`.
         let signature = Signature { constness: None, ..signature.clone() };
         let attributes = attributes.iter().filter(|attribute| {
             !attributes::is_test(attribute)
@@ -236,7 +237,8 @@ fn check_generics(generics: &Generics) -> syn::Result<()> {
     }
 }
 
-/// The type in parentheses, or in the invisible group a `macro_rules!` macro puts around a `$ty:ty`.
+/// Returns the type within parentheses, or within the invisible group of a `$ty:ty` in
+/// `macro_rules!`.
 fn ungrouped(mut ty: &Type) -> &Type {
     loop {
         ty = match ty {
@@ -254,8 +256,8 @@ fn name(pattern: &Pat) -> Option<&Ident> {
     }
 }
 
-/// What rstest fills is marked by one of its attributes. A fixture that is found by the parameter's name alone has none, so
-/// it is written `#[from(name)]` here: nothing else tells it from a database.
+/// Returns whether an attribute marks the parameter for rstest. A fixture that is found by its name
+/// alone needs `#[from(name)]`, since it looks like a parameter from a database.
 fn is_filled_by_rstest(written: &PatType) -> bool {
     written.attrs.iter().any(attributes::is_rstests)
 }
@@ -271,7 +273,7 @@ mod tests {
         if let Some(function) = diagnostics.collect(Function::parse(item)) {
             function.check(&mut diagnostics);
         }
-        // Only the mistakes; the rest of each message shows what is accepted.
+        // Only the mistake; the rest of each message shows accepted functions.
         let first_line = |message: String| message.lines().next().unwrap().to_owned();
         diagnostics.messages().into_iter().map(first_line).collect()
     }
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_from_a_macro_is_seen_through_its_invisible_group() {
+    fn a_type_from_a_macro_is_read_through_its_group() {
         let ty = proc_macro2::Group::new(proc_macro2::Delimiter::None, quote!(&Sandbox));
         assert_eq!(parameter(quote!(fn t(db: #ty) {})), ("Sandbox".into(), true));
     }
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_parameter() {
+    fn a_parameter_is_required() {
         let none = mistakes(quote!(
             fn t() {}
         ));
@@ -366,7 +368,7 @@ mod tests {
         let variadic = mistakes(quote!(
             fn t(a: Sandbox, ...) {}
         ));
-        assert_eq!(variadic, ["a test has no variable number of parameters"]);
+        assert_eq!(variadic, ["a test cannot be variadic"]);
     }
 
     #[test]
@@ -400,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_generic() {
+    fn generic_functions_are_refused() {
         for function in [
             quote!(
                 fn t<T>(db: T) {}
@@ -409,7 +411,7 @@ mod tests {
                 fn t<const N: usize>(db: Db<N>) {}
             ),
         ] {
-            assert_eq!(mistakes(function), ["a test cannot be generic: nothing chooses what to put in"]);
+            assert_eq!(mistakes(function), ["a test cannot be generic: nothing chooses its types"]);
         }
         for function in [
             quote!(
@@ -461,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_function_is_told_so() {
+    fn other_items_are_refused() {
         for item in [
             quote!(
                 struct T {
@@ -478,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn the_function_alone_keeps_what_does_not_make_it_a_test() {
+    fn the_function_alone_keeps_other_attributes() {
         let function = quote!(
             #[doc = "d"]
             #[tokio::test]

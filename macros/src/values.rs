@@ -1,4 +1,4 @@
-//! The values of arguments: how each kind is read, and what is said of one that cannot be.
+//! The values of arguments: how each kind is read, and the messages for malformed ones.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use syn::{Ident, Lit, LitStr, Path, Token, bracketed, parenthesized, token};
 
 use crate::diagnostics::{self, Diagnostics};
 
-/// A setting of the server, its value as text.
+/// A setting of the server, with its value as text.
 pub(crate) struct Setting {
     pub(crate) name: String,
     pub(crate) value: String,
 }
 
-/// An argument whose name is read and whose value comes next.
+/// An argument whose name is read and whose value follows.
 pub(crate) struct Argument {
-    /// How it is written, for messages.
+    /// An example, for messages.
     pub(crate) example: &'static str,
     pub(crate) written: Ident,
 }
 
 impl Argument {
     pub(crate) fn malformed(&self, input: ParseStream<'_>, expected: &str) -> syn::Error {
-        // Where something is missing there is no token to point at but the name.
+        // A missing value has no token, so the message points at the name.
         let missing = input.is_empty() || input.peek(Token![,]);
         let at = if missing { self.written.span() } else { input.span() };
         diagnostics::malformed_argument(at, expected, self.example)
@@ -37,7 +37,7 @@ impl Argument {
         }
     }
 
-    /// A path in the file system.
+    /// Reads a path in the file system.
     pub(crate) fn path(&self, input: ParseStream<'_>) -> syn::Result<LitStr> {
         if !input.peek(LitStr) {
             return Err(self.malformed(input, "a path as a string"));
@@ -46,7 +46,7 @@ impl Argument {
         if path.value().is_empty() { Err(diagnostics::empty_path(path.span())) } else { Ok(path) }
     }
 
-    /// A path, or several in brackets.
+    /// Reads a path, or several in brackets.
     pub(crate) fn paths(
         &self,
         input: ParseStream<'_>,
@@ -55,7 +55,7 @@ impl Argument {
         self.several(input, diagnostics, |input| self.path(input)).map(|(paths, _)| paths)
     }
 
-    /// One value, or several in brackets, and then where.
+    /// Reads one value, or several in brackets and the place of these.
     pub(crate) fn several<T>(
         &self,
         input: ParseStream<'_>,
@@ -78,7 +78,7 @@ impl Argument {
         Ok((values, Some(brackets)))
     }
 
-    /// A version of a server, by as many of its numbers as count.
+    /// Reads a version of a server, by as many of its numbers as count.
     pub(crate) fn version(&self, input: ParseStream<'_>) -> syn::Result<LitStr> {
         let expected = || self.malformed(input, "a version as a string");
         let version = match input.fork().parse::<Lit>().map_err(|_| expected())? {
@@ -121,7 +121,7 @@ impl Argument {
         Ok(settings)
     }
 
-    /// A time with its unit, or whole seconds.
+    /// Reads a time with its unit, or whole seconds.
     pub(crate) fn duration(&self, input: ParseStream<'_>) -> syn::Result<Duration> {
         if !input.peek(Lit) {
             return Err(self.malformed(input, "a duration as a string"));
@@ -139,7 +139,7 @@ impl Argument {
         if duration.is_zero() { Err(diagnostics::zero_duration(at)) } else { Ok(duration) }
     }
 
-    /// What is in the parentheses that come next, with or without a comma at its end.
+    /// Reads the contents of the parentheses that follow, with or without a trailing comma.
     pub(crate) fn list<T>(
         &self,
         input: ParseStream<'_>,
@@ -154,7 +154,7 @@ impl Argument {
             list.parse::<Option<Token![,]>>()?;
             if list.is_empty() { Ok(read) } else { Err(self.malformed(&list, "no further value")) }
         });
-        // What is left would be reported as a further mistake.
+        // The rest would be reported as a further mistake.
         list.parse::<TokenStream>()?;
         read
     }
@@ -167,7 +167,7 @@ impl Argument {
         input.parse().map_err(|_| self.malformed(input, expected))
     }
 
-    /// The path of something in Rust.
+    /// Reads the path of a Rust item.
     pub(crate) fn rust_path(&self, input: ParseStream<'_>, expected: &str) -> syn::Result<Path> {
         if !input.peek(Ident::peek_any) && !input.peek(Token![::]) {
             return Err(self.malformed(input, expected));
@@ -175,7 +175,7 @@ impl Argument {
         input.parse()
     }
 
-    /// A path in Rust, bare or in a string.
+    /// Reads a path in Rust, bare or in a string.
     pub(crate) fn module(&self, input: ParseStream<'_>) -> syn::Result<Path> {
         if input.peek(LitStr) {
             let quoted: LitStr = input.parse()?;
@@ -198,7 +198,7 @@ impl Setting {
         Ok(Self { name, value })
     }
 
-    /// `max_connections`, `auto_explain.log_min_duration` or either in quotes.
+    /// Reads `max_connections`, `auto_explain.log_min_duration` or either in quotes.
     fn parse_name(input: ParseStream<'_>) -> syn::Result<String> {
         if input.peek(LitStr) {
             let quoted: LitStr = input.parse()?;
@@ -235,7 +235,7 @@ impl Setting {
     }
 }
 
-/// A whole number followed by `ms`, `s`, `m`, `h` or `d`.
+/// Parses a whole number followed by `ms`, `s`, `m`, `h` or `d`.
 fn duration(text: &str) -> Option<Duration> {
     let unit = text.find(|letter: char| !letter.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit);
@@ -251,7 +251,7 @@ fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(milliseconds))
 }
 
-/// Reads `item, item, …`. After a mistake it goes on behind the next comma, so it always reads to the end.
+/// Reads `item, item, …` to the end. After a mistake it continues behind the next comma.
 pub(crate) fn comma_separated(
     input: ParseStream<'_>,
     diagnostics: &mut Diagnostics,
@@ -263,7 +263,7 @@ pub(crate) fn comma_separated(
             result = Err(diagnostics::missing_comma(input.span()));
         }
         diagnostics.collect(result);
-        // A token that cannot be read does not exist: a tree is a group or a single token.
+        // Never fails: a tree is a group or a single token.
         while !input.is_empty() && !input.peek(Token![,]) && input.parse::<TokenTree>().is_ok() {}
         let _ = input.parse::<Option<Token![,]>>();
     }

@@ -1,4 +1,4 @@
-//! The arguments of `#[sandboxed_db]`, and what its tests say when they fail.
+//! The arguments of `#[sandboxed_db]`, and the output of its failing tests.
 
 use std::process::Output;
 
@@ -23,25 +23,25 @@ const NOTES: &str = "select coalesce(string_agg(body, ' | ' order by id), 'none'
 
 #[sandboxed_db]
 #[should_panic]
-fn a_test_must_panic(db: Sandbox) {
+fn should_panic_tests_may_panic(db: Sandbox) {
     connect(db.url()).batch_execute("select * from nowhere").unwrap();
 }
 
 // Arguments.
 
 #[sandboxed_db]
-#[cfg_attr(all(), ignore = "run by `an_ignored_test_is_run_when_asked_for`")]
+#[cfg_attr(all(), ignore = "run by `ignored_tests_run_on_request`")]
 fn ignored(db: Sandbox) {
     assert_eq!(answer(db.url(), DATABASE), "postgres");
 }
 
 #[sandboxed_db(migrations = "data/notes/migrations")]
-fn migrations_start_at_the_package(db: Sandbox) {
+fn migrations_are_found_in_the_package(db: Sandbox) {
     assert_eq!(answer(db.url(), NOTES), "none");
 }
 
 #[sandboxed_db(migrations = "data/notes/migrations", seed = "data/notes/one.sql")]
-fn a_seed_is_one_file(db: Sandbox) {
+fn one_seed_file_is_loaded(db: Sandbox) {
     assert_eq!(answer(db.url(), NOTES), "one");
 }
 
@@ -49,7 +49,7 @@ fn a_seed_is_one_file(db: Sandbox) {
     migrations = "data/notes/migrations",
     seed = ["data/notes/one.sql", "data/notes/two.sql"],
 )]
-fn a_seed_is_several_files_in_their_order(db: Sandbox) {
+fn seed_files_are_loaded_in_order(db: Sandbox) {
     assert_eq!(answer(db.url(), NOTES), "one | one, two");
 }
 
@@ -62,7 +62,7 @@ fn a_seed_is_several_files_in_their_order(db: Sandbox) {
     "my.setting" = "it's \\ here",
     deadlock_timeout = "3s",
 ))]
-fn settings_are_those_of_the_server(db: Sandbox) {
+fn settings_reach_the_server(db: Sandbox) {
     let mut client = connect(db.url());
     for (name, value) in [
         ("work_mem", "7MB"),
@@ -79,7 +79,7 @@ fn settings_are_those_of_the_server(db: Sandbox) {
 }
 
 #[sandboxed_db(start_timeout = "2m")]
-async fn a_start_timeout_is_given(url: String) {
+async fn a_start_timeout_is_accepted(url: String) {
     assert_eq!(answer_async(&url, DATABASE).await.unwrap(), "postgres");
 }
 
@@ -89,16 +89,16 @@ async fn a_start_timeout_is_given(url: String) {
     seed = "data/notes/one.sql",
     settings(jit = true)
 )]
-async fn all_arguments_are_given(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
+async fn all_arguments_work_together(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
     assert_eq!(answer_async(db.url(), NOTES).await?, "one");
     assert_eq!(answer_async(db.url(), "show jit").await?, "on");
     Ok(())
 }
 
-// Failures: each of these tests is run by another one below, which reads what it says.
+// Failures: a test below runs each of these and reads its output.
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_test_that_panics_shows_the_servers_log`"]
+#[ignore = "fails, run by `a_panic_shows_the_server_log`"]
 fn panics(db: Sandbox) {
     if is_alone() {
         connect(db.url()).batch_execute("select 'panicked' from nowhere").unwrap();
@@ -106,7 +106,7 @@ fn panics(db: Sandbox) {
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_test_that_returns_an_error_shows_the_servers_log`"]
+#[ignore = "fails, run by `a_returned_error_shows_the_server_log`"]
 fn returns_an_error(url: String) -> Result<(), postgres::Error> {
     if is_alone() {
         connect(&url).batch_execute("select 'returned' from nowhere")?;
@@ -115,7 +115,7 @@ fn returns_an_error(url: String) -> Result<(), postgres::Error> {
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `an_async_test_that_panics_shows_the_servers_log`"]
+#[ignore = "fails, run by `an_async_panic_shows_the_server_log`"]
 async fn panics_async(db: &Sandbox) {
     if is_alone() {
         answer_async(db.url(), "select 'panicked' from nowhere").await.unwrap();
@@ -123,7 +123,7 @@ async fn panics_async(db: &Sandbox) {
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `an_async_test_that_returns_an_error_shows_the_servers_log`"]
+#[ignore = "fails, run by `an_async_error_shows_the_server_log`"]
 async fn returns_an_error_async(db: Sandbox) -> Result<(), tokio_postgres::Error> {
     if is_alone() {
         answer_async(db.url(), "select 'returned' from nowhere").await?;
@@ -131,11 +131,11 @@ async fn returns_an_error_async(db: Sandbox) -> Result<(), tokio_postgres::Error
     Ok(())
 }
 
-/// Kills the server from within and fails for it.
+/// Kills the server from within, and fails because of it.
 fn kill_the_server(url: &str) {
     if is_alone() {
         let kill = "copy (select where false) to program 'kill -9 $(head -1 postmaster.pid)'";
-        // The session may or may not be told before it is cut off.
+        // The session may or may not get the message before it ends.
         let _ = connect(url).batch_execute(kill);
         let init = url.split_once("/proc/").and_then(|(_, rest)| rest.split_once('/'));
         let init = init.unwrap_or_else(|| panic!("{url}")).0.parse().unwrap();
@@ -145,19 +145,19 @@ fn kill_the_server(url: &str) {
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_server_that_died_is_told_of`"]
+#[ignore = "fails, run by `the_death_of_the_server_is_reported`"]
 fn kills_a_server_by_its_url(url: String) {
     kill_the_server(&url);
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_server_that_died_is_told_of`"]
+#[ignore = "fails, run by `the_death_of_the_server_is_reported`"]
 fn kills_a_borrowed_server(db: &Sandbox) {
     kill_the_server(db.url());
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_server_that_died_is_told_of`"]
+#[ignore = "fails, run by `the_death_of_the_server_is_reported`"]
 fn kills_an_owned_server(db: Sandbox) {
     kill_the_server(db.url());
 }
@@ -167,29 +167,29 @@ fn without_migrations() -> Snapshot {
 }
 
 #[sandboxed_db(snapshot = without_migrations)]
-#[ignore = "fails, run by `a_missing_directory_is_named`"]
+#[ignore = "fails, run by `a_missing_directory_is_reported`"]
 fn has_no_migrations(db: Sandbox) {
     drop(db);
 }
 
 #[sandboxed_db]
-#[ignore = "run by `a_test_that_panics_as_it_must_says_nothing` and `a_test_that_could_not_be_run_has_not_panicked`"]
+#[ignore = "run by `an_expected_panic_prints_nothing` and `a_failed_start_is_no_expected_panic`"]
 #[should_panic]
-fn panics_as_it_must(db: Sandbox) {
+fn panics_as_expected(db: Sandbox) {
     connect(db.url()).batch_execute("select 'expected' from nowhere").unwrap();
 }
 
 #[sandboxed_db]
-#[ignore = "run by `a_test_that_could_not_be_run_has_not_panicked`"]
+#[ignore = "run by `a_failed_start_is_no_expected_panic`"]
 #[should_panic(expected = "postgres")]
-async fn panics_with_words_that_the_report_holds_too(db: &Sandbox) {
+async fn panics_with_text_of_the_report(db: &Sandbox) {
     answer_async(db.url(), "select 'postgres' from nowhere").await.expect("postgres");
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_test_that_must_panic_and_does_not_fails`"]
+#[ignore = "fails, run by `a_missing_panic_fails_the_test`"]
 #[should_panic]
-fn does_not_panic_as_it_must(db: Sandbox) {
+fn does_not_panic_as_expected(db: Sandbox) {
     if is_alone() {
         drop(db);
     } else {
@@ -209,7 +209,7 @@ fn run_with(test: &str, environment: &[(&str, &str)]) -> (Output, String) {
     (output, text)
 }
 
-/// What a failed test says, which is all that its user gets to see.
+/// Returns the output of a failed test.
 fn failure(test: &str) -> String {
     let (output, text) = run(test);
     assert!(!output.status.success(), "{text}");
@@ -218,7 +218,7 @@ fn failure(test: &str) -> String {
     text
 }
 
-/// The server's log stands in the captured output of the test, below its name.
+/// Asserts that the captured output of the test shows the server's log.
 fn assert_shows_log(test: &str, statement: &str) {
     let text = failure(test);
     let section = format!("---- attribute::{test} stdout ----");
@@ -234,35 +234,35 @@ fn assert_shows_log(test: &str, statement: &str) {
 }
 
 #[test]
-fn an_ignored_test_is_run_when_asked_for() {
+fn ignored_tests_run_on_request() {
     let (output, text) = run("ignored");
     assert!(output.status.success(), "{text}");
     assert!(text.contains("1 passed"), "{text}");
 }
 
 #[test]
-fn a_test_that_panics_shows_the_servers_log() {
+fn a_panic_shows_the_server_log() {
     assert_shows_log("panics", "select 'panicked' from nowhere");
 }
 
 #[test]
-fn a_test_that_returns_an_error_shows_the_servers_log() {
+fn a_returned_error_shows_the_server_log() {
     assert_shows_log("returns_an_error", "select 'returned' from nowhere");
 }
 
 #[test]
-fn an_async_test_that_panics_shows_the_servers_log() {
+fn an_async_panic_shows_the_server_log() {
     assert_shows_log("panics_async", "select 'panicked' from nowhere");
 }
 
 #[test]
-fn an_async_test_that_returns_an_error_shows_the_servers_log() {
+fn an_async_error_shows_the_server_log() {
     assert_shows_log("returns_an_error_async", "select 'returned' from nowhere");
 }
 
 #[test]
-fn a_test_that_succeeds_says_nothing() {
-    // With `--nocapture`, since libtest would keep back what a successful test prints.
+fn a_passing_test_prints_nothing() {
+    // With `--nocapture`, since libtest hides the output of a passing test.
     let output = alone("attribute::ignored").arg("--nocapture").output().unwrap();
     let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
     assert!(text.contains("1 passed"), "{text}");
@@ -270,20 +270,20 @@ fn a_test_that_succeeds_says_nothing() {
 }
 
 #[test]
-fn a_test_that_panics_as_it_must_says_nothing() {
-    let output = alone("attribute::panics_as_it_must").arg("--nocapture").output().unwrap();
+fn an_expected_panic_prints_nothing() {
+    let output = alone("attribute::panics_as_expected").arg("--nocapture").output().unwrap();
     let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert!(!text.contains("server log") && !text.contains("STATEMENT"), "{text}");
 }
 
 #[test]
-fn a_test_that_must_panic_and_does_not_fails() {
-    failure("does_not_panic_as_it_must");
+fn a_missing_panic_fails_the_test() {
+    failure("does_not_panic_as_expected");
 }
 
 #[test]
-fn a_server_that_died_is_told_of() {
+fn the_death_of_the_server_is_reported() {
     for test in ["kills_a_server_by_its_url", "kills_a_borrowed_server", "kills_an_owned_server"] {
         let text = failure(test);
         assert!(text.contains("the server was killed"), "{text}");
@@ -292,7 +292,7 @@ fn a_server_that_died_is_told_of() {
 }
 
 #[test]
-fn a_missing_directory_is_named() {
+fn a_missing_directory_is_reported() {
     let text = failure("has_no_migrations");
     let expected = format!("could not read `{}/no/such/directory`", env!("CARGO_MANIFEST_DIR"));
     assert!(text.contains(&expected), "{text}");
@@ -301,10 +301,10 @@ fn a_missing_directory_is_named() {
     assert!(text.contains(&hint), "{text}");
 }
 
-/// The report of a sandbox that does not start is no panic that a `#[should_panic]` test may pass by.
+/// A `#[should_panic]` test must not pass because its sandbox did not start.
 #[test]
-fn a_test_that_could_not_be_run_has_not_panicked() {
-    for test in ["panics_as_it_must", "panics_with_words_that_the_report_holds_too"] {
+fn a_failed_start_is_no_expected_panic() {
+    for test in ["panics_as_expected", "panics_with_text_of_the_report"] {
         let (output, text) = run_with(test, &[("SANDBOXED_DB_POSTGRES", "/nonexistent")]);
         assert!(!output.status.success(), "{text}");
         assert!(text.contains(&format!("test attribute::{test} - should panic ... FAILED")), "{text}");
@@ -314,7 +314,7 @@ fn a_test_that_could_not_be_run_has_not_panicked() {
     }
 }
 
-// Steps of every kind, on a description that a suite has in common.
+// Steps of every kind, on a shared description.
 
 fn notes() -> Snapshot {
     Snapshot::new(Postgres::new()).migrations("data/notes/migrations")
@@ -330,14 +330,14 @@ async fn one_more(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
     run("psql", "-c", "insert into notes (body) values ('by a program')"),
     prepare("attribute-one-more", one_more),
 )]
-fn a_test_extends_what_its_suite_has_in_common(db: Sandbox) {
+fn a_test_extends_a_shared_description(db: Sandbox) {
     let bodies = "select string_agg(body, ', ' order by body) from notes where body like 'by %'";
     let bodies: String = connect(db.url()).query_one(bodies, &[]).unwrap().get(0);
     assert_eq!(bodies, "by a program, by code");
 }
 
 #[sandboxed_db(migrations_of(Sqlx, "data/conventions/sqlx"))]
-fn a_test_names_the_tool_of_its_migrations(db: Sandbox) {
+fn a_test_names_its_migration_tool(db: Sandbox) {
     let noted: i64 =
         connect(db.url()).query_one("select count(*) from _sqlx_migrations", &[]).unwrap().get(0);
     assert!(noted > 0);

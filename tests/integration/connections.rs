@@ -1,5 +1,5 @@
-//! What a test is given with a driver's feature: connections and pools of each, several of them, from one server or from
-//! several.
+//! Parameters with the feature of a driver: connections and pools; one or several, from one server
+//! or several.
 
 use diesel::r2d2::ConnectionManager;
 use diesel::sql_types::Text;
@@ -26,25 +26,25 @@ struct Name {
 // One by one.
 
 #[sandboxed_db(snapshot = shop)]
-async fn a_pool_of_sqlx(pool: PgPool) {
+async fn sqlx_gets_a_pool(pool: PgPool) {
     let name: String = sqlx::query_scalar(DATABASE).fetch_one(&pool).await.unwrap();
     assert_eq!(name, "shop");
 }
 
 #[sandboxed_db]
-async fn a_borrowed_pool(pool: &PgPool) -> Result<(), sqlx::Error> {
+async fn sqlx_lends_a_pool(pool: &PgPool) -> Result<(), sqlx::Error> {
     sqlx::query("create table t (x int)").execute(pool).await?;
     Ok(())
 }
 
 #[sandboxed_db]
-async fn a_connection_of_sqlx(mut connection: PgConnection) {
+async fn sqlx_gets_a_connection(mut connection: PgConnection) {
     let one: i32 = sqlx::query_scalar("select 1").fetch_one(&mut connection).await.unwrap();
     assert_eq!(one, 1);
 }
 
 #[sandboxed_db]
-async fn options_of_sqlx((pool, options): (PgPoolOptions, PgConnectOptions)) {
+async fn sqlx_gets_options((pool, options): (PgPoolOptions, PgConnectOptions)) {
     let pool = pool.max_connections(1).connect_with(options.application_name("mine")).await.unwrap();
     let name: String =
         sqlx::query_scalar("select current_setting('application_name')").fetch_one(&pool).await.unwrap();
@@ -52,19 +52,21 @@ async fn options_of_sqlx((pool, options): (PgPoolOptions, PgConnectOptions)) {
 }
 
 #[sandboxed_db]
-async fn a_client_of_tokio_postgres(mut client: tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
+async fn tokio_postgres_gets_a_client(
+    mut client: tokio_postgres::Client,
+) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     transaction.batch_execute("create table t (x int)").await?;
     transaction.commit().await
 }
 
 #[sandboxed_db]
-fn a_client_of_postgres(mut client: postgres::Client) -> Result<(), postgres::Error> {
+fn postgres_gets_a_client(mut client: postgres::Client) -> Result<(), postgres::Error> {
     client.batch_execute("create table t (x int)")
 }
 
 #[sandboxed_db]
-async fn a_pool_of_deadpool(pool: deadpool_postgres::Pool) {
+async fn deadpool_gets_a_pool(pool: deadpool_postgres::Pool) {
     let (one, other) = (pool.get().await.unwrap(), pool.get().await.unwrap());
     let backend = "select pg_backend_pid()";
     let one: i32 = one.query_one(backend, &[]).await.unwrap().get(0);
@@ -73,14 +75,14 @@ async fn a_pool_of_deadpool(pool: deadpool_postgres::Pool) {
 }
 
 #[sandboxed_db(snapshot = shop)]
-fn a_connection_of_diesel(mut connection: diesel::PgConnection) {
+fn diesel_gets_a_connection(mut connection: diesel::PgConnection) {
     assert_eq!(sql_query(DATABASE).get_result::<Name>(&mut connection).unwrap().name, "shop");
 }
 
 type DieselPool = diesel::r2d2::Pool<ConnectionManager<diesel::PgConnection>>;
 
 #[sandboxed_db(snapshot = shop)]
-fn a_pool_of_diesel(pool: DieselPool) {
+fn diesel_gets_a_pool(pool: DieselPool) {
     let (mut one, mut other) = (pool.get().unwrap(), pool.get().unwrap());
     for connection in [&mut one, &mut other] {
         assert_eq!(sql_query(DATABASE).get_result::<Name>(connection).unwrap().name, "shop");
@@ -88,29 +90,29 @@ fn a_pool_of_diesel(pool: DieselPool) {
 }
 
 #[sandboxed_db(snapshot = shop)]
-async fn a_connection_of_diesel_async(mut connection: diesel_async::AsyncPgConnection) {
+async fn diesel_async_gets_a_connection(mut connection: diesel_async::AsyncPgConnection) {
     let query = sql_query(DATABASE);
     let found: Name = diesel_async::RunQueryDsl::get_result(query, &mut connection).await.unwrap();
     assert_eq!(found.name, "shop");
 }
 
 #[sandboxed_db(snapshot = shop)]
-async fn a_connection_of_sea_orm(db: DatabaseConnection) -> Result<(), sea_orm::DbErr> {
+async fn sea_orm_gets_a_connection(db: DatabaseConnection) -> Result<(), sea_orm::DbErr> {
     let row = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, DATABASE)).await?.unwrap();
     assert_eq!(row.try_get::<String>("", "name")?, "shop");
     Ok(())
 }
 
 #[sandboxed_db]
-fn configurations(blocking: postgres::Config, asynchronous: tokio_postgres::Config) {
+fn clients_get_their_configurations(blocking: postgres::Config, asynchronous: tokio_postgres::Config) {
     assert_eq!(blocking.get_user(), Some("postgres"));
     assert_eq!(asynchronous.get_dbname(), Some("postgres"));
 }
 
-// A plain test has what is asynchronous, too: its connections are driven while the test runs.
+// `async` clients in a plain test: a runtime drives their connections while the test runs.
 
 #[sandboxed_db]
-fn a_plain_test_has_what_is_asynchronous(client: tokio_postgres::Client, pool: PgPool) {
+fn async_clients_work_in_a_plain_test(client: tokio_postgres::Client, pool: PgPool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         client.batch_execute("create table t as select 7 as x").await.unwrap();
@@ -122,7 +124,7 @@ fn a_plain_test_has_what_is_asynchronous(client: tokio_postgres::Client, pool: P
 // Several from one server.
 
 #[sandboxed_db]
-async fn a_sandbox_and_a_pool(db: Sandbox, pool: PgPool) {
+async fn a_sandbox_and_a_pool_share_a_server(db: Sandbox, pool: PgPool) {
     sqlx::query("create table seen_by_both (x int)").execute(&pool).await.unwrap();
     let (client, connection) = tokio_postgres::connect(db.url(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -130,7 +132,7 @@ async fn a_sandbox_and_a_pool(db: Sandbox, pool: PgPool) {
 }
 
 #[sandboxed_db]
-fn a_url_and_a_client(url: String, mut client: postgres::Client) {
+fn a_url_and_a_client_share_a_server(url: String, mut client: postgres::Client) {
     client.batch_execute("create table seen_by_both (x int)").unwrap();
     connect(&url).batch_execute("select * from seen_by_both").unwrap();
 }
@@ -138,7 +140,7 @@ fn a_url_and_a_client(url: String, mut client: postgres::Client) {
 // Ends.
 
 #[sandboxed_db]
-async fn a_parameter_that_nobody_touches(
+async fn unused_parameters_end_the_test(
     _pool: PgPool,
     _: deadpool_postgres::Pool,
     _client: tokio_postgres::Client,
@@ -146,7 +148,7 @@ async fn a_parameter_that_nobody_touches(
 }
 
 #[sandboxed_db]
-fn blocking_parameters_that_nobody_touches(
+fn unused_blocking_parameters_end_the_test(
     _pool: DieselPool,
     _: diesel::PgConnection,
     _client: postgres::Client,
@@ -154,28 +156,28 @@ fn blocking_parameters_that_nobody_touches(
 }
 
 #[sandboxed_db]
-async fn connections_that_are_still_held(
+async fn held_connections_do_not_delay_the_end(
     pool: PgPool,
     orm: DatabaseConnection,
     other: deadpool_postgres::Pool,
 ) {
     let held = (pool.acquire().await.unwrap(), other.get().await.unwrap());
     orm.execute_unprepared("begin").await.unwrap();
-    // Waits for a statement that outlives the test.
+    // The statement outlives the test.
     tokio::spawn(async move { sqlx::query("select pg_sleep(600)").execute(&pool).await });
     tokio::task::yield_now().await;
     std::mem::forget(held);
 }
 
 #[sandboxed_db]
-async fn a_server_stopped_below_its_pool(db: Sandbox, pool: PgPool, client: tokio_postgres::Client) {
+async fn a_pool_may_outlive_its_server(db: Sandbox, pool: PgPool, client: tokio_postgres::Client) {
     db.stop().unwrap();
     assert!(sqlx::query("select 1").execute(&pool).await.is_err());
     assert!(client.batch_execute("select 1").await.is_err());
 }
 
 #[sandboxed_db]
-fn a_server_stopped_below_blocking_ones(mut client: postgres::Client, pool: DieselPool, db: Sandbox) {
+fn blocking_clients_may_outlive_their_server(mut client: postgres::Client, pool: DieselPool, db: Sandbox) {
     let mut held = pool.get().unwrap();
     db.stop().unwrap();
     assert!(client.batch_execute("select 1").is_err());
@@ -188,7 +190,7 @@ fn a_server_stopped_below_blocking_ones(mut client: postgres::Client, pool: Dies
     orders(snapshot = shop, migrations = "data/notes/migrations"),
     audit(settings(work_mem = "7MB"))
 )]
-async fn two_databases(orders: PgPool, audit: PgPool) {
+async fn two_pools_have_two_databases(orders: PgPool, audit: PgPool) {
     let name: String = sqlx::query_scalar(DATABASE).fetch_one(&orders).await.unwrap();
     assert_eq!(name, "shop");
     sqlx::query("select * from notes").execute(&orders).await.unwrap();
@@ -200,9 +202,9 @@ async fn two_databases(orders: PgPool, audit: PgPool) {
 // Runtimes.
 
 #[sandboxed_db(flavor = "multi_thread", worker_threads = 2)]
-async fn several_threads(pool: PgPool) {
+async fn multi_thread_drives_connections(pool: PgPool) {
     assert_eq!(tokio::runtime::Handle::current().metrics().num_workers(), 2);
-    // Waits for another task, whose thread this one would take from it with the other flavor.
+    // Blocks on another task, which a single-threaded runtime would not run.
     let one = tokio::spawn(async move { sqlx::query("select 1").execute(&pool).await.map(drop) });
     let (sender, receiver) = std::sync::mpsc::channel();
     tokio::spawn(async move { sender.send(one.await) });
@@ -226,7 +228,7 @@ mod with_rstest {
     #[case::one(1)]
     #[case::two(2)]
     fn cases(mut client: postgres::Client, #[case] mut n: i32) -> Result<(), postgres::Error> {
-        // Each has a server of its own.
+        // Each case has its own server.
         client.batch_execute("create table t (x int)")?;
         n += 1;
         assert!(n > client.query_one("select 1", &[])?.get(0));
@@ -249,7 +251,7 @@ mod with_rstest {
     #[rstest]
     #[test_attr(sandboxed_db(snapshot = shop))]
     #[case("shop")]
-    async fn below_rstest(#[ignore] pool: PgPool, #[case] expected: &str) {
+    async fn the_attribute_works_below_rstest(#[ignore] pool: PgPool, #[case] expected: &str) {
         let name: String = sqlx::query_scalar(DATABASE).fetch_one(&pool).await.unwrap();
         assert_eq!(name, expected);
     }
@@ -264,7 +266,7 @@ mod fixtures {
     use super::*;
 
     #[rstest]
-    fn a_plain_test_has_what_blocks(
+    fn a_plain_test_gets_blocking_clients(
         #[from(fresh)] mut client: Connected<postgres::Client>,
         #[from(fresh)] mut connection: Connected<diesel::PgConnection>,
         #[from(fresh)] pool: Connected<DieselPool>,
@@ -277,16 +279,16 @@ mod fixtures {
         );
     }
 
-    /// Nobody but the fixture drives the connection.
+    /// Only the fixture drives the connection.
     #[rstest]
-    fn a_plain_test_has_what_is_asynchronous(#[from(fresh)] client: Connected<tokio_postgres::Client>) {
+    fn async_clients_work_in_a_plain_test(#[from(fresh)] client: Connected<tokio_postgres::Client>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(client.batch_execute("select 1")).unwrap();
     }
 
     #[rstest]
     #[tokio::test]
-    async fn an_async_test_has_clients(
+    async fn an_async_test_gets_clients(
         #[future(awt)]
         #[from(fresh_async)]
         client: Connected<tokio_postgres::Client>,
@@ -303,7 +305,7 @@ mod fixtures {
 
     #[rstest]
     #[tokio::test]
-    async fn an_async_test_has_pools(
+    async fn an_async_test_gets_pools(
         #[future(awt)]
         #[from(fresh_async)]
         sqlx: Connected<PgPool>,
@@ -320,7 +322,7 @@ mod fixtures {
     }
 }
 
-// Run by the test below it, which reads what it says.
+// The test below runs it and reads its output.
 
 #[sandboxed_db]
 #[ignore = "fails, run by `a_blocking_client_is_refused_where_it_would_panic`"]

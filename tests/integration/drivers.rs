@@ -1,4 +1,4 @@
-//! The URL of a sandbox works unchanged in every driver and client, and they find in it what they should.
+//! Every driver and client accepts the URL of a sandbox unchanged, and finds the expected database.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -16,7 +16,7 @@ fn shop() -> Sandbox {
     shop_snapshot().start().unwrap()
 }
 
-/// One of PostgreSQL's own programs on the host: next to the server's, else in `PATH`.
+/// Returns one of PostgreSQL's programs on the host: beside the server, else in `PATH`.
 fn program(db: &Sandbox, name: &str) -> Option<PathBuf> {
     let bin: String = connect(db.url())
         .query_one("select setting from pg_config where name = 'BINDIR'", &[])
@@ -34,14 +34,14 @@ fn program(db: &Sandbox, name: &str) -> Option<PathBuf> {
     found
 }
 
-/// What a program prints that must succeed without a word of complaint.
+/// Returns the output of a program that must succeed and print no error.
 fn printed(output: &Output) -> String {
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && complaint.is_empty(), "{}: {complaint}", output.status);
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// `psql -c`, without what the user may have configured.
+/// Runs `psql -c` without the user's configuration.
 fn psql(program: &PathBuf, url: &str, query: &str) -> String {
     let output = Command::new(program)
         .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", query, url])
@@ -71,7 +71,7 @@ async fn tokio_postgres_works() {
     let (client, connection) = tokio_postgres::connect(db.url(), NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
     let statement = client.prepare("select count(*) from orders where status::text = $1").await.unwrap();
-    // Pipelined: the second is sent before the first is answered.
+    // Pipelined: the second is sent before the first has an answer.
     let (cancelled, refunded) = tokio::try_join!(
         client.query_one(&statement, &[&"cancelled"]),
         client.query_one(&statement, &[&"refunded"]),
@@ -83,7 +83,7 @@ async fn tokio_postgres_works() {
 }
 
 #[tokio::test]
-async fn a_pool_of_sqlx_works() {
+async fn sqlx_works() {
     let db = shop_snapshot().start_async().await.unwrap();
     let pool = PgPoolOptions::new().max_connections(5).connect(db.url()).await.unwrap();
     let mut held = Vec::new();
@@ -124,7 +124,7 @@ fn diesel_works() {
         query.get_result::<Count>(connection).unwrap().count
     };
     assert_eq!(count(&mut connection), 400);
-    // Rolled back at its end.
+    // The transaction is rolled back at its end.
     connection.test_transaction::<_, diesel::result::Error, _>(|connection| {
         connection.batch_execute("truncate products cascade")?;
         assert_eq!(count(connection), 0);
@@ -142,7 +142,7 @@ fn psql_works() {
 }
 
 #[test]
-fn several_drivers_work_side_by_side() {
+fn drivers_work_side_by_side() {
     let db = shop();
     let mut one = connect(db.url());
     let mut other = PgConnection::establish(db.url()).unwrap();
@@ -162,7 +162,7 @@ struct Name {
 
 const CURRENT: &str = "select current_database()::text as name";
 
-/// The database's name as each driver has it from the server.
+/// Asserts the database's name in every driver.
 fn assert_reached_by_all(name: &str) {
     let db = Snapshot::new(Postgres::new().database(name)).start().unwrap();
     let url = db.url();
@@ -188,33 +188,33 @@ fn assert_reached_by_all(name: &str) {
 }
 
 #[test]
-fn a_database_may_have_an_upper_case_name() {
+fn a_database_name_may_be_upper_case() {
     assert_reached_by_all("Shop");
 }
 
 #[test]
-fn a_database_may_have_a_name_with_spaces() {
+fn a_database_name_may_have_spaces() {
     assert_reached_by_all(" my  shop ");
 }
 
 #[test]
-fn a_database_may_have_a_name_in_any_script() {
+fn a_database_name_may_be_in_any_script() {
     assert_reached_by_all("Größe データ 🐘");
 }
 
 #[test]
-fn a_database_may_have_a_name_that_a_url_or_sql_could_trip_over() {
+fn a_database_name_may_need_escapes() {
     assert_reached_by_all(r#"a=b&c?d#e%20/f:g@h"i'j\k;l"#);
 }
 
 #[test]
-fn a_database_that_is_there_already_is_not_taken_for_the_tests_own() {
+fn existing_databases_are_not_overwritten() {
     let error = Snapshot::new(Postgres::new().database("template1")).start().unwrap_err();
     let report = format!("{error:?}");
     assert!(report.contains("database \"template1\" already exists"), "{report}");
 }
 
-// Judges.
+// PostgreSQL's own programs.
 
 /// What pg_dump(1) writes, without the key by which newer versions protect against hostile dumps.
 fn dump(program: &PathBuf, url: &str) -> String {
@@ -226,7 +226,7 @@ fn dump(program: &PathBuf, url: &str) -> String {
 }
 
 #[test]
-fn pg_dump_finds_every_sandbox_the_same() {
+fn pg_dump_prints_the_same_for_all_sandboxes() {
     let (one, other) = (shop(), shop());
     let Some(program) = program(&one, "pg_dump") else { return };
     let first = dump(&program, one.url());
@@ -237,7 +237,7 @@ fn pg_dump_finds_every_sandbox_the_same() {
     };
     same(&dump(&program, one.url()), "the same sandbox again");
     same(&dump(&program, other.url()), "another sandbox");
-    // It would have been seen.
+    // A difference would show.
     connect(other.url()).batch_execute("update customers set last_name = 'X' where id = 1250").unwrap();
     assert!(first != dump(&program, other.url()));
 }
@@ -266,7 +266,7 @@ fn a_dump_can_be_restored_into_another_sandbox() {
 }
 
 #[test]
-fn amcheck_finds_tables_and_indexes_sound() {
+fn amcheck_finds_no_corruption() {
     let db = shop();
     let mut client = connect(db.url());
     if client.batch_execute("create extension amcheck").is_err() {
@@ -281,7 +281,7 @@ fn amcheck_finds_tables_and_indexes_sound() {
         )
         .unwrap();
     assert!(indexes.len() > 150, "only {} indexes", indexes.len());
-    // Since version 14.
+    // The option exists since version 14.
     if client
         .query_one("select to_regproc('verify_heapam')::text", &[])
         .unwrap()

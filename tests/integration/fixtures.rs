@@ -1,4 +1,4 @@
-//! The fixtures hand out what they say.
+//! The fixtures return the databases that their names promise.
 
 use rstest::{fixture, rstest};
 use sandboxed_db::{ConnectInfo, FromSandbox, Postgres, Sandbox, Snapshot};
@@ -44,7 +44,7 @@ fn a_fresh_server_has_no_tables(fresh: Sandbox) {
 
 #[rstest]
 #[tokio::test]
-async fn the_shop_comes_without_blocking(#[future] shop_async: Sandbox) {
+async fn the_shop_starts_without_blocking(#[future] shop_async: Sandbox) {
     let db = shop_async.await;
     let (client, connection) = tokio_postgres::connect(db.url(), tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -54,13 +54,10 @@ async fn the_shop_comes_without_blocking(#[future] shop_async: Sandbox) {
     connection.await.unwrap().unwrap();
 }
 
-// What reaches the server, with it. Drivers: `connections.rs`.
+// Connections with their servers. Drivers: `connections.rs`.
 
 #[rstest]
-fn the_type_says_what_a_test_is_given(
-    shop: Connected<String>,
-    #[from(shop_schema)] other: Connected<ConnectInfo>,
-) {
+fn the_parameter_type_chooses(shop: Connected<String>, #[from(shop_schema)] other: Connected<ConnectInfo>) {
     assert_eq!(*shop, shop.sandbox().url());
     assert_eq!((&*other.database, &*other.url), ("shop", other.sandbox().url()));
     assert_ne!(shop.sandbox().pid(), other.sandbox().pid());
@@ -68,11 +65,11 @@ fn the_type_says_what_a_test_is_given(
 
 #[rstest]
 #[tokio::test]
-async fn the_type_says_what_an_async_test_is_given(#[future(awt)] shop_schema_async: Connected<String>) {
+async fn the_parameter_type_chooses_in_async_tests(#[future(awt)] shop_schema_async: Connected<String>) {
     assert_eq!(*shop_schema_async, shop_schema_async.sandbox().url());
 }
 
-/// Sees whether the server is there when it is dropped itself.
+/// Checks that the server still runs when this is dropped.
 struct Last(String);
 
 impl FromSandbox for Last {
@@ -90,14 +87,14 @@ impl Drop for Last {
 }
 
 #[rstest]
-fn a_server_ends_after_what_reaches_it(fresh: Connected<Last>) {
+fn a_server_ends_after_its_connection(fresh: Connected<Last>) {
     let pid = fresh.sandbox().pid();
     drop(fresh);
     let process = std::path::PathBuf::from(format!("/proc/{pid}"));
     eventually(DEADLINE, "the sandbox is gone", || (!process.exists()).then_some(()));
 }
 
-// A suite's own.
+// Fixtures of a suite.
 
 #[fixture]
 fn notes<T: FromSnapshot>(#[default("one")] seed: &str) -> T {
@@ -106,13 +103,13 @@ fn notes<T: FromSnapshot>(#[default("one")] seed: &str) -> T {
 }
 
 #[rstest]
-fn a_suite_has_fixtures_of_its_own(notes: Sandbox, #[from(notes)] other: Connected<String>) {
+fn a_suite_defines_fixtures(notes: Sandbox, #[from(notes)] other: Connected<String>) {
     assert_eq!(count(&notes, "notes where body = 'one'"), 1);
     assert_eq!(count(other.sandbox(), "notes where body = 'one'"), 1);
 }
 
 #[rstest]
-#[ignore = "fails, run by `a_fixture_that_cannot_be_made_says_why`"]
+#[ignore = "fails, run by `a_failing_fixture_reports_the_cause`"]
 fn lacks_its_seed(#[with("none")] notes: Sandbox) {
     drop(notes);
 }
@@ -128,13 +125,13 @@ impl FromSandbox for Refuses {
 }
 
 #[rstest]
-#[ignore = "fails, run by `a_fixture_that_cannot_be_made_says_why`"]
+#[ignore = "fails, run by `a_failing_fixture_reports_the_cause`"]
 fn refuses(fresh: Connected<Refuses>) {
     drop(fresh);
 }
 
 #[test]
-fn a_fixture_that_cannot_be_made_says_why() {
+fn a_failing_fixture_reports_the_cause() {
     let text = failure("fixtures::lacks_its_seed");
     assert!(text.contains("could not read `") && text.contains("data/notes/none.sql`"), "{text}");
     let text = failure("fixtures::refuses");

@@ -1,4 +1,5 @@
-//! A list of versions or engines makes a test of each, and what is not installed is told or skipped.
+//! A list of versions or engines makes a test of each; a missing version fails its test or skips
+//! it.
 
 use std::process::Output;
 use std::thread;
@@ -7,7 +8,7 @@ use rstest::rstest;
 use sandboxed_db::{Engine as _, Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{alone, connect};
 
-/// The last word of the test's name.
+/// Returns the last part of the test's name.
 fn case() -> String {
     let name = thread::current().name().unwrap_or_default().to_owned();
     name.rsplit("::").next().unwrap_or_default().to_owned()
@@ -39,14 +40,14 @@ fn engines(db: &Sandbox, url: String) {
 mod names {
     use super::*;
 
-    /// Names mean what they mean beside the function, in its arguments, too.
+    /// Names in arguments mean the same as beside the function.
     #[sandboxed_db(engine = [Postgres, super::checksums()], migrations = "data/notes/migrations")]
     #[cfg_attr(
         all(),
         should_panic(expected = "relation \\\"nowhere\\\" does not exist"),
         expect(unused_variables)
     )]
-    fn are_those_of_the_function(db: Sandbox) {
+    fn mean_what_they_mean_beside_the_function(db: Sandbox) {
         let unused = super::show(&db, "work_mem");
         connect(db.url()).batch_execute("select * from notes").unwrap();
         connect(db.url()).batch_execute("select * from nowhere").unwrap();
@@ -56,7 +57,7 @@ mod names {
     #[rstest]
     #[case::one(LAST - 1)]
     #[case::two(LAST)]
-    async fn are_rstests_below(
+    async fn mean_the_same_with_rstest(
         url: String,
         own: String,
         #[case] n: i32,
@@ -74,7 +75,7 @@ mod names {
     const LAST: i32 = 2;
 }
 
-// Versions: each of these is run by a test below, which knows what is installed.
+// Versions: a test below runs each of these, for the installed versions.
 
 const MAJORS: [u32; 6] = [13, 14, 15, 16, 17, 18];
 
@@ -97,15 +98,15 @@ fn versions_of_a_snapshot(db: Sandbox) {
 }
 
 #[sandboxed_db(version = "9.6")]
-#[ignore = "fails or is skipped, run by `a_version_that_is_missing_is_an_error_or_skipped`"]
+#[ignore = "fails or is skipped, run by `a_missing_version_fails_or_is_skipped`"]
 fn ancient(_: Sandbox) {}
 
 #[sandboxed_db(version = 9)]
 #[should_panic(expected = "in these words")]
-#[ignore = "fails or is skipped, run by `a_version_that_is_missing_is_an_error_or_skipped`"]
+#[ignore = "fails or is skipped, run by `a_missing_version_fails_or_is_skipped`"]
 fn ancient_and_panics(_: Sandbox) {}
 
-/// What the tests say, as one test each.
+/// Returns the output of the tests, each run alone.
 fn run(tests: &[String], missing: &str) -> (Output, String) {
     let mut command = alone(&tests[0]);
     let output =
@@ -134,7 +135,7 @@ fn each_version_has_a_test() {
 }
 
 #[test]
-fn a_version_that_is_missing_is_an_error_or_skipped() {
+fn a_missing_version_fails_or_is_skipped() {
     for (test, version) in [("ancient", "9.6"), ("ancient_and_panics", "9")] {
         let test = [format!("matrix::{test}")];
         let reason = format!("could not find PostgreSQL {version}\n  hint: found were: ");
@@ -154,7 +155,7 @@ fn a_version_that_is_missing_is_an_error_or_skipped() {
 #[test]
 fn several_directories_are_searched_for_a_version() {
     let bin = Postgres::new().locate().unwrap().bin().to_owned();
-    // Twice the same: which of the others is there, only CI knows.
+    // The same directory twice, since other versions exist only in CI.
     let both = std::env::join_paths([&bin, &bin]).unwrap();
     let test = format!("matrix::versions::postgres_{}", Postgres::new().locate().unwrap().major());
     let output = alone(&test).env("SANDBOXED_DB_POSTGRES", both).output().unwrap();

@@ -1,5 +1,5 @@
-//! Attributes of other crates beside `#[sandboxed_db]`: `#[test_case]` makes a test of each case, and
-//! `#[serial]` runs tests one after the other.
+//! Attributes of other crates beside `#[sandboxed_db]`: `#[test_case]` makes a test of each case,
+//! and `#[serial]` runs tests one after the other.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;

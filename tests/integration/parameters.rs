@@ -1,5 +1,5 @@
-//! What a test is given without a driver's feature: the server, the ways to reach it and types of one's own, one of them or
-//! several, from one server or from several. With drivers: `connections.rs`.
+//! Parameters without the feature of a driver: the server, its address, types of the suite; one or
+//! several, from one server or several. With drivers: `connections.rs`.
 
 use std::process::{ExitCode, Termination};
 use std::thread;
@@ -21,7 +21,7 @@ fn answer(url: &str, query: &str) -> String {
 // One by one.
 
 #[sandboxed_db(snapshot = shop)]
-fn the_parts_of_an_address(info: ConnectInfo, url: String) {
+fn connect_info_has_the_parts_of_the_url(info: ConnectInfo, url: String) {
     assert_eq!(info.url, url);
     assert_eq!((&*info.user, info.port, &*info.password, &*info.database), ("postgres", 5432, "", "shop"));
     let options =
@@ -31,11 +31,11 @@ fn the_parts_of_an_address(info: ConnectInfo, url: String) {
 }
 
 #[sandboxed_db(snapshot = shop)]
-fn a_port(tcp: Tcp) {
+fn tcp_is_a_parameter(tcp: Tcp) {
     assert_eq!(answer(tcp.url(), DATABASE), "shop");
 }
 
-/// A type of one's own.
+/// A type of the suite.
 struct Url(String);
 
 impl FromSandbox for Url {
@@ -47,7 +47,7 @@ impl FromSandbox for Url {
 }
 
 #[sandboxed_db(snapshot = shop)]
-async fn a_type_of_ones_own(url: Url) {
+async fn a_type_of_the_suite_is_a_parameter(url: Url) {
     let (client, connection) = tokio_postgres::connect(&url.0, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     assert_eq!(client.query_one(DATABASE, &[]).await.unwrap().get::<_, &str>(0), "shop");
@@ -56,7 +56,7 @@ async fn a_type_of_ones_own(url: Url) {
 // Several from one server.
 
 #[sandboxed_db]
-fn every_way_to_take(db: &Sandbox, one: &Url, other: &Sandbox, url: String) {
+fn parameters_are_taken_in_every_way(db: &Sandbox, one: &Url, other: &Sandbox, url: String) {
     assert_eq!((db.url(), db.pid()), (url.as_str(), other.pid()));
     assert_eq!(one.0, url);
 }
@@ -64,7 +64,7 @@ fn every_way_to_take(db: &Sandbox, one: &Url, other: &Sandbox, url: String) {
 type Alias = Sandbox;
 
 #[sandboxed_db]
-fn a_sandbox_by_another_name(url: String, db: Alias) {
+fn a_sandbox_has_another_name(url: String, db: Alias) {
     assert_eq!(db.url(), url);
     db.stop().unwrap();
 }
@@ -72,7 +72,7 @@ fn a_sandbox_by_another_name(url: String, db: Alias) {
 // Several databases.
 
 #[sandboxed_db(settings(work_mem = "7MB"), other())]
-fn one_beside_the_common_one(db: Sandbox, url: String, other: Sandbox) {
+fn a_parameter_has_its_own_database(db: Sandbox, url: String, other: Sandbox) {
     assert_eq!(answer(&url, "show work_mem"), "7MB");
     assert_ne!(db.pid(), other.pid());
     other.stop().unwrap();
@@ -80,7 +80,7 @@ fn one_beside_the_common_one(db: Sandbox, url: String, other: Sandbox) {
 }
 
 #[sandboxed_db(notes(migrations = "data/notes/migrations"), audit(snapshot = shop))]
-async fn two_databases(notes: Url, audit: String) {
+async fn two_parameters_have_two_databases(notes: Url, audit: String) {
     assert_eq!(answer_by(&notes.0, "select count(*)::text from notes").await, "0");
     assert_eq!(answer_by(&audit, DATABASE).await, "shop");
 }
@@ -94,37 +94,37 @@ async fn answer_by(url: &str, query: &str) -> String {
 // Runtimes and returns.
 
 #[sandboxed_db(flavor = "multi_thread")]
-async fn a_thread_for_each_processor(db: &Sandbox) {
+async fn multi_thread_has_a_thread_per_processor(db: &Sandbox) {
     let workers = tokio::runtime::Handle::current().metrics().num_workers();
     assert_eq!(workers, thread::available_parallelism().unwrap().get(), "{db:?}");
 }
 
 #[sandboxed_db(flavor = "current_thread")]
-async fn one_thread(_db: &Sandbox) -> ExitCode {
+async fn current_thread_has_one_thread(_db: &Sandbox) -> ExitCode {
     assert_eq!(tokio::runtime::Handle::current().metrics().num_workers(), 1);
     ExitCode::SUCCESS
 }
 
 #[sandboxed_db]
-fn whatever_ends_a_program(_db: Sandbox) -> impl Termination {
+fn a_test_returns_an_exit_code(_db: Sandbox) -> impl Termination {
     Ok::<_, std::fmt::Error>(ExitCode::SUCCESS)
 }
 
-// Ends. A test that waited for what it left behind would take ten minutes.
+// Ends. A test that waited for its remaining tasks would take ten minutes.
 
 const LONG: Duration = Duration::from_secs(600);
 
 #[sandboxed_db]
-async fn tasks_that_outlive_a_test_do_not_hold_it_up(url: String) {
+async fn remaining_tasks_do_not_delay_the_end(url: String) {
     outlived(url).await;
 }
 
 #[sandboxed_db(flavor = "multi_thread", worker_threads = 1)]
-async fn tasks_on_threads_that_outlive_a_test_do_not_hold_it_up(url: String) {
+async fn remaining_tasks_on_threads_do_not_delay_the_end(url: String) {
     outlived(url).await;
 }
 
-/// Leaves behind what waits for a timer, for the server, and on a thread of its own; each has begun.
+/// Leaves tasks that wait for a timer, for the server, and on a thread. All have begun.
 async fn outlived(url: String) {
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -161,7 +161,7 @@ mod with_rstest {
 
     #[sandboxed_db]
     #[rstest]
-    async fn a_fixture_of_the_future(url: String, #[future] later: i32) {
+    async fn a_fixture_is_a_future(url: String, #[future] later: i32) {
         assert!(url.starts_with("postgresql://"));
         assert_eq!(later.await, 7);
     }
@@ -176,7 +176,7 @@ mod with_rstest {
     }
 }
 
-// Failures: each of these tests is run by another one below, which reads what it says.
+// Failures: a test below runs each of these and reads its output.
 
 struct Refuses;
 
@@ -190,11 +190,11 @@ impl FromSandbox for Refuses {
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_parameter_that_cannot_be_made_fails_the_test`"]
+#[ignore = "fails, run by `a_failing_parameter_fails_the_test`"]
 fn refuses(_: Refuses) {}
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_parameter_that_cannot_be_made_fails_the_test`"]
+#[ignore = "fails, run by `a_failing_parameter_fails_the_test`"]
 #[should_panic]
 fn refuses_to_panic(_: Refuses) {}
 
@@ -208,7 +208,7 @@ fn exits(_: Sandbox) -> ExitCode {
     ExitCode::from(u8::from(sandboxed_db_tests::is_alone()))
 }
 
-/// What an ignored test says that fails.
+/// Returns the output of a failing ignored test.
 pub(crate) fn failure(test: &str) -> String {
     let output = alone(test).output().unwrap();
     let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
@@ -218,7 +218,7 @@ pub(crate) fn failure(test: &str) -> String {
 }
 
 #[test]
-fn a_parameter_that_cannot_be_made_fails_the_test() {
+fn a_failing_parameter_fails_the_test() {
     for test in ["parameters::refuses", "parameters::refuses_to_panic"] {
         let text = failure(test);
         let expected = "could not make the parameter of type `integration::parameters::Refuses` from the sandbox: it does not \

@@ -1,6 +1,7 @@
 //! `#[sandboxed_db]` in every shape of a test, and beside other attributes.
 //!
-//! Whoever turns all of these lints on gets no warning of what the attribute expands into: CI's clippy reads this file.
+//! The expansion of the attribute must cause no warning of any lint below: CI runs clippy on this
+//! file.
 
 #![deny(
     clippy::pedantic,
@@ -123,25 +124,25 @@ fn doc_comments_stand_on_both_sides(db: Sandbox) {
 
 #[sandboxed_db]
 #[cfg(any())]
-fn a_test_configured_away_need_not_even_compile(db: NoSuchType) {
+fn a_disabled_test_is_not_compiled(db: NoSuchType) {
     no_such_function(db);
 }
 
 #[cfg(any())]
 #[sandboxed_db]
-fn a_test_configured_away_need_not_even_compile(db: NoSuchType) {
+fn a_disabled_test_is_not_compiled(db: NoSuchType) {
     no_such_function(db);
 }
 
 #[sandboxed_db]
 #[should_panic(expected = "relation \\\"nowhere\\\" does not exist")]
-fn a_test_must_panic_with_words_of_the_server(db: &Sandbox) {
+fn a_server_message_satisfies_should_panic(db: &Sandbox) {
     connect(db.url()).batch_execute("select * from nowhere").unwrap();
 }
 
 #[sandboxed_db]
 #[should_panic(expected = "relation \\\"nowhere\\\" does not exist")]
-async fn an_async_test_must_panic(url: String) {
+async fn an_async_test_may_be_expected_to_panic(url: String) {
     answer_async(&url, "select * from nowhere").await.unwrap();
 }
 
@@ -156,7 +157,7 @@ mod named_like_the_librarys_own {
 
     use crate::attribute::{DATABASE, answer};
 
-    /// What the expansion calls its own variables.
+    /// The names of the expansion's variables.
     #[sandboxed_db]
     fn a_parameter_may_have_any_name(test: sandboxed_db::Sandbox) {
         let (snapshot, lease) = (test.url(), "select 'lease'");
@@ -171,15 +172,15 @@ mod named_like_the_librarys_own {
 
 #[sandboxed_db]
 #[should_panic = "as it must"]
-fn a_test_must_panic_with_words_of_its_own(db: Sandbox) {
+fn an_own_message_satisfies_should_panic(db: Sandbox) {
     assert!(db.url().is_empty(), "as it must");
 }
 
 #[sandboxed_db]
-fn a_parameter_need_not_be_touched(_db: Sandbox, _: String) {}
+fn a_parameter_may_be_unused(_db: Sandbox, _: String) {}
 
 #[sandboxed_db]
-async fn a_parameter_of_an_async_test_need_not_be_touched(_: &Sandbox, _url: String) {}
+async fn an_async_parameter_may_be_unused(_: &Sandbox, _url: String) {}
 
 #[sandboxed_db(engine = Postgres)]
 fn an_engine_is_a_type(url: String) {
@@ -191,17 +192,17 @@ fn an_engine_is_an_expression(url: String) {
     assert_eq!(answer(&url, DATABASE), "shop");
 }
 
-// Attributes that make a test, too.
+// Attributes that make a test themselves.
 
 #[sandboxed_db]
 #[test_log::test]
-fn another_attribute_stands_below(url: String) {
+fn test_log_works_below(url: String) {
     assert_eq!(answer(&url, DATABASE), "postgres");
 }
 
 #[test_log::test]
 #[sandboxed_db]
-async fn another_attribute_stands_above(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
+async fn test_log_works_above(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
     assert_eq!(answer_async(db.url(), DATABASE).await?, "postgres");
     Ok(())
 }
@@ -238,20 +239,20 @@ mod with_rstest {
     #[rstest]
     #[case(1)]
     #[timeout(Duration::from_mins(10))]
-    async fn a_test_in_time(url: String, #[case] n: usize) {
+    async fn a_test_ends_before_its_timeout(url: String, #[case] n: usize) {
         assert_eq!(answer_async(&url, DATABASE).await.ok().map(|name| name.len()), Some(7 + n));
     }
 
     #[sandboxed_db]
     #[rstest]
     #[timeout(Duration::from_millis(1))]
-    #[ignore = "fails, run by `a_test_that_takes_too_long_fails`"]
-    fn takes_too_long(_db: Sandbox) {}
+    #[ignore = "fails, run by `a_test_fails_at_its_timeout`"]
+    fn exceeds_its_timeout(_db: Sandbox) {}
 }
 
 #[test]
-fn a_test_that_takes_too_long_fails() -> Result<(), Box<dyn Error>> {
-    let output = alone("shapes::with_rstest::takes_too_long").output()?;
+fn a_test_fails_at_its_timeout() -> Result<(), Box<dyn Error>> {
+    let output = alone("shapes::with_rstest::exceeds_its_timeout").output()?;
     let text = String::from_utf8([output.stdout, output.stderr].concat())?;
     assert!(text.contains("1 failed") && text.contains("Timeout 1ms expired"), "{text}");
     Ok(())

@@ -37,7 +37,8 @@ impl Witness {
 #[derive(Debug)]
 pub struct Lease<E: Engine = Postgres>(RefCell<Option<Sandbox<E>>>);
 
-const TAKEN: &str = "two parameters of the test ask for the sandbox itself, and one of them by value: take `&Sandbox` in both";
+const TAKEN: &str =
+    "two parameters of the test take the sandbox itself, one of them by value: take `&Sandbox` in both";
 
 impl<E: Engine> Lease<E> {
     pub(super) fn lend(&self) -> Ref<'_, Sandbox<E>> {
