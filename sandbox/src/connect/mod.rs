@@ -42,7 +42,7 @@ pub use info::ConnectInfo;
 /// | `tokio_postgres::Client`, `tokio_postgres::Config` | `tokio-postgres` for 0.7 |
 /// | `postgres::Client`, `postgres::Config` | `postgres` for 0.19 |
 /// | `deadpool_postgres::Pool` | `deadpool-postgres` for 0.14 |
-/// | `diesel::PgConnection` | `diesel` for Diesel 2.2 and 2.3 |
+/// | `diesel::PgConnection` | `diesel` for Diesel 2.3 |
 /// | `diesel::r2d2::Pool<ConnectionManager<PgConnection>>` | `diesel-r2d2` for the same |
 /// | `diesel_async::AsyncPgConnection` | `diesel-async` for 0.9, `diesel-async-0-8`, `diesel-async-0-7` |
 ///
@@ -88,7 +88,7 @@ pub use info::ConnectInfo;
     note = "implement `sandboxed_db::FromSandbox` for it: `async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error>`",
     note = "`Sandbox`, `&Sandbox`, `String` (the URL), `ConnectInfo` and `Tcp` need no feature",
     note = "the types of a driver need a feature of `sandboxed-db`, for the version that the suite uses:\n\
-            `sqlx` (0.9), `sqlx-0-8`, `sea-orm` (2), `sea-orm-1`, `diesel` and `diesel-r2d2` (2.2, 2.3), `diesel-async` (0.9), \
+            `sqlx` (0.9), `sqlx-0-8`, `sea-orm` (2), `sea-orm-1`, `diesel` and `diesel-r2d2` (2.3), `diesel-async` (0.9), \
             `diesel-async-0-8`, `diesel-async-0-7`, `tokio-postgres` (0.7), `postgres` (0.19), `deadpool-postgres` (0.14)",
     note = "beside `#[rstest]` or `#[test_case]`, `#[sandboxed_db]` stands above, and `#[from(fixture)]` marks a fixture"
 )]
