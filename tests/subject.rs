@@ -84,7 +84,7 @@ fn main() -> Result<ExitCode, Error> {
     print(format!("all {}", sandboxes.len()));
     match plan.end.as_str() {
         "error" => {
-            return Err(Error::custom(sandboxed_db::ErrorKind::Launch, "go on", "as requested"));
+            return Err(Error::new(sandboxed_db::ErrorKind::Launch, "go on").with_hint("as requested"));
         }
         "panic" => panic!("as requested"),
         "exit" => exit(),

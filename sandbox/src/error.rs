@@ -59,25 +59,20 @@ struct Repr {
 }
 
 impl Error {
-    /// Returns an error of `kind`. `step` is the failed operation and its object: a verb phrase in
-    /// lower case, without a full stop.
-    pub(crate) fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
-        Self(Arc::new(Repr { kind, step: step.into(), hint: None, fix: None, log: None, source: None }))
-    }
-
-    /// An error of an [`Engine`](crate::Engine) outside this crate: `step` says what could not be
-    /// done, to what, as a lower-case phrase without a full stop; `hint` says what to do about it.
+    /// Returns an error of `kind`. `step` is the failed operation and its object: a verb phrase in lower
+    /// case, without a full stop.
     ///
     /// # Example
     /// ```
     /// use sandboxed_db::{Error, ErrorKind};
-    /// let error =
-    ///     Error::custom(ErrorKind::InvalidConfig, "find `valkey-server`", "install Valkey");
+    /// let error = Error::new(ErrorKind::NotInstalled, "find `valkey-server`")
+    ///     .caused_by("no directory of PATH holds it")
+    ///     .with_hint("install Valkey");
     /// assert_eq!(error.to_string(), "find `valkey-server`");
     /// assert_eq!(error.hint(), Some("install Valkey"));
     /// ```
-    pub fn custom(kind: ErrorKind, step: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(kind, step).with_hint(hint)
+    pub fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
+        Self(Arc::new(Repr { kind, step: step.into(), hint: None, fix: None, log: None, source: None }))
     }
 
     /// Returns the error of a failed file operation: `verb` and the path.
@@ -85,7 +80,9 @@ impl Error {
         Self::new(kind, format!("{verb} `{}`", path.display())).caused_by(source.into())
     }
 
-    pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    /// Adds the cause: an error, or text.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
         let errno = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) && self.0.hint.is_none() {
@@ -98,7 +95,9 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    /// Adds a hint: one sentence that says what to do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).hint = Some(hint.into());
         self
     }

@@ -113,6 +113,27 @@ fn a_server_program_is_refused(#[case] contents: &str, #[case] mode: u32, #[case
 }
 
 #[test]
+fn a_copy_of_debians_layout_shows_its_share_directory() {
+    let installed = real();
+    let Ok(place_in_lib) = installed.bin().strip_prefix("/usr/lib") else {
+        return skip("PostgreSQL is not installed as Debian installs it");
+    };
+    let share = Path::new("/usr/share").join(place_in_lib.parent().unwrap());
+    if !share.is_dir() {
+        return skip("PostgreSQL is not installed as Debian installs it");
+    }
+    let place = ScratchDirs::new();
+    let copy = place.path().join("copy");
+    let prefix = installed.bin().parent().unwrap();
+    fs::create_dir(&copy).unwrap();
+    let mut command = Command::new("cp");
+    let copied = command.args(["-r", "--parents"]).args([prefix, &share, &copy]).status().unwrap();
+    assert!(copied.success());
+    let bin = copy.join("usr/lib").join(place_in_lib);
+    succeeds(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
+}
+
+#[test]
 fn a_server_program_that_hangs_is_an_error() {
     if !is_exhaustive("waits for ten seconds") {
         return;

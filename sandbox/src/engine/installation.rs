@@ -1,9 +1,7 @@
-//! The programs of a server: where they are on the host, and which build they are.
+//! The programs of a server: their places on the host, and their build.
 
-use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::children;
+use super::version::Version;
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::memory;
@@ -24,12 +23,12 @@ pub struct Installation {
     on_host: PathBuf,
     usr: Vec<PathBuf>,
     binds: Vec<PathBuf>,
-    facts: Facts,
+    build_info: BuildInfo,
 }
 
-/// What only running and reading the server's program tells; kept in the cache.
+/// Properties of a server's program that take running and reading it to find; kept in the cache.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Facts {
+struct BuildInfo {
     version: String,
     build: String,
     notifies: bool,
@@ -38,14 +37,15 @@ struct Facts {
 impl Installation {
     /// Inspects the installation in the host directory `bin` by its program `server`.
     ///
-    /// Runs `server --version` and hashes the program, once for each build: the outcome is kept in the cache
-    /// directory. The files in `extensions`, directories that need not exist, belong to the build by name and size.
+    /// Runs `server --version` and hashes the program, once for each build: the cache directory keeps the
+    /// outcome. The files in `extensions`, directories that need not exist, belong to the build by name and
+    /// size.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when the program is missing or does not run.
     pub fn inspect(bin: &Path, server: &str, extensions: &[PathBuf]) -> Result<Self> {
         let bin = fs::canonicalize(bin).map_err(|error| unusable(bin, server).caused_by(error))?;
-        let facts = Facts::of(&bin.join(server), extensions, &[])?;
+        let build_info = BuildInfo::of(&bin.join(server), extensions, &[])?;
         let mut binds = Vec::new();
         for store in ["/nix/store", "/gnu/store"].map(Path::new) {
             // A path in such a store needs its siblings.
@@ -54,12 +54,21 @@ impl Installation {
             }
         }
         if !bin.starts_with("/usr") && binds.is_empty() {
-            // Any other installation is complete below its prefix, of which no more is shown than it must be.
+            // An installation in a prefix of its own shows no more of the prefix than servers use.
             let prefix = bin.parent().unwrap_or(&bin);
             let parts = ["lib", "lib64", "libexec", "share"].map(|part| prefix.join(part));
             binds.extend(parts.into_iter().filter(|part| part.is_dir()).chain([bin.clone()]));
         }
-        Ok(Self { on_host: bin.clone(), bin, usr: vec![PathBuf::from("/usr")], binds, facts })
+        Ok(Self { on_host: bin.clone(), bin, usr: vec![PathBuf::from("/usr")], binds, build_info })
+    }
+
+    /// Shows sandboxes a further directory of the installation, if it exists outside of `/usr`.
+    #[must_use]
+    pub(crate) fn show(mut self, directory: PathBuf) -> Self {
+        if directory.is_dir() && !directory.starts_with("/usr") {
+            self.binds.push(directory);
+        }
+        self
     }
 
     /// Inspects packages unpacked at `tree`, whose `usr` shows over the host's: `bin` is a path below `/usr`.
@@ -72,9 +81,9 @@ impl Installation {
                 .filter(|path| path.to_string_lossy().ends_with("-linux-gnu"))
         });
         let libraries: Vec<_> = libraries.into_iter().flatten().chain([tree.join("usr/lib")]).collect();
-        let facts = Facts::of(&on_host.join(server), &[], &libraries)?;
+        let build_info = BuildInfo::of(&on_host.join(server), &[], &libraries)?;
         let usr = vec![tree.join("usr"), PathBuf::from("/usr")];
-        Ok(Self { bin: bin.to_owned(), on_host, usr, binds: Vec::new(), facts })
+        Ok(Self { bin: bin.to_owned(), on_host, usr, binds: Vec::new(), build_info })
     }
 
     /// The path in a sandbox of the installation's program `name`.
@@ -95,28 +104,28 @@ impl Installation {
         &self.bin
     }
 
-    /// What the server's program prints as its version, such as `postgres (PostgreSQL) 15.18`.
+    /// The version as the server's program prints it, such as `postgres (PostgreSQL) 15.18`.
     #[must_use]
     pub fn version(&self) -> &str {
-        &self.facts.version
+        &self.build_info.version
     }
 
     /// The first number in the version, such as 15.
     #[must_use]
     pub fn major(&self) -> u32 {
-        major(&self.facts.version)
+        Version(&self.build_info.version).major().unwrap_or(0)
     }
 
     /// A hash of the server's program: two builds of one version may differ.
     #[must_use]
     pub fn build(&self) -> &str {
-        &self.facts.build
+        &self.build_info.build
     }
 
     /// Whether the server's program is linked with libsystemd and thus speaks sd_notify(3).
     #[must_use]
     pub fn notifies(&self) -> bool {
-        self.facts.notifies
+        self.build_info.notifies
     }
 
     pub(crate) fn usr(&self) -> &[PathBuf] {
@@ -128,48 +137,40 @@ impl Installation {
     }
 }
 
-/// The first number of a version text.
-pub(super) fn major(version: &str) -> u32 {
-    let digits = version.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
-}
-
-impl Facts {
+impl BuildInfo {
     fn of(program: &Path, extensions: &[PathBuf], libraries: &[PathBuf]) -> Result<Self> {
         let file = fs::metadata(program).map_err(|error| unusable(program, "the server").caused_by(error))?;
-        let mut key = DefaultHasher::new();
-        (
-            program,
-            file.dev(),
-            file.ino(),
-            file.size(),
-            file.mtime(),
-            file.mtime_nsec(),
-            file.ctime(),
-            file.ctime_nsec(),
-        )
-            .hash(&mut key);
+        let mut key = blake3::Hasher::new();
+        key.update(program.as_os_str().as_encoded_bytes());
+        for number in [file.dev(), file.ino(), file.size()] {
+            key.update(&number.to_le_bytes());
+        }
+        for time in [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()] {
+            key.update(&time.to_le_bytes());
+        }
         for directory in extensions {
-            let changed = fs::metadata(directory)
-                .map(|directory| (directory.ino(), directory.mtime(), directory.mtime_nsec()));
-            (directory, changed.ok()).hash(&mut key);
+            key.update(directory.as_os_str().as_encoded_bytes());
+            if let Ok(state) = fs::metadata(directory) {
+                key.update(&state.ino().to_le_bytes());
+                key.update(&state.mtime().to_le_bytes()).update(&state.mtime_nsec().to_le_bytes());
+            }
         }
         let cache = Cache::open()?;
-        let known = cache.path(format!("servers/{:016x}.json", key.finish()));
-        if let Some(facts) = fs::read(&known).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
-            return Ok(facts);
+        let known = cache.path(format!("servers/{}.json", key.finalize().to_hex()));
+        if let Some(build_info) = fs::read(&known).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(build_info);
         }
         let contents = fs::read(program).map_err(|error| unusable(program, "the server").caused_by(error))?;
-        let facts = Self {
+        let build_info = Self {
             version: version(program, libraries)?,
             build: build(&contents, extensions),
             notifies: memchr::memmem::find(&contents, b"libsystemd.so").is_some(),
         };
-        // Known facts only save time: a cache that cannot be written is reported where it matters, at the layer.
-        if let Err(error) = cache.write(&known, serde_json::to_vec(&facts).unwrap_or_default()) {
-            tracing::debug!(?error, "the server's facts are not kept");
+        // This only saves time: a cache that cannot be written is reported when a layer is built.
+        if let Err(error) = cache.write(&known, serde_json::to_vec(&build_info).unwrap_or_default()) {
+            tracing::debug!(?error, "the build of the server is not kept");
         }
-        Ok(facts)
+        Ok(build_info)
     }
 }
 
@@ -190,7 +191,7 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
     const TIMEOUT: Duration = Duration::from_secs(10);
     let failed = || unusable(program, "the server");
     let mut command = Command::new(program);
-    // Not by pipes: a program that goes on, or another that it has started, would keep them open.
+    // Files and no pipes, which a program that goes on, or its child, would keep open.
     let said = || -> io::Result<_> {
         let file = memory(c"sandboxed-db version", b"")?;
         Ok((file.try_clone()?, file))
@@ -217,7 +218,7 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
         std::thread::sleep(Duration::from_millis(1));
     };
     let text = beginning(&mut stdout).lines().next().unwrap_or_default().trim().to_owned();
-    if status.success() && major(&text) > 0 {
+    if status.success() && Version(&text).major().is_some() {
         return Ok(text);
     }
     let complaint = beginning(&mut stderr);
@@ -225,11 +226,11 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
         .caused_by(format!("`--version` ended with {status} and printed `{text}` {}", complaint.trim())))
 }
 
-/// The beginning of what a program has printed, which nobody knows the length of.
+/// The beginning of a program's output, which may be of any length.
 fn beginning(file: &mut File) -> String {
     const LONGEST: u64 = 4096;
     let mut bytes = Vec::new();
-    // Not being able to read it is like its having printed nothing.
+    // Output that cannot be read counts as none.
     let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(LONGEST).read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -245,20 +246,4 @@ pub(super) fn in_path(program: impl AsRef<OsStr>) -> Vec<PathBuf> {
     std::env::split_paths(&path)
         .filter(|directory| directory.is_absolute() && directory.join(program).is_file())
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_major_version_is_the_first_number() {
-        for (text, expected) in [
-            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", 15),
-            ("postgres (PostgreSQL) 18beta1", 18),
-            ("", 0),
-        ] {
-            assert_eq!(major(text), expected, "{text}");
-        }
-    }
 }

@@ -9,6 +9,7 @@ mod script;
 mod server;
 pub(crate) mod sql;
 mod tcp_access;
+pub(crate) mod version;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::state::KeptState;
 use crate::admission::admit;
 use crate::cache::DirectoryLock;
+use crate::engine::version::Version;
 use crate::engine::{Engine, Postgres};
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,15 +87,11 @@ impl KeptState {
             return Err(Error::new(ErrorKind::InvalidConfig, format!("start a server of `{}`", self.engine))
                 .caused_by("only PostgreSQL's kept states can be started"));
         }
-        let engine = match self.major() {
+        let engine = match Version(&self.version).major() {
             Some(major) => engine.version(major.to_string()),
             None => engine,
         };
         let database = self.identity.iter().find(|(name, _)| name == "database");
         Ok(database.map_or(engine.clone(), |(_, database)| engine.database(database)))
-    }
-
-    fn major(&self) -> Option<u32> {
-        self.version.split(|c: char| !c.is_ascii_digit()).find_map(|number| number.parse().ok())
     }
 }

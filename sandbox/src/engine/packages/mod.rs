@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use self::apt::{Apt, Archive};
 use crate::cache::{self, Cache};
+use crate::engine::version::Version;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long downloading and unpacking may take together; a slow line needs minutes for 70 MB.
@@ -63,7 +64,7 @@ pub(crate) fn install_hint() -> String {
 fn find(store: &Path) -> Option<PathBuf> {
     let names = fs::read_dir(store).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut trees: Vec<(u32, String)> = names.filter_map(|name| Some((major(&name)?, name))).collect();
-    trees.sort_by_cached_key(|(_, name)| numbers(name));
+    trees.sort_by(|(_, one), (_, other)| Version(one).numbers().cmp(Version(other).numbers()));
     let whole = |(major, name): (u32, String)| Some(store.join(name)).filter(|root| is_whole(root, major));
     trees.into_iter().rev().find_map(whole)
 }
@@ -77,11 +78,6 @@ fn is_whole(root: &Path, major: u32) -> bool {
 /// The `<N>` of `postgresql-<N>_<version>_<architecture>`, with or without `.deb`.
 fn major(name: &str) -> Option<u32> {
     name.strip_prefix("postgresql-")?.split_once('_')?.0.parse().ok()
-}
-
-/// The numbers in a name, by which versions are in order.
-fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 /// Downloads the packages below `temp`; returns their files and the directory they are in.
@@ -123,7 +119,9 @@ fn download(
 /// The tree's name: that of the newest server package.
 fn server(archives: &[Archive]) -> Option<&str> {
     let names = archives.iter().filter_map(|archive| archive.file.strip_suffix(".deb"));
-    names.filter(|name| major(name).is_some()).max_by_key(|name| numbers(name))
+    names
+        .filter(|name| major(name).is_some())
+        .max_by(|one, other| Version(one).numbers().cmp(Version(other).numbers()))
 }
 
 /// Unpacks the files into a tree, and publishes it in `store`.

@@ -1,4 +1,4 @@
-//! Where PostgreSQL's programs are: named by the user, installed, or unpacked from the distribution's packages.
+//! PostgreSQL's programs: named by the user, installed, or unpacked from the distribution's packages.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::cache::Cache;
-use crate::engine::installation::{Installation, in_path, major};
+use crate::engine::installation::{Installation, in_path};
+use crate::engine::version::Version;
 use crate::engine::{children, packages};
 use crate::environment::POSTGRES;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,14 +35,14 @@ pub(super) fn newest_client(name: &str) -> Option<PathBuf> {
 }
 
 fn choose(found: Vec<Installation>, version: Option<&str>) -> Result<Installation> {
-    let numbers: Vec<_> = found.iter().map(|found| number(found.version()).to_owned()).collect();
+    let numbers: Vec<_> = found.iter().map(|found| Version(found.version()).number().to_owned()).collect();
     let mut suitable =
-        found.into_iter().filter(|found| version.is_none_or(|wanted| is_version(found.version(), wanted)));
+        found.into_iter().filter(|found| version.is_none_or(|wanted| Version(found.version()).is(wanted)));
     match suitable.next() {
         Some(installation) if SUPPORTED.contains(&installation.major()) => Ok(installation),
         Some(installation) => Err(Error::new(
             ErrorKind::InvalidConfig,
-            format!("use PostgreSQL {}", number(installation.version())),
+            format!("use PostgreSQL {}", Version(installation.version()).number()),
         )
         .with_hint(format!("versions {} to {} are supported", SUPPORTED.start(), SUPPORTED.end()))),
         None => Err(Error::new(
@@ -56,12 +57,7 @@ fn choose(found: Vec<Installation>, version: Option<&str>) -> Result<Installatio
     }
 }
 
-/// Whether `version` is the one wanted, such as 15.18 where 15 is.
-fn is_version(version: &str, wanted: &str) -> bool {
-    number(version).strip_prefix(wanted).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
-}
-
-/// The installations of this machine that are worth a look, the preferred first.
+/// The candidates among the installations of this machine, the preferred first.
 fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
     if packages_wanted() {
         return Ok(Vec::new());
@@ -78,10 +74,10 @@ fn installed(version: Option<&str>) -> Result<Vec<Installation>> {
     for bin in candidates() {
         match inspect(&bin) {
             Ok(installation) => found.push(installation),
-            // It must not hide a good one; but if there is none, it must not be passed over in silence either.
+            // A broken installation hides no good one, and is reported if there is none.
             Err(error) => broken = broken.or(Some(error)),
         }
-        // Without a version to look for, the first will do, and the others need not be run.
+        // The first suffices without a version to look for, and no other program is run.
         if version.is_none() && found.last().is_some_and(|last| SUPPORTED.contains(&last.major())) {
             break;
         }
@@ -118,7 +114,7 @@ pub(super) fn packages_wanted() -> bool {
 pub(super) fn candidates() -> Vec<PathBuf> {
     let mut usual = usual_directories();
     usual.sort_by_key(|bin| std::cmp::Reverse(version_in_path(bin)));
-    // What is in PATH is often a link to what is in its usual place.
+    // PATH often leads to links to the usual directories.
     let real = |bin: PathBuf| Some(fs::canonicalize(bin.join("postgres")).ok()?.parent()?.to_owned());
     let mut seen = HashSet::new();
     let bins = in_path("postgres").into_iter().chain(usual).filter_map(real);
@@ -126,17 +122,19 @@ pub(super) fn candidates() -> Vec<PathBuf> {
 }
 
 pub(super) fn inspect(bin: &Path) -> Result<Installation> {
-    // Debian's layout, and those of `make install` with and without a name of its own.
-    let extensions = [
-        bin.to_str()
-            .and_then(|bin| bin.strip_suffix("/bin"))
-            .map(|lib| PathBuf::from(lib.replacen("/lib/", "/share/", 1))),
-        bin.parent().map(|prefix| prefix.join("share")),
-        bin.parent().map(|prefix| prefix.join("share/postgresql")),
-        bin.parent().map(|prefix| prefix.join("share/pgsql")),
-    ];
-    let extensions: Vec<_> = extensions.into_iter().flatten().map(|share| share.join("extension")).collect();
-    Installation::inspect(bin, "postgres", &extensions)
+    // The server finds its files relative to its program, as at their places when it was built.
+    let bin = fs::canonicalize(bin).unwrap_or_else(|_| bin.to_owned());
+    let prefix = bin.parent().unwrap_or(&bin);
+    // Debian's layout: programs in `lib/postgresql/15/bin`, other files in `share/postgresql/15`.
+    let debian = prefix.ancestors().nth(2).filter(|lib| lib.ends_with("lib")).and_then(|lib| {
+        let share = lib.with_file_name("share");
+        Some(share.join(prefix.strip_prefix(lib).ok()?))
+    });
+    // The layouts of `make install` with and without a name of its own.
+    let made = ["share", "share/postgresql", "share/pgsql"].map(|share| prefix.join(share));
+    let extensions: Vec<_> = debian.iter().chain(&made).map(|share| share.join("extension")).collect();
+    let installation = Installation::inspect(&bin, "postgres", &extensions)?;
+    Ok(debian.into_iter().fold(installation, |installation, share| installation.show(share)))
 }
 
 /// The directories into which packages and `make install` put the programs.
@@ -160,9 +158,9 @@ fn usual_directories() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The version that a directory's name tells, such as 15 in `/usr/lib/postgresql/15/bin`.
-fn version_in_path(bin: &Path) -> u32 {
-    major(&bin.to_string_lossy())
+/// The version in a directory's name, such as 15 in `/usr/lib/postgresql/15/bin`.
+fn version_in_path(bin: &Path) -> Option<u32> {
+    Version(&bin.to_string_lossy()).major()
 }
 
 /// The distribution's packages, unpacked into the cache.
@@ -181,27 +179,4 @@ fn unpacked() -> Result<Installation> {
     })?;
     let inside = Path::new("/").join(bin.strip_prefix(&tree).unwrap_or(&bin));
     Installation::inspect_unpacked(&tree, &inside, "postgres")
-}
-
-/// `15.18` of `postgres (PostgreSQL) 15.18 (Debian …)`.
-pub(super) fn number(version: &str) -> &str {
-    version
-        .split_ascii_whitespace()
-        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
-        .unwrap_or(version)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_matched_by_whole_numbers() {
-        let version = "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)";
-        assert_eq!(number(version), "15.18");
-        assert!(is_version(version, "15") && is_version(version, "15.18"));
-        assert!(!is_version(version, "1") && !is_version(version, "15.1") && !is_version(version, "16"));
-        assert_eq!(number("postgres (PostgreSQL) 18beta1"), "18beta1");
-        assert_eq!(version_in_path(Path::new("/usr/lib/postgresql/15/bin")), 15);
-    }
 }

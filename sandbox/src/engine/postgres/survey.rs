@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::programs::{candidates, inspect, named, number, packages_wanted, used};
+use super::programs::{candidates, inspect, named, packages_wanted, used};
 use crate::engine::installation::in_path;
+use crate::engine::version::Version;
 use crate::error::{Error, Result};
 
-/// What there is of PostgreSQL.
+/// The installations of PostgreSQL.
 #[derive(Debug)]
 pub(crate) struct Survey {
     pub(crate) found: Vec<Found>,
@@ -20,7 +21,7 @@ pub(crate) struct Survey {
 pub(crate) struct Found {
     pub(crate) directory: PathBuf,
     pub(crate) version: Result<String>,
-    /// Why it is the one in use.
+    /// The reason for which it is in use.
     pub(crate) used: Option<&'static str>,
 }
 
@@ -46,7 +47,7 @@ pub(crate) fn survey() -> Survey {
     };
     let found = bins.into_iter().map(|directory| {
         let real = fs::canonicalize(&directory).ok();
-        let version = inspect(&directory).map(|found| number(found.version()).to_owned());
+        let version = inspect(&directory).map(|found| Version(found.version()).number().to_owned());
         let is_used = real.is_some() && real == bin;
         Found { used: is_used.then(|| why(&directory)), directory, version }
     });
