@@ -2,7 +2,7 @@
 
 use postgres::{Client, NoTls};
 use sandboxed_db::engine::LocaleProvider;
-use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot};
+use sandboxed_db::{Engine, ErrorKind, Postgres, Sandbox, Snapshot};
 use sandboxed_db_tests::{DEADLINE, connect, eventually, skip};
 
 fn start() -> Sandbox {
@@ -142,6 +142,10 @@ fn housekeeping_ignores_timeouts_of_the_database() {
 
 #[test]
 fn housekeeping_goes_on_after_a_table_that_cannot_be_analysed() {
+    if Postgres::new().locate().unwrap().major() >= 17 {
+        // The server itself refuses an index whose function depends on `search_path`.
+        return;
+    }
     let directory = migration(
         "create schema app; create table app.factor (f int); insert into app.factor values (2);
          create function app.times(int) returns int language plpgsql immutable as
