@@ -274,9 +274,18 @@ impl ImagePath {
         if let Ok(why) = fs::read_to_string(&self.refusal) {
             return Err(why);
         }
-        let Some((file, Seal { fingerprint, .. })) = self.open() else { return Ok(None) };
-        let image = KnownImage { file: Arc::new(file), fingerprint, is_own: false };
+        let Some((file, seal)) = self.open() else { return Ok(None) };
+        let file = Arc::new(file);
+        let known =
+            |seal: &Seal| KnownImage { file: file.clone(), fingerprint: seal.fingerprint, is_own: false };
+        let image = known(&seal);
         if image.is_unchanged() {
+            return Ok(Some(image));
+        }
+        if let Ok(Some(seal)) = seal.renewed(&file) {
+            let image = known(&seal);
+            self.write_seal(&seal)
+                .unwrap_or_else(|error| tracing::debug!(%error, "an image is not sealed again"));
             return Ok(Some(image));
         }
         self.set_aside();
@@ -294,14 +303,17 @@ impl ImagePath {
 
     /// Gives the file its name, and seals it. Where that fails, each process makes its own image.
     fn publish(&self, staged: StagedFile, image: &File) {
-        let published = staged.publish(&self.image).and_then(|_| Ok(serde_json::to_vec(&Seal::of(image)?)?));
-        let sealed = published
-            .map_err(|error| error.to_string())
-            .and_then(|seal| self.cache.write(&self.seal, seal).map_err(|error| error.to_string()));
+        let published = staged.publish(&self.image).and_then(|_| Seal::of(image));
+        let sealed = published.map_err(|error| error.to_string()).and_then(|seal| self.write_seal(&seal));
         match sealed {
             Ok(()) => self.prune(),
             Err(error) => tracing::debug!(%error, "the image of a server is not shared"),
         }
+    }
+
+    fn write_seal(&self, seal: &Seal) -> Result<(), String> {
+        let seal = serde_json::to_vec(seal).map_err(|error| error.to_string())?;
+        self.cache.write(&self.seal, seal).map(drop).map_err(|error| error.to_string())
     }
 
     fn refuse(&self, why: &str) {

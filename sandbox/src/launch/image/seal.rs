@@ -29,6 +29,12 @@ impl Seal {
         Ok(Self { hash: hash(file)?, fingerprint })
     }
 
+    /// Returns the seal of a file with other times, such as a copy, if its contents are the sealed ones.
+    pub(super) fn renewed(self, file: &File) -> io::Result<Option<Self>> {
+        let fingerprint = Fingerprint::of(file)?;
+        Ok(self.fits(file)?.then_some(Self { fingerprint, ..self }))
+    }
+
     /// Whether a file has the contents that were sealed, all of which are read.
     pub(super) fn fits(&self, file: &File) -> io::Result<bool> {
         Ok(hash(file)? == self.hash)
@@ -69,11 +75,13 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"an image").unwrap();
         let seal = Seal::of(&file).unwrap();
+        assert_eq!(seal.clone().renewed(&file).unwrap(), Some(seal.clone()));
         assert!(seal.fits(&file).unwrap() && Fingerprint::of(&file).unwrap() == seal.fingerprint);
         // The clock of file times has ticks of some milliseconds.
         while Fingerprint::of(&file).unwrap() == seal.fingerprint {
             file.write_all_at(b"A", 0).unwrap();
         }
         assert!(!seal.fits(&file).unwrap());
+        assert_eq!(seal.renewed(&file).unwrap(), None);
     }
 }
