@@ -76,8 +76,8 @@ fn check(text: &str, marker: &str) -> Vec<(usize, String)> {
             if comment.starts_with("```") {
                 is_code = !is_code;
             }
-            // Addresses and rows of tables cannot be wrapped.
-            let wraps = !comment.contains("://") && !comment.starts_with('|');
+            // Addresses and rows of tables cannot be wrapped, and examples are as wide as code.
+            let wraps = !is_code && !comment.contains("://") && !comment.starts_with('|');
             let width = line.chars().count();
             if wraps && width > WIDTH {
                 offences.push((number, format!("the comment is {width} columns wide, not {WIDTH}")));

@@ -1,4 +1,5 @@
-//! Compares the attribute's messages about mistakes to the letter. `ui/` has a file for each situation.
+//! Compares the attribute's messages about mistakes to the letter. `ui/` has a file for each
+//! situation.
 
 #[test]
 #[cfg_attr(

@@ -59,8 +59,8 @@ struct Repr {
 }
 
 impl Error {
-    /// Returns an error of `kind`. `step` is the failed operation and its object: a verb phrase in lower
-    /// case, without a full stop.
+    /// Returns an error of `kind`. `step` is the failed operation and its object: a verb phrase in
+    /// lower case, without a full stop.
     ///
     /// # Example
     /// ```

@@ -216,7 +216,7 @@ fn existing_databases_are_not_overwritten() {
 
 // PostgreSQL's own programs.
 
-/// What pg_dump(1) writes, without the key by which newer versions protect against hostile dumps.
+/// The output of pg_dump(1), without the key by which newer versions protect against hostile dumps.
 fn dump(program: &PathBuf, url: &str) -> String {
     let output = Command::new(program).args(["--create", url]).output().unwrap();
     let dump = printed(&output);

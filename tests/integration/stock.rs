@@ -24,7 +24,8 @@ fn migration(sql: &str) -> tempfile::TempDir {
 fn limits_are_those_of_a_stock_server() {
     let db = start();
     let mut client = connect(db.url());
-    // Some values are derived from limits of the process or written by initdb; these are those built in.
+    // Some values are derived from limits of the process or written by initdb; these are those
+    // built in.
     let same = [
         "autovacuum_max_workers",
         "max_connections",

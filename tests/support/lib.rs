@@ -1,5 +1,5 @@
-//! Descriptions of databases as a suite's own support crate has them: their paths are relative to this
-//! package, whichever package is under test.
+//! Descriptions of databases as a suite's own support crate has them: their paths are relative to
+//! this package, whichever package is under test.
 
 use sandboxed_db::{Postgres, Snapshot};
 

@@ -1,5 +1,5 @@
-// Files are looked for within the test, which only a test program has: so this is what rstest finds, by a name for an
-// attribute that leaves it in any program.
+// Files are looked for within the test, which only a test program has: so this is what rstest
+// finds, by a name for an attribute that leaves it in any program.
 use rstest::fixture as rstest;
 use sandboxed_db::{Sandbox, sandboxed_db};
 

@@ -170,9 +170,9 @@ impl<E: Engine> Snapshot<E> {
     /// Adds migrations that are written for a tool, and fills its bookkeeping table under its
     /// default name in the default schema. Files that the tool ignores are ignored.
     ///
-    /// The tool itself does not run. A text that it sends to the server as one request is sent as one
-    /// request here, so a file that it cannot run fails here too. One thing differs: each file has
-    /// its own session, so a setting that one changes does not reach the next.
+    /// The tool itself does not run. A text that it sends to the server as one request is sent as
+    /// one request here, so a file that it cannot run fails here too. One thing differs: each file
+    /// has its own session, so a setting that one changes does not reach the next.
     ///
     /// # Errors
     /// As [`migrations`](Self::migrations).
@@ -483,16 +483,16 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Sets when the data of a sandbox is kept after its end, as the test left it, for
-    /// `sandboxed-db open`, `sandboxed-db diff` and [`Kept`](crate::cache::Kept). Default [`Keep::Never`].
-    /// `SANDBOXED_DB_KEEP` takes precedence: `never`, `on_failure` or `always`.
+    /// `sandboxed-db open`, `sandboxed-db diff` and [`Kept`](crate::cache::Kept). Default
+    /// [`Keep::Never`]. `SANDBOXED_DB_KEEP` takes precedence: `never`, `on_failure` or `always`.
     ///
     /// # Contents
     /// The data directory. The server is shut down first, so everything committed is in it. A
     /// server that has died leaves its files as after a crash; one that does not end within 10
     /// seconds is killed. Files that are equal to the layer's become hard links to them, the others
     /// are copied. This takes some hundredths of a second, and a few MB of the cache within the
-    /// bounds of [`Kept`](crate::cache::Kept). If the data cannot be kept the test's output says so in one
-    /// line.
+    /// bounds of [`Kept`](crate::cache::Kept). If the data cannot be kept the test's output says so
+    /// in one line.
     ///
     /// # Failure
     /// With the attribute, a failure is a failed test. The server survives a dropped handle, and

@@ -36,10 +36,10 @@ struct Request {
 impl<E: Engine> Snapshot<E> {
     /// Starts a server on a pristine copy.
     ///
-    /// At most [`SANDBOXED_DB_MAX`](crate::environment) sandboxes live at a time, in all processes with the same cache.
-    /// Default: as many idle servers as fit into four fifths of the memory, and at most 2048 for
-    /// each processor. Further starts wait for a slot in the order of their requests, at most 10
-    /// minutes.
+    /// At most [`SANDBOXED_DB_MAX`](crate::environment) sandboxes live at a time, in all processes
+    /// with the same cache. Default: as many idle servers as fit into four fifths of the memory,
+    /// and at most 2048 for each processor. Further starts wait for a slot in the order of their
+    /// requests, at most 10 minutes.
     ///
     /// # Prewarmed sandboxes
     /// From the second start of the same description in a process on, a pool starts further
@@ -153,8 +153,8 @@ impl<E: Engine> Snapshot<E> {
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
     ///
-    /// The start runs on its own thread. If the future is dropped, a sandbox that starts nevertheless ends
-    /// at once.
+    /// The start runs on its own thread. If the future is dropped, a sandbox that starts
+    /// nevertheless ends at once.
     ///
     /// # Errors
     /// As [`start`](Self::start).

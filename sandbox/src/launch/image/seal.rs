@@ -29,7 +29,8 @@ impl Seal {
         Ok(Self { hash: hash(file)?, fingerprint })
     }
 
-    /// Returns the seal of a file with other times, such as a copy, if its contents are the sealed ones.
+    /// Returns the seal of a file with other times, such as a copy, if its contents are the sealed
+    /// ones.
     pub(super) fn renewed(self, file: &File) -> io::Result<Option<Self>> {
         let fingerprint = Fingerprint::of(file)?;
         Ok(self.fits(file)?.then_some(Self { fingerprint, ..self }))
