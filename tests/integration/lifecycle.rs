@@ -16,6 +16,8 @@ use sandboxed_db_tests::{
     pid_namespace, processes_beside, processes_in, rounds, status,
 };
 
+use crate::requests::dirs_with_base;
+
 pub(crate) const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 
 pub(crate) fn subject(place: &ScratchDirs, args: &[&str]) -> TestProcess {
@@ -56,8 +58,9 @@ pub(crate) fn launcher(subject: u32) -> u32 {
 }
 
 #[test]
-fn a_launcher_without_descriptors_keeps_what_it_has() {
-    let place = ScratchDirs::with_shared_cache();
+fn a_launcher_out_of_descriptors_keeps_its_sandboxes() {
+    // Not the shared cache: without descriptors no image of the server is made there.
+    let place = dirs_with_base();
     let mut process = subject(&place, &["obey"]);
     let line = process.order("start").unwrap().remove(0);
     let (init, _) = started(line.strip_prefix("started ").unwrap());

@@ -17,6 +17,7 @@ use sandboxed_db_tests::{
 };
 
 use crate::lifecycle::{SUBJECT, kill, launcher, postmaster, started, subject};
+use crate::requests::dirs_with_base;
 
 /// A test process, and the inits of the sandboxes that it was ordered to start.
 struct Obeying {
@@ -164,7 +165,7 @@ fn a_dead_prewarmed_sandbox_is_not_handed_over(
 
 #[test]
 fn a_failed_prewarming_fails_no_test() {
-    let place = ScratchDirs::with_shared_cache();
+    let place = dirs_with_base();
     let mut obeying = Obeying::of(&place);
     obeying.with_spare();
     let launcher = launcher(obeying.process.pid()).to_string();
