@@ -2,7 +2,7 @@
 //! wide they are, and how long the names of tests are.
 //!
 //! ```sh
-//! cargo test -p sandboxed-db-tests --test language -- --include-ignored
+//! cargo test -p sandboxed-db-tests --test language
 //! ```
 
 use std::fs;
@@ -24,7 +24,6 @@ const TEST_ATTRIBUTES: [&str; 4] = ["test", "sandboxed_db", "rstest", "proptest"
 const SKIPPED: [&str; 3] = ["target", "node_modules", ".git"];
 
 #[test]
-#[ignore = "not every file follows the rules yet"]
 fn comments_and_test_names_follow_the_language_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace");
     let mut files = Vec::new();

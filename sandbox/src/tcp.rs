@@ -1,4 +1,5 @@
-//! A server on a TCP port of the host, for clients that know no Unix sockets: on request, and with a password.
+//! A server on a TCP port of the host, for clients that know no Unix sockets: on request, and with
+//! a password.
 
 use std::fmt;
 use std::io;
@@ -20,7 +21,8 @@ const BACKLOG: i32 = 1024;
 /// How many ports are tried until one is free for both protocols.
 const TRIES: u32 = 64;
 
-/// A TCP port of 127.0.0.1 at which a sandbox's server is reached; from [`Sandbox::tcp`](crate::Sandbox::tcp).
+/// A TCP port of 127.0.0.1 at which a sandbox's server is reached; from
+/// [`Sandbox::tcp`](crate::Sandbox::tcp).
 ///
 /// It is closed when the sandbox ends, whatever is still kept of this.
 #[derive(Clone)]
@@ -91,14 +93,15 @@ impl Tcp {
         &self.url
     }
 
-    /// Returns the URL for Java's database drivers, with the superuser's password in it; `None` where the engine
-    /// has none.
+    /// Returns the URL for Java's database drivers, with the superuser's password in it; `None`
+    /// where the engine has none.
     #[must_use]
     pub fn jdbc_url(&self) -> Option<&str> {
         self.jdbc_url.as_deref()
     }
 
-    /// The address: 127.0.0.1 and a port that was free. Where the machine has IPv6 it is the port at `::1`, too.
+    /// The address: 127.0.0.1 and a port that was free. Where the machine has IPv6 it is the port
+    /// at `::1`, too.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -116,8 +119,8 @@ impl Tcp {
         &self.password
     }
 
-    /// Variables of the environment by which a program finds the server at the port: as [`Sandbox::env`](crate::Sandbox::env),
-    /// by TCP.
+    /// Variables of the environment by which a program finds the server at the port: as
+    /// [`Sandbox::env`](crate::Sandbox::env), by TCP.
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
         self.env.clone()
@@ -139,8 +142,8 @@ fn password() -> Result<String, Errno> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Sockets that listen on one port of 127.0.0.1 and, where the machine has IPv6, of ::1: programs that are told
-/// `localhost` may try either, and must not meet another's server.
+/// Sockets that listen on one port of 127.0.0.1 and, where the machine has IPv6, of ::1: programs
+/// that are told `localhost` may try either, and must not meet another's server.
 fn listeners() -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let listen = |address: SocketAddr| {
         let listener = TcpListener::bind(address)?;

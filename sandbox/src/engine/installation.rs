@@ -37,9 +37,9 @@ struct BuildInfo {
 impl Installation {
     /// Inspects the installation in the host directory `bin` by its program `server`.
     ///
-    /// Runs `server --version` and hashes the program, once for each build: the cache directory keeps the
-    /// outcome. The files in `extensions`, directories that need not exist, belong to the build by name and
-    /// size.
+    /// Runs `server --version` and hashes the program, once for each build: the cache directory
+    /// keeps the outcome. The files in `extensions`, directories that need not exist, belong to the
+    /// build by name and size.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when the program is missing or does not run.
@@ -71,7 +71,8 @@ impl Installation {
         self
     }
 
-    /// Inspects packages unpacked at `tree`, whose `usr` shows over the host's: `bin` is a path below `/usr`.
+    /// Inspects packages unpacked at `tree`, whose `usr` shows over the host's: `bin` is a path
+    /// below `/usr`.
     pub(crate) fn inspect_unpacked(tree: &Path, bin: &Path, server: &str) -> Result<Self> {
         let on_host = tree.join(bin.strip_prefix("/").unwrap_or(bin));
         let libraries = fs::read_dir(tree.join("usr/lib")).map(|entries| {

@@ -29,8 +29,8 @@ pub struct FileRun {
     pub path: PathBuf,
     /// Its format.
     pub format: Format,
-    /// The client runs its standard input and not the file itself: the uncompressed contents, or a part of
-    /// them at the same lines.
+    /// The client runs its standard input and not the file itself: the uncompressed contents, or a
+    /// part of them at the same lines.
     pub from_stdin: bool,
     /// All of it is one transaction.
     pub transaction: bool,

@@ -8,10 +8,11 @@ use crate::launch::{Command, SandboxPath, Signal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// In a container with a network of its own: all clients on its loopback are inside the sandbox.
+    /// In a container with a network of its own: all clients on its loopback are inside the
+    /// sandbox.
     Container,
-    /// Without a container, where `SANDBOXED_DB_ISOLATION=process` is set. The server shares the host's
-    /// network, so it must ask clients for a password.
+    /// Without a container, where `SANDBOXED_DB_ISOLATION=process` is set. The server shares the
+    /// host's network, so it must ask clients for a password.
     Process {
         /// The only address at which the server may listen; without one it listens at none.
         address: Option<Ipv4Addr>,
@@ -32,7 +33,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Describes a server that `command` runs and that shuts down cleanly at the signal `stop_signal`.
+    /// Describes a server that `command` runs and that shuts down cleanly at the signal
+    /// `stop_signal`.
     pub fn new(command: Command, stop_signal: Signal) -> Self {
         Self {
             command,
@@ -68,24 +70,26 @@ impl Server {
         self
     }
 
-    /// Sets how many processes and threads the server may have, with as many clients as its settings allow.
-    /// Default 0: fits the usual limit of a sandbox, see [`Snapshot::pids`](crate::Snapshot::pids).
+    /// Sets how many processes and threads the server may have, with as many clients as its
+    /// settings allow. Default 0: fits the usual limit of a sandbox, see
+    /// [`Snapshot::pids`](crate::Snapshot::pids).
     #[must_use]
     pub fn processes(mut self, processes: u32) -> Self {
         self.processes = processes;
         self
     }
 
-    /// Sets the signal that ends the server at once, without a shutdown, in
-    /// [process mode](Mode::Process). Default [`Signal::Kill`]; a server with child processes may have a signal
-    /// that ends these, too.
+    /// Sets the signal that ends the server at once, without a shutdown, in [process
+    /// mode](Mode::Process). Default [`Signal::Kill`]; a server with child processes may have a
+    /// signal that ends these, too.
     #[must_use]
     pub fn end_signal(mut self, signal: Signal) -> Self {
         self.end_signal = signal;
         self
     }
 
-    /// Says whether the server uses io_uring(7), which sandboxes are otherwise denied. Default `false`.
+    /// Says whether the server uses io_uring(7), which sandboxes are otherwise denied. Default
+    /// `false`.
     #[must_use]
     pub fn io_uring(mut self, io_uring: bool) -> Self {
         self.io_uring = io_uring;

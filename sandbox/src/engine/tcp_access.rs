@@ -2,9 +2,9 @@
 
 /// Describes how clients outside reach a server by TCP; from [`Engine::tcp`](super::Engine::tcp).
 ///
-/// Connections are forwarded to a port at which the server listens on 127.0.0.1, the sandbox's own loopback.
-/// They come from [`FORWARDED_FROM`](Self::FORWARDED_FROM), so the server can ask them for a password and
-/// let in its own connections and those by its Unix socket without one.
+/// Connections are forwarded to a port at which the server listens on 127.0.0.1, the sandbox's own
+/// loopback. They come from [`FORWARDED_FROM`](Self::FORWARDED_FROM), so the server can ask them
+/// for a password and let in its own connections and those by its Unix socket without one.
 ///
 /// # Example
 /// ```
@@ -40,8 +40,8 @@ impl TcpAccess {
         self
     }
 
-    /// Sets a script for [`Engine::client`](super::Engine::client) that sets the password. It runs once,
-    /// before the port is opened.
+    /// Sets a script for [`Engine::client`](super::Engine::client) that sets the password. It runs
+    /// once, before the port is opened.
     #[must_use]
     pub fn script(mut self, script: impl Into<String>) -> Self {
         self.script = Some(script.into());

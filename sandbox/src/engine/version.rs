@@ -1,6 +1,7 @@
 //! Version numbers in texts: in what programs print, and in names of directories and packages.
 
-/// A text with a version number in it, such as `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+/// A text with a version number in it, such as `postgres (PostgreSQL) 15.18 (Debian
+/// 15.18-0+deb12u1)`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Version<'a>(pub(crate) &'a str);
 
@@ -21,7 +22,8 @@ impl<'a> Version<'a> {
         words.find(|word| word.starts_with(|c: char| c.is_ascii_digit())).unwrap_or(self.0)
     }
 
-    /// Checks whether this is the version wanted: 15.18 is for `15` and for `15.18`, and not for `15.1`.
+    /// Checks whether this is the version wanted: 15.18 is for `15` and for `15.18`, and not for
+    /// `15.1`.
     pub(crate) fn is(self, wanted: &str) -> bool {
         let rest = self.number().strip_prefix(wanted);
         rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))

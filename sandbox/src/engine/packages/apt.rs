@@ -1,8 +1,8 @@
 //! The package clients of Debian and its kin, `apt-get` and `dpkg-deb`, run without root.
 //!
-//! apt-get gets a state, a cache and a lock of its own in a directory of ours, and keeps the machine's
-//! sources, keys, preferences and proxies (`/etc/apt`). It is told that next to nothing is installed:
-//! see [`claims`].
+//! apt-get gets a state, a cache and a lock of its own in a directory of ours, and keeps the
+//! machine's sources, keys, preferences and proxies (`/etc/apt`). It is told that next to nothing
+//! is installed: see [`claims`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
@@ -13,23 +13,25 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Lists that `apt-get update` fetched for the whole machine; images for containers often have none.
+/// Lists that `apt-get update` fetched for the whole machine; images for containers often have
+/// none.
 const MACHINE_LISTS: &str = "/var/lib/apt/lists";
 const MACHINE_STATUS: &str = "/var/lib/dpkg/status";
 
-/// What the server depends on by name only: maintainer scripts, service management, the sources of locales
-/// (C.UTF-8 is part of libc). Claimed to be installed, so that they and what they depend on are not fetched.
+/// Packages that the server needs only by name: maintainer scripts, service management, the sources
+/// of locales (C.UTF-8 is part of libc). They are claimed to be installed, so that neither they nor
+/// their dependencies are fetched.
 const NOT_NEEDED: [&str; 6] =
     ["debconf", "dpkg", "locales", "postgresql-client-common", "postgresql-common", "ssl-cert"];
 
-/// Read after the machine's own settings, whose hooks write outside our directories when root runs them. It
-/// also leaves out index files that are of no use here.
+/// Read after the machine's own settings, whose hooks write outside our directories when root runs
+/// them. It also leaves out index files that are of no use here.
 const SETTINGS: &str = r#"
-#clear APT::Update;
-#clear AptCli;
-#clear Acquire::IndexTargets::deb::Contents-deb;
-#clear Acquire::IndexTargets::deb::DEP-11;
-#clear Acquire::Languages;
+# clear APT::Update;
+# clear AptCli;
+# clear Acquire::IndexTargets::deb::Contents-deb;
+# clear Acquire::IndexTargets::deb::DEP-11;
+# clear Acquire::Languages;
 Acquire::Languages "none";
 Acquire::IndexTargets::deb-src::Sources::DefaultEnabled "false";
 APT::Sandbox::User "root";
@@ -50,7 +52,8 @@ pub(super) struct Apt {
     dir: PathBuf,
     lists: PathBuf,
     deadline: Instant,
-    /// What it said so far. An update that failed in part is known by this only: it ends well all the same.
+    /// The output of all calls. Only the output shows that an update failed in part, since its exit
+    /// status is then zero.
     said: String,
 }
 
@@ -126,15 +129,15 @@ pub(super) fn unpack(file: &Path, tree: &Path, scratch: &Path, deadline: Instant
     done.map_err(|why| Error::other(format!("{why}\n{}", complaints(&said))))
 }
 
-/// Makes an unpacked tree fit over the `/usr` of a merged-usr system: all is below `usr`, and nothing sets
-/// user or group IDs.
+/// Makes an unpacked tree fit over the `/usr` of a merged-usr system: all is below `usr`, and
+/// nothing sets user or group IDs.
 pub(super) fn tidy(tree: &Path) -> io::Result<()> {
     merge_usr(tree)?;
     drop_set_id(&tree.join("usr"))
 }
 
-/// Moves what packages ship in `/bin`, `/lib`, `/lib64` and `/sbin` below `usr`, where these directories are
-/// links to in a merged-usr system, and removes all else beside `usr`.
+/// Moves what packages ship in `/bin`, `/lib`, `/lib64` and `/sbin` below `usr`, where these
+/// directories are links to in a merged-usr system, and removes all else beside `usr`.
 fn merge_usr(tree: &Path) -> io::Result<()> {
     for entry in fs::read_dir(tree)? {
         let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
@@ -184,8 +187,9 @@ fn drop_set_id(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs a program to its end or to the deadline, and returns whether it did well and all that it said. It
-/// says it to the file `scratch`, because a pipe that fills up would have to be read meanwhile.
+/// Runs a program to its end or to the deadline, and returns whether it did well and all that it
+/// said. It says it to the file `scratch`, because a pipe that fills up would have to be read
+/// meanwhile.
 fn run(command: &mut Command, scratch: &Path, deadline: Instant) -> io::Result<(Result<(), String>, String)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = File::create(scratch)?;
@@ -210,9 +214,10 @@ fn run(command: &mut Command, scratch: &Path, deadline: Instant) -> io::Result<(
 
 /// A dpkg status that says: this machine has its libc, and what is [`NOT_NEEDED`].
 ///
-/// So the result does not depend on what else happens to be installed: it still works when that is removed,
-/// or when another machine of the same distribution shares the store, and PostgreSQL itself is fetched even
-/// if installed. It costs some ten megabytes. libc is as installed: programs of the machine run with it too.
+/// So the result does not depend on what else happens to be installed: it still works when that is
+/// removed, or when another machine of the same distribution shares the store, and PostgreSQL
+/// itself is fetched even if installed. It costs some ten megabytes. libc is as installed: programs
+/// of the machine run with it too.
 fn claims(status: &str) -> String {
     let mut claims = String::new();
     for stanza in status.split("\n\n") {
@@ -236,7 +241,8 @@ fn claims(status: &str) -> String {
     claims
 }
 
-/// The files in the output of `apt-get --print-uris`, whose lines are `'<address>' <file> <size> <hash>`.
+/// The files in the output of `apt-get --print-uris`, whose lines are `'<address>' <file> <size>
+/// <hash>`.
 fn archives(output: &str) -> Vec<Archive> {
     let archive = |line: &str| {
         let (_, rest) = line.strip_prefix('\'')?.split_once("' ")?;
@@ -247,7 +253,8 @@ fn archives(output: &str) -> Vec<Archive> {
     output.lines().filter_map(archive).collect()
 }
 
-/// What tells why, in the output of a package client: errors, warnings and unmet dependencies, else its end.
+/// Returns the errors, warnings and unmet dependencies in the output of a package client, or else
+/// its end.
 fn complaints(output: &str) -> String {
     const LIMIT: usize = 20;
     let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
@@ -269,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn libc_alone_is_claimed_as_installed_and_without_its_dependencies() {
+    fn libc_alone_is_claimed_installed_without_its_dependencies() {
         let status = "Package: bash\nStatus: install ok installed\nVersion: 5.2\n\n\
                       Package: libc6\nStatus: install ok installed\nPriority: optional\nArchitecture: amd64\n\
                       Multi-Arch: same\nVersion: 2.36-9\nProvides: libc6-2.36\nDepends: libgcc-s1\n\

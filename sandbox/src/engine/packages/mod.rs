@@ -1,6 +1,7 @@
 //! PostgreSQL for a machine that has none: the distribution's packages, unpacked without root.
 //!
-//! The tree is found again by its name alone: it is staged in the cache, so a tree under its final name is whole.
+//! The tree is found again by its name alone: it is staged in the cache, so a tree under its final
+//! name is whole.
 
 mod apt;
 
@@ -16,19 +17,19 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long downloading and unpacking may take together; a slow line needs minutes for 70 MB.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
-/// What a lock's holder may take, and a little more.
+/// Longer than the holder of the lock may take.
 const LOCK_LIMIT: Duration = Duration::from_secs(16 * 60);
 /// Depends on the server and client packages of the newest version that the distribution offers.
 const PACKAGE: &str = "postgresql";
-/// Unpacks the distribution's PostgreSQL into the cache, once; later calls and runs find it there. Returns the
-/// tree's root: `<root>/usr/lib/postgresql/<major>/bin` holds the programs.
+/// Unpacks the distribution's PostgreSQL into the cache, once; later calls and runs find it there.
+/// Returns the tree's root: `<root>/usr/lib/postgresql/<major>/bin` holds the programs.
 ///
 /// Mounted over the machine's `/usr`, the tree needs nothing of it but its libc.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`] if the packages are not available, with the output of the package client and the
-/// command that installs PostgreSQL; [`ErrorKind::Cache`] if the cache cannot be written or another process keeps
-/// it locked.
+/// [`ErrorKind::InvalidConfig`] if the packages are not available, with the output of the package
+/// client and the command that installs PostgreSQL; [`ErrorKind::Cache`] if the cache cannot be
+/// written or another process keeps it locked.
 pub(crate) fn obtain(cache: &Cache, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     // A home directory may be shared by machines, or containers, of several distributions.
     let store = cache.path("packages").join(distribution(&os_release(), std::env::consts::ARCH));
@@ -169,7 +170,8 @@ fn field<'a>(os_release: &'a str, name: &str) -> &'a str {
     value.unwrap_or_default().trim_matches(['"', '\''])
 }
 
-/// A directory name for the distribution, its release and the architecture, which a tree is made for.
+/// A directory name for the distribution, its release and the architecture, which a tree is made
+/// for.
 fn distribution(os_release: &str, architecture: &str) -> String {
     let version = ["VERSION_ID", "VERSION_CODENAME"].map(|name| field(os_release, name));
     let version = version.into_iter().find(|version| !version.is_empty()).unwrap_or("rolling");

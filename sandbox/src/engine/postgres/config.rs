@@ -1,4 +1,5 @@
-//! PostgreSQL's configuration file: settings for a server that is started often and lives for one test.
+//! PostgreSQL's configuration file: settings for a server that is started often and lives for one
+//! test.
 
 use crate::engine::Mode;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,10 +16,12 @@ pub(super) const PORT: u16 = 5432;
 pub(super) const FIXED_PATHS: [(&str, &str); 3] =
     [("config_file", CONFIG), ("hba_file", ACCESS), ("unix_socket_directories", SOCKETS)];
 
-/// Tuning that changes how fast SQL runs and how much memory an idle server takes, and never whether SQL succeeds.
+/// Tuning that changes how fast SQL runs and how much memory an idle server takes, and never
+/// whether SQL succeeds.
 ///
-/// Limits (connections, locks, workers, replication) therefore keep PostgreSQL's own values. A setting of
-/// the same name given by the user wins. The third column is the first version that knows the setting.
+/// Limits (connections, locks, workers, replication) therefore keep PostgreSQL's own values. A
+/// setting of the same name given by the user wins. The third column is the first version that
+/// knows the setting.
 const DEFAULTS: [(&str, &str, u32); 29] = [
     // The data ends with the test, so it need not survive a crash of the machine.
     ("fsync", "off", 0),
@@ -31,18 +34,20 @@ const DEFAULTS: [(&str, &str, u32); 29] = [
     ("autovacuum", "off", 0),
     // Workers would be further processes of each server.
     ("io_method", "sync", 18),
-    // Idle processes sleep: a thousand servers would wake up ten thousand times a second. Nothing waits
-    // for them: backends write what they evict, and commits write their own WAL.
+    // Idle processes sleep: a thousand servers would wake up ten thousand times a second. Nothing
+    // waits for them: backends write what they evict, and commits write their own WAL.
     ("bgwriter_lru_maxpages", "0", 0),
     ("bgwriter_delay", "10s", 0),
     ("wal_writer_delay", "10s", 0),
-    // Half of PostgreSQL's own, since a server writes all descriptors at its start. A scan pins a buffer of
-    // each relation it reads and locks, and the lock table holds 64 × 122 = 7,808 locks: 8,192 buffers
-    // suffice for each query that the locks allow.
+    // Half of PostgreSQL's own, since a server writes all descriptors at its start. A scan pins a
+    // buffer of each relation it reads and locks, and the lock table holds 64 × 122 = 7,808 locks:
+    // 8,192 buffers suffice for each query that the locks allow.
     ("shared_buffers", "64MB", 0),
-    // A server clears all of them at its start; loads and commits take as long as with four times as many.
+    // A server clears all of them at its start; loads and commits take as long as with four times
+    // as many.
     ("wal_buffers", "64kB", 0),
-    // The first parallel query asks for a megabyte and uses a little of it: /dev/shm would hold all of it.
+    // The first parallel query asks for a megabyte and uses a little of it: /dev/shm would hold all
+    // of it.
     ("min_dynamic_shared_memory", "2MB", 14),
     ("huge_pages", "off", 0),
     // Compiling a plan takes longer than most test queries.

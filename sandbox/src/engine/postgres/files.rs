@@ -25,8 +25,9 @@ pub(super) fn with_environment(command: Command) -> Command {
 
 /// psql for scripts of this library, which reads its script from the standard input.
 ///
-/// The library's statements run under the library's settings, whatever `ALTER ROLE`, `ALTER DATABASE` or the
-/// configuration say: options of a connection win over these. Passwords in statements stay out of the log.
+/// The library's statements run under the library's settings, whatever `ALTER ROLE`, `ALTER
+/// DATABASE` or the configuration say: options of a connection win over these. Passwords in
+/// statements stay out of the log.
 pub(super) fn own_client(installation: &Installation) -> Result<Command> {
     let since = |version, settings| if installation.major() >= version { settings } else { "" };
     let settings = [
@@ -97,7 +98,8 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
     );
     let end: &[&str] = match transaction {
         true => &["--single-transaction"],
-        // Fails where the file left its database, or left a transaction open, which would be lost silently.
+        // Fails where the file left its database, or left a transaction open, which would be lost
+        // silently.
         false => &["--command", &in_database, "--command", "DISCARD ALL"],
     };
     Ok(psql(installation, database)?
@@ -108,7 +110,8 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
         .current_dir(path.parent().unwrap_or(path)))
 }
 
-/// Copies rows from the standard input, and sets the sequences of their columns to go on after them.
+/// Copies rows from the standard input, and sets the sequences of their columns to go on after
+/// them.
 fn load_rows(table: &str, columns: &[String]) -> [String; 2] {
     let name = table.splitn(2, '.').map(identifier).collect::<Vec<_>>().join(".");
     let columns: Vec<_> = columns.iter().map(|column| identifier(column)).collect();
@@ -152,7 +155,8 @@ pub(super) fn is_archive(path: &Path) -> bool {
         return begins(&path.join(CONTENTS)).starts_with(MAGIC);
     }
     let bytes = begins(path);
-    // The first entry of a tar archive: its name, and the mark of the format at byte 257 (POSIX, "ustar").
+    // The first entry of a tar archive: its name, and the mark of the format at byte 257 (POSIX,
+    // "ustar").
     let is_tar = bytes.get(257..262).is_some_and(|mark| mark == b"ustar");
     bytes.starts_with(MAGIC) || is_tar && bytes.starts_with(format!("{CONTENTS}\0").as_bytes())
 }

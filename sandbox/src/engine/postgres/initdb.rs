@@ -2,16 +2,19 @@
 
 use super::config::{LOCALE, SUPERUSER};
 
-/// Library that compares and classifies text in a database, as initdb's `--locale-provider` names it.
+/// Library that compares and classifies text in a database, as initdb's `--locale-provider` names
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LocaleProvider {
     /// The C library. PostgreSQL before version 15 knows no other.
     Libc,
-    /// ICU, from PostgreSQL 15 on, in builds that have it. [`Postgres::locale`](super::Postgres::locale) is
-    /// then an ICU locale such as `de-DE`; the default is ICU's root locale.
+    /// ICU, from PostgreSQL 15 on, in builds that have it.
+    /// [`Postgres::locale`](super::Postgres::locale) is then an ICU locale such as `de-DE`; the
+    /// default is ICU's root locale.
     Icu,
-    /// PostgreSQL itself, from version 17 on: `C`, `C.UTF-8` or, from version 18 on, `PG_UNICODE_FAST`.
+    /// PostgreSQL itself, from version 17 on: `C`, `C.UTF-8` or, from version 18 on,
+    /// `PG_UNICODE_FAST`.
     Builtin,
 }
 

@@ -34,17 +34,17 @@ pub(crate) use survey::{Found, Survey, survey};
 
 /// PostgreSQL, versions 13 to 18.
 ///
-/// The server is found in this order: in the directories that `SANDBOXED_DB_POSTGRES` names, separated as in
-/// `PATH`; in the directories of `PATH`; in the usual installation directories, such as
-/// `/usr/lib/postgresql/17/bin`, the newest first. The first server counts, or the first of the requested
-/// [`version`](Self::version). If there is none at all, or if `SANDBOXED_DB_POSTGRES` is `packages`, the
-/// packages of a Debian or Ubuntu machine's distribution are downloaded and unpacked into the cache
-/// directory, without root.
+/// The server is found in this order: in the directories that `SANDBOXED_DB_POSTGRES` names,
+/// separated as in `PATH`; in the directories of `PATH`; in the usual installation directories,
+/// such as `/usr/lib/postgresql/17/bin`, the newest first. The first server counts, or the first of
+/// the requested [`version`](Self::version). If there is none at all, or if `SANDBOXED_DB_POSTGRES`
+/// is `packages`, the packages of a Debian or Ubuntu machine's distribution are downloaded and
+/// unpacked into the cache directory, without root.
 ///
-/// The superuser is `postgres`, without a password for clients that only the user of the tests can start: those by
-/// the Unix socket, and those inside the sandbox, such as `dblink` to `localhost`. Clients at a port that
-/// [`tcp`](crate::Sandbox::tcp) opens need a password. The encoding is UTF-8, the locale `C.UTF-8`, the time
-/// zone UTC.
+/// The superuser is `postgres`, without a password for clients that only the user of the tests can
+/// start: those by the Unix socket, and those inside the sandbox, such as `dblink` to `localhost`.
+/// Clients at a port that [`tcp`](crate::Sandbox::tcp) opens need a password. The encoding is
+/// UTF-8, the locale `C.UTF-8`, the time zone UTC.
 ///
 /// # Example
 /// ```no_run
@@ -83,32 +83,33 @@ impl Postgres {
         }
     }
 
-    /// Asks for a version, such as `15` or `15.18`. Default: any, see [above](Self). A start without that version
-    /// installed is [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled).
+    /// Asks for a version, such as `15` or `15.18`. Default: any, see [above](Self). A start
+    /// without that version installed is
+    /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled).
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
     }
 
-    /// Names the database that is made for the test and that [`url`](crate::Sandbox::url) leads to. Default
-    /// `postgres`.
+    /// Names the database that is made for the test and that [`url`](crate::Sandbox::url) leads to.
+    /// Default `postgres`.
     #[must_use]
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.database = name.into();
         self
     }
 
-    /// Sets the locale of the databases, as initdb's `--locale` does. Default `C.UTF-8`, which sorts by code
-    /// point and is the same on every machine.
+    /// Sets the locale of the databases, as initdb's `--locale` does. Default `C.UTF-8`, which
+    /// sorts by code point and is the same on every machine.
     #[must_use]
     pub fn locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = locale.into();
         self
     }
 
-    /// Sets the library that compares text. Default: PostgreSQL itself for `C.UTF-8` from version 17 on,
-    /// otherwise the C library.
+    /// Sets the library that compares text. Default: PostgreSQL itself for `C.UTF-8` from version
+    /// 17 on, otherwise the C library.
     ///
     /// # Example
     /// ```no_run
@@ -121,8 +122,8 @@ impl Postgres {
         self
     }
 
-    /// Adds an argument for initdb(1), such as `--data-checksums`. It wins over what the other methods and this
-    /// library choose.
+    /// Adds an argument for initdb(1), such as `--data-checksums`. It wins over what the other
+    /// methods and this library choose.
     #[must_use]
     pub fn initdb_arg(mut self, arg: impl Into<String>) -> Self {
         self.initdb_args.push(arg.into());
@@ -183,7 +184,8 @@ impl Engine for Postgres {
         if let Mode::Process { address } = mode {
             let address = address.map(|address| address.to_string()).unwrap_or_default();
             options.push(format!("listen_addresses={address}"));
-            // In files of the data directory, which are removed with it, and not in the host's /dev/shm.
+            // In files of the data directory, which are removed with it, and not in the host's
+            // /dev/shm.
             options.push("dynamic_shared_memory_type=mmap".to_owned());
         }
         let options = options.into_iter().flat_map(|option| ["-c".to_owned(), option]);
@@ -306,7 +308,8 @@ fn uses_io_uring(settings: &[(String, String)]) -> bool {
     setting(settings, "io_method").is_some_and(|value| value.eq_ignore_ascii_case("io_uring"))
 }
 
-/// The number of processes that the settings allow: one for each connection, and those in the background.
+/// The number of processes that the settings allow: one for each connection, and those in the
+/// background.
 fn processes(settings: &[(String, String)]) -> u32 {
     // Checkpointer, writers, launchers, archiver, logger and workers for reading.
     const ALWAYS: u32 = 48;
@@ -322,8 +325,8 @@ fn processes(settings: &[(String, String)]) -> u32 {
     counted.fold(ALWAYS, u32::saturating_add)
 }
 
-/// A start-up packet and the first byte of its answer: `R` begins an authentication, `E` an error such as "the database
-/// system is starting up" (PostgreSQL documentation, "Message Formats").
+/// A start-up packet and the first byte of its answer: `R` begins an authentication, `E` an error
+/// such as "the database system is starting up" (PostgreSQL documentation, "Message Formats").
 fn greet(stream: &mut UnixStream) -> io::Result<bool> {
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     stream.set_write_timeout(Some(Duration::from_secs(1)))?;

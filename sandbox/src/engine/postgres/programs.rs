@@ -1,4 +1,5 @@
-//! PostgreSQL's programs: named by the user, installed, or unpacked from the distribution's packages.
+//! PostgreSQL's programs: named by the user, installed, or unpacked from the distribution's
+//! packages.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -110,7 +111,8 @@ pub(super) fn packages_wanted() -> bool {
     POSTGRES.value().is_some_and(|value| value == PACKAGES)
 }
 
-/// The directories with a server, each once: those in `PATH`, then the usual ones, the newest first.
+/// The directories with a server, each once: those in `PATH`, then the usual ones, the newest
+/// first.
 pub(super) fn candidates() -> Vec<PathBuf> {
     let mut usual = usual_directories();
     usual.sort_by_key(|bin| std::cmp::Reverse(version_in_path(bin)));

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use crate::engine::ScriptError;
 
-/// Returns the script that a layer ends with; see [`Engine::settle`](crate::engine::Engine::settle).
+/// Returns the script that a layer ends with; see
+/// [`Engine::settle`](crate::engine::Engine::settle).
 ///
-/// A table with an index whose function fails under the session's `search_path` ends VACUUM of the whole
-/// database; then each table gets a VACUUM. Pages are marked all-visible only once the commits that wrote
-/// them are known to be on disk, hence the checkpoint. The last connection sees the final catalogues and
-/// leaves its relation cache file.
+/// A table with an index whose function fails under the session's `search_path` ends VACUUM of the
+/// whole database; then each table gets a VACUUM. Pages are marked all-visible only once the
+/// commits that wrote them are known to be on disk, hence the checkpoint. The last connection sees
+/// the final catalogues and leaves its relation cache file.
 pub(super) fn settle(database: &str) -> String {
     const VACUUM: &str = "VACUUM (FREEZE, ANALYZE, SKIP_LOCKED)";
     let connect = connect(database);
@@ -24,8 +25,8 @@ SELECT format('{VACUUM} %s', oid::regclass) FROM pg_class WHERE relkind IN ('r',
     )
 }
 
-/// Changes to a database. psql takes the argument for an identifier, even in single quotes: it drops double
-/// quotes, except a pair of them between two.
+/// Changes to a database. psql takes the argument for an identifier, even in single quotes: it
+/// drops double quotes, except a pair of them between two.
 fn connect(database: &str) -> String {
     format!("\\connect -reuse-previous=on {}\n", quote(&conninfo(database).replace('"', "\"\"\"\"")))
 }
@@ -40,8 +41,8 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// Makes psql send text to the server as one request. Within dollar quotes psql interprets nothing, and
-/// `\gexec` sends a value as it is.
+/// Makes psql send text to the server as one request. Within dollar quotes psql interprets nothing,
+/// and `\gexec` sends a value as it is.
 pub(super) fn request(text: &str) -> String {
     let mut tag = "$request$".to_owned();
     while text.contains(&tag) {
@@ -53,7 +54,8 @@ pub(super) fn request(text: &str) -> String {
 /// Returns the files that a script makes psql read: by `\i`, `\ir` and their long names, and by
 /// `\copy … from`.
 ///
-/// Dumps are long, and most of their backslashes are data: the search goes from backslash to backslash.
+/// Dumps are long, and most of their backslashes are data: the search goes from backslash to
+/// backslash.
 pub(super) fn included_files(contents: &str) -> Vec<String> {
     let begins_a_line = |at: &usize| {
         let before = contents[..*at].trim_end_matches([' ', '\t']);
@@ -90,7 +92,8 @@ fn unquote(text: &str) -> String {
     inner.map_or_else(|| text.to_owned(), |inner| inner.replace("\\'", "'").replace("\\\\", "\\"))
 }
 
-/// Parses psql's report of an error: `psql:FILE:LINE: ERROR:  …`, and with `--echo-errors` the statement.
+/// Parses psql's report of an error: `psql:FILE:LINE: ERROR:  …`, and with `--echo-errors` the
+/// statement.
 ///
 /// psql counts the line where the statement ends; the server's `LINE n:` counts from its beginning.
 pub(super) fn script_error(stderr: &str) -> ScriptError {
@@ -151,7 +154,8 @@ fn is_error(text: &str) -> bool {
     ["ERROR:", "FATAL:", "PANIC:", "error:", "fatal:"].iter().any(|severity| text.starts_with(severity))
 }
 
-/// `psql:FILE:LINE: TEXT`. File names may hold colons, so the search for the number begins at the first `: `.
+/// `psql:FILE:LINE: TEXT`. File names may hold colons, so the search for the number begins at the
+/// first `: `.
 fn parse_prefix(line: &str) -> Option<(&str, u64, &str)> {
     let rest = line.strip_prefix("psql:")?;
     rest.match_indices(": ").find_map(|(at, _)| {

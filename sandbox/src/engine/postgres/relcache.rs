@@ -1,13 +1,14 @@
-//! PostgreSQL's relation cache files, `pg_internal.init`: what each backend needs to know of the catalogues to begin, one
-//! file for the shared ones and one a database.
+//! PostgreSQL's relation cache files, `pg_internal.init`: what each backend needs to know of the
+//! catalogues to begin, one file for the shared ones and one a database.
 //!
-//! A server removes them at each start, since a crash may have left old ones (relcache.c, RelationCacheInitFileRemove), and the
-//! first connection to a database makes them anew, which takes longer than all else that it does. A server that was shut
-//! down cleanly has left those that are true, so a layer keeps them, and links take their places once the server is ready:
-//! it reads through a link, and removes or replaces the link alone.
+//! A server removes them at each start, since a crash may have left old ones (relcache.c,
+//! RelationCacheInitFileRemove), and the first connection to a database makes them anew, which
+//! takes longer than all else that it does. A server that was shut down cleanly has left those that
+//! are true, so a layer keeps them, and links take their places once the server is ready: it reads
+//! through a link, and removes or replaces the link alone.
 //!
-//! A link must not come after somebody has changed the catalogues. So there are none where the server runs what connects by
-//! itself, nor for data that is not a layer's.
+//! A link must not come after somebody has changed the catalogues. So there are none where the
+//! server runs what connects by itself, nor for data that is not a layer's.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -19,16 +20,18 @@ use crate::engine::children;
 
 /// The server's name of such a file.
 const FILE: &str = "pg_internal.init";
-/// Where a layer keeps them, named by their directories. PostgreSQL's own programs leave out what begins like [`FILE`].
+/// Where a layer keeps them, named by their directories. PostgreSQL's own programs leave out what
+/// begins like [`FILE`].
 const KEPT: &str = "pg_internal.init.layer";
 const SHARED: &str = "global";
-/// What `ALTER SYSTEM` has set.
+/// The settings made by `ALTER SYSTEM`.
 const ALTERED: &str = "postgresql.auto.conf";
 
 const AUTOVACUUM: &str = "autovacuum";
 const PRELOADED: &str = "shared_preload_libraries";
 
-/// Moves the files of a server that was shut down cleanly to where the layer keeps them, instead of those of its parent.
+/// Moves the files of a server that was shut down cleanly to where the layer keeps them, instead of
+/// those of its parent.
 pub(super) fn keep(data: &Path) -> io::Result<()> {
     let kept = data.join(KEPT);
     match fs::remove_dir_all(&kept) {
@@ -74,7 +77,8 @@ pub(super) fn links(data: &Path, settings: &[(String, String)]) -> Vec<(PathBuf,
     .collect()
 }
 
-/// Whether a configuration file may have the server start what connects to databases before anybody else does.
+/// Whether a configuration file may have the server start what connects to databases before anybody
+/// else does.
 fn changes_by_itself(configuration: &str) -> bool {
     let lines = configuration.lines().filter(|line| !line.trim_start().starts_with('#'));
     let names = lines.filter_map(|line| line.split([' ', '=']).next());
@@ -119,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_linked_where_the_server_may_change_catalogues_by_itself() {
+    fn no_links_where_the_server_may_change_catalogues_by_itself() {
         for altered in ["autovacuum = 'on'\n", "Shared_Preload_Libraries='a'\n"] {
             let data = data(altered);
             keep(data.path()).unwrap();

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Survey {
     pub(crate) found: Vec<Found>,
-    /// The one in use, or why there is none; absent where the distribution's packages are to be downloaded.
+    /// The one in use, or why there is none; absent where the distribution's packages are to be
+    /// downloaded.
     pub(crate) used: Option<Result<()>>,
 }
 

@@ -1,4 +1,5 @@
-//! Segments of PostgreSQL's write-ahead log that a cleanly stopped server will overwrite: initdb leaves some.
+//! Segments of PostgreSQL's write-ahead log that a cleanly stopped server will overwrite: initdb
+//! leaves some.
 
 use std::fs;
 use std::io;
@@ -6,7 +7,8 @@ use std::path::Path;
 
 use crate::engine::children;
 
-/// Removes all segments after the one that the last checkpoint is in. Where that is not to be found, none.
+/// Removes all segments after the one that the last checkpoint is in. Where that is not to be
+/// found, none.
 pub(super) fn remove_spare_segments(data: &Path) -> io::Result<()> {
     let control = fs::read(data.join("global/pg_control"))?;
     let segments: Vec<_> = children(&data.join("pg_wal")).into_iter().filter(|path| path.is_file()).collect();
@@ -26,8 +28,9 @@ pub(super) fn remove_spare_segments(data: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The name of the segment where recovery would begin: `redo` and the time line of the last checkpoint, from
-/// `ControlFileData` in PostgreSQL's `pg_control.h`, which has had them there since version 11.
+/// The name of the segment where recovery would begin: `redo` and the time line of the last
+/// checkpoint, from `ControlFileData` in PostgreSQL's `pg_control.h`, which has had them there
+/// since version 11.
 fn last_in_use(control: &[u8], segment_size: u64) -> Option<String> {
     let redo = u64::from_ne_bytes(control.get(40..48)?.try_into().ok()?);
     let time_line = u32::from_ne_bytes(control.get(48..52)?.try_into().ok()?);
