@@ -41,7 +41,7 @@ impl Command {
     /// Returns a command that runs `program`, with an empty environment, in `/`.
     ///
     /// `program` is a path of the host that the sandbox shows at the same place, as it shows `/usr`
-    /// and an [`Installation`](crate::Installation)'s programs.
+    /// and an [`Installation`](crate::engine::Installation)'s programs.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self { program: program.into(), args: Vec::new(), env: Vec::new(), current_dir: PathBuf::from("/") }
     }
