@@ -37,6 +37,12 @@ pub fn skip_without_root(reason: &str) {
     note(&format!("skipped, needs root: {reason}"));
 }
 
+/// Says that a test is skipped because root may do what it expects to be refused. This is no
+/// failure even if [`MUST_RUN`] is set: CI runs the tests as an unprivileged user too.
+pub fn skip_as_root(reason: &str) {
+    note(&format!("skipped, needs an unprivileged user: {reason}"));
+}
+
 /// Whether the exhaustive run is asked for; if not, says that the test is left to it.
 #[must_use]
 pub fn is_exhaustive(reason: &str) -> bool {

@@ -29,7 +29,7 @@ impl Engine for Echo {
 
     fn locate(&self) -> Result<Installation> {
         let program = Path::new(env!("CARGO_BIN_EXE_echo_server"));
-        Installation::inspect(program.parent().unwrap(), "echo", &[])
+        Installation::inspect(program.parent().unwrap(), "echo_server", &[])
     }
 
     fn identity(&self) -> Vec<(String, String)> {
@@ -51,7 +51,7 @@ impl Engine for Echo {
         _mode: Mode,
     ) -> Result<Server> {
         // A layer is stored only if its server shut down cleanly, which means with exit status 0.
-        let program = installation.program("echo");
+        let program = installation.program("echo_server");
         let script = format!("trap 'exit 0' TERM; '{}' & wait", program.display());
         Ok(Server::new(Command::new("/bin/sh").args(["-c".to_owned(), script]), Signal::Terminate))
     }
