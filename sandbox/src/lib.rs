@@ -1,4 +1,48 @@
-#![doc = include_str!("../README.md")]
+//! Gives every test its own database *server*: pristine, started in about ten milliseconds, gone
+//! with the test.
+//!
+//! ```no_run
+//! use sandboxed_db::{Sandbox, sandboxed_db};
+//!
+//! #[sandboxed_db(migrations = "migrations", seed = "orders.csv")]
+//! fn orders_can_be_dropped(db: Sandbox) -> Result<(), postgres::Error> {
+//!     let mut client = postgres::Client::connect(db.url(), postgres::NoTls)?;
+//!     client.batch_execute("drop table orders cascade")
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! The steps that prepare the database run once. Their outcome is a *layer*, a data directory in a
+//! cache that no test can change. Each test gets a server on a throw-away copy of it, in a rootless
+//! container. A test may write, commit, drop tables, create roles, change settings or kill the
+//! server; no other test notices. Nothing is left behind, not even after `kill -9`.
+//!
+//! # Where to go
+//! | item | purpose |
+//! |---|---|
+//! | [`guide`] | a chapter for each question: [a first test](guide::getting_started), moving over [from `#[sqlx::test]`](guide::from_sqlx_test), [failures](guide::failures), [CI](guide::ci) |
+//! | [`sandboxed_db`](macro@sandboxed_db) | the attribute, with all its arguments |
+//! | [`Snapshot`] | describes a prepared database without the attribute, and starts servers |
+//! | [`Sandbox`] | a running server: its URL, its log, its end |
+//! | [`FromSandbox`] | the trait of a test's parameters, with the table of drivers |
+//! | [`Postgres`], [`Engine`] | the server, and the trait of servers |
+//! | [`doctor()`] | says whether this machine can run sandboxes |
+//! | [`environment`] | the environment variables |
+//! | [`cache`], [`report`] | layers and kept data; the record of a run |
+//!
+//! # Requirements
+//! Linux 5.12 or later with unprivileged user namespaces, Rust 1.89 or later. An installed
+//! PostgreSQL, 13 to 18, is used; without one, the packages of Debian or Ubuntu are fetched once.
+//! Where a machine refuses a sandbox, the error names the switch and the command that changes it.
+//!
+//! # Features
+//! | feature | adds | default |
+//! |---|---|---|
+//! | `macros` | the attribute | yes |
+//! | `tokio` | `async` tests, code that prepares a layer | yes |
+//! | `sqlx`, `sqlx-0-8`, `tokio-postgres`, `postgres`, `deadpool-postgres`, `diesel`, `diesel-r2d2`, `diesel-async`, `diesel-async-0-8`, `diesel-async-0-7`, `sea-orm`, `sea-orm-1` | [parameters](guide::parameters) of that driver | no |
+//! | `cli` | the program [`sandboxed-db`](guide::command_line) | no |
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admission;
@@ -9,6 +53,7 @@ pub mod engine;
 pub mod environment;
 mod error;
 mod fix;
+pub mod guide;
 #[doc(hidden)]
 pub mod harness;
 mod isolation;

@@ -1,0 +1,72 @@
+//! The guide, a chapter for each question. It holds no code; its examples are tested.
+//!
+//! | task | chapter |
+//! |---|---|
+//! | write a first test | [`getting_started`] |
+//! | move a suite | [`from_sqlx_test`], [`from_testcontainers`], [`from_pgtestdb`] |
+//! | prepare the database | [`migrations_and_seeds`] |
+//! | receive a pool, a client, the state of an application | [`parameters`] |
+//! | combine with rstest and test_case | [`rstest`] |
+//! | test with several versions | [`matrix`] |
+//! | see why a test failed, and its data | [`failures`] |
+//! | see how long each part of a run took | [`reports`] |
+//! | run in CI, in Docker, in Kubernetes | [`ci`] |
+//! | test in Python, Node, Go | [`other_languages`] |
+//! | use the program `sandboxed-db` | [`command_line`] |
+//! | set environment variables | [`environment`](crate::environment) |
+//! | know what a test may use up | [`limits`] |
+//! | understand a refusal | [`troubleshooting`], [`process_mode`] |
+//! | know how it works and how fast it is | [`how_it_works`] |
+
+// The package `sandboxed-db-examples` has the drivers and files of the examples, and tests them.
+
+#[cfg_attr(not(doctest), doc = include_str!("getting_started.md"))]
+pub mod getting_started {}
+
+#[cfg_attr(not(doctest), doc = include_str!("from_sqlx_test.md"))]
+pub mod from_sqlx_test {}
+
+#[cfg_attr(not(doctest), doc = include_str!("from_testcontainers.md"))]
+pub mod from_testcontainers {}
+
+#[cfg_attr(not(doctest), doc = include_str!("from_pgtestdb.md"))]
+pub mod from_pgtestdb {}
+
+#[cfg_attr(not(doctest), doc = include_str!("migrations_and_seeds.md"))]
+pub mod migrations_and_seeds {}
+
+#[cfg_attr(not(doctest), doc = include_str!("parameters.md"))]
+pub mod parameters {}
+
+#[cfg_attr(not(doctest), doc = include_str!("rstest.md"))]
+pub mod rstest {}
+
+#[cfg_attr(not(doctest), doc = include_str!("matrix.md"))]
+pub mod matrix {}
+
+#[cfg_attr(not(doctest), doc = include_str!("failures.md"))]
+pub mod failures {}
+
+#[cfg_attr(not(doctest), doc = include_str!("reports.md"))]
+pub mod reports {}
+
+#[cfg_attr(not(doctest), doc = include_str!("ci.md"))]
+pub mod ci {}
+
+#[cfg_attr(not(doctest), doc = include_str!("other_languages.md"))]
+pub mod other_languages {}
+
+#[cfg_attr(not(doctest), doc = include_str!("command_line.md"))]
+pub mod command_line {}
+
+#[cfg_attr(not(doctest), doc = include_str!("limits.md"))]
+pub mod limits {}
+
+#[cfg_attr(not(doctest), doc = include_str!("troubleshooting.md"))]
+pub mod troubleshooting {}
+
+#[cfg_attr(not(doctest), doc = include_str!("process_mode.md"))]
+pub mod process_mode {}
+
+#[cfg_attr(not(doctest), doc = include_str!("how_it_works.md"))]
+pub mod how_it_works {}
