@@ -26,6 +26,14 @@ impl Table {
         }
     }
 
+    pub(super) fn drop_empty_columns(&mut self) {
+        for column in (0..self.head.len()).rev() {
+            if self.rows.iter().all(|row| row[column].is_empty()) {
+                self.drop_column(self.head[column]);
+            }
+        }
+    }
+
     /// Renders the table with aligned columns and a margin on the left.
     pub(super) fn text(&self, margin: &str) -> String {
         let width = |column: usize| {

@@ -206,8 +206,9 @@ fn report(args: &[&str]) -> Output {
 fn line(number: u64, test: &str, outcome: &str) -> String {
     let failure = if outcome == "failed" { "\"assertion failed: 1 < 0\"" } else { "null" };
     let asked = 1_700_000_000_000_000 + number * 10_000;
+    let reopen = if outcome == "failed" { "\"sandboxed-db open a\"" } else { "null" };
     format!(
-        r#"{{"version":1,"id":"{number}","run":"r","test":"{test}","thread":null,"package":"shop","program":"orders",
+        r#"{{"version":1,"id":"{number}","run":"r","command":"cargo test","reopen":{reopen},"test":"{test}","thread":null,"package":"shop","program":"orders",
         "process":{number},"pid":7,"engine":"postgres","engine_version":"postgres (PostgreSQL) 15.18","layer":"ab",
         "layer_built":false,"asked_at_us":{asked},"layer_at_us":{},"admitted_at_us":{},"executed_at_us":{},
         "ready_at_us":{},"connected_at_us":null,"ended_at_us":{},"gone_at_us":{},"outcome":"{outcome}","error":null,"failure":{failure},
@@ -235,8 +236,9 @@ fn a_report_has_figures_and_tables() {
     let shown = text(&output.stdout);
     for expected in [
         "2 sandboxes in 103 ms, 1 failed",
+        "2023-11-14 22:13:20 UTC · cargo test",
         "postgres 15.18 · 2 processes",
-        "a::buys  assertion failed: 1 < 0",
+        "a::buys  sandboxed-db open a  assertion failed: 1 < 0",
         "left out: 1 line that is not a record",
     ] {
         assert!(shown.contains(expected), "{expected} is not in\n{shown}");
@@ -259,7 +261,7 @@ fn names_and_messages_cannot_break_a_picture() {
     let output = report(&[&at("run.jsonl"), "--html", &at("run.html"), "--svg", &at("run.svg")]);
     assert!(output.status.success(), "{output:?}");
     let (html, svg) = ["run.html", "run.svg"].map(|name| std::fs::read_to_string(at(name)).unwrap()).into();
-    assert!(!html.contains("<script") && html.contains("&lt;script&gt;alert(1)"), "{html}");
+    assert!(html.matches("<script").count() == 1 && html.contains("&lt;script&gt;alert(1)"), "{html}");
     assert_eq!(html.matches("</style>").count(), html.matches("<style>").count());
     let parsed = roxmltree::Document::parse(&svg).unwrap_or_else(|error| panic!("{error}: {svg}"));
     let shown =
@@ -269,6 +271,40 @@ fn names_and_messages_cannot_break_a_picture() {
         "{svg}"
     );
     assert!(!output.stdout.contains(&0), "{output:?}");
+}
+
+#[test]
+fn a_trace_has_a_span_for_each_sandbox_and_phase() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(at("run.jsonl"), line(1, "sells", "passed") + &line(2, "buys", "failed")).unwrap();
+    assert!(report(&[&at("run.jsonl"), "--trace", &at("run.json")]).status.success());
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(at("run.json")).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let spans = |category: &str| {
+        events.iter().filter(|event| event["ph"] == "X" && event["cat"] == category).collect::<Vec<_>>()
+    };
+    let sandboxes = spans("sandbox");
+    let [sells, buys] = sandboxes[..] else { panic!("{events:?}") };
+    assert_eq!((&sells["name"], &sells["ts"], &sells["dur"]), (&"sells".into(), &0.into(), &93_000.into()));
+    assert_eq!((&buys["ts"], &buys["args"]["outcome"]), (&10_000.into(), &"failed".into()));
+    assert_eq!(buys["args"]["reopen"], "sandboxed-db open a");
+    // Both sandboxes went through all phases but one, and each phase lies within its sandbox.
+    let phases = spans("phase");
+    assert_eq!(phases.len(), 12);
+    for sandbox in [sells, buys] {
+        let within: Vec<_> = phases
+            .iter()
+            .filter(|phase| phase["pid"] == sandbox["pid"] && phase["tid"] == sandbox["tid"])
+            .collect();
+        let total: u64 = within.iter().map(|phase| phase["dur"].as_u64().unwrap()).sum();
+        assert_eq!(
+            (within[0]["ts"].as_u64(), Some(total)),
+            (sandbox["ts"].as_u64(), sandbox["dur"].as_u64())
+        );
+    }
+    let counters = events.iter().filter(|event| event["ph"] == "C");
+    assert_eq!(counters.map(|event| event["args"]["test"].as_u64()).max(), Some(Some(2)));
 }
 
 #[test]

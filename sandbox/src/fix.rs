@@ -48,6 +48,15 @@ impl fmt::Display for Fix {
     }
 }
 
+/// Quotes a word of a command for a shell.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-:./,+@%=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Whether a command neither removes a file nor changes its owner, permissions or content.
 fn leaves_files_alone(command: &str) -> bool {
     const CHANGES: [&str; 16] = [
@@ -62,6 +71,13 @@ fn leaves_files_alone(command: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quoted_word_survives_a_shell() {
+        assert_eq!(quoted("shop::orders::case_1"), "shop::orders::case_1");
+        assert_eq!(quoted("it's #2"), r"'it'\''s #2'");
+        assert_eq!(quoted(""), "''");
+    }
 
     #[test]
     fn commands_that_change_files_are_found() {

@@ -1,11 +1,13 @@
 //! The identity of a test: its run, its program, its name.
 
 use std::env;
+use std::iter;
 use std::os::unix::process::parent_id;
 use std::sync::OnceLock;
 use std::thread;
 
-use crate::machine::process::identity;
+use crate::fix::quoted;
+use crate::machine::process::{command_line, identity, parent};
 
 /// The function of a test, with its module as the compiler names it.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,7 @@ impl Function {
 #[derive(Debug)]
 pub(crate) struct TestId {
     pub(crate) run: String,
+    pub(crate) command: Option<String>,
     pub(crate) package: Option<String>,
     pub(crate) program: String,
 }
@@ -36,12 +39,36 @@ pub(crate) fn of_process() -> &'static TestId {
     static ORIGIN: OnceLock<TestId> = OnceLock::new();
     ORIGIN.get_or_init(|| TestId {
         run: shared_run().map_or_else(|| identity(parent_id()), str::to_owned),
+        command: command_of_run(),
         package: env::var("CARGO_PKG_NAME").ok(),
         program: env::current_exe()
             .ok()
             .and_then(|program| Some(without_hash(&program.file_name()?.to_string_lossy()).to_owned()))
             .unwrap_or_default(),
     })
+}
+
+/// How many processes between a test and cargo are searched: runners, shells, nextest.
+const GENERATIONS: usize = 8;
+
+/// Returns the command of the closest cargo above this process, else that of this process.
+fn command_of_run() -> Option<String> {
+    let ancestors = iter::successors(Some(parent_id()), |pid| parent(*pid)).take(GENERATIONS);
+    let mut commands = ancestors.filter_map(command_line).map(|words| shown(&words));
+    let of_cargo = commands.find(|command| command.starts_with("cargo "));
+    of_cargo.or_else(|| Some(shown(&command_line(std::process::id())?)))
+}
+
+/// Returns a command as a user writes it: `cargo nextest run` for `/bin/cargo-nextest nextest run`.
+fn shown(words: &[String]) -> String {
+    let (program, arguments) = words.split_first().expect("a command line has a first word");
+    let program = program.rsplit('/').next().unwrap_or_default();
+    let is_part_of_cargo = program
+        .strip_prefix("cargo-")
+        .is_some_and(|part| arguments.first().is_some_and(|first| first == part));
+    let program = if is_part_of_cargo { "cargo" } else { without_hash(program) };
+    let words = iter::once(program).chain(arguments.iter().map(String::as_str));
+    words.map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// The run of many processes that this one belongs to: nextest's.
@@ -99,6 +126,18 @@ mod tests {
         assert_eq!(without_hash("integration-0123456789abcdef"), "integration");
         assert_eq!(without_hash("sandboxed-db"), "sandboxed-db");
         assert_eq!(without_hash("my-0123456789abcdeg"), "my-0123456789abcdeg");
+    }
+
+    #[test]
+    fn a_command_is_shown_as_users_write_it() {
+        for (words, expected) in [
+            (&["/root/.cargo/bin/cargo", "test", "a b"][..], "cargo test 'a b'"),
+            (&["/bin/cargo-nextest", "nextest", "run"], "cargo nextest run"),
+            (&["/bin/cargo-nextest", "run"], "cargo-nextest run"),
+            (&["target/debug/deps/orders-0123456789abcdef"], "orders"),
+        ] {
+            assert_eq!(shown(&words.iter().map(ToString::to_string).collect::<Vec<_>>()), expected);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rstest::rstest;
 use rustix::process::Signal;
+use sandboxed_db::cache::Kept;
 use sandboxed_db::report::{Outcome, Record, Report, VERSION};
 use sandboxed_db::{FromSandbox, Sandbox, sandboxed_db};
 use sandboxed_db_tests::{ScratchDirs, TestProcess, alone, is_alone};
@@ -217,11 +218,25 @@ fn the_outcome_of_a_test_is_recorded(
     assert_ran(&output, outcome);
     let record = only(&file);
     assert_eq!((record.test.as_deref(), record.outcome), (Some(&*test), outcome), "{record:?}");
-    assert_eq!(record.failure.as_deref(), failure, "{record:?}");
+    assert_eq!((record.failure.as_deref(), &record.reopen), (failure, &None), "{record:?}");
+    assert!(record.command.as_ref().is_some_and(|command| !command.is_empty()), "{record:?}");
     assert_eq!(record.program, "integration");
     assert!(times(&record).is_sorted(), "{record:?}");
     let connected = record.connected_at_us.is_some_and(|time| Some(time) > record.ready_at_us);
     assert_eq!(connected, test == "report::passes", "{record:?}");
+}
+
+#[test]
+fn the_command_that_opens_kept_data_is_recorded() {
+    let place = ScratchDirs::with_shared_cache();
+    let file = place.path().join("run.jsonl");
+    let name = "integration::report::panics";
+    let output = alone("report::panics").env(VARIABLE, &file).env("SANDBOXED_DB_KEEP", "on_failure").output();
+    assert_ran(&output.unwrap(), Outcome::Failed);
+    let reopen = only(&file).reopen.unwrap();
+    assert!(reopen.ends_with(&format!("sandboxed-db open {name}")), "{reopen}");
+    let kept = Kept::open().unwrap();
+    kept.remove(&kept.find(name).unwrap()).unwrap();
 }
 
 fn assert_ran(output: &Output, outcome: Outcome) {

@@ -31,7 +31,7 @@ pub(super) fn draw(run: &Timeline<'_>, start: Quantiles) -> Markup {
     let y = |count: usize| TOP + HEIGHT - count as f64 / highest as f64 * HEIGHT;
     let (rise, step) = (units::count_step(highest, 4), units::step(width * last, 6).next_multiple_of(width));
     html! {
-        svg viewBox=(format!("0 0 {WIDTH} {}", px(TOP + HEIGHT + 26.0))) role="img" aria-label="distribution of start times" {
+        svg class="chart" viewBox=(format!("0 0 {WIDTH} {}", px(TOP + HEIGHT + 26.0))) role="img" aria-label="distribution of start times" {
             @for count in (0..=highest / rise).map(|number| number * rise) {
                 path class="grid" d=(format!("M{} {}h{}", px(LEFT), px(y(count)), px(PLOT))) {}
                 text class="tick end-of-line" x=(px(LEFT - 7.0)) y=(px(y(count) + 4.0)) { (count) }

@@ -12,6 +12,7 @@ mod phase;
 mod picture;
 mod tables;
 mod timeline;
+mod trace;
 
 use std::error::Error;
 use std::fs;
@@ -37,6 +38,9 @@ pub(super) struct ReportArguments {
     /// Write the timeline as SVG.
     #[arg(long, value_name = "OUT")]
     svg: Option<PathBuf>,
+    /// Write a trace for ui.perfetto.dev and chrome://tracing.
+    #[arg(long, value_name = "OUT")]
+    trace: Option<PathBuf>,
     /// Report all runs in the file, not only the latest.
     #[arg(long)]
     all: bool,
@@ -87,6 +91,9 @@ impl ReportArguments {
             let (title, subtitle) = (tables::headline(&figures), tables::details(&run, &figures));
             write(out, &picture::draw(&run, &census, Some((&title, &subtitle))).into_string())?;
         }
+        if let Some(out) = &self.trace {
+            write(out, &serde_json::to_string(&trace::of(&run, &census))?)?;
+        }
         let value = Json { figures: &figures, skipped_lines: skipped, records: &records };
         super::print(json, &value, || text(&run, &census, &figures, &notes))?;
         Ok(())
@@ -110,7 +117,9 @@ fn write(path: &Path, contents: &str) -> Result<(), Failure> {
 }
 
 fn text(run: &Timeline<'_>, census: &[Census], figures: &Figures, notes: &[String]) -> String {
-    let mut text = format!("{}\n{}\n\n", tables::headline(figures), tables::details(run, figures));
+    let mut text = tables::headline(figures) + "\n" + &run.date();
+    run.commands().iter().for_each(|command| text.push_str(&format!(" · {command}")));
+    text.push_str(&format!("\n{}\n\n", tables::details(run, figures)));
     text.push_str(&format!("{}\n\n", sparkline(census)));
     let mut all = vec![tables::phases(figures)];
     all.extend(tables::lists(run));

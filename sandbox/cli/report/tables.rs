@@ -88,11 +88,13 @@ pub(super) fn lists(run: &Timeline<'_>) -> Vec<TitledTable> {
         let bars: Vec<_> = run.bars.iter().filter(|bar| bar.status == status).collect();
         let rows = bars.iter().take(LISTED).map(|bar| {
             let reason = bar.failure().map_or_else(String::new, |reason| printable(&reason));
+            let reopen = bar.record.reopen.as_deref().map_or_else(String::new, printable);
             vec![
                 duration(bar.begin),
                 duration(bar.end - bar.begin),
                 printable(bar.name()),
                 program(bar),
+                reopen,
                 reason,
             ]
         });
@@ -101,7 +103,7 @@ pub(super) fn lists(run: &Timeline<'_>) -> Vec<TitledTable> {
                 0 => title.to_owned(),
                 more => format!("{title} (the first {LISTED}, and {more} more)"),
             },
-            table: Table::new(["at", "after", "test", "program", "reason"], 0..2, rows),
+            table: Table::new(["at", "after", "test", "program", "its data", "reason"], 0..2, rows),
         });
     }
     let rows = slowest(run, |bar| bar.start())
@@ -124,15 +126,13 @@ pub(super) fn lists(run: &Timeline<'_>) -> Vec<TitledTable> {
         if programs.len() == 1 {
             table.drop_column("program");
         }
-        if table.rows.iter().all(|row| row.last().is_some_and(String::is_empty)) {
-            table.drop_column("reason");
-        }
+        table.drop_empty_columns();
     }
     tables
 }
 
 /// Returns the program under the name that nextest uses.
-fn program(bar: &Bar<'_>) -> String {
+pub(super) fn program(bar: &Bar<'_>) -> String {
     let record = bar.record;
     match &record.package {
         Some(package) if *package != record.program => printable(&format!("{package}::{}", record.program)),

@@ -1,10 +1,13 @@
 //! One run of tests, laid out in time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
 
 use sandboxed_db::report::{Outcome, Record};
 
 use super::phase::Phase;
+use crate::units::printable;
 
 /// The maximum length of a run, a century: a file may hold any number as a time.
 const LONGEST: u64 = 100 * 365 * 24 * 60 * 60 * 1_000_000;
@@ -15,6 +18,8 @@ pub(super) struct Timeline<'a> {
     pub(super) bars: Vec<Bar<'a>>,
     /// The length of the run in microseconds, at least one.
     pub(super) span: u64,
+    /// The first request, in microseconds since 1970-01-01 UTC.
+    origin: u64,
 }
 
 /// A sandbox. Times are in microseconds since the begin of the run.
@@ -43,18 +48,20 @@ impl Segment {
     }
 }
 
-/// How a sandbox and its test ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a sandbox and its test ended, those of most interest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Status {
-    Passed,
     Failed,
-    /// The sandbox ended; the outcome of its test is not known.
-    Ended,
     /// The test process was killed, ended without dropping the sandbox, or still runs.
     Unfinished,
+    /// The sandbox ended; the outcome of its test is not known.
+    Ended,
+    Passed,
 }
 
 impl Status {
+    pub(super) const ALL: [Self; 4] = [Self::Failed, Self::Unfinished, Self::Ended, Self::Passed];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -103,7 +110,23 @@ impl<'a> Timeline<'a> {
             .collect();
         bars.sort_by_key(|bar| bar.begin);
         let span = bars.iter().map(|bar| bar.end).max().unwrap_or_default().max(1);
-        Self { bars, span }
+        Self { bars, span, origin: begin }
+    }
+
+    /// Returns when the run began, such as `2026-11-28 14:25:01 UTC`.
+    pub(super) fn date(&self) -> String {
+        let date = UNIX_EPOCH + Duration::from_micros(self.origin);
+        // A file may hold a time beyond the year 9999.
+        let mut text = String::new();
+        match write!(text, "{}", humantime::format_rfc3339_seconds(date)) {
+            Ok(()) => text.replace('T', " ").replace('Z', " UTC"),
+            Err(_) => "unknown".to_owned(),
+        }
+    }
+
+    /// Returns the commands that started the run.
+    pub(super) fn commands(&self) -> BTreeSet<String> {
+        self.bars.iter().filter_map(|bar| Some(printable(bar.record.command.as_deref()?))).collect()
     }
 
     pub(super) fn count(&self, status: Status) -> usize {

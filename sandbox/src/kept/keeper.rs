@@ -17,6 +17,7 @@ use crate::diagnosis;
 use crate::engine::Engine;
 use crate::environment::CACHE;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fix::quoted;
 use crate::launch::Signal;
 use crate::layer::Layer;
 use crate::machine::process;
@@ -141,7 +142,11 @@ impl StateKeeper {
     fn keep_and_report(&self, failed: bool) -> String {
         // A panic within a panic would end all tests of this process.
         match panic::catch_unwind(AssertUnwindSafe(|| self.keep(failed))) {
-            Ok(Ok(state)) => format!("its data is kept; to look into it: {}", command("open", &state.name)),
+            Ok(Ok(state)) => {
+                let open = command("open", &state.name);
+                self.holdings.kept(&open);
+                format!("its data is kept; to look into it: {open}")
+            }
             Ok(Err(error)) => format!("its data could not be kept: {}", in_a_line(&error)),
             Err(_) => "its data could not be kept: keeping it panicked".to_owned(),
         }
@@ -192,15 +197,6 @@ fn command(verb: &str, name: &str) -> String {
     format!("{cache}sandboxed-db {verb} {}", quoted(name))
 }
 
-/// Quotes a word for a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-:./,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 fn in_a_line(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -217,13 +213,6 @@ fn in_a_line(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_line_survives_its_shell() {
-        assert_eq!(quoted("shop::orders::case_1"), "shop::orders::case_1");
-        assert_eq!(quoted("it's #2"), r"'it'\''s #2'");
-        assert_eq!(quoted(""), "''");
-    }
 
     #[test]
     fn further_states_of_a_name_are_numbered() {

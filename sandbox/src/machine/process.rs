@@ -15,6 +15,16 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, PARENT)?.parse().ok()
 }
 
+/// Returns the program and the arguments of a process.
+///
+/// # References
+/// proc_pid_cmdline(5)
+pub(crate) fn command_line(pid: u32) -> Option<Vec<String>> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes).split(|byte| *byte == 0);
+    (!bytes.is_empty()).then(|| words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
 /// Returns the children of a process, by their ids in /proc. `process` is such an id, or `self`.
 ///
 /// # References
@@ -73,6 +83,8 @@ mod tests {
     fn a_process_has_a_parent_and_an_identity() {
         let own = std::process::id();
         assert_eq!(parent(own), Some(std::os::unix::process::parent_id()));
+        assert_eq!(command_line(own), Some(std::env::args().collect()));
+        assert_eq!(command_line(u32::MAX), None);
         assert!(identity(own).starts_with(&format!("process {own} ")) && !identity(own).ends_with(" 0"));
         assert_eq!(identity(u32::MAX), format!("process {} 0", u32::MAX));
     }

@@ -25,6 +25,9 @@ pub struct Record {
     /// Names the run: nextest's `NEXTEST_RUN_ID`, else the process that started the test program,
     /// such as cargo.
     pub run: String,
+    /// The command that started the run, such as `cargo test orders`: that of the cargo process
+    /// above the test program, else the test program's. `null` if /proc hides it.
+    pub command: Option<String>,
     /// The test's path as libtest prints it, such as `orders::can_be_dropped`, if known: from
     /// `#[sandboxed_db]`, the thread's name or nextest.
     pub test: Option<String>,
@@ -73,6 +76,8 @@ pub struct Record {
     /// Why its test failed: the panic's message or the returned error, on one line of at most 1,000
     /// characters. `null` for a test that passed, and for one that runs without the attribute.
     pub failure: Option<String>,
+    /// The command that starts a server on its data, if the data was [kept](crate::Keep).
+    pub reopen: Option<String>,
     /// Bytes written in its data directory when its end began, without deleted files. `null` in
     /// process mode.
     pub disk_bytes: Option<u64>,

@@ -41,6 +41,7 @@ impl Recorder {
             // Process ids are reused, but not within a microsecond.
             id: format!("{asked_at_us:x}-{process:x}-{number:x}"),
             run: origin.run.clone(),
+            command: origin.command.clone(),
             test,
             thread,
             package: origin.package.clone(),
@@ -122,6 +123,11 @@ impl Recorder {
         if is_gone {
             self.write();
         }
+    }
+
+    /// Notes the command that starts a server on the kept data.
+    pub(crate) fn kept(&self, reopen: &str) {
+        self.note(|record, _| record.reopen = Some(reopen.to_owned()));
     }
 
     /// Notes that the end begins, once; `usage` returns the disk and the memory in use.

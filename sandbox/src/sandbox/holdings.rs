@@ -45,6 +45,11 @@ impl Holdings {
         Self { container, report: report::Ended(report), tenure: Some(tenure) }
     }
 
+    /// Records the command that opens the data that was kept.
+    pub(crate) fn kept(&self, reopen: &str) {
+        self.report.0.kept(reopen);
+    }
+
     /// Whether the directory below the sandbox was removed, though it is locked.
     pub(super) fn lower_is_removed(&self) -> bool {
         self.tenure.as_ref().is_some_and(|tenure| tenure.lower.is_removed())
