@@ -5,10 +5,9 @@
 
 use std::path::Path;
 
-use proc_macro_crate::FoundCrate;
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
-use syn::{Ident, LitStr, ReturnType, Signature, Type, parse_quote};
+use syn::{LitStr, ReturnType, Signature, Type, parse_quote_spanned};
 
 use crate::args::Arguments;
 use crate::attributes::{self, Split};
@@ -95,7 +94,10 @@ impl<'a> Parts<'a> {
         let output = (!returns_nothing(&function.signature)).then(
             || quote!(-> ::core::result::Result<::std::process::ExitCode, ::core::convert::Infallible>),
         );
-        let krate = arguments.krate.clone().unwrap_or_else(find_crate);
+        let krate = arguments.krate.clone().unwrap_or_else(|| {
+            // By its name, since reading the manifest for another one costs a TOML parser.
+            parse_quote_spanned!(Span::mixed_site()=> ::sandboxed_db)
+        });
         Self { function, databases, arguments, krate, inner, output }
     }
 
@@ -221,18 +223,6 @@ fn returns_nothing(signature: &Signature) -> bool {
         ReturnType::Default => true,
         ReturnType::Type(_, ty) => matches!(&**ty, Type::Tuple(tuple) if tuple.elems.is_empty()),
     }
-}
-
-/// Returns the path of the package `sandboxed-db` in the user's crate, by the name in its manifest.
-fn find_crate() -> syn::Path {
-    let name = match proc_macro_crate::crate_name("sandboxed-db") {
-        Ok(FoundCrate::Name(name)) => name,
-        // Tests and doctests of the package know it by its name. Without a manifest, or without the
-        // package in it, the name is the best guess, and the compiler reports that it is missing.
-        Ok(FoundCrate::Itself) | Err(_) => "sandboxed_db".to_owned(),
-    };
-    let name = Ident::new(&name, Span::mixed_site());
-    parse_quote!(::#name)
 }
 
 #[cfg(test)]

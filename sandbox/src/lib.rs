@@ -149,7 +149,8 @@ pub mod cache {
 ///   Default: one for each processor.
 /// - `name_of_a_parameter(…)`: the arguments above, except the last two and lists of servers, for
 ///   the database of this parameter. Such a parameter cannot have the name of an argument.
-/// - `crate = "path"`: the path of this crate, if it is renamed by other means than Cargo.toml.
+/// - `crate = "path"`: the path of this crate, if it has another name than `sandboxed_db`: `crate =
+///   "db"` for `db = { package = "sandboxed-db" }` in Cargo.toml. Default: `::sandboxed_db`.
 ///
 /// Relative paths start at the directory of the test's package; those of a function for `snapshot`
 /// start at the package of the function. Files are read when the test runs, so an edited migration

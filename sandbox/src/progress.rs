@@ -1,55 +1,95 @@
 //! Progress of long work: one line on a terminal, and an event for each step.
 
-use std::io::IsTerminal;
-use std::time::Duration;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+/// The time after which the line is drawn again, so that its clock advances.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The progress of one piece of work. Its line is removed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Progress(ProgressBar);
+pub(crate) struct Progress {
+    files: OnceLock<usize>,
+    line: Option<Line>,
+}
 
 impl Progress {
     pub(crate) fn start(work: &str) -> Self {
         tracing::info!("{work}");
-        if !std::io::stderr().is_terminal() {
-            return Self(ProgressBar::hidden());
-        }
-        let bar = ProgressBar::new_spinner();
-        bar.set_style(Self::style("{spinner} {prefix} {msg} ({elapsed})"));
-        bar.set_prefix(work.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self(bar)
+        let line = io::stderr().is_terminal().then(|| Line::start(work)).and_then(Result::ok);
+        Self { files: OnceLock::new(), line }
     }
 
     pub(crate) fn step(&self, step: &str) {
         tracing::info!(step);
-        self.0.set_message(step.to_owned());
+        self.show(step.to_owned());
     }
 
-    /// Starts a bar of `count` files.
+    /// Sets the number of files.
     pub(crate) fn files(&self, count: usize) {
-        if count == 1 {
-            return;
-        }
-        self.0.set_length(count as u64);
-        self.0.set_style(Self::style("{spinner} {prefix} {bar:24} {pos}/{len} {msg} ({elapsed})"));
+        self.files.get_or_init(|| count);
     }
 
     pub(crate) fn file(&self, index: usize, name: &str) {
         tracing::debug!(file = name);
-        self.0.set_position(index as u64);
-        self.0.set_message(name.to_owned());
+        match self.files.get() {
+            Some(&count) if count > 1 => self.show(format!("{}/{count} {name}", index + 1)),
+            _ => self.show(name.to_owned()),
+        }
     }
 
-    fn style(template: &str) -> ProgressStyle {
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+    fn show(&self, text: String) {
+        if let Some(Line { texts: Some(texts), .. }) = &self.line {
+            // The thread ends early only if the terminal is gone.
+            let _ = texts.send(text);
+        }
     }
 }
 
-impl Drop for Progress {
+/// A line that a thread draws.
+#[derive(Debug)]
+struct Line {
+    texts: Option<Sender<String>>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Line {
+    fn start(work: &str) -> io::Result<Self> {
+        let (texts, received) = mpsc::channel();
+        let work = work.to_owned();
+        let thread = thread::Builder::new().name("sandboxed-db".to_owned());
+        let thread = thread.spawn(move || draw(&work, &received))?;
+        Ok(Self { texts: Some(texts), thread: Some(thread) })
+    }
+}
+
+impl Drop for Line {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.texts = None;
+        if let Some(thread) = self.thread.take() {
+            // A line that cannot be drawn harms no work.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Draws the line until the sender is gone, then removes it. It goes to the terminal itself, past
+/// the capture of libtest.
+fn draw(work: &str, texts: &Receiver<String>) -> io::Result<()> {
+    let begin = Instant::now();
+    let mut text = String::new();
+    loop {
+        // Without wrapping, so that a narrow terminal needs no more than one line.
+        let seconds = begin.elapsed().as_secs();
+        write!(io::stderr().lock(), "\r\x1b[2K\x1b[?7l{work} {text} ({seconds} s)\x1b[?7h")?;
+        match texts.recv_timeout(TICK) {
+            Ok(next) => text = next,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return write!(io::stderr().lock(), "\r\x1b[2K"),
+        }
     }
 }
 

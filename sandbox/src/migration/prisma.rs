@@ -3,8 +3,6 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
 use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex, literal};
 
 pub(super) const SCRIPT: &str = "migration.sql";
@@ -66,7 +64,7 @@ impl Tool for Prisma {
         format!(
             "INSERT INTO _prisma_migrations (id, checksum, finished_at, migration_name, applied_steps_count) \
              VALUES (md5(random()::text)::uuid::text, '{}', clock_timestamp(), {}, 1)",
-            hex(&Sha256::digest(contents)),
+            hex(&hmac_sha256::Hash::hash(contents.as_bytes())),
             literal(&migration.name),
         )
     }

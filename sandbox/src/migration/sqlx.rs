@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha384};
-
 use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex, literal, numbered, unpadded};
 
 pub(super) struct Sqlx;
@@ -42,7 +40,7 @@ impl Tool for Sqlx {
              (extract(epoch from clock_timestamp() - backend_start) * 1000000000)::bigint \
              FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
             literal(name),
-            hex(&Sha384::digest(contents)),
+            hex(&hmac_sha512::sha384::Hash::hash(contents.as_bytes())),
         )
     }
 }

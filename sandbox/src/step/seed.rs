@@ -1,5 +1,6 @@
 //! Seeds: files of SQL, rows of a table, archives of the database's dump program.
 
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use super::{FileStep, Input, Link, SourceFile, compressed};
@@ -32,18 +33,44 @@ fn table(file: &Path) -> String {
     file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The columns that the first record names.
+/// The columns that the header names.
 fn columns(file: &Path) -> Result<Vec<String>> {
     let contents = compressed::open(file).map_err(|error| super::source::unreadable(file, error))?;
-    let mut records = csv::ReaderBuilder::new().has_headers(false).from_reader(contents);
-    let header = records.records().next().transpose().map_err(|error| refused(file, error))?;
-    // COPY takes a blank line for the header.
-    let header = header.filter(|header| header.position().is_none_or(|position| position.line() == 1));
-    let columns: Vec<String> = header.iter().flatten().map(str::to_owned).collect();
+    let columns = header(contents).map_err(|error| refused(file, error))?;
     if columns.iter().all(String::is_empty) {
         return Err(refused(file, "it has no header").with_hint("the first line names the table's columns"));
     }
     Ok(columns)
+}
+
+/// Returns the values of the first line, as COPY reads it. A value in quotes may go on in the next.
+fn header(contents: impl Read) -> io::Result<Vec<String>> {
+    let (mut values, mut quoted, mut after_quote) = (vec![Vec::new()], false, false);
+    for byte in BufReader::new(contents).bytes() {
+        let byte = byte?;
+        let value = values.last_mut().expect("there is one from the start");
+        match byte {
+            b'"' if quoted => quoted = false,
+            b'"' => {
+                if after_quote {
+                    value.push(byte);
+                }
+                quoted = true;
+            }
+            b',' if !quoted => values.push(Vec::new()),
+            b'\n' | b'\r' if !quoted => break,
+            _ => value.push(byte),
+        }
+        after_quote = byte == b'"' && !quoted;
+    }
+    if quoted {
+        return Err(io::Error::other("a quote in its header is not closed"));
+    }
+    if let Some(marked) = values[0].strip_prefix("\u{feff}".as_bytes()) {
+        values[0] = marked.to_vec();
+    }
+    let text = |value| String::from_utf8(value).map_err(|_| io::Error::other("its header is not UTF-8"));
+    values.into_iter().map(text).collect()
 }
 
 fn refused(file: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -64,6 +91,12 @@ mod tests {
         };
         assert_eq!(read("id,name\n1,a\n").unwrap(), ["id", "name"]);
         assert_eq!(read("\u{feff}id,\"a \"\"b\"\", c\"\r\n").unwrap(), ["id", "a \"b\", c"]);
+        assert_eq!(read("\"a\nb\",c\"d\"\re").unwrap(), ["a\nb", "cd"]);
+        for (broken, cause) in [("\"id,name\n", "not closed"), ("id,\"\"\"", "not closed")] {
+            assert!(format!("{:?}", read(broken).unwrap_err()).contains(cause), "{broken:?}");
+        }
+        std::fs::write(&file, b"n\xe9\n1\n").unwrap();
+        assert!(format!("{:?}", columns(&file).unwrap_err()).contains("not UTF-8"));
         for empty in ["", "\n\n", ",\n"] {
             assert!(format!("{:?}", read(empty).unwrap_err()).contains("no header"), "{empty:?}");
         }
