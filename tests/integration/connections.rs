@@ -7,6 +7,7 @@ use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
 use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::connect;
 use sea_orm::{ConnectionTrait as _, DatabaseBackend, DatabaseConnection, Statement};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use crate::parameters::failure;
@@ -44,7 +45,13 @@ async fn sqlx_gets_a_connection(mut connection: PgConnection) {
 }
 
 #[sandboxed_db]
-async fn sqlx_gets_options((pool, options): (PgPoolOptions, PgConnectOptions)) {
+async fn sqlx_gets_a_connection_of_a_pool(mut connection: PoolConnection<sqlx::Postgres>) {
+    let name: String = sqlx::query_scalar(DATABASE).fetch_one(&mut *connection).await.unwrap();
+    assert_eq!(name, "postgres");
+}
+
+#[sandboxed_db]
+async fn sqlx_gets_options(pool: PgPoolOptions, options: PgConnectOptions) {
     let pool = pool.max_connections(1).connect_with(options.application_name("mine")).await.unwrap();
     let name: String =
         sqlx::query_scalar("select current_setting('application_name')").fetch_one(&pool).await.unwrap();

@@ -20,14 +20,17 @@ struct Name {
 async fn sqlx_0_8_connects(
     pool: sqlx_0_8::PgPool,
     mut connection: sqlx_0_8::PgConnection,
-    (options, server): (sqlx_0_8::postgres::PgPoolOptions, sqlx_0_8::postgres::PgConnectOptions),
+    mut lent: sqlx_0_8::pool::PoolConnection<sqlx_0_8::Postgres>,
+    options: sqlx_0_8::postgres::PgPoolOptions,
+    server: sqlx_0_8::postgres::PgConnectOptions,
 ) -> Result<(), sqlx_0_8::Error> {
     let other = options.max_connections(1).connect_with(server).await?;
     for pool in [pool, other] {
         assert_eq!(sqlx_0_8::query_scalar::<_, String>(DATABASE).fetch_one(&pool).await?, "shop");
     }
-    let name: String = sqlx_0_8::query_scalar(DATABASE).fetch_one(&mut connection).await?;
-    assert_eq!(name, "shop");
+    for connection in [&mut connection, &mut *lent] {
+        assert_eq!(sqlx_0_8::query_scalar::<_, String>(DATABASE).fetch_one(connection).await?, "shop");
+    }
     Ok(())
 }
 

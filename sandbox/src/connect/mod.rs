@@ -37,7 +37,7 @@ pub use info::ConnectInfo;
 /// |---|---|
 /// | [`Sandbox`] itself | |
 /// | `String` (the URL), [`ConnectInfo`], [`Tcp`] | |
-/// | `sqlx::PgPool`, `sqlx::PgConnection`, `sqlx::postgres::PgConnectOptions`, the pair of `PgPoolOptions` and these | `sqlx` for sqlx 0.9, `sqlx-0-8` for 0.8 |
+/// | `sqlx::PgPool`, `PgConnection`, `pool::PoolConnection<Postgres>`, `postgres::PgConnectOptions`, `postgres::PgPoolOptions` | `sqlx` for sqlx 0.9, `sqlx-0-8` for 0.8 |
 /// | `sea_orm::DatabaseConnection` | `sea-orm` for SeaORM 2, `sea-orm-1` for 1.1 |
 /// | `tokio_postgres::Client`, `tokio_postgres::Config` | `tokio-postgres` for 0.7 |
 /// | `postgres::Client`, `postgres::Config` | `postgres` for 0.19 |

@@ -3,8 +3,11 @@
 /// Implements the parameters for one version of sqlx.
 macro_rules! parameters {
     ($sqlx:ident) => {
+        use std::convert::Infallible;
+
+        use $sqlx::pool::PoolConnection;
         use $sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-        use $sqlx::{ConnectOptions as _, Error};
+        use $sqlx::{ConnectOptions as _, Error, Postgres};
 
         use crate::connect::FromSandbox;
         use crate::sandbox::Sandbox;
@@ -17,12 +20,12 @@ macro_rules! parameters {
             }
         }
 
-        /// For a pool with options that the test sets, as with `#[sqlx::test]`.
-        impl FromSandbox for (PgPoolOptions, PgConnectOptions) {
-            type Error = Error;
+        /// For a pool with options that the test sets, beside `PgConnectOptions`.
+        impl FromSandbox for PgPoolOptions {
+            type Error = Infallible;
 
-            async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Error> {
-                Ok((PgPoolOptions::new(), PgConnectOptions::from_sandbox(sandbox).await?))
+            async fn from_sandbox(_: &Sandbox) -> Result<Self, Infallible> {
+                Ok(Self::new())
             }
         }
 
@@ -32,8 +35,15 @@ macro_rules! parameters {
             type Error = Error;
 
             async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Error> {
-                let (pool, options) = <(PgPoolOptions, PgConnectOptions)>::from_sandbox(sandbox).await?;
-                pool.connect_with(options).await
+                PgPoolOptions::new().connect_with(PgConnectOptions::from_sandbox(sandbox).await?).await
+            }
+        }
+
+        impl FromSandbox for PoolConnection<Postgres> {
+            type Error = Error;
+
+            async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Error> {
+                PgPool::from_sandbox(sandbox).await?.acquire().await
             }
         }
 
