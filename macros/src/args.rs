@@ -15,6 +15,8 @@ use crate::matrix::Engine;
 use crate::names::Name;
 use crate::values::{Argument, Setting, comma_separated};
 
+syn::custom_keyword!(none);
+
 /// The arguments as written. The harness chooses a default for a missing one.
 #[derive(Default)]
 pub(crate) struct Arguments {
@@ -26,6 +28,8 @@ pub(crate) struct Arguments {
     pub(crate) matrix: Option<Span>,
     /// The steps, in the order written.
     pub(crate) steps: Vec<Step>,
+    /// `migrations = none`: no directory is searched.
+    pub(crate) no_migrations: bool,
     pub(crate) settings: Vec<Setting>,
     pub(crate) start_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
@@ -82,6 +86,14 @@ impl Arguments {
             || !self.versions.is_empty()
             || !self.steps.is_empty()
             || !self.settings.is_empty()
+    }
+
+    /// Returns `true` if the harness searches migrations: nothing says how the schema is made.
+    pub(crate) fn search_migrations(&self) -> bool {
+        !self.no_migrations
+            && self.snapshot.is_none()
+            && self.engines.is_empty()
+            && self.steps.iter().all(|step| matches!(step, Step::Seed(_) | Step::DependsOn(_)))
     }
 
     fn parse_those(tokens: TokenStream, diagnostics: &mut Diagnostics, valid: impl Fn(Name) -> bool) -> Self {
@@ -153,7 +165,12 @@ impl Arguments {
             }
             Name::Migrations => {
                 argument.equals(input)?;
-                self.steps.push(Step::Migrations(argument.path(input)?));
+                if input.peek(none) {
+                    input.parse::<none>()?;
+                    self.no_migrations = true;
+                } else {
+                    self.steps.push(Step::Migrations(argument.path(input)?));
+                }
             }
             Name::MigrationsOf => {
                 let read = |list: ParseStream<'_>| {
@@ -336,6 +353,38 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn lists_may_follow_an_equals_sign() {
+        let arguments = read(quote!(migrations_of = (Sqlx, "m"), run = ("tool", "up"), settings = (a = 1)));
+        assert_eq!(steps(&arguments), [("migrations_of", "Sqlx m".into()), ("run", "tool up".into())]);
+        assert_eq!(arguments.settings.len(), 1);
+    }
+
+    #[test]
+    fn migrations_are_searched_where_nothing_makes_the_schema() {
+        for tokens in
+            [quote!(), quote!(seed = "s"), quote!(version = 17, keep = "never"), quote!(o(run("p")))]
+        {
+            assert!(read(tokens.clone()).search_migrations(), "{tokens}");
+        }
+        for tokens in [
+            quote!(migrations = none),
+            quote!(migrations = "m"),
+            quote!(migrations_of(Sqlx, "m")),
+            quote!(run("tool")),
+            quote!(prepare("k", up)),
+            quote!(snapshot = shop),
+            quote!(engine = Postgres),
+        ] {
+            assert!(!read(tokens.clone()).search_migrations(), "{tokens}");
+        }
+        let mistake = only_mistake(quote!(migrations = false));
+        assert_eq!(
+            mistake,
+            "expected a path as a string, as in `migrations = \"migrations\"` or `migrations = none`"
+        );
+    }
+
+    #[test]
     fn lists_that_are_incomplete_are_refused() {
         for (tokens, expected) in [
             (quote!(run = "tool"), "a list in parentheses"),
@@ -362,8 +411,7 @@ pub(crate) mod tests {
              `run`, `prepare`, `settings`, `start_timeout`, `max_age`, `keep`, `flavor`, `worker_threads`, `crate`"
         );
         assert!(
-            only_mistake(quote!(fixtures = "a"))
-                .starts_with("unknown argument `fixtures`\nvalid arguments are: ")
+            only_mistake(quote!(fixtures = "a")).starts_with("unknown argument `fixtures`; write `seed = [")
         );
         assert!(only_mistake(quote!("migrations")).starts_with("expected the name of an argument\n"));
     }
@@ -398,11 +446,11 @@ pub(crate) mod tests {
 
     #[test]
     fn a_malformed_value_shows_an_example() {
-        let path = "expected a path as a string, as in `migrations = \"migrations\"`";
+        let path = "expected a path as a string, as in `migrations = \"migrations\"` or `migrations = none`";
         assert_eq!(only_mistake(quote!(migrations = 5)), path);
         assert_eq!(only_mistake(quote!(migrations =)), path);
         assert_eq!(only_mistake(quote!(migrations = DIRECTORY)), path);
-        let value = "expected `=` and a value, as in `migrations = \"migrations\"`";
+        let value = "expected `=` and a value, as in `migrations = \"migrations\"` or `migrations = none`";
         assert_eq!(only_mistake(quote!(migrations)), value);
         assert_eq!(only_mistake(quote!(migrations("m"))), value);
         assert_eq!(

@@ -22,11 +22,13 @@ pub(crate) fn descriptions(databases: &Databases<'_>, engine: Option<&Engine>, k
     let snapshots = databases.described.iter().map(|described| match described {
         Described::Common(arguments) if arguments.matrix.is_some() && !arguments.versions.is_empty() => {
             let version = quote_spanned!(Span::mixed_site()=> case.version);
-            snapshot(arguments, engine, Some(version), krate)
+            snapshot(arguments, engine, Some(version), arguments.search_migrations(), krate)
         }
-        Described::Common(arguments) => snapshot(arguments, engine, version(arguments), krate),
+        Described::Common(arguments) => {
+            snapshot(arguments, engine, version(arguments), arguments.search_migrations(), krate)
+        }
         Described::Own(arguments) => {
-            snapshot(arguments, arguments.engines.first(), version(arguments), krate)
+            snapshot(arguments, arguments.engines.first(), version(arguments), false, krate)
         }
     });
     if databases.single_parameter().is_some() {
@@ -44,6 +46,7 @@ fn snapshot(
     arguments: &Arguments,
     engine: Option<&Engine>,
     version: Option<TokenStream>,
+    search: bool,
     krate: &Path,
 ) -> TokenStream {
     let Arguments { snapshot, steps, settings, start_timeout, max_age, keep, .. } = arguments;
@@ -52,6 +55,7 @@ fn snapshot(
         (None, Some(engine)) => {
             quote_spanned!(Span::mixed_site()=> test.extend(#krate::Snapshot::new(#engine)))
         }
+        (None, None) if search => quote_spanned!(Span::mixed_site()=> test.discovered()),
         (None, None) => quote_spanned!(Span::mixed_site()=> test.snapshot()),
     };
     let version = version.map(|version| quote!(.version(#version)));
@@ -84,7 +88,11 @@ pub(crate) fn is_default(databases: &Databases<'_>, arguments: &Arguments) -> bo
         && arguments.runtime.asked.is_none()
         && databases.described.iter().all(|described| {
             let Arguments { start_timeout, max_age, keep, .. } = &**described;
-            !described.describe_a_database() && start_timeout.is_none() && max_age.is_none() && keep.is_none()
+            !described.describe_a_database()
+                && !described.no_migrations
+                && start_timeout.is_none()
+                && max_age.is_none()
+                && keep.is_none()
         })
 }
 

@@ -54,14 +54,35 @@ pub(crate) fn not_an_argument(at: Span, valid: &[&str]) -> Error {
 pub(crate) fn unknown_argument(name: &Ident, valid: &[&str]) -> Error {
     let written = name.to_string();
     let mut message = format!("unknown argument `{written}`");
+    if let Some(meant) = in_another_attribute(&written) {
+        return Error::new(name.span(), format!("{message}; {meant}"));
+    }
     if let Some(suggestion) = closest(&written, valid) {
         let _ = write!(message, ", did you mean `{suggestion}`?");
     }
     Error::new(name.span(), format!("{message}\n{}", valid_arguments(valid)))
 }
 
+/// Returns the answer to an argument of `#[sqlx::test]`.
+fn in_another_attribute(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "fixtures" => {
+            "write `seed = [\"tests/fixtures/users.sql\"]`: files of SQL, with their paths from the package's directory, run \
+             in this order after the migrations"
+        }
+        "migrator" => {
+            "write `migrations_of(Sqlx, \"migrations\")` with the directory that the migrator embeds; without it \
+             `migrations` of the package is searched"
+        }
+        _ => return None,
+    })
+}
+
 /// An unknown name with a list, which may be the name of a parameter too.
 pub(crate) fn unknown_parameter(name: &Ident, valid: &[&str], parameters: &[String]) -> Error {
+    if in_another_attribute(&name.to_string()).is_some() {
+        return unknown_argument(name, valid);
+    }
     let mut error = unknown_argument(name, valid).to_string();
     let list = parameters.join("`, `");
     let _ = write!(error, "\nor the name of a parameter that gets its own database: `{list}`");

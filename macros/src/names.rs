@@ -70,7 +70,7 @@ impl Name {
             Self::Snapshot => "`snapshot = crate::testing::shop`",
             Self::Engine => "`engine = Postgres` or `engine = Postgres::new().locale(\"de_DE.UTF-8\")`",
             Self::Version => r#"`version = "17"` or `version = ["15", "17"]`"#,
-            Self::Migrations => r#"`migrations = "migrations"`"#,
+            Self::Migrations => r#"`migrations = "migrations"` or `migrations = none`"#,
             Self::MigrationsOf => r#"`migrations_of(Sqlx, "migrations")`"#,
             Self::Seed => r#"`seed = "users.sql"` or `seed = ["a.sql", "b.sql"]`"#,
             Self::DependsOn => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
-use syn::parse::ParseStream;
+use syn::parse::{ParseBuffer, ParseStream};
 use syn::{Ident, Lit, LitStr, Path, Token, bracketed, parenthesized, token};
 
 use crate::diagnostics::{self, Diagnostics};
@@ -103,11 +103,7 @@ impl Argument {
         input: ParseStream<'_>,
         diagnostics: &mut Diagnostics,
     ) -> syn::Result<Vec<Setting>> {
-        if !input.peek(token::Paren) {
-            return Err(self.malformed(input, "a list in parentheses"));
-        }
-        let list;
-        parenthesized!(list in input);
+        let list = self.parentheses(input)?;
         let mut settings: Vec<Setting> = Vec::new();
         comma_separated(&list, diagnostics, |input, _| {
             let at = input.span();
@@ -145,11 +141,7 @@ impl Argument {
         input: ParseStream<'_>,
         read: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
     ) -> syn::Result<T> {
-        if !input.peek(token::Paren) {
-            return Err(self.malformed(input, "a list in parentheses"));
-        }
-        let list;
-        parenthesized!(list in input);
+        let list = self.parentheses(input)?;
         let read = read(&list).and_then(|read| {
             list.parse::<Option<Token![,]>>()?;
             if list.is_empty() { Ok(read) } else { Err(self.malformed(&list, "no further value")) }
@@ -157,6 +149,17 @@ impl Argument {
         // The rest would be reported as a further mistake.
         list.parse::<TokenStream>()?;
         read
+    }
+
+    /// Returns the contents of parentheses, before which a `=` may stand.
+    fn parentheses<'a>(&self, input: ParseStream<'a>) -> syn::Result<ParseBuffer<'a>> {
+        input.parse::<Option<Token![=]>>()?;
+        if !input.peek(token::Paren) {
+            return Err(self.malformed(input, "a list in parentheses"));
+        }
+        let list;
+        parenthesized!(list in input);
+        Ok(list)
     }
 
     pub(crate) fn comma(&self, list: ParseStream<'_>) -> syn::Result<()> {

@@ -130,8 +130,11 @@ pub mod cache {
 ///   [below](#several-servers). Refused beside `snapshot`, which has an engine already.
 /// - `version = "17"`, or `17`: see [`Snapshot::version`]. A list makes a test of each.
 /// - `migrations = "directory"`: see [`Snapshot::migrations`]. Steps run in the order they are
-///   written.
-/// - `migrations_of(Sqlx, "directory")`: see [`Snapshot::migrations_of`]; the tool is a variant of
+///   written. Default: `migrations` in the test's package, before all other steps, if the directory
+///   holds files of SQL when the test runs. `migrations = none` leaves it out. So do `snapshot`,
+///   `engine`, `migrations_of`, `run` and `prepare`, and the list of a parameter.
+/// - `migrations_of(Sqlx, "directory")`, or `migrations_of = (Sqlx, "directory")` as for each
+///   argument with a list: see [`Snapshot::migrations_of`]; the tool is a variant of
 ///   [`MigrationTool`].
 /// - `seed = "file.sql"` or `seed = ["a.sql", "b.csv"]`: see [`Snapshot::seed`].
 /// - `run("program", "argument", …)`: see [`Snapshot::run`].
@@ -191,10 +194,10 @@ pub mod cache {
 /// serial_test, stand below; an attribute that adds names to the body stands above.
 ///
 /// # Failures
-/// The output of a failed test has the end of the server's log, the time of the start and the
-/// command that opens the data, which is kept if `keep` says so. If the server cannot be started
-/// the test fails with the full report of the [`Error`]; so does a `#[should_panic]` test, by not
-/// panicking.
+/// The output of a failed test has what the server logged last since its start, the time of the
+/// start and the command that opens the data, which is kept if `keep` says so. If the server cannot
+/// be started the test fails with its place and the full report of the [`Error`]; so does a
+/// `#[should_panic]` test, by not panicking. No panic hook runs then, and there is no backtrace.
 ///
 /// # Example
 /// ```no_run

@@ -9,6 +9,7 @@ mod checkouts;
 mod connections;
 mod contention;
 mod conventions;
+mod discovery;
 #[cfg(feature = "drivers")]
 mod driver_versions;
 mod drivers;

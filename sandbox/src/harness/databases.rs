@@ -35,18 +35,22 @@ impl Witness {
 
 /// A running server of a test, until a parameter takes it.
 #[derive(Debug)]
-pub struct Lease<E: Engine = Postgres>(RefCell<Option<Sandbox<E>>>);
+pub struct Lease<E: Engine = Postgres> {
+    sandbox: RefCell<Option<Sandbox<E>>>,
+    description: Snapshot<E>,
+    postmortem: Arc<Postmortem>,
+}
 
 const TAKEN: &str =
     "two parameters of the test take the sandbox itself, one of them by value: take `&Sandbox` in both";
 
 impl<E: Engine> Lease<E> {
     pub(super) fn lend(&self) -> Ref<'_, Sandbox<E>> {
-        Ref::map(self.0.borrow(), |sandbox| sandbox.as_ref().expect(TAKEN))
+        Ref::map(self.sandbox.borrow(), |sandbox| sandbox.as_ref().expect(TAKEN))
     }
 
     pub(super) fn take(&self) -> Sandbox<E> {
-        let taken = self.0.try_borrow_mut().ok().and_then(|mut sandbox| sandbox.take());
+        let taken = self.sandbox.try_borrow_mut().ok().and_then(|mut sandbox| sandbox.take());
         taken.expect(TAKEN)
     }
 }
@@ -61,7 +65,7 @@ pub trait Databases {
 
 /// Running databases, `(first, (second, ()))`.
 pub trait Leases {
-    /// Notes a cause of failure for each server that still runs.
+    /// Notes a cause of failure for each server.
     fn diagnose(&self);
 }
 
@@ -79,7 +83,9 @@ impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
     fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases> {
         let mut sandbox = self.0.start_for_test(Some(test.function()))?;
         witnesses.push(Witness::of(&mut sandbox));
-        Ok((Lease(RefCell::new(Some(sandbox))), self.1.start(test, witnesses)?))
+        let postmortem = sandbox.postmortem().clone();
+        let lease = Lease { sandbox: RefCell::new(Some(sandbox)), description: self.0, postmortem };
+        Ok((lease, self.1.start(test, witnesses)?))
     }
 }
 
@@ -90,8 +96,12 @@ impl Leases for () {
 impl<E: Engine, L: Leases> Leases for (Lease<E>, L) {
     fn diagnose(&self) {
         // After a panic the sandbox may still be lent; a shared borrow is possible.
-        if let Some(sandbox) = self.0.0.try_borrow().ok().as_deref().and_then(Option::as_ref) {
+        let lease = &self.0;
+        if let Some(sandbox) = lease.sandbox.try_borrow().ok().as_deref().and_then(Option::as_ref) {
             sandbox.diagnose(EXIT_GRACE);
+        }
+        if let Some(advice) = lease.description.migrated_twice(&lease.postmortem.log()) {
+            lease.postmortem.diagnosed(advice);
         }
         self.1.diagnose();
     }

@@ -1,7 +1,6 @@
 //! The part of a failed test's output that is about its sandboxes.
 
 use super::{Test, Witness};
-use crate::sandbox::LOG_TAIL;
 
 /// Prints a report of each sandbox of a failed test, and keeps the data if the policy says so.
 pub(super) fn print_reports(test: Test, witnesses: &[Witness], failed: bool) {
@@ -31,9 +30,9 @@ fn full(test: Test, witness: &Witness) -> String {
     if let Some(diagnosis) = postmortem.diagnosis() {
         text.push_str(&format!("\n  {diagnosis}"));
     }
-    let log = postmortem.log.tail(LOG_TAIL).unwrap_or_default();
+    let log = postmortem.log();
     if log.trim().is_empty() {
-        text.push_str("\n  its server wrote no log");
+        text.push_str("\n  its server logged nothing after its start");
     } else {
         text.push_str("\n  server log, its end:");
         for line in log.lines() {

@@ -1,6 +1,7 @@
 //! The runtime part of `#[sandboxed_db]`. Not for direct use: it may change with any version.
 
 mod databases;
+mod discovery;
 mod failure;
 mod missing;
 mod parameter;
@@ -8,7 +9,7 @@ mod runtime;
 mod single_parameter;
 mod test_outcome;
 
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{self, AssertUnwindSafe, Location};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -66,7 +67,7 @@ impl Test {
         Function { module: self.module, name: self.name }
     }
 
-    /// Returns the description that the arguments of the attribute extend.
+    /// Returns the description of a fresh server, which the arguments of the attribute extend.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.extend(Snapshot::new(Postgres::new()))
@@ -86,12 +87,14 @@ impl Test {
 pub type Body<D, F> = fn(&<D as Databases>::Leases, &Waiter, F) -> ExitCode;
 
 /// Runs a plain test.
+#[track_caller]
 pub fn run<D: Databases, F>(test: Test, databases: D, filled: F, body: Body<D, F>) -> ExitCode {
     judge(test, databases, |leases| body(leases, &Waiter::default(), filled))
 }
 
 /// Runs an `async` test on its own runtime.
 #[cfg(feature = "tokio")]
+#[track_caller]
 pub fn run_async<D: Databases, F>(
     test: Test,
     flavor: Flavor,
@@ -104,6 +107,7 @@ pub fn run_async<D: Databases, F>(
 }
 
 /// Starts the servers of a test, runs it, and reports a failure before the servers are gone.
+#[track_caller]
 fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -> ExitCode) -> ExitCode {
     let mut witnesses = Vec::new();
     let leases = match databases.start(test, &mut witnesses) {
@@ -115,7 +119,7 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
                 Err(unclear) => unclear,
             };
             note_outcome(&witnesses, Some(&format!("could not {}", with_causes(&error))));
-            return not_run(test, &format!("{error:?}"));
+            return not_run(test, format!("{error:?}"));
         }
     };
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&leases)));
@@ -134,7 +138,7 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
     match outcome {
         Ok(code) => code,
         Err(payload) => match payload.downcast::<Unmade>() {
-            Ok(unmade) => not_run(test, &unmade.to_string()),
+            Ok(unmade) => not_run(test, unmade.to_string()),
             Err(payload) => panic::resume_unwind(payload),
         },
     }
@@ -163,10 +167,15 @@ fn reason(outcome: &thread::Result<ExitCode>) -> String {
 }
 
 /// Fails a test that could not run; a `#[should_panic]` test fails by not panicking.
-fn not_run(test: Test, why: &str) -> ExitCode {
-    assert!(test.should_panic.is_some(), "{why}");
-    failure::print(why);
-    ExitCode::SUCCESS
+///
+/// Points at the test. No panic hook runs, since a backtrace would lead into this library.
+#[track_caller]
+fn not_run(test: Test, why: String) -> ExitCode {
+    failure::print(&format!("{}: {why}", Location::caller()));
+    match test.should_panic {
+        Some(_) => ExitCode::SUCCESS,
+        None => panic::resume_unwind(Box::new(why)),
+    }
 }
 
 /// Passes a test that is skipped, since libtest cannot skip at run time. A `#[should_panic]` test

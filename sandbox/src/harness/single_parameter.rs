@@ -16,6 +16,7 @@ pub use with_tokio::AsyncBody;
 
 impl<T> ByTrait<T> {
     /// Runs a plain test.
+    #[track_caller]
     pub fn run<E: Engine, O: TestOutcome>(
         &self,
         test: Test,
@@ -32,16 +33,18 @@ impl<T> ByTrait<T> {
     }
 
     /// Runs a plain test without arguments, so that no test has code for a description.
+    #[track_caller]
     pub fn run_default<O: TestOutcome>(&self, test: Test, body: fn(T) -> O) -> ExitCode
     where
         T: FromSandbox,
     {
-        self.run(test, test.snapshot(), body)
+        self.run(test, test.discovered(), body)
     }
 }
 
 impl<E: Engine> Asked<Sandbox<E>> {
     /// Runs a plain test.
+    #[track_caller]
     pub fn run<O: TestOutcome>(
         &self,
         test: Test,
@@ -54,8 +57,9 @@ impl<E: Engine> Asked<Sandbox<E>> {
 
 impl Asked<Sandbox> {
     /// Runs a plain test without arguments.
+    #[track_caller]
     pub fn run_default<O: TestOutcome>(&self, test: Test, body: fn(Sandbox) -> O) -> ExitCode {
-        self.run(test, test.snapshot(), body)
+        self.run(test, test.discovered(), body)
     }
 }
 
@@ -89,6 +93,7 @@ mod with_tokio {
 
     impl<T> ByTrait<T> {
         /// Runs an `async` test on its own runtime.
+        #[track_caller]
         pub fn run_async<E: Engine>(
             &self,
             test: Test,
@@ -105,16 +110,18 @@ mod with_tokio {
         }
 
         /// Runs an `async` test without arguments.
+        #[track_caller]
         pub fn run_async_default(&self, test: Test, body: &dyn AsyncBody<T>) -> ExitCode
         where
             T: FromSandbox,
         {
-            self.run_async(test, Flavor::CurrentThread, test.snapshot(), body)
+            self.run_async(test, Flavor::CurrentThread, test.discovered(), body)
         }
     }
 
     impl<E: Engine> Asked<Sandbox<E>> {
         /// Runs an `async` test on its own runtime.
+        #[track_caller]
         pub fn run_async(
             &self,
             test: Test,
@@ -130,8 +137,9 @@ mod with_tokio {
 
     impl Asked<Sandbox> {
         /// Runs an `async` test without arguments.
+        #[track_caller]
         pub fn run_async_default(&self, test: Test, body: &dyn AsyncBody<Sandbox>) -> ExitCode {
-            self.run_async(test, Flavor::CurrentThread, test.snapshot(), body)
+            self.run_async(test, Flavor::CurrentThread, test.discovered(), body)
         }
     }
 }

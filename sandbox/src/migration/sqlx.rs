@@ -45,6 +45,23 @@ impl Tool for Sqlx {
     }
 }
 
+/// Returns `true` if all files are named by a time, as `sqlx migrate add` names them: fourteen
+/// digits, `YYYYMMDDHHMMSS`. Other tools do so too.
+pub(crate) fn are_named_by_time(listing: &Listing) -> bool {
+    let by_time = |name: &str| matches!(numbered(name), Some((time, rest)) if time.len() == 14 && rest.starts_with('_'));
+    listing.sql().next().is_some() && listing.sql().all(by_time)
+}
+
+/// Returns `true` if the manifest of a package names sqlx as a dependency.
+pub(crate) fn is_dependency(manifest: &str) -> bool {
+    let of_key = |rest: &str| rest.trim_start().starts_with(['=', '.']);
+    manifest.lines().map(str::trim).any(|line| {
+        line.strip_prefix("sqlx").is_some_and(of_key)
+            || line.starts_with('[') && line.ends_with("dependencies.sqlx]")
+            || !line.starts_with('#') && line.contains("package = \"sqlx\"")
+    })
+}
+
 /// Reads a name as sqlx-core does, `migrate/source.rs`: ignores one without an underscore or
 /// `.sql`, and refuses any other that has no number.
 fn migration(file: &str) -> Result<Option<Migration>, Refusal> {
@@ -67,7 +84,33 @@ fn migration(file: &str) -> Result<Option<Migration>, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::migration::tool::MigrationTool::Sqlx;
+
+    #[test]
+    fn files_named_by_a_time_may_be_those_of_sqlx() {
+        let by_time = |names: &[&str]| are_named_by_time(&Listing::of(names));
+        assert!(by_time(&["20240101120000_a.sql", "20240102120000_b.up.sql", "README.md"]));
+        for other in [&["20240101120000_a.sql", "2_b.sql"][..], &["20240101_a.sql"], &["README.md"]] {
+            assert!(!by_time(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_names_its_dependencies() {
+        for manifest in [
+            "[dependencies]\nsqlx = \"0.8\"",
+            "[dev-dependencies]\n  sqlx.workspace = true",
+            "[dependencies.sqlx]\nversion = \"0.8\"",
+            "[target.'cfg(unix)'.dependencies.sqlx]",
+            "db = { version = \"0.8\", package = \"sqlx\" }",
+        ] {
+            assert!(is_dependency(manifest), "{manifest}");
+        }
+        for manifest in ["[package]\nname = \"sqlx-app\"", "sqlx-cli = \"0.8\"", "# sqlx = \"0.8\"", ""] {
+            assert!(!is_dependency(manifest), "{manifest}");
+        }
+    }
 
     #[test]
     fn migrations_are_ordered_by_version() {

@@ -4,13 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::LOG_TAIL;
 use crate::launch::Log;
 use crate::timings::Timings;
 
 /// Log, diagnosis and connection time of a sandbox; outlives it.
 #[derive(Debug)]
 pub(crate) struct Postmortem {
-    pub(crate) log: Arc<Log>,
+    log: Arc<Log>,
+    /// The length of the log when the server was ready.
+    begin: u64,
     diagnosis: OnceLock<String>,
     /// Nanoseconds of [`Timings::connect`] so far.
     connect: AtomicU64,
@@ -18,7 +21,13 @@ pub(crate) struct Postmortem {
 
 impl Postmortem {
     pub(super) fn new(log: Arc<Log>) -> Self {
-        Self { log, diagnosis: OnceLock::new(), connect: AtomicU64::new(0) }
+        let begin = log.len().unwrap_or_default();
+        Self { log, begin, diagnosis: OnceLock::new(), connect: AtomicU64::new(0) }
+    }
+
+    /// Returns the end of the log, without the lines of the start.
+    pub(crate) fn log(&self) -> String {
+        self.log.tail_after(self.begin, LOG_TAIL).unwrap_or_default()
     }
 
     /// The cause of the failure besides the log, if one was found.
@@ -27,7 +36,7 @@ impl Postmortem {
     }
 
     /// Notes a diagnosis. Later ones are ignored: the first is nearest to the failure.
-    pub(super) fn diagnosed(&self, diagnosis: String) {
+    pub(crate) fn diagnosed(&self, diagnosis: String) {
         let _ = self.diagnosis.set(diagnosis);
     }
 

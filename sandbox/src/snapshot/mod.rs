@@ -107,6 +107,32 @@ impl<E: Engine> Snapshot<E> {
         self.relative_to(package)
     }
 
+    /// Returns the directory of the package under test.
+    pub(crate) fn package(&self) -> &Path {
+        &self.package
+    }
+
+    /// Adds migrations that the attribute found in the package.
+    pub(crate) fn found_migrations(mut self, directory: &Path) -> Self {
+        let directory = StepPath::found(directory.to_owned(), self.package.clone());
+        self.steps.push(Step::Migrations(directory, None));
+        self
+    }
+
+    /// Returns the advice for a test whose migrations ran a second time, since no bookkeeping table
+    /// records the first, as this log of its server shows.
+    pub(crate) fn migrated_twice(&self, log: &str) -> Option<String> {
+        if !log.lines().any(|line| line.contains("ERROR:") && line.ends_with(" already exists")) {
+            return None;
+        }
+        let directory = self.steps.iter().find_map(|step| step.unrecorded_migrations(&self.engine))?;
+        Some(format!(
+            "the migrations in `{directory}` ran before the test, and no bookkeeping table tells a migrator: name their tool, \
+             as in `migrations_of(Sqlx, \"{directory}\")`",
+            directory = directory.display()
+        ))
+    }
+
     fn base(&self, caller: &'static Location<'static>) -> Base {
         self.base.clone().unwrap_or_else(|| Base::of(caller))
     }
@@ -146,12 +172,13 @@ impl<E: Engine> Snapshot<E> {
     /// | `.sql` files with `-- +goose Up` in each | goose | `goose_db_version` |
     /// | `.sql` files with `-- Up Migration` | node-pg-migrate | `pgmigrations` |
     /// | `.sql` files with `---- create above / drop below ----` | tern | `schema_version` |
+    /// | `YYYYMMDDHHMMSS_<name>.sql` only, in a package with the dependency sqlx | sqlx | `_sqlx_migrations` |
     ///
     /// In any other directory whole `.sql` files run, in the order of their numbers if each name
     /// begins with one and an underscore, else in the order of their names. No table is made, and
     /// no transaction is put around them. The way back of a pair, such as `x.down.sql` beside
-    /// `x.up.sql`, is left out; any other file that may hold a way back is refused. The files of
-    /// sqlx and golang-migrate look like those of many other tools: name them by
+    /// `x.up.sql`, is left out; any other file that may hold a way back is refused. Other
+    /// files of sqlx, and those of golang-migrate, look like those of many tools: name them by
     /// [`migrations_of`](Self::migrations_of).
     ///
     /// # Errors

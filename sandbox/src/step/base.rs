@@ -28,12 +28,27 @@ impl StepPath {
         Self { written, base }
     }
 
+    /// Returns the path of a directory that no argument of the attribute names.
+    pub(crate) fn found(written: PathBuf, package: PathBuf) -> Self {
+        Self { written, base: Base { directory: package, reason: Reason::Found } }
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.base.directory.join(&self.written)
     }
 
+    /// Returns the directory at which relative paths start.
+    pub(super) fn base(&self) -> &Path {
+        &self.base.directory
+    }
+
     /// Adds the directory that was used, and the reason, to the error of a missing file.
     pub(super) fn explain(&self, error: Error) -> Error {
+        if matches!(self.base.reason, Reason::Found) {
+            let found = "no argument names this directory: write `migrations = none` to leave it out";
+            let hint = error.hint().map_or(found.to_owned(), |hint| format!("{hint}\n{found}"));
+            return error.with_hint(hint);
+        }
         let missing = self.written.is_relative() && fs::metadata(self.path()).is_err();
         error
             .or_hint(|| missing.then(|| format!("`{}` is relative to {}", self.written.display(), self.base)))
@@ -51,6 +66,8 @@ pub(crate) struct Base {
 enum Reason {
     /// The attribute or `Snapshot::relative_to` names the directory.
     Given,
+    /// The attribute searches here what no argument names.
+    Found,
     /// The directory of the package to which this source file belongs.
     PackageOf(&'static str),
     /// The package under test, since this source file was not found or found in several places.
@@ -92,7 +109,7 @@ impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`", self.directory.display())?;
         match self.reason {
-            Reason::Given => Ok(()),
+            Reason::Given | Reason::Found => Ok(()),
             Reason::PackageOf(file) => write!(f, ", the package of `{file}`, which names it"),
             Reason::NotFound(file) => {
                 write!(f, ", the package under test, since `{file}`, which names it, was not found")

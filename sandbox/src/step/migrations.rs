@@ -11,7 +11,22 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::migration::{self, Listing, Migration, MigrationTool, Refusal, in_order};
 
-pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, engine: &E) -> Result<Input<E>> {
+/// Returns `true` for a directory that holds files of SQL, or that cannot be read.
+pub(crate) fn holds_scripts(directory: &Path) -> bool {
+    directory.is_dir()
+        && list(directory).map_or(true, |(listing, _)| {
+            listing.files.iter().any(|name| name.ends_with(".sql"))
+                || scripts_below(&listing).next().is_some()
+        })
+}
+
+/// Reads a directory that is named in the package with this directory.
+pub(super) fn read<E: Engine>(
+    directory: &Path,
+    package: &Path,
+    tool: Option<MigrationTool>,
+    engine: &E,
+) -> Result<Input<E>> {
     let (listing, dangling) = list(directory)?;
     let undecided = |refusal| refused("decide how to run the migrations in", directory, refusal);
     let mut sources = HashMap::new();
@@ -23,6 +38,8 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
         sources.insert(migration.path.clone(), source.clone());
         Ok(source)
     };
+    let manifest = package.join("Cargo.toml");
+    let mut watched = vec![directory.to_owned()];
     let recognised = match tool {
         Some(tool) => Some(tool),
         None => {
@@ -34,8 +51,14 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
                 let contents = fs::read(path).map_err(|error| unreadable(path, error))?;
                 Ok((file.path, String::from_utf8_lossy(&contents).into_owned()))
             });
-            migration::by_contents(by_names, &listing, &contents.collect::<Result<Vec<_>>>()?)
-                .map_err(undecided)?
+            let contents = contents.collect::<Result<Vec<_>>>()?;
+            match migration::by_contents(by_names, &listing, &contents).map_err(undecided)? {
+                None if migration::are_named_by_time(&listing) => {
+                    watched.push(manifest.clone());
+                    of_sqlx(directory, &manifest)
+                }
+                recognised => recognised,
+            }
         }
     };
     let migrations = in_order(recognised, &listing).map_err(undecided)?;
@@ -65,14 +88,22 @@ pub(super) fn read<E: Engine>(directory: &Path, tool: Option<MigrationTool>, eng
     }
     // The time of a directory changes with the names in it.
     let directories = listing.directories.iter().map(|(name, _)| directory.join(name));
-    let mut watched: Vec<_> = [directory.to_owned()].into_iter().chain(directories).collect();
-    watched.extend(dangling);
+    watched.extend(directories.chain(dangling));
     watched.extend(files.iter().flat_map(|file| file.source.watched()));
     if let Some(name) = rules.and_then(|rules| rules.beside()) {
         watched.extend(files.iter().map(|file| file.source.path.with_file_name(name)));
     }
     let links = files.into_iter().map(Link::File).collect();
     Ok(Input { label: format!("migrations `{}`", directory.display()), links, watched })
+}
+
+/// Returns sqlx if the package depends on it.
+fn of_sqlx(directory: &Path, manifest: &Path) -> Option<MigrationTool> {
+    let manifest = fs::read_to_string(manifest).unwrap_or_default();
+    migration::is_sqlx_a_dependency(&manifest).then(|| {
+        tracing::info!(directory = %directory.display(), "run as by sqlx, on which the package depends");
+        MigrationTool::Sqlx
+    })
 }
 
 /// Refuses a directory whose subdirectories hold files that run neither by themselves nor as parts

@@ -11,7 +11,7 @@ mod program;
 mod seed;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{Engine, Format};
@@ -21,6 +21,7 @@ use crate::migration::{MigrationTool, Request};
 pub(crate) use base::{Base, StepPath};
 pub(crate) use code::CodeStep;
 pub(crate) use load::{load, run_script};
+pub(crate) use migrations::holds_scripts;
 pub(crate) use program::{Address, ProgramStep};
 pub(crate) use source::SourceFile;
 
@@ -99,7 +100,8 @@ impl<E: Engine> Step<E> {
         let done = |label: String, link| Input { label, links: vec![link], watched: Vec::new() };
         match self {
             Self::Migrations(directory, tool) => {
-                migrations::read(&directory.path(), *tool, engine).map_err(|error| directory.explain(error))
+                let read = migrations::read(&directory.path(), directory.base(), *tool, engine);
+                read.map_err(|error| directory.explain(error))
             }
             Self::Seed(file) => seed::read(&file.path(), engine).map_err(|error| file.explain(error)),
             Self::Inputs(paths) => {
@@ -114,6 +116,16 @@ impl<E: Engine> Step<E> {
             Self::Program(program) => Ok(done(program.to_string(), Link::Program(program.clone()))),
             Self::Code(code) => Ok(done(code.to_string(), Link::Code(code.clone()))),
         }
+    }
+}
+
+impl<E: Engine> Step<E> {
+    /// Returns a directory whose migrations fill no bookkeeping table, as the user wrote it.
+    pub(crate) fn unrecorded_migrations(&self, engine: &E) -> Option<&Path> {
+        let Self::Migrations(directory, _) = self else { return None };
+        let links = self.read(engine).ok()?.links;
+        let recorded = |link: &Link<E>| matches!(link, Link::File(FileStep { before: Some(_), .. }));
+        (!links.iter().any(recorded)).then_some(&directory.written)
     }
 }
 

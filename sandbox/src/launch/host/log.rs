@@ -19,12 +19,21 @@ impl Log {
         self.read_from(0)
     }
 
+    /// Returns the length in bytes.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
     /// Returns the last `lines` lines.
     pub(crate) fn tail(&self, lines: usize) -> io::Result<String> {
+        self.tail_after(0, lines)
+    }
+
+    /// Returns the last `lines` lines of what follows the first `begin` bytes.
+    pub(crate) fn tail_after(&self, begin: u64, lines: usize) -> io::Result<String> {
         // A guess at the longest line: a flooded log is not read whole.
         const LINE: u64 = 1 << 10;
-        let length = self.0.metadata()?.len();
-        let text = self.read_from(length.saturating_sub(lines as u64 * LINE))?;
+        let text = self.read_from(begin.max(self.len()?.saturating_sub(lines as u64 * LINE)))?;
         let skipped = text.lines().count().saturating_sub(lines);
         Ok(text.lines().skip(skipped).flat_map(|line| [line, "\n"]).collect())
     }
@@ -57,6 +66,7 @@ mod tests {
         }
         let log = Log::new(file);
         assert_eq!(log.tail(2).unwrap(), "line 998\nline 999\n");
+        assert_eq!(log.tail_after(log.len().unwrap() - 9, 2).unwrap(), "line 999\n");
         assert_eq!(log.read().unwrap().lines().count(), 1000);
     }
 }
