@@ -279,6 +279,27 @@ pub(crate) fn two_owners(ty: impl ToTokens) -> Error {
     )
 }
 
+pub(crate) fn feature_is_off(ty: impl ToTokens, driver: &str, version: &str, feature: &str) -> Error {
+    let message = format!(
+        "the parameter is of {driver} {version}: enable `{feature}`, or take `url: String`\nrun `cargo add --dev \
+         sandboxed-db --features {feature}`"
+    );
+    Error::new_spanned(ty, message)
+}
+
+pub(crate) fn version_without_feature(
+    ty: impl ToTokens,
+    driver: &str,
+    version: &str,
+    known: &[&str],
+) -> Error {
+    let message = format!(
+        "the parameter is of {driver} {version}, for which there is no feature: take `url: String`, or use {driver} {}",
+        known.join(" or ")
+    );
+    Error::new_spanned(ty, message)
+}
+
 pub(crate) fn receiver(tokens: impl ToTokens) -> Error {
     signature(tokens, "a test is a free function, it has no `self`")
 }

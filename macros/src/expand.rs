@@ -14,6 +14,7 @@ use crate::attributes::{self, Split};
 use crate::call;
 use crate::databases::Databases;
 use crate::diagnostics::{self, Diagnostics};
+use crate::drivers::{self, Missing};
 use crate::matrix::{self, Case};
 use crate::signature::Function;
 
@@ -38,6 +39,17 @@ pub(crate) fn sandboxed_db(
     let filled = function.check(&mut diagnostics);
     check_runtime(&arguments, &function, &mut diagnostics);
     let databases = Databases::assign(&filled, &arguments, &function.signature.ident, &mut diagnostics);
+    if let Some(package) = package
+        && let Some(missing) = drivers::missing(&function, &filled, package)
+    {
+        // Cases of a function that is no test would be further errors.
+        let function = (!function.has_generator()).then(|| function.without_test());
+        if let Missing::Report(error) = missing {
+            diagnostics.push(error);
+        }
+        let errors = diagnostics.into_compile_errors();
+        return quote!(#function #errors);
+    }
     let cases = matrix::cases(&arguments, &mut diagnostics);
     let parts = Parts::new(&function, &databases, &arguments, package);
     match diagnostics.into_compile_errors() {

@@ -5,7 +5,8 @@
 //!
 //! The files follow the tokens. `args` reads the arguments (`names` their names, `values` their
 //! values), `signature` and `attributes` read the function. `databases` assigns a database to each
-//! parameter, `matrix` lists the tests, `files` checks that named files exist. `expand` writes the
+//! parameter, `matrix` lists the tests, `files` checks that named files exist, and `drivers` that
+//! the features for types of drivers are on. `expand` writes the
 //! tests around the call of the harness, which `call` writes. Mistakes are collected in
 //! `diagnostics`, which words every message. All of it works on [`proc_macro2`], so its tests need
 //! no compiler.
@@ -17,6 +18,7 @@ mod attributes;
 mod call;
 mod databases;
 mod diagnostics;
+mod drivers;
 mod expand;
 mod files;
 mod matrix;

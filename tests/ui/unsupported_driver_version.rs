@@ -1,16 +1,13 @@
-// The feature for this version is off. The message is the same where another version's is on. See
-// `missing_file.rs` for `rstest`.
-use rstest::fixture as rstest;
+// The feature for this version is off. One test reports it for all.
 use sandboxed_db::sandboxed_db;
+use sqlx::PgPool;
 
 #[sandboxed_db]
-#[rstest]
-async fn test_of_a_pool(pool: sqlx::PgPool) {
+async fn test_of_a_pool(pool: PgPool) {
     let _: i32 = sqlx::query_scalar("select 1").fetch_one(&pool).await.unwrap();
 }
 
 #[sandboxed_db]
-#[rstest]
 async fn test_of_a_connection(_: &sqlx::PgConnection, _: String) {}
 
 fn main() {}

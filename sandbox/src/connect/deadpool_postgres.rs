@@ -9,6 +9,7 @@ use super::FromSandbox;
 use crate::sandbox::Sandbox;
 
 /// The pool connects when a test takes a connection.
+#[diagnostic::do_not_recommend]
 impl FromSandbox for Pool {
     type Error = Box<dyn Error + Send + Sync>;
 

@@ -5,6 +5,7 @@ use diesel::{Connection as _, ConnectionError, PgConnection};
 use super::FromSandbox;
 use crate::sandbox::Sandbox;
 
+#[diagnostic::do_not_recommend]
 impl FromSandbox for PgConnection {
     type Error = ConnectionError;
 

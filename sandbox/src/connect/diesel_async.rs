@@ -11,6 +11,7 @@ macro_rules! parameter {
         use crate::sandbox::Sandbox;
 
         /// A task drives the connection, and ends with the connection or with the test.
+        #[diagnostic::do_not_recommend]
         impl FromSandbox for AsyncPgConnection {
             // The exact type is Diesel's, which is a dependency only with the feature `diesel`.
             type Error = Box<dyn Error + Send + Sync>;

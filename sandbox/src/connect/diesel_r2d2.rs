@@ -7,6 +7,7 @@ use super::FromSandbox;
 use crate::sandbox::Sandbox;
 
 /// The pool opens up to ten connections, each when it is needed; r2d2's default opens all at once.
+#[diagnostic::do_not_recommend]
 impl FromSandbox for Pool<ConnectionManager<PgConnection>> {
     type Error = PoolError;
 

@@ -36,6 +36,7 @@ pub struct ConnectInfo {
     pub database: String,
 }
 
+#[diagnostic::do_not_recommend]
 impl FromSandbox for ConnectInfo {
     type Error = Infallible;
 

@@ -87,9 +87,13 @@ pub use info::ConnectInfo;
     label = "does not implement `FromSandbox`",
     note = "implement `sandboxed_db::FromSandbox` for it: `async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error>`",
     note = "`Sandbox`, `&Sandbox`, `String` (the URL), `ConnectInfo` and `Tcp` need no feature",
-    note = "the types of a driver need a feature of `sandboxed-db`, for the version that the suite uses:\n\
-            `sqlx` (0.9), `sqlx-0-8`, `sea-orm` (2), `sea-orm-1`, `diesel` and `diesel-r2d2` (2.3), `diesel-async` (0.9), \
-            `diesel-async-0-8`, `diesel-async-0-7`, `tokio-postgres` (0.7), `postgres` (0.19), `deadpool-postgres` (0.14)",
+    note = "the types of a driver need the feature of `sandboxed-db` for its version:\n\
+            sqlx 0.9: `sqlx`, 0.8: `sqlx-0-8`\n\
+            sea-orm 2: `sea-orm`, 1.1: `sea-orm-1`\n\
+            diesel 2.3: `diesel` and `diesel-r2d2`\n\
+            diesel-async 0.9: `diesel-async`, 0.8: `diesel-async-0-8`, 0.7: `diesel-async-0-7`\n\
+            tokio-postgres 0.7: `tokio-postgres`; postgres 0.19: `postgres`; deadpool-postgres 0.14: `deadpool-postgres`\n\
+            any other version: take `url: String`",
     note = "beside `#[rstest]` or `#[test_case]`, `#[sandboxed_db]` stands above, and `#[from(fixture)]` marks a fixture"
 )]
 pub trait FromSandbox<E: Engine = Postgres>: Sized {
@@ -104,6 +108,7 @@ pub trait FromSandbox<E: Engine = Postgres>: Sized {
 }
 
 /// The [URL](Sandbox::url).
+#[diagnostic::do_not_recommend]
 impl<E: Engine> FromSandbox<E> for String {
     type Error = Infallible;
 
@@ -113,6 +118,7 @@ impl<E: Engine> FromSandbox<E> for String {
 }
 
 /// A [port](Sandbox::tcp) with a password, for clients that know no Unix sockets.
+#[diagnostic::do_not_recommend]
 impl<E: Engine> FromSandbox<E> for Tcp {
     type Error = crate::Error;
 

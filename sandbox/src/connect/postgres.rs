@@ -9,6 +9,7 @@ use super::FromSandbox;
 use super::blocking::runs_async_test;
 use crate::sandbox::Sandbox;
 
+#[diagnostic::do_not_recommend]
 impl FromSandbox for Config {
     type Error = postgres::Error;
 
@@ -18,6 +19,7 @@ impl FromSandbox for Config {
 }
 
 /// For tests that are not `async`.
+#[diagnostic::do_not_recommend]
 impl FromSandbox for Client {
     type Error = Box<dyn Error + Send + Sync>;
 

@@ -9,6 +9,7 @@ macro_rules! parameter {
         use crate::sandbox::Sandbox;
 
         /// A pool with SeaORM's default options, except that statements are not logged.
+        #[diagnostic::do_not_recommend]
         impl FromSandbox for DatabaseConnection {
             type Error = DbErr;
 

@@ -12,6 +12,7 @@ macro_rules! parameters {
         use crate::connect::FromSandbox;
         use crate::sandbox::Sandbox;
 
+        #[diagnostic::do_not_recommend]
         impl FromSandbox for PgConnectOptions {
             type Error = Error;
 
@@ -21,6 +22,7 @@ macro_rules! parameters {
         }
 
         /// For a pool with options that the test sets, beside `PgConnectOptions`.
+        #[diagnostic::do_not_recommend]
         impl FromSandbox for PgPoolOptions {
             type Error = Infallible;
 
@@ -31,6 +33,7 @@ macro_rules! parameters {
 
         /// A pool with sqlx's default options. It connects once, so that an unreachable server
         /// fails here.
+        #[diagnostic::do_not_recommend]
         impl FromSandbox for PgPool {
             type Error = Error;
 
@@ -39,6 +42,7 @@ macro_rules! parameters {
             }
         }
 
+        #[diagnostic::do_not_recommend]
         impl FromSandbox for PoolConnection<Postgres> {
             type Error = Error;
 
@@ -47,6 +51,7 @@ macro_rules! parameters {
             }
         }
 
+        #[diagnostic::do_not_recommend]
         impl FromSandbox for PgConnection {
             type Error = Error;
 

@@ -5,6 +5,7 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 use super::FromSandbox;
 use crate::sandbox::Sandbox;
 
+#[diagnostic::do_not_recommend]
 impl FromSandbox for Config {
     type Error = Error;
 
@@ -14,6 +15,7 @@ impl FromSandbox for Config {
 }
 
 /// A task drives the connection, and ends with the client or with the test.
+#[diagnostic::do_not_recommend]
 impl FromSandbox for Client {
     type Error = Error;
 
