@@ -53,13 +53,18 @@ pub(super) fn render(error: &(dyn Error + 'static), subcommand: &Command) -> Str
     text.replacen(&indented(hint), &indented(&with_options(hint, subcommand)), 1)
 }
 
-/// Replaces each method in backticks, with or without arguments, by the option of that name. An
-/// option in parentheses behind the method is dropped.
+/// Replaces each method in backticks, with or without arguments, by the option of that name.
 fn with_options(hint: &str, subcommand: &Command) -> String {
+    replace_calls(hint, |code| option(&Call::parse(code), subcommand))
+}
+
+/// Replaces code in backticks where there is a replacement. An option in parentheses behind it is
+/// dropped.
+pub(super) fn replace_calls(hint: &str, replacement: impl Fn(&str) -> Option<String>) -> String {
     let parts = hint.split('`').enumerate();
     let parts = parts.map(|(number, part)| {
         let code = number % 2 == 1;
-        code.then(|| option(part, subcommand)).flatten().unwrap_or_else(|| part.to_owned())
+        code.then(|| replacement(part)).flatten().unwrap_or_else(|| part.to_owned())
     });
     let mut hint = parts.collect::<Vec<_>>().join("`");
     while let Some(begin) = hint.find("` (`--")
@@ -70,14 +75,39 @@ fn with_options(hint: &str, subcommand: &Command) -> String {
     hint
 }
 
+/// A method of the library as hints write it, and its arguments.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) method: &'a str,
+    pub(super) arguments: Vec<String>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn parse(code: &'a str) -> Self {
+        let code =
+            code.trim_start_matches("Snapshot::").trim_start_matches("Postgres::").trim_start_matches('.');
+        match code.strip_suffix(')').and_then(|code| code.split_once('(')) {
+            Some((method, arguments)) => Self { method, arguments: values(arguments) },
+            None => Self { method: code, arguments: Vec::new() },
+        }
+    }
+}
+
+/// Returns `golang-migrate` for `GolangMigrate`.
+pub(super) fn kebab(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push('-');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
 /// Returns the option for a method: `--run 'goose up'` for `run("goose", "up")`. `None` if the
 /// subcommand lacks it.
-fn option(code: &str, subcommand: &Command) -> Option<String> {
-    let code = code.trim_start_matches("Snapshot::").trim_start_matches("Postgres::").trim_start_matches('.');
-    let (method, arguments) = match code.strip_suffix(')').and_then(|code| code.split_once('(')) {
-        Some((method, arguments)) => (method, values(arguments)),
-        None => (code, Vec::new()),
-    };
+fn option(Call { method, arguments }: &Call<'_>, subcommand: &Command) -> Option<String> {
     let quoted = |value: String| match value.contains([' ', '$', '"', '*', ';']) {
         true => format!("'{value}'"),
         false => value,
@@ -89,18 +119,8 @@ fn option(code: &str, subcommand: &Command) -> Option<String> {
             if value.is_empty() { format!("--{name}") } else { format!("--{name} {}", quoted(value)) }
         })
     };
-    // `GolangMigrate` is `golang-migrate`.
-    let tool = |name: &str| {
-        let mut option = String::new();
-        for letter in name.trim_start_matches("MigrationTool::").chars() {
-            if letter.is_uppercase() && !option.is_empty() {
-                option.push('-');
-            }
-            option.extend(letter.to_lowercase());
-        }
-        long("tool", option)
-    };
-    match (method, &*arguments) {
+    let tool = |name: &str| long("tool", kebab(name.trim_start_matches("MigrationTool::")));
+    match (*method, &**arguments) {
         ("migrations_of", []) => tool(""),
         ("migrations_of", [name, rest @ ..]) => {
             Some(format!("{} {}", long("migrations", rest.join(" "))?, tool(name)?))

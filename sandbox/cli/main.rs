@@ -6,6 +6,7 @@ mod layers;
 mod open;
 mod report;
 mod run;
+mod serve;
 mod table;
 mod units;
 
@@ -55,6 +56,12 @@ enum Subcommand {
     /// written. The result is cached as layers, so that a step runs again only if it or a step
     /// before it has changed.
     Run(run::RunArguments),
+    /// Start and end servers for the tests of another language, by lines of JSON on standard input
+    /// and output.
+    ///
+    /// All servers end with standard input, with the process that started this one, and with this
+    /// one. The requests are documented in doc/serve.md of this package.
+    Serve(serve::ServeArguments),
     /// Report a run of tests that SANDBOXED_DB_REPORT=FILE recorded: times, slow and failed tests,
     /// and pictures.
     Report(report::ReportArguments),
@@ -107,6 +114,7 @@ fn perform(Arguments { json, subcommand }: Arguments) -> Result<ExitCode, Box<dy
             return Ok(ExitCode::from(u8::from(!findings.works)));
         }
         Subcommand::Run(arguments) => return arguments.perform(json),
+        Subcommand::Serve(arguments) => return arguments.perform(),
         Subcommand::Report(arguments) => arguments.perform(json)?,
         Subcommand::Open(arguments) => return arguments.perform(json),
         Subcommand::Diff(arguments) => arguments.perform(json)?,

@@ -7,7 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fix::Fix;
@@ -55,6 +55,8 @@ struct Repr {
     hint: Option<String>,
     fix: Option<Fix>,
     log: Option<String>,
+    /// The file at fault, and the line in it.
+    place: Option<(PathBuf, Option<u64>)>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -72,12 +74,19 @@ impl Error {
     /// assert_eq!(error.hint(), Some("install Valkey"));
     /// ```
     pub fn new(kind: ErrorKind, step: impl Into<String>) -> Self {
-        Self(Arc::new(Repr { kind, step: step.into(), hint: None, fix: None, log: None, source: None }))
+        let step = step.into();
+        Self(Arc::new(Repr { kind, step, hint: None, fix: None, log: None, place: None, source: None }))
     }
 
     /// Returns the error of a failed file operation: `verb` and the path.
     pub(crate) fn io(kind: ErrorKind, verb: &str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::new(kind, format!("{verb} `{}`", path.display())).caused_by(source.into())
+        Self::new(kind, format!("{verb} `{}`", path.display())).caused_by(source.into()).at(path, None)
+    }
+
+    /// Names the file at fault, and the line in it.
+    pub(crate) fn at(mut self, file: &Path, line: Option<u64>) -> Self {
+        Arc::make_mut(&mut self.0).place = Some((file.to_owned(), line));
+        self
     }
 
     /// Adds the cause: an error, or text.
@@ -163,6 +172,18 @@ impl Error {
     #[must_use]
     pub fn command(&self) -> Option<&str> {
         self.0.fix.as_ref().map(|fix| fix.command.as_str()).filter(|command| !command.is_empty())
+    }
+
+    /// Returns the file at fault: one that cannot be read, or one that the database refuses.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.0.place.as_ref().map(|(file, _)| file.as_path())
+    }
+
+    /// Returns the line at fault in [`file`](Self::file), counted from one, if it is known.
+    #[must_use]
+    pub fn line(&self) -> Option<u64> {
+        self.0.place.as_ref()?.1
     }
 
     /// Returns the end of the server's log, if the server wrote one.

@@ -22,7 +22,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    fn of<E: Engine>(sandbox: &mut Sandbox<E>) -> Self {
+    pub(super) fn of<E: Engine>(sandbox: &mut Sandbox<E>) -> Self {
         Self {
             pid: sandbox.pid(),
             timings: sandbox.timings(),

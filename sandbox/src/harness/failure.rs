@@ -2,16 +2,19 @@
 
 use super::{Test, Witness};
 
+pub(super) const TO_KEEP: &str = "to keep its data, run the test with SANDBOXED_DB_KEEP=on_failure";
+
 /// Prints a report of each sandbox of a failed test, and keeps the data if the policy says so.
 pub(super) fn print_reports(test: Test, witnesses: &[Witness], failed: bool) {
     for witness in witnesses {
-        let text = if failed { full(test, witness) } else { header(test, witness) };
+        let name = format!("{}::{}", test.module, test.name);
+        let text = if failed { full(&name, witness) } else { header(&name, witness) };
         // After the log is read, since keeping shuts the server down, which adds lines.
         let kept = witness.keeper.as_ref().and_then(|keeper| keeper.at_end(failed));
         match (kept, failed) {
             (Some(kept), _) => print(&format!("{text}\n  {kept}")),
             (None, true) if witness.keeper.is_none() => {
-                print(&format!("{text}\n  to keep its data, run the test with SANDBOXED_DB_KEEP=on_failure"));
+                print(&format!("{text}\n  {TO_KEEP}"));
             }
             (None, true) => print(&text),
             (None, false) => {}
@@ -19,11 +22,11 @@ pub(super) fn print_reports(test: Test, witnesses: &[Witness], failed: bool) {
     }
 }
 
-fn header(Test { module, name, .. }: Test, witness: &Witness) -> String {
-    format!("sandboxed-db: the sandbox of `{module}::{name}` had the pid {}", witness.pid)
+fn header(test: &str, witness: &Witness) -> String {
+    format!("sandboxed-db: the sandbox of `{test}` had the pid {}", witness.pid)
 }
 
-fn full(test: Test, witness: &Witness) -> String {
+pub(super) fn full(test: &str, witness: &Witness) -> String {
     let postmortem = &witness.postmortem;
     let mut text = header(test, witness);
     text.push_str(&format!("\n  it started in {}", postmortem.timings(witness.timings)));

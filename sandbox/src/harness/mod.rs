@@ -6,6 +6,7 @@ mod failure;
 mod missing;
 mod parameter;
 mod runtime;
+mod session;
 mod single_parameter;
 mod test_outcome;
 
@@ -20,11 +21,13 @@ use crate::report::with_causes;
 use crate::snapshot::Snapshot;
 use crate::test_id::Function;
 
+pub use crate::sandbox::KeepOutcome;
 pub use databases::{Databases, Lease, Leases, Witness};
 pub use parameter::{Asked, ByTrait, Ready, Unmade};
 #[cfg(feature = "tokio")]
 pub use runtime::Flavor;
 pub use runtime::Waiter;
+pub use session::{Session, SessionEnd};
 #[cfg(feature = "tokio")]
 pub use single_parameter::AsyncBody;
 pub use test_outcome::{Noted, Returned, TestOutcome, returned};

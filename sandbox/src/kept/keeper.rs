@@ -22,7 +22,7 @@ use crate::launch::Signal;
 use crate::layer::Layer;
 use crate::machine::process;
 use crate::progress::notice;
-use crate::sandbox::{Holdings, Keeper, Prepared};
+use crate::sandbox::{Holdings, KeepOutcome, Keeper, Prepared};
 
 /// How long the server may take to write its data and end. It takes some hundredths of a second.
 const STOP: Duration = Duration::from_secs(10);
@@ -138,17 +138,17 @@ impl StateKeeper {
         tracing::warn!("orphans of the server do not end");
     }
 
-    /// Keeps the state, and reports the outcome as a sentence.
-    fn keep_and_report(&self, failed: bool) -> String {
+    /// Keeps the state, and reports the outcome.
+    fn keep_and_report(&self, failed: bool) -> KeepOutcome {
         // A panic within a panic would end all tests of this process.
         match panic::catch_unwind(AssertUnwindSafe(|| self.keep(failed))) {
             Ok(Ok(state)) => {
                 let open = command("open", &state.name);
                 self.holdings.kept(&open);
-                format!("its data is kept; to look into it: {open}")
+                KeepOutcome::Kept { diff: command("diff", &state.name), name: state.name, open }
             }
-            Ok(Err(error)) => format!("its data could not be kept: {}", in_a_line(&error)),
-            Err(_) => "its data could not be kept: keeping it panicked".to_owned(),
+            Ok(Err(error)) => KeepOutcome::NotKept(in_a_line(&error)),
+            Err(_) => KeepOutcome::NotKept("keeping it panicked".to_owned()),
         }
     }
 }
@@ -160,7 +160,7 @@ impl Keeper for StateKeeper {
         }
     }
 
-    fn at_end(&self, failed: bool) -> Option<String> {
+    fn at_end(&self, failed: bool) -> Option<KeepOutcome> {
         (self.keep == Keep::Always || failed).then(|| self.keep_and_report(failed))
     }
 }

@@ -73,8 +73,33 @@ pub(crate) trait Keeper: fmt::Debug + Send + Sync {
     /// Keeps the data of a sandbox whose handle is dropped, if its policy says so.
     fn at_drop(&self);
 
-    /// Keeps the data of a test that is over, if its policy says so. Returns the line to print.
-    fn at_end(&self, failed: bool) -> Option<String>;
+    /// Keeps the data of a test that is over, if its policy says so.
+    fn at_end(&self, failed: bool) -> Option<KeepOutcome>;
+}
+
+/// The outcome of keeping data, printed as a sentence.
+#[derive(Debug)]
+pub enum KeepOutcome {
+    /// The data is kept.
+    Kept {
+        /// The name of the data.
+        name: String,
+        /// The command that starts a server on it.
+        open: String,
+        /// The command that compares it with its snapshot.
+        diff: String,
+    },
+    /// The data could not be kept, for this reason.
+    NotKept(String),
+}
+
+impl fmt::Display for KeepOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kept { open, .. } => write!(f, "its data is kept; to look into it: {open}"),
+            Self::NotKept(reason) => write!(f, "its data could not be kept: {reason}"),
+        }
+    }
 }
 
 impl<E: Engine> Sandbox<E> {

@@ -149,7 +149,7 @@ fn worded(error: ScriptError, running: &Path) -> Error {
         }
         (None, None) => error.message,
     };
-    Error::new(ErrorKind::InvalidConfig, format!("run `{place}`")).caused_by(message)
+    Error::new(ErrorKind::InvalidConfig, format!("run `{place}`")).caused_by(message).at(&file, error.line)
 }
 
 /// The beginning of a statement, which may hold megabytes of data.
