@@ -294,6 +294,45 @@ fn start_in(cache: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// A shortage passes; a refusal stays.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_shortage_is_not_remembered() {
+    // The shared cache then has the layer.
+    drop(start());
+    let place = ScratchDirs::with_shared_cache();
+    let cache = cache_with_its_own_images(&place);
+    let start_denied = |errno: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_deny_syscalls"))
+            .args([&format!("ptrace={errno}"), "--", SUBJECT, "--sandboxes", "1", "one_by_one"])
+            .env("SANDBOXED_DB_CACHE", &cache)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for errno in ["EAGAIN", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC"] {
+        start_denied(errno);
+        assert_eq!(images(&cache), Vec::<PathBuf>::new(), "{errno}");
+    }
+    // Too few for the files that a restored server maps.
+    let few = Command::new("sh")
+        .args(["-c", "ulimit -n 32; exec \"$0\" return", SUBJECT])
+        .env("SANDBOXED_DB_CACHE", &cache)
+        .output()
+        .unwrap();
+    assert!(!few.status.success(), "{few:?}");
+    for image in images(&cache) {
+        assert_eq!(image.extension(), None);
+        fs::remove_file(image).unwrap();
+    }
+    start_denied("EPERM");
+    let [refused] = images(&cache).try_into().unwrap();
+    assert_eq!(refused.extension().unwrap(), "none");
+    fs::remove_file(&refused).unwrap();
+    start_in(&cache);
+    assert_eq!(images(&cache), [refused.with_extension("")]);
+}
+
 /// Changes one byte of an image's last page.
 fn flip_a_byte(image: &Path) {
     let file = File::options().read(true).write(true).open(image).unwrap();

@@ -48,7 +48,9 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
                     ProcessOrigin::Restored => {
                         "servers are restored from the image of a linked one".to_owned()
                     }
-                    ProcessOrigin::Executed(why) => format!("each server is executed and linked: {why}"),
+                    ProcessOrigin::Executed(why) => {
+                        format!("each server is executed and linked: {}", why.why)
+                    }
                 },
             );
             Some(timings)

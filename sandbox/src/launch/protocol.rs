@@ -99,8 +99,8 @@ pub(super) enum Event {
     Spawned { pid: i32, group: Option<String> },
     /// The root is built and a planned server started. Carries the log file.
     Up(Up),
-    /// An image of the server was made, or the reason why none can be.
-    Captured { refused: Option<String> },
+    /// An image of the server was made, or the reason why there is none.
+    Captured(Option<NoImage>),
     /// The server reported by sd_notify(3) that it is ready.
     Ready,
     /// The server ended.
@@ -111,6 +111,36 @@ pub(super) enum Event {
     Forwarding { port: u16 },
     /// A step of the launch failed; the container is gone.
     Failed(Failure),
+}
+
+/// The reason why a server has no image, or was not restored from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NoImage {
+    pub(crate) why: String,
+    pub(super) holds: Holds,
+}
+
+/// How long the reason against an image holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Holds {
+    /// For one start: resources were short.
+    Once,
+    /// For the test process: another attempt may wait for a deadline.
+    Process,
+    /// For all processes, until the program changes or the machine boots.
+    Boot,
+}
+
+impl NoImage {
+    pub(super) fn new(why: impl Into<String>, holds: Holds) -> Self {
+        Self { why: why.into(), holds }
+    }
+}
+
+impl From<io::Error> for NoImage {
+    fn from(error: io::Error) -> Self {
+        Self::new(error.to_string(), if is_shortage(&error) { Holds::Once } else { Holds::Boot })
+    }
 }
 
 /// A sandbox whose root is built.
@@ -124,7 +154,7 @@ pub(super) struct Up {
     /// The private directory of process mode.
     pub(super) directory: Option<String>,
     /// The reason why the server was executed though an image of it came along.
-    pub(super) not_restored: Option<String>,
+    pub(super) not_restored: Option<NoImage>,
 }
 
 /// How a process ended.
@@ -185,6 +215,19 @@ impl Failure {
             None => Self::other(step, object, &error.to_string()),
         }
     }
+}
+
+impl From<Errno> for NoImage {
+    fn from(errno: Errno) -> Self {
+        io::Error::from(errno).into()
+    }
+}
+
+/// Whether an error comes from a shortage, which may pass: of descriptors, memory, processes or
+/// disk space.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOSPC, Errno::DQUOT];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
 /// Returns the end of a text that may be a path of any length, so that a report fits into a
@@ -296,7 +339,50 @@ mod tests {
         assert_eq!(StartMethod::Execute.with_image(None::<u8>), Some(StartMethod::Execute));
     }
 
+    #[test]
+    fn malformed_messages_are_refused() {
+        for text in ["", "null", "{}", r#"{"Run":{"number":-1}}"#, r#"{"Captured":"Other"}"#, r#""Ready" 1"#]
+        {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<Event>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shortages_are_told_from_refusals() {
+        let of = |errno| is_shortage(&io::Error::from_raw_os_error(errno));
+        assert!([libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOSPC].into_iter().all(of));
+        assert!(![libc::EPERM, libc::EACCES, libc::ENOENT].into_iter().any(of));
+        assert_eq!(NoImage::from(io::Error::other("it is linked statically")).holds, Holds::Boot);
+        assert_eq!(NoImage::from(io::Error::from_raw_os_error(libc::ENOMEM)).holds, Holds::Once);
+    }
+
     proptest! {
+        /// A message that is cut off at any byte is refused, and a whole one is read as it was
+        /// sent.
+        #[test]
+        fn programs_and_failures_survive_the_wire(
+            number: u32, program in "/\\PC{0,40}", args in proptest::collection::vec("\\PC{0,40}", 0..4),
+            errno: i32, detail in "\\PC{0,40}", cut: proptest::sample::Index,
+        ) {
+            let command = args.iter().fold(Command::new(&program), Command::arg);
+            let bytes = encode(&Request::Run { number, command: command.clone() }).unwrap();
+            prop_assert!(serde_json::from_slice::<Request>(&bytes[..cut.index(bytes.len())]).is_err());
+            match serde_json::from_slice(&bytes).unwrap() {
+                Request::Run { number: read, command: of } => {
+                    prop_assert_eq!((read, format!("{of:?}")), (number, format!("{command:?}")));
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+            let failure = Failure { step: LaunchStep::Execute, object: program, errno, detail };
+            let bytes = encode(&Event::Failed(failure.clone())).unwrap();
+            prop_assert!(serde_json::from_slice::<Event>(&bytes[..cut.index(bytes.len())]).is_err());
+            match serde_json::from_slice(&bytes).unwrap() {
+                Event::Failed(read) => prop_assert_eq!(read, failure),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
         /// The end of a path survives, on a character's boundary.
         #[test]
         fn long_objects_are_shortened(object in "\\PC{0,1200}") {

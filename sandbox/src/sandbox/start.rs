@@ -181,8 +181,10 @@ impl<E: Engine> Prepared<E> {
             && ready.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exited)
         {
             let exit = container.server_exit(Duration::ZERO);
-            // A server that was killed, or whose init was, says nothing about its image.
-            let by_itself = exit.is_some_and(|exit| !exit.was_killed());
+            // A server that was killed, or whose init was, says nothing about its image. Nor does
+            // one that met a limit.
+            let by_itself =
+                exit.is_some_and(|exit| !exit.was_killed()) && self.limit_reached(&container).is_none();
             let plan = Plan { prelink: false, ..self.plan.clone() };
             container = Container::launch(&plan).map_err(explain)?;
             executed = Instant::now();

@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind};
 use crate::launch::command::Command;
 use crate::launch::image::{self, ProcessOrigin};
 use crate::launch::plan::{Plan, ProcessMode};
-use crate::launch::protocol::{Event, Exit, Launch, Request, StartMethod, Up, encode};
+use crate::launch::protocol::{Event, Exit, Launch, NoImage, Request, StartMethod, Up, encode};
 use crate::launch::signal::Signal;
 use crate::sys::socket;
 
@@ -103,7 +103,7 @@ impl Container {
     ///
     /// # Errors
     /// The outer error is about the launch, the inner one about the program.
-    fn capture(plan: &Plan, into: &File) -> Result<Result<(), String>> {
+    fn capture(plan: &Plan, into: &File) -> Result<Result<(), NoImage>> {
         let container = Self::launch_with(plan, StartMethod::Capture(into))?;
         let deadline = Instant::now() + CAPTURE_TIMEOUT;
         let mut control = lock(&container.control);

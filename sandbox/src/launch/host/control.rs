@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::error::Result;
 use crate::error::{Error, ErrorKind};
-use crate::launch::protocol::{Event, Exit, LONGEST_MESSAGE, Request, encode};
+use crate::launch::protocol::{Event, Exit, LONGEST_MESSAGE, NoImage, Request, encode};
 use crate::sys::socket;
 
 /// The control socket, and events that arrived while another was awaited.
@@ -21,8 +21,8 @@ pub(super) struct Control {
     pub(super) runs: u32,
     /// The port that is forwarded.
     pub(super) forwarding: Option<u16>,
-    /// The outcome of a capture; the error is the reason why there is no image.
-    pub(super) captured: Option<Result<(), String>>,
+    /// The outcome of a capture.
+    pub(super) captured: Option<Result<(), NoImage>>,
 }
 
 impl Control {
@@ -60,7 +60,7 @@ impl Control {
             Event::ServerExited(exit) => self.server_exit = Some(exit),
             Event::RunExited { number, exit } => return Ok(Some((number, exit))),
             Event::Forwarding { port } => self.forwarding = Some(port),
-            Event::Captured { refused } => self.captured = Some(refused.map_or(Ok(()), Err)),
+            Event::Captured(refused) => self.captured = Some(refused.map_or(Ok(()), Err)),
             Event::Failed(failure) => return Err(failure.into()),
             Event::Spawned { .. } | Event::Up(_) => {}
         }

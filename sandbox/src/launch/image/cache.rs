@@ -14,12 +14,11 @@ use crate::cache::{self, Cache, StagedFile};
 use crate::environment::LINK_ONCE;
 use crate::launch::limits::Limits;
 use crate::launch::plan::{Data, Plan};
+use crate::launch::protocol::{Holds, NoImage};
 use crate::machine::boot_id;
 
 /// Enters the name of an image, so that an image of another form is never read.
-const FORMAT: u32 = 3;
-
-const IN_THE_MAKING: &str = "its image is being made";
+const FORMAT: u32 = 4;
 
 /// The most images, of some megabytes each; the oldest are removed.
 const MOST: usize = 16;
@@ -30,7 +29,7 @@ pub(crate) enum ProcessOrigin {
     /// From an image.
     Restored,
     /// By execve(2), for this reason.
-    Executed(String),
+    Executed(NoImage),
 }
 
 /// Images that this process knows, by their keys.
@@ -40,7 +39,7 @@ static KNOWN: LazyLock<Mutex<HashMap<String, Known>>> = LazyLock::new(Mutex::def
 enum Known {
     Image(KnownImage),
     /// No image can be made, for this reason.
-    None(String),
+    None(NoImage),
     /// A thread is making the image.
     InTheMaking,
 }
@@ -71,55 +70,59 @@ fn known() -> MutexGuard<'static, HashMap<String, Known>> {
 /// The reason to start the server by execve(2).
 pub(in crate::launch) fn image_of<E: fmt::Display>(
     plan: &Plan,
-    capture: impl FnOnce(&Plan, &File) -> Result<Result<(), String>, E>,
-) -> Result<Arc<File>, String> {
-    eligible(plan)?;
-    let key = key(plan)?;
+    capture: impl FnOnce(&Plan, &File) -> Result<Result<(), NoImage>, E>,
+) -> Result<Arc<File>, NoImage> {
+    let for_process = |why| NoImage::new(why, Holds::Process);
+    eligible(plan).map_err(for_process)?;
+    let key = key(plan).map_err(for_process)?;
     {
         let mut known = known();
         match known.get(&key) {
             Some(Known::Image(image)) if image.is_unchanged() => return Ok(image.file.clone()),
             Some(Known::None(why)) => return Err(why.clone()),
-            Some(Known::InTheMaking) => return Err(IN_THE_MAKING.to_owned()),
+            Some(Known::InTheMaking) => return Err(in_the_making()),
             // A changed file may have been replaced by a good one.
             Some(Known::Image(_)) | None => known.insert(key.clone(), Known::InTheMaking),
         };
     }
-    let path = ImagePath::of(&key).map_err(|error| error.to_string());
-    let outcome = path.and_then(|path| match path.find()? {
-        Some(image) => Ok(Some(image)),
-        None => make(plan, &path, capture),
+    let path = ImagePath::of(&key).map_err(|error| for_process(error.to_string()));
+    let outcome = path.and_then(|path| match path.find().map_err(for_process)? {
+        Some(image) => Ok(image),
+        None => make(plan, &path, capture).inspect_err(|why| path.refuse(why)),
     });
     let mut known = known();
     match outcome {
-        Ok(Some(image)) => {
+        Ok(image) => {
             let file = image.file.clone();
             known.insert(key, Known::Image(image));
             Ok(file)
         }
-        Ok(None) => {
-            known.remove(&key);
-            Err(IN_THE_MAKING.to_owned())
-        }
         Err(why) => {
-            known.insert(key, Known::None(why.clone()));
+            match why.holds {
+                Holds::Once => known.remove(&key),
+                Holds::Process | Holds::Boot => known.insert(key, Known::None(why.clone())),
+            };
             Err(why)
         }
     }
 }
 
 /// Notes that a server could not be restored from this image. An image that was found may be
-/// outdated, and is made anew. If this process made it, restoring does not work.
-pub(in crate::launch) fn give_up(plan: &Plan, image: &Arc<File>, why: &str) {
-    tracing::debug!(why, "a server was executed instead of restored");
+/// outdated, and is made anew. If this process made it, restoring does not work. A shortage says
+/// nothing about the image.
+pub(in crate::launch) fn give_up(plan: &Plan, image: &Arc<File>, why: &NoImage) {
+    tracing::debug!(?why, "a server was executed instead of restored");
+    if why.holds == Holds::Once {
+        return;
+    }
     let Ok(key) = key(plan) else { return };
     let Ok(path) = ImagePath::of(&key) else { return };
     let mut known = known();
     match known.get(&key) {
         Some(Known::Image(current)) if Arc::ptr_eq(&current.file, image) => {
-            if current.is_own {
+            if current.is_own || why.holds == Holds::Process {
                 path.refuse(why);
-                known.insert(key, Known::None(why.to_owned()));
+                known.insert(key, Known::None(why.clone()));
             } else {
                 path.remove();
                 known.remove(&key);
@@ -136,10 +139,11 @@ pub(crate) fn distrust(plan: &Plan) {
     let Ok(key) = key(plan) else { return };
     let why = "a server that was restored did not become ready, and one that was executed did";
     tracing::warn!("{why}: servers are executed from here on");
+    let why = NoImage::new(why, Holds::Boot);
     if let Ok(path) = ImagePath::of(&key) {
-        path.refuse(why);
+        path.refuse(&why);
     }
-    known().insert(key, Known::None(why.to_owned()));
+    known().insert(key, Known::None(why));
 }
 
 /// Hashes all images, and sets aside those that were changed since they were made. Returns their
@@ -161,6 +165,10 @@ pub(crate) fn verify_images() -> crate::error::Result<Vec<String>> {
         }
     }
     Ok(damaged)
+}
+
+fn in_the_making() -> NoImage {
+    NoImage::new("its image is being made", Holds::Once)
 }
 
 fn eligible(plan: &Plan) -> Result<(), String> {
@@ -197,37 +205,31 @@ fn key(plan: &Plan) -> Result<String, String> {
     Ok(blake3::hash(&all).to_hex().to_string())
 }
 
-/// Makes an image. Returns none if another process is making it, which is not waited for.
+/// Makes an image, unless another process is making it, which is not waited for.
 fn make<E: fmt::Display>(
     plan: &Plan,
     path: &ImagePath,
-    capture: impl FnOnce(&Plan, &File) -> Result<Result<(), String>, E>,
-) -> Result<Option<KnownImage>, String> {
-    let words = |error: io::Error| error.to_string();
-    let directory = File::open(&path.directory).map_err(words)?;
+    capture: impl FnOnce(&Plan, &File) -> Result<Result<(), NoImage>, E>,
+) -> Result<KnownImage, NoImage> {
+    let directory = File::open(&path.directory)?;
     if directory.try_lock().is_err() {
-        return Ok(None);
+        return Err(in_the_making());
     }
     // In a cache that cannot be written the image is this process's alone.
     let staged = path.cache.stage_file();
     let image = staged.as_ref().map_or_else(|_| tempfile::tempfile(), |staged| staged.as_file().try_clone());
-    let image = image.map_err(words)?;
+    let image = image?;
     // Linking needs little, and the limits of a test must not prevent it.
     let plan = Plan { limits: Limits::default().settled(0), ..plan.clone() };
     match capture(&plan, &image) {
-        Ok(Ok(())) => {
-            if let Ok(staged) = staged {
-                path.publish(staged, &image);
-            }
-            let fingerprint = Fingerprint::of(&image).map_err(words)?;
-            Ok(Some(KnownImage { file: Arc::new(image), fingerprint, is_own: true }))
-        }
-        Ok(Err(why)) => {
-            path.refuse(&why);
-            Err(why)
-        }
-        Err(error) => Err(error.to_string()),
+        Ok(captured) => captured?,
+        Err(error) => return Err(NoImage::new(error.to_string(), Holds::Process)),
     }
+    if let Ok(staged) = staged {
+        path.publish(staged, &image);
+    }
+    let fingerprint = Fingerprint::of(&image)?;
+    Ok(KnownImage { file: Arc::new(image), fingerprint, is_own: true })
 }
 
 /// The directory of images in the cache.
@@ -316,8 +318,12 @@ impl ImagePath {
         self.cache.write(&self.seal, seal).map(drop).map_err(|error| error.to_string())
     }
 
-    fn refuse(&self, why: &str) {
-        if let Err(error) = self.cache.write(&self.refusal, why) {
+    /// Records a reason that holds for all processes, and removes the image.
+    fn refuse(&self, why: &NoImage) {
+        if why.holds != Holds::Boot {
+            return;
+        }
+        if let Err(error) = self.cache.write(&self.refusal, &why.why) {
             tracing::debug!(?error, "that a server has no image is not noted");
         }
         self.remove();

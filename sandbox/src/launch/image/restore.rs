@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
 
 use super::format::{Image, Source};
 use crate::launch::command::ResolvedCommand;
+use crate::launch::protocol::{Holds, NoImage, encode};
 use crate::machine::maps::Mapping;
 use crate::sys::process::{SingleThreaded, fork, reset_signals};
 use crate::sys::socket;
@@ -42,33 +43,32 @@ pub(in crate::launch) fn restore(
     image: &File,
     command: &ResolvedCommand,
     stdio: [OwnedFd; 3],
-) -> io::Result<Pid> {
+) -> Result<Pid, NoImage> {
     let proof = SingleThreaded::check()?;
     let (report, reporter) = pipe_with(PipeFlags::CLOEXEC)?;
     let pid = fork(&proof, |_| {
-        let Err(error) = become_program(image, command, &stdio, &reporter, &proof);
-        let _ = rustix::io::write(&reporter, error.to_string().as_bytes());
+        let Err(why) = become_program(image, command, &stdio, &reporter, &proof);
+        let report = encode(&why).expect("a text can be encoded");
+        let _ = rustix::io::write(&reporter, &report);
     })?;
     drop((reporter, stdio));
-    let failure = match socket::wait_readable(&[report.as_fd()], Instant::now() + TIMEOUT)? {
-        true => {
-            let mut words = Vec::new();
-            File::from(report).read_to_end(&mut words)?;
-            if words == ARRIVED {
-                return Ok(pid);
-            }
-            String::from_utf8_lossy(&words).into_owned()
+    let mut words = Vec::new();
+    let is_late = !socket::wait_readable(&[report.as_fd()], Instant::now() + TIMEOUT)?;
+    if !is_late {
+        File::from(report).read_to_end(&mut words)?;
+        if words == ARRIVED {
+            return Ok(pid);
         }
-        false => format!("it takes longer than {TIMEOUT:?}"),
-    };
+    }
     let _ = kill_process(pid, Signal::KILL);
     let ended = waitpid(Some(pid), WaitOptions::empty());
     // The exit code of a child that fails in its list of calls is the errno.
     let errno = ended.ok().flatten().and_then(|(_, status)| status.exit_status());
-    Err(match (failure.as_str(), errno) {
-        ("", Some(errno)) => io::Error::from_raw_os_error(errno),
-        ("", None) => io::Error::other("it was killed"),
-        (words, _) => io::Error::other(words.to_owned()),
+    Err(match (serde_json::from_slice(&words), errno) {
+        (Ok(why), _) => why,
+        _ if is_late => NoImage::new(format!("it takes longer than {TIMEOUT:?}"), Holds::Process),
+        (Err(_), Some(errno)) => io::Error::from_raw_os_error(errno).into(),
+        (Err(_), None) => NoImage::new("it was killed", Holds::Process),
     })
 }
 
@@ -78,7 +78,7 @@ fn become_program(
     [stdin, stdout, stderr]: &[OwnedFd; 3],
     reporter: &OwnedFd,
     proof: &SingleThreaded,
-) -> io::Result<Infallible> {
+) -> Result<Infallible, NoImage> {
     rustix::stdio::dup2_stdin(stdin)?;
     rustix::stdio::dup2_stdout(stdout)?;
     rustix::stdio::dup2_stderr(stderr)?;
@@ -86,9 +86,12 @@ fn become_program(
     reset_signals();
     let (description, pages) = Image::read(image)?;
     let files = description.files.iter().map(|file| {
-        file.open().map_err(|error| io::Error::other(format!("`{}`: {error}", file.path.display())))
+        file.open().map_err(|error| {
+            let NoImage { why, holds } = error.into();
+            NoImage::new(format!("`{}`: {why}", file.path.display()), holds)
+        })
     });
-    let files = files.collect::<io::Result<Vec<_>>>()?;
+    let files = files.collect::<Result<Vec<_>, _>>()?;
     let program = File::open(&command.program)?;
     let sequence = RestoreSequence { image: &description, files: &files, pages, page_file: image };
 

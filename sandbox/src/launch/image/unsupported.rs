@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::Pid;
 
 use crate::launch::command::ResolvedCommand;
+use crate::launch::protocol::NoImage;
 
 pub(in crate::launch) fn capture(
     _command: &ResolvedCommand,
@@ -20,6 +21,6 @@ pub(in crate::launch) fn restore(
     _image: &File,
     _command: &ResolvedCommand,
     _stdio: [OwnedFd; 3],
-) -> io::Result<Pid> {
-    Err(io::ErrorKind::Unsupported.into())
+) -> Result<Pid, NoImage> {
+    Err(io::Error::from(io::ErrorKind::Unsupported).into())
 }

@@ -19,7 +19,7 @@ use super::seccomp::{self, Filters};
 use super::supervisor::{ServerContext, Supervisor};
 use crate::launch::command::Command;
 use crate::launch::image;
-use crate::launch::protocol::{Event, Failure, LaunchStep, StartMethod, Up};
+use crate::launch::protocol::{Event, Failure, Holds, LaunchStep, NoImage, StartMethod, Up};
 use crate::sys::process::{FreshProcess, loopback_up};
 
 /// State that the launcher has prepared for all inits.
@@ -105,8 +105,12 @@ fn capture(
         Some(filters) => filters.install(false).map_err(io::Error::other),
         None => Ok(()),
     };
-    let refused = image::capture(&server, &mut image, filter).err().map(|error| error.to_string());
-    send(control, &Event::Captured { refused }, &[]);
+    let refused = image::capture(&server, &mut image, filter).err().map(|error| match error.raw_os_error() {
+        // Its linker met a shortage, or it was killed.
+        Some(libc::ESRCH) => NoImage::new("it ends before it begins", Holds::Process),
+        _ => error.into(),
+    });
+    send(control, &Event::Captured(refused), &[]);
     Ok(())
 }
 

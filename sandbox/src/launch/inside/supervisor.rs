@@ -23,7 +23,9 @@ use super::privileges::drop_last_capability;
 use crate::launch::command::{Command, ResolvedCommand};
 use crate::launch::image;
 use crate::launch::plan::Symlink;
-use crate::launch::protocol::{Event, Exit, Failure, LONGEST_MESSAGE, LaunchStep, Request, StartMethod, Up};
+use crate::launch::protocol::{
+    Event, Exit, Failure, LONGEST_MESSAGE, LaunchStep, NoImage, Request, StartMethod, Up,
+};
 use crate::sys::process::{SingleThreaded, child_signals, die_with_parent, fork};
 use crate::sys::socket;
 
@@ -201,18 +203,19 @@ impl<'a> Supervisor<'a> {
 
     /// Restores the server from an image, or returns the reason why it cannot be. Drops this
     /// process's last capability.
-    fn restore_server(&mut self, command: &Command, image: &File) -> Result<Option<String>, Failure> {
+    fn restore_server(&mut self, command: &Command, image: &File) -> Result<Option<NoImage>, Failure> {
         let command = self.context.server(command.clone()).in_container();
         let log = || self.context.log.try_clone().map(OwnedFd::from);
-        let stdio = || Ok([File::open("/dev/null")?.into(), log()?, log()?]);
-        let restored = stdio().and_then(|stdio| image::restore(image, &command, stdio));
+        let stdio = || io::Result::Ok([File::open("/dev/null")?.into(), log()?, log()?]);
+        let restored =
+            stdio().map_err(NoImage::from).and_then(|stdio| image::restore(image, &command, stdio));
         drop_last_capability()?;
         match restored {
             Ok(server) => {
                 self.server = Some(server);
                 Ok(None)
             }
-            Err(error) => Ok(Some(error.to_string())),
+            Err(why) => Ok(Some(why)),
         }
     }
 
