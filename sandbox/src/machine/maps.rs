@@ -69,11 +69,13 @@ impl Mapping {
     }
 
     /// Whether the memory has a permission: `r`, `w` or `x`.
+    #[cfg(any(test, target_arch = "x86_64"))]
     pub(crate) fn may(&self, permission: char) -> bool {
         self.permissions.contains(permission)
     }
 
     /// Whether the kernel maps it into every process by itself, vdso(7).
+    #[cfg(any(test, target_arch = "x86_64"))]
     pub(crate) fn is_system(&self) -> bool {
         self.name == "[vdso]" || self.name.starts_with("[vvar")
     }
