@@ -191,6 +191,16 @@ fn options_of_initdb_that_the_user_writes_win() {
 }
 
 #[test]
+fn other_sizes_of_wal_segments_work() {
+    for size in [4, 128] {
+        let db = Snapshot::new(Postgres::new().initdb_arg(format!("--wal-segsize={size}"))).start().unwrap();
+        let mut client = connect(db.url());
+        assert_eq!(value(&mut client, "current_setting('wal_segment_size')"), format!("{size}MB"));
+        assert_eq!(value(&mut client, "current_setting('min_wal_size')"), format!("{}MB", 2 * size));
+    }
+}
+
+#[test]
 fn icu_sorts_text_by_the_rules_of_its_locale() {
     let icu = Postgres::new().locale("de-DE").locale_provider(LocaleProvider::Icu);
     let db = match Snapshot::new(icu).start() {

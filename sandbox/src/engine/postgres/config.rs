@@ -22,13 +22,11 @@ pub(super) const FIXED_PATHS: [(&str, &str); 3] =
 /// Limits (connections, locks, workers, replication) therefore keep PostgreSQL's own values. A
 /// setting of the same name given by the user wins. The third column is the first version that
 /// knows the setting.
-const DEFAULTS: [(&str, &str, u32); 29] = [
+const DEFAULTS: [(&str, &str, u32); 27] = [
     // The data ends with the test, so it need not survive a crash of the machine.
     ("fsync", "off", 0),
     ("full_page_writes", "off", 0),
     ("wal_recycle", "off", 0),
-    ("min_wal_size", "2MB", 0),
-    ("max_wal_size", "128MB", 0),
     ("checkpoint_timeout", "1h", 0),
     // Statistics change when a test analyses tables, not at some moment.
     ("autovacuum", "off", 0),
@@ -68,6 +66,13 @@ const DEFAULTS: [(&str, &str, u32); 29] = [
     ("log_line_prefix", "'%m [%p] '", 0),
 ];
 
+/// The least and the most write-ahead log that is kept, for segments of so many MB. The server
+/// wants two segments at least.
+fn wal_sizes(segment: u32) -> [(&'static str, String); 2] {
+    let least = segment.saturating_mul(2);
+    [("min_wal_size", format!("{least}MB")), ("max_wal_size", format!("{}MB", least.max(128)))]
+}
+
 /// Settings that follow from the `wal_level` the user names, or from its absence.
 fn replication(mode: Mode, settings: &[(String, String)]) -> &'static [(&'static str, &'static str)] {
     let level = setting(settings, "wal_level").map(str::to_ascii_lowercase);
@@ -86,13 +91,20 @@ fn replication(mode: Mode, settings: &[(String, String)]) -> &'static [(&'static
     }
 }
 
-/// The configuration file: defaults, then the user's settings.
-pub(super) fn configuration(major: u32, mode: Mode, settings: &[(String, String)]) -> Result<String> {
+/// The configuration file: defaults, then the user's settings. `segment` is the size of a segment
+/// of the write-ahead log, in MB.
+pub(super) fn configuration(
+    major: u32,
+    mode: Mode,
+    segment: u32,
+    settings: &[(String, String)],
+) -> Result<String> {
     let defaults = DEFAULTS.iter().filter(|(_, _, since)| major >= *since);
     let defaults = defaults.map(|(name, value, _)| (*name, *value));
     let mut config: String = defaults
         .chain(replication(mode, settings).iter().copied())
         .map(|(name, value)| format!("{name} = {value}\n"))
+        .chain(wal_sizes(segment).map(|(name, value)| format!("{name} = {value}\n")))
         .collect();
     for (name, value) in settings {
         let refused = |hint: &str| {
@@ -136,16 +148,25 @@ mod tests {
     #[test]
     fn the_settings_of_the_user_come_after_the_defaults() {
         let config =
-            configuration(15, Mode::Container, &settings(&[("fsync", "on"), ("a.b", "it's")])).unwrap();
+            configuration(15, Mode::Container, 1, &settings(&[("fsync", "on"), ("a.b", "it's")])).unwrap();
         assert!(config.find("fsync = off").unwrap() < config.find("fsync = 'on'").unwrap());
         assert!(config.contains("a.b = 'it''s'\n"));
         assert!(!config.contains("io_method"));
-        assert!(configuration(18, Mode::Container, &[]).unwrap().contains("io_method = sync"));
+        assert!(configuration(18, Mode::Container, 1, &[]).unwrap().contains("io_method = sync"));
+    }
+
+    #[test]
+    fn two_segments_of_the_log_are_kept_at_least() {
+        let sizes = |segment| wal_sizes(segment).map(|(_, size)| size);
+        assert_eq!(sizes(1), ["2MB", "128MB"]);
+        assert_eq!(sizes(1024), ["2048MB", "2048MB"]);
+        let config = configuration(15, Mode::Container, 4, &settings(&[("min_wal_size", "1GB")])).unwrap();
+        assert!(config.find("min_wal_size = 8MB").unwrap() < config.find("min_wal_size = '1GB'").unwrap());
     }
 
     #[test]
     fn replication_settings_follow_the_wal_level() {
-        let of = |mode, list: &[(&str, &str)]| configuration(15, mode, &settings(list)).unwrap();
+        let of = |mode, list: &[(&str, &str)]| configuration(15, mode, 1, &settings(list)).unwrap();
         let process = Mode::Process { address: None };
         let workers = "max_logical_replication_workers = 0";
         assert!(of(Mode::Container, &[]).contains(workers) && !of(process, &[]).contains(workers));
@@ -163,7 +184,7 @@ mod tests {
         for (name, value) in
             [("port", "1"), ("HBA_file", "/x"), ("a b", "1"), ("", "1"), ("work_mem", "1\nfsync = on")]
         {
-            let error = configuration(15, Mode::Container, &settings(&[(name, value)])).unwrap_err();
+            let error = configuration(15, Mode::Container, 1, &settings(&[(name, value)])).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert!(error.hint().is_some(), "{error:?}");
         }

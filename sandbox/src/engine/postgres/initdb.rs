@@ -28,6 +28,9 @@ impl LocaleProvider {
     }
 }
 
+/// In MB. A small segment is made faster.
+const DEFAULT_SEGMENT_SIZE: u32 = 1;
+
 /// Prefixes of options that choose a locale, its provider or an encoding, in their shortest form:
 /// getopt_long(3) accepts abbreviations.
 const LOCALE_OPTIONS: [&str; 8] = ["--loc", "--no-l", "--lc-col", "--lc-ct", "--ic", "--bu", "--en", "-E"];
@@ -41,7 +44,8 @@ pub(super) fn arguments(
 ) -> Vec<String> {
     let given = |prefixes: &[&str]| by_user.iter().any(|arg| prefixes.iter().any(|of| arg.starts_with(of)));
     let mut arguments = vec!["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8"];
-    arguments.extend(["--wal-segsize", "1", "--no-sync"]);
+    let segment = DEFAULT_SEGMENT_SIZE.to_string();
+    arguments.extend(["--wal-segsize", &segment, "--no-sync"]);
     if major >= 14 {
         arguments.push("--no-instructions");
     }
@@ -71,6 +75,23 @@ pub(super) fn arguments(
     arguments.into_iter().map(str::to_owned).chain(by_user.iter().cloned()).collect()
 }
 
+/// The size of a segment of the write-ahead log in MB, as the arguments of the user choose it.
+pub(super) fn wal_segment_size(by_user: &[String]) -> u32 {
+    let mut size = DEFAULT_SEGMENT_SIZE;
+    for (number, arg) in by_user.iter().enumerate() {
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (arg.as_str(), by_user.get(number + 1).map(String::as_str)),
+        };
+        // getopt_long(3) accepts abbreviations; `--wal` alone may be `--waldir`.
+        if name.starts_with("--wal-") && "--wal-segsize".starts_with(name) {
+            // initdb reports a value that is no size.
+            size = value.and_then(|value| value.parse().ok()).unwrap_or(size);
+        }
+    }
+    size
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +113,16 @@ mod tests {
         assert!(!arguments_of(16, LOCALE, None, &[]).contains("provider"));
         assert!(arguments_of(18, LOCALE, None, &[]).contains("--no-data-checksums"));
         assert!(!arguments_of(18, LOCALE, None, &["--data-checksums"]).contains("--no-data"));
+    }
+
+    #[test]
+    fn the_last_segment_size_counts() {
+        let size =
+            |args: &[&str]| wal_segment_size(&args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>());
+        assert_eq!(size(&["--waldir=/x", "--data-checksums"]), 1);
+        assert_eq!(size(&["--wal-segsize=4"]), 4);
+        assert_eq!(size(&["--wal-segsize", "64", "-k"]), 64);
+        assert_eq!(size(&["--wal-segsize=4", "--wal-seg=16"]), 16);
     }
 
     #[test]

@@ -181,6 +181,7 @@ impl Engine for Postgres {
     ) -> Result<Server> {
         // Options win over what `ALTER SYSTEM` sets, and that over the file.
         let mut options = vec![format!("port={PORT}")];
+        let segment = initdb::wal_segment_size(&self.initdb_args);
         if let Mode::Process { address } = mode {
             let address = address.map(|address| address.to_string()).unwrap_or_default();
             options.push(format!("listen_addresses={address}"));
@@ -196,7 +197,7 @@ impl Engine for Postgres {
         let command = command.args(options);
         Ok(Server::new(command, Signal::Interrupt)
             .directory(SOCKETS, 0o700)
-            .file(CONFIG, configuration(installation.major(), mode, settings)?)
+            .file(CONFIG, configuration(installation.major(), mode, segment, settings)?)
             .file(ACCESS, tcp::access_rules(mode))
             .notifies(installation.notifies())
             .io_uring(uses_io_uring(settings))
