@@ -13,6 +13,7 @@ mod units;
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -52,9 +53,9 @@ enum Subcommand {
     /// The program finds the server by DATABASE_URL, PGHOST and the like. Paths are relative to the
     /// working directory.
     ///
-    /// `--migrations`, `--seed`, `--run` and `--depends-on` prepare the database, in the order as
-    /// written. The result is cached as layers, so that a step runs again only if it or a step
-    /// before it has changed.
+    /// `--migrations`, `--seed`, `--run`, `--run-tcp` and `--depends-on` prepare the database, in
+    /// the order as written. The result is cached as layers, so that a step runs again only if it
+    /// or a step before it has changed.
     Run(run::RunArguments),
     /// Start and end servers for the tests of another language, by lines of JSON on standard input
     /// and output.
@@ -90,7 +91,26 @@ enum Subcommand {
     Verify,
 }
 
+/// The stack of the program, which `ulimit -s` may leave too little for clap.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
+    let thread = thread::Builder::new().name("main".to_owned()).stack_size(STACK).spawn(on_stack);
+    match thread.map(thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        // The panic is printed.
+        Ok(Err(_)) => ExitCode::from(101),
+        Err(error) => report(&failure::Failure::new("start a thread").because(error).to_string()),
+    }
+}
+
+/// Prints an error. Standard error may be closed.
+fn report(text: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "sandboxed-db: {text}");
+    ExitCode::from(2)
+}
+
+fn on_stack() -> ExitCode {
     let command = Arguments::command();
     let matches = command.clone().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -98,10 +118,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let subcommand = matches.subcommand_name().and_then(|name| command.find_subcommand(name));
-            let text = failure::render(error.as_ref(), subcommand.unwrap_or(&command));
-            // Standard error may be closed.
-            let _ = writeln!(io::stderr(), "sandboxed-db: {text}");
-            ExitCode::from(2)
+            report(&failure::render(error.as_ref(), subcommand.unwrap_or(&command)))
         }
     }
 }

@@ -209,6 +209,7 @@ pub(super) fn run(program: &[OsString], env: &[(String, String)]) -> Result<Exit
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("PG")) {
             command.env_remove(name);
+        let error = sandboxed_db::harness::not_executed(&program[0], error);
         }
     }
     command.envs(env.iter().map(|(name, value)| (name, value)));

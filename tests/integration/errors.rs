@@ -10,7 +10,7 @@ use postgres::{Client, NoTls};
 use rstest::rstest;
 use sandboxed_db::engine::Installation;
 use sandboxed_db::{Engine, ErrorKind, Postgres, Snapshot};
-use sandboxed_db_tests::{ScratchDirs, TestProcess, is_exhaustive, skip};
+use sandboxed_db_tests::{ScratchDirs, TestProcess, is_exhaustive, skip, skip_without_root};
 
 use crate::lifecycle::SUBJECT;
 use crate::requests::dirs_with_base;
@@ -79,6 +79,51 @@ fn server_that_may(instead: &str) -> String {
         "#!/bin/sh\ncase \"$*\" in *config_file*) grep -q test.misbehave /etc/postgresql/postgresql.conf && {{ {instead}; }};; \
          esac\nexec {real} \"$@\"\n"
     )
+}
+
+#[test]
+fn a_dump_that_is_newer_than_psql_is_advised_on() {
+    let place = ScratchDirs::new();
+    let bin = with_server(&place, &server_that_may("true"));
+    let seed = place.path().join("dump.sql");
+    fs::write(&seed, "\\restrict 6b1f\ncreate table a ();\n\\unrestrict 6b1f\n").unwrap();
+    // A psql of before August 2025.
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *dump.sql*) printf '%s\\n' 'psql:{0}:1: error: invalid command \\restrict' >&2; exit 3;; \
+         esac\nexec {1} \"$@\"\n",
+        seed.display(),
+        real().program("psql").display()
+    );
+    fs::remove_file(bin.join("psql")).unwrap();
+    fs::write(bin.join("psql"), script).unwrap();
+    fs::set_permissions(bin.join("psql"), fs::Permissions::from_mode(0o755)).unwrap();
+    let seed = seed.to_str().unwrap();
+    let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &["--seed", seed]);
+    assert_says(&report, &["invalid command \\restrict", "a pg_dump newer than psql wrote the file"]);
+}
+
+#[test]
+fn the_cache_of_another_user_is_reported() {
+    if !rustix::process::geteuid().is_root() {
+        return skip_without_root("runs as two users");
+    }
+    let (one, other) = (ScratchDirs::new(), ScratchDirs::new());
+    succeeds(&one, &[], &[]);
+    fs::set_permissions(one.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = other.give_to(65534, SUBJECT.as_ref());
+    for (mode, part) in [("go-rwx", "the cache is not writable"), ("go=rX", "could not use the layer")] {
+        let changed = Command::new("chmod").args(["-R", mode]).arg(one.cache()).status().unwrap();
+        assert!(changed.success());
+        let mut command = other.command("runuser");
+        command.args(["-u", "nobody", "--"]).arg(&program).arg("return");
+        let output = command.env("SANDBOXED_DB_CACHE", one.cache()).output().unwrap();
+        let report = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{mode}: {output:?}");
+        assert_says(&report, &[part, "belongs to user 0", "set SANDBOXED_DB_CACHE to another directory"]);
+        assert!(!report.contains("chmod") && !report.contains("chown"), "{report}");
+    }
+    // The layers of the first user stay usable.
+    succeeds(&one, &[], &[]);
 }
 
 #[test]

@@ -335,6 +335,27 @@ fn a_setting_of_a_newer_pg_dump_is_advised_on() {
 }
 
 #[test]
+fn an_archive_of_a_newer_pg_dump_is_advised_on() {
+    let place = tempfile::tempdir().unwrap();
+    // The version of the format, the sizes of integers and offsets, and the kind of the archive.
+    let archive = write(&place, "newer.dump", b"PGDMP\x01\x63\x00\x04\x08\x01");
+    assert_says(
+        &refused(Snapshot::new(Postgres::new()).seed(&archive)),
+        &["unsupported version (1.99) in file header", "choose its version by `Postgres::version`"],
+    );
+}
+
+#[test]
+fn a_plain_dump_is_loaded_with_its_commands_of_psql() {
+    let cache = TestCache::new();
+    let dump = cache.path("dump.sql");
+    let table = cache.write("table.sql", "create table a as select 7 as x;");
+    cache.ask(&[("seed", &table), ("then", &format!("pg_dump --file={dump}"))]);
+    let response = cache.ask(&[("seed", &dump), ("sql", "select x::text from a")]);
+    assert_eq!(response.answers, ["7"]);
+}
+
+#[test]
 fn text_in_utf16_is_advised_on() {
     let place = tempfile::tempdir().unwrap();
     for (name, mark) in [("marked.sql", "\u{feff}"), ("unmarked.sql", "")] {

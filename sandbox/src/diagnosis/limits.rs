@@ -134,8 +134,9 @@ fn complaint(log: &str) -> Option<Complaint> {
     log.lines().find_map(|line| {
         let line = line.to_ascii_lowercase();
         let has = |text: &str| line.contains(text);
-        // Servers, shells and most other programs name the call.
-        if has("fork") && (has("resource temporarily unavailable") || has("cannot fork")) {
+        // Servers, shells and most other programs name the call; PostgreSQL's COPY does not.
+        let is_fork = has("fork") || has("could not execute command");
+        if is_fork && (has("resource temporarily unavailable") || has("cannot fork")) {
             Some(Complaint::Limit(Reached::Pids))
         } else if has("out of memory") || has("cannot allocate memory") {
             Some(Complaint::Limit(Reached::Memory))
@@ -160,6 +161,10 @@ mod tests {
             ),
             (
                 "LOG:  ready\nsh: 1: Cannot fork\nERROR:  out of memory\n",
+                Some(Complaint::Limit(Reached::Pids)),
+            ),
+            (
+                "ERROR:  could not execute command \"cat > /tmp/x\": Resource temporarily unavailable",
                 Some(Complaint::Limit(Reached::Pids)),
             ),
             ("bash: fork: retry: Resource temporarily unavailable", Some(Complaint::Limit(Reached::Pids))),

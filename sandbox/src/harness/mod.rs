@@ -21,6 +21,7 @@ use crate::report::with_causes;
 use crate::snapshot::Snapshot;
 use crate::test_id::Function;
 
+pub use crate::machine::search::not_executed;
 pub use crate::sandbox::KeepOutcome;
 pub use databases::{Databases, Lease, Leases, Witness};
 pub use parameter::{Asked, ByTrait, Ready, Unmade};

@@ -1,4 +1,5 @@
-//! Facts that the kernel and the distribution give in files: one parser for each.
+//! Facts that the kernel and the distribution give in files: one parser for each. The search for
+//! programs.
 
 pub(crate) mod maps;
 pub(crate) mod mountinfo;
@@ -6,6 +7,7 @@ pub(crate) mod os_release;
 pub(crate) mod process;
 pub(crate) mod release;
 pub(crate) mod rlimit;
+pub(crate) mod search;
 
 /// Returns the id of the boot: ids of processes and addresses mean nothing after it.
 pub(crate) fn boot_id() -> std::io::Result<String> {

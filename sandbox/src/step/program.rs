@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use super::{Base, run_script};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::search::not_executed;
 use crate::sandbox::Sandbox;
 use crate::sys::process::die_with_parent;
 use crate::sys::socket::wait_readable;
@@ -74,6 +75,7 @@ impl ProgramStep {
         let mut output = tempfile::tempfile().map_err(broken)?;
         let mut command = self.prepare(sandbox, env, &output).map_err(broken)?;
         let mut child = command.spawn().map_err(|error| {
+            let error = not_executed(command.get_program(), error);
             let missing = error.kind() == io::ErrorKind::NotFound;
             broken(error).or_hint(|| {
                 missing.then(|| format!("a name is looked up in PATH; a path starts at {}", self.base))
