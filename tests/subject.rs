@@ -127,6 +127,10 @@ impl Plan {
                 "--threads" => threads = number(value()) as usize,
                 "--churn-for-ms" => churn_for = Some(Duration::from_millis(number(value()))),
                 "--version" => engine = engine.version(value()),
+                "--tls" => {
+                    assert_eq!(value(), "yes");
+                    steps.push(Box::new(Snapshot::tls));
+                }
                 "--shop" => shop = value() == "yes",
                 "--migrations" => {
                     let directory = value();

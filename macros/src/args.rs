@@ -31,6 +31,7 @@ pub(crate) struct Arguments {
     /// `migrations = none`: no directory is searched.
     pub(crate) no_migrations: bool,
     pub(crate) settings: Vec<Setting>,
+    pub(crate) tls: bool,
     pub(crate) start_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
     /// The variant of `Keep`.
@@ -59,6 +60,7 @@ pub(crate) enum Step {
     DependsOn(Vec<LitStr>),
     /// The program and its arguments.
     Run(LitStr, Vec<LitStr>),
+    RunTcp(LitStr, Vec<LitStr>),
     /// The key, and the path of the function.
     Prepare(LitStr, Path),
 }
@@ -86,6 +88,7 @@ impl Arguments {
             || !self.versions.is_empty()
             || !self.steps.is_empty()
             || !self.settings.is_empty()
+            || self.tls
     }
 
     /// Returns `true` if the harness searches migrations: nothing says how the schema is made.
@@ -189,7 +192,7 @@ impl Arguments {
                 argument.equals(input)?;
                 self.steps.push(Step::DependsOn(argument.paths(input, diagnostics)?));
             }
-            Name::Run => {
+            Name::Run | Name::RunTcp => {
                 let read = |list: ParseStream<'_>| {
                     let program = argument.text(list, "a program as a string")?;
                     let mut args = Vec::new();
@@ -197,7 +200,8 @@ impl Arguments {
                         argument.comma(list)?;
                         args.push(argument.text(list, "an argument of the program as a string")?);
                     }
-                    Ok(Step::Run(program, args))
+                    let step = if name == Name::Run { Step::Run } else { Step::RunTcp };
+                    Ok(step(program, args))
                 };
                 self.steps.push(argument.list(input, read)?);
             }
@@ -210,6 +214,12 @@ impl Arguments {
                 self.steps.push(argument.list(input, read)?);
             }
             Name::Settings => self.settings = argument.settings(input, diagnostics)?,
+            Name::Tls => {
+                if !input.is_empty() && !input.peek(Token![,]) {
+                    return Err(argument.malformed(input, "no value"));
+                }
+                self.tls = true;
+            }
             Name::StartTimeout => {
                 argument.equals(input)?;
                 self.start_timeout = Some(argument.duration(input)?);
@@ -304,6 +314,7 @@ pub(crate) mod tests {
             Step::Seed(path) => ("seed", path.value()),
             Step::DependsOn(paths) => ("depends_on", words(paths)),
             Step::Run(program, args) => ("run", format!("{} {}", program.value(), words(args))),
+            Step::RunTcp(program, args) => ("run_tcp", format!("{} {}", program.value(), words(args))),
             Step::Prepare(key, path) => ("prepare", format!("{} {}", key.value(), path.to_token_stream())),
         };
         arguments.steps.iter().map(text).collect()
@@ -333,7 +344,7 @@ pub(crate) mod tests {
             depends_on = ["a", "b"],
             run("tool", "up"),
             migrations_of(Sqlx, "m"),
-            run("tool"),
+            run_tcp("tool"),
             prepare("k", crate::up),
             migrations_of(Plain, "n",),
             prepare("l", up,),
@@ -343,7 +354,7 @@ pub(crate) mod tests {
             ("depends_on", "a b"),
             ("run", "tool up"),
             ("migrations_of", "Sqlx m"),
-            ("run", "tool "),
+            ("run_tcp", "tool "),
             ("prepare", "k crate :: up"),
             ("migrations_of", "Plain n"),
             ("prepare", "l up"),
@@ -408,7 +419,8 @@ pub(crate) mod tests {
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
              valid arguments are: `snapshot`, `engine`, `version`, `migrations`, `migrations_of`, `seed`, `depends_on`, \
-             `run`, `prepare`, `settings`, `start_timeout`, `max_age`, `keep`, `flavor`, `worker_threads`, `crate`"
+             `run`, `run_tcp`, `prepare`, `settings`, `tls`, `start_timeout`, `max_age`, `keep`, `flavor`, `worker_threads`, \
+             `crate`"
         );
         assert!(
             only_mistake(quote!(fixtures = "a")).starts_with("unknown argument `fixtures`; write `seed = [")
@@ -428,6 +440,14 @@ pub(crate) mod tests {
                 "expected when data is kept, as a string, as in `keep = \"on_failure\"`, `keep = \"always\"` or \
                  `keep = \"never\"`"
             );
+        }
+    }
+
+    #[test]
+    fn tls_has_no_value() {
+        assert!(read(quote!(tls)).tls && read(quote!(tls, keep = "never")).tls && !read(quote!()).tls);
+        for tokens in [quote!(tls = true), quote!(tls(true)), quote!(tls "on")] {
+            assert_eq!(only_mistake(tokens), "expected no value, as in `#[sandboxed_db(tls)]`");
         }
     }
 

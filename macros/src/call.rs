@@ -49,7 +49,7 @@ fn snapshot(
     search: bool,
     krate: &Path,
 ) -> TokenStream {
-    let Arguments { snapshot, steps, settings, start_timeout, max_age, keep, .. } = arguments;
+    let Arguments { snapshot, steps, settings, tls, start_timeout, max_age, keep, .. } = arguments;
     let begin = match (snapshot, engine) {
         (Some(function), _) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
         (None, Some(engine)) => {
@@ -68,9 +68,11 @@ fn snapshot(
         Step::DependsOn(paths) => quote!(.depends_on([#(#paths),*])),
         // An empty list needs the type of its items.
         Step::Run(program, args) => quote!(.run::<&str>(#program, [#(#args),*])),
+        Step::RunTcp(program, args) => quote!(.run_tcp::<&str>(#program, [#(#args),*])),
         Step::Prepare(key, function) => quote!(.prepare(#key, #function)),
     });
     let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
+    let tls = tls.then(|| quote!(.tls()));
     let duration = |duration: Duration| {
         let (seconds, nanoseconds) = (duration.as_secs(), duration.subsec_nanos());
         quote!(::core::time::Duration::new(#seconds, #nanoseconds))
@@ -78,7 +80,7 @@ fn snapshot(
     let start_timeout = start_timeout.map(duration).map(|limit| quote!(.start_timeout(#limit)));
     let max_age = max_age.map(duration).map(|age| quote!(.max_age(#age)));
     let keep = keep.as_ref().map(|when| quote!(.keep(#krate::Keep::#when)));
-    quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #start_timeout #max_age #keep)
+    quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #tls #start_timeout #max_age #keep)
 }
 
 /// Returns whether a [single parameter](Databases::single_parameter) has no arguments at all, so

@@ -279,6 +279,7 @@ mod tests {
             migrations = "migrations",
             seed = ["a.sql", "b.sql"],
             settings(max_connections = 50, jit = false),
+            tls,
             start_timeout = "1500ms",
             max_age = "1d",
             flavor = "multi_thread",
@@ -310,6 +311,7 @@ mod tests {
                         .seed("b.sql")
                         .setting("max_connections", "50")
                         .setting("jit", "off")
+                        .tls()
                         .start_timeout(::core::time::Duration::new(1u64, 500000000u32))
                         .max_age(::core::time::Duration::new(86400u64, 0u32)),
                     (test.extend(crate::other()).seed("c.csv").keep(::db::Keep::OnFailure), ())

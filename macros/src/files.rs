@@ -26,7 +26,7 @@ pub(crate) fn check(arguments: &Arguments, package: &Path, diagnostics: &mut Dia
             Step::Migrations(path) | Step::MigrationsOf(_, path) => (std::slice::from_ref(path), true),
             Step::Seed(path) => (std::slice::from_ref(path), false),
             Step::DependsOn(paths) => (paths, false),
-            Step::Run(..) | Step::Prepare(..) => continue,
+            Step::Run(..) | Step::RunTcp(..) | Step::Prepare(..) => continue,
         };
         for file in files {
             let path = package.join(file.value());

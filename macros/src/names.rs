@@ -13,8 +13,10 @@ pub(crate) enum Name {
     Seed,
     DependsOn,
     Run,
+    RunTcp,
     Prepare,
     Settings,
+    Tls,
     StartTimeout,
     MaxAge,
     Keep,
@@ -24,7 +26,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Snapshot,
         Self::Engine,
         Self::Version,
@@ -33,8 +35,10 @@ impl Name {
         Self::Seed,
         Self::DependsOn,
         Self::Run,
+        Self::RunTcp,
         Self::Prepare,
         Self::Settings,
+        Self::Tls,
         Self::StartTimeout,
         Self::MaxAge,
         Self::Keep,
@@ -53,8 +57,10 @@ impl Name {
             Self::Seed => "seed",
             Self::DependsOn => "depends_on",
             Self::Run => "run",
+            Self::RunTcp => "run_tcp",
             Self::Prepare => "prepare",
             Self::Settings => "settings",
+            Self::Tls => "tls",
             Self::StartTimeout => "start_timeout",
             Self::MaxAge => "max_age",
             Self::Keep => "keep",
@@ -77,8 +83,10 @@ impl Name {
                 r#"`depends_on = "migrations"` or `depends_on = ["migrations", "alembic.ini"]`"#
             }
             Self::Run => r#"`run("alembic", "upgrade", "head")`"#,
+            Self::RunTcp => r#"`run_tcp("flyway", "migrate")`"#,
             Self::Prepare => r#"`prepare("schema-1", crate::migrate)`"#,
             Self::Settings => "`settings(max_connections = 50)`",
+            Self::Tls => "`#[sandboxed_db(tls)]`",
             Self::StartTimeout => r#"`start_timeout = "30s"`"#,
             Self::MaxAge => r#"`max_age = "1d"`"#,
             Self::Keep => r#"`keep = "on_failure"`, `keep = "always"` or `keep = "never"`"#,
@@ -101,7 +109,7 @@ impl Name {
 
     /// Returns whether the argument is a step that may be repeated.
     pub(crate) const fn may_come_again(self) -> bool {
-        matches!(self, Self::MigrationsOf | Self::DependsOn | Self::Run | Self::Prepare)
+        matches!(self, Self::MigrationsOf | Self::DependsOn | Self::Run | Self::RunTcp | Self::Prepare)
     }
 
     /// Returns whether the argument is about the test, and not about a database.

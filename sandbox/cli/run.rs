@@ -58,6 +58,9 @@ pub(super) struct RunArguments {
     /// its Unix socket.
     #[arg(long)]
     tcp: bool,
+    /// Encrypt the connections by TCP, with a certificate for this server. Implies --tcp.
+    #[arg(long)]
+    tls: bool,
     /// The program and its arguments.
     #[arg(required = true, last = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -74,6 +77,7 @@ enum Step {
     Migrations(PathBuf),
     Seed(PathBuf),
     Run(String),
+    RunTcp(String),
     DependsOn(PathBuf),
 }
 
@@ -89,6 +93,10 @@ struct StepOptions {
     /// Run a shell command that prepares the database, such as a migration tool.
     #[arg(long, value_name = "COMMAND")]
     run: Vec<String>,
+    /// Run a shell command that prepares the database and knows no Unix sockets: DATABASE_URL and
+    /// the like lead to a TCP port.
+    #[arg(long, value_name = "COMMAND")]
+    run_tcp: Vec<String>,
     /// Run the steps after this one again when this file or directory has changed.
     #[arg(long, value_name = "PATH")]
     depends_on: Vec<PathBuf>,
@@ -110,7 +118,8 @@ impl Args for Steps {
 
 impl FromArgMatches for Steps {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let StepOptions { migrations, seed, run, depends_on } = StepOptions::from_arg_matches(matches)?;
+        let StepOptions { migrations, seed, run, run_tcp, depends_on } =
+            StepOptions::from_arg_matches(matches)?;
         let mut steps: Vec<(usize, Step)> = Vec::new();
         let mut add = |id, values: &mut dyn Iterator<Item = Step>| {
             steps.extend(matches.indices_of(id).into_iter().flatten().zip(values));
@@ -118,6 +127,7 @@ impl FromArgMatches for Steps {
         add("migrations", &mut migrations.into_iter().map(Step::Migrations));
         add("seed", &mut seed.into_iter().map(Step::Seed));
         add("run", &mut run.into_iter().map(Step::Run));
+        add("run_tcp", &mut run_tcp.into_iter().map(Step::RunTcp));
         add("depends_on", &mut depends_on.into_iter().map(Step::DependsOn));
         steps.sort_by_key(|(index, _)| *index);
         Ok(Self(steps.into_iter().map(|(_, step)| step).collect()))
@@ -141,7 +151,7 @@ impl RunArguments {
             return Err(no_json("run").into());
         }
         let sandbox = self.snapshot()?.start()?;
-        let env = if self.tcp { sandbox.tcp()?.env() } else { sandbox.env() };
+        let env = if self.tcp || self.tls { sandbox.tcp()?.env() } else { sandbox.env() };
         let status = run(&self.command, &env)?;
         if !status.success() {
             print_log(&sandbox);
@@ -164,8 +174,12 @@ impl RunArguments {
             (Step::Migrations(directory), None) => snapshot.migrations(directory),
             (Step::Seed(file), _) => snapshot.seed(file),
             (Step::Run(line), _) => snapshot.run("sh", ["-c", line]),
+            (Step::RunTcp(line), _) => snapshot.run_tcp("sh", ["-c", line]),
             (Step::DependsOn(path), _) => snapshot.depends_on([path]),
         });
+        if self.tls {
+            snapshot = snapshot.tls();
+        }
         if let Some(limit) = self.start_timeout {
             snapshot = snapshot.start_timeout(limit);
         }
@@ -195,6 +209,7 @@ pub(super) fn no_json(subcommand: &str) -> Failure {
 /// Runs a program to its end, with the variables of a sandbox.
 pub(super) fn run(program: &[OsString], env: &[(String, String)]) -> Result<ExitStatus, Failure> {
     let failed = |error: io::Error| {
+        let error = sandboxed_db::harness::not_executed(&program[0], error);
         let failure = Failure::new(format!("run `{}`", program[0].display()));
         match error.kind() {
             io::ErrorKind::NotFound => {
@@ -209,7 +224,6 @@ pub(super) fn run(program: &[OsString], env: &[(String, String)]) -> Result<Exit
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("PG")) {
             command.env_remove(name);
-        let error = sandboxed_db::harness::not_executed(&program[0], error);
         }
     }
     command.envs(env.iter().map(|(name, value)| (name, value)));

@@ -1,6 +1,7 @@
 //! Tests of the program, run as users run it.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -31,6 +32,14 @@ fn a_program_finds_its_server() {
             assert_eq!(text(&output.stdout), "5MBshop", "{query}");
         }
     }
+}
+
+#[test]
+fn tls_encrypts_connections_by_tcp() {
+    let query = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    let command = format!("echo $PGSSLMODE; psql -Atc '{query}'; psql \"$DATABASE_URL\" -Atc '{query}'");
+    let output = run(&["--tls", "--", "sh", "-c", &command]);
+    assert_eq!(text(&output.stdout), "verify-full\nt\nt", "{output:?}");
 }
 
 /// Runs `sandboxed-db run` in a directory of these files.
@@ -78,6 +87,43 @@ fn steps_run_in_the_order_they_are_written() {
     let query = "select string_agg(name, ' ' order by id) from steps";
     let output = run_in(directory.path(), &args, query);
     assert_eq!(text(&output.stdout), "first second third fourth", "{output:?}");
+}
+
+#[test]
+fn steps_by_tcp_run_in_their_order() {
+    let directory = files(&[("first.sql", "create table steps (id serial, by_tcp bool);")]);
+    let insert =
+        "psql \"$DATABASE_URL\" -c 'insert into steps (by_tcp) select inet_client_addr() is not null'";
+    let args = ["--seed", "first.sql", "--run-tcp", insert, "--run", insert];
+    let query = "select string_agg(by_tcp::text, ' ' order by id) from steps";
+    let output = run_in(directory.path(), &args, query);
+    assert_eq!(text(&output.stdout), "true false", "{output:?}");
+}
+
+#[test]
+fn a_small_stack_is_reported() {
+    let script = "ulimit -S -s 100 && exec \"$0\" run -- true";
+    let output = Command::new("sh").args(["-c", script, PROGRAM]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("this process may have a stack of 100 KB"), "{output:?}");
+}
+
+#[test]
+fn a_missing_program_is_not_found_beside_unreadable_directories() {
+    if rustix::process::geteuid().is_root() {
+        // Root can search every directory.
+        return;
+    }
+    let directory = files(&[("closed/file", "")]);
+    let closed = directory.path().join("closed");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let path = format!("{}:{}", closed.display(), std::env::var("PATH").unwrap());
+    for args in [["--", "no-such-program"].as_slice(), &["--run", "no-such-program", "--", "true"]] {
+        let output = Command::new(PROGRAM).arg("run").args(args).env("PATH", &path).output().unwrap();
+        assert!(!text(&output.stderr).contains("Permission denied"), "{output:?}");
+        assert!(text(&output.stderr).contains("not found") || text(&output.stderr).contains("No such file"));
+    }
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]

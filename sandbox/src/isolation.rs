@@ -55,7 +55,7 @@ pub(crate) fn mode<E: Engine>(engine: &E) -> Result<Mode> {
         Isolation::Container => Mode::Container,
         Isolation::Process => {
             let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let port = engine.tcp(unset, "").map(|access| access.port);
+            let port = engine.tcp(unset, "", None).map(|access| access.port);
             Mode::Process { address: port.and_then(free_loopback) }
         }
     })

@@ -137,11 +137,13 @@ pub mod cache {
 ///   argument with a list: see [`Snapshot::migrations_of`]; the tool is a variant of
 ///   [`MigrationTool`].
 /// - `seed = "file.sql"` or `seed = ["a.sql", "b.csv"]`: see [`Snapshot::seed`].
-/// - `run("program", "argument", …)`: see [`Snapshot::run`].
+/// - `run("program", "argument", …)`: see [`Snapshot::run`]; `run_tcp("program", "argument", …)`:
+///   see [`Snapshot::run_tcp`].
 /// - `prepare("key", path::of::async_function)`: see [`Snapshot::prepare`].
 /// - `depends_on = "path"` or `depends_on = ["a", "b"]`: see [`Snapshot::depends_on`].
 /// - `settings(name = value, …)`: strings, numbers or booleans; see [`Snapshot::setting`]. A name
 ///   may have dots: `auto_explain.log_min_duration = 0`.
+/// - `tls`, without a value: see [`Snapshot::tls`].
 /// - `start_timeout = "30s"`: a number with `ms`, `s`, `m`, `h` or `d`; see
 ///   [`Snapshot::start_timeout`].
 /// - `max_age = "1d"`: a number with one of these units; see [`Snapshot::max_age`].

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -32,6 +33,7 @@ pub struct Tcp {
     url: String,
     jdbc_url: Option<String>,
     env: Vec<(String, String)>,
+    root_certificate: Option<PathBuf>,
     pub(crate) reset_script: Option<String>,
 }
 
@@ -40,6 +42,7 @@ impl Tcp {
         engine: &E,
         installation: &Installation,
         container: &Container,
+        root_certificate: Option<PathBuf>,
     ) -> Result<Self> {
         let failed = |error: io::Error| {
             Error::new(ErrorKind::Control, "listen on a TCP port of the loopback interface").caused_by(error)
@@ -51,7 +54,7 @@ impl Tcp {
             let error = Error::new(ErrorKind::InvalidConfig, format!("reach `{name}` by TCP"));
             Err(error.caused_by(cause.to_owned()).with_hint(hint))
         };
-        let Some(access) = engine.tcp(address, &password) else {
+        let Some(access) = engine.tcp(address, &password, root_certificate.as_deref()) else {
             return refused(
                 "its engine does not say how",
                 "`Engine::tcp` is for that; `url` works without it",
@@ -83,11 +86,18 @@ impl Tcp {
             url: access.url,
             jdbc_url: access.jdbc_url,
             env,
+            root_certificate,
             reset_script: access.reset_script,
         })
     }
 
     /// The URL for clients, with the superuser's password in it.
+    ///
+    /// With [TLS](crate::Snapshot::tls) its parameters `sslmode=verify-full` and `sslrootcert` make
+    /// libpq, sqlx, Go's lib/pq and pgx check the server's certificate. The crates `postgres` and
+    /// `tokio-postgres` refuse these parameters, and take a configuration of
+    /// [`address`](Self::address), [`password`](Self::password) and a connector that trusts the
+    /// [root certificate](Self::root_certificate).
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -95,6 +105,17 @@ impl Tcp {
 
     /// Returns the URL for Java's database drivers, with the superuser's password in it; `None`
     /// where the engine has none.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # fn main() -> sandboxed_db::Result<()> {
+    /// # let db = sandboxed_db::Snapshot::new(sandboxed_db::Postgres::new()).start()?;
+    /// let tcp = db.tcp()?;
+    /// // jdbc:postgresql://127.0.0.1:40123/postgres?user=postgres&password=6b1f…
+    /// let url = tcp.jdbc_url().expect("PostgreSQL has a driver for Java");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn jdbc_url(&self) -> Option<&str> {
         self.jdbc_url.as_deref()
@@ -117,6 +138,16 @@ impl Tcp {
     #[must_use]
     pub fn password(&self) -> &str {
         &self.password
+    }
+
+    /// Returns the file, in PEM, by which clients check the certificate of the server; `None`
+    /// without [TLS](crate::Snapshot::tls).
+    ///
+    /// It lies in the sandbox and ends with it. Only the user who runs the test can read it: copy
+    /// it for programs of other users and other containers.
+    #[must_use]
+    pub fn root_certificate(&self) -> Option<&Path> {
+        self.root_certificate.as_deref()
     }
 
     /// Variables of the environment by which a program finds the server at the port: as

@@ -18,8 +18,8 @@ use crate::tcp::{forwarder, is_refused, passes_alone, rest, tcp};
 const ECHO_PORT: u16 = 7007;
 
 #[derive(Debug, Clone)]
-struct Echo {
-    by_tcp: bool,
+pub(crate) struct Echo {
+    pub(crate) by_tcp: bool,
 }
 
 impl Engine for Echo {
@@ -86,7 +86,7 @@ impl Engine for Echo {
         root.display().to_string()
     }
 
-    fn tcp(&self, address: SocketAddr, password: &str) -> Option<TcpAccess> {
+    fn tcp(&self, address: SocketAddr, password: &str, _root: Option<&Path>) -> Option<TcpAccess> {
         let access = TcpAccess::new(ECHO_PORT, format!("echo://{password}@{address}"))
             .script(format!("echo {password} > /run/password"))
             .env("ECHO_PORT", address.port().to_string());

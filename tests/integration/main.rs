@@ -53,3 +53,5 @@ mod simulated_host;
 mod steps;
 mod stock;
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;

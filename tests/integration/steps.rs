@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use sandboxed_db::{Error, ErrorKind, Postgres, Sandbox, Snapshot};
+use sandboxed_db::{Error, ErrorKind, Postgres, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::connect;
 
 use crate::requests::{TestCache, batch};
@@ -18,6 +18,15 @@ fn failure(snapshot: &Snapshot) -> (ErrorKind, String) {
 }
 
 // Programs.
+
+#[sandboxed_db(run_tcp(
+    "sh",
+    "-c",
+    "psql \"$DATABASE_URL\" -c \"create table reached as select inet_client_addr() is not null as tcp\""
+))]
+fn a_step_of_the_attribute_reaches_the_server_by_tcp(url: String) {
+    assert!(connect(&url).query_one("select tcp from reached", &[]).unwrap().get::<_, bool>(0));
+}
 
 #[test]
 fn a_program_prepares_the_database_once() {

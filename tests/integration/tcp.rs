@@ -23,7 +23,7 @@ pub(crate) fn tcp<E: Engine>(db: &Sandbox<E>) -> Tcp {
     db.tcp().unwrap_or_else(|error| panic!("{error:?}"))
 }
 
-fn psql() -> Option<PathBuf> {
+pub(crate) fn psql() -> Option<PathBuf> {
     let db = start();
     let bin = "select setting from pg_config where name = 'BINDIR'";
     let bin: String = connect(db.url()).query_one(bin, &[]).unwrap().get(0);
@@ -115,11 +115,40 @@ fn the_environment_leads_to_the_port() {
     let tcp = tcp(&db);
     let env = tcp.env();
     assert!(env.contains(&("DATABASE_URL".to_owned(), tcp.url().to_owned())));
+    // Clients that are not libpq encrypt by default.
+    assert!(env.contains(&("PGSSLMODE".to_owned(), "disable".to_owned())));
+    let (address, password) = (tcp.address(), tcp.password());
+    let jdbc = format!("jdbc:postgresql://{address}/a%20b%3Dc%27d?user=postgres&password={password}");
+    assert_eq!(tcp.jdbc_url(), Some(jdbc.as_str()));
     let by_tcp = "select (inet_client_addr() is not null)::text || current_database()";
     for args in [&["-c", by_tcp][..], &["-c", by_tcp, tcp.url()]] {
         let output = Process::new(&psql).args(["-X", "-A", "-t", "-w"]).args(args).envs(env.clone()).output();
         assert_eq!(String::from_utf8_lossy(&output.unwrap().stdout).trim(), "truea b=c'd");
     }
+}
+
+#[test]
+fn replication_connections_work_by_socket_and_tcp() {
+    let Some(psql) = psql() else { return };
+    let db = Snapshot::new(Postgres::new()).setting("wal_level", "logical").start().unwrap();
+    let tcp = tcp(&db);
+    let ask = |url: &str, replication: &str, command: &str| {
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let url = format!("{url}{separator}replication={replication}");
+        let output =
+            Process::new(&psql).args(["-X", "-A", "-t", "-w", "-c", command, &url]).output().unwrap();
+        assert!(output.status.success(), "{url}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (name, url) in [("socket", db.url()), ("tcp", tcp.url())] {
+        let slot = ask(url, "database", &format!("CREATE_REPLICATION_SLOT by_{name} LOGICAL pgoutput"));
+        assert!(slot.contains(&format!("by_{name}|")) && slot.contains("pgoutput"), "{slot}");
+        assert!(ask(url, "database", "IDENTIFY_SYSTEM").contains("|postgres"));
+        // Physical replication, as pg_basebackup uses it.
+        assert!(ask(url, "true", "IDENTIFY_SYSTEM").contains('/'));
+    }
+    let slots = "select count(*) from pg_replication_slots where plugin = 'pgoutput'";
+    assert_eq!(connect(db.url()).query_one(slots, &[]).unwrap().get::<_, i64>(0), 2);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod script;
 mod server;
 pub(crate) mod sql;
 mod tcp_access;
+mod tls_files;
 pub(crate) mod version;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use postgres::{LocaleProvider, Postgres};
 pub use script::{FileRun, Format, ScriptError};
 pub use server::{Mode, Server};
 pub use tcp_access::TcpAccess;
+pub use tls_files::TlsFiles;
 
 /// A kind of database server that sandboxes can run, such as [`Postgres`].
 ///
@@ -129,8 +131,8 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// Parses the client's report of a failure.
     fn script_error(&self, stderr: &str) -> ScriptError;
 
-    /// Names the setting behind a limit of the server that its log says was reached, and what to
-    /// do. By default none.
+    /// Names the cause of a failure that the server's log shows, such as the setting behind a limit
+    /// that was reached, and what to do. By default none.
     fn reached_limit(&self, log: &str) -> Option<String> {
         let _ = log;
         None
@@ -167,11 +169,25 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Describes how clients outside reach the server at `address`, a port of the host. Every user
-    /// of the machine can reach the port, so the server must ask for this password there. By
-    /// default clients cannot.
-    fn tcp(&self, address: SocketAddr, password: &str) -> Option<TcpAccess> {
-        let _ = (address, password);
+    /// of the machine can reach the port, so the server must ask for this password there. With
+    /// [TLS](Engine::tls), `root_certificate` is the host's path of the certificate, in PEM, by
+    /// which clients check the server's. By default clients cannot.
+    fn tcp(&self, address: SocketAddr, password: &str, root_certificate: Option<&Path>) -> Option<TcpAccess> {
+        let _ = (address, password, root_certificate);
         None
+    }
+
+    /// Adds TLS to the description of a server that [`server`](Engine::server) has returned, for
+    /// [`Snapshot::tls`](crate::Snapshot::tls). Each sandbox has other contents in `files`. By
+    /// default an engine has no TLS.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for an engine without TLS, and for settings that contradict it.
+    fn tls(&self, server: Server, settings: &[(String, String)], files: &TlsFiles) -> Result<Server> {
+        let _ = (server, settings, files);
+        Err(Error::new(ErrorKind::InvalidConfig, format!("turn on TLS for `{}`", self.name()))
+            .caused_by("its engine does not say how")
+            .with_hint("`Engine::tls` is for that; leave out `tls`"))
     }
 
     /// Checks whether clients read a server's address or credentials from that environment

@@ -71,6 +71,7 @@ impl KeptState {
             settings: &self.settings,
             start_timeout: START_TIMEOUT,
             limits: Limits::default(),
+            tls: false,
             // No links: the test may have changed the catalogues that the layer's files describe.
             source: DataSource::Overlay { lower, upper_size: DISK, links: Vec::new() },
         })?;

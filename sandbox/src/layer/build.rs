@@ -241,6 +241,7 @@ fn fill<E: Engine>(
         settings,
         start_timeout: recipe.start_timeout,
         limits: recipe.limits.for_builds(),
+        tls: false,
         source,
     })?);
     run_stage(&sandbox, recipe, stage, progress).map_err(|error| with_log(error, &sandbox))?;

@@ -1,5 +1,6 @@
 //! The handle of a running server.
 
+mod certificate;
 mod holdings;
 mod postmortem;
 mod start;
@@ -18,6 +19,7 @@ use crate::report;
 use crate::tcp::Tcp;
 use crate::timings::Timings;
 
+pub(crate) use certificate::is_possible as tls_is_possible;
 pub(crate) use holdings::{Holdings, quiet_since};
 pub(crate) use postmortem::Postmortem;
 pub(crate) use start::{DataSource, Prepared, ReadyServer, StartOptions};
@@ -176,6 +178,8 @@ impl<E: Engine> Sandbox<E> {
     /// [prepares](crate::Snapshot::prepare) a layer works too: the password then stays in the layer
     /// until the next call.
     ///
+    /// [`Snapshot::tls`](crate::Snapshot::tls) encrypts the connections.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for an engine without TCP, or settings that turn TCP off,
     /// [`ErrorKind::Exited`] for a sandbox that has ended, and [`ErrorKind::Control`] if no port is
@@ -186,7 +190,7 @@ impl<E: Engine> Sandbox<E> {
     /// # fn main() -> sandboxed_db::Result<()> {
     /// # let db = sandboxed_db::Snapshot::new(sandboxed_db::Postgres::new()).start()?;
     /// let tcp = db.tcp()?;
-    /// let jdbc = format!("jdbc:postgresql://{}/postgres?user=postgres&password={}", tcp.address(), tcp.password());
+    /// std::process::Command::new("flyway").arg(format!("-url={}", tcp.jdbc_url().unwrap())).arg("migrate").status();
     /// # Ok(())
     /// # }
     /// ```
@@ -197,7 +201,8 @@ impl<E: Engine> Sandbox<E> {
             return Ok(tcp.clone());
         }
         let container = self.container();
-        let tcp = Tcp::open(self.engine(), self.prepared.installation(), container);
+        let root_certificate = self.prepared.root_certificate(container);
+        let tcp = Tcp::open(self.engine(), self.prepared.installation(), container, root_certificate);
         let tcp = tcp.map_err(|error| match container.server_exit(Duration::ZERO) {
             Some(_) => error.with_log(container.log().tail(LOG_TAIL).unwrap_or_default()),
             None => error,

@@ -1,9 +1,10 @@
 //! From the options of a start to a server that is ready.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::LOG_TAIL;
+use super::{LOG_TAIL, certificate};
 use crate::cache;
 use crate::diagnosis::{explain, limits, own_limit_too_low};
 use crate::engine::{Engine, Installation, Mode, Server};
@@ -24,6 +25,8 @@ pub(crate) struct StartOptions<'a, E> {
     pub(crate) settings: &'a [(String, String)],
     pub(crate) start_timeout: Duration,
     pub(crate) limits: Limits,
+    /// Whether clients by TCP use TLS.
+    pub(crate) tls: bool,
     pub(crate) source: DataSource,
 }
 
@@ -51,6 +54,8 @@ pub(crate) struct Prepared<E> {
     command: Command,
     notifies: bool,
     stop_signal: Signal,
+    /// Whether each sandbox gets a certificate.
+    tls: bool,
     planning: Duration,
 }
 
@@ -75,7 +80,7 @@ impl ReadyServer {
 
 impl<E: Engine> Prepared<E> {
     pub(crate) fn new(options: StartOptions<'_, E>) -> Result<Self> {
-        let StartOptions { engine, installation, settings, start_timeout, limits, source } = options;
+        let StartOptions { engine, installation, settings, start_timeout, limits, tls, source } = options;
         let is_empty = matches!(source, DataSource::Empty { .. });
         let (data, visible, links) = match source {
             DataSource::Empty { data } => (Data::Writable { source: data }, Vec::new(), Vec::new()),
@@ -85,7 +90,10 @@ impl<E: Engine> Prepared<E> {
             }
         };
         let mode = isolation::mode(engine)?;
-        let server = engine.server(installation, settings, mode)?;
+        let mut server = engine.server(installation, settings, mode)?;
+        if tls {
+            server = engine.tls(server, settings, &certificate::files())?;
+        }
         let begin = Instant::now();
         let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
         // Programs are in /usr, and so are directories that no sandbox may see. Images with Rust
@@ -134,6 +142,7 @@ impl<E: Engine> Prepared<E> {
             command,
             notifies,
             stop_signal,
+            tls,
             planning: begin.elapsed(),
         })
     }
@@ -164,10 +173,19 @@ impl<E: Engine> Prepared<E> {
         self.plan.data_dir.below(&container.root())
     }
 
+    /// The host's path of the certificate by which clients check the server's, with TLS.
+    pub(super) fn root_certificate(&self, container: &Container) -> Option<PathBuf> {
+        self.tls.then(|| certificate::root(container))
+    }
+
     /// Starts a server and waits until it is ready.
     pub(crate) fn start(&self) -> Result<ReadyServer> {
         let begin = Instant::now();
-        let mut container = Container::launch(&self.plan).map_err(explain)?;
+        let plan = match self.tls {
+            true => Cow::Owned(certificate::add_to(&self.plan)?),
+            false => Cow::Borrowed(&self.plan),
+        };
+        let mut container = Container::launch(&plan).map_err(explain)?;
         let launch = begin.elapsed();
         if self.plan.server.is_none() {
             self.initialise(&container)?;
@@ -185,7 +203,7 @@ impl<E: Engine> Prepared<E> {
             // one that met a limit.
             let by_itself =
                 exit.is_some_and(|exit| !exit.was_killed()) && self.limit_reached(&container).is_none();
-            let plan = Plan { prelink: false, ..self.plan.clone() };
+            let plan = Plan { prelink: false, ..plan.into_owned() };
             container = Container::launch(&plan).map_err(explain)?;
             executed = Instant::now();
             ready = self.wait_ready(&container);

@@ -49,6 +49,7 @@ pub struct Snapshot<E: Engine = Postgres> {
     version: Option<String>,
     steps: Vec<Step<E>>,
     settings: Vec<(String, String)>,
+    tls: bool,
     /// Where relative paths start; none for the package whose source holds the call.
     base: Option<Base>,
     /// The package under test.
@@ -77,6 +78,7 @@ impl<E: Engine> Snapshot<E> {
             version: None,
             steps: Vec::new(),
             settings: Vec::new(),
+            tls: false,
             base: None,
             package: std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default(),
             start_timeout: START_TIMEOUT,
@@ -407,6 +409,37 @@ impl<E: Engine> Snapshot<E> {
     #[must_use]
     pub fn settings<N: Into<String>, V: ToString>(self, settings: impl IntoIterator<Item = (N, V)>) -> Self {
         settings.into_iter().fold(self, |snapshot, (name, value)| snapshot.setting(name, value))
+    }
+
+    /// Turns TLS on, for clients that connect by [`Sandbox::tcp`](crate::Sandbox::tcp). Needs the
+    /// feature `tls`.
+    ///
+    /// Each sandbox gets a certificate for 127.0.0.1, ::1 and `localhost`, with a key that no other
+    /// one has. The URL and the environment of [`Tcp`](crate::Tcp) make clients check it
+    /// (`sslmode=verify-full`) by [`Tcp::root_certificate`](crate::Tcp::root_certificate), and the
+    /// server refuses clients at the port that do not encrypt. Connections by the Unix socket and
+    /// within the sandbox stay as they are, and so do those of steps while a layer is built.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) without the feature, for an
+    /// engine without TLS, and for settings that `tls` sets itself (`ssl`, `ssl_cert_file`,
+    /// `ssl_key_file`), and [`ErrorKind::Exited`](crate::ErrorKind::Exited) for a server that is
+    /// built without OpenSSL.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{Postgres, Snapshot};
+    /// # fn main() -> sandboxed_db::Result<()> {
+    /// let db = Snapshot::new(Postgres::new()).tls().start()?;
+    /// println!("psql '{}' -c '\\conninfo'", db.tcp()?.url());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
     }
 
     /// Sets how long a server may take from its execution until it is ready. Default 30 s; zero is

@@ -14,7 +14,7 @@ use crate::kept::{self, Keep, KeepContext, StateKeeper};
 use crate::layer::{self, Recipe};
 use crate::pool::{self, Prewarmed, Starting};
 use crate::report;
-use crate::sandbox::{DataSource, Holdings, Keeping, Prepared, Sandbox, StartOptions};
+use crate::sandbox::{DataSource, Holdings, Keeping, Prepared, Sandbox, StartOptions, tls_is_possible};
 use crate::test_id::{self, Function};
 use crate::timings::Timings;
 
@@ -109,6 +109,7 @@ impl<E: Engine> Snapshot<E> {
             settings: &self.settings,
             start_timeout: self.start_timeout,
             limits: self.limits,
+            tls: self.tls,
             source: DataSource::Overlay {
                 lower: layer.data(),
                 upper_size: self.disk,
@@ -178,6 +179,9 @@ impl<E: Engine> Snapshot<E> {
         environment::check()?;
         report::check()?;
         isolation::wanted()?;
+        if self.tls {
+            tls_is_possible()?;
+        }
         if self.start_timeout.is_zero() {
             return refuse("start_timeout", "it must be longer than zero");
         }

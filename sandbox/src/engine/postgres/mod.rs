@@ -21,10 +21,12 @@ use self::config::{
     ACCESS, CONFIG, DATA, FIXED_PATHS, LOCALE, PORT, SOCKETS, SUPERUSER, configuration, setting,
 };
 use self::files::with_environment;
-use self::tcp::percent_encode;
+use self::tcp::{encode_path, percent_encode};
 use crate::engine::sql::identifier;
-use crate::engine::{Engine, FileRun, Installation, Mode, ScriptError, Server, TcpAccess, children};
-use crate::error::Result;
+use crate::engine::{
+    Engine, FileRun, Installation, Mode, ScriptError, Server, TcpAccess, TlsFiles, children,
+};
+use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Command, SandboxPath, Signal};
 use crate::sys::process::libc_version;
 use crate::sys::socket::connect_now;
@@ -179,9 +181,9 @@ impl Engine for Postgres {
         settings: &[(String, String)],
         mode: Mode,
     ) -> Result<Server> {
+        let segment = initdb::wal_segment_size(&self.initdb_args);
         // Options win over what `ALTER SYSTEM` sets, and that over the file.
         let mut options = vec![format!("port={PORT}")];
-        let segment = initdb::wal_segment_size(&self.initdb_args);
         if let Mode::Process { address } = mode {
             let address = address.map(|address| address.to_string()).unwrap_or_default();
             options.push(format!("listen_addresses={address}"));
@@ -236,6 +238,12 @@ impl Engine for Postgres {
     }
 
     fn reached_limit(&self, log: &str) -> Option<String> {
+        if log.contains("SSL is not supported by this build") {
+            return Some(
+                "the server is built without OpenSSL: choose one with it by SANDBOXED_DB_POSTGRES, or leave out `tls`"
+                    .to_owned(),
+            );
+        }
         let refused = ["sorry, too many clients already", "remaining connection slots are reserved"];
         refused.iter().any(|text| log.contains(text)).then(|| {
             "the server had no connection left for a client: raise the setting `max_connections`".to_owned()
@@ -274,8 +282,7 @@ impl Engine for Postgres {
     fn url(&self, root: &Path) -> String {
         let database = percent_encode(&self.database);
         // A container's path has nothing to encode; that of a cache may.
-        let host = root.display().to_string();
-        let host = host.split('/').map(percent_encode).collect::<Vec<_>>().join("/");
+        let host = encode_path(&root.display().to_string());
         format!("postgresql:///{database}?host={host}{SOCKETS}&user={SUPERUSER}")
     }
 
@@ -287,15 +294,37 @@ impl Engine for Postgres {
             ("PGPORT", &port),
             ("PGUSER", SUPERUSER),
             ("PGDATABASE", &self.database),
-            // Drivers that are not libpq may want TLS by default, at a Unix socket too.
+            // Drivers that are not libpq may want TLS by default, which a Unix socket never has.
             ("PGSSLMODE", "disable"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
     }
 
-    fn tcp(&self, address: SocketAddr, password: &str) -> Option<TcpAccess> {
-        Some(tcp::access(&self.database, address, password))
+    fn tcp(&self, address: SocketAddr, password: &str, root_certificate: Option<&Path>) -> Option<TcpAccess> {
+        Some(tcp::access(&self.database, address, password, root_certificate))
+    }
+
+    fn tls(&self, mut server: Server, settings: &[(String, String)], files: &TlsFiles) -> Result<Server> {
+        for name in ["ssl", "ssl_cert_file", "ssl_key_file"] {
+            if setting(settings, name).is_some() {
+                let step = format!("set the PostgreSQL setting `{name}`");
+                return Err(Error::new(ErrorKind::InvalidConfig, step)
+                    .caused_by("`tls` sets it, to the certificate of the sandbox")
+                    .with_hint("leave out the setting, or `tls`"));
+            }
+        }
+        let paths = [("ssl_cert_file=", &files.certificate), ("ssl_key_file=", &files.key)];
+        server.command =
+            paths.into_iter().fold(server.command.args(["-c", "ssl=on"]), |command, (name, path)| {
+                command.arg("-c").prefixed_path_arg(name, path.clone())
+            });
+        for (path, contents) in &mut server.files {
+            if *path == SandboxPath::new(ACCESS) {
+                *contents = tcp::require_tls(contents);
+            }
+        }
+        Ok(server)
     }
 
     fn is_client_variable(&self, name: &str) -> bool {

@@ -1,6 +1,7 @@
 //! PostgreSQL by TCP: the rules of access, and the password.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::config::{PORT, SUPERUSER};
 use crate::engine::sql::literal;
@@ -21,12 +22,33 @@ pub(super) fn access_rules(mode: Mode) -> String {
     "local all all trust\nlocal replication all trust\n".to_owned() + &hosts.collect::<String>()
 }
 
-pub(super) fn access(database: &str, address: SocketAddr, password: &str) -> TcpAccess {
+/// Returns the rules with TLS as a condition for everybody who needs a password.
+pub(super) fn require_tls(rules: &str) -> String {
+    let require = |rule: &str| match rule.ends_with("scram-sha-256") {
+        true => rule.replacen("host ", "hostssl ", 1) + "\n",
+        false => format!("{rule}\n"),
+    };
+    rules.lines().map(require).collect()
+}
+
+pub(super) fn access(
+    database: &str,
+    address: SocketAddr,
+    password: &str,
+    root_certificate: Option<&Path>,
+) -> TcpAccess {
     let path = percent_encode(database);
+    let root = root_certificate.map(|path| path.display().to_string());
+    let mode = if root.is_some() { "verify-full" } else { "disable" };
+    let options = root.as_deref().map(|root| format!("sslmode={mode}&sslrootcert={}", encode_path(root)));
+    let options =
+        |separator| options.as_deref().map(|options| format!("{separator}{options}")).unwrap_or_default();
     // The client sends its settings with the statement, so that the password stays out of the log.
     let script = format!("ALTER ROLE {SUPERUSER} PASSWORD {};\n", literal(password));
-    TcpAccess::new(PORT, format!("postgresql://{SUPERUSER}:{password}@{address}/{path}"))
-        .jdbc_url(format!("jdbc:postgresql://{address}/{path}?user={SUPERUSER}&password={password}"))
+    let url = format!("postgresql://{SUPERUSER}:{password}@{address}/{path}{}", options('?'));
+    let user = format!("user={SUPERUSER}&password={password}");
+    let access = TcpAccess::new(PORT, url)
+        .jdbc_url(format!("jdbc:postgresql://{address}/{path}?{user}{}", options('&')))
         .script(script)
         .reset_script(format!("ALTER ROLE {SUPERUSER} PASSWORD NULL;\n"))
         .env("PGHOST", address.ip().to_string())
@@ -34,7 +56,16 @@ pub(super) fn access(database: &str, address: SocketAddr, password: &str) -> Tcp
         .env("PGUSER", SUPERUSER)
         .env("PGPASSWORD", password)
         .env("PGDATABASE", database)
-        .env("PGSSLMODE", "disable")
+        .env("PGSSLMODE", mode);
+    match root {
+        Some(root) => access.env("PGSSLROOTCERT", root),
+        None => access,
+    }
+}
+
+/// Encodes each part of a path.
+pub(super) fn encode_path(path: &str) -> String {
+    path.split('/').map(percent_encode).collect::<Vec<_>>().join("/")
 }
 
 /// Everything that is not unreserved in a URL, RFC 3986.
@@ -52,10 +83,31 @@ mod tests {
 
     #[test]
     fn the_url_names_password_address_and_database() {
-        let access = access("a b", SocketAddr::from(([127, 0, 0, 1], 4711)), "0f");
+        let access = access("a b", SocketAddr::from(([127, 0, 0, 1], 4711)), "0f", None);
         assert_eq!(access.url, "postgresql://postgres:0f@127.0.0.1:4711/a%20b");
         assert!(access.env.contains(&("PGDATABASE".to_owned(), "a b".to_owned())));
+        assert!(access.env.contains(&("PGSSLMODE".to_owned(), "disable".to_owned())));
         assert!(!format!("{access:?}").contains("0f"));
+    }
+
+    #[test]
+    fn with_tls_clients_check_the_certificate() {
+        let root = Path::new("/proc/7/root/a b");
+        let access = access("x", SocketAddr::from(([127, 0, 0, 1], 4711)), "0f", Some(root));
+        let options = "sslmode=verify-full&sslrootcert=/proc/7/root/a%20b";
+        assert_eq!(access.url, format!("postgresql://postgres:0f@127.0.0.1:4711/x?{options}"));
+        let jdbc = format!("jdbc:postgresql://127.0.0.1:4711/x?user=postgres&password=0f&{options}");
+        assert_eq!(access.jdbc_url, Some(jdbc));
+        for (name, value) in [("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", "/proc/7/root/a b")] {
+            assert!(access.env.contains(&(name.to_owned(), value.to_owned())), "{name}");
+        }
+    }
+
+    #[test]
+    fn with_tls_no_password_travels_in_clear_text() {
+        let rules = require_tls(&access_rules(Mode::Container));
+        assert!(rules.contains("\nhostssl all all 127.0.0.0/8 scram-sha-256\n"), "{rules}");
+        assert!(rules.lines().all(|rule| !rule.starts_with("host ") || rule.ends_with("trust")), "{rules}");
     }
 
     #[test]
