@@ -35,6 +35,7 @@ mod maintenance;
 mod many_sandboxes;
 mod matrix;
 mod migration_tools;
+mod mistakes;
 mod nextest;
 mod other_attributes;
 mod parameters;

@@ -20,6 +20,7 @@ pub(super) fn unfinished(message: &str) -> Option<String> {
 /// One sentence that says what to do about a file that failed with this message.
 pub(super) fn on_failure(file: &FileStep, message: &str) -> Option<String> {
     let all = |parts: &[&str]| parts.iter().all(|part| message.contains(part));
+    let is_csv = matches!(file.format, Format::Csv { .. });
     let is_archive = file.format == Format::Archive;
     let advice = if message.contains(IN_TRANSACTION) {
         "end it with `commit;`"
@@ -52,6 +53,14 @@ pub(super) fn on_failure(file: &FileStep, message: &str) -> Option<String> {
         "a newer pg_dump made the archive: choose its version by `Postgres::version` (`--version`)"
     } else if file.after.is_none() && message.contains("_migrations\" does not exist") {
         "name the tool that makes the table: `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`)"
+    } else if is_csv && all(&["column \"", "\" of relation \"", "\" does not exist"]) {
+        "the first line names the columns: rename it there, or add the column by a step before it"
+    } else if is_csv && all(&["relation \"", "\" does not exist"]) {
+        "the file is named for its table, as in `schema.table.csv`: rename the file, or make the table in a step before it"
+    } else if all(&["relation \"", "\" does not exist"]) {
+        "make it in a step before: steps run in the order written, migrations in the order of their numbers or names"
+    } else if all(&["extension \"", "\" is not available"]) {
+        "install the package of the extension for the server's version, on Debian `postgresql-VERSION-NAME`"
     } else if file.requests.is_some() && message.contains("syntax error at or near \"\\\"") {
         "commands with a backslash are psql's, and the tool does not know them: move them to a seed, which psql runs"
     } else {

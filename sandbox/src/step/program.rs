@@ -83,7 +83,9 @@ impl ProgramStep {
         })?;
         match wait(&mut child, deadline).map_err(broken)? {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(failed().caused_by(format!("it ended with {status}\n{}", tail(&mut output)))),
+            Some(status) => Err(failed()
+                .caused_by(format!("it ended with {status}\n{}", tail(&mut output)))
+                .with_hint(format!("it ran in {}, and finds the server by `DATABASE_URL`", self.base))),
             None => Err(Error::new(
                 ErrorKind::Timeout,
                 format!("run {self} within the time that a step may take"),
