@@ -15,9 +15,12 @@ use crate::requests::{Response, TestCache};
 /// A file that changed less than two seconds before it is read is not noted.
 const SETTLED: Duration = Duration::from_millis(2200);
 
-/// A cache with a layer for each of two seeds, whose table `t` holds `one` or `two`.
+/// A cache, and two seeds whose table `t` holds `one` or `two`.
 fn two_seeds() -> (TestCache, String, String) {
-    let cache = TestCache::empty();
+    with_two_seeds(TestCache::new())
+}
+
+fn with_two_seeds(cache: TestCache) -> (TestCache, String, String) {
     let seed = |text: &str| {
         cache.write(&format!("{text}.sql"), &format!("create table t as select '{text}'::text as x"))
     };
@@ -91,7 +94,8 @@ fn a_layer_replaced_by_a_symbolic_link_is_rebuilt() {
 
 #[test]
 fn no_file_is_writable_by_others_under_umask_000() {
-    let (cache, one, _) = two_seeds();
+    // The base layer is built under that umask, too.
+    let (cache, one, _) = with_two_seeds(TestCache::empty());
     assert!(cache.ask(&[("umask", "000"), ("seed", &one)]).built);
     let find =
         Command::new("find").arg(&cache.cache).args(["!", "-type", "l", "-perm", "/022"]).output().unwrap();
@@ -100,7 +104,7 @@ fn no_file_is_writable_by_others_under_umask_000() {
 
 #[test]
 fn a_cache_path_that_is_a_file_is_reported() {
-    let (cache, one, _) = two_seeds();
+    let (cache, one, _) = with_two_seeds(TestCache::empty());
     fs::write(&cache.cache, "").unwrap();
     let report = cache.begin(&[("seed", &one)]).outcome().unwrap_err();
     let expected = format!("`{}` is not a directory", cache.cache.display());

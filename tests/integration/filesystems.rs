@@ -13,7 +13,7 @@ use sandboxed_db_tests::{
 
 use crate::layers::{RUNS, note, runs};
 use crate::maintenance;
-use crate::requests::{Response, TestCache, files};
+use crate::requests::{Response, TestCache, copy_base, files};
 
 #[rstest]
 #[case::tmpfs("tmpfs")]
@@ -156,6 +156,7 @@ fn store_in_an_image() {
     run_checked("mount", &["-t", "tmpfs", "tmpfs", place.to_str().unwrap()]);
     let mut cache = TestCache::empty();
     cache.cache = place.join("lower/cache");
+    copy_base(&cache.cache);
     cache.write("migrations/1.sql", &note("first"));
     let migrations = cache.path("migrations");
     let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
@@ -194,7 +195,8 @@ fn rebuilt(cache: &mut TestCache, asked: &[(&str, &str)], first: &Response) {
     assert!(again.built && again.answers != first.answers);
     assert_eq!(cache.ask(asked), Response { built: false, answers: again.answers });
     // The next build removes the replaced layers.
-    cache.ask(&[("database", "another")]);
+    let another = cache.write("another.sql", &note("another"));
+    cache.ask(&[("seed", &another)]);
     assert_eq!(cache.layers().len(), 3);
 }
 
