@@ -177,7 +177,7 @@ fn files_in_the_readme_are_those_of_the_examples() {
         let after = readme.split_once(&format!("`{name}`:\n\n```")).expect("it is shown").1;
         after.lines().skip(1).take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect()
     };
-    let name = "migrations/1_customers.sql";
+    let name = "migrations/20240101000000_customers.sql";
     assert_eq!(shown(name), read(&root().join("examples").join(name)));
     let name = "orders.sql";
     let chapter = read(&root().join("sandbox/src/guide/getting_started.md"));
