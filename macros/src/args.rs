@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// The place of a list of engines or versions, which makes a test of each.
     pub(crate) matrix: Option<Span>,
     /// The steps, in the order written.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<StepArgument>,
     /// `migrations = none`: no directory is searched.
     pub(crate) no_migrations: bool,
     pub(crate) settings: Vec<Setting>,
@@ -52,7 +52,7 @@ pub(crate) struct Runtime {
     pub(crate) asked: Option<Span>,
 }
 
-pub(crate) enum Step {
+pub(crate) enum StepArgument {
     Migrations(LitStr),
     /// The variant of `MigrationTool`, and the directory.
     MigrationsOf(Ident, LitStr),
@@ -96,7 +96,10 @@ impl Arguments {
         !self.no_migrations
             && self.snapshot.is_none()
             && self.engines.is_empty()
-            && self.steps.iter().all(|step| matches!(step, Step::Seed(_) | Step::DependsOn(_)))
+            && self
+                .steps
+                .iter()
+                .all(|step| matches!(step, StepArgument::Seed(_) | StepArgument::DependsOn(_)))
     }
 
     fn parse_those(tokens: TokenStream, diagnostics: &mut Diagnostics, valid: impl Fn(Name) -> bool) -> Self {
@@ -172,7 +175,7 @@ impl Arguments {
                     input.parse::<none>()?;
                     self.no_migrations = true;
                 } else {
-                    self.steps.push(Step::Migrations(argument.path(input)?));
+                    self.steps.push(StepArgument::Migrations(argument.path(input)?));
                 }
             }
             Name::MigrationsOf => {
@@ -180,17 +183,17 @@ impl Arguments {
                     let tool =
                         list.parse().map_err(|_| argument.malformed(list, "a variant of `MigrationTool`"))?;
                     argument.comma(list)?;
-                    Ok(Step::MigrationsOf(tool, argument.path(list)?))
+                    Ok(StepArgument::MigrationsOf(tool, argument.path(list)?))
                 };
                 self.steps.push(argument.list(input, read)?);
             }
             Name::Seed => {
                 argument.equals(input)?;
-                self.steps.extend(argument.paths(input, diagnostics)?.into_iter().map(Step::Seed));
+                self.steps.extend(argument.paths(input, diagnostics)?.into_iter().map(StepArgument::Seed));
             }
             Name::DependsOn => {
                 argument.equals(input)?;
-                self.steps.push(Step::DependsOn(argument.paths(input, diagnostics)?));
+                self.steps.push(StepArgument::DependsOn(argument.paths(input, diagnostics)?));
             }
             Name::Run | Name::RunTcp => {
                 let read = |list: ParseStream<'_>| {
@@ -200,7 +203,7 @@ impl Arguments {
                         argument.comma(list)?;
                         args.push(argument.text(list, "an argument of the program as a string")?);
                     }
-                    let step = if name == Name::Run { Step::Run } else { Step::RunTcp };
+                    let step = if name == Name::Run { StepArgument::Run } else { StepArgument::RunTcp };
                     Ok(step(program, args))
                 };
                 self.steps.push(argument.list(input, read)?);
@@ -209,7 +212,7 @@ impl Arguments {
                 let read = |list: ParseStream<'_>| {
                     let key = argument.text(list, "a key as a string")?;
                     argument.comma(list)?;
-                    Ok(Step::Prepare(key, argument.rust_path(list, "the path of an `async fn`")?))
+                    Ok(StepArgument::Prepare(key, argument.rust_path(list, "the path of an `async fn`")?))
                 };
                 self.steps.push(argument.list(input, read)?);
             }
@@ -308,14 +311,18 @@ pub(crate) mod tests {
     }
 
     fn steps(arguments: &Arguments) -> Vec<(&str, String)> {
-        let text = |step: &Step| match step {
-            Step::Migrations(path) => ("migrations", path.value()),
-            Step::MigrationsOf(tool, path) => ("migrations_of", format!("{tool} {}", path.value())),
-            Step::Seed(path) => ("seed", path.value()),
-            Step::DependsOn(paths) => ("depends_on", words(paths)),
-            Step::Run(program, args) => ("run", format!("{} {}", program.value(), words(args))),
-            Step::RunTcp(program, args) => ("run_tcp", format!("{} {}", program.value(), words(args))),
-            Step::Prepare(key, path) => ("prepare", format!("{} {}", key.value(), path.to_token_stream())),
+        let text = |step: &StepArgument| match step {
+            StepArgument::Migrations(path) => ("migrations", path.value()),
+            StepArgument::MigrationsOf(tool, path) => ("migrations_of", format!("{tool} {}", path.value())),
+            StepArgument::Seed(path) => ("seed", path.value()),
+            StepArgument::DependsOn(paths) => ("depends_on", words(paths)),
+            StepArgument::Run(program, args) => ("run", format!("{} {}", program.value(), words(args))),
+            StepArgument::RunTcp(program, args) => {
+                ("run_tcp", format!("{} {}", program.value(), words(args)))
+            }
+            StepArgument::Prepare(key, path) => {
+                ("prepare", format!("{} {}", key.value(), path.to_token_stream()))
+            }
         };
         arguments.steps.iter().map(text).collect()
     }

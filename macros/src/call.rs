@@ -9,7 +9,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Index, Path, ReturnType, Signature};
 
-use crate::args::{Arguments, Step};
+use crate::args::{Arguments, StepArgument};
 use crate::databases::{Databases, Described, Made};
 use crate::matrix::Engine;
 use crate::signature::{CaseParameter, Parameter};
@@ -60,16 +60,16 @@ fn snapshot(
     };
     let version = version.map(|version| quote!(.version(#version)));
     let steps = steps.iter().map(|step| match step {
-        Step::Migrations(path) => quote!(.migrations(#path)),
-        Step::MigrationsOf(tool, path) => {
+        StepArgument::Migrations(path) => quote!(.migrations(#path)),
+        StepArgument::MigrationsOf(tool, path) => {
             quote!(.migrations_of(#krate::MigrationTool::#tool, #path))
         }
-        Step::Seed(path) => quote!(.seed(#path)),
-        Step::DependsOn(paths) => quote!(.depends_on([#(#paths),*])),
+        StepArgument::Seed(path) => quote!(.seed(#path)),
+        StepArgument::DependsOn(paths) => quote!(.depends_on([#(#paths),*])),
         // An empty list needs the type of its items.
-        Step::Run(program, args) => quote!(.run::<&str>(#program, [#(#args),*])),
-        Step::RunTcp(program, args) => quote!(.run_tcp::<&str>(#program, [#(#args),*])),
-        Step::Prepare(key, function) => quote!(.prepare(#key, #function)),
+        StepArgument::Run(program, args) => quote!(.run::<&str>(#program, [#(#args),*])),
+        StepArgument::RunTcp(program, args) => quote!(.run_tcp::<&str>(#program, [#(#args),*])),
+        StepArgument::Prepare(key, function) => quote!(.prepare(#key, #function)),
     });
     let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
     let tls = tls.then(|| quote!(.tls()));

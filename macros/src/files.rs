@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use syn::LitStr;
 
-use crate::args::{Arguments, Step};
+use crate::args::{Arguments, StepArgument};
 use crate::diagnostics::{self, Diagnostics};
 
 /// Returns the directory of the package that is being compiled. None for build systems other than
@@ -23,10 +23,12 @@ pub(crate) fn package(manifest_dir: Option<OsString>) -> Option<PathBuf> {
 pub(crate) fn check(arguments: &Arguments, package: &Path, diagnostics: &mut Diagnostics) {
     for step in &arguments.steps {
         let (files, directory): (&[LitStr], _) = match step {
-            Step::Migrations(path) | Step::MigrationsOf(_, path) => (std::slice::from_ref(path), true),
-            Step::Seed(path) => (std::slice::from_ref(path), false),
-            Step::DependsOn(paths) => (paths, false),
-            Step::Run(..) | Step::RunTcp(..) | Step::Prepare(..) => continue,
+            StepArgument::Migrations(path) | StepArgument::MigrationsOf(_, path) => {
+                (std::slice::from_ref(path), true)
+            }
+            StepArgument::Seed(path) => (std::slice::from_ref(path), false),
+            StepArgument::DependsOn(paths) => (paths, false),
+            StepArgument::Run(..) | StepArgument::RunTcp(..) | StepArgument::Prepare(..) => continue,
         };
         for file in files {
             let path = package.join(file.value());

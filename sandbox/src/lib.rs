@@ -132,7 +132,7 @@ pub mod cache {
 /// - `migrations = "directory"`: see [`Snapshot::migrations`]. Steps run in the order they are
 ///   written. Default: `migrations` in the test's package, before all other steps, if the directory
 ///   holds files of SQL when the test runs. `migrations = none` leaves it out. So do `snapshot`,
-///   `engine`, `migrations_of`, `run` and `prepare`, and the list of a parameter.
+///   `engine`, `migrations_of`, `run`, `run_tcp` and `prepare`, and the list of a parameter.
 /// - `migrations_of(Sqlx, "directory")`, or `migrations_of = (Sqlx, "directory")` as for each
 ///   argument with a list: see [`Snapshot::migrations_of`]; the tool is a variant of
 ///   [`MigrationTool`].
