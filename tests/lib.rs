@@ -43,7 +43,7 @@ pub fn skip_as_root(reason: &str) {
     note(&format!("skipped, needs an unprivileged user: {reason}"));
 }
 
-/// Whether the exhaustive run is asked for; if not, says that the test is left to it.
+/// Returns `true` if the exhaustive run is asked for; if not, says that the test is left to it.
 #[must_use]
 pub fn is_exhaustive(reason: &str) -> bool {
     let all = all();

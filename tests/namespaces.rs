@@ -83,7 +83,7 @@ pub fn run_checked(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether a program of that name is installed, perhaps for root only.
+/// Returns `true` if a program of that name is installed, perhaps for root only.
 #[must_use]
 pub fn is_installed(program: &str) -> bool {
     with_sbin().split(':').any(|directory| Path::new(directory).join(program).exists())
@@ -94,7 +94,7 @@ fn with_sbin() -> String {
     std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin"
 }
 
-/// Whether two directories are on different file systems.
+/// Returns `true` if two directories are on different file systems.
 ///
 /// # Panics
 /// If one does not exist.

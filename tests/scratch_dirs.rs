@@ -121,8 +121,8 @@ impl Default for ScratchDirs {
     }
 }
 
-/// Whether a path is a finished entry of the cache, by its name and shape: a layer, a lock, a
-/// lookup, ...
+/// Returns `true` if a path is a finished entry of the cache, by its name and shape: a layer, a
+/// lock, a lookup, ...
 fn is_finished(path: &Path) -> bool {
     if path.ends_with("locks/prune") && path.is_file() {
         return true;

@@ -19,7 +19,7 @@ pub fn alone(test: &str) -> Command {
     command
 }
 
-/// Whether [`alone`] runs the test, and not a user who runs all ignored tests.
+/// Returns `true` if [`alone`] runs the test, and not a user who runs all ignored tests.
 #[must_use]
 pub fn is_alone() -> bool {
     std::env::var_os(ALONE).is_some()

@@ -81,7 +81,7 @@ impl Arguments {
         Name::ALL.map(Name::as_str).to_vec()
     }
 
-    /// Returns whether an argument describes a database.
+    /// Returns `true` if an argument describes a database.
     pub(crate) fn describe_a_database(&self) -> bool {
         self.snapshot.is_some()
             || !self.engines.is_empty()

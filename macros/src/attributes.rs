@@ -157,7 +157,7 @@ fn is_named(path: &Path, name: &str) -> bool {
     path.segments.last().is_some_and(|last| last.ident == name)
 }
 
-/// Returns whether the attribute of a parameter belongs to rstest.
+/// Returns `true` if the attribute of a parameter belongs to rstest.
 pub(crate) fn is_rstests(attribute: &Attribute) -> bool {
     const ALL: [&str; 13] = [
         "base_dir", "by_ref", "case", "context", "dirs", "exclude", "files", "from", "future", "mode",

@@ -83,7 +83,7 @@ fn snapshot(
     quote_spanned!(Span::mixed_site()=> #begin #version #(#steps)* #(#settings)* #tls #start_timeout #max_age #keep)
 }
 
-/// Returns whether a [single parameter](Databases::single_parameter) has no arguments at all, so
+/// Returns `true` if a [single parameter](Databases::single_parameter) has no arguments at all, so
 /// that the harness describes its database.
 pub(crate) fn is_default(databases: &Databases<'_>, arguments: &Arguments) -> bool {
     databases.single_parameter().is_some()

@@ -63,12 +63,12 @@ impl Name {
         }
     }
 
-    /// Returns whether the argument is a step that may be repeated.
+    /// Returns `true` if the argument is a step that may be repeated.
     pub(crate) const fn may_come_again(self) -> bool {
         matches!(self, Self::MigrationsOf | Self::DependsOn | Self::Run | Self::RunTcp | Self::Prepare)
     }
 
-    /// Returns whether the argument is about the test, and not about a database.
+    /// Returns `true` if the argument is about the test, and not about a database.
     pub(crate) const fn is_of_the_test(self) -> bool {
         matches!(self, Self::Flavor | Self::WorkerThreads | Self::Crate)
     }

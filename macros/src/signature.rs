@@ -69,7 +69,7 @@ impl Function {
         self.parameters(diagnostics)
     }
 
-    /// Returns whether another attribute makes the tests from the expanded function.
+    /// Returns `true` if another attribute makes the tests from the expanded function.
     pub(crate) fn has_generator(&self) -> bool {
         self.is_rstest() || self.attributes.iter().any(|attribute| attributes::is_test_case(attribute.path()))
     }
@@ -256,8 +256,8 @@ fn name(pattern: &Pat) -> Option<&Ident> {
     }
 }
 
-/// Returns whether an attribute marks the parameter for rstest. A fixture that is found by its name
-/// alone needs `#[from(name)]`, since it looks like a parameter from a database.
+/// Returns `true` if an attribute marks the parameter for rstest. A fixture that is found by its
+/// name alone needs `#[from(name)]`, since it looks like a parameter from a database.
 fn is_filled_by_rstest(written: &PatType) -> bool {
     written.attrs.iter().any(attributes::is_rstests)
 }

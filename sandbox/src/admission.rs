@@ -117,7 +117,7 @@ pub(crate) fn spare() -> Option<Slot> {
     slots.take(bound).ok()?.map(|number| slots.hold(number, None))
 }
 
-/// Whether this process or another waits for a slot.
+/// Returns `true` if this process or another waits for a slot.
 pub(crate) fn are_waited_for() -> bool {
     slots().as_ref().is_some_and(Slots::are_waited_for)
 }
@@ -240,7 +240,7 @@ impl Slots {
         }
     }
 
-    /// Whether each slot is held by a thread that waits for another one.
+    /// Returns `true` if each slot is held by a thread that waits for another one.
     fn are_stuck(&self, bound: u64) -> bool {
         let Some(file) = &self.file else { return false };
         let waits = |holder: Option<ThreadId>| {

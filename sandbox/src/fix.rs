@@ -57,7 +57,8 @@ pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Whether a command neither removes a file nor changes its owner, permissions or content.
+/// Returns `true` if a command neither removes a file nor changes its owner, permissions or
+/// content.
 fn leaves_files_alone(command: &str) -> bool {
     const CHANGES: [&str; 16] = [
         "chown", "chgrp", "chmod", "setfacl", "chattr", "rm", "rmdir", "unlink", "mv", "cp", "ln", "dd",

@@ -174,7 +174,7 @@ fn password() -> Result<String, Errno> {
 }
 
 /// Sockets that listen on one port of 127.0.0.1 and, where the machine has IPv6, of ::1: programs
-/// that are told `localhost` may try either, and must not meet another's server.
+/// that connect to `localhost` may try either, and must not meet another's server.
 fn listeners() -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let listen = |address: SocketAddr| {
         let listener = TcpListener::bind(address)?;

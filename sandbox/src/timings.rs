@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Timings {
     /// Finding the layer, or building it.
     pub layer: Duration,
-    /// Whether this start built the layer, rather than found it or waited for another start to
+    /// `true` if this start built the layer, rather than found it or waited for another start to
     /// build it.
     pub layer_built: bool,
     /// Waiting for a slot.

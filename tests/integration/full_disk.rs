@@ -150,7 +150,7 @@ impl Small {
         }
     }
 
-    /// Whether the layer can be built with that much space in addition to the used one.
+    /// Returns `true` if the layer can be built with that much space in addition to the used one.
     fn builds_with(&self, limit: Limit, room: u64) -> bool {
         self.limit(limit, self.used(limit) + room);
         self.judge(self.cache.begin(&self.asked()).outcome(), &format!("with room for {room}"))

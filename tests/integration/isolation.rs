@@ -63,8 +63,8 @@ fn status(db: &Sandbox, process: &str, name: &str) -> String {
     shell(db, &format!("grep '^{name}:' /proc/{process}/status | cut -f 2-"))
 }
 
-/// Whether the sandbox has a new /proc. In most containers the outer one is partly hidden, and the
-/// kernel refuses a new one.
+/// Returns `true` if the sandbox has a new /proc. In most containers the outer one is partly
+/// hidden, and the kernel refuses a new one.
 pub(crate) fn has_its_own_proc(db: &Sandbox) -> bool {
     let own = shell(db, "sh -c 'echo $$; exec readlink /proc/self'");
     let (inside, shown) = own.split_once('\n').unwrap();

@@ -59,7 +59,7 @@ fn ends(db: Sandbox) {
 const BOMB: &str =
     "copy (select where false) to program 'i=0; while [ $i -lt 700 ]; do sleep 60 & i=$((i+1)); done'";
 
-/// Whether a limit holds; without one the host would be affected.
+/// Returns `true` if a limit holds; without one the host would be affected.
 fn is_contained(db: &Sandbox) -> bool {
     // Not every shell's ulimit has processes.
     let inside = shell(db, "grep 'Max processes' /proc/self/limits; cat /proc/sys/kernel/pid_max");

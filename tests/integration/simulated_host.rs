@@ -127,7 +127,7 @@ pub(crate) fn assert_check(
     }
 }
 
-/// Whether this machine lets a test simulate others.
+/// Returns `true` if this machine lets a test simulate others.
 pub(crate) fn can() -> bool {
     let can = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
     let can = can.is_ok_and(|output| output.status.success());

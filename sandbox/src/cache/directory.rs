@@ -205,7 +205,7 @@ pub(crate) fn fix(path: &Path, error: &io::Error) -> Option<Fix> {
     })
 }
 
-/// Whether a file belongs to another user than this process runs as.
+/// Returns `true` if a file belongs to another user than this process runs as.
 pub(crate) fn is_foreign(metadata: &fs::Metadata) -> bool {
     metadata.uid() != rustix::process::geteuid().as_raw()
 }

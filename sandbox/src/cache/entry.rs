@@ -65,7 +65,7 @@ impl DirectoryLock {
         }
     }
 
-    /// Whether a process uses the directory.
+    /// Returns `true` if a process uses the directory.
     pub(crate) fn is_held(path: &Path) -> bool {
         matches!(open(path), Ok(Some(file)) if file.try_lock().is_err())
     }
@@ -80,13 +80,13 @@ impl DirectoryLock {
         &self.path
     }
 
-    /// Whether the directory is still in its place.
+    /// Returns `true` if the directory is still in its place.
     pub(crate) fn exists(&self) -> bool {
         is_same(&self.path, &self.file)
     }
 
-    /// Whether the directory was removed, not merely moved. A removed directory has no name any
-    /// more.
+    /// Returns `true` if the directory was removed, not merely moved. A removed directory has no
+    /// name any more.
     pub(crate) fn is_removed(&self) -> bool {
         self.file.metadata().is_ok_and(|directory| directory.nlink() == 0)
     }

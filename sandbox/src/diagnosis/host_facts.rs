@@ -155,7 +155,7 @@ fn confinement(label: &str) -> Option<Confinement> {
     kind.map(|kind| Confinement::SeLinux(kind.to_owned()))
 }
 
-/// Whether a map of user_namespaces(7) contains an id.
+/// Returns `true` if a map of user_namespaces(7) contains an id.
 fn is_mapped(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let numbers: Vec<u64> = line.split_ascii_whitespace().flat_map(str::parse).collect();

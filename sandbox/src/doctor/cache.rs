@@ -35,12 +35,12 @@ pub struct CacheInfo {
     pub used: u64,
     /// Bytes that are free there.
     pub free: u64,
-    /// Whether it can be written now.
+    /// `true` if it can be written now.
     pub writable: bool,
-    /// Whether copies there share blocks with their originals, so that a layer is quickly built on
-    /// another.
+    /// `true` if copies there share blocks with their originals, so that a layer is quickly built
+    /// on another.
     pub reflink: bool,
-    /// Whether it holds finished layers.
+    /// `true` if it holds finished layers.
     pub has_layers: bool,
 }
 

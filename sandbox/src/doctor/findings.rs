@@ -13,7 +13,7 @@ use super::{CacheInfo, LimitInfo, ServerInfo, TrialTimings};
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Findings {
-    /// Whether sandboxes work here, perhaps with warnings.
+    /// `true` if sandboxes work here, perhaps with warnings.
     pub works: bool,
     /// All findings in one sentence.
     pub verdict: String,

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(10 * 60);
 pub struct TrialTimings {
     /// Finding the layer, or building it.
     pub layer: f64,
-    /// Whether the layer was built.
+    /// `true` if the layer was built.
     pub layer_built: bool,
     /// From the request to the executed server.
     pub launch: f64,

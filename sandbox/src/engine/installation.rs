@@ -54,7 +54,7 @@ impl Installation {
             }
         }
         if !bin.starts_with("/usr") && binds.is_empty() {
-            // An installation in a prefix of its own shows no more of the prefix than servers use.
+            // Of another prefix than /usr the sandbox sees only the parts that servers use.
             let prefix = bin.parent().unwrap_or(&bin);
             let parts = ["lib", "lib64", "libexec", "share"].map(|part| prefix.join(part));
             binds.extend(parts.into_iter().filter(|part| part.is_dir()).chain([bin.clone()]));
@@ -93,7 +93,7 @@ impl Installation {
         self.bin.join(name)
     }
 
-    /// Whether the installation has a program `name`.
+    /// Returns `true` if the installation has a program `name`.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.on_host.join(name).exists()
@@ -123,7 +123,8 @@ impl Installation {
         &self.build_info.build
     }
 
-    /// Whether the server's program is linked with libsystemd and thus speaks sd_notify(3).
+    /// Returns `true` if the server's program is linked with libsystemd and thus speaks
+    /// sd_notify(3).
     #[must_use]
     pub fn notifies(&self) -> bool {
         self.build_info.notifies
@@ -193,12 +194,12 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
     let failed = || unusable(program, "the server");
     let mut command = Command::new(program);
     // Files and no pipes, which a program that goes on, or its child, would keep open.
-    let said = || -> io::Result<_> {
+    let output = || -> io::Result<_> {
         let file = memory(c"sandboxed-db version", b"")?;
         Ok((file.try_clone()?, file))
     };
     let ((mut stdout, out), (mut stderr, err)) =
-        said().and_then(|out| Ok((out, said()?))).map_err(|error| failed().caused_by(error))?;
+        output().and_then(|out| Ok((out, output()?))).map_err(|error| failed().caused_by(error))?;
     command.arg("--version").stdin(Stdio::null()).stdout(out).stderr(err);
     if let Ok(path) = std::env::join_paths(libraries)
         && !libraries.is_empty()

@@ -3,7 +3,7 @@
 use crate::environment::MISSING;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Returns whether the error skips the test instead of failing it.
+/// Returns `true` if the error skips the test instead of failing it.
 pub(super) fn may_be_skipped(error: &Error) -> Result<bool> {
     Ok(error.kind() == ErrorKind::NotInstalled && MISSING.word()? == Some("skip"))
 }

@@ -35,7 +35,7 @@ pub(super) fn capture(from: &Path, to: &Path, layer: &Path, bounds: &Bounds) -> 
     Ok(copied)
 }
 
-/// Whether two files have the same contents and the same mode.
+/// Returns `true` if two files have the same contents and the same mode.
 ///
 /// A file that an overlay shows from its lower has the inode number and the times of that. A file
 /// that was merely opened for writing was copied up, and each file of a server in process mode is a

@@ -49,7 +49,7 @@ impl KeptState {
         self.start_on(layer.data(), layer.lock().clone())
     }
 
-    /// Whether a file of the data directory is the layer's file, and so unchanged.
+    /// Returns `true` if a file of the data directory is the layer's file, and so unchanged.
     #[must_use]
     pub fn is_untouched(&self, file: &Path) -> bool {
         let original = layer::data_of(&self.layer).and_then(|data| fs::metadata(data.join(file)).ok());

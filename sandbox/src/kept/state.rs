@@ -27,11 +27,11 @@ pub struct KeptState {
     pub name: String,
     /// The directory that relative paths of its description start at: that of the test's package.
     pub package: PathBuf,
-    /// Whether the test failed.
+    /// `true` if the test failed.
     pub failed: bool,
-    /// Whether the server was shut down cleanly before. If not, it had died or hung, and its files
-    /// are as a crash leaves them: data that it had not written is lost, and a server that starts
-    /// on them recovers first.
+    /// `true` if the server was shut down cleanly before. If not, it had died or hung, and its
+    /// files are as a crash leaves them: data that it had not written is lost, and a server that
+    /// starts on them recovers first.
     pub clean: bool,
     /// When it was kept; in JSON as in ISO 8601.
     #[serde(with = "cache::iso_8601")]

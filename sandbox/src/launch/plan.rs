@@ -44,14 +44,14 @@ pub(crate) struct Plan {
     pub(crate) shm_size: u64,
     /// Limits of all processes together.
     pub(crate) limits: Limits,
-    /// Whether the server may use io_uring(7), whose requests no filter sees.
+    /// `true` if the server may use io_uring(7), whose requests no filter sees.
     pub(crate) io_uring: bool,
     /// The server, started as soon as the root is ready. Absent while a base layer is built.
     pub(crate) server: Option<Command>,
     /// Symbolic links, made when the server first reports readiness, before the test process learns
     /// of it. Existing files stay.
     pub(crate) when_ready: Vec<Symlink>,
-    /// Whether the server may be restored from a prelinked image.
+    /// `true` if the server may be restored from a prelinked image.
     pub(crate) prelink: bool,
     /// Present in process mode, where the server is a process of the host instead of a container's.
     pub(crate) process_mode: Option<ProcessMode>,
@@ -73,7 +73,7 @@ pub(crate) struct ProcessMode {
     pub(crate) end_signal: Signal,
     /// The server's address on the host's loopback.
     pub(crate) loopback: Ipv4Addr,
-    /// Whether the server listens there.
+    /// `true` if the server listens there.
     pub(crate) listens: bool,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Launch {
     pub(super) limits: Limits,
     /// The bytes of memory that the sandbox's files may take.
     pub(super) files: u64,
-    /// Whether to start a supervisor on the host instead of a container.
+    /// `true` to start a supervisor on the host instead of a container.
     pub(super) process_mode: bool,
     pub(super) start: StartMethod<()>,
 }
@@ -146,9 +146,9 @@ impl From<io::Error> for NoImage {
 /// A sandbox whose root is built.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Up {
-    /// Whether its /proc is the outer one.
+    /// `true` if its /proc is the outer one.
     pub(super) outer_proc: bool,
-    /// Whether a seccomp filter is installed. There is none in process mode, and on architectures
+    /// `true` if a seccomp filter is installed. There is none in process mode, and on architectures
     /// without a compiler.
     pub(super) filtered: bool,
     /// The private directory of process mode.
@@ -170,7 +170,8 @@ impl Exit {
         self == Self::Code(0)
     }
 
-    /// Whether the process was killed by SIGKILL, which says nothing about the process itself.
+    /// Returns `true` if the process was killed by SIGKILL, which says nothing about the process
+    /// itself.
     pub(crate) fn was_killed(self) -> bool {
         self == Self::Signal(libc::SIGKILL)
     }

@@ -52,8 +52,8 @@ impl Layer {
         self.directory().join(DATA)
     }
 
-    /// Whether the layer is in its place: another process may have removed it, or built another one
-    /// there.
+    /// Returns `true` if the layer is in its place: another process may have removed it, or built
+    /// another one there.
     pub(super) fn exists(&self) -> bool {
         self.lock.exists()
     }

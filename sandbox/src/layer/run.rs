@@ -12,7 +12,7 @@ pub(super) fn id() -> &'static str {
     ID.get_or_init(|| shared_run().map_or_else(|| identity(std::process::id()), str::to_owned))
 }
 
-/// Whether layers of earlier runs are to be rebuilt.
+/// Returns `true` if layers of earlier runs are to be rebuilt.
 pub(super) fn rebuilds() -> bool {
     // Other values are refused at the beginning of each start.
     matches!(REBUILD.word(), Ok(Some("1")))

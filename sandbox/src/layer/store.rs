@@ -87,7 +87,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Whether the layer is new enough.
+    /// Returns `true` if the layer is new enough.
     pub(super) fn accepts(&self, layer: &Layer) -> bool {
         if run::rebuilds() && layer.manifest().is_ok_and(|manifest| manifest.run != run::id()) {
             return false;

@@ -66,7 +66,7 @@ pub struct LayerInfo {
     /// When it was last used, to the hour; in JSON as in ISO 8601.
     #[serde(serialize_with = "cache::iso_8601::serialize")]
     pub last_used: SystemTime,
-    /// Whether a process uses it now.
+    /// `true` if a process uses it now.
     pub in_use: bool,
 }
 

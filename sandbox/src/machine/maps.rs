@@ -68,13 +68,13 @@ impl Mapping {
         self.start..self.end
     }
 
-    /// Whether the memory has a permission: `r`, `w` or `x`.
+    /// Returns `true` if the memory has a permission: `r`, `w` or `x`.
     #[cfg(any(test, target_arch = "x86_64"))]
     pub(crate) fn may(&self, permission: char) -> bool {
         self.permissions.contains(permission)
     }
 
-    /// Whether the kernel maps it into every process by itself, vdso(7).
+    /// Returns `true` if the kernel maps it into every process by itself, vdso(7).
     #[cfg(any(test, target_arch = "x86_64"))]
     pub(crate) fn is_system(&self) -> bool {
         self.name == "[vdso]" || self.name.starts_with("[vvar")

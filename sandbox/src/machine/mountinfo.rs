@@ -15,7 +15,8 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Whether the mount itself, as opposed to its file system, has an option such as `ro`.
+    /// Returns `true` if the mount itself, as opposed to its file system, has an option such as
+    /// `ro`.
     pub(crate) fn has(&self, option: &str) -> bool {
         self.options.iter().any(|own| own == option)
     }

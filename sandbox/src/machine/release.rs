@@ -6,8 +6,8 @@ pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
     numbers.next().zip(numbers.next())
 }
 
-/// Whether the running kernel, uname(2), is of that version or newer. A kernel of unknown version
-/// is not.
+/// Returns `true` if the running kernel, uname(2), is of that version or newer. A kernel of unknown
+/// version is not.
 pub(crate) fn is_at_least(wanted: (u32, u32)) -> bool {
     version(&rustix::system::uname().release().to_string_lossy()).is_some_and(|version| version >= wanted)
 }

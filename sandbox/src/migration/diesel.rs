@@ -92,7 +92,8 @@ fn migration(directory: &str, files: &[String]) -> Result<Migration, Refusal> {
     })
 }
 
-/// Whether a `metadata.toml` has the migration run in a transaction. Without the key it does not.
+/// Returns `true` if a `metadata.toml` has the migration run in a transaction. Without the key it
+/// does not.
 fn in_transaction(metadata: &str) -> Result<bool, Refusal> {
     for line in metadata.lines() {
         let line = line.split('#').next().unwrap_or_default();

@@ -164,7 +164,7 @@ fn annotation(line: &str) -> Result<Option<&'static str>, String> {
     }
 }
 
-/// Whether the last word before a comment ends with a semicolon.
+/// Returns `true` if the last word before a comment ends with a semicolon.
 fn ends_statement(line: &str) -> bool {
     let words = line.split_whitespace().take_while(|word| !word.starts_with("--"));
     words.last().is_some_and(|word| word.ends_with(';'))

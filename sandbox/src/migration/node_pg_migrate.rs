@@ -97,7 +97,7 @@ impl Tool for NodePgMigrate {
     }
 }
 
-/// Whether a line begins a section, as `^\s*--[\s-]*up\s+migration` does in any case.
+/// Returns `true` if a line begins a section, as `^\s*--[\s-]*up\s+migration` does in any case.
 fn is_mark(line: &str, word: &str) -> bool {
     let dashes = line.trim_start_matches('\u{feff}').trim_start().strip_prefix("--");
     dashes.is_some_and(|text| {

@@ -86,7 +86,7 @@ fn migration(file: &str) -> Option<Migration> {
     is_word.then(|| Migration { path: file.to_owned(), version: unpadded(version), name: name.to_owned() })
 }
 
-/// Whether a name begins as refinery's and Flyway's do.
+/// Returns `true` if a name begins as refinery's and Flyway's do.
 fn is_versioned(file: &str) -> bool {
     file.strip_prefix(['U', 'V']).and_then(numbered).is_some_and(|(_, rest)| rest.contains("__"))
 }
@@ -101,8 +101,8 @@ fn unreadable_version(file: &str) -> Refusal {
     )
 }
 
-/// Whether versions have 64 bits, which is a feature of refinery, and not 32. The last is the
-/// largest.
+/// Returns `true` if versions have 64 bits, which is a feature of refinery, and not 32. The last is
+/// the largest.
 fn is_wide(all: &[Migration]) -> bool {
     all.last().is_some_and(|migration| migration.version.parse::<i32>().is_err())
 }

@@ -103,7 +103,7 @@ impl Scanner<'_> {
     }
 }
 
-/// Whether a statement has the client send rows after it.
+/// Returns `true` if a statement has the client send rows after it.
 pub(super) fn reads_input(statement: &str) -> bool {
     let mut words = statement.split_ascii_whitespace().map(|word| word.trim_end_matches(';'));
     let is_copy = words.next().is_some_and(|word| word.eq_ignore_ascii_case("copy"));

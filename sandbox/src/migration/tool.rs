@@ -105,7 +105,7 @@ pub(crate) trait Tool: Sync {
     /// The tool's name in messages.
     fn name(&self) -> &'static str;
 
-    /// Whether the names in a directory show that it is this tool's.
+    /// Returns `true` if the names in a directory show that it is this tool's.
     fn is_named(&self, _listing: &Listing) -> Result<bool, Refusal> {
         Ok(false)
     }
@@ -115,7 +115,7 @@ pub(crate) trait Tool: Sync {
         None
     }
 
-    /// Whether each file of the tool has its mark.
+    /// Returns `true` if each file of the tool has its mark.
     fn needs_mark(&self) -> bool {
         true
     }

@@ -129,7 +129,7 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default().trim_end()
 }
 
-/// Whether a comment is a heading that has one of these words at its beginning or end.
+/// Returns `true` if a comment is a heading that has one of these words at its beginning or end.
 fn is_mark(comment: &str, vocabulary: &[&str]) -> bool {
     let all = words(comment);
     let significant: Vec<_> = all.iter().map(String::as_str).filter(|word| !NEUTRAL.contains(word)).collect();
@@ -164,7 +164,7 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Whether a file is the way back of another one, and has its name but for the direction:
+/// Returns `true` if a file is the way back of another one, and has its name but for the direction:
 /// `x_up.sql` and `x_down.sql`.
 pub(super) fn is_counterpart(name: &str, listing: &Listing) -> bool {
     let pairs = [

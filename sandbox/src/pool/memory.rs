@@ -1,4 +1,4 @@
-//! Whether the machine has memory for a prewarmed sandbox.
+//! Checks that the machine has memory for a prewarmed sandbox.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ const EACH: u64 = 64 << 20;
 /// The part of the memory that is left free, as a divisor.
 const RESERVE: u64 = 10;
 
-/// Whether memory is left for one more. Unknown counts as enough.
+/// Returns `true` if memory is left for one more. Unknown counts as enough.
 pub(super) fn is_left() -> bool {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| of_machine(&text)).unwrap_or(true);
@@ -19,7 +19,7 @@ pub(super) fn is_left() -> bool {
     machine && GROUP.get_or_init(own_control_group).as_deref().is_none_or(|group| of_groups(group, read))
 }
 
-/// Whether a tenth of the memory stays available, proc_meminfo(5).
+/// Returns `true` if a tenth of the memory stays available, proc_meminfo(5).
 fn of_machine(text: &str) -> Option<bool> {
     let kilobytes = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -29,8 +29,8 @@ fn of_machine(text: &str) -> Option<bool> {
     Some(available >= total / RESERVE + (EACH >> 10))
 }
 
-/// Whether no control group of this process, nor one above it, is near its limit. Pages of files
-/// that were read once do not count: the kernel drops them first.
+/// Returns `true` if no control group of this process, nor one above it, is near its limit. Pages
+/// of files that were read once do not count: the kernel drops them first.
 fn of_groups(group: &Path, read: impl Fn(&Path) -> Option<String>) -> bool {
     let bytes = |path: PathBuf| read(&path)?.trim().parse::<u64>().ok();
     let droppable = |group: &Path| {

@@ -48,7 +48,7 @@ struct Pool {
     shelves: Vec<Shelf>,
     credit: Credit,
     processors: usize,
-    /// Whether the keeper runs.
+    /// `true` if the keeper runs.
     kept: bool,
     /// Requested starts in progress.
     starting: usize,
@@ -121,8 +121,8 @@ fn pool() -> Guard {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this process has the pool. A forked copy has none of its threads, and may find its lock
-/// held for ever.
+/// Returns `true` if this process has the pool. A forked copy has none of its threads, and may find
+/// its lock held for ever.
 fn is_own() -> bool {
     static OWNER: OnceLock<u32> = OnceLock::new();
     *OWNER.get_or_init(std::process::id) == std::process::id()

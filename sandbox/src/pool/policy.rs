@@ -57,8 +57,8 @@ impl Demand {
         usize::try_from(during).unwrap_or(usize::MAX).clamp(1, most.max(1))
     }
 
-    /// Whether no more requests are expected. `quiet`: the time since which no test has had a
-    /// sandbox.
+    /// Returns `true` if no more requests are expected. `quiet`: the time since which no test has
+    /// had a sandbox.
     pub(super) fn is_over(&self, now: Instant, quiet: Option<Instant>) -> bool {
         let since = |time: Instant| now.saturating_duration_since(time);
         since(self.last) > LIFE || quiet.is_some_and(|quiet| since(quiet.max(self.last)) > QUIET)
@@ -125,7 +125,7 @@ impl Load {
         self.starting < self.processors && self.is_good_for_one(credit)
     }
 
-    /// Whether the credit allows one more, whatever the processors do.
+    /// Returns `true` if the credit allows one more, whatever the processors do.
     pub(super) fn is_good_for_one(self, credit: &Credit) -> bool {
         self.prewarmed < credit.prewarmed().min(credit.most)
     }

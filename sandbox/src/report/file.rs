@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::environment::REPORT;
 use crate::error::Result;
 
-/// Whether a report is written.
+/// Returns `true` if a report is written.
 pub(super) fn is_wanted() -> bool {
     file().as_ref().is_ok_and(Option::is_some)
 }

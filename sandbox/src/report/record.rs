@@ -47,7 +47,7 @@ pub struct Record {
     pub engine_version: Option<String>,
     /// The digest of the layer it started from.
     pub layer: Option<String>,
-    /// Whether this start built the layer.
+    /// `true` if this start built the layer.
     pub layer_built: bool,
     /// The time of the request.
     pub asked_at_us: u64,
@@ -59,7 +59,7 @@ pub struct Record {
     pub executed_at_us: Option<u64>,
     /// The time when its server was ready; or when it was handed over, if it was prewarmed.
     pub ready_at_us: Option<u64>,
-    /// Whether it was prewarmed by the [pool](crate::Snapshot::start).
+    /// `true` if it was prewarmed by the [pool](crate::Snapshot::start).
     #[serde(default)]
     pub pooled: bool,
     /// The time when the last parameter of the test was made, such as a pool. `null` if the test

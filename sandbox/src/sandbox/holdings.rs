@@ -50,7 +50,7 @@ impl Holdings {
         self.report.0.kept(reopen);
     }
 
-    /// Whether the directory below the sandbox was removed, though it is locked.
+    /// Returns `true` if the directory below the sandbox was removed, though it is locked.
     pub(super) fn lower_is_removed(&self) -> bool {
         self.tenure.as_ref().is_some_and(|tenure| tenure.lower.is_removed())
     }

@@ -65,11 +65,11 @@ pub(crate) struct FileStep {
     pub(crate) name: String,
     pub(crate) source: Arc<SourceFile>,
     pub(crate) format: Format,
-    /// Whether the client gets the file's contents, and not its path.
+    /// `true` if the client gets the file's contents, and not its path.
     pub(crate) streamed: bool,
     /// The texts that are sent to the server as they are, instead of the whole file.
     pub(crate) requests: Option<Vec<Request>>,
-    /// Whether all of it is one transaction.
+    /// `true` if all of it is one transaction.
     pub(crate) transaction: bool,
     /// SQL to run first, in the same session and transaction.
     pub(crate) before: Option<String>,

@@ -196,7 +196,7 @@ impl SourceFile {
         self.all().into_iter().flat_map(|file| [&file.reached].into_iter().chain(&file.missing)).cloned()
     }
 
-    /// Whether the file has not changed since it was read.
+    /// Returns `true` if the file has not changed since it was read.
     pub(crate) fn is_unchanged(&self) -> bool {
         let same = |before: &FileId| FileId::of(&self.path).is_ok_and(|now| now == *before);
         self.identity.as_ref().is_none_or(same)
@@ -241,8 +241,8 @@ fn no_text(path: &Path, beginning: &[u8]) -> Error {
         .with_hint("a compressed file of SQL is known by its name: `.sql.gz` or `.sql.zst`")
 }
 
-/// Whether the beginning of a file has the byte order mark of UTF-16, or a zero in every second
-/// byte.
+/// Returns `true` if the beginning of a file has the byte order mark of UTF-16, or a zero in every
+/// second byte.
 fn is_utf16(beginning: &[u8]) -> bool {
     let zeros = |first: usize| beginning.iter().skip(first).step_by(2).filter(|byte| **byte == 0).count();
     let mostly = |count: usize| count * 4 > beginning.len();

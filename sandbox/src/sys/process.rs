@@ -182,8 +182,9 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Whether the code of this library lies in the program itself, so that executing the program again
-/// runs it. It does not if the library is part of a shared object that another program loaded.
+/// Returns `true` if the code of this library lies in the program itself, so that executing the
+/// program again runs it. It does not if the library is part of a shared object that another
+/// program loaded.
 ///
 /// Both addresses are looked up in the mappings, since overlay file systems show stat(2) another
 /// inode than the mapped one.

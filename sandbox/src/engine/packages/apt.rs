@@ -1,8 +1,8 @@
 //! The package clients of Debian and its kin, `apt-get` and `dpkg-deb`, run without root.
 //!
-//! apt-get gets a state, a cache and a lock of its own in a directory of ours, and keeps the
-//! machine's sources, keys, preferences and proxies (`/etc/apt`). It is told that next to nothing
-//! is installed: see [`claims`].
+//! apt-get has its state, cache and lock in our directory, and uses the machine's sources, keys,
+//! preferences and proxies (`/etc/apt`). Its package status names next to nothing as installed: see
+//! [`claims`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
@@ -46,7 +46,7 @@ pub(super) struct Archive {
     pub(super) size: u64,
 }
 
-/// apt-get with directories of its own.
+/// apt-get with its directories.
 #[derive(Debug)]
 pub(super) struct Apt {
     dir: PathBuf,
@@ -113,7 +113,7 @@ impl Apt {
     }
 }
 
-/// Whether the machine has package lists.
+/// Returns `true` if the machine has package lists.
 pub(super) fn machine_has_lists() -> bool {
     fs::read_dir(MACHINE_LISTS)
         .is_ok_and(|mut lists| lists.any(|list| list.is_ok_and(|list| is_package_list(&list.file_name()))))
@@ -258,12 +258,12 @@ fn archives(output: &str) -> Vec<Archive> {
 fn complaints(output: &str) -> String {
     const LIMIT: usize = 20;
     let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    let tells = |line: &&str| {
+    let is_error = |line: &&str| {
         line.starts_with("E: ") || line.starts_with("W: ") || line.starts_with(' ') && line.contains(" : ")
     };
-    let mut told: Vec<&str> = lines.iter().copied().filter(tells).collect();
-    told.dedup();
-    let shown = if told.is_empty() { lines } else { told };
+    let mut errors: Vec<&str> = lines.iter().copied().filter(is_error).collect();
+    errors.dedup();
+    let shown = if errors.is_empty() { lines } else { errors };
     shown[shown.len().saturating_sub(LIMIT)..].join("\n")
 }
 

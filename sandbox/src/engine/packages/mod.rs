@@ -70,7 +70,7 @@ fn find(store: &Path) -> Option<PathBuf> {
     trees.into_iter().rev().find_map(whole)
 }
 
-/// Whether the programs are there that everything else needs.
+/// Returns `true` if the programs are there that everything else needs.
 fn is_whole(root: &Path, major: u32) -> bool {
     let bin = root.join(format!("usr/lib/postgresql/{major}/bin"));
     ["initdb", "postgres", "psql"].iter().all(|program| bin.join(program).is_file())

@@ -333,7 +333,8 @@ impl Engine for Postgres {
     }
 }
 
-/// Whether a setting asks for io_uring. By default none does, since calls in a ring pass no filter.
+/// Returns `true` if a setting asks for io_uring. By default none does, since calls in a ring pass
+/// no filter.
 fn uses_io_uring(settings: &[(String, String)]) -> bool {
     setting(settings, "io_method").is_some_and(|value| value.eq_ignore_ascii_case("io_uring"))
 }

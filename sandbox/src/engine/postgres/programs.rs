@@ -106,7 +106,7 @@ pub(super) fn named() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether the user asked for the distribution's packages, whatever is installed.
+/// Returns `true` if the user chose the distribution's packages, whatever is installed.
 pub(super) fn packages_wanted() -> bool {
     POSTGRES.value().is_some_and(|value| value == PACKAGES)
 }
@@ -132,7 +132,7 @@ pub(super) fn inspect(bin: &Path) -> Result<Installation> {
         let share = lib.with_file_name("share");
         Some(share.join(prefix.strip_prefix(lib).ok()?))
     });
-    // The layouts of `make install` with and without a name of its own.
+    // The layouts of `make install` with and without the name of the package.
     let made = ["share", "share/postgresql", "share/pgsql"].map(|share| prefix.join(share));
     let extensions: Vec<_> = debian.iter().chain(&made).map(|share| share.join("extension")).collect();
     let installation = Installation::inspect(&bin, "postgres", &extensions)?;

@@ -7,8 +7,8 @@
 //! are true, so a layer keeps them, and links take their places once the server is ready: it reads
 //! through a link, and removes or replaces the link alone.
 //!
-//! A link must not come after somebody has changed the catalogues. So there are none where the
-//! server runs what connects by itself, nor for data that is not a layer's.
+//! A link must not come after a change of the catalogues. So there are none where the server runs
+//! programs that connect by themselves, nor for data that is not a layer's.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -77,8 +77,8 @@ pub(super) fn links(data: &Path, settings: &[(String, String)]) -> Vec<(PathBuf,
     .collect()
 }
 
-/// Whether a configuration file may have the server start what connects to databases before anybody
-/// else does.
+/// Returns `true` if a configuration file may have the server start programs that connect to
+/// databases before any client does.
 fn changes_by_itself(configuration: &str) -> bool {
     let lines = configuration.lines().filter(|line| !line.trim_start().starts_with('#'));
     let names = lines.filter_map(|line| line.split([' ', '=']).next());

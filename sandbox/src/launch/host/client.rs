@@ -124,8 +124,8 @@ impl Launcher {
     }
 }
 
-/// Whether a variable is needed to run the program again. All others may be secrets, and a server
-/// could read them in /proc/1/environ.
+/// Returns `true` if a variable is needed to run the program again. All others may be secrets, and
+/// a server could read them in /proc/1/environ.
 fn is_for_programs(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("LD_") || name == "LLVM_PROFILE_FILE" || name.ends_with("SAN_OPTIONS")

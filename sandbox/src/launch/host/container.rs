@@ -243,17 +243,17 @@ impl Container {
         }
     }
 
-    /// Whether this process launched it, and is no fork of the process that did.
+    /// Returns `true` if this process launched it, and is no fork of the process that did.
     pub(crate) fn is_own(&self) -> bool {
         self.owner == std::process::id()
     }
 
-    /// Whether it is a process of the host instead of a container.
+    /// Returns `true` if it is a process of the host instead of a container.
     pub(crate) fn is_on_host(&self) -> bool {
         self.process_mode.is_some()
     }
 
-    /// Whether its /proc is the outer one, because the kernel refused a new one.
+    /// Returns `true` if its /proc is the outer one, because the kernel refused a new one.
     pub(crate) fn has_outer_proc(&self) -> bool {
         self.has_outer_proc
     }
@@ -380,8 +380,8 @@ impl Container {
         Ok(())
     }
 
-    /// Whether a socket listens on this port of the container's loopback, proc_pid_net(5). `true`
-    /// where that is unknown.
+    /// Returns `true` if a socket listens on this port of the container's loopback,
+    /// proc_pid_net(5). `true` where that is unknown.
     pub(crate) fn listens(&self, port: u16) -> bool {
         if let Some((mode, _)) = &self.process_mode {
             return mode.listens;
@@ -425,7 +425,7 @@ impl Container {
         control.server_exit
     }
 
-    /// Whether init and server live, as far as reports have arrived.
+    /// Returns `true` if init and server live, as far as reports have arrived.
     pub(crate) fn serves(&self) -> bool {
         let mut control = lock(&self.control);
         // A socket at its end is readable as well, and has no event.

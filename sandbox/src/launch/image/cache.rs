@@ -48,12 +48,12 @@ enum Known {
 struct KnownImage {
     file: Arc<File>,
     fingerprint: Fingerprint,
-    /// Whether this process made it.
+    /// `true` if this process made it.
     is_own: bool,
 }
 
 impl KnownImage {
-    /// Whether the file is still as it was when it was made or found.
+    /// Returns `true` if the file is still as it was when it was made or found.
     fn is_unchanged(&self) -> bool {
         Fingerprint::of(&self.file).is_ok_and(|fingerprint| fingerprint == self.fingerprint)
     }

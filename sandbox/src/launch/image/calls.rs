@@ -109,7 +109,7 @@ impl Calls {
     }
 }
 
-/// Whether a prctl(2) only reads.
+/// Returns `true` if a prctl(2) only reads.
 fn asks(option: u64, argument: u64) -> bool {
     const ASKING: [libc::c_int; 5] = [
         libc::PR_CAPBSET_READ,

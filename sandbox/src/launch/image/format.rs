@@ -133,8 +133,8 @@ impl TryFrom<[u64; 6]> for Region {
 }
 
 impl Region {
-    /// Whether `next` continues this region in memory and in the same file, and neither is
-    /// writable.
+    /// Returns `true` if `next` continues this region in memory and in the same file, and neither
+    /// is writable.
     pub(super) fn goes_on_in(&self, next: &Self) -> bool {
         let (Source::File { file, offset }, Source::File { file: of_next, offset: next_offset }) =
             (self.source, next.source)

@@ -36,7 +36,7 @@ impl Seal {
         Ok(self.fits(file)?.then_some(Self { fingerprint, ..self }))
     }
 
-    /// Whether a file has the contents that were sealed, all of which are read.
+    /// Returns `true` if a file has the contents that were sealed, all of which are read.
     pub(super) fn fits(&self, file: &File) -> io::Result<bool> {
         Ok(hash(file)? == self.hash)
     }

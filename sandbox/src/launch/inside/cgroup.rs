@@ -137,7 +137,8 @@ impl Drop for Group {
     }
 }
 
-/// Whether a group has systemd's mark of delegation, systemd.resource-control(5), "Delegate=".
+/// Returns `true` if a group has systemd's mark of delegation, systemd.resource-control(5),
+/// "Delegate=".
 fn is_delegated(group: &Path) -> bool {
     ["user.delegate", "trusted.delegate"].iter().any(|name| {
         let mut value = [0; 8];

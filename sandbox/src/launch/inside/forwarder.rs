@@ -75,7 +75,7 @@ struct Forwarder {
     /// A socket for the next connection, made before accepting, so that an accepted connection can
     /// be served.
     spare: Option<OwnedFd>,
-    /// Whether accepting waits for descriptors.
+    /// `true` if accepting waits for descriptors.
     paused: bool,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
@@ -268,7 +268,7 @@ impl Connection {
         }
     }
 
-    /// Whether the server's socket is connected: shutdown(2) before that would cancel it.
+    /// Returns `true` if the server's socket is connected: shutdown(2) before that would cancel it.
     fn is_connected(&self) -> Result<bool, Errno> {
         sockopt::socket_error(&self.server)??;
         match getpeername(&self.server) {
@@ -286,7 +286,7 @@ struct Flow {
     held: Vec<u8>,
     written: usize,
     stage: Stage,
-    /// Whether the source ended by a reset.
+    /// `true` if the source ended by a reset.
     was_reset: bool,
 }
 

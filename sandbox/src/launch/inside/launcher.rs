@@ -92,7 +92,7 @@ fn main(fresh: FreshProcess, requests: BorrowedFd<'static>) {
     launcher.wait_for_children();
 }
 
-/// Whether a request was lost and the next need not be.
+/// Returns `true` if a request was lost and the next need not be.
 fn is_passing(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::MSGSIZE)
 }

@@ -57,7 +57,7 @@ const STAGE: &str = "/dev";
 pub(super) struct Root {
     /// The server's log: a file on the root's tmpfs that has no name.
     pub(super) log: File,
-    /// Whether /proc is the outer one, which shows outer processes.
+    /// `true` if /proc is the outer one, which shows outer processes.
     pub(super) outer_proc: bool,
 }
 

@@ -74,7 +74,7 @@ pub(super) struct Supervisor<'a> {
     server: Option<Pid>,
     /// A program and its number.
     program: Option<(Pid, u32)>,
-    /// Whether readiness was reported: a server may repeat it, and other programs may send it.
+    /// `true` if readiness was reported: a server may repeat it, and other programs may send it.
     ready: bool,
     /// The ids of ended children, in process mode.
     ended: Vec<Pid>,

@@ -21,7 +21,7 @@ struct Ratio {
     access: Access,
     rivals: Rivals,
     times: f64,
-    /// Whether the promise holds for the rate, too.
+    /// `true` if the promise holds for the rate, too.
     throughput: bool,
 }
 
