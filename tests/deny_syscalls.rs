@@ -43,8 +43,8 @@ fn rules(call: &str) -> Result<(i64, Vec<SeccompRule>), Box<dyn Error>> {
         "clone" => libc::SYS_clone,
         "clone(new)" => {
             for flag in NEW {
-                let asked = SeccompCmpOp::MaskedEq(flag);
-                let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, asked, flag)?;
+                let flagged = SeccompCmpOp::MaskedEq(flag);
+                let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, flagged, flag)?;
                 rules.push(SeccompRule::new(vec![condition])?);
             }
             libc::SYS_clone

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use postgres::NoTls;
 use sandboxed_db::{Sandbox, sandboxed_db};
-use sandboxed_db_tests::{DEADLINE, connect, eventually, is_exhaustive};
+use sandboxed_db_tests::{DEADLINE, connect, is_exhaustive, wait_until};
 
 /// Everything that another test could have left, in one line.
 const STATE: &str = "
@@ -52,9 +52,9 @@ fn ruin(url: &str) -> Result<(), postgres::Error> {
         client.batch_execute(statement)?;
     }
     // The server reloads asynchronously.
-    eventually(DEADLINE, "the new setting holds", || {
+    wait_until(DEADLINE, "the new setting holds", || {
         let row = client.query_one("show work_mem", &[]).unwrap();
-        (row.get::<_, &str>(0) == "1MB").then_some(())
+        row.get::<_, &str>(0) == "1MB"
     });
     let state: String = client.query_one(STATE, &[])?.get(0);
     assert_eq!(state, RUINED);

@@ -12,19 +12,29 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Time for the kernel to remove the resources of a dead process; it takes milliseconds.
 pub const CLEANUP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Polls until there is an answer.
+/// Polls until there is a value.
 ///
 /// # Panics
 /// If there is none within the limit.
-pub fn eventually<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn eventually<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(found) = attempt() {
+            return found;
         }
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Polls until the condition holds.
+///
+/// # Panics
+/// If it does not within the limit.
+#[track_caller]
+pub fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(limit, what, || holds().then_some(()));
 }
 
 /// The mounts of this process's mount namespace.
@@ -42,8 +52,7 @@ pub fn mounts() -> BTreeSet<String> {
 ///
 /// # Panics
 /// Without /proc.
-#[must_use]
-pub fn kernel_objects() -> BTreeSet<String> {
+pub(crate) fn kernel_objects() -> BTreeSet<String> {
     let own = rustix::process::geteuid().as_raw();
     let mut kept = mounts();
     // The columns of the owners, proc_sysvipc(5). Later columns describe use.
@@ -62,23 +71,6 @@ pub fn kernel_objects() -> BTreeSet<String> {
         }
     }
     kept
-}
-
-/// Waits until all objects that were not there `before` are gone.
-///
-/// # Panics
-/// If some stay.
-#[track_caller]
-pub fn assert_no_kernel_objects_since(before: &BTreeSet<String>) {
-    let deadline = Instant::now() + CLEANUP_DEADLINE;
-    loop {
-        let left: Vec<_> = kernel_objects().difference(before).cloned().collect();
-        if left.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "left {CLEANUP_DEADLINE:?} after the end: {left:#?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Namespaces, held open: so their numbers are given to no others while it is asked who is in them.

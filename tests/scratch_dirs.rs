@@ -1,19 +1,23 @@
 //! Directories of a test process.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::processes::entries;
+use crate::processes::{CLEANUP_DEADLINE, entries, kernel_objects};
 
 /// Directories for one child process, which show the files that it leaves behind.
 #[derive(Debug)]
 pub struct ScratchDirs {
     root: TempDir,
     cache: PathBuf,
+    /// The kernel's objects before the process.
+    objects: BTreeSet<String>,
 }
 
 impl ScratchDirs {
@@ -48,7 +52,7 @@ impl ScratchDirs {
         for name in ["home", "tmp", "work"] {
             fs::create_dir(root.path().join(name)).expect("an empty directory");
         }
-        Self { root, cache }
+        Self { root, cache, objects: kernel_objects() }
     }
 
     /// Gives the directories to another user, with a copy of `program` that the user can run.
@@ -112,6 +116,34 @@ impl ScratchDirs {
             }
         }
         left
+    }
+
+    /// Asserts that no file is left, except for finished entries of the cache.
+    ///
+    /// # Panics
+    /// If one is.
+    #[track_caller]
+    pub fn assert_no_leftovers(&self) {
+        assert_eq!(self.leftovers(), Vec::<PathBuf>::new());
+    }
+
+    /// Asserts that neither a file nor an object of the kernel is left since these directories were
+    /// made; the kernel has some seconds for its objects.
+    ///
+    /// # Panics
+    /// If one is.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        self.assert_no_leftovers();
+        let deadline = Instant::now() + CLEANUP_DEADLINE;
+        loop {
+            let left: Vec<_> = kernel_objects().difference(&self.objects).cloned().collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left {CLEANUP_DEADLINE:?} after the end: {left:#?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

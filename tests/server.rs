@@ -1,8 +1,13 @@
-//! Connections to servers, and tests in processes of their own.
+//! Servers, connections to them, and tests in processes of their own.
 
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 
-use postgres::{Client, NoTls};
+use postgres::types::FromSqlOwned;
+use postgres::{Client, GenericClient, NoTls};
+use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot};
+
+use crate::skip;
 
 /// Set in the processes of [`alone`].
 const ALONE: &str = "SANDBOXED_DB_TESTS_ALONE";
@@ -25,11 +30,148 @@ pub fn is_alone() -> bool {
     std::env::var_os(ALONE).is_some()
 }
 
+/// Runs one test in a process of its own, and returns its success and all that it printed.
+///
+/// # Panics
+/// If there is no such test.
+#[track_caller]
+pub fn outcome(test: &mut Command) -> (bool, String) {
+    let output = test.output().expect("the test program runs");
+    let text = printed(&output);
+    assert!(text.contains("\nrunning 1 test\n"), "{test:?} is not a test:\n{text}");
+    (output.status.success(), text)
+}
+
+/// Runs one test that must pass, and returns all that it printed.
+///
+/// # Panics
+/// If it fails.
+#[track_caller]
+pub fn passed(test: &mut Command) -> String {
+    let (success, text) = outcome(test);
+    assert!(success && text.contains("1 passed"), "{text}");
+    text
+}
+
+/// Runs one test that must fail, and returns all that it printed.
+///
+/// # Panics
+/// If it passes.
+#[track_caller]
+pub fn failed(test: &mut Command) -> String {
+    let (success, text) = outcome(test);
+    assert!(!success && text.contains("1 failed"), "{text}");
+    text
+}
+
+/// All that a program printed.
+#[must_use]
+pub fn printed(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// Asserts that a report has all parts.
+///
+/// # Panics
+/// If one is missing.
+#[track_caller]
+pub fn assert_says(report: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(report.contains(part), "`{part}` is not in\n{report}");
+    }
+}
+
+/// Describes a PostgreSQL server without steps.
+#[must_use]
+pub fn fresh() -> Snapshot {
+    Snapshot::new(Postgres::new())
+}
+
+/// Starts a PostgreSQL server without steps.
+///
+/// # Panics
+/// If it does not start.
+#[must_use]
+#[track_caller]
+pub fn start() -> Sandbox {
+    fresh().start().unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// Returns the report of a description that must be refused.
+///
+/// # Panics
+/// If a server starts.
+#[track_caller]
+pub fn refused(snapshot: &Snapshot) -> String {
+    let error = snapshot.start().expect_err("the description is refused");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
+    format!("{error:?}")
+}
+
 /// Connects to a sandbox by its URL.
 ///
 /// # Panics
 /// If the connection fails.
 #[must_use]
+#[track_caller]
 pub fn connect(url: &str) -> Client {
     Client::connect(url, NoTls).unwrap_or_else(|error| panic!("connect to `{url}`: {error:?}"))
+}
+
+/// Connects a client whose messages a task of the caller's runtime carries.
+///
+/// # Errors
+/// If the connection fails.
+pub async fn connect_async(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// Returns the first column of the one row of a query.
+///
+/// # Panics
+/// If the query fails.
+#[track_caller]
+pub fn value<T: FromSqlOwned>(client: &mut impl GenericClient, query: &str) -> T {
+    client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
+}
+
+/// Returns the first column of the one row of a query, over a connection of its own.
+///
+/// # Panics
+/// If the query fails.
+#[must_use]
+#[track_caller]
+pub fn value_at<T: FromSqlOwned>(url: &str, query: &str) -> T {
+    value(&mut connect(url), query)
+}
+
+/// Returns the first column of all rows of a query.
+///
+/// # Panics
+/// If the query fails.
+#[track_caller]
+pub fn column<T: FromSqlOwned>(client: &mut Client, query: &str) -> Vec<T> {
+    let rows = client.query(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// The directory of the programs beside a server.
+#[must_use]
+pub fn bin(db: &Sandbox) -> PathBuf {
+    value_at::<String>(db.url(), "select setting from pg_config where name = 'BINDIR'").into()
+}
+
+/// Returns one of PostgreSQL's programs: beside the server, else in `PATH`. Skips the test if there
+/// is none.
+#[must_use]
+pub fn program(db: &Sandbox, name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut paths = [bin(db)].into_iter().chain(std::env::split_paths(&path)).map(|bin| bin.join(name));
+    let found = paths.find(|program| program.is_file());
+    if found.is_none() {
+        skip(&format!("`{name}` is not installed"));
+    }
+    found
 }

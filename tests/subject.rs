@@ -1,8 +1,8 @@
 //! A program that starts sandboxes and ends in a given way, for tests of both.
 //!
-//! `subject [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`] lists them.
-//! Standard output has a line for each event. A start that fails is reported on standard error and
-//! leads to exit code 2.
+//! `subject [--shop] [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`]
+//! lists them. Standard output has a line for each event. A start that fails is reported on standard
+//! error and leads to exit code 2.
 //!
 //! `subject doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
 //!
@@ -115,10 +115,8 @@ struct Plan {
 
 impl Plan {
     fn parse(mut args: impl Iterator<Item = String>) -> Self {
-        let mut engine = Postgres::new();
-        let mut steps: Vec<Box<dyn FnOnce(Snapshot) -> Snapshot>> = Vec::new();
-        let (mut sandboxes, mut threads, mut shop) = (1, 1, false);
-        let mut churn_for = None;
+        let (mut sandboxes, mut threads, mut churn_for) = (1, 1, None);
+        let mut snapshot = Snapshot::new(Postgres::new());
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
             let number = |text: String| text.parse::<u64>().expect("a number");
@@ -126,48 +124,17 @@ impl Plan {
                 "--sandboxes" => sandboxes = number(value()) as usize,
                 "--threads" => threads = number(value()) as usize,
                 "--churn-for-ms" => churn_for = Some(Duration::from_millis(number(value()))),
-                "--version" => engine = engine.version(value()),
-                "--tls" => {
-                    assert_eq!(value(), "yes");
-                    steps.push(Box::new(Snapshot::tls));
-                }
-                "--shop" => shop = value() == "yes",
-                "--migrations" => {
-                    let directory = value();
-                    steps.push(Box::new(|snapshot| snapshot.migrations(directory)));
-                }
-                "--seed" => {
-                    let file = value();
-                    steps.push(Box::new(|snapshot| snapshot.seed(file)));
-                }
-                "--setting" => {
-                    let setting = value();
-                    steps.push(Box::new(move |snapshot| {
-                        let (name, value) = setting.split_once('=').expect("NAME=VALUE");
-                        snapshot.setting(name, value)
-                    }));
-                }
+                "--version" => snapshot = snapshot.version(value()),
+                "--tls" => snapshot = snapshot.tls(),
+                "--shop" => snapshot = sandboxed_db_fixtures::shop_snapshot(),
+                "--migrations" => snapshot = snapshot.migrations(value()),
+                "--seed" => snapshot = snapshot.seed(value()),
+                "--setting" => snapshot = with_setting(snapshot, &value()),
                 "--start-timeout-ms" => {
-                    let limit = Duration::from_millis(number(value()));
-                    steps.push(Box::new(move |snapshot| snapshot.start_timeout(limit)));
+                    snapshot = snapshot.start_timeout(Duration::from_millis(number(value())));
                 }
-                "--disk" => {
-                    let bytes = number(value());
-                    steps.push(Box::new(move |snapshot| snapshot.disk(bytes)));
-                }
-                end => {
-                    let snapshot = match shop {
-                        true => sandboxed_db_fixtures::shop_snapshot(),
-                        false => Snapshot::new(engine),
-                    };
-                    return Self {
-                        sandboxes,
-                        threads,
-                        churn_for,
-                        snapshot: steps.into_iter().fold(snapshot, |snapshot, step| step(snapshot)),
-                        end: end.to_owned(),
-                    };
-                }
+                "--disk" => snapshot = snapshot.disk(number(value())),
+                end => return Self { sandboxes, threads, churn_for, snapshot, end: end.to_owned() },
             }
         }
         panic!("no end is given");
@@ -176,6 +143,11 @@ impl Plan {
     fn start(&self) -> Result<Sandbox, Error> {
         start(&self.snapshot)
     }
+}
+
+fn with_setting(snapshot: Snapshot, setting: &str) -> Snapshot {
+    let (name, value) = setting.split_once('=').expect("NAME=VALUE");
+    snapshot.setting(name, value)
 }
 
 fn start(snapshot: &Snapshot) -> Result<Sandbox, Error> {
@@ -234,8 +206,7 @@ fn obey(plan: &Plan) {
         let outcome = match verb {
             "start" => start(&snapshot).map(|sandbox| sandboxes.push(sandbox)),
             "set" => {
-                let (name, value) = value.split_once('=').expect("NAME=VALUE");
-                snapshot = snapshot.setting(name, value);
+                snapshot = with_setting(snapshot, value);
                 Ok(())
             }
             "disk" => {

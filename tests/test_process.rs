@@ -117,6 +117,18 @@ impl TestProcess {
         let _ = kill(self.subject, signal);
     }
 
+    /// Kills the process, waits until all descendants are gone, and returns the lines that it
+    /// printed.
+    ///
+    /// # Panics
+    /// If it has ended before, or processes are left; they are killed.
+    pub fn killed(self) -> Vec<String> {
+        self.kill(Signal::KILL, false);
+        let (ended, lines) = self.gone();
+        assert_eq!(ended, "signal 9", "{lines:?}");
+        lines
+    }
+
     /// Waits until all descendants are gone, and returns how the process ended and the lines that
     /// it printed.
     ///

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 
 use rustix::process::Signal;
-use sandboxed_db_tests::{DEADLINE, ScratchDirs, TestProcess, eventually};
+use sandboxed_db_tests::{DEADLINE, ScratchDirs, TestProcess, wait_until};
 
 use crate::lifecycle::SUBJECT;
 use crate::requests::dirs_with_base;
@@ -30,15 +30,15 @@ fn report(dirs: &ScratchDirs, slots: &str, args: &[&str]) -> String {
 #[track_caller]
 fn wait_for_locks(dirs: &ScratchDirs, count: u64) {
     let file = fs::metadata(dirs.cache().join("live")).unwrap().ino().to_string();
-    eventually(DEADLINE, "sandboxes live and processes wait", || {
+    wait_until(DEADLINE, "sandboxes live and processes wait", || {
         let locks = fs::read_to_string("/proc/locks").unwrap();
         let bytes = locks.lines().filter_map(|line| {
-            let (place, range) = line.rsplit_once(&format!(":{file} "))?;
+            let (lock, range) = line.rsplit_once(&format!(":{file} "))?;
             let (start, end) = range.split_once(' ')?;
-            assert!(place.contains("OFDLCK"), "{line}");
+            assert!(lock.contains("OFDLCK"), "{line}");
             Some(end.parse::<u64>().ok()? - start.parse::<u64>().ok()? + 1)
         });
-        (bytes.sum::<u64>() == count).then_some(())
+        bytes.sum::<u64>() == count
     });
 }
 

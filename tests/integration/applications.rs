@@ -7,16 +7,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use diesel::Connection as _;
-use diesel_migrations::{FileBasedMigrations, MigrationHarness as _};
-use postgres::NoTls;
 use rstest::rstest;
-use sandboxed_db::{MigrationTool, Postgres, Sandbox, Snapshot};
-use sandboxed_db_tests::{connect, skip};
-use sqlx::Connection as _;
-use sqlx::migrate::Migrator;
-use sqlx::postgres::PgConnectOptions;
+use sandboxed_db::{MigrationTool, Sandbox, Snapshot};
+use sandboxed_db_tests::{column, connect, fresh, skip, start};
 use tempfile::TempDir;
+
+use crate::conventions::{apply_by_diesel, apply_by_refinery, apply_by_sqlx};
 
 /// The directory that `.ci/applications` filled.
 const APPLICATIONS: &str = "SANDBOXED_DB_TEST_APPLICATIONS";
@@ -62,12 +58,8 @@ union all select concat_ws(' ', 'noted', c.oid::regclass, query_to_xml(format(
     from pg_class c where relkind = 'r'
     and relname in ('_sqlx_migrations', '__diesel_schema_migrations', 'refinery_schema_history')"#;
 
-fn fresh() -> Snapshot {
-    Snapshot::new(Postgres::new())
-}
-
 fn left(db: &Sandbox) -> BTreeSet<String> {
-    connect(db.url()).query(LEFT, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    column(&mut connect(db.url()), LEFT).into_iter().collect()
 }
 
 /// A directory of an application, if the applications were fetched.
@@ -121,7 +113,7 @@ fn assert_nothing_is_left_to_do(
     one_more: &str,
     run: impl Fn(&Path, &Sandbox) -> usize,
 ) {
-    let (db, own) = (snapshot.start().unwrap(), fresh().start().unwrap());
+    let (db, own) = (snapshot.start().unwrap(), start());
     let all = count(migrations);
     assert_ne!(all, 0);
     assert_eq!(run(migrations, &own), all);
@@ -144,30 +136,9 @@ fn assert_nothing_is_left_to_do(
 #[case::underway("underway/migrations", "underway,public")]
 fn sqlx_finds_an_applications_migrations_applied(#[case] migrations: &str, #[case] search_path: &str) {
     let Some(migrations) = application(migrations) else { return };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     let snapshot = fresh().migrations_of(MigrationTool::Sqlx, &migrations);
     assert_nothing_is_left_to_do(&migrations, snapshot, "99991231235959_one_more.sql", |directory, db| {
-        // sqlx reports no number, so the rows of its table are counted.
-        let noted = || -> i64 {
-            let mut client = connect(db.url());
-            client.batch_execute(&format!("set search_path = {search_path}")).unwrap();
-            let table = "select to_regclass('_sqlx_migrations')::text";
-            match client.query_one(table, &[]).unwrap().get::<_, Option<String>>(0) {
-                None => 0,
-                Some(table) => {
-                    let rows = format!("select count(*) from {table} where success");
-                    client.query_one(&rows, &[]).unwrap().get(0)
-                }
-            }
-        };
-        let before = noted();
-        let options: PgConnectOptions = db.url().parse().unwrap();
-        runtime.block_on(async {
-            let options = options.options([("search_path", search_path)]);
-            let mut connection = sqlx::PgConnection::connect_with(&options).await.unwrap();
-            Migrator::new(directory).await.unwrap().run(&mut connection).await.unwrap();
-        });
-        (noted() - before).try_into().unwrap()
+        apply_by_sqlx(directory, db, search_path)
     });
 }
 
@@ -177,19 +148,7 @@ fn sqlx_finds_an_applications_migrations_applied(#[case] migrations: &str, #[cas
 fn diesel_finds_an_applications_migrations_applied(#[case] migrations: &str) {
     let Some(migrations) = application(migrations) else { return };
     let snapshot = fresh().migrations(&migrations);
-    assert_nothing_is_left_to_do(
-        &migrations,
-        snapshot,
-        "9999-12-31-235959_one_more/up.sql",
-        |directory, db| {
-            let source = || FileBasedMigrations::from_path(directory).unwrap();
-            let mut connection = diesel::PgConnection::establish(db.url()).unwrap();
-            let pending = connection.has_pending_migration(source()).unwrap();
-            let applied = connection.run_pending_migrations(source()).unwrap().len();
-            assert_eq!(pending, applied > 0);
-            applied
-        },
-    );
+    assert_nothing_is_left_to_do(&migrations, snapshot, "9999-12-31-235959_one_more/up.sql", apply_by_diesel);
 }
 
 #[rstest]
@@ -197,9 +156,5 @@ fn diesel_finds_an_applications_migrations_applied(#[case] migrations: &str) {
 fn refinery_finds_an_applications_migrations_applied(#[case] migrations: &str) {
     let Some(migrations) = application(migrations) else { return };
     let snapshot = fresh().migrations(&migrations);
-    assert_nothing_is_left_to_do(&migrations, snapshot, "V9999__one_more.sql", |directory, db| {
-        let migrations = refinery::load_sql_migrations(directory).unwrap();
-        let mut connection = postgres::Client::connect(db.url(), NoTls).unwrap();
-        refinery::Runner::new(&migrations).run(&mut connection).unwrap().applied_migrations().len()
-    });
+    assert_nothing_is_left_to_do(&migrations, snapshot, "V9999__one_more.sql", apply_by_refinery);
 }

@@ -1,48 +1,27 @@
 //! The arguments of `#[sandboxed_db]`, and the output of its failing tests.
 
-use std::process::Output;
+use std::process::Command;
 
-use postgres::NoTls;
-use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, processes_beside};
-
-pub(crate) fn answer(url: &str, query: &str) -> String {
-    connect(url).query_one(query, &[]).unwrap().get(0)
-}
+use rstest::rstest;
+use sandboxed_db::{Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{
+    DEADLINE, alone, assert_says, connect, connect_async, failed, fresh, is_alone, passed, processes_beside,
+    value, value_at, wait_until,
+};
 
 pub(crate) async fn answer_async(url: &str, query: &str) -> Result<String, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client.query_one(query, &[]).await?.get(0))
+    Ok(connect_async(url).await?.query_one(query, &[]).await?.get(0))
 }
 
 pub(crate) const DATABASE: &str = "select current_database()::text";
 const NOTES: &str = "select coalesce(string_agg(body, ' | ' order by id), 'none') from notes";
 
-// Outcomes.
-
-#[sandboxed_db]
-#[should_panic]
-fn should_panic_tests_may_panic(db: Sandbox) {
-    connect(db.url()).batch_execute("select * from nowhere").unwrap();
-}
-
 // Arguments.
 
 #[sandboxed_db]
-#[cfg_attr(all(), ignore = "run by `ignored_tests_run_on_request`")]
+#[cfg_attr(all(), ignore = "run by `a_passing_test_prints_nothing`")]
 fn ignored(db: Sandbox) {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
-}
-
-#[sandboxed_db(migrations = "data/notes/migrations")]
-fn migrations_are_found_in_the_package(db: Sandbox) {
-    assert_eq!(answer(db.url(), NOTES), "none");
-}
-
-#[sandboxed_db(migrations = "data/notes/migrations", seed = "data/notes/one.sql")]
-fn one_seed_file_is_loaded(db: Sandbox) {
-    assert_eq!(answer(db.url(), NOTES), "one");
+    assert_eq!(value_at::<String>(db.url(), DATABASE), "postgres");
 }
 
 #[sandboxed_db(
@@ -50,7 +29,7 @@ fn one_seed_file_is_loaded(db: Sandbox) {
     seed = ["data/notes/one.sql", "data/notes/two.sql"],
 )]
 fn seed_files_are_loaded_in_order(db: Sandbox) {
-    assert_eq!(answer(db.url(), NOTES), "one | one, two");
+    assert_eq!(value_at::<String>(db.url(), NOTES), "one | one, two");
 }
 
 #[sandboxed_db(settings(
@@ -64,7 +43,7 @@ fn seed_files_are_loaded_in_order(db: Sandbox) {
 ))]
 fn settings_reach_the_server(db: Sandbox) {
     let mut client = connect(db.url());
-    for (name, value) in [
+    for (name, expected) in [
         ("work_mem", "7MB"),
         ("max_connections", "23"),
         ("seq_page_cost", "1.5"),
@@ -73,14 +52,8 @@ fn settings_reach_the_server(db: Sandbox) {
         ("my.setting", "it's \\ here"),
         ("deadlock_timeout", "3s"),
     ] {
-        let shown: String = client.query_one(&format!("show {name}"), &[]).unwrap().get(0);
-        assert_eq!(shown, value, "{name}");
+        assert_eq!(value::<String>(&mut client, &format!("show {name}")), expected, "{name}");
     }
-}
-
-#[sandboxed_db(start_timeout = "2m")]
-async fn a_start_timeout_is_accepted(url: String) {
-    assert_eq!(answer_async(&url, DATABASE).await.unwrap(), "postgres");
 }
 
 #[sandboxed_db(
@@ -98,7 +71,7 @@ async fn all_arguments_work_together(db: &Sandbox) -> Result<(), tokio_postgres:
 // Failures: a test below runs each of these and reads its output.
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_panic_shows_the_server_log`"]
+#[ignore = "fails, run by `a_failure_shows_the_server_log`"]
 fn panics(db: Sandbox) {
     if is_alone() {
         connect(db.url()).batch_execute("select 'panicked' from nowhere").unwrap();
@@ -106,7 +79,7 @@ fn panics(db: Sandbox) {
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `a_returned_error_shows_the_server_log`"]
+#[ignore = "fails, run by `a_failure_shows_the_server_log`"]
 fn returns_an_error(url: String) -> Result<(), postgres::Error> {
     if is_alone() {
         connect(&url).batch_execute("select 'returned' from nowhere")?;
@@ -115,7 +88,7 @@ fn returns_an_error(url: String) -> Result<(), postgres::Error> {
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `an_async_panic_shows_the_server_log`"]
+#[ignore = "fails, run by `a_failure_shows_the_server_log`"]
 async fn panics_async(db: &Sandbox) {
     if is_alone() {
         answer_async(db.url(), "select 'panicked' from nowhere").await.unwrap();
@@ -123,7 +96,7 @@ async fn panics_async(db: &Sandbox) {
 }
 
 #[sandboxed_db]
-#[ignore = "fails, run by `an_async_error_shows_the_server_log`"]
+#[ignore = "fails, run by `a_failure_shows_the_server_log`"]
 async fn returns_an_error_async(db: Sandbox) -> Result<(), tokio_postgres::Error> {
     if is_alone() {
         answer_async(db.url(), "select 'returned' from nowhere").await?;
@@ -139,7 +112,7 @@ fn kill_the_server(url: &str) {
         let _ = connect(url).batch_execute(kill);
         let init = url.split_once("/proc/").and_then(|(_, rest)| rest.split_once('/'));
         let init = init.unwrap_or_else(|| panic!("{url}")).0.parse().unwrap();
-        eventually(DEADLINE, "the server is gone", || (processes_beside(init) == [init]).then_some(()));
+        wait_until(DEADLINE, "the server is gone", || processes_beside(init) == [init]);
         panic!("the server was killed");
     }
 }
@@ -163,7 +136,7 @@ fn kills_an_owned_server(db: Sandbox) {
 }
 
 fn without_migrations() -> Snapshot {
-    Snapshot::new(Postgres::new()).migrations("no/such/directory")
+    fresh().migrations("no/such/directory")
 }
 
 #[sandboxed_db(snapshot = without_migrations)]
@@ -197,131 +170,86 @@ fn does_not_panic_as_expected(db: Sandbox) {
     }
 }
 
-fn run(test: &str) -> (Output, String) {
-    run_with(test, &[])
+fn test(name: &str) -> Command {
+    alone(&format!("attribute::{name}"))
 }
 
-fn run_with(test: &str, environment: &[(&str, &str)]) -> (Output, String) {
-    let output = alone(&format!("attribute::{test}")).envs(environment.iter().copied()).output().unwrap();
-    let text = [&output.stdout[..], &output.stderr[..]].concat();
-    let text = String::from_utf8(text).unwrap();
-    assert!(text.contains("running 1 test"), "{test} is not a test:\n{text}");
-    (output, text)
-}
-
-/// Returns the output of a failed test.
-fn failure(test: &str) -> String {
-    let (output, text) = run(test);
-    assert!(!output.status.success(), "{text}");
-    let failed = [" ... FAILED", " - should panic ... FAILED"];
-    assert!(failed.iter().any(|failed| text.contains(&format!("test attribute::{test}{failed}"))), "{text}");
-    text
-}
-
-/// Asserts that the captured output of the test shows the server's log.
-fn assert_shows_log(test: &str, statement: &str) {
-    let text = failure(test);
-    let section = format!("---- attribute::{test} stdout ----");
+#[rstest]
+#[case::by_a_panic("panics", "panicked")]
+#[case::by_an_error("returns_an_error", "returned")]
+#[case::by_an_async_panic("panics_async", "panicked")]
+#[case::by_an_async_error("returns_an_error_async", "returned")]
+fn a_failure_shows_the_server_log(#[case] name: &str, #[case] word: &str) {
+    let text = failed(&mut test(name));
+    let section = format!("---- attribute::{name} stdout ----");
     let captured = text.split(&section).nth(1).unwrap_or_else(|| panic!("{text}"));
     let captured = captured.split("\nfailures:").next().unwrap();
-    let sandbox = format!("sandboxed-db: the sandbox of `integration::attribute::{test}` had the pid ");
-    assert!(captured.contains(&sandbox), "{text}");
+    let sandbox = format!("sandboxed-db: the sandbox of `integration::attribute::{name}` had the pid ");
+    assert_says(captured, &[&sandbox, "\n  server log, its end:\n"]);
     let line =
         |ending: &str| captured.lines().any(|line| line.starts_with("    | ") && line.contains(ending));
-    assert!(captured.contains("\n  server log, its end:\n"), "{text}");
     assert!(!line("database system is ready to accept connections"), "{text}");
     assert!(line("ERROR:  relation \"nowhere\" does not exist"), "{text}");
-    assert!(line(&format!("STATEMENT:  {statement}")), "{text}");
-}
-
-#[test]
-fn ignored_tests_run_on_request() {
-    let (output, text) = run("ignored");
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("1 passed"), "{text}");
-}
-
-#[test]
-fn a_panic_shows_the_server_log() {
-    assert_shows_log("panics", "select 'panicked' from nowhere");
-}
-
-#[test]
-fn a_returned_error_shows_the_server_log() {
-    assert_shows_log("returns_an_error", "select 'returned' from nowhere");
-}
-
-#[test]
-fn an_async_panic_shows_the_server_log() {
-    assert_shows_log("panics_async", "select 'panicked' from nowhere");
-}
-
-#[test]
-fn an_async_error_shows_the_server_log() {
-    assert_shows_log("returns_an_error_async", "select 'returned' from nowhere");
+    assert!(line(&format!("STATEMENT:  select '{word}' from nowhere")), "{text}");
 }
 
 #[test]
 fn a_passing_test_prints_nothing() {
     // With `--nocapture`, since libtest hides the output of a passing test.
-    let output = alone("attribute::ignored").arg("--nocapture").output().unwrap();
-    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
-    assert!(text.contains("1 passed"), "{text}");
+    let text = passed(test("ignored").arg("--nocapture"));
     assert!(!text.contains("sandboxed-db") && !text.contains("LOG:"), "{text}");
 }
 
 #[test]
 fn an_expected_panic_prints_nothing() {
-    let output = alone("attribute::panics_as_expected").arg("--nocapture").output().unwrap();
-    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    let text = passed(test("panics_as_expected").arg("--nocapture"));
     assert!(!text.contains("server log") && !text.contains("STATEMENT"), "{text}");
 }
 
 #[test]
 fn a_missing_panic_fails_the_test() {
-    failure("does_not_panic_as_expected");
+    failed(&mut test("does_not_panic_as_expected"));
 }
 
-#[test]
-fn the_death_of_the_server_is_reported() {
-    for test in ["kills_a_server_by_its_url", "kills_a_borrowed_server", "kills_an_owned_server"] {
-        let text = failure(test);
-        assert!(text.contains("the server was killed"), "{text}");
-        assert!(text.contains("\n  the server has ended with "), "{text}");
-    }
+#[rstest]
+fn the_death_of_the_server_is_reported(
+    #[values("kills_a_server_by_its_url", "kills_a_borrowed_server", "kills_an_owned_server")] name: &str,
+) {
+    let parts = ["the server was killed", "\n  the server has ended with "];
+    assert_says(&failed(&mut test(name)), &parts);
 }
 
 #[test]
 fn a_missing_directory_is_reported() {
-    let text = failure("has_no_migrations");
+    let text = failed(&mut test("has_no_migrations"));
     let expected = format!(": could not read `{}/no/such/directory`", env!("CARGO_MANIFEST_DIR"));
     let line = text.lines().find(|line| line.ends_with(&expected)).unwrap_or_else(|| panic!("{text}"));
     // The place of the test, and no backtrace, which would lead into the library.
     assert!(line.starts_with(concat!(file!(), ":")), "{line}");
     assert!(!text.contains("backtrace") && !text.contains("sandbox/src"), "{text}");
-    assert!(text.contains("\n  cause: No such file or directory"), "{text}");
-    let hint = format!("\n  hint: `no/such/directory` is relative to `{}`", env!("CARGO_MANIFEST_DIR"));
-    assert!(text.contains(&hint), "{text}");
+    let hint = concat!("\n  hint: `no/such/directory` is relative to `", env!("CARGO_MANIFEST_DIR"), "`");
+    assert_says(&text, &["\n  cause: No such file or directory", hint]);
 }
 
 /// A `#[should_panic]` test must not pass because its sandbox did not start.
 #[test]
 fn a_failed_start_is_no_expected_panic() {
-    for test in ["panics_as_expected", "panics_with_text_of_the_report"] {
-        let (output, text) = run_with(test, &[("SANDBOXED_DB_POSTGRES", "/nonexistent")]);
-        assert!(!output.status.success(), "{text}");
-        assert!(text.contains(&format!("test attribute::{test} - should panic ... FAILED")), "{text}");
-        assert!(text.contains("note: test did not panic as expected"), "{text}");
-        assert!(text.contains("could not use SANDBOXED_DB_POSTGRES=/nonexistent"), "{text}");
-        assert!(text.contains("\n  hint: SANDBOXED_DB_POSTGRES takes `packages`, or directories"), "{text}");
+    for name in ["panics_as_expected", "panics_with_text_of_the_report"] {
+        let text = failed(test(name).env("SANDBOXED_DB_POSTGRES", "/nonexistent"));
+        let parts = [
+            &format!("test attribute::{name} - should panic ... FAILED"),
+            "note: test did not panic as expected",
+            "could not use SANDBOXED_DB_POSTGRES=/nonexistent",
+            "\n  hint: SANDBOXED_DB_POSTGRES takes `packages`, or directories",
+        ];
+        assert_says(&text, &parts);
     }
 }
 
 // Steps of every kind, on a shared description.
 
 fn notes() -> Snapshot {
-    Snapshot::new(Postgres::new()).migrations("data/notes/migrations")
+    fresh().migrations("data/notes/migrations")
 }
 
 async fn one_more(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
@@ -336,13 +264,10 @@ async fn one_more(db: &Sandbox) -> Result<(), tokio_postgres::Error> {
 )]
 fn a_test_extends_a_shared_description(db: Sandbox) {
     let bodies = "select string_agg(body, ', ' order by body) from notes where body like 'by %'";
-    let bodies: String = connect(db.url()).query_one(bodies, &[]).unwrap().get(0);
-    assert_eq!(bodies, "by a program, by code");
+    assert_eq!(value_at::<String>(db.url(), bodies), "by a program, by code");
 }
 
 #[sandboxed_db(migrations_of(Sqlx, "data/conventions/sqlx"))]
 fn a_test_names_its_migration_tool(db: Sandbox) {
-    let noted: i64 =
-        connect(db.url()).query_one("select count(*) from _sqlx_migrations", &[]).unwrap().get(0);
-    assert!(noted > 0);
+    assert!(value_at::<i64>(db.url(), "select count(*) from _sqlx_migrations") > 0);
 }

@@ -3,14 +3,11 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
-use sandboxed_db_tests::{
-    ScratchDirs, TestProcess, assert_no_kernel_objects_since, kernel_objects, pid_namespace, processes_in,
-    rounds, skip_without_root,
-};
+use sandboxed_db_tests::{ScratchDirs, TestProcess, pid_namespace, processes_in, rounds, skip_without_root};
 
 use crate::lifecycle::SUBJECT;
 
@@ -21,8 +18,8 @@ const THREADS: [&str; 2] = ["--threads", "4"];
 
 /// Runs a checkout's tests until they are killed. Both have the same migrations, in different
 /// directories.
-fn run(mut command: Command, place: &ScratchDirs, program: &Path) -> TestProcess {
-    let migrations = place.path().join("migrations");
+fn run(mut command: Command, dirs: &ScratchDirs, program: &Path) -> TestProcess {
+    let migrations = dirs.path().join("migrations");
     if fs::create_dir(&migrations).is_ok() {
         fs::write(migrations.join("1.sql"), "create table t as select generate_series(1, 1000) i;").unwrap();
     }
@@ -42,13 +39,13 @@ fn starts(process: &mut TestProcess, count: usize) {
 }
 
 /// Kills one of two running processes, and later the other.
-fn neither_notices(places: [&ScratchDirs; 2], mut both: [TestProcess; 2]) {
+fn neither_notices(both_dirs: [&ScratchDirs; 2], mut both: [TestProcess; 2]) {
     // Either process may build the layers.
     let count = rounds(6, 60);
     both.iter_mut().for_each(|process| starts(process, count));
     let [one, mut other] = both;
     one.kill(Signal::KILL, false);
-    let told = [one.gone(), {
+    let ends = [one.gone(), {
         starts(&mut other, count);
         // Its sandboxes live while it does.
         let namespace = loop {
@@ -64,37 +61,33 @@ fn neither_notices(places: [&ScratchDirs; 2], mut both: [TestProcess; 2]) {
         assert_eq!(processes_in(&namespace), [0; 0]);
         gone
     }];
-    for ((ended, told), expected) in told.into_iter().zip(["signal 9", "signal 2"]) {
-        assert_eq!(ended, expected, "{told:?}");
-        let failed: Vec<_> = told.iter().filter(|line| line.starts_with("failed ")).collect();
+    for ((ended, lines), expected) in ends.into_iter().zip(["signal 9", "signal 2"]) {
+        assert_eq!(ended, expected, "{lines:?}");
+        let failed: Vec<_> = lines.iter().filter(|line| line.starts_with("failed ")).collect();
         assert!(failed.is_empty(), "{failed:#?}");
     }
-    for place in places {
-        assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    for dirs in both_dirs {
+        dirs.assert_nothing_left();
     }
 }
 
 #[test]
 fn two_checkouts_of_one_user_with_one_cache_do_not_meet() {
-    let before = kernel_objects();
     let (one, other) = (ScratchDirs::new(), ScratchDirs::new());
-    let place = [&one, &other];
-    let both = place.map(|place| {
-        let mut command = place.command(SUBJECT);
+    let dirs = [&one, &other];
+    let both = dirs.map(|dirs| {
+        let mut command = dirs.command(SUBJECT);
         command.env("SANDBOXED_DB_CACHE", one.cache());
-        run(command, place, SUBJECT.as_ref())
+        run(command, dirs, SUBJECT.as_ref())
     });
-    neither_notices(place, both);
-    assert_no_kernel_objects_since(&before);
+    neither_notices(dirs, both);
 }
 
 #[test]
 fn two_checkouts_of_one_user_with_two_caches_do_not_meet() {
-    let before = kernel_objects();
     let (one, other) = (ScratchDirs::new(), ScratchDirs::new());
-    let place = [&one, &other];
-    neither_notices(place, place.map(|place| run(place.command(SUBJECT), place, SUBJECT.as_ref())));
-    assert_no_kernel_objects_since(&before);
+    let dirs = [&one, &other];
+    neither_notices(dirs, dirs.map(|dirs| run(dirs.command(SUBJECT), dirs, SUBJECT.as_ref())));
 }
 
 #[test]
@@ -102,7 +95,6 @@ fn two_checkouts_of_two_users_do_not_meet() {
     if !rustix::process::geteuid().is_root() {
         return skip_without_root("runs as two users");
     }
-    let before = kernel_objects();
     let (one, other) = (ScratchDirs::new(), ScratchDirs::new());
     let program = other.give_to(OTHER_USER, SUBJECT.as_ref());
     let as_other = || {
@@ -112,5 +104,4 @@ fn two_checkouts_of_two_users_do_not_meet() {
     };
     let both = [run(one.command(SUBJECT), &one, SUBJECT.as_ref()), run(as_other(), &other, &program)];
     neither_notices([&one, &other], both);
-    assert_no_kernel_objects_since(&before);
 }

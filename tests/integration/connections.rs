@@ -4,19 +4,15 @@
 use diesel::r2d2::ConnectionManager;
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
-use sandboxed_db::{Postgres, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::connect;
+use sandboxed_db::{Sandbox, sandboxed_db};
+use sandboxed_db_tests::{alone, assert_says, connect, connect_async, failed};
 use sea_orm::{ConnectionTrait as _, DatabaseBackend, DatabaseConnection, Statement};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
-use crate::parameters::failure;
+use crate::parameters::shop;
 
 const DATABASE: &str = "select current_database()::text as name";
-
-fn shop() -> Snapshot {
-    Snapshot::new(Postgres::new().database("shop"))
-}
 
 #[derive(QueryableByName)]
 struct Name {
@@ -116,6 +112,55 @@ fn clients_get_their_configurations(blocking: postgres::Config, asynchronous: to
     assert_eq!(asynchronous.get_dbname(), Some("postgres"));
 }
 
+// Older versions of drivers, which are in use side by side.
+
+#[sandboxed_db(snapshot = shop)]
+async fn sqlx_0_8_connects(
+    pool: sqlx_0_8::PgPool,
+    mut connection: sqlx_0_8::PgConnection,
+    mut lent: sqlx_0_8::pool::PoolConnection<sqlx_0_8::Postgres>,
+    options: sqlx_0_8::postgres::PgPoolOptions,
+    server: sqlx_0_8::postgres::PgConnectOptions,
+) -> Result<(), sqlx_0_8::Error> {
+    let other = options.max_connections(1).connect_with(server).await?;
+    for pool in [pool, other] {
+        assert_eq!(sqlx_0_8::query_scalar::<_, String>(DATABASE).fetch_one(&pool).await?, "shop");
+    }
+    for connection in [&mut connection, &mut *lent] {
+        assert_eq!(sqlx_0_8::query_scalar::<_, String>(DATABASE).fetch_one(connection).await?, "shop");
+    }
+    Ok(())
+}
+
+#[sandboxed_db(snapshot = shop)]
+async fn sea_orm_1_connects(db: sea_orm_1::DatabaseConnection) -> Result<(), sea_orm_1::DbErr> {
+    use sea_orm_1::{ConnectionTrait as _, DatabaseBackend, Statement};
+    let row = db.query_one(Statement::from_string(DatabaseBackend::Postgres, DATABASE)).await?.unwrap();
+    assert_eq!(row.try_get::<String>("", "name")?, "shop");
+    Ok(())
+}
+
+#[sandboxed_db(snapshot = shop)]
+async fn diesel_async_0_8_connects(mut connection: diesel_async_0_8::AsyncPgConnection) {
+    let query = sql_query(DATABASE);
+    let found: Name = diesel_async_0_8::RunQueryDsl::get_result(query, &mut connection).await.unwrap();
+    assert_eq!(found.name, "shop");
+}
+
+#[sandboxed_db(snapshot = shop)]
+async fn diesel_async_0_7_connects(mut connection: diesel_async_0_7::AsyncPgConnection) {
+    let query = sql_query(DATABASE);
+    let found: Name = diesel_async_0_7::RunQueryDsl::get_result(query, &mut connection).await.unwrap();
+    assert_eq!(found.name, "shop");
+}
+
+#[sandboxed_db]
+async fn two_versions_of_sqlx_share_a_server(older: sqlx_0_8::PgPool, newer: sqlx::PgPool) {
+    sqlx_0_8::query("create table t as select 7 as x").execute(&older).await.unwrap();
+    let seven: i32 = sqlx::query_scalar("select x from t").fetch_one(&newer).await.unwrap();
+    assert_eq!(seven, 7);
+}
+
 // `async` clients in a plain test: a runtime drives their connections while the test runs.
 
 #[sandboxed_db]
@@ -133,8 +178,7 @@ fn async_clients_work_in_a_plain_test(client: tokio_postgres::Client, pool: PgPo
 #[sandboxed_db]
 async fn a_sandbox_and_a_pool_share_a_server(db: Sandbox, pool: PgPool) {
     sqlx::query("create table seen_by_both (x int)").execute(&pool).await.unwrap();
-    let (client, connection) = tokio_postgres::connect(db.url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = connect_async(db.url()).await.unwrap();
     client.batch_execute("select * from seen_by_both").await.unwrap();
 }
 
@@ -145,22 +189,6 @@ fn a_url_and_a_client_share_a_server(url: String, mut client: postgres::Client) 
 }
 
 // Ends.
-
-#[sandboxed_db]
-async fn unused_parameters_end_the_test(
-    _pool: PgPool,
-    _: deadpool_postgres::Pool,
-    _client: tokio_postgres::Client,
-) {
-}
-
-#[sandboxed_db]
-fn unused_blocking_parameters_end_the_test(
-    _pool: DieselPool,
-    _: diesel::PgConnection,
-    _client: postgres::Client,
-) {
-}
 
 #[sandboxed_db]
 async fn held_connections_do_not_delay_the_end(
@@ -251,8 +279,8 @@ mod with_rstest {
         #[values(1, 2)] n: i32,
     ) {
         let query = "select $1 || $2 || $3";
-        let said = sqlx::query_scalar::<_, String>(query).bind(letter).bind(&word).bind(n.to_string());
-        assert_eq!(said.fetch_one(&pool).await.unwrap(), format!("{letter}{word}{n}"));
+        let joined = sqlx::query_scalar::<_, String>(query).bind(letter).bind(&word).bind(n.to_string());
+        assert_eq!(joined.fetch_one(&pool).await.unwrap(), format!("{letter}{word}{n}"));
     }
 
     #[rstest]
@@ -337,6 +365,5 @@ async fn blocks(_: postgres::Client) {}
 
 #[test]
 fn a_blocking_client_is_refused_where_it_would_panic() {
-    let text = failure("connections::blocks");
-    assert!(text.contains("take a `tokio_postgres::Client`"), "{text}");
+    assert_says(&failed(&mut alone("connections::blocks")), &["take a `tokio_postgres::Client`"]);
 }

@@ -2,14 +2,13 @@
 //! killed at any moment, and with hundreds of migrations.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use rstest::rstest;
 use rustix::process::Signal;
-use sandboxed_db_tests::{CLEANUP_DEADLINE, Random, TestProcess, eventually, mounts, rounds};
+use sandboxed_db_tests::{CLEANUP_DEADLINE, Random, TestProcess, mounts, rounds, wait_until};
 
-use crate::layers::{RUNS, note, runs};
+use crate::layers::{ALL_RUNS, RUNS, note, runs};
 use crate::lifecycle::SUBJECT;
 use crate::requests::{Request, TestCache, dirs_with_base};
 
@@ -22,9 +21,8 @@ fn processes_that_need_the_same_layers_build_each_once() {
     let cache = TestCache::empty();
     cache.write("migrations/1.sql", &note("first"));
     cache.write("migrations/2.sql", &note("second"));
-    let (migrations, seed) = (cache.path("migrations"), cache.write("seed.sql", &note("seed")));
-    let request =
-        [("migrations", migrations.as_str()), ("seed", seed.as_str()), ("sql", RUNS), ("sql", SYSTEM)];
+    cache.write("seed.sql", &note("seed"));
+    let request = [("migrations", "migrations"), ("seed", "seed.sql"), ("sql", RUNS), ("sql", SYSTEM)];
     let requests: Vec<_> = (0..processes).map(|_| cache.begin(&request)).collect();
     let responses: Vec<_> = requests.into_iter().map(Request::end).collect();
     assert_eq!(runs(&responses[0]).len(), 3, "{:?}", responses[0]);
@@ -64,7 +62,7 @@ fn the_next_build_removes_what_a_killed_build_left(#[case] missing: Missing, #[c
     let migrations = cache.path("migrations");
     let rows = "select concat_ws(' ', (select count(*) from t), (select sum(length(x)) from t), \
         (select count(*) from u), (select bool_and(exists (select from t where t.i = n)) from generate_series(1, 3000) n))";
-    let next = [("verify", ""), ("migrations", migrations.as_str()), ("sql", rows)];
+    let next = [("verify", ""), ("migrations", "migrations"), ("sql", rows)];
     let begin_build = || {
         let build = ["keep", "--migrations", &migrations, "return"];
         TestProcess::start(dirs.command(SUBJECT).args(build))
@@ -106,13 +104,13 @@ fn the_next_build_removes_what_a_killed_build_left(#[case] missing: Missing, #[c
         assert_eq!(response.answers, ["3000 960000 1000 t"]);
         assert_eq!(response.built, layers < 2, "after kill {kill} at {moment:?}");
         if response.built {
-            assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new(), "after kill {kill} at {moment:?}");
+            dirs.assert_no_leftovers();
         }
         assert_eq!(cache.layers().len(), 2, "after kill {kill} at {moment:?}");
     }
     assert!(met > kills / 10, "only {met} of {kills} kills met a build; {published} met its end");
-    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
-    eventually(CLEANUP_DEADLINE, "the mounts are gone", || mounts().is_subset(&before).then_some(()));
+    dirs.assert_no_leftovers();
+    wait_until(CLEANUP_DEADLINE, "the mounts are gone", || mounts().is_subset(&before));
 }
 
 // Many migrations.
@@ -146,9 +144,7 @@ impl Growing {
     }
 
     fn run(&self) -> Vec<String> {
-        let migrations = self.cache.path("migrations");
-        let response = self.cache.ask(&[("migrations", migrations.as_str()), ("sql", RUNS)]);
-        runs(&response).iter().map(|&run| run.to_owned()).collect()
+        runs(&self.cache.ask(&ALL_RUNS)).iter().map(|&run| run.to_owned()).collect()
     }
 
     /// Every migration has run once, in order, and of them those from `number` on since

@@ -19,9 +19,9 @@ const NUMBER: &str = "a whole number from";
 #[case::rebuild("SANDBOXED_DB_REBUILD", &["true"], "`0` or `1`")]
 #[case::report("SANDBOXED_DB_REPORT", &["/no/such/directory/run.jsonl", "/etc"], "a file, which need not exist")]
 fn an_unusable_value_is_refused(#[case] name: &str, #[case] values: &[&str], #[case] accepted: &str) {
-    let place = ScratchDirs::with_shared_cache();
+    let dirs = ScratchDirs::with_shared_cache();
     for value in values {
-        let output = place.command(SUBJECT).env(name, value).arg("return").output().unwrap();
+        let output = dirs.command(SUBJECT).env(name, value).arg("return").output().unwrap();
         let report = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{report}");
         assert!(report.contains(&format!("could not use {name}={value}\n")), "{report}");
@@ -33,8 +33,8 @@ fn an_unusable_value_is_refused(#[case] name: &str, #[case] values: &[&str], #[c
 fn an_empty_variable_counts_as_unset(
     #[values("ISOLATION", "KEEP", "MAX", "MISSING", "POOL", "POSTGRES", "REBUILD", "REPORT")] name: &str,
 ) {
-    let place = ScratchDirs::with_shared_cache();
+    let dirs = ScratchDirs::with_shared_cache();
     let output =
-        place.command(SUBJECT).env(format!("SANDBOXED_DB_{name}"), "").arg("return").output().unwrap();
+        dirs.command(SUBJECT).env(format!("SANDBOXED_DB_{name}"), "").arg("return").output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }

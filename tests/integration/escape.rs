@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 
 use postgres::error::SqlState;
 use sandboxed_db::Sandbox;
-use sandboxed_db_tests::{DEADLINE, connect, eventually, is_installed, skip};
+use sandboxed_db_tests::{DEADLINE, bin, connect, is_installed, skip, start, wait_until};
 
-use crate::isolation::{fails, has_its_own_proc, run, shell, start};
+use crate::isolation::{fails, has_its_own_proc, run, shell};
 
 // Files.
 
@@ -142,8 +142,8 @@ fn a_signal_to_all_processes_reaches_none_outside() {
     }
     // The signal ends the session too.
     assert!(connect(db.url()).batch_execute("copy (select where false) to program 'kill -KILL -1'").is_err());
-    eventually(DEADLINE, "the server is gone", || {
-        postgres::Client::connect(db.url(), postgres::NoTls).is_err().then_some(())
+    wait_until(DEADLINE, "the server is gone", || {
+        postgres::Client::connect(db.url(), postgres::NoTls).is_err()
     });
     assert!(host.try_wait().unwrap().is_none(), "a process of the host was ended");
     assert!(other.batch_execute("select 1").is_ok(), "the neighbour was reached");
@@ -165,16 +165,15 @@ fn outer_addresses() -> Vec<IpAddr> {
     ways.into_iter().filter_map(address).collect()
 }
 
-fn psql(db: &Sandbox) -> String {
-    let row =
-        connect(db.url()).query_one("select setting from pg_config where name = 'BINDIR'", &[]).unwrap();
-    format!("{}/psql -X -U postgres -c 'select 1'", row.get::<_, &str>(0))
+/// A command that connects inside the sandbox.
+fn psql_inside(db: &Sandbox) -> String {
+    format!("{}/psql -X -U postgres -c 'select 1'", bin(db).display())
 }
 
 #[test]
 fn no_listener_of_the_host_is_reached() {
     let db = start();
-    let psql = psql(&db);
+    let psql = psql_inside(&db);
     let on = |address: IpAddr| TcpListener::bind((address, 0)).ok();
     let local = ["127.0.0.1", "::1"].map(|address| address.parse().unwrap());
     let listeners: Vec<_> = local.into_iter().chain(outer_addresses()).filter_map(on).collect();
@@ -198,7 +197,7 @@ fn no_listener_of_the_host_is_reached() {
 #[test]
 fn no_packet_leaves() {
     let db = start();
-    let psql = psql(&db);
+    let psql = psql_inside(&db);
     // Documentation, private networks, metadata of clouds, multicast, and link-local neighbours.
     for address in
         ["192.0.2.1", "10.0.0.1", "172.17.0.1", "169.254.169.254", "224.0.0.1", "2001:db8::1", "ff02::1"]
@@ -217,8 +216,6 @@ fn no_packet_leaves() {
     // No name server is asked.
     let (output, exit) = run(&db, &format!("{psql} -h example.com"));
     assert!(exit == 2 && output.contains("could not translate host name"), "{output}");
-    // The only interface is lo.
-    assert_eq!(shell(&db, "tail -n +3 /proc/self/net/dev | wc -l").trim(), "1");
 }
 
 #[test]
@@ -228,7 +225,7 @@ fn no_socket_without_a_file_of_the_host_is_reached() {
     let address = SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.5432")).unwrap();
     let listener = UnixListener::bind_addr(&address).unwrap();
     listener.set_nonblocking(true).unwrap();
-    fails(&db, &format!("{} -h @{name}", psql(&db)), "Connection refused");
+    fails(&db, &format!("{} -h @{name}", psql_inside(&db)), "Connection refused");
     assert!(listener.accept().is_err(), "a client connects");
     UnixStream::connect_addr(&address).unwrap();
 }
@@ -265,7 +262,7 @@ fn sockets_without_a_file_do_not_cross() {
         ),
     );
     let visit = format!("{socket} connect(S, $a) or do {{ print $!; exit 3 }}; print 'connected'");
-    eventually(DEADLINE, "it listens", || (perl(&one, &visit) == ("connected".to_owned(), 0)).then_some(()));
+    wait_until(DEADLINE, "it listens", || perl(&one, &visit) == ("connected".to_owned(), 0));
     assert_eq!(perl(&other, &visit), ("Connection refused".to_owned(), 3));
     let outside = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap_err();
     assert_eq!(outside.kind(), std::io::ErrorKind::ConnectionRefused);
@@ -281,7 +278,7 @@ fn shared_memory_semaphores_and_queues_do_not_cross() {
     let (one, other) = (start(), start());
     // IPC_CREAT | IPC_EXCL and all permissions.
     let (make, find) = ("07000 | 0777", "0");
-    let ask = |flags: &str| {
+    let find_or_make = |flags: &str| {
         format!(
             "my $k = 4711; print join(' ', map {{ defined $_ ? 'there' : 'not' }} \
              shmget($k, {}, {flags}), semget($k, {}, {flags}), msgget($k, {flags}))",
@@ -291,11 +288,11 @@ fn shared_memory_semaphores_and_queues_do_not_cross() {
     };
     let all = |word: &str| (format!("{word} {word} {word}"), 0);
     let make = make.replacen("07000", "03000", 1);
-    assert_eq!(perl(&one, &ask(&make)), all("there"));
-    assert_eq!(perl(&one, &ask(find)), all("there"));
-    assert_eq!(perl(&other, &ask(find)), all("not"));
+    assert_eq!(perl(&one, &find_or_make(&make)), all("there"));
+    assert_eq!(perl(&one, &find_or_make(find)), all("there"));
+    assert_eq!(perl(&other, &find_or_make(find)), all("not"));
     // The key is free in the other sandbox.
-    assert_eq!(perl(&other, &ask(&make)), all("there"));
+    assert_eq!(perl(&other, &find_or_make(&make)), all("there"));
     for kind in ["shm", "sem", "msg"] {
         let host = fs::read_to_string(format!("/proc/sysvipc/{kind}")).unwrap();
         assert!(!host.lines().any(|line| line.split_whitespace().next() == Some("4711")), "{host}");

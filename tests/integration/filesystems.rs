@@ -11,7 +11,7 @@ use sandboxed_db_tests::{
     on_different_file_systems, run_checked, skip, skip_without_root,
 };
 
-use crate::layers::{RUNS, note, runs};
+use crate::layers::{ALL_RUNS, note, runs};
 use crate::maintenance;
 use crate::requests::{Response, TestCache, copy_base, files};
 
@@ -51,20 +51,16 @@ fn store_on() {
     if !is_alone() {
         return;
     }
-    let (place, kind) = mount_task().unwrap();
+    let (directory, kind) = mount_task().unwrap();
     let mut cache = TestCache::empty();
-    cache.cache = mounted(&place, &kind).join("cache");
+    cache.cache = mounted(&directory, &kind).join("cache");
     cache.write("migrations/1.sql", &note("first"));
-    let migrations = cache.path("migrations");
-    let asked = [("verify", ""), ("migrations", migrations.as_str()), ("sql", RUNS)];
-    let first = cache.ask(&asked);
+    let first = cache.ask(&ALL_RUNS);
     assert!(first.built);
-    assert!(on_different_file_systems(&cache.cache, Path::new(&migrations)));
+    assert!(on_different_file_systems(&cache.cache, Path::new(&cache.path("migrations"))));
 
     cache.write("migrations/2.sql", &note("second"));
-    let mut two = None;
-    let made = cache.made_by(|| two = Some(cache.ask(&asked)));
-    let two = two.unwrap();
+    let (made, two) = cache.made_by(|| cache.ask(&ALL_RUNS));
     assert!(two.built);
     assert_eq!(made.len(), 1, "{made:?}");
     assert_eq!(runs(&two).len(), 2, "{two:?}");
@@ -74,11 +70,11 @@ fn store_on() {
         assert_extents_are_shared(&made[0]);
     }
 
-    assert_eq!(cache.ask(&asked), Response { built: false, answers: two.answers.clone() });
+    assert_eq!(cache.ask(&ALL_RUNS), Response { built: false, answers: two.answers.clone() });
     assert_eq!(maintenance::run(&cache, "verify"), [""; 0]);
     // A damaged layer is set aside and built again on its parent.
     fs::write(made[0].join("PG_VERSION"), "16\n").unwrap();
-    let again = cache.ask(&asked[1..]);
+    let again = cache.ask(&ALL_RUNS);
     assert!(again.built);
     assert_eq!(runs(&again).len(), 2, "{again:?}");
     maintenance::run(&cache, "prune 0");
@@ -87,8 +83,8 @@ fn store_on() {
 }
 
 /// Mounts a new file system of that kind, and returns its directory.
-fn mounted(place: &Path, kind: &str) -> PathBuf {
-    let at = |name: &str| place.join(name);
+fn mounted(directory: &Path, kind: &str) -> PathBuf {
+    let at = |name: &str| directory.join(name);
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let target = at("mounted");
     fs::create_dir(&target).unwrap();
@@ -97,7 +93,7 @@ fn mounted(place: &Path, kind: &str) -> PathBuf {
         "overlay" => {
             fs::create_dir(at("lower")).unwrap();
             fs::write(at("lower/file"), "of the image").unwrap();
-            overlay(place, "container");
+            overlay(directory, "container");
         }
         _ => {
             let image = at("image");
@@ -107,7 +103,7 @@ fn mounted(place: &Path, kind: &str) -> PathBuf {
             run_checked("mount", &["-t", kind, "-o", "loop", &text(&image), &text(&target)]);
         }
     }
-    assert!(on_different_file_systems(&target, place));
+    assert!(on_different_file_systems(&target, directory));
     let types = Command::new("stat").args(["-f", "-c", "%T"]).arg(&target).output().unwrap();
     let name = String::from_utf8(types.stdout).unwrap();
     assert!(name.starts_with(kind.trim_end_matches('4')) || name.starts_with("overlay"), "{name}");
@@ -115,8 +111,8 @@ fn mounted(place: &Path, kind: &str) -> PathBuf {
 }
 
 /// Mounts `lower` and the changes of a container on `mounted`, as container engines mount images.
-fn overlay(place: &Path, name: &str) {
-    let at = |name: &str| place.join(name).to_str().unwrap().to_owned();
+fn overlay(directory: &Path, name: &str) {
+    let at = |name: &str| directory.join(name).to_str().unwrap().to_owned();
     let (upper, work) = (at(&format!("{name}/upper")), at(&format!("{name}/work")));
     fs::create_dir_all(&upper).unwrap();
     fs::create_dir_all(&work).unwrap();
@@ -152,68 +148,66 @@ fn store_in_an_image() {
     if !is_alone() {
         return;
     }
-    let (place, _) = mount_task().unwrap();
-    run_checked("mount", &["-t", "tmpfs", "tmpfs", place.to_str().unwrap()]);
+    let (directory, _) = mount_task().unwrap();
+    run_checked("mount", &["-t", "tmpfs", "tmpfs", directory.to_str().unwrap()]);
     let mut cache = TestCache::empty();
-    cache.cache = place.join("lower/cache");
+    cache.cache = directory.join("lower/cache");
     copy_base(&cache.cache);
     cache.write("migrations/1.sql", &note("first"));
-    let migrations = cache.path("migrations");
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    let first = cache.ask(&asked);
+    let first = cache.ask(&ALL_RUNS);
     assert!(first.built);
-    fs::create_dir(place.join("mounted")).unwrap();
+    fs::create_dir(directory.join("mounted")).unwrap();
     // Each container starts with the layers of the image.
-    type Action = fn(&mut TestCache, &[(&str, &str)], &Response);
+    type Action = fn(&mut TestCache, &Response);
     let containers: [(&str, Action); 4] =
         [("added", added_to), ("rebuilt", rebuilt), ("damaged", damaged), ("pruned", pruned)];
     for (name, action) in containers {
-        overlay(&place, name);
-        cache.cache = place.join("mounted/cache");
-        assert_eq!(cache.ask(&asked), Response { built: false, answers: first.answers.clone() }, "{name}");
-        action(&mut cache, &asked, &first);
+        overlay(&directory, name);
+        cache.cache = directory.join("mounted/cache");
+        assert_eq!(cache.ask(&ALL_RUNS), Response { built: false, answers: first.answers.clone() }, "{name}");
+        action(&mut cache, &first);
         cache.assert_no_build_is_left();
         assert_eq!(maintenance::run(&cache, "verify"), [""; 0], "{name}");
-        run_checked("umount", &[place.join("mounted").to_str().unwrap()]);
+        run_checked("umount", &[directory.join("mounted").to_str().unwrap()]);
     }
 }
 
-fn added_to(cache: &mut TestCache, asked: &[(&str, &str)], first: &Response) {
+fn added_to(cache: &mut TestCache, first: &Response) {
     let second = cache.write("migrations/2.sql", &note("second"));
-    let two = cache.ask(asked);
+    let two = cache.ask(&ALL_RUNS);
     assert!(two.built);
     assert_eq!(runs(&two)[0], runs(first)[0], "the first was run again");
-    assert_eq!(cache.ask(asked), Response { built: false, answers: two.answers });
+    assert_eq!(cache.ask(&ALL_RUNS), Response { built: false, answers: two.answers });
     assert_eq!(cache.layers().len(), 3);
     fs::remove_file(second).unwrap();
 }
 
-fn rebuilt(cache: &mut TestCache, asked: &[(&str, &str)], first: &Response) {
+fn rebuilt(cache: &mut TestCache, first: &Response) {
     cache.environment = vec![("SANDBOXED_DB_REBUILD", "1")];
-    let again = cache.ask(asked);
+    let again = cache.ask(&ALL_RUNS);
     cache.environment.clear();
     assert!(again.built && again.answers != first.answers);
-    assert_eq!(cache.ask(asked), Response { built: false, answers: again.answers });
+    assert_eq!(cache.ask(&ALL_RUNS), Response { built: false, answers: again.answers });
     // The next build removes the replaced layers.
     let another = cache.write("another.sql", &note("another"));
     cache.ask(&[("seed", &another)]);
     assert_eq!(cache.layers().len(), 3);
 }
 
-fn damaged(cache: &mut TestCache, asked: &[(&str, &str)], first: &Response) {
+fn damaged(cache: &mut TestCache, first: &Response) {
     let change = |data: &PathBuf| fs::write(data.join("PG_VERSION"), "16\n").unwrap();
     cache.layers().values().for_each(change);
-    let again = cache.ask(asked);
+    let again = cache.ask(&ALL_RUNS);
     assert!(again.built && again.answers != first.answers);
-    assert_eq!(cache.ask(asked), Response { built: false, answers: again.answers });
+    assert_eq!(cache.ask(&ALL_RUNS), Response { built: false, answers: again.answers });
     cache.layers().values().for_each(change);
     assert_eq!(maintenance::run(cache, "verify").len(), 2);
     assert!(cache.layers().is_empty());
-    assert!(cache.ask(asked).built);
+    assert!(cache.ask(&ALL_RUNS).built);
 }
 
-fn pruned(cache: &mut TestCache, asked: &[(&str, &str)], _first: &Response) {
+fn pruned(cache: &mut TestCache, _first: &Response) {
     assert_eq!(maintenance::run(cache, "prune 0").len(), 2);
     assert!(cache.layers().is_empty());
-    assert!(cache.ask(asked).built);
+    assert!(cache.ask(&ALL_RUNS).built);
 }

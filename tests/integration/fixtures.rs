@@ -5,12 +5,12 @@ use sandboxed_db::{ConnectInfo, FromSandbox, Postgres, Sandbox, Snapshot};
 use sandboxed_db_fixtures::{
     Connected, FromSnapshot, fresh, shop, shop_async, shop_schema, shop_schema_async,
 };
-use sandboxed_db_tests::{DEADLINE, connect, eventually};
+use sandboxed_db_tests::{DEADLINE, alone, assert_says, connect, failed, value_at, wait_until};
 
-use crate::parameters::failure;
+use crate::attribute::answer_async;
 
 fn count(db: &Sandbox, table: &str) -> i64 {
-    connect(db.url()).query_one(&format!("select count(*) from {table}"), &[]).unwrap().get(0)
+    value_at(db.url(), &format!("select count(*) from {table}"))
 }
 
 #[rstest]
@@ -46,12 +46,7 @@ fn a_fresh_server_has_no_tables(fresh: Sandbox) {
 #[tokio::test]
 async fn the_shop_starts_without_blocking(#[future] shop_async: Sandbox) {
     let db = shop_async.await;
-    let (client, connection) = tokio_postgres::connect(db.url(), tokio_postgres::NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let row = client.query_one("select order_total(2)::text", &[]).await.unwrap();
-    assert_eq!(row.get::<_, &str>(0), "419.16");
-    drop(client);
-    connection.await.unwrap().unwrap();
+    assert_eq!(answer_async(db.url(), "select order_total(2)::text").await.unwrap(), "419.16");
 }
 
 // Connections with their servers. Drivers: `connections.rs`.
@@ -91,7 +86,7 @@ fn a_server_ends_after_its_connection(fresh: Connected<Last>) {
     let pid = fresh.sandbox().pid();
     drop(fresh);
     let process = std::path::PathBuf::from(format!("/proc/{pid}"));
-    eventually(DEADLINE, "the sandbox is gone", || (!process.exists()).then_some(()));
+    wait_until(DEADLINE, "the sandbox is gone", || !process.exists());
 }
 
 // Fixtures of a suite.
@@ -132,9 +127,8 @@ fn refuses(fresh: Connected<Refuses>) {
 
 #[test]
 fn a_failing_fixture_reports_the_cause() {
-    let text = failure("fixtures::lacks_its_seed");
-    assert!(text.contains("could not read `") && text.contains("data/notes/none.sql`"), "{text}");
-    let text = failure("fixtures::refuses");
-    let expected = "could not make the parameter of type `integration::fixtures::Refuses` from the sandbox: it does not want to";
-    assert!(text.contains(expected), "{text}");
+    let text = failed(&mut alone("fixtures::lacks_its_seed"));
+    assert_says(&text, &["could not read `", "data/notes/none.sql`"]);
+    let text = failed(&mut alone("fixtures::refuses"));
+    assert_says(&text, &["`integration::fixtures::Refuses` from the sandbox: it does not want to"]);
 }

@@ -10,9 +10,9 @@ use sandboxed_db::engine::{
     Command, FileRun, Installation, Mode, SandboxPath, ScriptError, Server, Signal, TcpAccess,
 };
 use sandboxed_db::{Engine, ErrorKind, Result, Sandbox, Snapshot, Tcp};
-use sandboxed_db_tests::{DEADLINE, eventually, is_alone};
+use sandboxed_db_tests::{DEADLINE, alone, assert_says, is_alone, passed, wait_until};
 
-use crate::tcp::{forwarder, is_refused, passes_alone, rest, tcp};
+use crate::tcp::{forwarder, is_refused, rest, tcp};
 
 /// The port of `tests/echo.rs`.
 const ECHO_PORT: u16 = 7007;
@@ -140,10 +140,8 @@ fn an_engine_without_tcp_is_reported() {
     let db = Snapshot::new(Echo { by_tcp: false }).start().unwrap();
     let error = db.tcp().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-    let report = format!("{error:?}");
-    for part in ["could not reach `echo` by TCP", "its engine does not say how", "`Engine::tcp`"] {
-        assert!(report.contains(part), "{report}");
-    }
+    let parts = ["could not reach `echo` by TCP", "its engine does not say how", "`Engine::tcp`"];
+    assert_says(&format!("{error:?}"), &parts);
 }
 
 #[test]
@@ -194,14 +192,14 @@ fn a_server_that_does_not_read_holds_its_client_up() {
     stream.set_nonblocking(true).unwrap();
     // The kernel's buffers on the way and the forwarder's own hold some megabytes.
     let mut written = 0;
-    eventually(DEADLINE, "nothing more is taken", || {
+    wait_until(DEADLINE, "nothing more is taken", || {
         let before = written;
         while written < 256 << 20
             && let Ok(count) = stream.write(&[0; 64 << 10])
         {
             written += count;
         }
-        (written == before).then_some(())
+        written == before
     });
     assert!(written < 64 << 20, "{written} bytes are kept somewhere");
     // The others do not suffer from it.
@@ -225,7 +223,7 @@ fn a_client_that_vanishes_is_noticed() {
         links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
     };
     // Those that listen, and the one that is ready for the next connection.
-    eventually(DEADLINE, "nothing of the connections is kept", || (sockets() <= 3).then_some(()));
+    wait_until(DEADLINE, "nothing of the connections is kept", || sockets() <= 3);
 }
 
 #[test]
@@ -241,7 +239,7 @@ fn a_server_that_ends_ends_its_connections() {
 
 #[test]
 fn five_hundred_connections_are_carried_at_once() {
-    passes_alone("forwarding::five_hundred_connections_echo");
+    passed(&mut alone("forwarding::five_hundred_connections_echo"));
 }
 
 #[test]

@@ -41,10 +41,10 @@ fn ever_more_room() {
     if !is_alone() {
         return;
     }
-    let (place, trial) = mount_task().unwrap();
+    let (directory, trial) = mount_task().unwrap();
     let limit = if trial.starts_with("bytes") { Limit::Bytes } else { Limit::Inodes };
     let layer = if trial.ends_with("server") { Layer::FreshServer } else { Layer::Migrations };
-    let small = Small::new(&place, layer);
+    let small = Small::new(&directory, layer);
     // Small steps first, then large ones.
     let (first, small_steps, step) = match limit {
         Limit::Bytes => (4 << 10, 2 << 20, 2 << 20),
@@ -85,21 +85,21 @@ fn ever_less_room() {
     if !is_alone() {
         return;
     }
-    let (place, _) = mount_task().unwrap();
+    let (directory, _) = mount_task().unwrap();
     let mut random = Random::new();
-    let small = Small::new(&place, Layer::Migrations);
+    let small = Small::new(&directory, Layer::Migrations);
     let begin = Instant::now();
     assert!(small.builds_with(Limit::Bytes, PLENTY));
     let took = begin.elapsed();
     let mut refused = 0_u32;
     for moment in 0..moments {
         small.remove();
-        small.limit(Limit::Bytes, small.used(Limit::Bytes) + PLENTY);
-        let asking = small.cache.begin(&small.asked());
+        small.limit(Limit::Bytes, small.used(Limit::Bytes) + PLENTY).unwrap();
+        let request = small.cache.begin(&small.request());
         let moment = random.within(took, moment, moments);
         std::thread::sleep(moment);
         small.fill();
-        refused += u32::from(!small.judge(asking.outcome(), &format!("filled after {moment:?}")));
+        refused += u32::from(!small.judge(request.outcome(), &format!("filled after {moment:?}")));
         assert!(small.builds_with(Limit::Bytes, PLENTY), "after room was made");
     }
     assert!(refused > moments / 10, "only {refused} of {moments} moments met a build that needed more room");
@@ -112,14 +112,13 @@ struct Small {
     mounted: PathBuf,
     cache: TestCache,
     layer: Layer,
-    migrations: String,
     /// The layers before the build.
     before: Vec<String>,
 }
 
 impl Small {
-    fn new(place: &Path, layer: Layer) -> Self {
-        let mounted = place.join("mounted");
+    fn new(directory: &Path, layer: Layer) -> Self {
+        let mounted = directory.join("mounted");
         fs::create_dir(&mounted).unwrap();
         mount("tmpfs", &mounted, "tmpfs", MountFlags::empty(), Some(c"size=1g")).unwrap();
         let mut cache = TestCache::empty();
@@ -131,8 +130,7 @@ impl Small {
             "insert into t select i, repeat(md5(i::text), 8) from generate_series(1, 5000) i;\n",
         );
         cache.write("migrations/3.sql", "create index on t (x);\n");
-        let migrations = cache.path("migrations");
-        let mut small = Self { mounted, cache, layer, migrations, before: Vec::new() };
+        let mut small = Self { mounted, cache, layer, before: Vec::new() };
         if layer == Layer::Migrations {
             small.cache.ask(&[]);
             small.before = small.layers();
@@ -141,19 +139,16 @@ impl Small {
     }
 
     /// The request, which first verifies the cache.
-    fn asked(&self) -> Vec<(&str, &str)> {
+    fn request(&self) -> Vec<(&'static str, &'static str)> {
         let rows = "select count(*) || ' ' || count(distinct x) || ' ' || sum(length(x)) from t";
-        let all = [("verify", ""), ("migrations", self.migrations.as_str()), ("sql", rows)];
-        match self.layer {
-            Layer::FreshServer => all[..1].to_vec(),
-            Layer::Migrations => all.to_vec(),
-        }
+        let all = [("verify", ""), ("migrations", "migrations"), ("sql", rows)];
+        all[..if self.layer == Layer::FreshServer { 1 } else { 3 }].to_vec()
     }
 
     /// Returns `true` if the layer can be built with that much space in addition to the used one.
     fn builds_with(&self, limit: Limit, room: u64) -> bool {
-        self.limit(limit, self.used(limit) + room);
-        self.judge(self.cache.begin(&self.asked()).outcome(), &format!("with room for {room}"))
+        self.limit(limit, self.used(limit) + room).unwrap();
+        self.judge(self.cache.begin(&self.request()).outcome(), &format!("with room for {room}"))
     }
 
     fn judge(&self, outcome: Result<crate::requests::Response, String>, what: &str) -> bool {
@@ -161,17 +156,17 @@ impl Small {
             self.cache.assert_no_build_is_left();
         }
         match outcome {
-            Ok(told) => {
+            Ok(response) => {
                 let rows: &[&str] =
                     if self.layer == Layer::Migrations { &["5000 5000 1280000"] } else { &[] };
-                assert_eq!(told.answers, rows, "{what}");
+                assert_eq!(response.answers, rows, "{what}");
                 assert_eq!(self.layers().len(), self.before.len() + 1, "{what}");
                 true
             }
             Err(report) => {
-                let says = |part| assert!(report.contains(part), "{what}: `{part}` is not in\n{report}");
                 assert!(report.starts_with("could not "), "{what}: {report}");
-                says("hint: the file system of the cache is full: set SANDBOXED_DB_CACHE to");
+                let hint = "hint: the file system of the cache is full: set SANDBOXED_DB_CACHE to";
+                assert!(report.contains(hint), "{what}: {report}");
                 assert_eq!(self.layers(), self.before, "{what}");
                 false
             }
@@ -191,11 +186,7 @@ impl Small {
         layers.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    fn limit(&self, limit: Limit, most: u64) {
-        self.try_to_limit(limit, most).unwrap();
-    }
-
-    fn try_to_limit(&self, limit: Limit, most: u64) -> rustix::io::Result<()> {
+    fn limit(&self, limit: Limit, most: u64) -> rustix::io::Result<()> {
         let name = if limit == Limit::Bytes { "size" } else { "nr_inodes" };
         mount_remount(&self.mounted, MountFlags::empty(), format!("{name}={most}"))
     }
@@ -211,7 +202,7 @@ impl Small {
     /// Limits the size to the used one. The kernel refuses a limit below it, after a write
     /// meanwhile.
     fn fill(&self) {
-        while self.try_to_limit(Limit::Bytes, self.used(Limit::Bytes).max(4096)).is_err() {
+        while self.limit(Limit::Bytes, self.used(Limit::Bytes).max(4096)).is_err() {
             std::thread::sleep(Duration::from_micros(50));
         }
     }

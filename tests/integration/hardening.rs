@@ -6,14 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
-use sandboxed_db::{Postgres, Sandbox, Snapshot};
-use sandboxed_db_tests::{alone, is_alone, processes_beside, skip, status as status_of};
+use sandboxed_db::Sandbox;
+use sandboxed_db_tests::{
+    alone, connect, is_alone, passed, processes_beside, skip, start, status as status_of,
+};
 
 use crate::isolation::{fails, has_its_own_proc, run, shell};
-
-fn start() -> Sandbox {
-    Snapshot::new(Postgres::new()).start().unwrap()
-}
 
 fn has_perl(db: &Sandbox) -> bool {
     let has = run(db, "perl -e 1").1 == 0;
@@ -195,7 +193,7 @@ fn other_ways_into_the_kernel_are_closed() {
 #[test]
 fn every_process_has_the_filter_and_nothing_else() {
     let db = start();
-    let _session = sandboxed_db_tests::connect(db.url());
+    let _session = connect(db.url());
     let processes = processes_beside(db.pid());
     assert!(processes.len() > 3, "{processes:?}");
     for pid in processes {
@@ -207,6 +205,9 @@ fn every_process_has_the_filter_and_nothing_else() {
         let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
         assert_eq!(score.trim(), "1000", "the kernel kills tests first");
     }
+    // A program of the server's has no more.
+    let names = "-e 'Cap[A-Z][a-z]*:.0000000000000000' -e 'NoNewPrivs:.1' -e 'Seccomp:.2'";
+    assert_eq!(shell(&db, &format!("grep -c {names} /proc/self/status")), "7");
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
     assert_ne!(own.trim(), "1000", "the test's own score is raised");
 }
@@ -234,9 +235,7 @@ fn signals_are_reset() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' VTALRM; exec \"$0\" \"$@\""]).arg(test.get_program()).args(test.get_args());
     shell.envs(test.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = shell.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    passed(&mut shell);
 }
 
 #[test]
@@ -256,7 +255,7 @@ fn mounts_are_few_and_closed() {
         let device = ["null", "zero", "full", "random", "urandom"].map(|name| format!("/dev/{name}"));
         let is_device = device.iter().any(|path| path == point);
         let holds_programs =
-            programs.iter().any(|place| point.starts_with(place)) || point.starts_with("/etc/");
+            programs.iter().any(|program| point.starts_with(program)) || point.starts_with("/etc/");
         let writable = is_device || ["/tmp", "/run", "/dev/shm", "/var/lib/postgresql/data"].contains(point);
         assert!(has("nosuid"), "{point}: {options:?}");
         assert!(has("nodev") || is_device, "{point}: {options:?}");
@@ -266,8 +265,8 @@ fn mounts_are_few_and_closed() {
     for point in ["/", "/usr", "/proc", "/tmp", "/run", "/dev/shm", "/var/lib/postgresql/data"] {
         assert!(mounts.contains_key(point), "{point} is none of {:?}", mounts.keys());
     }
-    for place in ["/tmp", "/run", "/dev/shm", "/var/lib/postgresql/data"] {
-        fails(&db, &format!("cp /bin/true {place}/true && {place}/true"), "Permission denied");
+    for directory in ["/tmp", "/run", "/dev/shm", "/var/lib/postgresql/data"] {
+        fails(&db, &format!("cp /bin/true {directory}/true && {directory}/true"), "Permission denied");
     }
 }
 
@@ -341,9 +340,9 @@ fn directories_of_cargo_are_not_there() {
 /// OpenSSL's default is a cipher, which makes the start of a server longer.
 #[test]
 fn random_numbers_are_made_by_a_hash() {
-    let (said, exit) = run(&start(), "openssl list -random-instances");
+    let (list, exit) = run(&start(), "openssl list -random-instances");
     if exit != 0 {
         return skip("openssl(1) cannot list its generators");
     }
-    assert!(said.contains("HASH-DRBG") && !said.contains("CTR-DRBG"), "{said}");
+    assert!(list.contains("HASH-DRBG") && !list.contains("CTR-DRBG"), "{list}");
 }

@@ -18,9 +18,8 @@ fn runs_from(cache: &TestCache, directory: &str) {
     fs::write(Path::new(directory).join("1.sql"), format!("create table t as select '{directory}' as x;\n"))
         .unwrap();
     let seen = format!("select coalesce((pg_stat_file('{directory}/1.sql', true)).size::text, 'nothing')");
-    let told = cache.ask(&[("migrations", directory), ("sql", "select x from t"), ("sql", &seen)]);
-    assert!(told.built);
-    assert_eq!(told.answers, [directory, "nothing"]);
+    let request = [("migrations", directory), ("sql", "select x from t"), ("sql", &seen)];
+    cache.assert_response(&request, true, &[directory, "nothing"]);
 }
 
 #[test]

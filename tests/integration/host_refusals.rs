@@ -1,8 +1,6 @@
 //! Simulated machines that refuse a step: the doctor and a failed launch report the same cause and
 //! fix.
 
-use std::path::PathBuf;
-
 use rstest::rstest;
 use sandboxed_db_tests::{ScratchDirs, TestProcess};
 
@@ -36,103 +34,159 @@ const DOCKER: &[&str] = &[
 
 #[test]
 fn the_doctor_passes_here_and_leaves_nothing() {
-    let place = ScratchDirs::new();
-    let mut command = place.command(SUBJECT);
-    let (ended, told) = TestProcess::start(command.args(["keep", "doctor"])).gone();
-    assert_eq!(ended, "code 0", "{told:?}");
-    let told = told.join("\n");
+    let dirs = ScratchDirs::new();
+    let mut command = dirs.command(SUBJECT);
+    let (ended, lines) = TestProcess::start(command.args(["keep", "doctor"])).gone();
+    assert_eq!(ended, "code 0", "{lines:?}");
+    let report = lines.join("\n");
     for check in
         ["kernel", "cache", "launcher", "namespaces", "overlay", "reach", "limits", "postgres", "trial"]
     {
-        assert!(told.lines().any(|line| line.contains(&format!("  {check} "))), "{check} is not in\n{told}");
+        assert!(
+            report.lines().any(|line| line.contains(&format!("  {check} "))),
+            "{check} is not in\n{report}"
+        );
     }
-    assert!(told.contains("Sandboxes work here"), "{told}");
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    assert!(report.contains("Sandboxes work here"), "{report}");
+    dirs.assert_no_leftovers();
+}
+
+/// A root in a plain directory of a tmpfs, with the machine's directories in it.
+const CHROOT: &str = "mount -t tmpfs tmpfs /mnt\nmkdir /mnt/root\n\
+    for d in /*; do [ $d != /mnt ] || continue; if [ -L $d ]; then cp -P $d /mnt/root$d; elif [ -d $d ]; then mkdir \
+    /mnt/root$d; mount --rbind $d /mnt/root$d; fi; done\nexec chroot /mnt/root";
+
+/// A machine whose security module forbids mounts to processes with that label.
+fn confined(label: &str) -> SimulatedHost {
+    // The shell's process becomes that of the program.
+    SimulatedHost::new(format!(
+        "mount -t tmpfs tmpfs /mnt\necho '{label}' > /mnt/label\nmount --bind /mnt/label /proc/$$/attr/current\n\
+         exec \"$DENY_SYSCALLS\" mount=EACCES --"
+    ))
+}
+
+const PROC: &[&str] = &["--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"];
+const SELINUX: &str = "docker run --security-opt label=disable --security-opt seccomp=unconfined --security-opt systempaths=unconfined IMAGE";
+const OUT_OF_CHROOT: &str = "run the tests outside of it, or enter it by pivot_root as in";
+const BWRAP: &str = "bwrap --dev-bind DIRECTORY / --proc /proc cargo test";
+
+#[rstest]
+#[case::the_filter_of_docker(SimulatedHost::filtered(DOCKER), "namespaces", FILTERED, POD, LOOSENED)]
+#[case::a_filter_of_the_mount_api(
+    SimulatedHost::filtered(&["fsopen=EPERM", "open_tree=EPERM", "move_mount=EPERM", "mount_setattr=EPERM"]),
+    "mounts", FILTERED, POD, LOOSENED
+)]
+#[case::a_filter_of_the_new_root(SimulatedHost::filtered(&["pivot_root=EPERM"]), "root", FILTERED, POD, LOOSENED)]
+#[case::a_filter_of_propagation(SimulatedHost::filtered(&["mount=EPERM"]), "mounts", FILTERED, POD, LOOSENED)]
+#[case::apparmor(
+    confined("docker-default (enforce)"),
+    "mounts",
+    "AppArmor, by its profile `docker-default`, forbids mounts here",
+    POD,
+    LOOSENED
+)]
+#[case::selinux(
+    confined("system_u:system_r:container_t:s0:c1,c2"),
+    "mounts",
+    "SELinux forbids mounts to processes of type `container_t`",
+    "run the outer container with",
+    SELINUX
+)]
+#[case::an_unknown_security_module(
+    confined(""),
+    "mounts",
+    "a security module (AppArmor or SELinux) forbids mounts here",
+    POD,
+    LOOSENED
+)]
+#[case::apparmor_of_ubuntu(
+    with_kernel_files(
+        &[("apparmor_restrict_unprivileged_userns", "1")], "exec \"$DENY_SYSCALLS\" mount=EACCES --"
+    ),
+    "mounts", "AppArmor restricts unprivileged user namespaces on this machine", ON_HOST,
+    "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+)]
+#[case::the_switch_of_debian(
+    with_kernel_files(
+        &[("unprivileged_userns_clone", "0")], "exec \"$DENY_SYSCALLS\" 'clone(new)=EPERM' clone3=ENOSYS --"
+    ),
+    "namespaces", "unprivileged user namespaces are switched off", ON_HOST,
+    "sudo sysctl -w kernel.unprivileged_userns_clone=1"
+)]
+#[case::a_read_only_proc(
+    SimulatedHost::new("mount -o remount,bind,ro /proc\nexec").in_namespaces(PROC), "user id",
+    "/proc is mounted read-only here, and user ids are mapped by writing to it", POD, LOOSENED
+)]
+// The program is not reached through /proc then.
+#[case::no_proc(
+    SimulatedHost::new("mount -t tmpfs tmpfs /proc\nrun() { shift; exec \"$SUBJECT\" \"$@\"; }\nrun"),
+    "launcher",
+    "/proc is not mounted here",
+    "run",
+    "sudo mount -t proc proc /proc"
+)]
+#[case::no_devices(
+    SimulatedHost::new("mount -t tmpfs tmpfs /dev\nexec"),
+    "launcher",
+    "/dev/null does not exist here: bind the host's /dev, or mount a devtmpfs there",
+    "",
+    ""
+)]
+#[case::no_device_but_null(
+    SimulatedHost::new(
+        "mount -t tmpfs tmpfs /mnt\ntouch /mnt/null\nmount --bind /dev/null /mnt/null\nmount --rbind /mnt /dev\nexec"
+    ),
+    "mounts",
+    "the device `/dev/urandom` does not exist here: bind the host's /dev, or mount a devtmpfs there",
+    "",
+    ""
+)]
+#[case::a_chroot_into_a_directory(
+    SimulatedHost::new(CHROOT),
+    "namespaces",
+    "a process in a chroot may not create user namespaces",
+    OUT_OF_CHROOT,
+    BWRAP
+)]
+#[case::a_chroot_into_a_mount(
+    SimulatedHost::new("mount --rbind / /mnt\nexec chroot /mnt"),
+    "namespaces",
+    "the kernel lets this process create no user namespace, as it does in a chroot",
+    OUT_OF_CHROOT,
+    BWRAP
+)]
+#[case::a_user_id_without_a_map(
+    SimulatedHost::new("exec").in_namespaces(&["--user"]), "namespaces",
+    "this process's user id is not mapped in its user namespace", "enter that namespace with a map, as in",
+    "unshare --user --map-current-user"
+)]
+#[case::root_without_capabilities(
+    SimulatedHost::new("exec setpriv --bounding-set=-all --inh-caps=-all"),
+    "user id",
+    "root lacks CAP_SETFCAP here, which mapping its id needs",
+    "run the pod's container as another user",
+    "securityContext: {runAsUser: 1000}"
+)]
+fn a_refusal_is_explained(
+    #[case] host: SimulatedHost,
+    #[case] check: &str,
+    #[case] sentence: &str,
+    #[case] how: &str,
+    #[case] command: &str,
+) {
+    if can() {
+        host.refuses(check, sentence, how, command);
+    }
 }
 
 #[rstest]
-fn switched_off_namespaces(#[values("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")] kind: &str) {
+fn namespaces_that_are_off(#[values("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")] kind: &str) {
     if can() {
         SimulatedHost::new(format!("echo 0 > /proc/sys/user/max_{kind}_namespaces\nexec")).refuses(
             "namespaces",
             &format!("`user.max_{kind}_namespaces` is 0, which switches these namespaces off"),
             ON_HOST,
             &format!("sudo sysctl -w user.max_{kind}_namespaces=15000"),
-        );
-    }
-}
-
-#[test]
-fn the_seccomp_filter_of_docker() {
-    if can() {
-        SimulatedHost::filtered(DOCKER).refuses("namespaces", FILTERED, POD, LOOSENED);
-    }
-}
-
-#[rstest]
-#[case::all_of_the_mount_api(&["fsopen", "open_tree", "move_mount", "mount_setattr"], "mounts")]
-#[case::the_new_root(&["pivot_root"], "root")]
-#[case::propagation(&["mount"], "mounts")]
-fn a_filter_that_forbids_mounts_alone(#[case] calls: &[&str], #[case] check: &str) {
-    if can() {
-        let calls: Vec<_> = calls.iter().map(|call| format!("{call}=EPERM")).collect();
-        let calls: Vec<_> = calls.iter().map(String::as_str).collect();
-        SimulatedHost::filtered(&calls).refuses(check, FILTERED, POD, LOOSENED);
-    }
-}
-
-#[rstest]
-#[case::apparmor(
-    "docker-default (enforce)",
-    "AppArmor, by its profile `docker-default`, forbids mounts here",
-    POD,
-    LOOSENED
-)]
-#[case::selinux(
-    "system_u:system_r:container_t:s0:c1,c2",
-    "SELinux forbids mounts to processes of type `container_t`",
-    "run the outer container with",
-    "docker run --security-opt label=disable --security-opt seccomp=unconfined --security-opt systempaths=unconfined IMAGE"
-)]
-#[case::unknown("", "a security module (AppArmor or SELinux) forbids mounts here", POD, LOOSENED)]
-fn a_security_module_without_mounts(
-    #[case] label: &str,
-    #[case] sentence: &str,
-    #[case] how: &str,
-    #[case] command: &str,
-) {
-    if can() {
-        // The shell's process becomes that of the program.
-        let script = format!(
-            "mount -t tmpfs tmpfs /mnt\necho '{label}' > /mnt/label\nmount --bind /mnt/label /proc/$$/attr/current\n\
-             exec \"$DENY_SYSCALLS\" mount=EACCES --"
-        );
-        SimulatedHost::new(script).refuses("mounts", sentence, how, command);
-    }
-}
-
-#[test]
-fn apparmor_of_ubuntu() {
-    if can() {
-        let restricts = [("apparmor_restrict_unprivileged_userns", "1")];
-        with_kernel_files(&restricts, "exec \"$DENY_SYSCALLS\" mount=EACCES --").refuses(
-            "mounts",
-            "AppArmor restricts unprivileged user namespaces on this machine",
-            ON_HOST,
-            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-        );
-    }
-}
-
-#[test]
-fn the_switch_of_debian() {
-    if can() {
-        let off = [("unprivileged_userns_clone", "0")];
-        with_kernel_files(&off, "exec \"$DENY_SYSCALLS\" 'clone(new)=EPERM' clone3=ENOSYS --").refuses(
-            "namespaces",
-            "unprivileged user namespaces are switched off",
-            ON_HOST,
-            "sudo sysctl -w kernel.unprivileged_userns_clone=1",
         );
     }
 }
@@ -197,14 +251,7 @@ fn an_older_kernel_is_a_warning() {
 fn a_masked_proc_is_a_warning_with_the_command() {
     if can() {
         let script = "place=/proc/scsi; [ -d $place ] || place=/proc/irq\nmount -t tmpfs tmpfs $place\necho $place >&2\nexec";
-        let machine = SimulatedHost::new(script).in_namespaces(&[
-            "-U",
-            "--map-root-user",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--mount-proc",
-        ]);
+        let machine = SimulatedHost::new(script).in_namespaces(PROC);
         let report = machine.starts();
         let place = String::from_utf8_lossy(&machine.run("doctor").stderr).lines().next().unwrap().to_owned();
         let sentence = format!(
@@ -216,97 +263,5 @@ fn a_masked_proc_is_a_warning_with_the_command() {
             assert_check(&report, "warning", "proc", &sentence, POD, LOOSENED);
         }
         assert!(report.contains("Sandboxes work here, with "), "{report}");
-    }
-}
-
-#[test]
-fn a_read_only_proc() {
-    if can() {
-        let machine = SimulatedHost::new("mount -o remount,bind,ro /proc\nexec");
-        machine
-            .in_namespaces(&["-U", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"])
-            .refuses(
-                "user id",
-                "/proc is mounted read-only here, and user ids are mapped by writing to it",
-                POD,
-                LOOSENED,
-            );
-    }
-}
-
-#[rstest]
-#[case::all(
-    "mount -t tmpfs tmpfs /dev",
-    "launcher",
-    "/dev/null does not exist here: bind the host's /dev, or mount a devtmpfs there"
-)]
-#[case::but_null(
-    "mount -t tmpfs tmpfs /mnt\ntouch /mnt/null\nmount --bind /dev/null /mnt/null\nmount --rbind /mnt /dev",
-    "mounts",
-    "the device `/dev/urandom` does not exist here: bind the host's /dev, or mount a devtmpfs there"
-)]
-fn missing_devices(#[case] script: &str, #[case] check: &str, #[case] sentence: &str) {
-    if can() {
-        SimulatedHost::new(format!("{script}\nexec")).refuses(check, sentence, "", "");
-    }
-}
-
-#[test]
-fn no_proc_at_all() {
-    if can() {
-        // The program is not reached through /proc then.
-        let script = "mount -t tmpfs tmpfs /proc\nrun() { shift; exec \"$SUBJECT\" \"$@\"; }\nrun";
-        SimulatedHost::new(script).refuses(
-            "launcher",
-            "/proc is not mounted here",
-            "run",
-            "sudo mount -t proc proc /proc",
-        );
-    }
-}
-
-/// A root in a plain directory of a tmpfs, with the machine's directories in it.
-const CHROOT: &str = "mount -t tmpfs tmpfs /mnt\nmkdir /mnt/root\n\
-    for d in /*; do [ $d != /mnt ] || continue; if [ -L $d ]; then cp -P $d /mnt/root$d; elif [ -d $d ]; then mkdir \
-    /mnt/root$d; mount --rbind $d /mnt/root$d; fi; done\nexec chroot /mnt/root";
-
-#[rstest]
-#[case::into_a_plain_directory(CHROOT, "a process in a chroot may not create user namespaces")]
-#[case::into_a_mount(
-    "mount --rbind / /mnt\nexec chroot /mnt",
-    "the kernel lets this process create no user namespace, as it does in a chroot"
-)]
-fn a_chroot(#[case] script: &str, #[case] sentence: &str) {
-    if can() {
-        SimulatedHost::new(script).refuses(
-            "namespaces",
-            sentence,
-            "run the tests outside of it, or enter it by pivot_root as in",
-            "bwrap --dev-bind DIRECTORY / --proc /proc cargo test",
-        );
-    }
-}
-
-#[test]
-fn a_user_id_that_is_not_mapped() {
-    if can() {
-        SimulatedHost::new("exec").in_namespaces(&["--user"]).refuses(
-            "namespaces",
-            "this process's user id is not mapped in its user namespace",
-            "enter that namespace with a map, as in",
-            "unshare --user --map-current-user",
-        );
-    }
-}
-
-#[test]
-fn root_without_capabilities() {
-    if can() {
-        SimulatedHost::new("exec setpriv --bounding-set=-all --inh-caps=-all").refuses(
-            "user id",
-            "root lacks CAP_SETFCAP here, which mapping its id needs",
-            "run the pod's container as another user",
-            "securityContext: {runAsUser: 1000}",
-        );
     }
 }

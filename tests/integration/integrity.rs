@@ -7,21 +7,21 @@ use std::process::Command;
 
 use rstest::rstest;
 
-use crate::requests::{Response, TestCache, files};
+use crate::requests::{TestCache, files};
 
 /// A cache with the base and a layer with a row in a table.
-fn filled() -> (TestCache, String) {
+fn filled() -> TestCache {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table t (x text); insert into t values ('as it was');");
-    let migrations = cache.path("migrations");
-    assert!(ask(&cache, &migrations).built);
-    (cache, migrations)
+    assert!(is_built(&cache));
+    cache
 }
 
-fn ask(cache: &TestCache, migrations: &str) -> Response {
-    let told = cache.ask(&[("migrations", migrations), ("sql", "select x from t")]);
-    assert_eq!(told.answers, ["as it was"]);
-    told
+/// Starts a sandbox, and returns `true` if its layer had to be built.
+fn is_built(cache: &TestCache) -> bool {
+    let response = cache.ask(&[("migrations", "migrations"), ("sql", "select x from t")]);
+    assert_eq!(response.answers, ["as it was"]);
+    response.built
 }
 
 /// The data of the layer with the table: the one whose manifest names the migration.
@@ -95,20 +95,20 @@ fn remove_half_of_it(data: &Path) {
 #[case::a_missing_manifest(remove_the_manifest)]
 #[case::half_a_layer(remove_half_of_it)]
 fn a_damaged_layer_is_built_again(#[case] damage: fn(&Path)) {
-    let (cache, migrations) = filled();
+    let cache = filled();
     damage(&layer(&cache));
-    assert!(ask(&cache, &migrations).built, "the damaged layer was used");
-    assert!(!ask(&cache, &migrations).built, "the new one was not found");
+    assert!(is_built(&cache), "the damaged layer was used");
+    assert!(!is_built(&cache), "the new one was not found");
     assert_eq!(cache.layers().len(), 2);
 }
 
 #[test]
 fn the_next_build_removes_layers_set_aside() {
-    let (cache, migrations) = filled();
+    let cache = filled();
     flip_a_byte(&layer(&cache));
-    assert!(ask(&cache, &migrations).built);
+    assert!(is_built(&cache));
     cache.write("migrations/2.sql", "create table u ()");
-    assert!(ask(&cache, &migrations).built);
+    assert!(is_built(&cache));
     cache.assert_no_build_is_left();
 }
 
@@ -118,7 +118,7 @@ fn the_next_build_removes_layers_set_aside() {
 #[case::by_cp_without_hard_links(&["cp", "-r", "--preserve=mode", "FROM", "TO"])]
 #[case::by_tar(&["sh", "-c", "mkdir TO && tar -C FROM -cf - . | tar -C TO -xf -"])]
 fn a_copied_cache_is_used(#[case] copy: &[&str]) {
-    let (mut cache, migrations) = filled();
+    let mut cache = filled();
     let copied = cache.path("copied cache");
     let from = cache.cache.to_str().unwrap().to_owned();
     let quoted = |path: &str| if copy[0] == "sh" { format!("'{path}'") } else { path.to_owned() };
@@ -129,12 +129,12 @@ fn a_copied_cache_is_used(#[case] copy: &[&str]) {
     assert!(Command::new(&words[0]).args(&words[1..]).status().unwrap().success());
     fs::remove_dir_all(&from).unwrap();
     cache.cache = copied.into();
-    assert!(!ask(&cache, &migrations).built, "the copy was not used");
+    assert!(!is_built(&cache), "the copy was not used");
 }
 
 #[test]
 fn a_copied_cache_is_verified() {
-    let (mut cache, migrations) = filled();
+    let mut cache = filled();
     let copied = cache.path("copied");
     assert!(Command::new("cp").arg("-a").arg(&cache.cache).arg(&copied).status().unwrap().success());
     cache.cache = copied.into();
@@ -143,19 +143,19 @@ fn a_copied_cache_is_verified() {
     flip_a_byte(&layer(&cache));
     // A faulty disk does not change the times either.
     File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
-    assert!(ask(&cache, &migrations).built, "the damaged copy was used");
+    assert!(is_built(&cache), "the damaged copy was used");
 }
 
 #[test]
 fn a_rebuild_uses_no_layer_of_earlier_runs() {
-    let (mut cache, migrations) = filled();
-    assert!(!ask(&cache, &migrations).built);
+    let mut cache = filled();
+    assert!(!is_built(&cache));
     cache.environment = vec![("SANDBOXED_DB_REBUILD", "1"), ("NEXTEST_RUN_ID", "one")];
-    assert!(ask(&cache, &migrations).built, "a layer of an earlier run was used");
-    assert!(!ask(&cache, &migrations).built, "the run's own layer was not found");
+    assert!(is_built(&cache), "a layer of an earlier run was used");
+    assert!(!is_built(&cache), "the run's own layer was not found");
     cache.environment = vec![("SANDBOXED_DB_REBUILD", "1"), ("NEXTEST_RUN_ID", "two")];
-    assert!(ask(&cache, &migrations).built, "a layer of another run was used");
+    assert!(is_built(&cache), "a layer of another run was used");
     cache.environment = vec![("SANDBOXED_DB_REBUILD", "0")];
-    assert!(!ask(&cache, &migrations).built, "the rebuilt layer was not found");
+    assert!(!is_built(&cache), "the rebuilt layer was not found");
     assert_eq!(cache.layers().len(), 2);
 }

@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::Command;
 use std::sync::Mutex;
 
-use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::cache::{Kept, KeptState};
-use sandboxed_db::{Keep, Postgres, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, is_exhaustive};
+use sandboxed_db::{Keep, Sandbox, sandboxed_db};
+use sandboxed_db_tests::{
+    DEADLINE, alone, assert_says, column, connect, failed, fresh, is_alone, is_exhaustive, passed, value_at,
+    wait_until,
+};
 
 /// Leaves a mark that the server has acknowledged, and not yet written.
 fn mark(url: &str) {
@@ -87,7 +89,7 @@ fn kills_its_server(db: &Sandbox) {
     if is_alone() {
         // The session may end with or without an error.
         let _ = client.batch_execute("copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'");
-        eventually(DEADLINE, "the server is gone", || children(db.pid()).is_empty().then_some(()));
+        wait_until(DEADLINE, "the server is gone", || children(db.pid()).is_empty());
         panic!("as expected");
     }
 }
@@ -139,7 +141,7 @@ fn passes_without_a_word(db: Sandbox) {
 #[test]
 #[ignore = "run by `the_data_of_a_handle_dropped_by_a_panic_is_kept`"]
 fn panics_without_the_attribute() {
-    let snapshot = Snapshot::new(Postgres::new()).keep(Keep::OnFailure);
+    let snapshot = fresh().keep(Keep::OnFailure);
     let passed = snapshot.clone().keep_as("kept::passed").start().unwrap();
     mark(passed.url());
     drop(passed);
@@ -149,15 +151,11 @@ fn panics_without_the_attribute() {
     assert!(!is_alone(), "as expected");
 }
 
-fn run(test: &str, environment: &[(&str, &str)]) -> (Output, String) {
-    let mut command = alone(&format!("kept::{test}"));
+fn test(name: &str) -> Command {
+    let mut command = alone(&format!("kept::{name}"));
     // nextest names the outer test.
     command.arg("--nocapture").env_remove("NEXTEST_TEST_NAME").env_remove("SANDBOXED_DB_KEEP");
-    command.envs(environment.iter().copied());
-    let output = command.output().unwrap();
-    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
-    assert!(text.contains("running 1 test"), "{test} is not a test:\n{text}");
-    (output, text)
+    command
 }
 
 fn find(name: &str) -> Option<KeptState> {
@@ -169,12 +167,10 @@ fn find(name: &str) -> Option<KeptState> {
 fn assert_kept(name: &str, text: &str) -> KeptState {
     let state = find(name).unwrap_or_else(|| panic!("{name} is not kept:\n{text}"));
     let db = state.start().unwrap();
-    let left: String = connect(db.url()).query_one("select text from mark", &[]).unwrap().get(0);
-    assert_eq!(left, "left");
+    assert_eq!(value_at::<String>(db.url(), "select text from mark"), "left");
     drop(db);
     // A child that another test forks inherits the lock until its execve(2).
-    let remove = || Kept::open().unwrap().remove(&state).unwrap().then_some(());
-    eventually(DEADLINE, "no process uses it", remove);
+    wait_until(DEADLINE, "no process uses it", || Kept::open().unwrap().remove(&state).unwrap());
     assert!(find(name).is_none());
     state
 }
@@ -189,12 +185,11 @@ fn the_data_of_a_failed_test_is_kept() {
         "stops_its_server",
     ];
     for test in tests {
-        let (output, text) = run(test, &[]);
-        assert!(!output.status.success() && text.contains("as expected"), "{text}");
+        let text = failed(&mut self::test(test));
         let name = format!("integration::kept::{test}");
-        assert!(text.contains("\n  its data is kept; to look into it: "), "{text}");
-        assert!(text.contains(&format!("sandboxed-db open {name}\n")), "{text}");
-        assert!(text.contains("\n  it started in ") && text.contains(" ms, server "), "{text}");
+        let open = format!("sandboxed-db open {name}\n");
+        let kept = ["as expected", "\n  its data is kept; to look into it: ", &open];
+        assert_says(&text, &[&kept[..], &["\n  it started in ", " ms, server "]].concat());
         let state = assert_kept(&name, &text);
         assert!(state.failed && state.clean && state.engine == "postgres", "{state:?}");
         assert_eq!(state.package, PathBuf::from(env!("CARGO_MANIFEST_DIR")));
@@ -205,7 +200,7 @@ fn the_data_of_a_failed_test_is_kept() {
 
 #[test]
 fn each_database_has_its_own_policy() {
-    let (_, text) = run("has_two_databases", &[]);
+    let text = failed(&mut test("has_two_databases"));
     assert_eq!(text.matches("its data is kept; ").count(), 1, "{text}");
     assert_eq!(text.matches("to keep its data, run the test with SANDBOXED_DB_KEEP").count(), 1, "{text}");
     assert_kept("integration::kept::has_two_databases", &text);
@@ -213,13 +208,12 @@ fn each_database_has_its_own_policy() {
 
 #[test]
 fn the_data_of_a_crashed_server_is_kept_and_recovers() {
-    let (_, text) = run("kills_its_server", &[]);
+    let text = failed(&mut test("kills_its_server"));
     assert!(text.contains("the server has ended with ") && text.contains("its data is kept; "), "{text}");
     let state = find("integration::kept::kills_its_server").unwrap_or_else(|| panic!("{text}"));
     assert!(!state.clean);
     let db = state.start().unwrap();
-    let texts: Vec<String> =
-        connect(db.url()).query("select text from mark", &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    let texts: Vec<String> = column(&mut connect(db.url()), "select text from mark");
     assert!(texts.contains(&"left".to_owned()), "{texts:?}");
     drop(db);
     Kept::open().unwrap().remove(&state).unwrap();
@@ -230,15 +224,15 @@ fn the_data_of_a_hanging_server_is_kept() {
     if !is_exhaustive("waits for ten seconds") {
         return;
     }
-    let (output, text) = run("stops_all_processes", &[]);
-    assert!(!output.status.success() && text.contains("as expected"), "{text}");
+    let text = failed(&mut test("stops_all_processes"));
+    assert!(text.contains("as expected"), "{text}");
     assert!(!assert_kept("integration::kept::stops_all_processes", &text).clean);
 }
 
 #[test]
 fn a_failure_to_keep_is_reported_beside_the_panic() {
-    let (output, text) = run("kills_its_sandbox", &[]);
-    assert!(!output.status.success() && text.contains("as expected"), "{text}");
+    let text = failed(&mut test("kills_its_sandbox"));
+    assert!(text.contains("as expected"), "{text}");
     let line = text.lines().find(|line| line.contains("its data could not be kept: "));
     assert!(line.is_some_and(|line| line.contains("reach the sandbox")), "{text}");
 }
@@ -246,34 +240,36 @@ fn a_failure_to_keep_is_reported_beside_the_panic() {
 #[test]
 fn a_test_that_passes_keeps_nothing() {
     for test in ["passes", "panics_as_it_must"] {
-        let (output, text) = run(test, &[]);
-        assert!(output.status.success() && !text.contains("sandboxed-db:"), "{text}");
+        let text = passed(&mut self::test(test));
+        assert!(!text.contains("sandboxed-db:"), "{text}");
         assert!(find(&format!("integration::kept::{test}")).is_none());
     }
 }
 
 #[test]
 fn the_environment_has_precedence() {
-    let (output, _) = run("passes_without_a_word", &[("SANDBOXED_DB_KEEP", "always")]);
-    assert!(output.status.success());
+    let with = |name: &str, value: &str| {
+        let mut command = test(name);
+        command.env("SANDBOXED_DB_KEEP", value);
+        command
+    };
+    passed(&mut with("passes_without_a_word", "always"));
     let earlier = find("integration::kept::passes_without_a_word").unwrap();
-    let (output, text) = run("passes_without_a_word", &[("SANDBOXED_DB_KEEP", "always")]);
-    assert!(output.status.success() && text.contains("its data is kept; "), "{text}");
+    let text = passed(&mut with("passes_without_a_word", "always"));
+    assert!(text.contains("its data is kept; "), "{text}");
     assert!(!earlier.data().exists(), "a further one takes its place");
     assert!(!assert_kept("integration::kept::passes_without_a_word", &text).failed);
 
-    let (output, text) = run("panics_by_value", &[("SANDBOXED_DB_KEEP", "never")]);
-    assert!(!output.status.success() && !text.contains("its data is kept"), "{text}");
+    let text = failed(&mut with("panics_by_value", "never"));
+    assert!(!text.contains("its data is kept"), "{text}");
 
-    let (output, text) = run("passes", &[("SANDBOXED_DB_KEEP", "perhaps")]);
-    assert!(!output.status.success(), "{text}");
+    let text = failed(&mut with("passes", "perhaps"));
     assert!(text.contains("hint: SANDBOXED_DB_KEEP takes `never`, `on_failure` or `always`"), "{text}");
 }
 
 #[test]
 fn the_data_of_a_handle_dropped_by_a_panic_is_kept() {
-    let (output, text) = run("panics_without_the_attribute", &[]);
-    assert!(!output.status.success(), "{text}");
+    let text = failed(&mut test("panics_without_the_attribute"));
     let line = "sandboxed-db: the sandbox of `kept::as it is named`: its data is kept; to look into it: ";
     assert!(text.contains(line) && text.contains("sandboxed-db open 'kept::as it is named'\n"), "{text}");
     assert_kept("kept::as it is named", &text);
@@ -283,7 +279,7 @@ fn the_data_of_a_handle_dropped_by_a_panic_is_kept() {
 
 #[test]
 fn kept_data_shares_files_and_never_changes() {
-    let snapshot = Snapshot::new(Postgres::new()).keep(Keep::Always).keep_as("kept::is never changed");
+    let snapshot = fresh().keep(Keep::Always).keep_as("kept::is never changed");
     drop(snapshot.start().unwrap());
     let state = find("kept::is never changed").unwrap();
     assert!(state.is_untouched("PG_VERSION".as_ref()) && !state.is_untouched("global/pg_control".as_ref()));
@@ -295,10 +291,7 @@ fn kept_data_shares_files_and_never_changes() {
     let kept = Kept::open().unwrap();
     assert!(!kept.remove(&state).unwrap(), "it is in use");
     let other = state.start().unwrap();
-    let there = |db: &Sandbox| -> bool {
-        let mut client = Client::connect(db.url(), NoTls).unwrap();
-        client.query_one("select to_regclass('mark') is not null", &[]).unwrap().get(0)
-    };
+    let there = |db: &Sandbox| value_at::<bool>(db.url(), "select to_regclass('mark') is not null");
     assert!(there(&one) && !there(&other));
     drop((one, other, before));
 
@@ -314,8 +307,7 @@ fn kept_data_shares_files_and_never_changes() {
 
 #[test]
 fn a_unique_part_of_a_name_finds_a_kept_state() {
-    let keep =
-        |name: &str| drop(Snapshot::new(Postgres::new()).keep(Keep::Always).keep_as(name).start().unwrap());
+    let keep = |name: &str| drop(fresh().keep(Keep::Always).keep_as(name).start().unwrap());
     keep("kept::find::orders");
     keep("kept::find::orders_again");
     let kept = Kept::open().unwrap();

@@ -1,15 +1,14 @@
 //! A process with many sandboxes may end in any way and at any moment: no process, mount,
 //! namespace, file or shared memory of it is left.
 
-use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, assert_no_kernel_objects_since,
-    children, connect, eventually, kernel_objects, processes_in, rounds, status,
+    CLEANUP_DEADLINE, DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, children, connect, eventually,
+    processes_in, rounds, status, wait_until,
 };
 
 use crate::lifecycle::{launcher, started, subject};
@@ -28,8 +27,7 @@ fn run(dirs: &ScratchDirs) -> Duration {
         process.wait_for("started ");
     }
     let took = begin.elapsed();
-    process.kill(Signal::KILL, false);
-    assert_eq!(process.gone().0, "signal 9");
+    process.killed();
     took
 }
 
@@ -55,7 +53,6 @@ fn kills_at_random_moments_leave_nothing() {
     let mut random = Random::new();
     let dirs = dirs_with_base();
     let run = run(&dirs);
-    let before = kernel_objects();
     let (mut met, mut seen) = (0, 0);
     for kill in 0..kills {
         let process = subject(&dirs, &["--threads", threads(), "churn"]);
@@ -63,17 +60,15 @@ fn kills_at_random_moments_leave_nothing() {
         sleep(moment);
         // Not after every kill, since opening the namespaces delays it.
         let namespaces = Namespaces::of(&if kill % 4 == 3 { process.processes() } else { Vec::new() });
-        process.kill(Signal::KILL, false);
-        let (ended, lines) = process.gone();
-        assert_eq!(ended, "signal 9", "kill {kill} at {moment:?}: {lines:?}");
-        assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new(), "after kill {kill} at {moment:?}");
+        let lines = process.killed();
+        dirs.assert_no_leftovers();
         assert_unused(&namespaces);
         met += u32::from(lines.iter().any(|line| line.starts_with("started ")));
         seen += namespaces.count();
     }
     assert!(met > kills / 4, "only {met} kills met a running server");
     assert!(seen > 7, "no namespace of a sandbox was open");
-    assert_no_kernel_objects_since(&before);
+    dirs.assert_nothing_left();
 }
 
 #[rstest]
@@ -91,7 +86,6 @@ fn every_way_to_end_at_random_moments_leaves_nothing(#[case] end: &str, #[case] 
     let mut random = Random::new();
     let dirs = dirs_with_base();
     let run = run(&dirs);
-    let before = kernel_objects();
     for round in 0..rounds {
         let time = random.within(run, round, rounds).as_millis().to_string();
         let mut process = subject(&dirs, &["--threads", threads(), "--churn-for-ms", &time, end]);
@@ -108,9 +102,9 @@ fn every_way_to_end_at_random_moments_leaves_nothing(#[case] end: &str, #[case] 
         let (ended, lines) = process.gone();
         assert_eq!(ended, expected, "after {time} ms: {lines:?}");
         assert!(!lines.iter().any(|line| line.starts_with("failed ")), "{lines:?}");
-        assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new(), "after {time} ms");
+        dirs.assert_no_leftovers();
     }
-    assert_no_kernel_objects_since(&before);
+    dirs.assert_nothing_left();
 }
 
 #[rstest]
@@ -119,7 +113,6 @@ fn every_way_to_end_at_random_moments_leaves_nothing(#[case] end: &str, #[case] 
 #[case::launcher_and_inits(true, true)]
 fn stopped_processes_do_not_survive_a_kill(#[case] stops_launcher: bool, #[case] stops_inits: bool) {
     let dirs = dirs_with_base();
-    let before = kernel_objects();
     let mut process = subject(&dirs, &["--sandboxes", "2", "sleep"]);
     let inits: Vec<_> = (0..2).map(|_| started(&process.wait_for("started ")).0).collect();
     // The threads that started them have ended: the end of one would continue the launcher.
@@ -130,10 +123,8 @@ fn stopped_processes_do_not_survive_a_kill(#[case] stops_launcher: bool, #[case]
         try_kill(pid, Signal::STOP);
         eventually(DEADLINE, "it is stopped", || status(pid, "State").filter(|state| state.starts_with('T')));
     }
-    process.kill(Signal::KILL, false);
-    assert_eq!(process.gone().0, "signal 9");
-    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
-    assert_no_kernel_objects_since(&before);
+    process.killed();
+    dirs.assert_nothing_left();
 }
 
 /// Waits until a launcher other than the killed one has started a sandbox.
@@ -152,7 +143,6 @@ fn wait_for_another_launcher(process: &mut TestProcess, killed: u32) {
 fn starts_succeed_again_after_launchers_are_killed() {
     let mut random = Random::new();
     let dirs = dirs_with_base();
-    let before = kernel_objects();
     let mut process = subject(&dirs, &["--threads", threads(), "--churn-for-ms", "600000", "return"]);
     process.wait_for("started ");
     for _ in 0..rounds(2, 10) {
@@ -161,17 +151,14 @@ fn starts_succeed_again_after_launchers_are_killed() {
         try_kill(killed, Signal::KILL);
         wait_for_another_launcher(&mut process, killed);
     }
-    process.kill(Signal::KILL, false);
-    assert_eq!(process.gone().0, "signal 9");
-    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
-    assert_no_kernel_objects_since(&before);
+    process.killed();
+    dirs.assert_nothing_left();
 }
 
 #[test]
 fn starts_succeed_again_after_inits_are_killed() {
     let mut random = Random::new();
     let dirs = dirs_with_base();
-    let before = kernel_objects();
     let mut process = subject(&dirs, &["--threads", threads(), "--churn-for-ms", "600000", "return"]);
     process.wait_for("started ");
     let launcher = launcher(process.pid());
@@ -188,10 +175,8 @@ fn starts_succeed_again_after_inits_are_killed() {
     // The launcher lives, and starts further sandboxes.
     let last = eventually(DEADLINE, "another sandbox", || children(launcher).into_iter().max());
     eventually(DEADLINE, "yet another sandbox", || children(launcher).into_iter().find(|&init| init != last));
-    process.kill(Signal::KILL, false);
-    assert_eq!(process.gone().0, "signal 9");
-    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
-    assert_no_kernel_objects_since(&before);
+    process.killed();
+    dirs.assert_nothing_left();
 }
 
 /// How a process with sandboxes is ended.
@@ -234,7 +219,6 @@ fn stopped_servers_are_killed(
     #[values(false, true)] inits_too: bool,
 ) {
     let dirs = ScratchDirs::with_shared_cache();
-    let before = kernel_objects();
     let (process, lines) = obeying_with_three(&dirs);
     for (init, namespace) in lines.iter().map(|line| started(line)) {
         for process in processes_in(&namespace) {
@@ -242,14 +226,13 @@ fn stopped_servers_are_killed(
                 try_kill(process, Signal::STOP);
             }
         }
-        eventually(DEADLINE, "the processes are stopped", || {
+        wait_until(DEADLINE, "the processes are stopped", || {
             let stopped = |pid: &u32| status(*pid, "State").is_some_and(|state| state.starts_with('T'));
-            processes_in(&namespace).iter().all(|pid| stopped(pid) || *pid == init).then_some(())
+            processes_in(&namespace).iter().all(|pid| stopped(pid) || *pid == init)
         });
     }
     end.ended(process);
-    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
-    assert_no_kernel_objects_since(&before);
+    dirs.assert_nothing_left();
 }
 
 #[rstest]
@@ -264,26 +247,24 @@ fn daemons_and_their_objects_are_removed(
         setsid sh -c ''trap \"\" INT TERM HUP QUIT; while :; do setsid sh -c \"sleep 0.02 &\"; sleep 0.01; done'' \
         < /dev/null > /dev/null 2>&1 &";
     let dirs = ScratchDirs::with_shared_cache();
-    let before = kernel_objects();
     let (process, lines) = obeying_with_three(&dirs);
     for line in &lines {
         let (_, url) = line.split_once(' ').expect("a line names the URL last");
         let (init, namespace) = started(line);
         connect(url).batch_execute(&format!("copy (select where false) to program '{DAEMONS}'")).unwrap();
-        eventually(DEADLINE, "the daemons run", || {
+        wait_until(DEADLINE, "the daemons run", || {
             let daemon = |pid: &u32| {
                 status(*pid, "Name").is_some_and(|name| name == "sleep")
                     && status(*pid, "PPid").is_some_and(|parent| parent == init.to_string())
             };
-            (processes_in(&namespace).iter().filter(|pid| daemon(pid)).count() >= 2).then_some(())
+            processes_in(&namespace).iter().filter(|pid| daemon(pid)).count() >= 2
         });
     }
     let namespaces = Namespaces::of(&process.processes());
     // Prewarmed sandboxes may have added more.
     assert!(namespaces.count() >= 3 * 7, "{namespaces:?}");
     end.ended(process);
-    assert_eq!(dirs.leftovers(), Vec::<PathBuf>::new());
     assert_unused(&namespaces);
     drop(namespaces);
-    assert_no_kernel_objects_since(&before);
+    dirs.assert_nothing_left();
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use rstest::rstest;
 use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED, shop_snapshot};
 
-use sandboxed_db_tests::{connect, is_exhaustive};
+use sandboxed_db_tests::{column, connect, is_exhaustive, value};
 
 use crate::requests::{Response, TestCache, files};
 
@@ -18,31 +18,19 @@ const NOTE_THE_TIME: &str = "
 ";
 pub(crate) const RUNS: &str = "select string_agg(name || ' ' || at::text, ', ' order by at) from runs";
 
+/// A sandbox with all migrations, and their runs.
+pub(crate) const ALL_RUNS: [(&str, &str); 2] = [("migrations", "migrations"), ("sql", RUNS)];
+
 pub(crate) fn note(name: &str) -> String {
     NOTE_THE_TIME.replace("NAME", name)
 }
 
 /// The runs in an answer to [`RUNS`], each with its time.
-pub(crate) fn runs(told: &Response) -> Vec<&str> {
-    told.answers[0].split(", ").collect()
+pub(crate) fn runs(response: &Response) -> Vec<&str> {
+    response.answers[0].split(", ").collect()
 }
 
 // Once.
-
-#[test]
-fn a_layer_is_found_by_the_next_process() {
-    let cache = TestCache::new();
-    cache.write("migrations/1.sql", &note("first"));
-    let migrations = cache.path("migrations");
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    let first = cache.ask(&asked);
-    assert!(first.built);
-    for _ in 0..2 {
-        let next = cache.ask(&asked);
-        assert!(!next.built);
-        assert_eq!(next.answers, first.answers);
-    }
-}
 
 #[test]
 fn the_second_sandbox_of_a_process_finds_the_layer() {
@@ -54,48 +42,21 @@ fn the_second_sandbox_of_a_process_finds_the_layer() {
 #[test]
 fn a_cache_that_was_removed_is_built_anew() {
     let cache = TestCache::empty();
-    let asked = [("sql", "select 'here'")];
-    assert!(cache.ask(&asked).built);
+    let request = [("sql", "select 'here'")];
+    assert!(cache.ask(&request).built);
     fs::remove_dir_all(&cache.cache).unwrap();
-    assert!(cache.ask(&asked).built);
-    assert!(!cache.ask(&asked).built);
+    assert!(cache.ask(&request).built);
+    assert!(!cache.ask(&request).built);
 }
 
 // The digest of a layer.
 
 #[test]
-fn an_appended_migration_runs_alone() {
-    let cache = TestCache::new();
-    cache.write("migrations/1.sql", &note("first"));
-    let migrations = cache.path("migrations");
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    let mut one = None;
-    cache.made_by(|| one = Some(cache.ask(&asked)));
-    let one = one.unwrap();
-    cache.write("migrations/2.sql", &note("second"));
-    let mut two = None;
-    let made = cache.made_by(|| two = Some(cache.ask(&asked)));
-    let two = two.unwrap();
-    assert!(two.built);
-    assert_eq!(made.len(), 1, "{made:?}");
-    let (before, after) = (runs(&one), runs(&two));
-    assert_eq!(after.len(), 2, "{after:?}");
-    assert_eq!(after[0], before[0], "the first was run again");
-    assert!(after[1].starts_with("second "), "{after:?}");
-    // The layer of the first alone is still there.
-    fs::remove_file(cache.path("migrations/2.sql")).unwrap();
-    let again = cache.ask(&asked);
-    assert!(!again.built);
-    assert_eq!(again.answers, one.answers);
-}
-
-#[test]
 fn a_layer_shares_the_files_that_its_parent_has() {
     let cache = TestCache::empty();
     cache.write("migrations/1.sql", &note("first"));
-    let migrations = cache.path("migrations");
-    let parent = cache.made_by(|| drop(cache.ask(&[])));
-    let child = cache.made_by(|| drop(cache.ask(&[("migrations", &migrations)])));
+    let (parent, _) = cache.made_by(|| cache.ask(&[]));
+    let (child, _) = cache.made_by(|| cache.ask(&ALL_RUNS));
     let ([parent], [child]) = (&parent[..], &child[..]) else {
         panic!("{parent:?} {child:?}");
     };
@@ -122,39 +83,16 @@ fn a_layer_shares_the_files_that_its_parent_has() {
 }
 
 #[test]
-fn an_edited_migration_is_run_with_all_that_follow() {
-    let cache = TestCache::new();
-    for name in ["1", "2", "3"] {
-        cache.write(&format!("migrations/{name}.sql"), &note(name));
-    }
-    let migrations = cache.path("migrations");
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    let before = cache.ask(&asked);
-    cache.write("migrations/2.sql", &note("edited"));
-    let after = cache.ask(&asked);
-    assert!(after.built);
-    let (old, new) = (runs(&before), runs(&after));
-    assert_eq!(new.len(), 3, "{new:?}");
-    assert!(new[1].starts_with("edited "), "{new:?}");
-    assert_ne!(new[2], old[2], "the third was not run after the edited second");
-    // Undoing the edit leads back to the old layer.
-    cache.write("migrations/2.sql", &note("2"));
-    assert_eq!(cache.ask(&asked), Response { built: false, answers: before.answers });
-}
-
-#[test]
 fn a_migration_put_in_between_is_run_in_its_place() {
     let cache = TestCache::new();
     for name in ["1", "3"] {
         cache.write(&format!("migrations/{name}.sql"), &note(name));
     }
-    let migrations = cache.path("migrations");
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    cache.ask(&asked);
+    cache.ask(&ALL_RUNS);
     cache.write("migrations/2.sql", &note("2"));
-    let told = cache.ask(&asked);
-    assert!(told.built);
-    let names: Vec<_> = runs(&told).iter().map(|run| &run[..2]).collect();
+    let response = cache.ask(&ALL_RUNS);
+    assert!(response.built);
+    let names: Vec<_> = runs(&response).iter().map(|run| &run[..2]).collect();
     assert_eq!(names, ["1 ", "2 ", "3 "]);
 }
 
@@ -162,13 +100,11 @@ fn a_migration_put_in_between_is_run_in_its_place() {
 fn down_migrations_are_not_run_and_not_hashed() {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", &note("first"));
-    let migrations = cache.path("migrations");
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    let before = cache.ask(&asked);
+    let before = cache.ask(&ALL_RUNS);
     cache.write("migrations/1.down.sql", "drop table runs;");
     cache.write("migrations/README.md", "Not SQL.");
     cache.write("migrations/.2.sql", "an editor's own file");
-    assert_eq!(cache.ask(&asked), Response { built: false, answers: before.answers });
+    assert_eq!(cache.ask(&ALL_RUNS), Response { built: false, answers: before.answers });
 }
 
 #[test]
@@ -188,17 +124,12 @@ fn paths_of_files_are_not_hashed() {
 fn settings_apply_to_migrations_and_select_the_layer() {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table seen as select current_setting('work_mem') as work_mem;");
-    let migrations = cache.path("migrations");
+    let migrations = ("migrations", "migrations");
     let seen = ("sql", "select work_mem || ', now ' || current_setting('work_mem') from seen");
-    let migrations = ("migrations", migrations.as_str());
     for (memory, expected) in [("5MB", "5MB, now 5MB"), ("6MB", "6MB, now 6MB")] {
-        let told = cache.ask(&[("work_mem", memory), migrations, seen]);
-        assert!(told.built);
-        assert_eq!(told.answers, [expected]);
+        cache.assert_response(&[("work_mem", memory), migrations, seen], true, &[expected]);
     }
-    let told = cache.ask(&[migrations, seen]);
-    assert!(told.built);
-    assert_eq!(told.answers, ["4MB, now 4MB"]);
+    cache.assert_response(&[migrations, seen], true, &["4MB, now 4MB"]);
     assert!(!cache.ask(&[("work_mem", "5MB"), migrations, seen]).built);
 }
 
@@ -206,41 +137,36 @@ fn settings_apply_to_migrations_and_select_the_layer() {
 fn included_files_are_hashed() {
     let cache = TestCache::new();
     cache.write("migrations/1.sql", "create table notes (body text);");
-    let (migrations, seed) = (cache.path("migrations"), cache.path("seeds/seed.sql"));
     cache.write("seeds/seed.sql", "\\ir parts/notes.sql\n\\copy notes from 'rows.txt'\n");
     cache.write("seeds/parts/notes.sql", "\\ir ../deep.sql\ninsert into notes values ('included');\n");
     cache.write("seeds/deep.sql", "insert into notes values ('deep');\n");
     cache.write("seeds/rows.txt", "copied\n");
-    let asked = [
-        ("migrations", migrations.as_str()),
-        ("seed", seed.as_str()),
+    let request = [
+        ("migrations", "migrations"),
+        ("seed", "seeds/seed.sql"),
         ("sql", "select string_agg(body, ' ' order by body) from notes"),
     ];
-    let told = cache.ask(&asked);
-    assert_eq!((told.built, &told.answers[..]), (true, &["copied deep included".to_owned()][..]));
-    assert!(!cache.ask(&asked).built);
+    cache.assert_response(&request, true, &["copied deep included"]);
+    assert!(!cache.ask(&request).built);
     for (file, contents, expected) in [
         ("seeds/deep.sql", "insert into notes values ('deeper');\n", "copied deeper included"),
         ("seeds/rows.txt", "pasted\n", "deeper included pasted"),
     ] {
         cache.write(file, contents);
-        let told = cache.ask(&asked);
-        assert_eq!((told.built, &told.answers[..]), (true, &[expected.to_owned()][..]), "{file}");
-        assert!(!cache.ask(&asked).built);
+        cache.assert_response(&request, true, &[expected]);
+        assert!(!cache.ask(&request).built);
     }
 }
 
 #[test]
 fn seeds_are_run_in_their_order() {
     let cache = TestCache::new();
-    let one = cache.write("one.sql", "create table notes as select 'one' as body;");
-    let two = cache.write("two.sql", "update notes set body = body || ', two';");
+    cache.write("one.sql", "create table notes as select 'one' as body;");
+    cache.write("two.sql", "update notes set body = body || ', two';");
     let body = ("sql", "select body from notes");
-    let told = cache.ask(&[("seed", &one), ("seed", &two), body]);
-    assert_eq!(told.answers, ["one, two"]);
+    cache.assert_response(&[("seed", "one.sql"), ("seed", "two.sql"), body], true, &["one, two"]);
     // Each seed ends a layer.
-    let told = cache.ask(&[("seed", &one), body]);
-    assert_eq!((told.built, &told.answers[..]), (false, &["one".to_owned()][..]));
+    cache.assert_response(&[("seed", "one.sql"), body], false, &["one"]);
 }
 
 #[test]
@@ -253,9 +179,7 @@ fn each_database_and_locale_has_a_base_layer() {
     for (database, locale, expected) in
         [("one", "C.UTF-8", "one C.UTF-8"), ("other", "C.UTF-8", "other C.UTF-8"), ("other", "C", "other C")]
     {
-        let told = cache.ask(&[("database", database), ("locale", locale), query]);
-        assert!(told.built, "{expected}");
-        assert_eq!(told.answers, [expected]);
+        cache.assert_response(&[("database", database), ("locale", locale), query], true, &[expected]);
     }
     assert_eq!(cache.layers().len(), 3);
     assert!(!cache.ask(&[("database", "one"), query]).built);
@@ -266,10 +190,10 @@ fn each_database_and_locale_has_a_base_layer() {
 #[test]
 fn a_layer_holds_no_junk() {
     let cache = TestCache::empty();
-    let made = cache.made_by(|| {
-        drop(cache.ask(&[("database", "shop"), ("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)]));
+    let (made, ()) = cache.made_by(|| {
+        cache.ask(&[("database", "shop"), ("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)]);
         // A step so small that it stays in the log segment of initdb.
-        drop(cache.ask(&[("seed", &cache.write("small.sql", "create table t ();"))]));
+        cache.ask(&[("seed", &cache.write("small.sql", "create table t ();"))]);
     });
     assert_eq!(made.len(), 5, "two fresh servers, the migrations, two seeds");
     cache.assert_no_build_is_left();
@@ -305,7 +229,7 @@ fn a_layers_tables_are_analysed_and_vacuumed() {
     let db = shop_snapshot().start().unwrap();
     let mut client = connect(db.url());
     let tables = "from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'";
-    let mut count = |what: &str| -> i64 { client.query_one(what, &[]).unwrap().get(0) };
+    let mut count = |what: &str| -> i64 { value(&mut client, what) };
     assert_eq!(count(&format!("select count(*) {tables}")), 22);
     assert_eq!(count(&format!("select count(*) {tables} and reltuples <= 0")), 0);
     let without_statistics = "select count(*) from pg_tables t where schemaname = 'public' and not exists \
@@ -315,9 +239,8 @@ fn a_layers_tables_are_analysed_and_vacuumed() {
     assert_eq!(estimated, 50_347);
     assert_eq!(count("select count(*) from pg_ls_waldir() where size <> 1048576"), 0);
     // Servers would read and write unmarked pages in every sandbox.
-    let mut unmarked =
-        client.query(&format!("select relname::text {tables} and relallvisible <> relpages"), &[]).unwrap();
-    let unmarked: Vec<String> = unmarked.drain(..).map(|row| row.get(0)).collect();
+    let unmarked = format!("select relname::text {tables} and relallvisible <> relpages");
+    let unmarked: Vec<String> = column(&mut client, &unmarked);
     assert!(unmarked.is_empty(), "pages of {unmarked:?} are not marked as visible to all");
 }
 
@@ -330,11 +253,11 @@ fn a_cache_and_files_may_have_any_name() {
     let seed = cache.write(&format!("{odd}.seeds/{odd}.sql"), "\\ir 'included file.sql'\n");
     cache.write(&format!("{odd}.seeds/included file.sql"), &note("second"));
     let migrations = cache.path(&format!("{odd}.d"));
-    let asked = [("migrations", migrations.as_str()), ("seed", seed.as_str()), ("sql", RUNS)];
-    let first = cache.ask(&asked);
+    let request = [("migrations", migrations.as_str()), ("seed", seed.as_str()), ("sql", RUNS)];
+    let first = cache.ask(&request);
     assert!(first.built);
     assert_eq!(runs(&first).len(), 2, "{first:?}");
-    assert_eq!(cache.ask(&asked), Response { built: false, answers: first.answers });
+    assert_eq!(cache.ask(&request), Response { built: false, answers: first.answers });
     assert_eq!(cache.layers().len(), 3);
 }
 
@@ -370,11 +293,11 @@ fn a_cache_and_files_may_be_deep(#[case] bytes: usize) {
     let seed = cache.write(&format!("files/{below}/seed.sql"), &seed);
     cache.write(&format!("files/{below}/included.sql"), &note("seed"));
     assert!(cache.cache.as_os_str().len() >= bytes && migrations.len() > bytes && seed.len() < 4096);
-    let asked = [("migrations", migrations.as_str()), ("sql", RUNS)];
-    let first = cache.ask(&asked);
+    let request = [("migrations", migrations.as_str()), ("sql", RUNS)];
+    let first = cache.ask(&request);
     assert!(first.built);
     cache.write(&format!("files/{below}/migrations/2.sql"), &note("second"));
-    let with_seed = [("verify", ""), asked[0], ("seed", seed.as_str()), ("sql", RUNS)];
+    let with_seed = [("verify", ""), request[0], ("seed", seed.as_str()), ("sql", RUNS)];
     let all = cache.ask(&with_seed);
     assert_eq!((runs(&all).len(), runs(&all)[0]), (3, runs(&first)[0]), "{all:?}");
     assert_eq!(cache.ask(&with_seed), Response { built: false, answers: all.answers });

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use sandboxed_db_tests::{DEADLINE, eventually};
+use sandboxed_db_tests::{DEADLINE, eventually, wait_until};
 
 use crate::requests::TestCache;
 
@@ -77,9 +77,9 @@ fn every_change_of_a_file_is_noticed() {
     all.iter().for_each(|steps| assert!(cache.ask(steps).built));
     // A lookup is kept as soon as the files have not changed for a while.
     for (count, steps) in (1..).zip(&all) {
-        eventually(DEADLINE, "the lookup is kept", || {
+        wait_until(DEADLINE, "the lookup is kept", || {
             assert!(!cache.ask(steps).built);
-            (lookups(&cache).len() >= count).then_some(())
+            lookups(&cache).len() >= count
         });
     }
     for ((name, change), steps) in CHANGES.into_iter().zip(&all) {

@@ -10,8 +10,6 @@ mod connections;
 mod contention;
 mod conventions;
 mod discovery;
-#[cfg(feature = "drivers")]
-mod driver_versions;
 mod drivers;
 mod environment;
 mod errors;

@@ -6,7 +6,7 @@ use std::thread;
 
 use rstest::rstest;
 use sandboxed_db::{Engine as _, Postgres, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{alone, connect};
+use sandboxed_db_tests::{alone, connect, passed, printed, value_at};
 
 /// Returns the last part of the test's name.
 fn case() -> String {
@@ -15,7 +15,7 @@ fn case() -> String {
 }
 
 fn show(db: &Sandbox, setting: &str) -> String {
-    connect(db.url()).query_one(&format!("show {setting}"), &[]).unwrap().get(0)
+    value_at(db.url(), &format!("show {setting}"))
 }
 
 fn shop() -> Snapshot {
@@ -111,7 +111,7 @@ fn run(tests: &[String], missing: &str) -> (Output, String) {
     let mut command = alone(&tests[0]);
     let output =
         command.args(&tests[1..]).arg("--nocapture").env("SANDBOXED_DB_MISSING", missing).output().unwrap();
-    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
+    let text = printed(&output);
     assert!(text.contains(&format!("running {} test", tests.len())), "{text}");
     (output, text)
 }
@@ -145,9 +145,9 @@ fn a_missing_version_fails_or_is_skipped() {
             let skipped =
                 text.contains(&format!("sandboxed-db: skipped `integration::{}`: {reason}", test[0]));
             assert_eq!(skipped, passes, "{missing}: {text}");
-            let told =
+            let cause =
                 if missing == "ignore" { "could not use SANDBOXED_DB_MISSING=ignore" } else { &reason };
-            assert!(text.contains(told), "{missing}: {text}");
+            assert!(text.contains(cause), "{missing}: {text}");
         }
     }
 }
@@ -158,6 +158,5 @@ fn several_directories_are_searched_for_a_version() {
     // The same directory twice, since other versions exist only in CI.
     let both = std::env::join_paths([&bin, &bin]).unwrap();
     let test = format!("matrix::versions::postgres_{}", Postgres::new().locate().unwrap().major());
-    let output = alone(&test).env("SANDBOXED_DB_POSTGRES", both).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    passed(alone(&test).env("SANDBOXED_DB_POSTGRES", both));
 }

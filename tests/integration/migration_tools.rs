@@ -7,10 +7,10 @@ use std::process::Command;
 
 use rstest::rstest;
 use sandboxed_db::{MigrationTool, Sandbox};
-use sandboxed_db_tests::skip;
+use sandboxed_db_tests::{fresh, printed, skip, start};
 
 use crate::applications::application;
-use crate::conventions::{bookkeeping, data, directory, fresh, tables};
+use crate::conventions::{bookkeeping, data, directory, tables};
 
 /// The program of a tool, if it is installed.
 fn program(tool: &str) -> Option<PathBuf> {
@@ -38,14 +38,13 @@ fn apply(program: &Path, directory: &Path, db: &Sandbox) -> Result<String, Strin
         }
     }
     let output = command.current_dir(directory).env("DATABASE_URL", url).output().unwrap();
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    if output.status.success() { Ok(text) } else { Err(text) }
+    if output.status.success() { Ok(printed(&output)) } else { Err(printed(&output)) }
 }
 
 #[track_caller]
 fn assert_agreed(tool: MigrationTool, program: &Path, table: &str, directory: &Path) {
     let ours = fresh().migrations_of(tool, directory).start();
-    let own = fresh().start().unwrap();
+    let own = start();
     let theirs = apply(program, directory, &own);
     match (ours, theirs) {
         (Ok(db), Ok(_)) => {

@@ -1,13 +1,11 @@
 //! nextest kills a hanging test with everything that it has started, and reports no leak.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rstest::rstest;
-use sandboxed_db_tests::{
-    TestProcess, assert_no_kernel_objects_since, is_exhaustive, kernel_objects, skip, skip_without_root,
-};
+use sandboxed_db_tests::{TestProcess, is_exhaustive, skip, skip_without_root};
 
 use crate::lifecycle::SUBJECT;
 use crate::requests::dirs_with_base;
@@ -78,9 +76,8 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
     if !is_there() || !is_basic && !is_exhaustive("compiles a package") {
         return;
     }
-    let before = kernel_objects();
-    let place = dirs_with_base();
-    let package = place.path().join("package");
+    let dirs = dirs_with_base();
+    let package = dirs.path().join("package");
     fs::create_dir_all(package.join(".config")).unwrap();
     // The test that passes must not time out on a slow machine.
     let period = if outcome == "TIMEOUT" { "2s" } else { "100s" };
@@ -96,8 +93,8 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
     }
 
     let nextest = nextest(&package);
-    let directories = place.command(nextest.get_program());
-    let mut command = place.command(SUBJECT);
+    let directories = dirs.command(nextest.get_program());
+    let mut command = dirs.command(SUBJECT);
     command.args(["keep", "--program", "sh", "-c", "exec \"$0\" \"$@\" 2>&1"]);
     command.arg(nextest.get_program()).args(nextest.get_args());
     command.args(["run", "--offline", "--color", "never"]);
@@ -118,13 +115,12 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
         .env("CARGO_TARGET_DIR", package.join("target"))
         .env("SUBJECT", SUBJECT)
         .env("SUBJECT_ARGUMENTS", order);
-    let (ended, told) = TestProcess::start(&mut command).gone();
-    let told = told.join("\n");
-    assert_eq!(ended, if outcome == "PASS" { "code 0" } else { "code 100" }, "{told}");
-    let line = told.lines().find(|line| line.contains("hanging::hanging it") && line.contains(outcome));
-    assert!(line.is_some(), "no {outcome} in\n{told}");
-    assert!(told.contains("started "), "no sandbox was started:\n{told}");
-    assert!(!told.to_lowercase().contains("leak"), "{told}");
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    assert_no_kernel_objects_since(&before);
+    let (ended, lines) = TestProcess::start(&mut command).gone();
+    let text = lines.join("\n");
+    assert_eq!(ended, if outcome == "PASS" { "code 0" } else { "code 100" }, "{text}");
+    let line = text.lines().find(|line| line.contains("hanging::hanging it") && line.contains(outcome));
+    assert!(line.is_some(), "no {outcome} in\n{text}");
+    assert!(text.contains("started "), "no sandbox was started:\n{text}");
+    assert!(!text.to_lowercase().contains("leak"), "{text}");
+    dirs.assert_nothing_left();
 }

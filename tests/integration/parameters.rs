@@ -6,16 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use sandboxed_db::{ConnectInfo, FromSandbox, Postgres, Sandbox, Snapshot, Tcp, sandboxed_db};
-use sandboxed_db_tests::{alone, connect};
+use sandboxed_db_tests::{alone, assert_says, connect, connect_async, failed, value_at};
 
-const DATABASE: &str = "select current_database()::text";
+use crate::attribute::{DATABASE, answer_async};
 
-fn shop() -> Snapshot {
+pub(crate) fn shop() -> Snapshot {
     Snapshot::new(Postgres::new().database("shop"))
-}
-
-fn answer(url: &str, query: &str) -> String {
-    connect(url).query_one(query, &[]).unwrap().get(0)
 }
 
 // One by one.
@@ -26,13 +22,12 @@ fn connect_info_has_the_parts_of_the_url(info: ConnectInfo, url: String) {
     assert_eq!((&*info.user, info.port, &*info.password, &*info.database), ("postgres", 5432, "", "shop"));
     let options =
         format!("host={} port={} user={} dbname={}", info.host, info.port, info.user, info.database);
-    let mut client = postgres::Client::connect(&options, postgres::NoTls).unwrap();
-    assert_eq!(client.query_one(DATABASE, &[]).unwrap().get::<_, &str>(0), "shop");
+    assert_eq!(value_at::<String>(&options, DATABASE), "shop");
 }
 
 #[sandboxed_db(snapshot = shop)]
 fn tcp_is_a_parameter(tcp: Tcp) {
-    assert_eq!(answer(tcp.url(), DATABASE), "shop");
+    assert_eq!(value_at::<String>(tcp.url(), DATABASE), "shop");
 }
 
 /// A type of the suite.
@@ -48,9 +43,7 @@ impl FromSandbox for Url {
 
 #[sandboxed_db(snapshot = shop)]
 async fn a_type_of_the_suite_is_a_parameter(url: Url) {
-    let (client, connection) = tokio_postgres::connect(&url.0, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    assert_eq!(client.query_one(DATABASE, &[]).await.unwrap().get::<_, &str>(0), "shop");
+    assert_eq!(answer_async(&url.0, DATABASE).await.unwrap(), "shop");
 }
 
 // Several from one server.
@@ -73,22 +66,16 @@ fn a_sandbox_has_another_name(url: String, db: Alias) {
 
 #[sandboxed_db(settings(work_mem = "7MB"), other())]
 fn a_parameter_has_its_own_database(db: Sandbox, url: String, other: Sandbox) {
-    assert_eq!(answer(&url, "show work_mem"), "7MB");
+    assert_eq!(value_at::<String>(&url, "show work_mem"), "7MB");
     assert_ne!(db.pid(), other.pid());
     other.stop().unwrap();
-    assert_eq!(answer(db.url(), "show work_mem"), "7MB");
+    assert_eq!(value_at::<String>(db.url(), "show work_mem"), "7MB");
 }
 
 #[sandboxed_db(notes(migrations = "data/notes/migrations"), audit(snapshot = shop))]
 async fn two_parameters_have_two_databases(notes: Url, audit: String) {
-    assert_eq!(answer_by(&notes.0, "select count(*)::text from notes").await, "0");
-    assert_eq!(answer_by(&audit, DATABASE).await, "shop");
-}
-
-async fn answer_by(url: &str, query: &str) -> String {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client.query_one(query, &[]).await.unwrap().get(0)
+    assert_eq!(answer_async(&notes.0, "select count(*)::text from notes").await.unwrap(), "0");
+    assert_eq!(answer_async(&audit, DATABASE).await.unwrap(), "shop");
 }
 
 // Runtimes and returns.
@@ -126,16 +113,15 @@ async fn remaining_tasks_on_threads_do_not_delay_the_end(url: String) {
 
 /// Leaves tasks that wait for a timer, for the server, and on a thread. All have begun.
 async fn outlived(url: String) {
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = connect_async(&url).await.unwrap();
     let (sleeping, sleeps) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let _ = sleeping.send(());
         tokio::time::sleep(LONG).await;
     });
-    let (asking, asks) = tokio::sync::oneshot::channel();
+    let (querying, queries) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
-        let _ = asking.send(());
+        let _ = querying.send(());
         client.batch_execute("select pg_sleep(600)").await
     });
     let (blocking, blocks) = tokio::sync::oneshot::channel();
@@ -143,7 +129,7 @@ async fn outlived(url: String) {
         let _ = blocking.send(());
         thread::sleep(LONG);
     });
-    tokio::try_join!(sleeps, asks, blocks).unwrap();
+    tokio::try_join!(sleeps, queries, blocks).unwrap();
 }
 
 // rstest.
@@ -172,7 +158,7 @@ mod with_rstest {
     #[case::two("2")]
     fn each_case_has_a_server_of_its_own(url: String, #[case] n: &str) {
         connect(&url).batch_execute("create table t (x int)").unwrap();
-        assert_eq!(answer(&url, &format!("select {n}::text")), n);
+        assert_eq!(value_at::<String>(&url, &format!("select {n}::text")), n);
     }
 }
 
@@ -208,34 +194,22 @@ fn exits(_: Sandbox) -> ExitCode {
     ExitCode::from(u8::from(sandboxed_db_tests::is_alone()))
 }
 
-/// Returns the output of a failing ignored test.
-pub(crate) fn failure(test: &str) -> String {
-    let output = alone(test).output().unwrap();
-    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
-    assert!(text.contains("running 1 test"), "{test} is not a test:\n{text}");
-    assert!(!output.status.success() && text.contains("FAILED"), "{text}");
-    text
-}
-
 #[test]
 fn a_failing_parameter_fails_the_test() {
     for test in ["parameters::refuses", "parameters::refuses_to_panic"] {
-        let text = failure(test);
-        let expected = "could not make the parameter of type `integration::parameters::Refuses` from the sandbox: it does not \
-                        want to";
-        assert!(text.contains(expected), "{text}");
-        assert!(text.contains("select 'made' from nowhere"), "the server's log: {text}");
+        let error = "could not make the parameter of type `integration::parameters::Refuses` from the sandbox: it does \
+                     not want to";
+        assert_says(&failed(&mut alone(test)), &[error, "select 'made' from nowhere"]);
     }
 }
 
 #[test]
 fn a_sandbox_has_one_owner() {
-    let text = failure("parameters::owned_twice");
-    assert!(text.contains("take `&Sandbox` in both"), "{text}");
+    assert_says(&failed(&mut alone("parameters::owned_twice")), &["take `&Sandbox` in both"]);
 }
 
 #[test]
 fn an_exit_code_fails_a_test() {
-    let text = failure("parameters::exits");
-    assert!(text.contains("the sandbox of `integration::parameters::exits` had the pid"), "{text}");
+    let text = failed(&mut alone("parameters::exits"));
+    assert_says(&text, &["the sandbox of `integration::parameters::exits` had the pid"]);
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use sandboxed_db::{Sandbox, sandboxed_db};
 use sandboxed_db_tests_support as support;
 
-use sandboxed_db_tests::connect;
+use sandboxed_db_tests::value_at;
 
 fn owner(db: &Sandbox) -> String {
-    connect(db.url()).query_one("select owner from accounts where id = 1", &[]).unwrap().get(0)
+    value_at(db.url(), "select owner from accounts where id = 1")
 }
 
 #[sandboxed_db(snapshot = support::accounts)]

@@ -2,8 +2,7 @@
 //! when there are none.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -13,25 +12,25 @@ use rustix::process::Signal;
 use sandboxed_db::report::Report;
 use sandboxed_db_tests::{
     CLEANUP_DEADLINE, DEADLINE, Namespaces, PidNamespace, ScratchDirs, TestProcess, children, connect,
-    eventually, processes_in, status,
+    eventually, processes_in, status, value_at, wait_until,
 };
 
-use crate::lifecycle::{SUBJECT, kill, launcher, postmaster, started, subject};
+use crate::lifecycle::{SUBJECT, kill, launcher, limit_descriptors, postmaster, started, subject};
 use crate::requests::dirs_with_base;
 
 /// A test process, and the inits of the sandboxes that it was ordered to start.
 struct Obeying {
     process: TestProcess,
-    asked: Vec<u32>,
+    requested: Vec<u32>,
 }
 
 impl Obeying {
     fn new(process: TestProcess) -> Self {
-        Self { process, asked: Vec::new() }
+        Self { process, requested: Vec::new() }
     }
 
-    fn of(place: &ScratchDirs) -> Self {
-        Self::new(subject(place, &["obey"]))
+    fn of(dirs: &ScratchDirs) -> Self {
+        Self::new(subject(dirs, &["obey"]))
     }
 
     fn order(&mut self, order: &str) -> Vec<String> {
@@ -40,17 +39,17 @@ impl Obeying {
 
     /// Starts a sandbox, and returns its init, its URL, and whether it was prewarmed.
     fn start(&mut self) -> (u32, String, bool) {
-        let told = self.order("start").remove(0);
-        let (init, url) = told.strip_prefix("started ").unwrap().split_once(' ').unwrap();
+        let line = self.order("start").remove(0);
+        let (init, url) = line.strip_prefix("started ").unwrap().split_once(' ').unwrap();
         let init = init.parse().unwrap();
-        self.asked.push(init);
+        self.requested.push(init);
         (init, url.to_owned(), self.order("pooled") == ["pooled true"])
     }
 
     /// The inits of prewarmed sandboxes.
     fn spares(&self) -> Vec<u32> {
         let inits = children(launcher(self.process.pid())).into_iter();
-        inits.filter(|init| !self.asked.contains(init)).collect()
+        inits.filter(|init| !self.requested.contains(init)).collect()
     }
 
     /// Requests sandboxes until one is prewarmed and serves, and returns its init. On a busy
@@ -72,17 +71,17 @@ fn url(init: u32) -> String {
 }
 
 fn setting(url: &str, name: &str) -> String {
-    connect(url).query_one(&format!("show {name}"), &[]).unwrap().get(0)
+    value_at(url, &format!("show {name}"))
 }
 
 fn assert_gone(namespace: &PidNamespace) {
-    eventually(CLEANUP_DEADLINE, "it ends", || processes_in(namespace).is_empty().then_some(()));
+    wait_until(CLEANUP_DEADLINE, "it ends", || processes_in(namespace).is_empty());
 }
 
 #[test]
 fn a_repeated_request_gets_an_unused_prewarmed_sandbox() {
-    let place = ScratchDirs::with_shared_cache();
-    let mut obeying = Obeying::new(subject(&place, &["--setting", "work_mem=7MB", "obey"]));
+    let dirs = ScratchDirs::with_shared_cache();
+    let mut obeying = Obeying::new(subject(&dirs, &["--setting", "work_mem=7MB", "obey"]));
     let spare = obeying.with_spare();
     for round in 0..5 {
         let (init, url, pooled) = obeying.start();
@@ -99,8 +98,8 @@ fn a_repeated_request_gets_an_unused_prewarmed_sandbox() {
 
 #[test]
 fn a_request_for_another_plan_gets_no_prewarmed_sandbox() {
-    let place = ScratchDirs::with_shared_cache();
-    let mut obeying = Obeying::of(&place);
+    let dirs = ScratchDirs::with_shared_cache();
+    let mut obeying = Obeying::of(&dirs);
     let spare = obeying.with_spare();
     obeying.order("disk 67108864");
     let (init, _, pooled) = obeying.start();
@@ -113,12 +112,12 @@ fn a_request_for_another_plan_gets_no_prewarmed_sandbox() {
 
 #[test]
 fn a_changed_migration_is_noticed() {
-    let place = ScratchDirs::new();
-    let migrations = place.path().join("migrations");
+    let dirs = ScratchDirs::new();
+    let migrations = dirs.path().join("migrations");
     fs::create_dir(&migrations).unwrap();
     let write = |name: &str, sql: &str| fs::write(migrations.join(name), sql).unwrap();
     write("1_a.sql", "create table a (id int);");
-    let mut obeying = Obeying::new(subject(&place, &["--migrations", migrations.to_str().unwrap(), "obey"]));
+    let mut obeying = Obeying::new(subject(&dirs, &["--migrations", migrations.to_str().unwrap(), "obey"]));
     let spare = obeying.with_spare();
     write("1_a.sql", "create table b (id int);");
     let (init, url, pooled) = obeying.start();
@@ -138,8 +137,8 @@ enum Death {
 fn a_dead_prewarmed_sandbox_is_not_handed_over(
     #[values(Death::Init, Death::Server, Death::Launcher)] death: Death,
 ) {
-    let place = ScratchDirs::with_shared_cache();
-    let mut obeying = Obeying::of(&place);
+    let dirs = ScratchDirs::with_shared_cache();
+    let mut obeying = Obeying::of(&dirs);
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
     let subject = match death {
@@ -151,9 +150,7 @@ fn a_dead_prewarmed_sandbox_is_not_handed_over(
     match death {
         // Init outlives its server.
         Death::Server => {
-            eventually(CLEANUP_DEADLINE, "it ends", || {
-                (!Path::new(&format!("/proc/{subject}")).exists()).then_some(())
-            });
+            wait_until(CLEANUP_DEADLINE, "it ends", || !Path::new(&format!("/proc/{subject}")).exists());
         }
         _ => assert_gone(&namespace),
     }
@@ -165,27 +162,23 @@ fn a_dead_prewarmed_sandbox_is_not_handed_over(
 
 #[test]
 fn a_failed_prewarming_fails_no_test() {
-    let place = dirs_with_base();
-    let mut obeying = Obeying::of(&place);
+    let dirs = dirs_with_base();
+    let mut obeying = Obeying::of(&dirs);
     obeying.with_spare();
-    let launcher = launcher(obeying.process.pid()).to_string();
-    let limit = |most: &str| {
-        let most = format!("--nofile={most}:1024");
-        assert!(Command::new("prlimit").args(["--pid", &launcher, &most]).status().unwrap().success());
-    };
-    limit("4");
+    let launcher = launcher(obeying.process.pid());
+    limit_descriptors(launcher, 4);
     assert!(obeying.start().2, "what was started before is handed over");
     let report = obeying.process.order("start").unwrap_err();
     assert!(report.contains("launch the sandbox") && report.contains("Too many open files"), "{report}");
-    limit("1024");
+    limit_descriptors(launcher, 1024);
     let (_, url, _) = obeying.start();
     connect(&url).simple_query("select 1").unwrap();
 }
 
 #[test]
 fn unused_prewarmed_sandboxes_and_their_threads_end() {
-    let place = ScratchDirs::with_shared_cache();
-    let mut obeying = Obeying::of(&place);
+    let dirs = ScratchDirs::with_shared_cache();
+    let mut obeying = Obeying::of(&dirs);
     let open =
         |obeying: &Obeying| fs::read_dir(format!("/proc/{}/fd", obeying.process.pid())).unwrap().count();
     obeying.start();
@@ -194,8 +187,8 @@ fn unused_prewarmed_sandboxes_and_their_threads_end() {
     let (_, namespace) = started(&spare.to_string());
     let threads = || status(obeying.process.pid(), "Threads").unwrap();
     assert_ne!(threads(), "1");
-    eventually(DEADLINE, "it ends while others live", || processes_in(&namespace).is_empty().then_some(()));
-    eventually(DEADLINE, "its threads end", || (threads() == "1").then_some(()));
+    wait_until(DEADLINE, "it ends while others live", || processes_in(&namespace).is_empty());
+    wait_until(DEADLINE, "its threads end", || threads() == "1");
     assert_eq!(obeying.spares(), [0; 0]);
     for _ in 0..2 {
         obeying.order("stop");
@@ -207,8 +200,8 @@ fn unused_prewarmed_sandboxes_and_their_threads_end() {
 
 #[test]
 fn without_a_pool_nothing_is_prewarmed() {
-    let place = ScratchDirs::with_shared_cache();
-    let mut command = place.command(SUBJECT);
+    let dirs = ScratchDirs::with_shared_cache();
+    let mut command = dirs.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_POOL", "0").args(["keep", "obey"]);
     let mut obeying = Obeying::new(TestProcess::start(command));
     for _ in 0..6 {
@@ -219,16 +212,16 @@ fn without_a_pool_nothing_is_prewarmed() {
 }
 
 /// A process that may have three sandboxes, prewarmed ones included.
-fn full(place: &ScratchDirs) -> Obeying {
-    let mut command = place.command(SUBJECT);
+fn full(dirs: &ScratchDirs) -> Obeying {
+    let mut command = dirs.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_MAX", "3").args(["keep", "obey"]);
     Obeying::new(TestProcess::start(command))
 }
 
 #[test]
 fn a_slot_goes_to_another_request_of_the_process() {
-    let place = ScratchDirs::new();
-    let mut obeying = full(&place);
+    let dirs = ScratchDirs::new();
+    let mut obeying = full(&dirs);
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
     obeying.order("disk 67108864");
@@ -239,8 +232,8 @@ fn a_slot_goes_to_another_request_of_the_process() {
 
 #[test]
 fn a_slot_goes_to_another_process() {
-    let place = ScratchDirs::new();
-    let (mut obeying, mut other) = (full(&place), full(&place));
+    let dirs = ScratchDirs::new();
+    let (mut obeying, mut other) = (full(&dirs), full(&dirs));
     let spare = obeying.with_spare();
     let (_, namespace) = started(&spare.to_string());
     other.start();
@@ -253,8 +246,8 @@ fn a_slot_goes_to_another_process() {
 #[case::killed(Some(Signal::KILL), "signal 9")]
 #[case::interrupted(Some(Signal::INT), "signal 2")]
 fn prewarmed_sandboxes_end_with_their_process(#[case] signal: Option<Signal>, #[case] expected: &str) {
-    let place = ScratchDirs::with_shared_cache();
-    let mut obeying = Obeying::of(&place);
+    let dirs = ScratchDirs::with_shared_cache();
+    let mut obeying = Obeying::of(&dirs);
     obeying.with_spare();
     let namespaces = Namespaces::of(&obeying.process.processes());
     assert_eq!(namespaces.count(), 3 * 7);
@@ -262,15 +255,15 @@ fn prewarmed_sandboxes_end_with_their_process(#[case] signal: Option<Signal>, #[
         obeying.process.kill(signal, false);
     }
     assert_eq!(obeying.process.gone().0, expected);
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
-    eventually(CLEANUP_DEADLINE, "nobody uses them", || namespaces.users().is_empty().then_some(()));
+    dirs.assert_no_leftovers();
+    wait_until(CLEANUP_DEADLINE, "nobody uses them", || namespaces.users().is_empty());
 }
 
 #[test]
 fn the_report_marks_prewarmed_sandboxes() {
-    let place = ScratchDirs::with_shared_cache();
-    let file = place.path().join("run.jsonl");
-    let mut command = place.command(SUBJECT);
+    let dirs = ScratchDirs::with_shared_cache();
+    let file = dirs.path().join("run.jsonl");
+    let mut command = dirs.command(SUBJECT);
     let command = command.env("SANDBOXED_DB_REPORT", &file).args(["keep", "obey"]);
     let mut obeying = Obeying::new(TestProcess::start(command));
     let spare = obeying.with_spare();

@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandboxed_db::{Postgres, Sandbox, Snapshot};
+use sandboxed_db::Sandbox;
 use sandboxed_db_tests::{
-    DEADLINE, ScratchDirs, alone, children, connect, eventually, is_alone, processes_beside, skip, status,
+    DEADLINE, ScratchDirs, alone, children, connect, eventually, is_alone, passed, processes_beside, skip,
+    start, status, value,
 };
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
@@ -16,10 +17,6 @@ const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
 
 /// The directory of images in a cache.
 const IMAGES: &str = "linked";
-
-fn start() -> Sandbox {
-    Snapshot::new(Postgres::new()).start().unwrap()
-}
 
 /// The pid of the server.
 fn server(db: &Sandbox) -> u32 {
@@ -150,29 +147,17 @@ fn a_server_is_described() {
     assert_eq!(is_restored(server(&db)), std::env::var(VARIABLE).unwrap() != "0");
     let mut client = connect(db.url());
     // It works, and allocates memory.
-    let sum: i64 = client
-        .query_one(
-            "select count(*) from (select string_agg(n::text, ',') from generate_series(1, 100000) n) s",
-            &[],
-        )
-        .unwrap()
-        .get(0);
-    assert_eq!(sum, 1);
+    let large = "select length(string_agg(n::text, ',')) from generate_series(1, 100000) n";
+    assert_eq!(value::<i32>(&mut client, large), 588_894);
     println!();
     for (name, value) in description(&db) {
-        println!("told {name}: {value:?}");
+        println!("shown {name}: {value:?}");
     }
 }
 
 fn described(link_once: &str) -> Vec<String> {
-    let output = alone("prelinked::a_server_is_described")
-        .arg("--nocapture")
-        .env(VARIABLE, link_once)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text.lines().filter(|line| line.starts_with("told ")).map(str::to_owned).collect()
+    let text = passed(alone("prelinked::a_server_is_described").arg("--nocapture").env(VARIABLE, link_once));
+    text.lines().filter(|line| line.starts_with("shown ")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -207,8 +192,7 @@ fn no_two_servers_draw_the_same_random_bytes() {
     for db in &servers {
         let mut client = connect(db.url());
         for sql in ["select gen_random_uuid()::text", "select random()::text"] {
-            let bytes: String = client.query_one(sql, &[]).unwrap().get(0);
-            drawn.insert(bytes);
+            drawn.insert(value::<String>(&mut client, sql));
         }
     }
     assert_eq!(drawn.len(), 2 * servers.len(), "{drawn:#?}");
@@ -223,8 +207,8 @@ fn a_server_finds_openssl_ready() {
         skip("this server is not linked to OpenSSL 3");
         return;
     }
-    let place = ScratchDirs::with_shared_cache();
-    let cache = cache_with_its_own_images(&place);
+    let dirs = ScratchDirs::with_shared_cache();
+    let cache = cache_with_its_own_images(&dirs);
     start_in(&cache);
     let [image] = images(&cache).try_into().unwrap();
     let image = fs::read(image).unwrap();
@@ -241,24 +225,16 @@ fn servers_share_the_pages_that_linking_wrote() {
         let amount = status(process, "RssAnon").unwrap();
         amount.trim_end_matches(" kB").parse().unwrap()
     };
-    let db = start_restored();
-    let restored = own(server(&db));
-    let executed: u64 = {
-        let output = alone("prelinked::memory_of_its_own_is_told")
-            .arg("--nocapture")
-            .env(VARIABLE, "0")
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().find_map(|line| line.strip_prefix("own ")?.parse().ok()).expect(&text)
-    };
+    let restored = own(server(&start_restored()));
+    let text = passed(alone("prelinked::memory_of_its_own_is_printed").arg("--nocapture").env(VARIABLE, "0"));
+    let executed: u64 = text.lines().find_map(|line| line.strip_prefix("own ")?.parse().ok()).expect(&text);
     assert!(restored < executed, "{restored} kB of {executed} kB");
 }
 
 #[test]
 #[ignore = "run by `servers_share_the_pages_that_linking_wrote`"]
 #[expect(clippy::print_stdout, reason = "the other test reads it")]
-fn memory_of_its_own_is_told() {
+fn memory_of_its_own_is_printed() {
     if is_alone() {
         let amount = status(server(&start()), "RssAnon").unwrap();
         println!("\nown {}", amount.trim_end_matches(" kB"));
@@ -266,11 +242,11 @@ fn memory_of_its_own_is_told() {
 }
 
 /// A cache with the layers of the usual one, and images of its own.
-fn cache_with_its_own_images(place: &ScratchDirs) -> PathBuf {
-    let cache = place.path().join("cache");
+fn cache_with_its_own_images(dirs: &ScratchDirs) -> PathBuf {
+    let cache = dirs.path().join("cache");
     fs::create_dir(&cache).unwrap();
     for name in ["layers", "locks", "lookups", "chains", "servers", "packages"] {
-        let part = place.cache().join(name);
+        let part = dirs.cache().join(name);
         if part.exists() {
             symlink(part, cache.join(name)).unwrap();
         }
@@ -347,8 +323,8 @@ fn flip_a_byte(image: &Path) {
 fn an_image_with_a_flipped_byte_is_made_anew() {
     // The shared cache then has the layer.
     drop(start());
-    let place = ScratchDirs::with_shared_cache();
-    let cache = cache_with_its_own_images(&place);
+    let dirs = ScratchDirs::with_shared_cache();
+    let cache = cache_with_its_own_images(&dirs);
     start_in(&cache);
     let [image] = images(&cache).try_into().unwrap();
     flip_a_byte(&image);
@@ -370,17 +346,17 @@ fn an_image_with_a_flipped_byte_is_made_anew() {
 #[cfg(target_arch = "x86_64")]
 fn verify_finds_an_image_with_a_flipped_byte() {
     drop(start());
-    let place = ScratchDirs::with_shared_cache();
-    let cache = cache_with_its_own_images(&place);
+    let dirs = ScratchDirs::with_shared_cache();
+    let cache = cache_with_its_own_images(&dirs);
     start_in(&cache);
     // A cache without the layers of other tests, which may be in the making.
-    let alone = place.path().join("images");
+    let alone = dirs.path().join("images");
     fs::create_dir(&alone).unwrap();
     fs::rename(cache.join(IMAGES), alone.join(IMAGES)).unwrap();
     let cache = alone;
     let [image] = images(&cache).try_into().unwrap();
     let verify = || {
-        let mut verify = place.command(SUBJECT);
+        let mut verify = dirs.command(SUBJECT);
         verify.env("SANDBOXED_DB_CACHE", &cache).arg("verify").output().unwrap()
     };
     let output = verify();

@@ -16,27 +16,22 @@ use std::thread::{self, Thread};
 
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
-use sandboxed_db::{Sandbox, Snapshot};
+use rstest::rstest;
+use sandboxed_db::Sandbox;
 use sandboxed_db_fixtures::shop_snapshot;
-use sandboxed_db_tests::{DEADLINE, alone, connect, eventually, is_alone, rounds};
+use sandboxed_db_tests::{
+    DEADLINE, alone, connect, connect_async, eventually, fresh, is_alone, passed, rounds, value, wait_until,
+};
 
-fn start(snapshot: &Snapshot) -> Sandbox {
-    snapshot.start().unwrap()
+fn shop() -> Sandbox {
+    shop_snapshot().start().unwrap()
 }
 
 /// Two sandboxes of the shop, alive at the same time, and a connection to each.
 fn two() -> ([Sandbox; 2], [Client; 2]) {
-    let sandboxes = [start(&shop_snapshot()), start(&shop_snapshot())];
+    let sandboxes = [shop(), shop()];
     let clients = [connect(sandboxes[0].url()), connect(sandboxes[1].url())];
     (sandboxes, clients)
-}
-
-fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap().get(0)
-}
-
-fn text(client: &mut Client, query: &str) -> String {
-    client.query_one(query, &[]).unwrap().get(0)
 }
 
 const CUSTOMERS: &str = "select count(*) from customers";
@@ -68,15 +63,44 @@ fn ruin(client: &mut Client) {
 
 // Separation of two sandboxes.
 
-#[test]
-fn rows_do_not_cross() {
+/// Counts in the sandbox that runs statements, and in another one.
+type Counts = &'static [(&'static str, i64, i64)];
+
+#[rstest]
+#[case::rows(
+    "update orders set note = 'ruined'; delete from order_items; truncate audit_log",
+    &[
+        ("orders where note = 'ruined'", 3000, 0),
+        ("order_items", 0, 6536),
+        ("audit_log", 0, 8731),
+    ],
+)]
+#[case::tables_and_types(
+    "create table loot (i int); create type booty as enum ('gold'); drop table reviews cascade",
+    &[
+        ("pg_class where relname = 'loot'", 1, 0),
+        ("pg_type where typname = 'booty'", 1, 0),
+        ("pg_class where relname = 'reviews'", 0, 1),
+    ],
+)]
+#[case::unlogged_tables(
+    "create unlogged table loot as select generate_series(1, 1000) i; checkpoint",
+    &[("pg_class where relname = 'loot'", 1, 0)],
+)]
+#[case::roles(
+    "create role intruder superuser; alter role postgres set work_mem = '1MB'",
+    &[("pg_roles where rolname = 'intruder'", 1, 0), ("pg_db_role_setting", 1, 0)],
+)]
+#[case::large_objects("select lo_from_bytea(4711, 'treasure')", &[("pg_largeobject_metadata", 1, 0)])]
+fn changes_do_not_cross(#[case] change: &str, #[case] counts: Counts) {
     let (_sandboxes, [mut one, mut other]) = two();
-    one.batch_execute("update orders set note = 'ruined'; delete from order_items; truncate audit_log")
-        .unwrap();
-    assert_eq!(number(&mut one, "select count(*) from orders where note = 'ruined'"), 3000);
-    assert_eq!(number(&mut other, "select count(*) from orders where note = 'ruined'"), 0);
-    assert_eq!(number(&mut other, "select count(*) from order_items"), 6536);
-    assert_eq!(number(&mut other, "select count(*) from audit_log"), 8731);
+    one.batch_execute(change).unwrap();
+    for (what, here, there) in counts {
+        let count = |client| value::<i64>(client, &format!("select count(*) from {what}"));
+        assert_eq!((count(&mut one), count(&mut other)), (*here, *there), "{what}");
+    }
+    // The same is possible in the other one.
+    other.batch_execute(change).unwrap();
 }
 
 #[test]
@@ -88,70 +112,25 @@ fn the_same_row_can_be_locked_in_both() {
 }
 
 #[test]
-fn tables_and_types_do_not_cross() {
-    let (_sandboxes, [mut one, mut other]) = two();
-    one.batch_execute("create table loot (i int); create type booty as enum ('gold')").unwrap();
-    for made in ["to_regclass('loot')", "to_regtype('booty')"] {
-        assert_eq!(number(&mut one, &format!("select count({made})")), 1);
-        assert_eq!(number(&mut other, &format!("select count({made})")), 0);
-    }
-    one.batch_execute("drop table reviews cascade").unwrap();
-    assert_eq!(number(&mut other, "select count(*) from reviews"), 1368);
-}
-
-#[test]
-fn unlogged_tables_do_not_cross() {
-    let (_sandboxes, [mut one, mut other]) = two();
-    for (client, rows) in [(&mut one, 1000), (&mut other, 7)] {
-        client
-            .batch_execute(&format!(
-                "create unlogged table loot as select generate_series(1, {rows}) i; checkpoint"
-            ))
-            .unwrap();
-    }
-    assert_eq!(number(&mut one, "select count(*) from loot"), 1000);
-    assert_eq!(number(&mut other, "select count(*) from loot"), 7);
-}
-
-#[test]
 fn sequences_do_not_cross() {
     let (_sandboxes, [mut one, mut other]) = two();
     let next = "select nextval('customers_id_seq')";
-    let first = number(&mut one, next);
+    let first = value::<i64>(&mut one, next);
     for step in 1..100 {
-        assert_eq!(number(&mut one, next), first + step);
+        assert_eq!(value::<i64>(&mut one, next), first + step);
     }
-    assert_eq!(number(&mut other, next), first);
-}
-
-#[test]
-fn roles_do_not_cross() {
-    let (_sandboxes, [mut one, mut other]) = two();
-    one.batch_execute("create role intruder superuser; alter role postgres set work_mem = '1MB'").unwrap();
-    assert_eq!(number(&mut other, "select count(*) from pg_roles where rolname = 'intruder'"), 0);
-    assert_eq!(number(&mut other, "select count(*) from pg_db_role_setting"), 0);
-    other.batch_execute("create role intruder").unwrap();
-    assert_eq!(number(&mut one, "select count(*) from pg_roles where rolname = 'intruder' and rolsuper"), 1);
-}
-
-#[test]
-fn large_objects_do_not_cross() {
-    let (_sandboxes, [mut one, mut other]) = two();
-    one.batch_execute("select lo_from_bytea(4711, 'treasure')").unwrap();
-    assert_eq!(number(&mut other, "select count(*) from pg_largeobject_metadata"), 0);
-    other.batch_execute("select lo_from_bytea(4711, 'trash')").unwrap();
-    assert_eq!(text(&mut one, "select convert_from(lo_get(4711), 'UTF8')"), "treasure");
+    assert_eq!(value::<i64>(&mut other, next), first);
 }
 
 #[test]
 fn advisory_locks_do_not_cross() {
     let (_sandboxes, [mut one, mut other]) = two();
     let lock = "select pg_try_advisory_lock(4711)";
-    assert!(one.query_one(lock, &[]).unwrap().get::<_, bool>(0));
-    assert!(other.query_one(lock, &[]).unwrap().get::<_, bool>(0));
+    assert!(value::<bool>(&mut one, lock));
+    assert!(value::<bool>(&mut other, lock));
     // The lock holds inside its sandbox.
     let mut second = connect(_sandboxes[0].url());
-    assert!(!second.query_one(lock, &[]).unwrap().get::<_, bool>(0));
+    assert!(!value::<bool>(&mut second, lock));
 }
 
 #[test]
@@ -176,11 +155,9 @@ fn alter_system_does_not_cross() {
     one.batch_execute("alter system set work_mem = '1MB'").unwrap();
     one.batch_execute("select pg_reload_conf()").unwrap();
     other.batch_execute("select pg_reload_conf()").unwrap();
-    eventually(DEADLINE, "the new setting holds", || {
-        (text(&mut one, "show work_mem") == "1MB").then_some(())
-    });
-    assert_eq!(text(&mut other, "show work_mem"), "4MB");
-    assert_eq!(text(&mut connect(sandboxes[1].url()), "show work_mem"), "4MB");
+    wait_until(DEADLINE, "the new setting holds", || value::<String>(&mut one, "show work_mem") == "1MB");
+    assert_eq!(value::<String>(&mut other, "show work_mem"), "4MB");
+    assert_eq!(value::<String>(&mut connect(sandboxes[1].url()), "show work_mem"), "4MB");
 }
 
 #[test]
@@ -192,34 +169,34 @@ fn dropped_databases_do_not_cross() {
     maintenance.batch_execute("drop database shop with (force)").unwrap();
     maintenance.batch_execute("create database shop").unwrap();
     let mut again = connect(sandboxes[0].url());
-    assert_eq!(number(&mut again, "select count(*) from pg_tables where schemaname = 'public'"), 0);
-    assert_eq!(number(&mut other, CUSTOMERS), 2500);
+    assert_eq!(value::<i64>(&mut again, "select count(*) from pg_tables where schemaname = 'public'"), 0);
+    assert_eq!(value::<i64>(&mut other, CUSTOMERS), 2500);
 }
 
 #[test]
 fn rewritten_files_do_not_cross() {
     let (sandboxes, [mut one, mut other]) = two();
     ruin(&mut one);
-    assert_eq!(number(&mut other, "select count(*) from customers where full_name like '%!'"), 0);
-    assert_eq!(number(&mut other, "select count(*) from stock_movements"), 9767);
+    assert_eq!(value::<i64>(&mut other, "select count(*) from customers where full_name like '%!'"), 0);
+    assert_eq!(value::<i64>(&mut other, "select count(*) from stock_movements"), 9767);
     other.batch_execute("vacuum full").unwrap();
     // Read from files, not from the server's memory.
     other.batch_execute("checkpoint").unwrap();
     other.batch_execute("discard all").unwrap();
-    assert_eq!(number(&mut connect(sandboxes[1].url()), CUSTOMERS), 2500);
+    assert_eq!(value::<i64>(&mut connect(sandboxes[1].url()), CUSTOMERS), 2500);
 }
 
 #[test]
 fn a_crash_does_not_cross() {
     let (sandboxes, [mut one, mut other]) = two();
     other.batch_execute("begin; update orders set note = 'kept'").unwrap();
-    let backend: i32 = one.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let backend: i32 = value(&mut one, "select pg_backend_pid()");
     let kill = format!("copy (select where false) to program 'kill -9 {backend}'");
     // The session may or may not be told before it is cut off.
     let _ = connect(sandboxes[0].url()).batch_execute(&kill);
-    eventually(DEADLINE, "the server has noticed", || {
+    wait_until(DEADLINE, "the server has noticed", || {
         let log = sandboxes[0].log().unwrap();
-        log.contains("was terminated by signal 9").then_some(())
+        log.contains("was terminated by signal 9")
     });
     // The server recovers, and the other one keeps its open transaction.
     eventually(DEADLINE, "the crashed server is back", || {
@@ -228,7 +205,7 @@ fn a_crash_does_not_cross() {
     });
     assert!(!sandboxes[1].log().unwrap().contains("was terminated by signal 9"));
     other.batch_execute("commit").unwrap();
-    assert_eq!(number(&mut other, "select count(*) from orders where note = 'kept'"), 3000);
+    assert_eq!(value::<i64>(&mut other, "select count(*) from orders where note = 'kept'"), 3000);
 }
 
 #[test]
@@ -241,64 +218,40 @@ fn the_death_of_a_server_does_not_cross() {
     eventually(DEADLINE, "the killed server is gone", || {
         Client::connect(sandboxes[0].url(), postgres::NoTls).err()
     });
-    assert_eq!(number(&mut other, CUSTOMERS), 2500);
-    assert_eq!(number(&mut connect(start(&shop_snapshot()).url()), CUSTOMERS), 2500);
+    assert_eq!(value::<i64>(&mut other, CUSTOMERS), 2500);
+    assert_eq!(value::<i64>(&mut connect(shop().url()), CUSTOMERS), 2500);
 }
 
 // Later and simultaneous sandboxes.
 
 #[test]
 fn a_sandbox_is_pristine_beside_a_ruined_one_and_after_it() {
-    let shop = shop_snapshot();
     let pristine = |db: &Sandbox| {
         let mut client = connect(db.url());
-        assert_eq!(number(&mut client, CUSTOMERS), 2500);
-        assert_eq!(number(&mut client, "select count(*) from stock_movements"), 9767);
-        assert_eq!(number(&mut client, "select count(*) from orders where note = 'ruined'"), 0);
-        assert_eq!(number(&mut client, "select count(*) from pg_roles where rolname = 'intruder'"), 0);
-        assert_eq!(number(&mut client, "select count(*) from pg_database"), 4);
-        assert_eq!(text(&mut client, "show maintenance_work_mem"), "64MB");
+        assert_eq!(value::<i64>(&mut client, CUSTOMERS), 2500);
+        assert_eq!(value::<i64>(&mut client, "select count(*) from stock_movements"), 9767);
+        assert_eq!(value::<i64>(&mut client, "select count(*) from orders where note = 'ruined'"), 0);
+        assert_eq!(value::<i64>(&mut client, "select count(*) from pg_roles where rolname = 'intruder'"), 0);
+        assert_eq!(value::<i64>(&mut client, "select count(*) from pg_database"), 4);
+        assert_eq!(value::<String>(&mut client, "show maintenance_work_mem"), "64MB");
     };
-    let ruined = start(&shop);
+    let ruined = shop();
     pristine(&ruined);
     ruin(&mut connect(ruined.url()));
-    let beside = start(&shop);
+    let beside = shop();
     pristine(&beside);
     ruined.stop().unwrap();
-    pristine(&start(&shop));
+    pristine(&shop());
     drop(beside);
-    pristine(&start(&shop));
-}
-
-#[test]
-fn threads_at_once_get_a_pristine_sandbox_each() {
-    thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                for _ in 0..3 {
-                    let db = start(&shop_snapshot());
-                    let mut client = connect(db.url());
-                    assert_eq!(number(&mut client, "select count(*) from order_items"), 6536);
-                    assert_eq!(
-                        number(&mut client, "select count(*) from pg_roles where rolname = 'intruder'"),
-                        0
-                    );
-                    client.batch_execute("delete from order_items; create role intruder").unwrap();
-                    assert_eq!(number(&mut client, "select count(*) from order_items"), 0);
-                }
-            });
-        }
-    });
+    pristine(&shop());
 }
 
 #[test]
 fn a_sandbox_may_be_used_and_dropped_by_another_thread() {
-    let db = start(&shop_snapshot());
+    let db = shop();
     let pid = db.pid();
-    thread::spawn(move || assert_eq!(number(&mut connect(db.url()), CUSTOMERS), 2500)).join().unwrap();
-    eventually(DEADLINE, "the sandbox is gone", || {
-        (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
-    });
+    thread::spawn(move || assert_eq!(value::<i64>(&mut connect(db.url()), CUSTOMERS), 2500)).join().unwrap();
+    wait_until(DEADLINE, "the sandbox is gone", || !Path::new(&format!("/proc/{pid}")).exists());
 }
 
 // start_async.
@@ -320,8 +273,7 @@ async fn start_async_does_not_block_the_other_tasks_of_a_thread() {
             let db = shop_snapshot().disk(300 << 20).start_async().await.unwrap();
             assert!(ticks.get() > 1, "the other task ran {} times", ticks.get());
             ticking.abort();
-            let (client, connection) = tokio_postgres::connect(db.url(), postgres::NoTls).await.unwrap();
-            tokio::spawn(connection);
+            let client = connect_async(db.url()).await.unwrap();
             let customers: i64 = client.query_one(CUSTOMERS, &[]).await.unwrap().get(0);
             assert_eq!(customers, 2500);
         })
@@ -359,12 +311,12 @@ fn block_on<F: Future>(future: F) -> F::Output {
 #[test]
 fn start_async_needs_no_tokio_runtime() {
     let db = block_on(shop_snapshot().start_async()).unwrap();
-    assert_eq!(number(&mut connect(db.url()), CUSTOMERS), 2500);
+    assert_eq!(value::<i64>(&mut connect(db.url()), CUSTOMERS), 2500);
 }
 
 #[test]
 fn start_async_reports_what_start_does() {
-    let wrong = Snapshot::new(sandboxed_db::Postgres::new()).migrations("no/such/directory");
+    let wrong = fresh().migrations("no/such/directory");
     let error = block_on(wrong.start_async()).unwrap_err();
     assert_eq!(format!("{error:?}"), format!("{:?}", wrong.start().unwrap_err()));
 }
@@ -398,13 +350,12 @@ fn a_layer_is_used_hard() {
         return;
     }
     let layers = PathBuf::from(std::env::var_os("SANDBOXED_DB_CACHE").unwrap()).join("layers");
-    let shop = shop_snapshot();
     // The first start builds the layers.
-    drop(start(&shop));
+    drop(shop());
     let before = fingerprint(&layers);
     assert!(before.len() > 1000, "only {} files are in {}", before.len(), layers.display());
 
-    let crashed = start(&shop);
+    let crashed = shop();
     let mut client = connect(crashed.url());
     ruin(&mut client);
     // Recovery from a crash opens every file for writing.
@@ -415,9 +366,9 @@ fn a_layer_is_used_hard() {
     drop(crashed);
     thread::scope(|scope| {
         for _ in 0..rounds(1, 4) {
-            scope.spawn(|| ruin(&mut connect(start(&shop).url())));
+            scope.spawn(|| ruin(&mut connect(shop().url())));
         }
-        let stopped = start(&shop);
+        let stopped = shop();
         ruin(&mut connect(stopped.url()));
         stopped.stop().unwrap();
     });
@@ -431,8 +382,5 @@ fn a_layer_is_used_hard() {
 #[test]
 fn a_layers_bytes_never_change() {
     let cache = tempfile::tempdir().unwrap();
-    let output =
-        alone("pristine::a_layer_is_used_hard").env("SANDBOXED_DB_CACHE", cache.path()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    passed(alone("pristine::a_layer_is_used_hard").env("SANDBOXED_DB_CACHE", cache.path()));
 }

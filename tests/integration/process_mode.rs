@@ -11,11 +11,11 @@ use std::process::Command;
 
 use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use sandboxed_db::{Postgres, Sandbox, Snapshot};
+use sandboxed_db::Sandbox;
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, ScratchDirs, TestProcess, children, connect, eventually, rounds, skip,
-    skip_without_root, status,
+    CLEANUP_DEADLINE, ScratchDirs, TestProcess, assert_says, children, connect, fresh, passed, printed,
+    rounds, skip, skip_without_root, start, status, value, value_at, wait_until,
 };
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
@@ -25,11 +25,11 @@ const AGAIN: &str = "SANDBOXED_DB_TESTS_AGAIN";
 const NOBODY: u32 = 65534;
 
 /// Directories for a user other than root, or `None` if no such user can run the tests' programs.
-fn place() -> Option<ScratchDirs> {
-    let place = ScratchDirs::new();
+fn unprivileged_dirs() -> Option<ScratchDirs> {
+    let dirs = ScratchDirs::new();
     if geteuid().is_root() {
         for directory in ["", "home", "tmp", "work"] {
-            chown(place.path().join(directory), Some(NOBODY), Some(NOBODY)).unwrap();
+            chown(dirs.path().join(directory), Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let mut probe = Command::new("test");
         if !probe.args(["-x", SUBJECT]).uid(NOBODY).gid(NOBODY).status().is_ok_and(|status| status.success())
@@ -38,12 +38,12 @@ fn place() -> Option<ScratchDirs> {
             return None;
         }
     }
-    Some(place)
+    Some(dirs)
 }
 
 /// A command that runs a program with these directories, not as root.
-fn command(place: &ScratchDirs, program: impl AsRef<Path>) -> Command {
-    let mut command = place.command(program.as_ref());
+fn command(dirs: &ScratchDirs, program: impl AsRef<Path>) -> Command {
+    let mut command = dirs.command(program.as_ref());
     command.env(MODE, "process");
     if geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
@@ -53,28 +53,21 @@ fn command(place: &ScratchDirs, program: impl AsRef<Path>) -> Command {
 
 /// Runs a test of this file again, in process mode.
 #[track_caller]
-fn again(place: &ScratchDirs, test: &str, expected: &str, change: impl FnOnce(&mut Command)) {
-    let mut command = command(place, std::env::current_exe().unwrap());
+fn again(dirs: &ScratchDirs, test: &str, expected: &str, change: impl FnOnce(&mut Command)) {
+    let mut command = command(dirs, std::env::current_exe().unwrap());
     let test = format!("process_mode::{test}");
     command.args(["--exact", &test, "--nocapture"]).env(AGAIN, expected);
     change(&mut command);
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    eventually(CLEANUP_DEADLINE, "nothing is left", || place.leftovers().is_empty().then_some(()));
+    passed(&mut command);
+    wait_until(CLEANUP_DEADLINE, "nothing is left", || dirs.leftovers().is_empty());
 }
 
 fn runs_again() -> Option<String> {
     std::env::var(AGAIN).ok()
 }
 
-#[track_caller]
-fn start(snapshot: &Snapshot) -> Sandbox {
-    snapshot.start().unwrap_or_else(|error| panic!("{error:?}"))
-}
-
 fn orders(client: &mut Client) -> i64 {
-    client.query_one("select count(*) from orders", &[]).unwrap().get(0)
+    value(client, "select count(*) from orders")
 }
 
 fn is_gone(pid: u32) -> bool {
@@ -114,17 +107,17 @@ fn shared_memory(of: &[u32]) -> usize {
 #[test]
 fn every_server_is_pristine_and_nothing_is_left_of_it() {
     if runs_again().is_none() {
-        let Some(place) = place() else { return };
-        return again(&place, "every_server_is_pristine_and_nothing_is_left_of_it", "", |_| ());
+        let Some(dirs) = unprivileged_dirs() else { return };
+        return again(&dirs, "every_server_is_pristine_and_nothing_is_left_of_it", "", |_| ());
     }
     let snapshot = shop_snapshot();
-    let (one, other) = (start(&snapshot), start(&snapshot));
+    let (one, other) = (snapshot.start().unwrap(), snapshot.start().unwrap());
     let (mut client, mut unharmed) = (connect(one.url()), connect(other.url()));
     let all = orders(&mut unharmed);
     assert!(all > 0);
     client.batch_execute("drop table orders cascade; create role intruder").unwrap();
     assert_eq!(orders(&mut unharmed), all);
-    assert_eq!(orders(&mut connect(start(&snapshot).url())), all);
+    assert_eq!(orders(&mut connect(snapshot.start().unwrap().url())), all);
 
     // The link stands in place of the file that the first connection writes.
     unharmed
@@ -134,8 +127,7 @@ fn every_server_is_pristine_and_nothing_is_left_of_it() {
     let psql = Command::new("psql").args(["-tAc", "select 7"]).envs(one.env()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&psql.stdout).trim(), "7");
     let tcp = one.tcp().unwrap();
-    let answer = Client::connect(tcp.url(), NoTls).unwrap().query_one("select 8", &[]).unwrap();
-    assert_eq!(answer.get::<_, i32>(0), 8);
+    assert_eq!(value_at::<i32>(tcp.url(), "select 8"), 8);
     let without = format!("postgresql://postgres:wrong@{}/postgres", tcp.address());
     assert!(Client::connect(&without, NoTls).is_err());
     assert!(client.batch_execute("select nonsense").is_err());
@@ -158,54 +150,41 @@ fn every_server_is_pristine_and_nothing_is_left_of_it() {
 
 #[test]
 fn a_killed_test_process_leaves_nothing() {
-    let Some(place) = place() else { return };
-    let mut process = TestProcess::start(command(&place, SUBJECT).args([
-        "keep",
-        "--shop",
-        "yes",
-        "--sandboxes",
-        "3",
-        "sleep",
-    ]));
+    let Some(dirs) = unprivileged_dirs() else { return };
+    let args = ["keep", "--shop", "--sandboxes", "3", "sleep"];
+    let mut process = TestProcess::start(command(&dirs, SUBJECT).args(args));
     process.wait_for("all 3");
-    process.kill(Signal::KILL, false);
-    let (ended, _) = process.gone();
-    assert_eq!(ended, "signal 9");
-    eventually(CLEANUP_DEADLINE, "nothing is left", || place.leftovers().is_empty().then_some(()));
+    process.killed();
+    wait_until(CLEANUP_DEADLINE, "nothing is left", || dirs.leftovers().is_empty());
 }
 
 #[test]
 fn a_kill_at_any_moment_leaves_nothing() {
-    let Some(place) = place() else { return };
+    let Some(dirs) = unprivileged_dirs() else { return };
     // The kills meet starts, not builds.
-    assert!(command(&place, SUBJECT).arg("return").output().unwrap().status.success());
+    assert!(command(&dirs, SUBJECT).arg("return").output().unwrap().status.success());
     for kill in 0..rounds(3, 10) {
-        let process = TestProcess::start(command(&place, SUBJECT).args(["keep", "--threads", "2", "churn"]));
+        let process = TestProcess::start(command(&dirs, SUBJECT).args(["keep", "--threads", "2", "churn"]));
         std::thread::sleep(std::time::Duration::from_millis(23) * kill);
-        process.kill(Signal::KILL, false);
-        let (ended, told) = process.gone();
-        assert_eq!(ended, "signal 9", "{told:?}");
-        eventually(CLEANUP_DEADLINE, "nothing is left", || place.leftovers().is_empty().then_some(()));
+        process.killed();
+        wait_until(CLEANUP_DEADLINE, "nothing is left", || dirs.leftovers().is_empty());
     }
 }
 
 #[test]
 fn a_killed_supervisor_ends_its_server_and_is_cleaned_up() {
     if runs_again().is_none() {
-        let Some(place) = place() else { return };
+        let Some(dirs) = unprivileged_dirs() else { return };
         let test = "a_killed_supervisor_ends_its_server_and_is_cleaned_up";
-        return again(&place, test, "", |_| ());
+        return again(&dirs, test, "", |_| ());
     }
-    let snapshot = Snapshot::new(Postgres::new());
-    let db = start(&snapshot);
+    let db = start();
     let (processes, root) = (below(db.pid()), directory(&db));
     let supervisor = i32::try_from(db.pid()).ok().and_then(Pid::from_raw).unwrap();
     kill_process(supervisor, Signal::KILL).unwrap();
-    eventually(CLEANUP_DEADLINE, "the server ends", || {
-        processes.iter().all(|&pid| is_gone(pid)).then_some(())
-    });
+    wait_until(CLEANUP_DEADLINE, "the server ends", || processes.iter().all(|&pid| is_gone(pid)));
     assert!(root.exists());
-    let next = start(&snapshot);
+    let next = start();
     assert!(!root.exists() && directory(&next).is_dir());
 }
 
@@ -213,18 +192,18 @@ fn a_killed_supervisor_ends_its_server_and_is_cleaned_up() {
 fn layers_serve_both_modes() {
     if let Some(expected) = runs_again() {
         let (built, seed) = expected.split_once(' ').unwrap();
-        let db = start(&Snapshot::new(Postgres::new()).seed(seed));
+        let db = fresh().seed(seed).start().unwrap();
         assert_eq!(db.timings().layer_built, built == "built");
-        assert!(connect(db.url()).query_one("select id from t", &[]).is_ok());
+        assert_eq!(value_at::<i32>(db.url(), "select id from t"), 1);
         return;
     }
-    let Some(place) = place() else { return };
+    let Some(dirs) = unprivileged_dirs() else { return };
     for (name, first, second) in [("a.sql", "process", "container"), ("b.sql", "container", "process")] {
-        let seed = place.path().join(name);
+        let seed = dirs.path().join(name);
         fs::write(&seed, format!("create table t (id int); insert into t values (1); -- {name}")).unwrap();
         for (mode, built) in [(first, "built"), (second, "found")] {
             let expected = format!("{built} {}", seed.display());
-            again(&place, "layers_serve_both_modes", &expected, |command| {
+            again(&dirs, "layers_serve_both_modes", &expected, |command| {
                 command.env(MODE, mode);
             });
         }
@@ -234,16 +213,16 @@ fn layers_serve_both_modes() {
 #[test]
 fn the_cache_may_have_a_long_path() {
     if runs_again().is_some() {
-        let db = start(&Snapshot::new(Postgres::new()));
+        let db = start();
         assert!(connect(db.url()).batch_execute("create table t ()").is_ok());
         let root = directory(&db);
         drop(db);
         return assert!(!root.is_symlink());
     }
-    let Some(place) = place() else { return };
-    again(&place, "the_cache_may_have_a_long_path", "", |command| {
+    let Some(dirs) = unprivileged_dirs() else { return };
+    again(&dirs, "the_cache_may_have_a_long_path", "", |command| {
         let parent = Path::new("x").join("y".repeat(90));
-        command.env("SANDBOXED_DB_CACHE", place.cache().parent().unwrap().join(parent));
+        command.env("SANDBOXED_DB_CACHE", dirs.cache().parent().unwrap().join(parent));
     });
 }
 
@@ -251,16 +230,16 @@ fn the_cache_may_have_a_long_path() {
 fn a_cache_may_have_any_name() {
     const TEST: &str = "a_cache_may_have_any_name";
     if runs_again().is_some() {
-        let db = start(&Snapshot::new(Postgres::new()));
+        let db = start();
         assert!(connect(db.url()).batch_execute("create table t ()").is_ok());
         let psql = Command::new("psql").args(["-Atc", "select 1"]).envs(db.env()).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&psql.stdout), "1\n", "{psql:?}");
         return;
     }
-    let Some(place) = place() else { return };
+    let Some(dirs) = unprivileged_dirs() else { return };
     for (name, temporary) in [("a%2Fb&c#d e", "tmp"), ("a,b", ""), (&*"x".repeat(100), "relative")] {
-        again(&place, TEST, "", |command| {
-            let cache = place.path().join("caches").join(name);
+        again(&dirs, TEST, "", |command| {
+            let cache = dirs.path().join("caches").join(name);
             command.env("SANDBOXED_DB_CACHE", cache).env("TMPDIR", temporary);
         });
     }
@@ -270,23 +249,16 @@ fn a_cache_may_have_any_name() {
 fn the_cache_may_be_read_only() {
     const TEST: &str = "the_cache_may_be_read_only";
     if let Some(expected) = runs_again() {
-        let db = start(&Snapshot::new(Postgres::new()));
+        let db = start();
         assert_eq!(directory(&db).starts_with(std::env::temp_dir()), expected == "elsewhere");
         return assert!(connect(db.url()).batch_execute("create table t ()").is_ok());
     }
-    let Some(place) = place() else { return };
-    again(&place, TEST, "in the cache", |_| ());
-    let allow = |mode| fs::set_permissions(place.cache(), fs::Permissions::from_mode(mode)).unwrap();
+    let Some(dirs) = unprivileged_dirs() else { return };
+    again(&dirs, TEST, "in the cache", |_| ());
+    let allow = |mode| fs::set_permissions(dirs.cache(), fs::Permissions::from_mode(mode)).unwrap();
     allow(0o500);
-    again(&place, TEST, "elsewhere", |_| ());
+    again(&dirs, TEST, "elsewhere", |_| ());
     allow(0o700);
-}
-
-fn refusal(mode: &str) -> String {
-    let place = ScratchDirs::new();
-    let output = place.command(SUBJECT).env(MODE, mode).arg("return").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
@@ -294,16 +266,16 @@ fn root_is_refused() {
     if !geteuid().is_root() {
         return skip_without_root("only root can be refused for being root");
     }
-    let report = refusal("process");
-    for part in ["as root", "run the tests as another user"] {
-        assert!(report.contains(part), "{report}");
-    }
+    let dirs = ScratchDirs::new();
+    let output = dirs.command(SUBJECT).env(MODE, "process").arg("return").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_says(&printed(&output), &["as root", "run the tests as another user"]);
 }
 
 #[test]
 fn the_doctor_reports_the_mode() {
-    let Some(place) = place() else { return };
-    let output = command(&place, SUBJECT).arg("doctor").output().unwrap();
+    let Some(dirs) = unprivileged_dirs() else { return };
+    let output = command(&dirs, SUBJECT).arg("doctor").output().unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{report}");
     assert!(report.contains("SANDBOXED_DB_ISOLATION=process is set"), "{report}");

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use postgres::{Client, NoTls};
 use sandboxed_db::cache::Kept;
-use sandboxed_db::{Keep, Postgres, Sandbox, Snapshot};
+use sandboxed_db::{Keep, Sandbox};
 use sandboxed_db_fixtures::shop_snapshot;
-use sandboxed_db_tests::{DEADLINE, ScratchDirs, TestProcess, children, connect, eventually};
+use sandboxed_db_tests::{
+    DEADLINE, ScratchDirs, TestProcess, children, column, connect, eventually, fresh, value, wait_until,
+};
 
 use crate::errors::{real, with_server};
 use crate::lifecycle::{SUBJECT, started};
@@ -25,7 +27,7 @@ fn data(init: u32) -> PathBuf {
 /// The directory of a database, below the data directory.
 fn directory(client: &mut Client) -> String {
     let query = "select 'base/' || oid from pg_database where datname = current_database()";
-    client.query_one(query, &[]).unwrap().get(0)
+    value(client, query)
 }
 
 /// The directories in which a link stands for the file.
@@ -50,8 +52,7 @@ fn assert_sound(url: &str) {
     let mut client = connect(url);
     let query = "select oid::regclass::text from pg_class
         where relnamespace = 'pg_catalog'::regnamespace and relkind = 'r'";
-    for row in client.query(query, &[]).unwrap() {
-        let table: String = row.get(0);
+    for table in column::<String>(&mut client, query) {
         client
             .batch_execute(&format!("select * from {table}"))
             .unwrap_or_else(|error| panic!("{table}: {error:?}"));
@@ -68,7 +69,7 @@ fn assert_sound(url: &str) {
 
 #[test]
 fn the_first_connection_makes_no_file_and_writes_none() {
-    for snapshot in [Snapshot::new(Postgres::new()), shop_snapshot()] {
+    for snapshot in [fresh(), shop_snapshot()] {
         let db = snapshot.start().unwrap();
         let before = linked(&db);
         assert!(before.contains(&"global".to_owned()), "{before:?}");
@@ -131,9 +132,8 @@ fn copies_of_a_database_have_files_of_their_own() {
     let db = shop_snapshot().start().unwrap();
     let postgres = db.url().replace("/shop?", "/postgres?");
     let mut client = connect(&postgres);
-    let version: String = client.query_one("show server_version_num", &[]).unwrap().get(0);
-    let strategies: &[&str] = match version.parse::<u32>().unwrap() {
-        150_000.. => &["strategy file_copy", "strategy wal_log"],
+    let strategies: &[&str] = match real().major() {
+        15.. => &["strategy file_copy", "strategy wal_log"],
         _ => &[""],
     };
     for strategy in strategies {
@@ -179,7 +179,7 @@ fn a_kept_state_gets_no_links() {
     assert_sound(db.url());
     drop(db);
     // A child that another test forks inherits the lock until its execve(2).
-    eventually(DEADLINE, "no process uses it", || kept.remove(&state).unwrap().then_some(()));
+    wait_until(DEADLINE, "no process uses it", || kept.remove(&state).unwrap());
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_server_that_connects_by_itself_gets_no_links() {
     let directory = tempfile::tempdir().unwrap();
     let seed = directory.path().join("alter.sql");
     fs::write(&seed, "alter system set autovacuum = on;\n").unwrap();
-    let empty = Snapshot::new(Postgres::new());
+    let empty = fresh();
     let snapshots = [
         empty.clone().setting("autovacuum", "on"),
         empty.clone().setting("shared_preload_libraries", "auto_explain"),
@@ -202,13 +202,13 @@ fn a_server_that_connects_by_itself_gets_no_links() {
 
 #[test]
 fn no_links_are_made_after_the_first_connection() {
-    let place = ScratchDirs::new();
+    let dirs = ScratchDirs::new();
     // The server cannot report readiness; a program does it later.
     let server =
         format!("#!/bin/sh\nunset NOTIFY_SOCKET\nexec {} \"$@\"\n", real().program("postgres").display());
-    let bin = with_server(&place, &server);
+    let bin = with_server(&dirs, &server);
     let mut process =
-        TestProcess::start(place.command(SUBJECT).env("SANDBOXED_DB_POSTGRES", bin).args(["keep", "obey"]));
+        TestProcess::start(dirs.command(SUBJECT).env("SANDBOXED_DB_POSTGRES", bin).args(["keep", "obey"]));
     let line = process.order("start").unwrap().remove(0);
     let line = line.strip_prefix("started ").expect("the pid and the URL");
     let (init, _) = started(line);
@@ -220,6 +220,6 @@ fn no_links_are_made_after_the_first_connection() {
     client.batch_execute(say).unwrap();
     // Init reads the message before it reaps the orphan.
     client.batch_execute("copy (select where false) to program '(sleep 0.1 &) > /dev/null 2>&1'").unwrap();
-    eventually(DEADLINE, "init reaps", || (children(init).len() == 1).then_some(()));
+    wait_until(DEADLINE, "init reaps", || children(init).len() == 1);
     assert_eq!(linked_in(init), [""; 0]);
 }

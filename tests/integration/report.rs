@@ -1,13 +1,12 @@
 //! The report of a run: each process records its sandboxes, in whatever way they end.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rstest::rstest;
-use rustix::process::Signal;
 use sandboxed_db::cache::Kept;
 use sandboxed_db::report::{Outcome, Record, Report, VERSION};
 use sandboxed_db::{FromSandbox, Sandbox, sandboxed_db};
@@ -50,17 +49,17 @@ fn times(record: &Record) -> Vec<u64> {
 
 #[test]
 fn every_process_of_a_run_records_its_sandboxes() {
-    let place = ScratchDirs::with_shared_cache();
+    let dirs = ScratchDirs::with_shared_cache();
     // cargo runs tests in another directory than the user's shell.
     let run = |_| {
-        let mut command = place.command(SUBJECT);
-        command.env(VARIABLE, "run.jsonl").env("PWD", place.path()).stdout(Stdio::null());
+        let mut command = dirs.command(SUBJECT);
+        command.env(VARIABLE, "run.jsonl").env("PWD", dirs.path()).stdout(Stdio::null());
         command.args(["--sandboxes", "3", "--threads", "2", "return"]).spawn().unwrap()
     };
     let mut subjects = [0, 1].map(run);
     let processes = subjects.each_ref().map(|subject| subject.id());
     assert!(subjects.iter_mut().all(|subject| subject.wait().unwrap().success()));
-    let records = records(&place.path().join("run.jsonl"));
+    let records = records(&dirs.path().join("run.jsonl"));
     for process in processes {
         assert_eq!(records.iter().filter(|record| record.process == process).count(), 3, "{records:#?}");
     }
@@ -86,12 +85,11 @@ fn every_process_of_a_run_records_its_sandboxes() {
 
 #[test]
 fn a_killed_process_leaves_its_records() {
-    let place = ScratchDirs::with_shared_cache();
-    let file = place.path().join("run.jsonl");
-    let mut process = TestProcess::start(place.command(SUBJECT).env(VARIABLE, &file).args(["keep", "sleep"]));
+    let dirs = ScratchDirs::with_shared_cache();
+    let file = dirs.path().join("run.jsonl");
+    let mut process = TestProcess::start(dirs.command(SUBJECT).env(VARIABLE, &file).args(["keep", "sleep"]));
     process.wait_for("all ");
-    process.kill(Signal::KILL, false);
-    process.gone();
+    process.killed();
     let record = only(&file);
     assert!(record.ready_at_us.is_some() && record.started().is_some(), "{record:?}");
     assert_eq!((record.ended_at_us, record.gone_at_us, record.outcome), (None, None, Outcome::Unknown));
@@ -99,9 +97,9 @@ fn a_killed_process_leaves_its_records() {
 
 #[test]
 fn a_failed_start_is_recorded_with_its_cause() {
-    let place = ScratchDirs::with_shared_cache();
-    let file = place.path().join("run.jsonl");
-    let mut command = place.command(SUBJECT);
+    let dirs = ScratchDirs::with_shared_cache();
+    let file = dirs.path().join("run.jsonl");
+    let mut command = dirs.command(SUBJECT);
     let output =
         command.env(VARIABLE, &file).args(["--migrations", "no/such/place", "return"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -166,14 +164,14 @@ fn panics_as_it_must(_db: Sandbox) {
 #[sandboxed_db]
 #[ignore = "fails, run by `the_outcome_of_a_test_is_recorded`"]
 fn fails(_db: Sandbox) -> Result<(), String> {
-    if is_alone() { Err("as asked for".to_owned()) } else { Ok(()) }
+    if is_alone() { Err("as requested".to_owned()) } else { Ok(()) }
 }
 
 #[test]
 #[ignore = "fails, run by `the_outcome_of_a_test_is_recorded`"]
 fn panics_without_the_attribute() {
     let _db = sandboxed_db::Snapshot::new(sandboxed_db::Postgres::new()).start().unwrap();
-    assert!(!is_alone(), "as asked for");
+    assert!(!is_alone(), "as requested");
 }
 
 #[sandboxed_db]
@@ -199,7 +197,7 @@ fn does_not_panic(_db: Sandbox) {
 #[case("passes", Outcome::Passed, None)]
 #[case("passes_without_its_sandbox", Outcome::Passed, None)]
 #[case("panics_as_it_must", Outcome::Passed, None)]
-#[case("fails", Outcome::Failed, Some("\"as asked for\""))]
+#[case("fails", Outcome::Failed, Some("\"as requested\""))]
 #[case("fails_async", Outcome::Failed, Some("Custom { kind: Other, error: \"no such order\" }"))]
 #[case("panics", Outcome::Failed, Some("assertion `left == right` failed: red left: 1 right: 0"))]
 #[case("does_not_panic", Outcome::Failed, Some("the test did not panic as expected"))]
@@ -209,8 +207,8 @@ fn the_outcome_of_a_test_is_recorded(
     #[case] outcome: Outcome,
     #[case] failure: Option<&str>,
 ) {
-    let place = ScratchDirs::with_shared_cache();
-    let file = place.path().join("run.jsonl");
+    let dirs = ScratchDirs::with_shared_cache();
+    let file = dirs.path().join("run.jsonl");
     let test = format!("report::{test}");
     // The name from nextest counts for tests without the attribute.
     let named = if test.ends_with("without_the_attribute") { &test } else { "of_another" };
@@ -247,9 +245,9 @@ fn assert_ran(output: &Output, outcome: Outcome) {
 
 #[test]
 fn no_report_is_written_by_default() {
-    let place = ScratchDirs::with_shared_cache();
-    let output = place.command(SUBJECT).env(VARIABLE, "").args(["return"]).output().unwrap();
+    let dirs = ScratchDirs::with_shared_cache();
+    let output = dirs.command(SUBJECT).env(VARIABLE, "").args(["return"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
-    assert_eq!(place.leftovers(), Vec::<PathBuf>::new());
+    dirs.assert_no_leftovers();
 }

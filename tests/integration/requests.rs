@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::cache::Layers;
 use sandboxed_db::report::Report;
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
-use sandboxed_db_tests::{ScratchDirs, alone, connect, is_alone};
+use sandboxed_db_tests::{ScratchDirs, alone, connect, connect_async, is_alone, printed, value};
 use tempfile::TempDir;
 
 use crate::lifecycle::SUBJECT;
@@ -65,10 +65,8 @@ fn another_process() {
         Err(error) => return answer(&["refused".to_owned(), format!("{error:?}")]),
     };
     let mut client = connect(db.url());
-    let answers = words().filter(|(word, _)| *word == "sql").map(|(_, query)| -> String {
-        client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
-    });
-    let answers: Vec<_> = answers.collect();
+    let queries = words().filter(|(word, _)| *word == "sql");
+    let answers: Vec<String> = queries.map(|(_, query)| value(&mut client, query)).collect();
     for (_, command) in words().filter(|(word, _)| *word == "then") {
         let status = Command::new("sh").args(["-c", command]).envs(db.env()).status().unwrap();
         assert!(status.success(), "{command}: {status}");
@@ -80,9 +78,7 @@ fn another_process() {
 
 /// Runs statements through an asynchronous driver.
 pub(crate) async fn batch(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
-    tokio::spawn(connection);
-    client.batch_execute(sql).await
+    connect_async(url).await?.batch_execute(sql).await
 }
 
 /// Copies the base layer of a default server, and all that the shared cache knows of its programs:
@@ -166,11 +162,15 @@ impl TestCache {
         self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Sends a request without waiting for its response.
+    /// Sends a request without waiting for its response. Its files are relative to the directory.
     pub(crate) fn begin(&self, request: &[(&str, &str)]) -> Request {
         let answers = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
         let answers = answers.into_temp_path().keep().unwrap();
-        let lines: Vec<_> = request.iter().map(|(word, argument)| format!("{word}\t{argument}")).collect();
+        let lines = request.iter().map(|(word, argument)| match *word {
+            "migrations" | "seed" | "depends_on" => format!("{word}\t{}", self.path(argument)),
+            word => format!("{word}\t{argument}"),
+        });
+        let lines: Vec<_> = lines.collect();
         let child = alone("requests::another_process")
             .env("SANDBOXED_DB_CACHE", &self.cache)
             // Each process is a run, unless the test says otherwise.
@@ -199,15 +199,23 @@ impl TestCache {
             .collect()
     }
 
-    /// The data directories of the layers that `build` adds, in no order.
-    pub(crate) fn made_by(&self, build: impl FnOnce()) -> Vec<PathBuf> {
+    /// Asserts the response to a request.
+    #[track_caller]
+    pub(crate) fn assert_response(&self, request: &[(&str, &str)], built: bool, answers: &[&str]) {
+        let response = self.ask(request);
+        assert_eq!(
+            (response.built, response.answers.iter().map(String::as_str).collect()),
+            (built, answers.to_vec())
+        );
+    }
+
+    /// The data directories of the layers that `build` adds, in no order, and its result.
+    pub(crate) fn made_by<R>(&self, build: impl FnOnce() -> R) -> (Vec<PathBuf>, R) {
         let before = self.layers();
-        build();
-        self.layers()
-            .into_iter()
-            .filter(|(name, _)| !before.contains_key(name))
-            .map(|(_, data)| data)
-            .collect()
+        let result = build();
+        let mut made = self.layers();
+        made.retain(|name, _| !before.contains_key(name));
+        (made.into_values().collect(), result)
     }
 
     pub(crate) fn assert_no_build_is_left(&self) {
@@ -236,8 +244,7 @@ impl Request {
             panic!("the request was not answered within {DEADLINE:?}");
         };
         let output = output.unwrap();
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text = printed(&output);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
         let answer = fs::read_to_string(&answers).unwrap();
         let (how, rest) = answer.split_once('\n').unwrap_or((&answer, ""));

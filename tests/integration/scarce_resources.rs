@@ -69,11 +69,14 @@ fn a_program_on_a_noexec_file_system() {
             until [ \"$(readlink /proc/$!/exe)\" = /mnt/subject ]; do sleep 0.01; done\n\
             mount -o remount,bind,noexec /mnt\necho start >&3\nexec 3>&-\nwait $!\n:";
         let output = SimulatedHost::new(script).run("");
-        let told = String::from_utf8_lossy(&output.stdout);
+        let lines = String::from_utf8_lossy(&output.stdout);
         let hint = "hint: this program may not be executed again, as the launcher: its file system is mounted \
                     noexec, or a security module forbids it";
-        assert!(told.contains("failed could not launch the sandbox: start the launcher"), "{told}{output:?}");
-        assert!(told.contains(hint), "{told}");
+        assert!(
+            lines.contains("failed could not launch the sandbox: start the launcher"),
+            "{lines}{output:?}"
+        );
+        assert!(lines.contains(hint), "{lines}");
     }
 }
 
@@ -125,8 +128,8 @@ fn a_noexec_cache_is_a_warning() {
 
 #[test]
 fn a_missing_cache_directory_is_reported() {
-    let place = ScratchDirs::new();
-    let mut command = place.command("unshare");
+    let dirs = ScratchDirs::new();
+    let mut command = dirs.command("unshare");
     // No list of users has this id, nor a home directory for it.
     command.args(["--user", "--map-user=42424", SUBJECT, "doctor"]);
     command.env_remove("HOME").env_remove("SANDBOXED_DB_CACHE");

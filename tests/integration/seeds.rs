@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rstest::rstest;
-use sandboxed_db::{Error, ErrorKind, Postgres, Snapshot};
+use sandboxed_db::{Engine as _, Postgres};
 use sandboxed_db_fixtures::{SHOP_MIGRATIONS, SHOP_SEED};
-use sandboxed_db_tests::{connect, skip};
+use sandboxed_db_tests::{assert_says, connect, fresh, refused, skip};
 use tempfile::TempDir;
 
 use crate::requests::TestCache;
@@ -31,23 +31,8 @@ fn output(program: &str, args: &[&str], to: &Path) -> bool {
     }
 }
 
-/// Returns the report of a seed that must be refused.
-#[track_caller]
-fn refused(snapshot: Snapshot) -> String {
-    let error: Error = snapshot.start().expect_err("the seed is refused");
-    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
-    format!("{error:?}")
-}
-
-#[track_caller]
-fn assert_says(report: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(report.contains(part), "`{part}` is not in\n{report}");
-    }
-}
-
-fn write(place: &TempDir, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
-    let path = place.path().join(name);
+fn write(directory: &TempDir, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    let path = directory.path().join(name);
     fs::write(&path, contents).unwrap();
     path
 }
@@ -67,12 +52,12 @@ fn a_compressed_seed_equals_the_plain_one(#[case] program: &str, #[case] suffix:
         "sql",
         "select (select count(*) from orders) || ' ' || (select md5(string_agg(o::text, '' order by id)) from orders o)",
     );
-    let asked = |seed| [("migrations", SHOP_MIGRATIONS), ("seed", seed), rows];
-    let from_compressed = cache.ask(&asked(&compressed));
+    let request = |seed| [("migrations", SHOP_MIGRATIONS), ("seed", seed), rows];
+    let from_compressed = cache.ask(&request(&compressed));
     assert!(from_compressed.built);
     assert!(!from_compressed.answers[0].starts_with("0 "), "{from_compressed:?}");
-    assert_eq!(cache.ask(&asked(SHOP_SEED)).answers, from_compressed.answers);
-    assert!(!cache.ask(&asked(&compressed)).built);
+    assert_eq!(cache.ask(&request(SHOP_SEED)).answers, from_compressed.answers);
+    assert!(!cache.ask(&request(&compressed)).built);
 }
 
 #[test]
@@ -83,23 +68,22 @@ fn files_that_a_compressed_seed_includes_count() {
     assert!(output("gzip", &["--stdout", &plain], Path::new(&seed)));
     for body in ["one", "two"] {
         cache.write("seeds/parts/notes.sql", &format!("create table notes as select '{body}' as body;"));
-        let asked = [("seed", seed.as_str()), ("sql", "select body from notes")];
-        let response = cache.ask(&asked);
-        assert_eq!((response.built, &response.answers[..]), (true, &[body.to_owned()][..]));
-        assert!(!cache.ask(&asked).built);
+        let request = [("seed", seed.as_str()), ("sql", "select body from notes")];
+        cache.assert_response(&request, true, &[body]);
+        assert!(!cache.ask(&request).built);
     }
 }
 
 #[test]
 fn an_error_in_a_compressed_seed_names_its_line() {
-    let place = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     // More than the capacity of a pipe follows.
     let text =
         "create table a ();\n\nselect 1/0;\n".to_owned() + &"insert into a default values;\n".repeat(100_000);
-    let plain = write(&place, "wrong.sql", text);
-    let seed = place.path().join("wrong.sql.gz");
+    let plain = write(&directory, "wrong.sql", text);
+    let seed = directory.path().join("wrong.sql.gz");
     assert!(output("gzip", &["--stdout", plain.to_str().unwrap()], &seed));
-    let report = refused(Snapshot::new(Postgres::new()).seed(&seed));
+    let report = refused(&fresh().seed(&seed));
     assert_says(&report, &[&format!("{}:3", seed.display()), "division by zero", "select 1/0;"]);
 }
 
@@ -108,9 +92,9 @@ fn an_error_in_a_compressed_seed_names_its_line() {
 #[case::no_gzip("seed.sql.gz", b"create table a ();")]
 #[case::no_zstd("seed.sql.zst", b"create table a ();")]
 fn a_broken_compressed_file_is_named(#[case] name: &str, #[case] contents: &[u8]) {
-    let place = tempfile::tempdir().unwrap();
-    let seed = write(&place, name, contents);
-    let report = refused(Snapshot::new(Postgres::new()).seed(&seed));
+    let directory = tempfile::tempdir().unwrap();
+    let seed = write(&directory, name, contents);
+    let report = refused(&fresh().seed(&seed));
     assert_says(&report, &["could not read", seed.to_str().unwrap()]);
 }
 
@@ -119,17 +103,17 @@ fn a_broken_compressed_file_is_named(#[case] name: &str, #[case] contents: &[u8]
 #[case::by_gzip("gzip", "gz")]
 #[case::by_zstd("zstd", "zst")]
 fn truncated_rows_are_refused(#[case] program: &str, #[case] suffix: &str) {
-    let place = tempfile::tempdir().unwrap();
-    let schema = write(&place, "schema.sql", "create table numbers (n int);");
+    let directory = tempfile::tempdir().unwrap();
+    let schema = write(&directory, "schema.sql", "create table numbers (n int);");
     let rows: String = (0..200_000).map(|number| format!("{number}\n")).collect();
-    let plain = write(&place, "numbers.csv", format!("n\n{rows}"));
-    let seed = place.path().join(format!("numbers.csv.{suffix}"));
+    let plain = write(&directory, "numbers.csv", format!("n\n{rows}"));
+    let seed = directory.path().join(format!("numbers.csv.{suffix}"));
     if !output(program, &["--stdout", plain.to_str().unwrap()], &seed) {
         return;
     }
     let length = fs::metadata(&seed).unwrap().len();
     File::options().write(true).open(&seed).unwrap().set_len(length - 4).unwrap();
-    let report = refused(Snapshot::new(Postgres::new()).seed(schema).seed(&seed));
+    let report = refused(&fresh().seed(schema).seed(&seed));
     assert_says(&report, &[seed.to_str().unwrap(), "cause: "]);
 }
 
@@ -152,7 +136,7 @@ fn rows_fill_the_table_that_names_the_file() {
     let tags = cache.write("tags.csv.gz", "");
     let plain = cache.write("tags.csv", "id,label\n41,a\n");
     assert!(output("gzip", &["--stdout", &plain], Path::new(&tags)));
-    let asked = [
+    let request = [
         ("seed", schema.as_str()),
         ("seed", users.as_str()),
         ("seed", tags.as_str()),
@@ -164,16 +148,16 @@ fn rows_fill_the_table_that_names_the_file() {
         ("sql", "insert into shop.users (name) values ('next') returning id::text"),
         ("sql", "insert into tags (label) values ('next') returning id::text"),
     ];
-    let response = cache.ask(&asked);
+    let response = cache.ask(&request);
     let rows = "7|Ada, \"the first\"|two\r\nlines|2000;8|Empty||2000;9|Bob|null|2000";
     // Answers are lines.
     let lines: Vec<_> =
         rows.split('\n').map(|line| line.trim_end_matches('\r')).chain(["10", "42"]).collect();
     let answers: Vec<_> = response.answers.iter().map(|line| line.trim_end_matches('\r')).collect();
     assert_eq!(answers, lines);
-    assert!(!cache.ask(&asked).built);
+    assert!(!cache.ask(&request).built);
     cache.write("shop.users.csv", "id\n1\n");
-    let response = cache.ask(&asked);
+    let response = cache.ask(&request);
     assert!(response.built);
     assert_eq!(response.answers[0], "1|null|2000");
 }
@@ -213,10 +197,10 @@ fn sequences_of_every_kind_continue() {
 #[case::too_few_values("users.csv", "id,name\n1\n", "missing data for column \"name\"")]
 #[case::no_header("users.csv", "", "the first line names the table's columns")]
 fn rows_that_do_not_fit_are_refused(#[case] name: &str, #[case] rows: &str, #[case] expected: &str) {
-    let place = tempfile::tempdir().unwrap();
-    let schema = write(&place, "schema.sql", "create table users (id int, name text);");
-    let rows = write(&place, name, rows);
-    let report = refused(Snapshot::new(Postgres::new()).seed(schema).seed(&rows));
+    let directory = tempfile::tempdir().unwrap();
+    let schema = write(&directory, "schema.sql", "create table users (id int, name text);");
+    let rows = write(&directory, name, rows);
+    let report = refused(&fresh().seed(schema).seed(&rows));
     assert_says(&report, &[rows.to_str().unwrap(), expected]);
 }
 
@@ -225,8 +209,8 @@ fn rows_that_do_not_fit_are_refused(#[case] name: &str, #[case] rows: &str, #[ca
 /// The statements of a dump, without comments and psql's commands.
 fn dumped(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
-    let said = |line: &&str| !line.is_empty() && !line.starts_with("--") && !line.starts_with('\\');
-    text.lines().filter(said).map(str::to_owned).collect()
+    let is_statement = |line: &&str| !line.is_empty() && !line.starts_with("--") && !line.starts_with('\\');
+    text.lines().filter(is_statement).map(str::to_owned).collect()
 }
 
 #[rstest]
@@ -239,8 +223,9 @@ fn an_archive_of_pg_dump_is_restored(#[case] format: &str) {
     let archive = cache.path("the archive's = copy");
     let (before, after) = (cache.path("before.sql"), cache.path("after.sql"));
     let dump = format!("pg_dump --format={format} --file=\"{archive}\"");
-    let asked = [("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)];
-    cache.ask(&[&asked[..], &[("then", &dump), ("then", &format!("pg_dump --file=\"{before}\""))]].concat());
+    let request = [("migrations", SHOP_MIGRATIONS), ("seed", SHOP_SEED)];
+    cache
+        .ask(&[&request[..], &[("then", &dump), ("then", &format!("pg_dump --file=\"{before}\""))]].concat());
     let restored = [("seed", archive.as_str())];
     let response = cache.ask(&[&restored[..], &[("then", &format!("pg_dump --file=\"{after}\""))]].concat());
     assert!(response.built);
@@ -257,7 +242,7 @@ fn an_archive_that_names_a_role_is_advised_on() {
         (cache.path("owned.dump"), "create role clerk; create table a (); alter table a owner to clerk;");
     let owned = cache.write("owned.sql", schema);
     cache.ask(&[("seed", &owned), ("then", &format!("pg_dump --format=custom --file={archive}"))]);
-    let report = refused(Snapshot::new(Postgres::new()).seed(&archive));
+    let report = refused(&fresh().seed(&archive));
     assert_says(&report, &[&archive, "role \"clerk\" does not exist", "--no-owner --no-privileges"]);
     let role = cache.write("role.sql", "create role clerk;");
     let owner = ("sql", "select tableowner::text from pg_tables where tablename = 'a'");
@@ -273,19 +258,16 @@ fn a_truncated_archive_is_refused() {
     let length = fs::metadata(&archive).unwrap().len();
     for length in [length / 2, 20] {
         File::options().write(true).open(&archive).unwrap().set_len(length).unwrap();
-        assert_says(&refused(Snapshot::new(Postgres::new()).seed(&archive)), &[&archive]);
+        assert_says(&refused(&fresh().seed(&archive)), &[&archive]);
     }
 }
 
 #[test]
 fn a_file_that_is_no_seed_is_refused() {
-    let place = tempfile::tempdir().unwrap();
-    let picture = write(&place, "seed.sql", b"\x89PNG\0\0");
-    assert_says(
-        &refused(Snapshot::new(Postgres::new()).seed(&picture)),
-        &["neither text nor an archive", ".sql.zst"],
-    );
-    let report = refused(Snapshot::new(Postgres::new()).seed(place.path()));
+    let directory = tempfile::tempdir().unwrap();
+    let picture = write(&directory, "seed.sql", b"\x89PNG\0\0");
+    assert_says(&refused(&fresh().seed(&picture)), &["neither text nor an archive", ".sql.zst"]);
+    let report = refused(&fresh().seed(directory.path()));
     assert_says(&report, &["it is a directory", "`migrations`"]);
 }
 
@@ -302,45 +284,41 @@ fn a_file_that_is_no_seed_is_refused() {
     "create database x;\n\\c x\ncreate table t ();\n",
     "name the database by `Postgres::database`"
 )]
-#[case::open_transaction("begin;\ncreate table t ();\n", "end it with `commit;`")]
 fn a_dump_that_fails_is_advised_on(#[case] contents: &str, #[case] hint: &str) {
-    let place = tempfile::tempdir().unwrap();
-    let seed = write(&place, "dump.sql", contents);
-    let report = refused(Snapshot::new(Postgres::new()).seed(&seed));
+    let directory = tempfile::tempdir().unwrap();
+    let seed = write(&directory, "dump.sql", contents);
+    let report = refused(&fresh().seed(&seed));
     assert_says(&report, &["dump.sql", hint]);
 }
 
 #[test]
 fn a_script_may_use_another_database_and_return() {
-    let place = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let script = "create database x;\n\\c x\ncreate table there ();\n\\c postgres\ncreate table here ();\n";
-    let seed = write(&place, "two.sql", script);
-    let db = Snapshot::new(Postgres::new()).seed(&seed).start().unwrap();
+    let seed = write(&directory, "two.sql", script);
+    let db = fresh().seed(&seed).start().unwrap();
     connect(db.url()).batch_execute("table here").unwrap();
 }
 
 #[test]
 fn a_setting_of_a_newer_pg_dump_is_advised_on() {
-    let place = tempfile::tempdir().unwrap();
-    let seed = write(&place, "dump.sql", "SET transaction_timeout = 0;\n");
-    let db = Snapshot::new(Postgres::new()).start().unwrap();
-    let version =
-        connect(db.url()).query_one("select current_setting('server_version_num')::int", &[]).unwrap();
-    let snapshot = Snapshot::new(Postgres::new()).seed(&seed);
-    if version.get::<_, i32>(0) >= 170_000 {
+    let directory = tempfile::tempdir().unwrap();
+    let seed = write(&directory, "dump.sql", "SET transaction_timeout = 0;\n");
+    let snapshot = fresh().seed(&seed);
+    if Postgres::new().locate().unwrap().major() >= 17 {
         drop(snapshot.start().unwrap());
     } else {
-        assert_says(&refused(snapshot), &["pg_dump 17 or newer wrote the file: choose that version"]);
+        assert_says(&refused(&snapshot), &["pg_dump 17 or newer wrote the file: choose that version"]);
     }
 }
 
 #[test]
 fn an_archive_of_a_newer_pg_dump_is_advised_on() {
-    let place = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     // The version of the format, the sizes of integers and offsets, and the kind of the archive.
-    let archive = write(&place, "newer.dump", b"PGDMP\x01\x63\x00\x04\x08\x01");
+    let archive = write(&directory, "newer.dump", b"PGDMP\x01\x63\x00\x04\x08\x01");
     assert_says(
-        &refused(Snapshot::new(Postgres::new()).seed(&archive)),
+        &refused(&fresh().seed(&archive)),
         &["unsupported version (1.99) in file header", "choose its version by `Postgres::version`"],
     );
 }
@@ -357,20 +335,20 @@ fn a_plain_dump_is_loaded_with_its_commands_of_psql() {
 
 #[test]
 fn text_in_utf16_is_advised_on() {
-    let place = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (name, mark) in [("marked.sql", "\u{feff}"), ("unmarked.sql", "")] {
         let text = format!("{mark}create table a ();");
         let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let seed = write(&place, name, bytes);
+        let seed = write(&directory, name, bytes);
         let hint = format!("iconv -f UTF-16 -t UTF-8 {}", seed.display());
-        assert_says(&refused(Snapshot::new(Postgres::new()).seed(&seed)), &["UTF-16", &hint]);
+        assert_says(&refused(&fresh().seed(&seed)), &["UTF-16", &hint]);
     }
 }
 
 #[test]
 fn a_seed_whose_name_is_not_utf8_is_advised_on() {
-    let place = tempfile::tempdir().unwrap();
-    let seed = place.path().join(OsStr::from_bytes(b"caf\xe9.sql"));
+    let directory = tempfile::tempdir().unwrap();
+    let seed = directory.path().join(OsStr::from_bytes(b"caf\xe9.sql"));
     fs::write(&seed, "select 1;").unwrap();
-    assert_says(&refused(Snapshot::new(Postgres::new()).seed(&seed)), &["is not UTF-8", "rename it"]);
+    assert_says(&refused(&fresh().seed(&seed)), &["is not UTF-8", "rename it"]);
 }

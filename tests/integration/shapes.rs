@@ -28,30 +28,30 @@ use core::time::Duration;
 use postgres::NoTls;
 use rstest::{fixture, rstest};
 use sandboxed_db::{Postgres, Sandbox, sandboxed_db};
-use sandboxed_db_tests::{alone, connect};
+use sandboxed_db_tests::{alone, assert_says, connect, failed, value_at};
 use tokio::task::yield_now;
 
-use crate::attribute::{DATABASE, answer, answer_async};
+use crate::attribute::{DATABASE, answer_async};
 
 #[sandboxed_db]
 fn a_test_takes_a_sandbox(db: Sandbox) {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
+    assert_eq!(value_at::<String>(db.url(), DATABASE), "postgres");
     db.stop().unwrap();
 }
 
 #[sandboxed_db]
 fn a_test_takes_a_reference_to_a_sandbox(db: &Sandbox) {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
+    assert_eq!(value_at::<String>(db.url(), DATABASE), "postgres");
 }
 
 #[sandboxed_db]
 fn a_test_takes_a_url(url: String) {
-    assert_eq!(answer(&url, DATABASE), "postgres");
+    assert_eq!(value_at::<String>(&url, DATABASE), "postgres");
 }
 
 #[sandboxed_db]
 fn a_test_takes_a_reference_to_a_url(url: &String) {
-    assert_eq!(answer(url, DATABASE), "postgres");
+    assert_eq!(value_at::<String>(url, DATABASE), "postgres");
 }
 
 #[sandboxed_db]
@@ -63,7 +63,7 @@ fn a_test_returns_a_result(db: Sandbox) -> Result<(), postgres::Error> {
 
 #[sandboxed_db]
 fn a_test_returns_a_result_and_takes_a_reference(db: &Sandbox) -> sandboxed_db::Result<()> {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
+    assert_eq!(value_at::<String>(db.url(), DATABASE), "postgres");
     db.log().map(|log| assert!(log.contains("ready to accept connections"), "{log}"))
 }
 
@@ -110,7 +110,7 @@ async fn an_async_test_returns_a_result_and_takes_a_url(url: String) -> Result<(
 #[sandboxed_db]
 fn a_parameter_can_be_mutable(mut url: String) {
     url.push_str("&application_name=changed");
-    assert_eq!(answer(&url, "select current_setting('application_name')"), "changed");
+    assert_eq!(value_at::<String>(&url, "select current_setting('application_name')"), "changed");
 }
 
 // Beside other attributes.
@@ -119,7 +119,7 @@ fn a_parameter_can_be_mutable(mut url: String) {
 #[sandboxed_db]
 /// With a second comment below the attribute.
 fn doc_comments_stand_on_both_sides(db: Sandbox) {
-    assert_eq!(answer(db.url(), DATABASE), "postgres");
+    assert_eq!(value_at::<String>(db.url(), DATABASE), "postgres");
 }
 
 #[sandboxed_db]
@@ -155,18 +155,20 @@ fn lint_levels_reach_the_function(db: Sandbox) {
 mod named_like_the_librarys_own {
     use sandboxed_db::sandboxed_db;
 
-    use crate::attribute::{DATABASE, answer};
+    use sandboxed_db_tests::value_at;
+
+    use crate::attribute::DATABASE;
 
     /// The names of the expansion's variables.
     #[sandboxed_db]
     fn a_parameter_may_have_any_name(test: sandboxed_db::Sandbox) {
         let (snapshot, lease) = (test.url(), "select 'lease'");
-        assert_eq!(answer(snapshot, lease), "lease");
+        assert_eq!(value_at::<String>(snapshot, lease), "lease");
     }
 
     #[sandboxed_db(crate = "sandboxed_db")]
     fn the_crate_may_be_named(db: sandboxed_db::Sandbox) {
-        assert_eq!(answer(db.url(), DATABASE), "postgres");
+        assert_eq!(value_at::<String>(db.url(), DATABASE), "postgres");
     }
 }
 
@@ -184,12 +186,12 @@ async fn an_async_parameter_may_be_unused(_: &Sandbox, _url: String) {}
 
 #[sandboxed_db(engine = Postgres)]
 fn an_engine_is_a_type(url: String) {
-    assert_eq!(answer(&url, DATABASE), "postgres");
+    assert_eq!(value_at::<String>(&url, DATABASE), "postgres");
 }
 
 #[sandboxed_db(engine = Postgres::new().database("shop"))]
 fn an_engine_is_an_expression(url: String) {
-    assert_eq!(answer(&url, DATABASE), "shop");
+    assert_eq!(value_at::<String>(&url, DATABASE), "shop");
 }
 
 // Attributes that make a test themselves.
@@ -197,7 +199,7 @@ fn an_engine_is_an_expression(url: String) {
 #[sandboxed_db]
 #[test_log::test]
 fn test_log_works_below(url: String) {
-    assert_eq!(answer(&url, DATABASE), "postgres");
+    assert_eq!(value_at::<String>(&url, DATABASE), "postgres");
 }
 
 #[test_log::test]
@@ -251,9 +253,6 @@ mod with_rstest {
 }
 
 #[test]
-fn a_test_fails_at_its_timeout() -> Result<(), Box<dyn Error>> {
-    let output = alone("shapes::with_rstest::exceeds_its_timeout").output()?;
-    let text = String::from_utf8([output.stdout, output.stderr].concat())?;
-    assert!(text.contains("1 failed") && text.contains("Timeout 1ms expired"), "{text}");
-    Ok(())
+fn a_test_fails_at_its_timeout() {
+    assert_says(&failed(&mut alone("shapes::with_rstest::exceeds_its_timeout")), &["Timeout 1ms expired"]);
 }

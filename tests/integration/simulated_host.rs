@@ -1,6 +1,5 @@
 //! Hosts that refuse something, simulated by scripts in new namespaces and by seccomp filters.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use sandboxed_db_tests::{ScratchDirs, skip};
@@ -11,7 +10,7 @@ const DENY_SYSCALLS: &str = env!("CARGO_BIN_EXE_deny_syscalls");
 /// A machine that is made to refuse: a script that prepares it, run in namespaces in which it may
 /// mount, and the program through which it then runs `subject`.
 pub(crate) struct SimulatedHost {
-    place: ScratchDirs,
+    dirs: ScratchDirs,
     script: String,
     /// Arguments of unshare(1).
     namespaces: &'static [&'static str],
@@ -21,7 +20,7 @@ impl SimulatedHost {
     /// `script` ends with what is put before the program and its arguments.
     pub(crate) fn new(script: impl Into<String>) -> Self {
         Self {
-            place: ScratchDirs::with_shared_cache(),
+            dirs: ScratchDirs::with_shared_cache(),
             script: script.into(),
             namespaces: &["--user", "--map-root-user", "--mount"],
         }
@@ -38,7 +37,7 @@ impl SimulatedHost {
     }
 
     pub(crate) fn with_an_empty_cache(mut self) -> Self {
-        self.place = ScratchDirs::new();
+        self.dirs = ScratchDirs::new();
         self
     }
 
@@ -48,10 +47,10 @@ impl SimulatedHost {
             "set -e\nPATH=$PATH:/usr/sbin:/sbin\nexec 9< \"$SUBJECT\"\n{} /proc/self/fd/9 {args}",
             self.script
         );
-        let mut command = self.place.command("unshare");
+        let mut command = self.dirs.command("unshare");
         command.args(self.namespaces).args(["sh", "-c", &script]);
-        command.env("SUBJECT", SUBJECT).env("DENY_SYSCALLS", DENY_SYSCALLS).env("CACHE", self.place.cache());
-        command.env("TOP", self.place.path()).env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        command.env("SUBJECT", SUBJECT).env("DENY_SYSCALLS", DENY_SYSCALLS).env("CACHE", self.dirs.cache());
+        command.env("TOP", self.dirs.path()).env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         command.output().expect("unshare runs")
     }
 
@@ -63,7 +62,7 @@ impl SimulatedHost {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(i32::from(!works)), "{report}{errors}");
         assert!(!errors.contains("panicked"), "{errors}");
-        assert_eq!(self.place.leftovers(), Vec::<PathBuf>::new());
+        self.dirs.assert_no_leftovers();
         report
     }
 
@@ -90,7 +89,7 @@ impl SimulatedHost {
             command => format!("\n  hint: {sentence}: {how} `{command}`\n"),
         };
         assert!(report.contains(&hint), "`{hint}` is not in\n{report}");
-        assert_eq!(self.place.leftovers(), Vec::<PathBuf>::new(), "{report}");
+        self.dirs.assert_no_leftovers();
     }
 
     /// Sandboxes start all the same.

@@ -3,14 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use sandboxed_db::{Error, ErrorKind, Postgres, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::connect;
+use sandboxed_db::{Error, ErrorKind, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{assert_says, fresh, start, value_at};
 
 use crate::requests::{TestCache, batch};
-
-fn empty() -> Snapshot {
-    Snapshot::new(Postgres::new())
-}
 
 fn failure(snapshot: &Snapshot) -> (ErrorKind, String) {
     let error: Error = snapshot.start().expect_err("the step fails");
@@ -25,7 +21,7 @@ fn failure(snapshot: &Snapshot) -> (ErrorKind, String) {
     "psql \"$DATABASE_URL\" -c \"create table reached as select inet_client_addr() is not null as tcp\""
 ))]
 fn a_step_of_the_attribute_reaches_the_server_by_tcp(url: String) {
-    assert!(connect(&url).query_one("select tcp from reached", &[]).unwrap().get::<_, bool>(0));
+    assert!(value_at::<bool>(&url, "select tcp from reached"));
 }
 
 #[test]
@@ -35,10 +31,9 @@ fn a_program_prepares_the_database_once() {
     let command = format!(
         "echo run >> '{runs}'; psql -c 'create table notes as select 7 as id' && psql \"$DATABASE_URL\" -c 'update notes set id = 8'"
     );
-    let asked = [("run", command.as_str()), ("sql", "select id::text from notes")];
+    let request = [("run", command.as_str()), ("sql", "select id::text from notes")];
     for built in [true, false] {
-        let response = cache.ask(&asked);
-        assert_eq!((response.built, &response.answers[..]), (built, &["8".to_owned()][..]));
+        cache.assert_response(&request, built, &["8"]);
     }
     assert_eq!(fs::read_to_string(&runs).unwrap(), "run\n");
 }
@@ -67,10 +62,10 @@ fn a_program_does_not_see_the_users_own_server() {
 fn a_program_may_reach_the_server_by_tcp() {
     let command = "test \"$PGHOST\" = 127.0.0.1 && psql -w \"$DATABASE_URL\" -c 'create table notes ()' && \\
                    psql -w -c 'insert into notes select where inet_server_addr() is not null'";
-    let db = empty().run_tcp("sh", ["-c", command]).start().unwrap();
+    let db = fresh().run_tcp("sh", ["-c", command]).start().unwrap();
     // The step's password is not kept.
     let query = "select rolpassword is null from notes, pg_authid where rolname = 'postgres'";
-    assert!(connect(db.url()).query_one(query, &[]).unwrap().get::<_, bool>(0));
+    assert!(value_at::<bool>(db.url(), query));
 }
 
 #[test]
@@ -79,16 +74,15 @@ fn declared_files_decide_whether_a_program_runs() {
     let directory = cache.path("tree");
     cache.write("tree/below/file", "one");
     let command = format!("psql -c \"create table seen as select '$(cat '{directory}/below/'*)' as text\"");
-    let asked = [("depends_on", directory.as_str()), ("run", &command), ("sql", "select text from seen")];
-    assert_eq!(cache.ask(&asked).answers, ["one"]);
-    assert!(!cache.ask(&asked).built);
+    let request = [("depends_on", directory.as_str()), ("run", &command), ("sql", "select text from seen")];
+    assert_eq!(cache.ask(&request).answers, ["one"]);
+    assert!(!cache.ask(&request).built);
     for (name, contents, expected) in
         [("tree/below/file", "two", "two"), ("tree/below/more", "three", "twothree")]
     {
         cache.write(name, contents);
-        let response = cache.ask(&asked);
-        assert_eq!((response.built, &response.answers[..]), (true, &[expected.to_owned()][..]), "{name}");
-        assert!(!cache.ask(&asked).built);
+        cache.assert_response(&request, true, &[expected]);
+        assert!(!cache.ask(&request).built);
     }
     // A declaration alone makes no layer.
     let layers = cache.layers().len();
@@ -98,25 +92,24 @@ fn declared_files_decide_whether_a_program_runs() {
 
 #[test]
 fn a_program_that_fails_is_reported_with_its_output() {
-    let (kind, report) = failure(&empty().run("sh", ["-c", "echo out; echo err >&2; exit 3"]));
+    let (kind, report) = failure(&fresh().run("sh", ["-c", "echo out; echo err >&2; exit 3"]));
     assert_eq!(kind, ErrorKind::InvalidConfig);
-    for part in ["could not run `sh -c echo out; echo err >&2; exit 3`", "exit status: 3", "out\n", "err"] {
-        assert!(report.contains(part), "`{part}` is not in\n{report}");
-    }
-    let (_, report) = failure(&empty().run("no-such-program", ["up"]));
+    let run = "could not run `sh -c echo out; echo err >&2; exit 3`";
+    assert_says(&report, &[run, "exit status: 3", "out\n", "err"]);
+    let (_, report) = failure(&fresh().run("no-such-program", ["up"]));
     assert!(report.contains("`no-such-program up`") && report.contains("looked up in PATH"), "{report}");
-    let (_, report) = failure(&empty().depends_on(["no/such/file"]).run("true", [""; 0]));
+    let (_, report) = failure(&fresh().depends_on(["no/such/file"]).run("true", [""; 0]));
     assert!(report.contains("`no/such/file` is relative to `"), "{report}");
 }
 
 #[test]
 fn a_program_that_hangs_is_killed_with_its_children() {
-    let place = tempfile::tempdir().unwrap();
-    let pid = place.path().join("pid");
+    let directory = tempfile::tempdir().unwrap();
+    let pid = directory.path().join("pid");
     let command = format!("echo waiting; sleep 1000 & echo $! > '{}'; wait", pid.display());
-    let snapshot = empty().run("sh", ["-c", &command]).build_timeout(Duration::from_secs(2));
+    let snapshot = fresh().run("sh", ["-c", &command]).build_timeout(Duration::from_secs(2));
     // The layer of the fresh server may take longer.
-    drop(empty().start().unwrap());
+    drop(start());
     let (kind, report) = failure(&snapshot);
     assert_eq!(kind, ErrorKind::Timeout);
     assert!(report.contains("waiting") && report.contains("raise `build_timeout`"), "{report}");
@@ -131,14 +124,14 @@ fn a_program_that_hangs_is_killed_with_its_children() {
 #[test]
 fn code_prepares_the_database_once_for_its_key() {
     let cache = TestCache::new();
-    let asked = |code| [("prepare", code), ("sql", "select version from made")];
-    let response = cache.ask(&asked("v1|create table made as select 'one' as version"));
-    assert_eq!((response.built, &response.answers[..]), (true, &["one".to_owned()][..]));
     // Other code with the same key does not run.
-    let response = cache.ask(&asked("v1|create table made as select 'two' as version"));
-    assert_eq!((response.built, &response.answers[..]), (false, &["one".to_owned()][..]));
-    let response = cache.ask(&asked("v2|create table made as select 'two' as version"));
-    assert_eq!((response.built, &response.answers[..]), (true, &["two".to_owned()][..]));
+    for (key, version, built, expected) in
+        [("v1", "one", true, "one"), ("v1", "two", false, "one"), ("v2", "two", true, "two")]
+    {
+        let code = format!("{key}|create table made as select '{version}' as version");
+        let request = [("prepare", code.as_str()), ("sql", "select version from made")];
+        cache.assert_response(&request, built, &[expected]);
+    }
 }
 
 /// Python does so with its sources.
@@ -148,9 +141,9 @@ fn a_program_may_write_into_a_declared_directory() {
     cache.write("tree/a.py", "");
     let tree = cache.path("tree");
     let command = format!("mkdir -p '{tree}/__pycache__' && date > '{tree}/__pycache__/a.pyc'");
-    let asked = [("depends_on", tree.as_str()), ("run", command.as_str())];
-    assert!(cache.ask(&asked).built);
-    assert!(!cache.ask(&asked).built);
+    let request = [("depends_on", tree.as_str()), ("run", command.as_str())];
+    assert!(cache.ask(&request).built);
+    assert!(!cache.ask(&request).built);
 }
 
 #[test]
@@ -168,49 +161,43 @@ fn code_runs_again_when_a_declared_file_changes() {
     let cache = TestCache::new();
     let source = cache.write("migrator.rs", "// one");
     let made = ("prepare", "v1|create table made as select clock_timestamp()::text as at");
-    let asked = [("depends_on", source.as_str()), made, ("sql", "select at from made")];
-    let first = cache.ask(&asked);
-    assert_eq!(cache.ask(&asked).answers, first.answers);
+    let request = [("depends_on", source.as_str()), made, ("sql", "select at from made")];
+    let first = cache.ask(&request);
+    assert_eq!(cache.ask(&request).answers, first.answers);
     cache.write("migrator.rs", "// two");
-    let second = cache.ask(&asked);
+    let second = cache.ask(&request);
     assert!(second.built);
     assert_ne!(second.answers, first.answers);
 }
 
 #[test]
 fn code_that_fails_or_panics_or_hangs_is_reported() {
-    let fails = empty().prepare("fails", async |db: &Sandbox| batch(db.url(), "select 1/0").await);
+    let fails = fresh().prepare("fails", async |db: &Sandbox| batch(db.url(), "select 1/0").await);
     let (kind, report) = failure(&fails);
     assert_eq!(kind, ErrorKind::InvalidConfig);
-    assert!(
-        report.contains("the code of the key `fails`") && report.contains("division by zero"),
-        "{report}"
-    );
+    assert_says(&report, &["the code of the key `fails`", "division by zero"]);
 
     let panics =
-        empty().prepare("panics", async |_: &Sandbox| -> Result<(), Error> { panic!("at the {}", "disco") });
+        fresh().prepare("panics", async |_: &Sandbox| -> Result<(), Error> { panic!("at the {}", "disco") });
     let (kind, report) = failure(&panics);
     assert_eq!(kind, ErrorKind::InvalidConfig);
     assert!(report.contains("it panicked: at the disco"), "{report}");
 
-    drop(empty().start().unwrap());
+    drop(start());
     // Code that blocks cannot be stopped, but the start does not wait for it.
-    let blocks = empty()
+    let blocks = fresh()
         .prepare("blocks", async |_: &Sandbox| -> Result<(), Error> {
             std::thread::sleep(Duration::from_secs(1000));
             Ok(())
         })
         .build_timeout(Duration::from_secs(1));
     assert_eq!(failure(&blocks).0, ErrorKind::Timeout);
-    let hangs = empty()
+    let hangs = fresh()
         .prepare("hangs", async |_: &Sandbox| -> Result<(), Error> { std::future::pending().await })
         .build_timeout(Duration::from_secs(1));
     let (kind, report) = failure(&hangs);
     assert_eq!(kind, ErrorKind::Timeout);
-    assert!(
-        report.contains("`hangs` within the time") && report.contains("raise `build_timeout`"),
-        "{report}"
-    );
+    assert_says(&report, &["`hangs` within the time", "raise `build_timeout`"]);
 }
 
 /// Code runs in another runtime than the caller's.
@@ -218,7 +205,7 @@ fn code_that_fails_or_panics_or_hangs_is_reported() {
 async fn code_runs_within_a_runtime_of_the_caller() {
     let cache = tempfile::tempdir().unwrap();
     let key = cache.path().display().to_string();
-    let snapshot = empty().prepare(key, async |db: &Sandbox| {
+    let snapshot = fresh().prepare(key, async |db: &Sandbox| {
         tokio::time::sleep(Duration::from_millis(1)).await;
         batch(db.url(), "create table made as select 7 as id").await
     });
@@ -235,12 +222,10 @@ fn an_extended_snapshot_shares_its_layers() {
     let scenario = cache.write("scenario.sql", "insert into notes values ('scenario');");
     let all = ("sql", "select string_agg(body, ', ' order by body) from notes");
     let plain = cache.ask(&[("seed", &schema), all]);
-    let mut extended = None;
-    let made = cache.made_by(|| {
-        extended = Some(cache.ask(&[("seed", &schema), ("extend", ""), ("seed", &scenario), all]));
-    });
+    let (made, extended) =
+        cache.made_by(|| cache.ask(&[("seed", &schema), ("extend", ""), ("seed", &scenario), all]));
     assert_eq!(made.len(), 1, "{made:?}");
-    assert_eq!(extended.unwrap().answers, [format!("{}, scenario", plain.answers[0])]);
+    assert_eq!(extended.answers, [format!("{}, scenario", plain.answers[0])]);
     // The extended snapshot has not changed.
     assert_eq!(cache.ask(&[("seed", &schema), all]).answers, plain.answers);
 }

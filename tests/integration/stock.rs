@@ -2,15 +2,12 @@
 
 use postgres::{Client, NoTls};
 use sandboxed_db::engine::LocaleProvider;
-use sandboxed_db::{Engine, ErrorKind, Postgres, Sandbox, Snapshot};
-use sandboxed_db_tests::{DEADLINE, connect, eventually, skip};
+use sandboxed_db::{Engine, ErrorKind, Postgres, Snapshot};
+use sandboxed_db_tests::{DEADLINE, connect, eventually, fresh, skip, start, value};
 
-fn start() -> Sandbox {
-    Snapshot::new(Postgres::new()).start().unwrap()
-}
-
-fn value(client: &mut Client, sql: &str) -> String {
-    client.query_one(&format!("select ({sql})::text"), &[]).unwrap().get(0)
+/// The text of an expression.
+fn shown(client: &mut Client, sql: &str) -> String {
+    value(client, &format!("select ({sql})::text"))
 }
 
 /// A directory of one migration.
@@ -104,7 +101,7 @@ fn a_slot_and_a_replication_connection_work_by_default() {
 
 #[test]
 fn a_subscription_works_where_wal_level_is_logical() {
-    let db = Snapshot::new(Postgres::new()).setting("wal_level", "logical").start().unwrap();
+    let db = fresh().setting("wal_level", "logical").start().unwrap();
     let mut client = connect(db.url());
     client.batch_execute("create table t (a int); create publication p for table t").unwrap();
     client.batch_execute("create database copy").unwrap();
@@ -123,8 +120,8 @@ fn a_subscription_works_where_wal_level_is_logical() {
 
 #[test]
 fn wal_level_minimal_needs_no_other_setting() {
-    let db = Snapshot::new(Postgres::new()).setting("wal_level", "minimal").start().unwrap();
-    assert_eq!(value(&mut connect(db.url()), "current_setting('wal_level')"), "minimal");
+    let db = fresh().setting("wal_level", "minimal").start().unwrap();
+    assert_eq!(shown(&mut connect(db.url()), "current_setting('wal_level')"), "minimal");
 }
 
 #[test]
@@ -135,10 +132,10 @@ fn housekeeping_ignores_timeouts_of_the_database() {
          alter role postgres set lock_timeout = 1;
          alter database postgres set default_transaction_read_only = on;",
     );
-    let db = Snapshot::new(Postgres::new()).migrations(directory.path()).start().unwrap();
+    let db = fresh().migrations(directory.path()).start().unwrap();
     let mut client = connect(db.url());
     client.batch_execute("set statement_timeout = 0").unwrap();
-    assert_eq!(value(&mut client, "select reltuples::int from pg_class where relname = 't'"), "100000");
+    assert_eq!(shown(&mut client, "select reltuples::int from pg_class where relname = 't'"), "100000");
 }
 
 #[test]
@@ -156,9 +153,9 @@ fn housekeeping_goes_on_after_a_table_that_cannot_be_analysed() {
          create index on a (times(x));
          create table public.z as select generate_series(1, 70);",
     );
-    let db = Snapshot::new(Postgres::new()).migrations(directory.path()).start().unwrap();
+    let db = fresh().migrations(directory.path()).start().unwrap();
     let mut client = connect(db.url());
-    assert_eq!(value(&mut client, "select reltuples::int from pg_class where relname = 'z'"), "70");
+    assert_eq!(shown(&mut client, "select reltuples::int from pg_class where relname = 'z'"), "70");
 }
 
 #[test]
@@ -172,8 +169,7 @@ fn a_server_connects_to_itself_without_a_password() {
         let sql = format!(
             "select n from dblink('host={host} user=postgres dbname=postgres', 'select 7') as t(n int)"
         );
-        let row = client.query_one(&sql, &[]).unwrap();
-        assert_eq!(row.get::<_, i32>(0), 7);
+        assert_eq!(value::<i32>(&mut client, &sql), 7);
     }
 }
 
@@ -183,7 +179,7 @@ fn options_of_initdb_that_the_user_writes_win() {
     match db {
         Ok(db) => {
             let provider = "select datlocprovider from pg_database where datname = 'postgres'";
-            assert_eq!(value(&mut connect(db.url()), provider), "c");
+            assert_eq!(shown(&mut connect(db.url()), provider), "c");
         }
         // PostgreSQL before version 15 has no such option.
         Err(error) => assert_eq!(error.kind(), ErrorKind::Layer, "{error:?}"),
@@ -195,8 +191,8 @@ fn other_sizes_of_wal_segments_work() {
     for size in [4, 128] {
         let db = Snapshot::new(Postgres::new().initdb_arg(format!("--wal-segsize={size}"))).start().unwrap();
         let mut client = connect(db.url());
-        assert_eq!(value(&mut client, "current_setting('wal_segment_size')"), format!("{size}MB"));
-        assert_eq!(value(&mut client, "current_setting('min_wal_size')"), format!("{}MB", 2 * size));
+        assert_eq!(shown(&mut client, "current_setting('wal_segment_size')"), format!("{size}MB"));
+        assert_eq!(shown(&mut client, "current_setting('min_wal_size')"), format!("{}MB", 2 * size));
     }
 }
 
@@ -212,5 +208,5 @@ fn icu_sorts_text_by_the_rules_of_its_locale() {
         }
         Err(error) => panic!("{error:?}"),
     };
-    assert_eq!(value(&mut connect(db.url()), "'ä' < 'b'"), "true");
+    assert_eq!(shown(&mut connect(db.url()), "'ä' < 'b'"), "true");
 }

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind as Io, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command as Process, Output};
 use std::thread;
 
@@ -11,33 +11,17 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Engine, ErrorKind, Postgres, Sandbox, Snapshot, Tcp};
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, DEADLINE, alone, connect, eventually, is_alone, processes_beside, rounds, skip, status,
+    CLEANUP_DEADLINE, DEADLINE, alone, assert_says, connect, connect_async, eventually, fresh, is_alone,
+    passed, processes_beside, program, rounds, skip, start, status, value, wait_until,
 };
 use sqlx::Connection;
-
-fn start() -> Sandbox {
-    Snapshot::new(Postgres::new()).start().unwrap()
-}
 
 pub(crate) fn tcp<E: Engine>(db: &Sandbox<E>) -> Tcp {
     db.tcp().unwrap_or_else(|error| panic!("{error:?}"))
 }
 
-pub(crate) fn psql() -> Option<PathBuf> {
-    let db = start();
-    let bin = "select setting from pg_config where name = 'BINDIR'";
-    let bin: String = connect(db.url()).query_one(bin, &[]).unwrap().get(0);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = [PathBuf::from(bin)].into_iter().chain(std::env::split_paths(&path));
-    let found = places.find_map(|bin| Some(bin.join("psql")).filter(|psql| psql.is_file()));
-    if found.is_none() {
-        skip("`psql` is not installed");
-    }
-    found
-}
-
 /// psql without what the user may have configured, and without a terminal to ask for a password at.
-fn ask(psql: &Path, url: &str) -> Process {
+fn query(psql: &Path, url: &str) -> Process {
     let mut command = Process::new(psql);
     command.args(["-X", "-A", "-t", "-w", "-c", "select 'reached'", url]).env_remove("PGPASSWORD");
     command
@@ -73,12 +57,10 @@ fn postgres_works() {
     let tcp = tcp(&db);
     assert_eq!(tcp.url(), format!("postgresql://postgres:{}@{}/shop", tcp.password(), tcp.address()));
     let mut client = connect(tcp.url());
-    let reviews: i64 = client.query_one("select count(*) from reviews", &[]).unwrap().get(0);
+    let reviews: i64 = value(&mut client, "select count(*) from reviews");
     assert_eq!(reviews, 1368);
-    let from: bool = client
-        .query_one("select inet_client_addr() is not null and inet_server_port() = 5432", &[])
-        .unwrap()
-        .get(0);
+    let from: bool =
+        value(&mut client, "select inet_client_addr() is not null and inet_server_port() = 5432");
     assert!(from, "the server knows it as a client by TCP");
 }
 
@@ -86,12 +68,8 @@ fn postgres_works() {
 async fn tokio_postgres_and_sqlx_work() {
     let db = shop_snapshot().start_async().await.unwrap();
     let tcp = tcp(&db);
-    let (client, connection) = tokio_postgres::connect(tcp.url(), NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
+    let client = connect_async(tcp.url()).await.unwrap();
     let customers: i64 = client.query_one("select count(*) from customers", &[]).await.unwrap().get(0);
-    drop(client);
-    connection.await.unwrap().unwrap();
-
     let mut other = sqlx::PgConnection::connect(tcp.url()).await.unwrap();
     let same: i64 = sqlx::query_scalar("select count(*) from customers").fetch_one(&mut other).await.unwrap();
     assert_eq!((customers, same), (2500, 2500));
@@ -99,19 +77,19 @@ async fn tokio_postgres_and_sqlx_work() {
 
 #[test]
 fn psql_works_with_and_without_the_wish_for_encryption() {
-    let Some(psql) = psql() else { return };
     let db = start();
+    let Some(psql) = program(&db, "psql") else { return };
     let tcp = tcp(&db);
     for mode in ["disable", "allow", "prefer"] {
-        assert!(reached(&ask(&psql, tcp.url()).env("PGSSLMODE", mode).output().unwrap()), "{mode}");
+        assert!(reached(&query(&psql, tcp.url()).env("PGSSLMODE", mode).output().unwrap()), "{mode}");
     }
-    assert!(!reached(&ask(&psql, tcp.url()).env("PGSSLMODE", "require").output().unwrap()));
+    assert!(!reached(&query(&psql, tcp.url()).env("PGSSLMODE", "require").output().unwrap()));
 }
 
 #[test]
 fn the_environment_leads_to_the_port() {
-    let Some(psql) = psql() else { return };
     let db = Snapshot::new(Postgres::new().database("a b=c'd")).start().unwrap();
+    let Some(psql) = program(&db, "psql") else { return };
     let tcp = tcp(&db);
     let env = tcp.env();
     assert!(env.contains(&("DATABASE_URL".to_owned(), tcp.url().to_owned())));
@@ -129,8 +107,8 @@ fn the_environment_leads_to_the_port() {
 
 #[test]
 fn replication_connections_work_by_socket_and_tcp() {
-    let Some(psql) = psql() else { return };
-    let db = Snapshot::new(Postgres::new()).setting("wal_level", "logical").start().unwrap();
+    let db = fresh().setting("wal_level", "logical").start().unwrap();
+    let Some(psql) = program(&db, "psql") else { return };
     let tcp = tcp(&db);
     let ask = |url: &str, replication: &str, command: &str| {
         let separator = if url.contains('?') { '&' } else { '?' };
@@ -209,9 +187,10 @@ fn another_user_needs_the_password() {
         // Not this machine's fault: the run as root does it.
         return;
     }
-    let Some(psql) = psql() else { return };
+    let db = start();
+    let Some(psql) = program(&db, "psql") else { return };
     let as_nobody = |url: &str| {
-        let command = ask(&psql, url);
+        let command = query(&psql, url);
         let args = [psql.as_os_str()].into_iter().chain(command.get_args());
         Process::new("runuser").args(["-u", "nobody", "--"]).args(args).output().unwrap()
     };
@@ -219,7 +198,6 @@ fn another_user_needs_the_password() {
     if !probe.is_ok_and(|output| output.status.success()) {
         return skip("`runuser -u nobody -- psql` does not run");
     }
-    let db = start();
     let tcp = tcp(&db);
     for without in ["", ":wrong"] {
         let output = as_nobody(&with_password(&tcp, without));
@@ -251,7 +229,7 @@ fn the_password_is_kept_from_logs() {
         ("default_transaction_read_only", "on"),
         ("password_encryption", "md5"),
     ];
-    let db = Snapshot::new(Postgres::new()).settings(settings).start().unwrap();
+    let db = fresh().settings(settings).start().unwrap();
     let tcp = tcp(&db);
     connect(tcp.url()).batch_execute("select 'by tcp'").unwrap();
     let log = eventually(DEADLINE, "the statement is in the log", || {
@@ -294,7 +272,7 @@ fn without_a_call_nothing_listens_outside() {
     // Inside, the server waits; it lets nobody in before there is a password.
     let mut client = connect(db.url());
     let password: Option<String> =
-        client.query_one("select rolpassword from pg_authid where rolname = 'postgres'", &[]).unwrap().get(0);
+        value(&mut client, "select rolpassword from pg_authid where rolname = 'postgres'");
     assert_eq!(password, None);
 }
 
@@ -334,13 +312,11 @@ fn the_forwarder_can_do_no_more_than_the_server() {
 
 #[test]
 fn a_server_that_is_kept_from_it_is_reported() {
-    let db = Snapshot::new(Postgres::new()).setting("listen_addresses", "").start().unwrap();
+    let db = fresh().setting("listen_addresses", "").start().unwrap();
     let error = db.tcp().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
-    let report = format!("{error:?}");
-    for part in ["could not reach `postgres` by TCP", "nothing listens on port 5432", "`listen_addresses`"] {
-        assert!(report.contains(part), "{report}");
-    }
+    let parts = ["could not reach `postgres` by TCP", "nothing listens on port 5432", "`listen_addresses`"];
+    assert_says(&format!("{error:?}"), &parts);
     // It is not held against later calls, nor against the socket.
     assert_eq!(db.tcp().unwrap_err().kind(), ErrorKind::InvalidConfig);
     drop(connect(db.url()));
@@ -355,9 +331,7 @@ fn a_password_that_cannot_be_set_is_reported() {
     let error = db.tcp().unwrap_err();
     let report = format!("{error:?}");
     assert_eq!(error.kind(), ErrorKind::Control, "{report}");
-    for part in ["set the password for TCP by `psql`", "role \"postgres\" does not exist"] {
-        assert!(report.contains(part), "{report}");
-    }
+    assert_says(&report, &["set the password for TCP by `psql`", "role \"postgres\" does not exist"]);
     assert_eq!(forwarders(&db), [0; 0]);
 }
 
@@ -379,9 +353,8 @@ fn a_server_that_died_is_found_out_at_once() {
     assert_eq!(rest(&mut stream), b"");
 
     kill_server(&unopened);
-    eventually(CLEANUP_DEADLINE, "its port is closed", || {
-        let error = unopened.tcp().err()?;
-        (error.kind() == ErrorKind::InvalidConfig).then_some(())
+    wait_until(CLEANUP_DEADLINE, "its port is closed", || {
+        unopened.tcp().is_err_and(|error| error.kind() == ErrorKind::InvalidConfig)
     });
 }
 
@@ -397,17 +370,9 @@ pub(crate) fn rest(stream: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-/// In a process of its own, since descriptors are few and other tests need some.
-#[track_caller]
-pub(crate) fn passes_alone(test: &str) {
-    let output = alone(test).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
-
 #[test]
 fn many_clients_are_served_at_once() {
-    passes_alone("tcp::many_clients_ask");
+    passed(&mut alone("tcp::many_clients_ask"));
 }
 
 #[tokio::test]
@@ -419,22 +384,20 @@ async fn many_clients_ask() {
     // Unoptimised clients take long to prove that they know the password, and are not hung up on
     // for that.
     let settings = [("max_connections", "400"), ("authentication_timeout", "10min")];
-    let db = Snapshot::new(Postgres::new()).settings(settings).start().unwrap();
+    let db = fresh().settings(settings).start().unwrap();
     let tcp = tcp(&db);
     let connecting: Vec<_> = (0..rounds(30, 300))
         .map(|_| {
             let url = tcp.url().to_owned();
-            tokio::spawn(async move { tokio_postgres::connect(&url, NoTls).await })
+            tokio::spawn(async move { connect_async(&url).await })
         })
         .collect();
     let mut clients = Vec::new();
     for connecting in connecting {
-        let (client, connection) = connecting.await.unwrap().unwrap();
-        tokio::spawn(connection);
-        clients.push(client);
+        clients.push(connecting.await.unwrap().unwrap());
     }
     // All of them are connected now.
-    let asking: Vec<_> = clients
+    let query: Vec<_> = clients
         .into_iter()
         .zip(0..)
         .map(|(client, number): (_, i32)| {
@@ -444,8 +407,8 @@ async fn many_clients_ask() {
             })
         })
         .collect();
-    for asking in asking {
-        asking.await.unwrap();
+    for query in query {
+        query.await.unwrap();
     }
 }
 

@@ -12,12 +12,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot, Tcp, sandboxed_db};
-use sandboxed_db_tests::{DEADLINE, ScratchDirs, connect, eventually};
+use sandboxed_db_tests::{DEADLINE, ScratchDirs, connect, eventually, program};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::errors::{real, with_server};
-use crate::tcp::psql;
 
 const ENCRYPTED: &str = "select ssl::text || version from pg_stat_ssl where pid = pg_backend_pid()";
 
@@ -48,8 +47,8 @@ fn root(tcp: &Tcp) -> String {
 
 #[test]
 fn psql_verifies_the_certificate() {
-    let Some(psql) = psql() else { return };
     let db = start();
+    let Some(psql) = program(&db, "psql") else { return };
     let tcp = db.tcp().unwrap();
     assert!(
         tcp.url().ends_with(&format!("?sslmode=verify-full&sslrootcert={}", root(&tcp))),
@@ -65,8 +64,8 @@ fn psql_verifies_the_certificate() {
 
 #[test]
 fn a_client_with_another_root_refuses_the_server() {
-    let Some(psql) = psql() else { return };
     let (one, other) = (start(), start());
+    let Some(psql) = program(&one, "psql") else { return };
     let (one, other) = (one.tcp().unwrap(), other.tcp().unwrap());
     let crossed = one.url().replace(&root(&one), &root(&other));
     assert_refused(&ask(&psql, &crossed), "certificate verify failed");
@@ -74,8 +73,8 @@ fn a_client_with_another_root_refuses_the_server() {
 
 #[test]
 fn a_client_that_does_not_encrypt_is_refused() {
-    let Some(psql) = psql() else { return };
     let db = start();
+    let Some(psql) = program(&db, "psql") else { return };
     let tcp = db.tcp().unwrap();
     assert_refused(&ask(&psql, &tcp.url().replace("verify-full", "disable")), "no encryption");
     // A client that neither encrypts nor verifies is told so before it sends a password.
@@ -191,7 +190,7 @@ fn a_server_without_openssl_is_reported() {
     let bin = with_server(&place, &script);
     let output = place
         .command(crate::lifecycle::SUBJECT)
-        .args(["--tls", "yes", "return"])
+        .args(["--tls", "return"])
         .env("SANDBOXED_DB_POSTGRES", &bin)
         .output()
         .unwrap();
