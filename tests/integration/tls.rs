@@ -146,8 +146,8 @@ fn each_sandbox_has_a_key_that_ends_with_it() {
 
 #[test]
 fn prewarmed_sandboxes_have_certificates_of_their_own() {
-    let Some(psql) = psql() else { return };
     let first = start();
+    let Some(psql) = program(&first, "psql") else { return };
     let db = eventually(DEADLINE, "a sandbox is prewarmed", || {
         let db = start();
         std::thread::sleep(Duration::from_millis(50));

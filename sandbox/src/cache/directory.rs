@@ -13,7 +13,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::entry::{self, DirectoryLock, LockFile, StagedDirectory, StagedFile, sweep};
 use crate::environment::CACHE;
@@ -123,6 +123,18 @@ impl Cache {
         sweep(&self.path("staging"), |_| ());
     }
 
+    /// Removes the files in one of the cache's directories that are older than `age`, except for
+    /// those that `keep` accepts.
+    pub(crate) fn remove_older(&self, directory: &str, age: Duration, keep: impl Fn(&Path) -> bool) {
+        for entry in fs::read_dir(self.path(directory)).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if !is_younger(&path, age) && !keep(&path) {
+                // Another process may have removed it.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
     fn staging(&self) -> Result<PathBuf> {
         let staging = self.path("staging");
         create(&staging)?;
@@ -203,6 +215,12 @@ pub(crate) fn fix(path: &Path, error: &io::Error) -> Option<Fix> {
         (NotFound, _) => removed(),
         _ => return None,
     })
+}
+
+/// Returns `true` if a file exists and was written within that time.
+pub(crate) fn is_younger(path: &Path, age: Duration) -> bool {
+    let written = fs::metadata(path).and_then(|file| file.modified());
+    written.is_ok_and(|time| time.elapsed().is_ok_and(|since| since < age))
 }
 
 /// Returns `true` if a file belongs to another user than this process runs as.

@@ -34,13 +34,7 @@ pub(super) fn note(cache: &Cache, description: Digest, chain: &[Digest]) {
 
 /// Removes chains that are older.
 pub(super) fn prune(cache: &Cache, age: Duration) {
-    for entry in fs::read_dir(cache.path(CHAINS)).into_iter().flatten().flatten() {
-        let written = entry.metadata().and_then(|chain| chain.modified());
-        if written.is_ok_and(|time| time.elapsed().is_ok_and(|since| since > age)) {
-            // Another process may have removed it.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+    cache.remove_older(CHAINS, age, |_| false);
 }
 
 fn path(cache: &Cache, description: Digest) -> PathBuf {

@@ -80,17 +80,10 @@ pub(super) fn note(
 /// Removes the notes of layers that are gone; not those so young that their layers may still be
 /// built.
 pub(super) fn prune(cache: &Cache, age: Duration, exists: impl Fn(&str) -> bool) {
-    for entry in fs::read_dir(cache.path(LOOKUPS)).into_iter().flatten().flatten() {
-        let written = entry.metadata().and_then(|note| note.modified()).unwrap_or(UNIX_EPOCH);
-        if written.elapsed().is_ok_and(|since| since < age) {
-            continue;
-        }
-        let note = Note::parse(&fs::read(entry.path()).unwrap_or_default());
-        if !note.is_some_and(|note| exists(&note.layer.to_string())) {
-            // Another process may have removed it.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+    cache.remove_older(LOOKUPS, age, |path| {
+        let note = Note::parse(&fs::read(path).unwrap_or_default());
+        note.is_some_and(|note| exists(&note.layer.to_string()))
+    });
 }
 
 fn path(cache: &Cache, description: Digest) -> PathBuf {

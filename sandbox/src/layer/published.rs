@@ -142,8 +142,7 @@ impl Layer {
     pub(super) fn note_use(&self) {
         const HOUR: Duration = Duration::from_secs(60 * 60);
         let used = self.directory().join(USED);
-        let noted = fs::metadata(&used).and_then(|used| used.modified());
-        if !noted.is_ok_and(|time| time.elapsed().is_ok_and(|since| since < HOUR)) {
+        if !cache::is_younger(&used, HOUR) {
             // A cache that cannot be written is not pruned either.
             let _ = self.cache.write(&used, "");
         }

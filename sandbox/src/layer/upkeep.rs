@@ -155,27 +155,15 @@ impl Layers {
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
     pub fn verify(&self) -> Result<Vec<Damage>> {
         let mut damaged = Vec::new();
-        for name in self.store.names()? {
-            let differences = match name.parse().map(|digest| self.store.lock_layer(digest)) {
-                Err(_) => continue,
-                Ok(layer) => match layer? {
-                    // Another process has removed it meanwhile.
-                    None => continue,
-                    Some(layer) => {
-                        let differences = layer.differences();
-                        if !layer.exists() {
-                            continue;
-                        }
-                        let differences = differences?;
-                        if !differences.is_empty() {
-                            self.store.cache().set_aside(layer.lock(), MANIFEST)?;
-                        }
-                        differences
-                    }
-                },
-            };
-            if !differences.is_empty() {
-                damaged.push(Damage { digest: name, differences });
+        for digest in self.store.names()? {
+            let Ok(name) = digest.parse() else { continue };
+            let Some(layer) = self.store.lock_layer(name)? else { continue };
+            let differences = layer.differences();
+            // Another process may have removed it meanwhile.
+            if layer.exists() && !differences.as_ref().is_ok_and(Vec::is_empty) {
+                let differences = differences?;
+                self.store.cache().set_aside(layer.lock(), MANIFEST)?;
+                damaged.push(Damage { digest, differences });
             }
         }
         damaged.extend(verify_images()?.into_iter().map(|key| Damage {
@@ -209,10 +197,7 @@ impl Layers {
 /// Prunes, unless a process did so within the hour. A failure costs room, nothing else.
 pub(super) fn prune_if_due(cache: &Cache) {
     let mark = cache.path("locks/prune");
-    let recent = fs::metadata(&mark)
-        .and_then(|mark| mark.modified())
-        .is_ok_and(|time| time.elapsed().is_ok_and(|since| since < INTERVAL));
-    if recent || cache.write(&mark, "").is_err() {
+    if cache::is_younger(&mark, INTERVAL) || cache.write(&mark, "").is_err() {
         return;
     }
     if let Err(error) = Layers::open().and_then(|layers| layers.prune(LIMIT)) {

@@ -115,10 +115,9 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Adds migrations that the attribute found in the package.
-    pub(crate) fn found_migrations(mut self, directory: &Path) -> Self {
+    pub(crate) fn found_migrations(self, directory: &Path) -> Self {
         let directory = StepPath::found(directory.to_owned(), self.package.clone());
-        self.steps.push(Step::Migrations(directory, None));
-        self
+        self.step(Step::Migrations(directory, None))
     }
 
     /// Returns the advice for a test whose migrations ran a second time, since no bookkeeping table
@@ -133,6 +132,22 @@ impl<E: Engine> Snapshot<E> {
              as in `migrations_of(Sqlx, \"{directory}\")`",
             directory = directory.display()
         ))
+    }
+
+    fn step(mut self, step: Step<E>) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    fn program<A: Into<String>>(
+        self,
+        program: String,
+        args: impl IntoIterator<Item = A>,
+        address: Address,
+        caller: &'static Location<'static>,
+    ) -> Self {
+        let (args, base) = (args.into_iter().map(Into::into).collect(), self.base(caller));
+        self.step(Step::Program(ProgramStep::new(program, args, base, address)))
     }
 
     fn base(&self, caller: &'static Location<'static>) -> Base {
@@ -190,10 +205,9 @@ impl<E: Engine> Snapshot<E> {
     /// such as two migrations of one version.
     #[must_use]
     #[track_caller]
-    pub fn migrations(mut self, directory: impl Into<PathBuf>) -> Self {
+    pub fn migrations(self, directory: impl Into<PathBuf>) -> Self {
         let directory = self.step_path(directory.into(), Location::caller());
-        self.steps.push(Step::Migrations(directory, None));
-        self
+        self.step(Step::Migrations(directory, None))
     }
 
     /// Adds migrations that are written for a tool, and fills its bookkeeping table under its
@@ -217,10 +231,9 @@ impl<E: Engine> Snapshot<E> {
     /// ```
     #[must_use]
     #[track_caller]
-    pub fn migrations_of(mut self, tool: MigrationTool, directory: impl Into<PathBuf>) -> Self {
+    pub fn migrations_of(self, tool: MigrationTool, directory: impl Into<PathBuf>) -> Self {
         let directory = self.step_path(directory.into(), Location::caller());
-        self.steps.push(Step::Migrations(directory, Some(tool)));
-        self
+        self.step(Step::Migrations(directory, Some(tool)))
     }
 
     /// Adds a seed: a file that fills the database. The outcome is a layer.
@@ -246,10 +259,9 @@ impl<E: Engine> Snapshot<E> {
     /// read, and for a file that the database refuses.
     #[must_use]
     #[track_caller]
-    pub fn seed(mut self, file: impl Into<PathBuf>) -> Self {
+    pub fn seed(self, file: impl Into<PathBuf>) -> Self {
         let file = self.step_path(file.into(), Location::caller());
-        self.steps.push(Step::Seed(file));
-        self
+        self.step(Step::Seed(file))
     }
 
     /// Adds a program that prepares the database from outside, such as a migration tool. The
@@ -279,15 +291,8 @@ impl<E: Engine> Snapshot<E> {
     /// ```
     #[must_use]
     #[track_caller]
-    pub fn run<A: Into<String>>(
-        mut self,
-        program: impl Into<String>,
-        args: impl IntoIterator<Item = A>,
-    ) -> Self {
-        let args = args.into_iter().map(Into::into).collect();
-        let base = self.base(Location::caller());
-        self.steps.push(Step::Program(ProgramStep::new(program.into(), args, base, Address::Socket)));
-        self
+    pub fn run<A: Into<String>>(self, program: impl Into<String>, args: impl IntoIterator<Item = A>) -> Self {
+        self.program(program.into(), args, Address::Socket, Location::caller())
     }
 
     /// Adds a command as [`run`](Self::run) does, whose environment leads to a TCP port of
@@ -311,14 +316,11 @@ impl<E: Engine> Snapshot<E> {
     #[must_use]
     #[track_caller]
     pub fn run_tcp<A: Into<String>>(
-        mut self,
+        self,
         program: impl Into<String>,
         args: impl IntoIterator<Item = A>,
     ) -> Self {
-        let args = args.into_iter().map(Into::into).collect();
-        let base = self.base(Location::caller());
-        self.steps.push(Step::Program(ProgramStep::new(program.into(), args, base, Address::Tcp)));
-        self
+        self.program(program.into(), args, Address::Tcp, Location::caller())
     }
 
     /// Declares files and directories on which the steps after this one depend. A changed name or
@@ -331,11 +333,10 @@ impl<E: Engine> Snapshot<E> {
     /// read.
     #[must_use]
     #[track_caller]
-    pub fn depends_on<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+    pub fn depends_on<P: Into<PathBuf>>(self, paths: impl IntoIterator<Item = P>) -> Self {
         let base = self.base(Location::caller());
         let paths = paths.into_iter().map(|path| StepPath::new(path.into(), base.clone()));
-        self.steps.push(Step::Inputs(paths.collect()));
-        self
+        self.step(Step::Inputs(paths.collect()))
     }
 
     /// Adds Rust code: an `async fn` or closure that prepares the database, such as a call of a
@@ -367,13 +368,12 @@ impl<E: Engine> Snapshot<E> {
     /// ```
     #[cfg(feature = "tokio")]
     #[must_use]
-    pub fn prepare<F, X>(mut self, key: impl Into<String>, code: F) -> Self
+    pub fn prepare<F, X>(self, key: impl Into<String>, code: F) -> Self
     where
         F: AsyncFn(&Sandbox<E>) -> Result<(), X> + Send + Sync + 'static,
         X: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.steps.push(Step::Code(CodeStep::new(key.into(), code)));
-        self
+        self.step(Step::Code(CodeStep::new(key.into(), code)))
     }
 
     /// Returns a description that begins with the steps of this one and shares their layers: a

@@ -54,7 +54,7 @@ pub(super) struct Apt {
     deadline: Instant,
     /// The output of all calls. Only the output shows that an update failed in part, since its exit
     /// status is then zero.
-    said: String,
+    output: String,
 }
 
 impl Apt {
@@ -68,7 +68,7 @@ impl Apt {
         fs::write(dir.join("status"), claims(&status))?;
         fs::write(dir.join("settings"), SETTINGS)?;
         let lists = if machine_lists { PathBuf::from(MACHINE_LISTS) } else { dir.join("state/lists") };
-        Ok(Self { dir: dir.to_owned(), lists, deadline, said: String::new() })
+        Ok(Self { dir: dir.to_owned(), lists, deadline, output: String::new() })
     }
 
     /// Fetches the package lists.
@@ -104,11 +104,11 @@ impl Apt {
         }
         // It verifies signatures in temporary files.
         command.args(arguments).env("TMPDIR", self.dir.join("tmp"));
-        let (done, said) = run(&mut command, &self.dir.join("said"), self.deadline)?;
-        self.said.push_str(&said);
+        let (done, output) = run(&mut command, &self.dir.join("output"), self.deadline)?;
+        self.output.push_str(&output);
         match done {
-            Ok(()) => Ok(said),
-            Err(why) => Err(Error::other(format!("{why}\n{}", complaints(&self.said)))),
+            Ok(()) => Ok(output),
+            Err(why) => Err(Error::other(format!("{why}\n{}", complaints(&self.output)))),
         }
     }
 }
@@ -125,8 +125,8 @@ fn is_package_list(name: &OsStr) -> bool {
 
 /// Unpacks a package file into `tree`, and runs none of its scripts.
 pub(super) fn unpack(file: &Path, tree: &Path, scratch: &Path, deadline: Instant) -> io::Result<()> {
-    let (done, said) = run(Command::new("dpkg-deb").arg("-x").arg(file).arg(tree), scratch, deadline)?;
-    done.map_err(|why| Error::other(format!("{why}\n{}", complaints(&said))))
+    let (done, output) = run(Command::new("dpkg-deb").arg("-x").arg(file).arg(tree), scratch, deadline)?;
+    done.map_err(|why| Error::other(format!("{why}\n{}", complaints(&output))))
 }
 
 /// Makes an unpacked tree fit over the `/usr` of a merged-usr system: all is below `usr`, and
@@ -187,9 +187,8 @@ fn drop_set_id(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs a program to its end or to the deadline, and returns whether it did well and all that it
-/// said. It says it to the file `scratch`, because a pipe that fills up would have to be read
-/// meanwhile.
+/// Runs a program to its end or to the deadline, and returns its success and its output. The output
+/// goes to the file `scratch`, because a pipe that fills up would have to be read meanwhile.
 fn run(command: &mut Command, scratch: &Path, deadline: Instant) -> io::Result<(Result<(), String>, String)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = File::create(scratch)?;
@@ -358,20 +357,20 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_killed_and_its_words_are_kept() {
+    fn a_program_that_hangs_is_killed_and_its_output_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo first; echo second >&2; exec sleep 600"]);
         let deadline = Instant::now() + Duration::from_millis(300);
-        let (done, said) = run(&mut command, &dir.path().join("said"), deadline).unwrap();
+        let (done, output) = run(&mut command, &dir.path().join("output"), deadline).unwrap();
         assert_eq!(done.unwrap_err(), "`sh` was killed because it did not end in time");
-        assert_eq!(said, "first\nsecond\n");
+        assert_eq!(output, "first\nsecond\n");
     }
 
     #[test]
     fn a_program_that_fails_or_is_missing_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let scratch = dir.path().join("said");
+        let scratch = dir.path().join("output");
         let (done, _) = run(Command::new("sh").args(["-c", "exit 3"]), &scratch, soon()).unwrap();
         assert_eq!(done.unwrap_err(), "`sh` ended with exit status: 3");
         let missing = run(&mut Command::new("no-such-client"), &scratch, soon()).unwrap_err();

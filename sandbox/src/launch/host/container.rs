@@ -105,18 +105,9 @@ impl Container {
     /// The outer error is about the launch, the inner one about the program.
     fn capture(plan: &Plan, into: &File) -> Result<Result<(), NoImage>> {
         let container = Self::launch_with(plan, StartMethod::Capture(into))?;
+        let late = || Error::new(ErrorKind::Launch, format!("link the server within {CAPTURE_TIMEOUT:?}"));
         let deadline = Instant::now() + CAPTURE_TIMEOUT;
-        let mut control = lock(&container.control);
-        loop {
-            if let Some(captured) = control.captured.take() {
-                return Ok(captured);
-            }
-            if Instant::now() >= deadline {
-                let within = format!("link the server within {CAPTURE_TIMEOUT:?}");
-                return Err(Error::new(ErrorKind::Launch, within).into());
-            }
-            control.take_event(deadline)?;
-        }
+        lock(&container.control).wait_for(deadline, late, |control| control.captured.take())
     }
 
     fn launch_with(plan: &Plan, start: StartMethod<&File>) -> Result<Self> {
@@ -368,16 +359,11 @@ impl Container {
         let mut control = lock(&self.control);
         control.forwarding = None;
         control.request(&Request::Forward { port }, &listeners)?;
-        while control.forwarding != Some(port) {
-            if Instant::now() >= deadline {
-                let failed =
-                    Error::new(ErrorKind::Control, "start a process that forwards TCP in the sandbox");
-                let silent = format!("init did not answer within {FORWARD_TIMEOUT:?}");
-                return Err(failed.caused_by(silent).into());
-            }
-            control.take_event(deadline)?;
-        }
-        Ok(())
+        let late = || {
+            Error::new(ErrorKind::Control, "start a process that forwards TCP in the sandbox")
+                .caused_by(format!("init did not answer within {FORWARD_TIMEOUT:?}"))
+        };
+        control.wait_for(deadline, late, |control| control.forwarding.filter(|it| *it == port).map(drop))
     }
 
     /// Returns `true` if a socket listens on this port of the container's loopback,
@@ -400,16 +386,8 @@ impl Container {
         if control.server_exit.is_none() {
             control.request(&Request::Signal(signal), &[])?;
         }
-        loop {
-            if let Some(exit) = control.server_exit {
-                return Ok(exit);
-            }
-            if Instant::now() >= deadline {
-                let within = format!("stop the server within {timeout:?}");
-                return Err(Error::new(ErrorKind::Timeout, within).into());
-            }
-            control.take_event(deadline)?;
-        }
+        let late = || Error::new(ErrorKind::Timeout, format!("stop the server within {timeout:?}"));
+        control.wait_for(deadline, late, |control| control.server_exit)
     }
 
     /// Returns the server's exit, if it has ended. Waits up to `patience` for the report.
@@ -443,12 +421,12 @@ impl Container {
             Error::new(ErrorKind::Control, format!("end the sandbox of pid {}", self.pid()))
                 .caused_by(io::Error::from(errno))
         };
-        let asked = match &self.process_mode {
+        let ended = match &self.process_mode {
             None => pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL),
             // The supervisor has to remove its files.
             Some(_) => shutdown(&lock(&self.control).socket, Shutdown::Both),
         };
-        match asked {
+        match ended {
             Ok(()) | Err(Errno::SRCH | Errno::NOTCONN) => {}
             Err(errno) => return Err(failed(errno)),
         }

@@ -53,6 +53,25 @@ impl Control {
         }
     }
 
+    /// Notes events until they have brought what `find` looks for, or until the deadline, which is
+    /// the error `late`.
+    pub(super) fn wait_for<T>(
+        &mut self,
+        deadline: Instant,
+        late: impl FnOnce() -> Error,
+        mut find: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Result<T> {
+        loop {
+            if let Some(found) = find(self) {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                return Err(late().into());
+            }
+            self.take_event(deadline)?;
+        }
+    }
+
     /// Notes an event. Returns the number and exit of a program that has ended.
     pub(super) fn note(&mut self, event: Event) -> Result<Option<(u32, Exit)>> {
         match event {
