@@ -1,4 +1,5 @@
-//! Progress of long work: one line on a terminal, and an event for each step.
+//! Progress of long work: one line on a terminal, elsewhere a line now and then, and an event for
+//! each step.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
@@ -8,18 +9,21 @@ use std::time::{Duration, Instant};
 
 /// The time after which the line is drawn again, so that its clock advances.
 const TICK: Duration = Duration::from_secs(1);
+/// The time between two lines where there is no terminal.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The progress of one piece of work. Its line is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Progress {
     files: OnceLock<usize>,
+    /// None if no thread can be started.
     line: Option<Line>,
 }
 
 impl Progress {
     pub(crate) fn start(work: &str) -> Self {
         tracing::info!("{work}");
-        let line = io::stderr().is_terminal().then(|| Line::start(work)).and_then(Result::ok);
+        let line = Line::start(work).ok();
         Self { files: OnceLock::new(), line }
     }
 
@@ -49,7 +53,7 @@ impl Progress {
     }
 }
 
-/// A line that a thread draws.
+/// A line that a thread draws, or its repetitions.
 #[derive(Debug)]
 struct Line {
     texts: Option<Sender<String>>,
@@ -61,7 +65,10 @@ impl Line {
         let (texts, received) = mpsc::channel();
         let work = work.to_owned();
         let thread = thread::Builder::new().name("sandboxed-db".to_owned());
-        let thread = thread.spawn(move || draw(&work, &received))?;
+        let thread = thread.spawn(move || match io::stderr().is_terminal() {
+            true => draw(&work, &received),
+            false => list(&work, &received, INTERVAL, say),
+        })?;
         Ok(Self { texts: Some(texts), thread: Some(thread) })
     }
 }
@@ -93,9 +100,55 @@ fn draw(work: &str, texts: &Receiver<String>) -> io::Result<()> {
     }
 }
 
+/// Prints a line after each interval until the sender is gone. Short work prints none.
+fn list(work: &str, texts: &Receiver<String>, interval: Duration, print: impl Fn(&str)) -> io::Result<()> {
+    let begin = Instant::now();
+    let (mut text, mut next) = (String::new(), begin + interval);
+    loop {
+        match texts.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(received) => text = received,
+            Err(RecvTimeoutError::Timeout) => {
+                print(&format!("{work} {text} ({} s)", begin.elapsed().as_secs()));
+                next += interval;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+/// Prints a line for the user. libtest captures it and shows it with a failed test.
+#[expect(clippy::print_stderr, reason = "standard error is for people")]
+fn say(text: &str) {
+    eprintln!("sandboxed-db: {text}");
+}
+
 /// Prints a warning for the user.
-#[expect(clippy::print_stderr, reason = "libtest captures it and shows it with a failed test")]
 pub(crate) fn notice(text: &str) {
     tracing::warn!("{text}");
-    eprintln!("sandboxed-db: {text}");
+    say(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn lines_show_the_latest_text_until_the_end() {
+        let (sender, receiver) = mpsc::channel();
+        let sender = RefCell::new(Some(sender));
+        let lines = RefCell::new(Vec::new());
+        let print = |line: &str| {
+            lines.borrow_mut().push(line.to_owned());
+            if lines.borrow().len() == 1 {
+                sender.borrow().as_ref().unwrap().send("second".to_owned()).unwrap();
+            } else if line.contains("second") {
+                sender.take();
+            }
+        };
+        list("work", &receiver, Duration::from_millis(20), print).unwrap();
+        assert_eq!(lines.borrow().first().unwrap(), "work  (0 s)");
+        assert_eq!(lines.borrow().last().unwrap(), "work second (0 s)");
+    }
 }

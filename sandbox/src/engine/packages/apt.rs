@@ -13,6 +13,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The time between two looks at the progress of a program.
+const WAIT: Duration = Duration::from_millis(500);
 /// Lists that `apt-get update` fetched for the whole machine; images for containers often have
 /// none.
 const MACHINE_LISTS: &str = "/var/lib/apt/lists";
@@ -82,12 +84,21 @@ impl Apt {
     }
 
     /// Downloads and verifies what [`plan`](Self::plan) listed, and returns the directory it is in.
-    pub(super) fn download(&mut self, package: &str) -> io::Result<PathBuf> {
-        self.run(&["install", "--yes", "--download-only", package])?;
-        Ok(self.dir.join("cache/archives"))
+    /// Passes the number of bytes so far to `on_bytes`.
+    pub(super) fn download(&mut self, package: &str, on_bytes: &dyn Fn(u64)) -> io::Result<PathBuf> {
+        let archives = self.dir.join("cache/archives");
+        let directories = [archives.join("partial"), archives.clone()];
+        let on_wait = || on_bytes(directories.iter().map(|directory| bytes_in(directory)).sum());
+        self.run_with(&["install", "--yes", "--download-only", package], &on_wait)?;
+        Ok(archives)
     }
 
     fn run(&mut self, arguments: &[&str]) -> io::Result<String> {
+        self.run_with(arguments, &|| {})
+    }
+
+    /// Calls `on_wait` now and then.
+    fn run_with(&mut self, arguments: &[&str], on_wait: &dyn Fn()) -> io::Result<String> {
         let mut command = Command::new("apt-get");
         command.arg("--quiet").arg("--config-file").arg(self.dir.join("settings"));
         for (option, path) in [
@@ -104,13 +115,19 @@ impl Apt {
         }
         // It verifies signatures in temporary files.
         command.args(arguments).env("TMPDIR", self.dir.join("tmp"));
-        let (done, output) = run(&mut command, &self.dir.join("output"), self.deadline)?;
+        let (done, output) = run(&mut command, &self.dir.join("output"), self.deadline, on_wait)?;
         self.output.push_str(&output);
         match done {
             Ok(()) => Ok(output),
             Err(why) => Err(Error::other(format!("{why}\n{}", complaints(&self.output)))),
         }
     }
+}
+
+/// Returns the size of the files in a directory.
+fn bytes_in(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file).map(|file| file.len()).sum()
 }
 
 /// Returns `true` if the machine has package lists.
@@ -125,7 +142,8 @@ fn is_package_list(name: &OsStr) -> bool {
 
 /// Unpacks a package file into `tree`, and runs none of its scripts.
 pub(super) fn unpack(file: &Path, tree: &Path, scratch: &Path, deadline: Instant) -> io::Result<()> {
-    let (done, output) = run(Command::new("dpkg-deb").arg("-x").arg(file).arg(tree), scratch, deadline)?;
+    let (done, output) =
+        run(Command::new("dpkg-deb").arg("-x").arg(file).arg(tree), scratch, deadline, &|| {})?;
     done.map_err(|why| Error::other(format!("{why}\n{}", complaints(&output))))
 }
 
@@ -188,14 +206,21 @@ fn drop_set_id(dir: &Path) -> io::Result<()> {
 }
 
 /// Runs a program to its end or to the deadline, and returns its success and its output. The output
-/// goes to the file `scratch`, because a pipe that fills up would have to be read meanwhile.
-fn run(command: &mut Command, scratch: &Path, deadline: Instant) -> io::Result<(Result<(), String>, String)> {
+/// goes to the file `scratch`, because a pipe that fills up would have to be read meanwhile. Calls
+/// `on_wait` now and then.
+fn run(
+    command: &mut Command,
+    scratch: &Path,
+    deadline: Instant,
+    on_wait: &dyn Fn(),
+) -> io::Result<(Result<(), String>, String)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = File::create(scratch)?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
     let mut child =
         command.spawn().map_err(|error| Error::new(error.kind(), format!("run `{name}`: {error}")))?;
+    let mut last = Instant::now();
     let done = loop {
         match child.try_wait()? {
             Some(status) if status.success() => break Ok(()),
@@ -206,6 +231,10 @@ fn run(command: &mut Command, scratch: &Path, deadline: Instant) -> io::Result<(
                 break Err(format!("`{name}` was killed because it did not end in time"));
             }
             None => thread::sleep(Duration::from_millis(5)),
+        }
+        if last.elapsed() >= WAIT {
+            on_wait();
+            last = Instant::now();
         }
     };
     Ok((done, String::from_utf8_lossy(&fs::read(scratch)?).into_owned()))
@@ -362,7 +391,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo first; echo second >&2; exec sleep 600"]);
         let deadline = Instant::now() + Duration::from_millis(300);
-        let (done, output) = run(&mut command, &dir.path().join("output"), deadline).unwrap();
+        let (done, output) = run(&mut command, &dir.path().join("output"), deadline, &|| {}).unwrap();
         assert_eq!(done.unwrap_err(), "`sh` was killed because it did not end in time");
         assert_eq!(output, "first\nsecond\n");
     }
@@ -371,9 +400,9 @@ mod tests {
     fn a_program_that_fails_or_is_missing_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let scratch = dir.path().join("output");
-        let (done, _) = run(Command::new("sh").args(["-c", "exit 3"]), &scratch, soon()).unwrap();
+        let (done, _) = run(Command::new("sh").args(["-c", "exit 3"]), &scratch, soon(), &|| {}).unwrap();
         assert_eq!(done.unwrap_err(), "`sh` ended with exit status: 3");
-        let missing = run(&mut Command::new("no-such-client"), &scratch, soon()).unwrap_err();
+        let missing = run(&mut Command::new("no-such-client"), &scratch, soon(), &|| {}).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         assert!(missing.to_string().starts_with("run `no-such-client`: "), "{missing}");
     }

@@ -111,9 +111,13 @@ fn download(
     let name = server(&archives).ok_or_else(|| {
         io::Error::other(format!("package `{PACKAGE}` does not lead to a `{PACKAGE}-<version>`"))
     })?;
-    let megabytes = archives.iter().map(|archive| archive.size).sum::<u64>() / 1_000_000;
-    progress(&format!("downloading {name} and what it needs, {} packages, {megabytes} MB", archives.len()));
-    let files = apt.download(PACKAGE)?;
+    let all: u64 = archives.iter().map(|archive| archive.size).sum();
+    let on_bytes = |bytes: u64| {
+        let [bytes, all] = [bytes, all].map(|bytes| bytes as f64 / 1e6);
+        progress(&format!("downloading {name} and its dependencies, {bytes:.1} of {all:.1} MB"));
+    };
+    on_bytes(0);
+    let files = apt.download(PACKAGE, &on_bytes)?;
     Ok((archives, files))
 }
 
