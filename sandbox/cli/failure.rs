@@ -105,19 +105,16 @@ pub(super) fn kebab(name: &str) -> String {
     words
 }
 
-/// Returns the option for a method: `--run 'goose up'` for `run("goose", "up")`. `None` if the
+/// Returns the option for a method: `--prepare 'goose up'` for `run("goose", "up")`. `None` if the
 /// subcommand lacks it.
 fn option(Call { method, arguments }: &Call<'_>, subcommand: &Command) -> Option<String> {
     let quoted = |value: String| match value.contains([' ', '$', '"', '*', ';']) {
         true => format!("'{value}'"),
         false => value,
     };
-    let has = |id: &str| subcommand.get_arguments().any(|argument| argument.get_id() == id);
     let long = |id: &str, value: String| {
-        let name = id.replace('_', "-");
-        has(id).then(|| {
-            if value.is_empty() { format!("--{name}") } else { format!("--{name} {}", quoted(value)) }
-        })
+        let name = subcommand.get_arguments().find(|argument| argument.get_id() == id)?.get_long()?;
+        Some(if value.is_empty() { format!("--{name}") } else { format!("--{name} {}", quoted(value)) })
     };
     let tool = |name: &str| long("tool", kebab(name.trim_start_matches("MigrationTool::")));
     match (*method, &**arguments) {
@@ -160,7 +157,7 @@ mod tests {
             ("raise `build_timeout`", "raise `--build-timeout`"),
             (
                 "use `run(\"goose\", \"up\")` or `.run(\"dbmate\", [\"up\"])`",
-                "use `--run 'goose up'` or `--run 'dbmate up'`",
+                "use `--prepare 'goose up'` or `--prepare 'dbmate up'`",
             ),
             (
                 "name it: `Snapshot::migrations_of(MigrationTool::…, directory)`",
@@ -174,8 +171,8 @@ mod tests {
             ("`.depends_on([\"a\"])` and `Postgres::initdb_arg`", "`--depends-on a` and `--initdb-arg`"),
             ("`MigrationTool::GolangMigrate` (`--tool golang-migrate`)", "`--tool golang-migrate`"),
             (
-                "by `.migrations(\"a b\")` (`--migrations 'a b'`), or `Snapshot::run` (`--run`)",
-                "by `--migrations 'a b'`, or `--run`",
+                "by `.migrations(\"a b\")` (`--migrations 'a b'`), or `Snapshot::run` (`--prepare`)",
+                "by `--migrations 'a b'`, or `--prepare`",
             ),
             ("build_timeout in `/tmp/seed`, `$x`", "build_timeout in `/tmp/seed`, `$x`"),
         ] {

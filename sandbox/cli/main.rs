@@ -1,8 +1,10 @@
 //! The program `sandboxed-db`: arguments in, library calls, text or JSON out.
 
+mod colour;
 mod diff;
 mod failure;
 mod layers;
+mod manual;
 mod open;
 mod report;
 mod run;
@@ -12,6 +14,7 @@ mod units;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -27,13 +30,18 @@ use serde::Serialize;
 /// Layers are in SANDBOXED_DB_CACHE, else in sandboxed-db in XDG_CACHE_HOME, else in
 /// ~/.cache/sandboxed-db.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_long_help = EXIT_CODES)]
 struct Arguments {
-    /// Print JSON.
-    #[arg(long, global = true)]
-    json: bool,
     #[command(subcommand)]
     subcommand: Subcommand,
+}
+
+/// The form of the output.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Format {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 const EXIT_CODES: &str = "\
@@ -47,15 +55,15 @@ Exit codes:
 enum Subcommand {
     /// Check that sandboxes work on this machine. If not, name the cause and the command that fixes
     /// it, and exit with 1.
-    Doctor,
+    Doctor(Format),
     /// Run a program with its own database server, and exit as the program does.
     ///
     /// The program finds the server by DATABASE_URL, PGHOST and the like. Paths are relative to the
     /// working directory.
     ///
-    /// `--migrations`, `--seed`, `--run`, `--run-tcp` and `--depends-on` prepare the database, in
-    /// the order as written. The result is cached as layers, so that a step runs again only if it
-    /// or a step before it has changed.
+    /// `--migrations`, `--seed`, `--prepare`, `--prepare-tcp` and `--depends-on` prepare the
+    /// database, in the order as written. The result is cached as layers, so that a step runs again
+    /// only if it or a step before it has changed.
     Run(run::RunArguments),
     /// Start and end servers for the tests of another language, by lines of JSON on standard input
     /// and output.
@@ -65,17 +73,32 @@ enum Subcommand {
     Serve(serve::ServeArguments),
     /// Report a run of tests that SANDBOXED_DB_REPORT=FILE recorded: times, slow and failed tests,
     /// and pictures.
-    Report(report::ReportArguments),
+    Report {
+        #[command(flatten)]
+        arguments: report::ReportArguments,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Start a server on a copy of the data of a finished test, and run psql or another program
     /// with it.
     ///
     /// Data is kept if the test says `keep = "on_failure"` or SANDBOXED_DB_KEEP=on_failure is set.
     /// Without TEST, list the kept data, the latest first.
-    Open(open::OpenArguments),
+    Open {
+        #[command(flatten)]
+        arguments: open::OpenArguments,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Show what a test changed since its snapshot: rows, definitions, sequences, roles.
-    Diff(diff::DiffArguments),
+    Diff {
+        #[command(flatten)]
+        arguments: diff::DiffArguments,
+        #[command(flatten)]
+        format: Format,
+    },
     /// List the layers, the last used first.
-    Layers,
+    Layers(Format),
     /// Remove layers that were not used for long, and the least recently used layers beyond a size;
     /// likewise the kept data of tests, the oldest first. Layers and data in use stay.
     Prune {
@@ -85,10 +108,27 @@ enum Subcommand {
         /// Remove layers and data that were not used for this time, such as 30d.
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         age: Option<Duration>,
+        #[command(flatten)]
+        format: Format,
     },
     /// Compare the contents of all layers with their manifests and set damaged layers aside. Exit
     /// with 1 if there are any.
-    Verify,
+    Verify(Format),
+    /// Print the completion script of a shell.
+    ///
+    /// For bash: `sandboxed-db completions bash > ~/.local/share/bash-completion/completions/sandboxed-db`
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    ///
+    /// To read it: `sandboxed-db man | man -l -`
+    Man {
+        /// Write the pages of this program and of its commands to a directory instead.
+        #[arg(long, value_name = "OUT")]
+        directory: Option<PathBuf>,
+    },
 }
 
 /// The stack of the program, which `ulimit -s` may leave too little for clap.
@@ -106,7 +146,7 @@ fn main() -> ExitCode {
 
 /// Prints an error. Standard error may be closed.
 fn report(text: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "sandboxed-db: {text}");
+    let _ = anstream::stderr().write_all(colour::error(text).as_bytes());
     ExitCode::from(2)
 }
 
@@ -123,43 +163,63 @@ fn on_stack() -> ExitCode {
     }
 }
 
-fn perform(Arguments { json, subcommand }: Arguments) -> Result<ExitCode, Box<dyn Error>> {
+fn perform(Arguments { subcommand }: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     match subcommand {
-        Subcommand::Doctor => {
+        Subcommand::Doctor(format) => {
             let findings = sandboxed_db::doctor();
-            print(json, &findings, || format!("{findings}\n"))?;
+            print(format, &findings, || colour::findings(&format!("{findings}\n")))?;
             return Ok(ExitCode::from(u8::from(!findings.works)));
         }
-        Subcommand::Run(arguments) => return arguments.perform(json),
+        Subcommand::Run(arguments) => return arguments.perform(),
         Subcommand::Serve(arguments) => return arguments.perform(),
-        Subcommand::Report(arguments) => arguments.perform(json)?,
-        Subcommand::Open(arguments) => return arguments.perform(json),
-        Subcommand::Diff(arguments) => arguments.perform(json)?,
-        Subcommand::Layers => {
+        Subcommand::Report { arguments, format } => arguments.perform(format)?,
+        Subcommand::Open { arguments, format } => return arguments.perform(format),
+        Subcommand::Diff { arguments, format } => arguments.perform(format)?,
+        Subcommand::Layers(format) => {
             let list = Layers::open()?.list()?;
-            print(json, &list, || layers::list(&list))?;
+            print(format, &list, || layers::list(&list))?;
         }
-        Subcommand::Prune { size, age } => {
+        Subcommand::Prune { size, age, format } => {
             let limit = Limit { size: size.as_u64(), age };
             let kept = Kept::open()?.prune(limit)?;
             let layers = Layers::open()?.prune(limit)?;
-            print(json, &serde_json::json!({ "layers": layers, "kept": kept }), || {
+            let states: Vec<_> = kept.iter().map(open::json).collect();
+            print(format, &serde_json::json!({ "layers": layers, "kept": states }), || {
                 let kept = kept.iter().map(|state| format!("removed the kept data of {}\n", state.name));
                 kept.chain(layers.iter().map(|layer| format!("removed {}\n", layer.digest))).collect()
             })?;
         }
-        Subcommand::Verify => {
+        Subcommand::Completions { shell } => {
+            let script = manual::completions(shell, &mut Arguments::command());
+            write(&mut io::stdout(), &script)?;
+        }
+        Subcommand::Man { directory: None } => {
+            write(&mut io::stdout(), &manual::page(Arguments::command())?)?;
+        }
+        Subcommand::Man { directory: Some(directory) } => manual::pages(Arguments::command(), &directory)?,
+        Subcommand::Verify(format) => {
             let damaged = Layers::open()?.verify()?;
-            print(json, &damaged, || layers::damage(&damaged))?;
+            print(format, &damaged, || layers::damage(&damaged))?;
             return Ok(ExitCode::from(u8::from(!damaged.is_empty())));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Box<dyn Error>> {
-    let text = if json { serde_json::to_string_pretty(value)? + "\n" } else { text() };
-    match io::stdout().write_all(text.as_bytes()) {
+fn print(
+    format: Format,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), Box<dyn Error>> {
+    if format.json {
+        write(&mut io::stdout(), (serde_json::to_string_pretty(value)? + "\n").as_bytes())
+    } else {
+        write(&mut anstream::stdout(), text().as_bytes())
+    }
+}
+
+fn write(output: &mut dyn Write, text: &[u8]) -> Result<(), Box<dyn Error>> {
+    match output.write_all(text) {
         // The reader, such as `head`, needs no more.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => {

@@ -1,5 +1,6 @@
 //! `sandboxed-db open`: a server on the data of a finished test.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -8,14 +9,15 @@ use bytesize::ByteSize;
 use clap::Args;
 use sandboxed_db::Sandbox;
 use sandboxed_db::cache::{Kept, KeptState};
+use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::failure::Failure;
-use super::print;
-use super::run::{exit_code, no_json, run};
+use super::run::{exit_code, run};
 use super::table::Table;
 use super::units::ago;
+use super::{Format, print};
 
 #[derive(Debug, Args)]
 pub(super) struct OpenArguments {
@@ -31,19 +33,22 @@ pub(super) struct OpenArguments {
 
 impl OpenArguments {
     /// Starts the server and runs the program. Returns the program's exit code.
-    pub(super) fn perform(self, json: bool) -> Result<ExitCode, Box<dyn Error>> {
+    pub(super) fn perform(self, format: Format) -> Result<ExitCode, Box<dyn Error>> {
         let kept = Kept::open()?;
         let Some(test) = &self.test else {
             let states = kept.list()?;
-            print(json, &states, || list(&states))?;
+            print(format, &states.iter().map(json).collect::<Vec<_>>(), || list(&states))?;
             return Ok(ExitCode::SUCCESS);
         };
-        if json && !self.url {
-            return Err(no_json("open").hint("leave out --json, or print the server's URL by --url").into());
+        if format.json && !self.url {
+            return Err(Failure::new("print JSON")
+                .because("a program that `open` runs has the output")
+                .hint("leave out --json, or print the server's URL by --url")
+                .into());
         }
         let sandbox = kept.find(test)?.start()?;
         if self.url {
-            return wait(&sandbox, json);
+            return wait(&sandbox, format);
         }
         let psql = self.command.is_empty();
         let command = if psql { vec!["psql".into()] } else { self.command };
@@ -57,13 +62,25 @@ impl OpenArguments {
     }
 }
 
-fn wait(sandbox: &Sandbox, json: bool) -> Result<ExitCode, Box<dyn Error>> {
+fn wait(sandbox: &Sandbox, format: Format) -> Result<ExitCode, Box<dyn Error>> {
     // The reader of the URL may send a signal at once, so handlers come first.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
         .map_err(|error| Failure::new("wait for an interrupt").because(error))?;
-    print(json, &serde_json::json!({ "url": sandbox.url() }), || format!("{}\n", sandbox.url()))?;
+    print(format, &json!({ "url": sandbox.url() }), || format!("{}\n", sandbox.url()))?;
     signals.forever().next();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a state as `--json` prints it.
+pub(super) fn json(state: &KeptState) -> Value {
+    let pairs = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
+    let mut json = serde_json::to_value(state).unwrap_or_default();
+    if let Some(fields) = json.as_object_mut() {
+        fields.remove("format");
+    }
+    json["identity"] = json!(pairs(&state.identity));
+    json["settings"] = json!(pairs(&state.settings));
+    json
 }
 
 fn list(states: &[KeptState]) -> String {

@@ -90,14 +90,16 @@ struct StepOptions {
     /// Load a file of SQL, rows (.csv) or a dump of pg_dump; SQL and rows may be compressed.
     #[arg(long, value_name = "FILE")]
     seed: Vec<PathBuf>,
-    /// Run a shell command that prepares the database, such as a migration tool.
-    #[arg(long, value_name = "COMMAND")]
+    /// Run a shell command that prepares the database, such as a migration tool. DATABASE_URL leads
+    /// to the database.
+    #[arg(long = "prepare", alias = "run", value_name = "COMMAND")]
     run: Vec<String>,
     /// Run a shell command that prepares the database and knows no Unix sockets: DATABASE_URL and
     /// the like lead to a TCP port.
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long = "prepare-tcp", alias = "run-tcp", value_name = "COMMAND")]
     run_tcp: Vec<String>,
-    /// Run the steps after this one again when this file or directory has changed.
+    /// Run the commands directly before this option, and all later steps, again when this file or
+    /// directory has changed.
     #[arg(long, value_name = "PATH")]
     depends_on: Vec<PathBuf>,
 }
@@ -130,13 +132,29 @@ impl FromArgMatches for Steps {
         add("run_tcp", &mut run_tcp.into_iter().map(Step::RunTcp));
         add("depends_on", &mut depends_on.into_iter().map(Step::DependsOn));
         steps.sort_by_key(|(index, _)| *index);
-        Ok(Self(steps.into_iter().map(|(_, step)| step).collect()))
+        Ok(Self(in_order(steps.into_iter().map(|(_, step)| step))))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// Moves inputs before the commands that they follow, since an input counts from its place on.
+fn in_order(steps: impl Iterator<Item = Step>) -> Vec<Step> {
+    let mut ordered: Vec<Step> = Vec::new();
+    for step in steps {
+        let at = match step {
+            Step::DependsOn(_) => ordered
+                .iter()
+                .rposition(|step| !matches!(step, Step::Run(_) | Step::RunTcp(_)))
+                .map_or(0, |last| last + 1),
+            _ => ordered.len(),
+        };
+        ordered.insert(at, step);
+    }
+    ordered
 }
 
 fn setting(text: &str) -> Result<(String, String), &'static str> {
@@ -146,10 +164,7 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
 
 impl RunArguments {
     /// Starts a server and runs the program. Returns the program's exit code.
-    pub(super) fn perform(self, json: bool) -> Result<ExitCode, Box<dyn Error>> {
-        if json {
-            return Err(no_json("run").into());
-        }
+    pub(super) fn perform(self) -> Result<ExitCode, Box<dyn Error>> {
         let sandbox = self.snapshot()?.start()?;
         let env = if self.tcp || self.tls { sandbox.tcp()?.env() } else { sandbox.env() };
         let status = run(&self.command, &env)?;
@@ -197,13 +212,6 @@ impl RunArguments {
         }
         Ok(snapshot.settings(self.setting.iter().cloned()))
     }
-}
-
-/// Returns the error of a subcommand that runs a program with `--json`.
-pub(super) fn no_json(subcommand: &str) -> Failure {
-    Failure::new("print JSON")
-        .because(format!("`{subcommand}` prints the output of its program only"))
-        .hint("leave out --json")
 }
 
 /// Runs a program to its end, with the variables of a sandbox.

@@ -1,5 +1,8 @@
 //! Tests of the program, run as users run it.
 
+#[path = "tests/output.rs"]
+mod output;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -83,7 +86,7 @@ fn steps_run_in_the_order_they_are_written() {
         ("steps.csv", "name\nfourth\n"),
     ]);
     let third = "psql -c \"insert into steps (name) select 'thi' || 'rd'\"";
-    let args = ["--seed", "first.sql", "--migrations", "second", "--run", third, "--seed", "steps.csv"];
+    let args = ["--seed", "first.sql", "--migrations", "second", "--prepare", third, "--seed", "steps.csv"];
     let query = "select string_agg(name, ' ' order by id) from steps";
     let output = run_in(directory.path(), &args, query);
     assert_eq!(text(&output.stdout), "first second third fourth", "{output:?}");
@@ -94,7 +97,7 @@ fn steps_by_tcp_run_in_their_order() {
     let directory = files(&[("first.sql", "create table steps (id serial, by_tcp bool);")]);
     let insert =
         "psql \"$DATABASE_URL\" -c 'insert into steps (by_tcp) select inet_client_addr() is not null'";
-    let args = ["--seed", "first.sql", "--run-tcp", insert, "--run", insert];
+    let args = ["--seed", "first.sql", "--prepare-tcp", insert, "--prepare", insert];
     let query = "select string_agg(by_tcp::text, ' ' order by id) from steps";
     let output = run_in(directory.path(), &args, query);
     assert_eq!(text(&output.stdout), "true false", "{output:?}");
@@ -118,7 +121,7 @@ fn a_missing_program_is_not_found_beside_unreadable_directories() {
     let closed = directory.path().join("closed");
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
     let path = format!("{}:{}", closed.display(), std::env::var("PATH").unwrap());
-    for args in [["--", "no-such-program"].as_slice(), &["--run", "no-such-program", "--", "true"]] {
+    for args in [["--", "no-such-program"].as_slice(), &["--prepare", "no-such-program", "--", "true"]] {
         let output = Command::new(PROGRAM).arg("run").args(args).env("PATH", &path).output().unwrap();
         assert!(!text(&output.stderr).contains("Permission denied"), "{output:?}");
         assert!(text(&output.stderr).contains("not found") || text(&output.stderr).contains("No such file"));
@@ -132,8 +135,13 @@ fn a_command_runs_again_when_its_input_changes() {
     // The cache may hold layers of earlier runs of this test.
     let unique = directory.path().file_name().unwrap().to_str().unwrap();
     let command = "echo run >> runs; psql -c \"create table input as select '$(cat input)' as value\"";
-    let args = ["--depends-on", "input", "--run", command];
-    for (number, runs) in [(1, 1), (1, 1), (2, 2)] {
+    // An input counts for the command before it, too.
+    for (number, runs, args) in [
+        (1, 1, ["--depends-on", "input", "--prepare", command]),
+        (1, 1, ["--prepare", command, "--depends-on", "input"]),
+        (2, 2, ["--prepare", command, "--depends-on", "input"]),
+        (2, 2, ["--run", command, "--depends-on", "input"]),
+    ] {
         let input = format!("{unique} {number}");
         std::fs::write(directory.path().join("input"), &input).unwrap();
         let output = run_in(directory.path(), &args, "select value from input");
@@ -152,7 +160,7 @@ fn initdb_takes_arguments() {
 #[test]
 fn hints_name_options_of_the_command_line() {
     let directory = files(&[]);
-    let slow = run_in(directory.path(), &["--build-timeout", "300ms", "--run", "sleep 60"], "select 1");
+    let slow = run_in(directory.path(), &["--build-timeout", "300ms", "--prepare", "sleep 60"], "select 1");
     assert_eq!(slow.status.code(), Some(2), "{slow:?}");
     assert!(text(&slow.stderr).contains("hint: raise `--build-timeout`"), "{slow:?}");
     let directory = files(&[("all/shop/1.sql", "create table t ();")]);
@@ -176,8 +184,7 @@ fn a_missing_path_is_reported_with_its_directory() {
 #[test]
 fn errors_name_the_operation_and_a_fix() {
     for (args, step) in [
-        (&["run", "--json", "--", "true"][..], "could not print JSON"),
-        (&["run", "--", "no-such-program"], "could not run `no-such-program`"),
+        (&["run", "--", "no-such-program"][..], "could not run `no-such-program`"),
         (&["open", "no such test"], "could not "),
         (&["report"], "could not report a run"),
         (&["report", "/nonexistent/run.jsonl"], "could not read `/nonexistent/run.jsonl`"),

@@ -401,7 +401,7 @@ const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::â€
     &[("1_x.sql", "create table x ();\n\n-- === DOWN ===\ndrop table x;\n")],
     "`1_x.sql` line 3 may begin a way back: `-- === DOWN ===`",
     "name the tool that runs such files, by `Snapshot::migrations_of(MigrationTool::â€¦, directory)` (`--tool`), run it in a \
-     step, by `Snapshot::run` (`--run`), or split the file; `MigrationTool::Plain` (`--tool plain`) runs all of it",
+     step, by `Snapshot::run` (`--prepare`), or split the file; `MigrationTool::Plain` (`--tool plain`) runs all of it",
 )]
 #[case::a_way_back_in_a_named_directory(
     None,
@@ -413,7 +413,7 @@ const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::â€
     None,
     &[("1_x.sql", "-- +migrate Up\n")],
     "`1_x.sql` line 1 is a mark of sql-migrate: `-- +migrate Up`",
-    "run sql-migrate itself in a step, by `Snapshot::run(\"sql-migrate\", [\"up\"])` (`--run`), or split the file; \
+    "run sql-migrate itself in a step, by `Snapshot::run(\"sql-migrate\", [\"up\"])` (`--prepare`), or split the file; \
      `MigrationTool::Plain` (`--tool plain`) runs all of it, the way back too",
 )]
 #[case::a_byte_order_mark(

@@ -15,7 +15,7 @@ use sandboxed_db::cache::{Kept, KeptState};
 use serde::{Serialize, Serializer};
 
 use super::failure::Failure;
-use super::print;
+use super::{Format, colour, print};
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArguments {
@@ -27,7 +27,7 @@ pub(super) struct DiffArguments {
 }
 
 impl DiffArguments {
-    pub(super) fn perform(self, json: bool) -> Result<(), Box<dyn Error>> {
+    pub(super) fn perform(self, format: Format) -> Result<(), Box<dyn Error>> {
         let state = Kept::open()?.find(&self.test)?;
         let difference = match state.engine.as_str() {
             "postgres" => postgres::compare(&state, self.rows)?,
@@ -38,7 +38,7 @@ impl DiffArguments {
                     .into());
             }
         };
-        print(json, &difference, || text::render(&state, &difference))?;
+        print(format, &difference, || colour::difference(&text::render(&state, &difference)))?;
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ use serde::Serialize;
 use self::census::Census;
 use self::figures::Figures;
 use self::timeline::Timeline;
+use crate::Format;
 use crate::failure::Failure;
 use crate::units::counted;
 
@@ -57,7 +58,7 @@ struct Json<'a> {
 }
 
 impl ReportArguments {
-    pub(super) fn perform(self, json: bool) -> Result<(), Box<dyn Error>> {
+    pub(super) fn perform(self, format: Format) -> Result<(), Box<dyn Error>> {
         let variable = || std::env::var_os("SANDBOXED_DB_REPORT").filter(|file| !file.is_empty());
         let file = self.file.or_else(|| variable().map(PathBuf::from));
         let file = file.ok_or_else(|| {
@@ -95,7 +96,7 @@ impl ReportArguments {
             write(out, &serde_json::to_string(&trace::of(&run, &census))?)?;
         }
         let value = Json { figures: &figures, skipped_lines: skipped, records: &records };
-        super::print(json, &value, || text(&run, &census, &figures, &notes))?;
+        super::print(format, &value, || text(&run, &census, &figures, &notes))?;
         Ok(())
     }
 }

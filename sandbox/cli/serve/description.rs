@@ -29,6 +29,7 @@ pub(super) struct Description {
     disk: Option<ByteSize>,
     memory: Option<ByteSize>,
     pids: Option<u32>,
+    tls: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -87,6 +88,9 @@ impl Description {
                     return Err(Problem::request(&operation, "expected a string, a number or a boolean"));
                 }
             };
+        }
+        if self.tls {
+            snapshot = snapshot.tls();
         }
         if let Some(version) = &self.version {
             snapshot = snapshot.version(version);

@@ -24,6 +24,7 @@ fn key(Call { method, arguments }: &Call<'_>) -> Option<String> {
             [],
         ) => return Some((*method).to_owned()),
         ("run", words) => ("prepare", json!(words)),
+        ("run_tcp", words) => return Some(json!({ "prepare": words, "tcp": true }).to_string()),
         ("setting", [name, value]) => ("settings", json!({ name: value })),
         ("settings", [pair]) => {
             let (name, value) = pair.split_once('=')?;
@@ -47,7 +48,8 @@ mod tests {
         for (hint, expected) in [
             ("raise `build_timeout`", "raise `build_timeout`"),
             ("use `run(\"goose\", \"up\")`", "use `{\"prepare\":[\"goose\",\"up\"]}`"),
-            ("by `Snapshot::run` (`--run`), or split", "by `prepare`, or split"),
+            ("or `run_tcp(\"flyway\")`", "or `{\"prepare\":[\"flyway\"],\"tcp\":true}`"),
+            ("by `Snapshot::run` (`--prepare`), or split", "by `prepare`, or split"),
             (
                 "`Snapshot::migrations_of(MigrationTool::GolangMigrate, \"db\")`",
                 "`{\"migrations_of\":[\"golang-migrate\",\"db\"]}`",

@@ -132,13 +132,18 @@ fn a_sandbox_is_started_used_and_stopped() {
     let place = files(&[("users.sql", "create table users (name text); insert into users values ('Ada');")]);
     let params = json!({
         "snapshot": { "settings": { "work_mem": "5MB", "jit": false }, "database": "shop",
-            "steps": [{ "seed": "users.sql" }] },
+            "steps": [{ "seed": "users.sql" }], "tls": true },
         "directory": place.path(), "tcp": true,
     });
     let sandbox = serve.start(params);
     let statement = "select name || current_setting('work_mem') || current_setting('jit') from users";
     assert_eq!(query(&sandbox, statement), "Ada5MBoff");
-    assert_eq!(query(&json!({ "url": sandbox["tcp_url"] }), "select current_database()::text"), "shop");
+    let mut by_tcp = Command::new("psql");
+    let encrypted = by_tcp
+        .arg(sandbox["tcp_url"].as_str().unwrap())
+        .args(["-Atc", "select ssl from pg_stat_ssl where pid = pg_backend_pid()"])
+        .output();
+    assert_eq!(String::from_utf8_lossy(&encrypted.unwrap().stdout), "t\n");
     assert!(sandbox["timings"]["started_ms"].as_f64().unwrap() > 0.0, "{sandbox}");
     let number = json!({ "sandbox": sandbox["sandbox"] });
     let log = serve.request("log", number.clone());

@@ -36,7 +36,7 @@ impl Tool for Flyway {
         if let Some(name) = listing.files().find(|name| name.ends_with(".sql.conf")) {
             return Err(Refusal::new(
                 format!("`{name}` configures a migration, which only Flyway understands"),
-                "run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--run`)",
+                "run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--prepare`)",
             ));
         }
         let below = |(directory, files): &(String, Vec<String>)| {
@@ -55,7 +55,7 @@ impl Tool for Flyway {
                 format!(
                     "`{name}` is no versioned or repeatable migration: Flyway may run it as a callback or baseline"
                 ),
-                "move it elsewhere, or run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--run`)",
+                "move it elsewhere, or run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--prepare`)",
             ));
         }
         Ok(listing.files().filter_map(migration).collect())
@@ -81,7 +81,7 @@ impl Tool for Flyway {
             None => Ok(Execution { transaction: false, requests: None }),
             Some(at) => Err(Refusal::new(
                 format!("line {} has a placeholder, which only Flyway replaces", line(contents, at) + 1),
-                "run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--run`)",
+                "run Flyway itself in a step, by `Snapshot::run(\"flyway\", …)` (`--prepare`)",
             )),
         }
     }

@@ -30,7 +30,7 @@ impl Tool for Goose {
         if let Some(name) = listing.files().find(is_go) {
             return Err(Refusal::new(
                 format!("`{name}` is a migration in Go, which only the program that registers it can run"),
-                "run that program in a step, by `Snapshot::run` (`--run`)",
+                "run that program in a step, by `Snapshot::run` (`--prepare`)",
             ));
         }
         let read = |file: &str| {
@@ -118,7 +118,7 @@ fn up(contents: &str) -> Result<Execution, Refusal> {
                             "line {}: `{line}` puts variables of the environment into the file",
                             number + 1
                         ),
-                        "run goose itself in a step, by `Snapshot::run(\"goose\", …)` (`--run`)",
+                        "run goose itself in a step, by `Snapshot::run(\"goose\", …)` (`--prepare`)",
                     ));
                 }
             }

@@ -28,7 +28,7 @@ impl Tool for NodePgMigrate {
         if let Some(name) = listing.files().find(|name| !name.ends_with(".sql")) {
             return Err(Refusal::new(
                 format!("`{name}` is no SQL, and node-pg-migrate takes each file for a migration"),
-                "run node-pg-migrate itself in a step, by `Snapshot::run(\"node-pg-migrate\", …)` (`--run`)",
+                "run node-pg-migrate itself in a step, by `Snapshot::run(\"node-pg-migrate\", …)` (`--prepare`)",
             ));
         }
         let paired = listing.files().any(|name| name.ends_with(".down.sql"));

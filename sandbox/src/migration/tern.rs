@@ -45,7 +45,7 @@ impl Tool for Tern {
         if let Some(at) = up.find("{{") {
             return Err(Refusal::new(
                 format!("line {} is a template, which only tern fills", line(up, at) + 1),
-                "run tern itself in a step, by `Snapshot::run(\"tern\", …)` (`--run`)",
+                "run tern itself in a step, by `Snapshot::run(\"tern\", …)` (`--prepare`)",
             ));
         }
         if up.lines().all(|line| line.trim().is_empty() || line.trim().starts_with("--")) {

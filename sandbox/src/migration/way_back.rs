@@ -90,7 +90,7 @@ pub(super) fn check_contents(name: &str, contents: &str) -> Result<(), Refusal> 
                     first_line(comment(range))
                 ),
                 format!(
-                    "run {tool} itself in a step, by `Snapshot::run({command})` (`--run`), or split the file; {} runs \
+                    "run {tool} itself in a step, by `Snapshot::run({command})` (`--prepare`), or split the file; {} runs \
                      all of it, the way back too",
                     MigrationTool::Plain.choice()
                 ),
@@ -119,7 +119,7 @@ pub(super) fn check_contents(name: &str, contents: &str) -> Result<(), Refusal> 
         ),
         format!(
             "name the tool that runs such files, by `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`), run \
-             it in a step, by `Snapshot::run` (`--run`), or split the file; {} runs all of it",
+             it in a step, by `Snapshot::run` (`--prepare`), or split the file; {} runs all of it",
             MigrationTool::Plain.choice()
         ),
     ))
