@@ -53,8 +53,9 @@ Exit codes:
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
-    /// Check that sandboxes work on this machine. If not, name the cause and the command that fixes
-    /// it, and exit with 1.
+    /// Check that sandboxes work on this machine.
+    ///
+    /// If not, names the cause and the command that fixes it, and exits with 1.
     Doctor(Format),
     /// Run a program with its own database server, and exit as the program does.
     ///
@@ -65,32 +66,32 @@ enum Subcommand {
     /// database, in the order as written. The result is cached as layers, so that a step runs again
     /// only if it or a step before it has changed.
     Run(run::RunArguments),
-    /// Start and end servers for the tests of another language, by lines of JSON on standard input
-    /// and output.
+    /// Serve the tests of another language by lines of JSON.
     ///
-    /// All servers end with standard input, with the process that started this one, and with this
+    /// Requests on standard input start and end servers. All servers end with standard input, with the process that started this one, and with this
     /// one. The requests are documented in doc/serve.md of this package.
     Serve(serve::ServeArguments),
-    /// Report a run of tests that SANDBOXED_DB_REPORT=FILE recorded: times, slow and failed tests,
-    /// and pictures.
+    /// Report a run of tests.
+    ///
+    /// SANDBOXED_DB_REPORT=FILE records a run. The report has times, slow and failed tests, and
+    /// pictures.
     Report {
         #[command(flatten)]
         arguments: report::ReportArguments,
         #[command(flatten)]
         format: Format,
     },
-    /// Start a server on a copy of the data of a finished test, and run psql or another program
-    /// with it.
+    /// Open the data of a finished test with psql or another program.
     ///
-    /// Data is kept if the test says `keep = "on_failure"` or SANDBOXED_DB_KEEP=on_failure is set.
-    /// Without TEST, list the kept data, the latest first.
+    /// The program gets a server on a copy. Data is kept if the test says `keep = "on_failure"` or
+    /// SANDBOXED_DB_KEEP=on_failure is set. Without TEST, lists the kept data, the latest first.
     Open {
         #[command(flatten)]
         arguments: open::OpenArguments,
         #[command(flatten)]
         format: Format,
     },
-    /// Show what a test changed since its snapshot: rows, definitions, sequences, roles.
+    /// Show what a test changed: rows, definitions, sequences, roles.
     Diff {
         #[command(flatten)]
         arguments: diff::DiffArguments,
@@ -99,8 +100,10 @@ enum Subcommand {
     },
     /// List the layers, the last used first.
     Layers(Format),
-    /// Remove layers that were not used for long, and the least recently used layers beyond a size;
-    /// likewise the kept data of tests, the oldest first. Layers and data in use stay.
+    /// Remove old layers and the kept data of old tests.
+    ///
+    /// Removes those that were not used for a time, and the least recently used ones beyond a size.
+    /// Layers and data in use stay.
     Prune {
         /// The size that may stay, such as 5GiB.
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
@@ -111,12 +114,14 @@ enum Subcommand {
         #[command(flatten)]
         format: Format,
     },
-    /// Compare the contents of all layers with their manifests and set damaged layers aside. Exit
-    /// with 1 if there are any.
+    /// Compare the contents of all layers with their manifests.
+    ///
+    /// Sets damaged layers aside, and exits with 1 if there are any.
     Verify(Format),
     /// Print the completion script of a shell.
     ///
-    /// For bash: `sandboxed-db completions bash > ~/.local/share/bash-completion/completions/sandboxed-db`
+    /// For bash: `sandboxed-db completions bash >
+    /// ~/.local/share/bash-completion/completions/sandboxed-db`
     Completions {
         /// The shell.
         shell: clap_complete::Shell,

@@ -90,16 +90,17 @@ struct StepOptions {
     /// Load a file of SQL, rows (.csv) or a dump of pg_dump; SQL and rows may be compressed.
     #[arg(long, value_name = "FILE")]
     seed: Vec<PathBuf>,
-    /// Run a shell command that prepares the database, such as a migration tool. DATABASE_URL leads
-    /// to the database.
+    /// Run a shell command that prepares the database, such as a migration tool.
     #[arg(long = "prepare", alias = "run", value_name = "COMMAND")]
     run: Vec<String>,
-    /// Run a shell command that prepares the database and knows no Unix sockets: DATABASE_URL and
-    /// the like lead to a TCP port.
+    /// Run a shell command that prepares the database by TCP.
+    ///
+    /// As --prepare, for programs that know no Unix sockets.
     #[arg(long = "prepare-tcp", alias = "run-tcp", value_name = "COMMAND")]
     run_tcp: Vec<String>,
-    /// Run the commands directly before this option, and all later steps, again when this file or
-    /// directory has changed.
+    /// Run commands again when this file or directory has changed.
+    ///
+    /// Counts for the commands directly before this option, and for all later steps.
     #[arg(long, value_name = "PATH")]
     depends_on: Vec<PathBuf>,
 }
