@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
 use syn::ext::IdentExt as _;
-use syn::parse::{self, ParseStream, Parser as _};
+use syn::parse::{ParseStream, Parser as _};
 use syn::{Ident, LitInt, LitStr, Path, Token, parenthesized, token};
 
 use crate::diagnostics::{self, Diagnostics};
 use crate::matrix::Engine;
 use crate::names::Name;
+use crate::steps::StepArgument;
 use crate::values::{Argument, Setting, comma_separated};
-
-syn::custom_keyword!(none);
 
 /// The arguments as written. The harness chooses a default for a missing one.
 #[derive(Default)]
@@ -28,8 +27,6 @@ pub(crate) struct Arguments {
     pub(crate) matrix: Option<Span>,
     /// The steps, in the order written.
     pub(crate) steps: Vec<StepArgument>,
-    /// `migrations = none`: no directory is searched.
-    pub(crate) no_migrations: bool,
     pub(crate) settings: Vec<Setting>,
     pub(crate) tls: bool,
     pub(crate) start_timeout: Option<Duration>,
@@ -50,19 +47,6 @@ pub(crate) struct Runtime {
     pub(crate) workers: Option<LitInt>,
     /// The place of the first request.
     pub(crate) asked: Option<Span>,
-}
-
-pub(crate) enum StepArgument {
-    Migrations(LitStr),
-    /// The variant of `MigrationTool`, and the directory.
-    MigrationsOf(Ident, LitStr),
-    Seed(LitStr),
-    DependsOn(Vec<LitStr>),
-    /// The program and its arguments.
-    Run(LitStr, Vec<LitStr>),
-    RunTcp(LitStr, Vec<LitStr>),
-    /// The key, and the path of the function.
-    Prepare(LitStr, Path),
 }
 
 impl Arguments {
@@ -93,8 +77,7 @@ impl Arguments {
 
     /// Returns `true` if the harness searches migrations: nothing says how the schema is made.
     pub(crate) fn search_migrations(&self) -> bool {
-        !self.no_migrations
-            && self.snapshot.is_none()
+        self.snapshot.is_none()
             && self.engines.is_empty()
             && self
                 .steps
@@ -169,53 +152,13 @@ impl Arguments {
                 self.versions = versions;
                 self.matrix = self.matrix.or(list);
             }
-            Name::Migrations => {
-                argument.equals(input)?;
-                if input.peek(none) {
-                    input.parse::<none>()?;
-                    self.no_migrations = true;
-                } else {
-                    self.steps.push(StepArgument::Migrations(argument.path(input)?));
-                }
-            }
-            Name::MigrationsOf => {
-                let read = |list: ParseStream<'_>| {
-                    let tool =
-                        list.parse().map_err(|_| argument.malformed(list, "a variant of `MigrationTool`"))?;
-                    argument.comma(list)?;
-                    Ok(StepArgument::MigrationsOf(tool, argument.path(list)?))
-                };
-                self.steps.push(argument.list(input, read)?);
-            }
-            Name::Seed => {
-                argument.equals(input)?;
-                self.steps.extend(argument.paths(input, diagnostics)?.into_iter().map(StepArgument::Seed));
-            }
-            Name::DependsOn => {
-                argument.equals(input)?;
-                self.steps.push(StepArgument::DependsOn(argument.paths(input, diagnostics)?));
-            }
-            Name::Run | Name::RunTcp => {
-                let read = |list: ParseStream<'_>| {
-                    let program = argument.text(list, "a program as a string")?;
-                    let mut args = Vec::new();
-                    while list.peek(Token![,]) && !list.peek2(parse::End) {
-                        argument.comma(list)?;
-                        args.push(argument.text(list, "an argument of the program as a string")?);
-                    }
-                    let step = if name == Name::Run { StepArgument::Run } else { StepArgument::RunTcp };
-                    Ok(step(program, args))
-                };
-                self.steps.push(argument.list(input, read)?);
-            }
-            Name::Prepare => {
-                let read = |list: ParseStream<'_>| {
-                    let key = argument.text(list, "a key as a string")?;
-                    argument.comma(list)?;
-                    Ok(StepArgument::Prepare(key, argument.rust_path(list, "the path of an `async fn`")?))
-                };
-                self.steps.push(argument.list(input, read)?);
-            }
+            Name::Migrations
+            | Name::MigrationsOf
+            | Name::Seed
+            | Name::DependsOn
+            | Name::Run
+            | Name::RunTcp
+            | Name::Prepare => self.steps.extend(StepArgument::read(name, argument, input, diagnostics)?),
             Name::Settings => self.settings = argument.settings(input, diagnostics)?,
             Name::Tls => {
                 if !input.is_empty() && !input.peek(Token![,]) {
@@ -283,9 +226,10 @@ impl Arguments {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use quote::{ToTokens as _, quote};
+    use quote::quote;
 
     use super::*;
+    use crate::steps::tests::steps;
 
     pub(crate) fn read(tokens: TokenStream) -> Arguments {
         let mut diagnostics = Diagnostics::default();
@@ -306,75 +250,11 @@ pub(crate) mod tests {
         mistakes.remove(0)
     }
 
-    fn words(literals: &[LitStr]) -> String {
-        literals.iter().map(LitStr::value).collect::<Vec<_>>().join(" ")
-    }
-
-    fn steps(arguments: &Arguments) -> Vec<(&str, String)> {
-        let text = |step: &StepArgument| match step {
-            StepArgument::Migrations(path) => ("migrations", path.value()),
-            StepArgument::MigrationsOf(tool, path) => ("migrations_of", format!("{tool} {}", path.value())),
-            StepArgument::Seed(path) => ("seed", path.value()),
-            StepArgument::DependsOn(paths) => ("depends_on", words(paths)),
-            StepArgument::Run(program, args) => ("run", format!("{} {}", program.value(), words(args))),
-            StepArgument::RunTcp(program, args) => {
-                ("run_tcp", format!("{} {}", program.value(), words(args)))
-            }
-            StepArgument::Prepare(key, path) => {
-                ("prepare", format!("{} {}", key.value(), path.to_token_stream()))
-            }
-        };
-        arguments.steps.iter().map(text).collect()
-    }
-
     #[test]
     fn arguments_are_optional() {
         let arguments = read(quote!());
         assert!(arguments.steps.is_empty() && arguments.settings.is_empty());
         assert!(arguments.start_timeout.is_none() && arguments.krate.is_none());
-    }
-
-    #[test]
-    fn steps_keep_the_order_written() {
-        let arguments = read(quote!(migrations = "m", seed = "s"));
-        assert_eq!(steps(&arguments), [("migrations", "m".into()), ("seed", "s".into())]);
-        let arguments = read(quote!(seed = ["a", "b",], migrations = "m",));
-        assert_eq!(
-            steps(&arguments),
-            [("seed", "a".into()), ("seed", "b".into()), ("migrations", "m".into())]
-        );
-    }
-
-    #[test]
-    fn repeatable_steps_repeat() {
-        let arguments = read(quote!(
-            depends_on = ["a", "b"],
-            run("tool", "up"),
-            migrations_of(Sqlx, "m"),
-            run_tcp("tool"),
-            prepare("k", crate::up),
-            migrations_of(Plain, "n",),
-            prepare("l", up,),
-            snapshot = crate::shop,
-        ));
-        let expected = [
-            ("depends_on", "a b"),
-            ("run", "tool up"),
-            ("migrations_of", "Sqlx m"),
-            ("run_tcp", "tool "),
-            ("prepare", "k crate :: up"),
-            ("migrations_of", "Plain n"),
-            ("prepare", "l up"),
-        ];
-        assert_eq!(steps(&arguments), expected.map(|(name, text)| (name, text.to_owned())));
-        assert_eq!(arguments.snapshot.unwrap().to_token_stream().to_string(), "crate :: shop");
-    }
-
-    #[test]
-    fn lists_may_follow_an_equals_sign() {
-        let arguments = read(quote!(migrations_of = (Sqlx, "m"), run = ("tool", "up"), settings = (a = 1)));
-        assert_eq!(steps(&arguments), [("migrations_of", "Sqlx m".into()), ("run", "tool up".into())]);
-        assert_eq!(arguments.settings.len(), 1);
     }
 
     #[test]
@@ -400,24 +280,6 @@ pub(crate) mod tests {
             mistake,
             "expected a path as a string, as in `migrations = \"migrations\"` or `migrations = none`"
         );
-    }
-
-    #[test]
-    fn lists_that_are_incomplete_are_refused() {
-        for (tokens, expected) in [
-            (quote!(run = "tool"), "a list in parentheses"),
-            (quote!(run()), "a program as a string"),
-            (quote!(run("tool", up)), "an argument of the program as a string"),
-            (quote!(migrations_of("m")), "a variant of `MigrationTool`"),
-            (quote!(migrations_of(Sqlx)), "a comma and a further value"),
-            (quote!(migrations_of(Sqlx, "m", "n")), "no further value"),
-            (quote!(prepare("k", "up")), "the path of an `async fn`"),
-            (quote!(snapshot = "shop"), "the path of a function"),
-            (quote!(depends_on = []), "the list is empty"),
-        ] {
-            let mistake = only_mistake(tokens);
-            assert!(mistake.contains(expected), "{mistake}");
-        }
     }
 
     #[test]

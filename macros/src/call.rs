@@ -9,7 +9,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Index, Path, ReturnType, Signature};
 
-use crate::args::{Arguments, StepArgument};
+use crate::args::Arguments;
 use crate::databases::{Databases, Described, Made};
 use crate::matrix::Engine;
 use crate::signature::{CaseParameter, Parameter};
@@ -59,18 +59,7 @@ fn snapshot(
         (None, None) => quote_spanned!(Span::mixed_site()=> test.snapshot()),
     };
     let version = version.map(|version| quote!(.version(#version)));
-    let steps = steps.iter().map(|step| match step {
-        StepArgument::Migrations(path) => quote!(.migrations(#path)),
-        StepArgument::MigrationsOf(tool, path) => {
-            quote!(.migrations_of(#krate::MigrationTool::#tool, #path))
-        }
-        StepArgument::Seed(path) => quote!(.seed(#path)),
-        StepArgument::DependsOn(paths) => quote!(.depends_on([#(#paths),*])),
-        // An empty list needs the type of its items.
-        StepArgument::Run(program, args) => quote!(.run::<&str>(#program, [#(#args),*])),
-        StepArgument::RunTcp(program, args) => quote!(.run_tcp::<&str>(#program, [#(#args),*])),
-        StepArgument::Prepare(key, function) => quote!(.prepare(#key, #function)),
-    });
+    let steps = steps.iter().map(|step| step.call(krate));
     let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
     let tls = tls.then(|| quote!(.tls()));
     let duration = |duration: Duration| {
@@ -90,11 +79,7 @@ pub(crate) fn is_default(databases: &Databases<'_>, arguments: &Arguments) -> bo
         && arguments.runtime.asked.is_none()
         && databases.described.iter().all(|described| {
             let Arguments { start_timeout, max_age, keep, .. } = &**described;
-            !described.describe_a_database()
-                && !described.no_migrations
-                && start_timeout.is_none()
-                && max_age.is_none()
-                && keep.is_none()
+            !described.describe_a_database() && start_timeout.is_none() && max_age.is_none() && keep.is_none()
         })
 }
 

@@ -8,9 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use syn::LitStr;
-
-use crate::args::{Arguments, StepArgument};
+use crate::args::Arguments;
 use crate::diagnostics::{self, Diagnostics};
 
 /// Returns the directory of the package that is being compiled. None for build systems other than
@@ -22,14 +20,7 @@ pub(crate) fn package(manifest_dir: Option<OsString>) -> Option<PathBuf> {
 /// Reports names without a file, and migrations that are not a directory.
 pub(crate) fn check(arguments: &Arguments, package: &Path, diagnostics: &mut Diagnostics) {
     for step in &arguments.steps {
-        let (files, directory): (&[LitStr], _) = match step {
-            StepArgument::Migrations(path) | StepArgument::MigrationsOf(_, path) => {
-                (std::slice::from_ref(path), true)
-            }
-            StepArgument::Seed(path) => (std::slice::from_ref(path), false),
-            StepArgument::DependsOn(paths) => (paths, false),
-            StepArgument::Run(..) | StepArgument::RunTcp(..) | StepArgument::Prepare(..) => continue,
-        };
+        let (files, directory) = step.files();
         for file in files {
             let path = package.join(file.value());
             match fs::metadata(&path) {

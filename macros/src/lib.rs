@@ -4,10 +4,10 @@
 //! compiled there, and the expansion calls `sandboxed_db::harness`.
 //!
 //! The files follow the tokens. `args` reads the arguments (`names` their names, `values` their
-//! values), `signature` and `attributes` read the function. `databases` assigns a database to each
-//! parameter, `matrix` lists the tests, `files` checks that named files exist, and `drivers` that
-//! the features for types of drivers are on. `expand` writes the
-//! tests around the call of the harness, which `call` writes. Mistakes are collected in
+//! values, `steps` those that prepare a database), `signature` and `attributes` read the function.
+//! `databases` assigns a database to each parameter, `matrix` lists the tests, `files` checks that
+//! named files exist, and `drivers` that the features for types of drivers are on. `expand` writes
+//! the tests around the call of the harness, which `call` writes. Mistakes are collected in
 //! `diagnostics`, which words every message. All of it works on [`proc_macro2`], so its tests need
 //! no compiler.
 
@@ -24,6 +24,7 @@ mod files;
 mod matrix;
 mod names;
 mod signature;
+mod steps;
 mod values;
 
 use proc_macro::TokenStream;
