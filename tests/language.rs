@@ -15,7 +15,7 @@ const WIDTH: usize = 100;
 const NAME: usize = 60;
 
 /// Words that no comment and no sentence of a comment opens with.
-const OPENINGS: [&str; 7] = ["who", "whoever", "whose", "what", "whatever", "which", "whichever"];
+const OPENINGS: [&str; 8] = ["who", "whoever", "whose", "what", "whatever", "which", "whichever", "whether"];
 
 /// Attributes that make a function a test, by the last part of their path.
 const TEST_ATTRIBUTES: [&str; 4] = ["test", "sandboxed_db", "rstest", "proptest"];

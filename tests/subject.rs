@@ -1,8 +1,8 @@
 //! A program that starts sandboxes and ends in a given way, for tests of both.
 //!
 //! `subject [--shop] [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`]
-//! lists them. Standard output has a line for each event. A start that fails is reported on standard
-//! error and leads to exit code 2.
+//! lists them. Standard output has a line for each event. A start that fails is reported on
+//! standard error and leads to exit code 2.
 //!
 //! `subject doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
 //!

@@ -10,11 +10,11 @@ use rstest::rstest;
 use sandboxed_db::engine::Installation;
 use sandboxed_db::{Engine, ErrorKind, Postgres, Snapshot};
 use sandboxed_db_tests::{
-    ScratchDirs, TestProcess, assert_says, connect, fresh, is_exhaustive, printed, skip, skip_without_root,
+    ScratchDirs, TestProcess, assert_says, connect, fresh, is_exhaustive, skip, skip_without_root,
 };
 
 use crate::requests::dirs_with_base;
-use crate::simulated_host::{SUBJECT, SimulatedHost, can};
+use crate::simulated_host::SUBJECT;
 
 /// A limit for every error, with a layer built before it. Most take milliseconds.
 const AT_ONCE: Duration = Duration::from_secs(25);
@@ -469,47 +469,4 @@ fn a_full_disk_at_the_start_is_reported() {
     let report = report(&dirs, server, &full);
     assert_says(&report, &["could not start the server: it ended with", "No space left on device"]);
     assert_says(&report, &["hint: the sandbox's disk of 16 MB is full: raise `disk`"]);
-}
-
-#[test]
-fn a_read_only_cache_serves_its_layers() {
-    if can() {
-        let script = "\"$SUBJECT\" return\nmount --bind \"$CACHE\" \"$CACHE\"\nmount -o remount,bind,ro \"$CACHE\"\n\
-            touch \"$CACHE/x\" 2> /dev/null && exit 9\nexec";
-        let output = SimulatedHost::new(script).with_an_empty_cache().run("--sandboxes 2 return");
-        assert!(output.status.success() && printed(&output).contains("all 2"), "{output:?}");
-    }
-}
-
-#[test]
-fn only_the_cache_is_written() {
-    if can() {
-        let script = "unset TMPDIR\nexport HOME=/var/tmp/home SANDBOXED_DB_CACHE=/tmp/cache\n\
-            for directory in /tmp /var/tmp /dev/shm; do mount -t tmpfs tmpfs $directory; done\n\
-            run() { \"$@\"; find /tmp /var/tmp /dev/shm -mindepth 1 -not -path '/tmp/cache*'; }\nrun";
-        let output = SimulatedHost::new(script).run("--sandboxes 3 --threads 3 return");
-        let lines = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && lines.ends_with("\nall 3\n"), "{output:?}");
-    }
-}
-
-#[rstest]
-#[case::and_nothing_else(false)]
-#[case::but_a_server(true)]
-fn a_user_without_a_home_is_advised_to_set_a_cache(#[case] names_server: bool) {
-    let dirs = ScratchDirs::new();
-    // No list of users has this id, nor a home directory for it.
-    let mut command = dirs.command("unshare");
-    command.args(["--user", "--map-user=42424", SUBJECT, "return"]);
-    command.env_remove("HOME").env_remove("SANDBOXED_DB_CACHE");
-    if names_server {
-        command.env("SANDBOXED_DB_POSTGRES", real().bin());
-    }
-    let output = command.output().expect("unshare runs");
-    if output.status.code() == Some(1) {
-        return skip("unshare(1) cannot map a user here");
-    }
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    let hint = "hint: set SANDBOXED_DB_CACHE, XDG_CACHE_HOME or HOME";
-    assert_says(&printed(&output), &["could not find the cache directory", hint]);
 }

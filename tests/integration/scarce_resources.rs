@@ -2,7 +2,9 @@
 //! a launch.
 
 use rstest::rstest;
-use sandboxed_db_tests::{ScratchDirs, skip, skip_as_root};
+use sandboxed_db_tests::{ScratchDirs, assert_says, printed, skip, skip_as_root};
+
+use crate::errors::real;
 
 use crate::simulated_host::{SUBJECT, SimulatedHost, assert_check, can};
 
@@ -127,22 +129,6 @@ fn a_noexec_cache_is_a_warning() {
 }
 
 #[test]
-fn a_missing_cache_directory_is_reported() {
-    let dirs = ScratchDirs::new();
-    let mut command = dirs.command("unshare");
-    // No list of users has this id, nor a home directory for it.
-    command.args(["--user", "--map-user=42424", SUBJECT, "doctor"]);
-    command.env_remove("HOME").env_remove("SANDBOXED_DB_CACHE");
-    let output = command.output().expect("unshare runs");
-    let report = String::from_utf8_lossy(&output.stdout);
-    if report.is_empty() {
-        return skip("unshare(1) cannot map a user here");
-    }
-    let sentence = "could not find the cache directory: set SANDBOXED_DB_CACHE, XDG_CACHE_HOME or HOME";
-    assert_check(&report, "FAILED", "cache", sentence, "", "");
-}
-
-#[test]
 fn a_directory_without_a_server_is_reported() {
     if can() {
         let machine = SimulatedHost::new("export SANDBOXED_DB_POSTGRES=\"$TOP\"\nexec");
@@ -170,4 +156,51 @@ fn missing_servers_and_packages_are_reported() {
         let trial = report.lines().find(|line| line.starts_with("FAILED   trial"));
         assert!(trial.is_some_and(|line| line.contains("PostgreSQL")), "{report}");
     }
+}
+
+#[test]
+fn a_read_only_cache_serves_its_layers() {
+    if can() {
+        let script = "\"$SUBJECT\" return\nmount --bind \"$CACHE\" \"$CACHE\"\nmount -o remount,bind,ro \"$CACHE\"\n\
+            touch \"$CACHE/x\" 2> /dev/null && exit 9\nexec";
+        let output = SimulatedHost::new(script).with_an_empty_cache().run("--sandboxes 2 return");
+        assert!(output.status.success() && printed(&output).contains("all 2"), "{output:?}");
+    }
+}
+
+#[test]
+fn only_the_cache_is_written() {
+    if can() {
+        let script = "unset TMPDIR\nexport HOME=/var/tmp/home SANDBOXED_DB_CACHE=/tmp/cache\n\
+            for directory in /tmp /var/tmp /dev/shm; do mount -t tmpfs tmpfs $directory; done\n\
+            run() { \"$@\"; find /tmp /var/tmp /dev/shm -mindepth 1 -not -path '/tmp/cache*'; }\nrun";
+        let output = SimulatedHost::new(script).run("--sandboxes 3 --threads 3 return");
+        let lines = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && lines.ends_with("\nall 3\n"), "{output:?}");
+    }
+}
+
+#[rstest]
+fn a_missing_cache_directory_is_reported(#[values(false, true)] names_server: bool) {
+    let dirs = ScratchDirs::new();
+    let run = |argument: &str| {
+        // No list of users has this id, nor a home directory for it.
+        let mut command = dirs.command("unshare");
+        command.args(["--user", "--map-user=42424", SUBJECT, argument]);
+        command.env_remove("HOME").env_remove("SANDBOXED_DB_CACHE");
+        if names_server {
+            command.env("SANDBOXED_DB_POSTGRES", real().bin());
+        }
+        command.output().expect("unshare runs")
+    };
+    let launch = run("return");
+    if launch.status.code() == Some(1) {
+        return skip("unshare(1) cannot map a user here");
+    }
+    assert_eq!(launch.status.code(), Some(2), "{launch:?}");
+    let (error, hint) =
+        ("could not find the cache directory", "set SANDBOXED_DB_CACHE, XDG_CACHE_HOME or HOME");
+    assert_says(&printed(&launch), &[error, &format!("hint: {hint}")]);
+    let report = String::from_utf8_lossy(&run("doctor").stdout).into_owned();
+    assert_check(&report, "FAILED", "cache", &format!("{error}: {hint}"), "", "");
 }

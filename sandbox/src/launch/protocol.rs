@@ -224,8 +224,8 @@ impl From<Errno> for NoImage {
     }
 }
 
-/// Whether an error comes from a shortage, which may pass: of descriptors, memory, processes or
-/// disk space.
+/// Returns `true` if an error comes from a shortage, which may pass: of descriptors, memory,
+/// processes or disk space.
 fn is_shortage(error: &io::Error) -> bool {
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOSPC, Errno::DQUOT];
     Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))

@@ -25,7 +25,7 @@ pub(crate) struct StartOptions<'a, E> {
     pub(crate) settings: &'a [(String, String)],
     pub(crate) start_timeout: Duration,
     pub(crate) limits: Limits,
-    /// Whether clients by TCP use TLS.
+    /// `true` if clients by TCP use TLS.
     pub(crate) tls: bool,
     pub(crate) source: DataSource,
 }
@@ -54,7 +54,7 @@ pub(crate) struct Prepared<E> {
     command: Command,
     notifies: bool,
     stop_signal: Signal,
-    /// Whether each sandbox gets a certificate.
+    /// `true` if each sandbox gets a certificate.
     tls: bool,
     planning: Duration,
 }

@@ -168,13 +168,13 @@ fn enable(directory: &Path, wanted: Controllers) -> io::Result<()> {
 }
 
 fn move_processes(directory: &Path) -> io::Result<()> {
-    let place = directory.join(PREFIX);
-    match fs::create_dir(&place) {
+    let below = directory.join(PREFIX);
+    match fs::create_dir(&below) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     for pid in fs::read_to_string(directory.join("cgroup.procs"))?.lines() {
-        match fs::write(place.join("cgroup.procs"), pid) {
+        match fs::write(below.join("cgroup.procs"), pid) {
             // The process has ended.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
             result => result?,

@@ -41,30 +41,15 @@ impl PrivateDirectory {
         short_parents: &[PathBuf],
         length: usize,
     ) -> Result<Self, Failure> {
-        let mut failure = None;
-        for parent in parents {
-            match Self::make_in(parent) {
-                Ok(mut made) => {
-                    // PostgreSQL splits paths of socket directories at commas.
-                    let is_one = |path: &Path| !path.as_os_str().as_bytes().contains(&b',');
-                    let fits =
-                        |path: &Path| path.as_os_str().len() + length + NAME <= LONGEST && is_one(path);
-                    if !fits(made.directory.path()) {
-                        made.link(short_parents, fits)?;
-                    }
-                    return Ok(made);
-                }
-                Err(error) => {
-                    failure.get_or_insert(Failure::io(
-                        LaunchStep::PrivateDirectory,
-                        &parent.to_string_lossy(),
-                        &error,
-                    ));
-                }
-            }
+        let none = || refused(Path::new(""), &ErrorKind::NotFound.into());
+        let mut made = first(parents, Self::make_in).map_err(|failure| failure.unwrap_or_else(none))?;
+        // PostgreSQL splits paths of socket directories at commas.
+        let is_one = |path: &Path| !path.as_os_str().as_bytes().contains(&b',');
+        let fits = |path: &Path| path.as_os_str().len() + length + NAME <= LONGEST && is_one(path);
+        if !fits(made.directory.path()) {
+            made.link = Some(made.link(short_parents, fits)?);
         }
-        Err(failure
-            .unwrap_or_else(|| Failure::io(LaunchStep::PrivateDirectory, "", &ErrorKind::NotFound.into())))
+        Ok(made)
     }
 
     fn make_in(parent: &Path) -> io::Result<Self> {
@@ -79,36 +64,21 @@ impl PrivateDirectory {
         Ok(Self { directory, link: None })
     }
 
-    fn link(&mut self, parents: &[PathBuf], fits: impl Fn(&Path) -> bool) -> Result<(), Failure> {
+    /// Makes a link to the directory in the first of `parents` in which its path fits.
+    fn link(&self, parents: &[PathBuf], fits: impl Fn(&Path) -> bool) -> Result<PathBuf, Failure> {
         let directory = self.directory.path();
         let name = directory.file_name().unwrap_or_default();
-        let mut failure = None;
-        for parent in parents.iter().filter(|parent| fits(&parent.join(name))) {
+        let made = first(parents.iter().filter(|parent| fits(&parent.join(name))), |parent| {
             let link = parent.join(name);
-            let made = retry(|| {
+            retry(|| {
                 private(parent)?;
                 remove_broken_links(parent);
                 symlink(directory, &link)
-            });
-            match made {
-                Ok(()) => {
-                    self.link = Some(link);
-                    return Ok(());
-                }
-                Err(error) => {
-                    failure.get_or_insert(Failure::io(
-                        LaunchStep::PrivateDirectory,
-                        &parent.to_string_lossy(),
-                        &error,
-                    ));
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(|| {
-            let error =
-                io::Error::other("no path of a temporary directory is short and plain enough for a socket");
-            Failure::io(LaunchStep::PrivateDirectory, &directory.to_string_lossy(), &error)
-        }))
+            })?;
+            Ok(link)
+        });
+        let long = "no path of a temporary directory is short and plain enough for a socket";
+        made.map_err(|failure| failure.unwrap_or_else(|| refused(directory, &io::Error::other(long))))
     }
 
     /// Returns the path of the directory or of the link to it.
@@ -134,6 +104,26 @@ impl Drop for PrivateDirectory {
         }
         remove(self.directory.path(), |directory| fs::remove_dir_all(directory));
     }
+}
+
+fn refused(path: &Path, error: &io::Error) -> Failure {
+    Failure::io(LaunchStep::PrivateDirectory, &path.to_string_lossy(), error)
+}
+
+/// Returns what `make` makes in the first of the directories in which it can, else its first
+/// failure.
+fn first<'a, T>(
+    directories: impl IntoIterator<Item = &'a PathBuf>,
+    make: impl Fn(&Path) -> io::Result<T>,
+) -> Result<T, Option<Failure>> {
+    let mut failure = None;
+    for directory in directories {
+        match make(directory) {
+            Ok(made) => return Ok(made),
+            Err(error) => failure = failure.or_else(|| Some(refused(directory, &error))),
+        }
+    }
+    Err(failure)
 }
 
 /// Removes a path, and its parent if that is empty.
@@ -223,8 +213,8 @@ mod tests {
         let (_root, parent) = parent();
         let churn = || {
             for _ in 0..50 {
-                let place = PrivateDirectory::make(std::slice::from_ref(&parent), &[], 4).unwrap();
-                assert!(place.path().is_dir());
+                let made = PrivateDirectory::make(std::slice::from_ref(&parent), &[], 4).unwrap();
+                assert!(made.path().is_dir());
             }
         };
         std::thread::scope(|scope| {
@@ -240,11 +230,11 @@ mod tests {
         let (root, parent) = parent();
         let long = parent.join("x".repeat(100));
         let short = root.path().join("short");
-        let place =
+        let made =
             PrivateDirectory::make(std::slice::from_ref(&long), std::slice::from_ref(&short), 4).unwrap();
-        assert_eq!(place.path().parent(), Some(short.as_path()));
-        assert!(place.path().is_dir());
-        drop(place);
+        assert_eq!(made.path().parent(), Some(short.as_path()));
+        assert!(made.path().is_dir());
+        drop(made);
         assert!(!short.exists() && !long.exists());
         assert!(PrivateDirectory::make(&[long], &[], 4).is_err());
     }
@@ -253,7 +243,7 @@ mod tests {
     fn a_parent_that_others_may_enter_is_not_used() {
         let (root, parent) = parent();
         DirBuilder::new().mode(0o755).create(root.path().join("open")).unwrap();
-        let place = PrivateDirectory::make(&[root.path().join("open"), parent.clone()], &[], 4).unwrap();
-        assert!(place.path().starts_with(parent));
+        let made = PrivateDirectory::make(&[root.path().join("open"), parent.clone()], &[], 4).unwrap();
+        assert!(made.path().starts_with(parent));
     }
 }
