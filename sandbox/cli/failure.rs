@@ -47,7 +47,11 @@ impl fmt::Display for Failure {
 /// the options of the subcommand.
 pub(super) fn render(error: &(dyn Error + 'static), subcommand: &Command) -> String {
     let Some(error) = error.downcast_ref::<sandboxed_db::Error>() else { return error.to_string() };
-    let text = format!("{error:?}");
+    let mut text = format!("{error:?}");
+    // A refused value is named by its method.
+    if error.step().starts_with("set `") {
+        text = text.replacen(error.step(), &with_options(error.step(), subcommand), 1);
+    }
     let Some(hint) = error.hint() else { return text };
     let indented = |hint: &str| hint.replace('\n', "\n        ");
     text.replacen(&indented(hint), &indented(&with_options(hint, subcommand)), 1)

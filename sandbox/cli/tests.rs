@@ -163,6 +163,8 @@ fn hints_name_options_of_the_command_line() {
     let slow = run_in(directory.path(), &["--build-timeout", "300ms", "--prepare", "sleep 60"], "select 1");
     assert_eq!(slow.status.code(), Some(2), "{slow:?}");
     assert!(text(&slow.stderr).contains("hint: raise `--build-timeout`"), "{slow:?}");
+    let small = run(&["--disk", "1KiB", "--", "true"]);
+    assert!(text(&small.stderr).contains("could not set `--disk`"), "{small:?}");
     let directory = files(&[("all/shop/1.sql", "create table t ();")]);
     let nested = run_in(directory.path(), &["--migrations", "all"], "select 1");
     let message = text(&nested.stderr);

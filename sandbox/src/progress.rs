@@ -91,13 +91,18 @@ fn draw(work: &str, texts: &Receiver<String>) -> io::Result<()> {
     loop {
         // Without wrapping, so that a narrow terminal needs no more than one line.
         let seconds = begin.elapsed().as_secs();
-        write!(io::stderr().lock(), "\r\x1b[2K\x1b[?7l{work} {text} ({seconds} s)\x1b[?7h")?;
+        write!(io::stderr().lock(), "\r\x1b[2K\x1b[?7l{}\x1b[?7h", line(work, &text, seconds))?;
         match texts.recv_timeout(TICK) {
             Ok(next) => text = next,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return write!(io::stderr().lock(), "\r\x1b[2K"),
         }
     }
+}
+
+fn line(work: &str, text: &str, seconds: u64) -> String {
+    let colon = if text.is_empty() { "" } else { ": " };
+    format!("{work}{colon}{text} ({seconds} s)")
 }
 
 /// Prints a line after each interval until the sender is gone. Short work prints none.
@@ -108,7 +113,7 @@ fn list(work: &str, texts: &Receiver<String>, interval: Duration, print: impl Fn
         match texts.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok(received) => text = received,
             Err(RecvTimeoutError::Timeout) => {
-                print(&format!("{work} {text} ({} s)", begin.elapsed().as_secs()));
+                print(&line(work, &text, begin.elapsed().as_secs()));
                 next += interval;
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -148,7 +153,7 @@ mod tests {
             }
         };
         list("work", &receiver, Duration::from_millis(20), print).unwrap();
-        assert_eq!(lines.borrow().first().unwrap(), "work  (0 s)");
-        assert_eq!(lines.borrow().last().unwrap(), "work second (0 s)");
+        assert_eq!(lines.borrow().first().unwrap(), "work (0 s)");
+        assert_eq!(lines.borrow().last().unwrap(), "work: second (0 s)");
     }
 }

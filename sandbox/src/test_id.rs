@@ -48,6 +48,9 @@ pub(crate) fn of_process() -> &'static TestId {
     })
 }
 
+/// The variables by which test runners name a run.
+const RUN_VARIABLES: [&str; 2] = ["NEXTEST_RUN_ID", "PYTEST_XDIST_TESTRUNUID"];
+
 /// How many processes between a test and cargo are searched: runners, shells, nextest.
 const GENERATIONS: usize = 8;
 
@@ -71,10 +74,10 @@ fn shown(words: &[String]) -> String {
     words.map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// The run of many processes that this one belongs to: nextest's.
+/// The run of many processes that this one belongs to: of nextest, or of workers of pytest-xdist.
 pub(crate) fn shared_run() -> Option<&'static str> {
     static RUN: OnceLock<Option<String>> = OnceLock::new();
-    RUN.get_or_init(|| env::var("NEXTEST_RUN_ID").ok()).as_deref()
+    RUN.get_or_init(|| RUN_VARIABLES.iter().find_map(|name| env::var(name).ok())).as_deref()
 }
 
 /// Returns `integration` for cargo's `integration-0123456789abcdef`.

@@ -183,7 +183,10 @@ fn twenty_pipelined_starts_are_all_answered() {
 fn a_failed_test_is_reported_and_kept() {
     let place = tempfile::tempdir().unwrap();
     let report = place.path().join("run.jsonl");
-    let mut serve = Serve::run(Command::new(PROGRAM).arg("serve").env("SANDBOXED_DB_REPORT", &report));
+    let mut command = Command::new(PROGRAM);
+    // The workers of pytest-xdist have a run in common.
+    command.env_remove("NEXTEST_RUN_ID").env("PYTEST_XDIST_TESTRUNUID", "shared");
+    let mut serve = Serve::run(command.arg("serve").env("SANDBOXED_DB_REPORT", &report));
     let name = format!("serve::{}::fails", std::process::id());
     let sandbox = serve.start(json!({ "test": name, "keep": "on_failure" }));
     let url = sandbox["url"].as_str().unwrap();
@@ -199,6 +202,7 @@ fn a_failed_test_is_reported_and_kept() {
     kept.remove(&kept.find(&name).unwrap()).unwrap();
     serve.end();
     let records = sandboxed_db::report::Report::read(&report).unwrap().records;
+    assert_eq!(records[0].run, "shared");
     assert_eq!(
         (records[0].test.as_deref(), records[0].failure.as_deref()),
         (Some(&*name), Some("1 is not 2"))
@@ -283,7 +287,7 @@ fn the_end_of_the_input_ends_all_sandboxes() {
 #[test]
 fn a_killed_server_of_sandboxes_leaves_none() {
     let mut serve = Serve::new();
-    let sandboxes: Vec<_> = (0..5).map(|_| serve.start(json!({}))).collect();
+    let sandboxes: Vec<_> = (0..20).map(|_| serve.start(json!({}))).collect();
     serve.child.kill().unwrap();
     serve.lines.end();
     sandboxes.iter().for_each(assert_gone);

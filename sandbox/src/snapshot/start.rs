@@ -192,10 +192,10 @@ impl<E: Engine> Snapshot<E> {
             return refuse("max_age", "it must be longer than zero");
         }
         if self.disk < SMALLEST_DISK {
-            return refuse("disk", "it is a number of bytes, at least 4 MB (4 << 20)");
+            return refuse("disk", "it is at least 4 MiB (4194304 bytes)");
         }
         if self.limits.memory < SMALLEST_MEMORY {
-            return refuse("memory", "it is a number of bytes, at least 32 MB (32 << 20)");
+            return refuse("memory", "it is at least 32 MiB (33554432 bytes)");
         }
         if self.limits.pids.is_some_and(|pids| pids < FEWEST_PIDS) {
             return refuse("pids", "it is a number of processes, at least 16");

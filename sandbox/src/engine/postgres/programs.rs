@@ -169,7 +169,7 @@ fn version_in_path(bin: &Path) -> Option<u32> {
 fn unpacked() -> Result<Installation> {
     let progress = OnceCell::new();
     let tree = packages::obtain(&Cache::open()?, &|step| {
-        progress.get_or_init(|| Progress::start("getting PostgreSQL:")).step(step);
+        progress.get_or_init(|| Progress::start("getting PostgreSQL")).step(step);
     })?;
     let bins = children(&tree.join("usr/lib/postgresql")).into_iter().map(|version| version.join("bin"));
     let bin = bins.max_by_key(|bin| version_in_path(bin)).ok_or_else(|| {
