@@ -1,16 +1,17 @@
-"""One server for the whole run, which the tests share: each rolls back its changes.
-
-Run it by `sandboxed-db run --seed ../orders.sql -- pytest one_server.py`.
-"""
+"""One server for the run, which the tests share: each rolls back its changes."""
 
 import psycopg
 import pytest
 
 
+@pytest.fixture(scope="session")
+def shared_url(sandboxed_db_session_factory):
+    return sandboxed_db_session_factory().url
+
+
 @pytest.fixture
-def connection():
-    # psycopg reads PGHOST and the like; DATABASE_URL is set, too.
-    with psycopg.connect() as connection:
+def connection(shared_url):
+    with psycopg.connect(shared_url) as connection:
         yield connection
         connection.rollback()
 

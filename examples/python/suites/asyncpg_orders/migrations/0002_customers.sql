@@ -1,0 +1,1 @@
+alter table orders add customer text not null default 'cash';

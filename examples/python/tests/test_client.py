@@ -1,0 +1,147 @@
+"""The client: programs that do not follow the protocol, forks, and the end of the tests' process."""
+
+import json
+import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+
+import sandboxed_db
+from sandboxed_db import SandboxError, _client, _program
+
+GREETING = json.dumps({"serve": 1, "version": "0.1.0"})
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Writes a program that stands for `sandboxed-db`: a shell script."""
+
+    def program(script):
+        path = tmp_path / "program"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    "script, expected",
+    [
+        ("exit 3", "it ended with exit code 3"),
+        ("echo '{\"serve\": 2}'; exec cat", "it speaks version 2 of the protocol"),
+        ("echo starting; exec cat", "'starting' is none"),
+        (f"echo '{GREETING}'; read line; exit 4", "it ended with exit code 4"),
+        (f"echo '{GREETING}'; read line; echo '[]'; exec cat", "'[]' is none"),
+        (f"echo '{GREETING}'; read line; echo '{{\"id\": 9, \"result\": {{}}}}'; exec cat", "is none"),
+    ],
+)
+def test_a_program_of_another_protocol_is_an_error(program, script, expected):
+    with pytest.raises(SandboxError, match=expected.replace("[", r"\[")):
+        client = _client.Client(program(script))
+        try:
+            client.request("start", {})
+        finally:
+            client.end()
+
+
+def test_a_late_answer_is_an_error(program):
+    client = _client.Client(program(f"echo '{GREETING}'; exec cat >/dev/null"))
+    with pytest.raises(SandboxError, match="did not answer"):
+        client.request("log", {"sandbox": 1}, 0.1)
+    client.end()
+
+
+def test_an_error_shows_message_place_hint_and_log(program):
+    error = {"kind": "invalid-config", "message": "could not run it", "hint": "try", "file": "a.sql", "line": 3, "log": "x"}
+    answer = json.dumps({"id": 1, "error": error})
+    client = _client.Client(program(f"echo '{GREETING}'; read line; echo '{answer}'; exec cat"))
+    with pytest.raises(SandboxError) as caught:
+        client.request("start", {})
+    client.end()
+    assert str(caught.value) == "could not run it\na.sql:3\n  hint: try\n  server log, its end:\n  | x"
+    assert caught.value.kind == "invalid-config"
+
+
+def test_a_request_after_the_end_is_an_error():
+    client = _client.Client()
+    client.end()
+    with pytest.raises(SandboxError):
+        client.request("start", {})
+
+
+@pytest.mark.parametrize("platform, words", [("darwin", "macOS"), ("win32", "Windows"), ("freebsd14", "freebsd14")])
+def test_other_platforms_are_refused(platform, words):
+    with pytest.raises(SandboxError, match=f"needs Linux, and this is {words}"):
+        _program.require_linux(platform)
+
+
+def test_a_missing_program_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(_program, "_carried", lambda: None)
+    monkeypatch.setenv("PATH", "/absent")
+    with pytest.raises(SandboxError, match="cargo install"):
+        _program.find()
+
+
+def test_the_program_of_the_package_is_used():
+    assert _program.find() == os.path.join(sysconfig.get_path("scripts"), "sandboxed-db")
+
+
+def test_a_block_ends_its_server():
+    with sandboxed_db.start() as db:
+        inside = init(db.url)
+        assert db.timings["layer"] in ("hit", "miss")
+        assert db.url_for("postgresql+psycopg").startswith("postgresql+psycopg:///postgres?host=")
+    assert ended(inside)
+    assert db.stop().kept is None
+
+
+def test_a_forked_child_starts_its_own_program():
+    with sandboxed_db.start() as db:
+        context = multiprocessing.get_context("fork")
+        queue = context.SimpleQueue()
+        child = context.Process(target=lambda: queue.put(sandboxed_db.start().url))
+        child.start()
+        other = queue.get()
+        child.join(30)
+        assert child.exitcode == 0
+        assert other != db.url
+        assert "ready" in db.log()
+
+
+def test_nothing_is_left_after_a_kill_of_pytest(tmp_path):
+    # The child of fork(2) outlives pytest and must not keep the program alive.
+    tmp_path.joinpath("test_it.py").write_text(
+        "import multiprocessing, time\n"
+        "def test_it(sandboxed_db, _sandboxed_db_client):\n"
+        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,))\n"
+        "    child.start()\n"
+        "    print(_sandboxed_db_client._process.pid, child.pid, sandboxed_db.url, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-p", "no:django", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tests:
+        line = next(line for line in tests.stdout if "postgresql:" in line)
+        serve, child, url = line.lstrip(".").split()
+        handles = [os.pidfd_open(int(serve)), init(url)]
+        tests.send_signal(signal.SIGKILL)
+        tests.stdout.close()
+        try:
+            assert all(ended(handle) for handle in handles)
+        finally:
+            os.kill(int(child), signal.SIGKILL)
+
+
+def init(url):
+    """Returns a descriptor of the first process of a server."""
+    return os.pidfd_open(int(url.partition("/proc/")[2].partition("/")[0]))
+
+
+def ended(handle):
+    """Waits for the end of a process."""
+    return bool(select.select([handle], [], [], 30)[0])
