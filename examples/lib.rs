@@ -28,6 +28,7 @@ mod documentation {
         reports = "../sandbox/src/guide/reports.md",
         ci = "../sandbox/src/guide/ci.md",
         other_languages = "../sandbox/src/guide/other_languages.md",
+        serve = "../sandbox/src/guide/serve.md",
         command_line = "../sandbox/src/guide/command_line.md",
         limits = "../sandbox/src/guide/limits.md",
         troubleshooting = "../sandbox/src/guide/troubleshooting.md",

@@ -68,8 +68,9 @@ enum Subcommand {
     Run(run::RunArguments),
     /// Serve the tests of another language by lines of JSON.
     ///
-    /// Requests on standard input start and end servers. All servers end with standard input, with the process that started this one, and with this
-    /// one. The requests are documented in doc/serve.md of this package.
+    /// Requests on standard input start and end servers. All servers end with standard input, with
+    /// the process that started this one, and with this one. The chapter `serve` of the guide, the
+    /// library's documentation, describes the requests.
     Serve(serve::ServeArguments),
     /// Report a run of tests.
     ///

@@ -13,6 +13,9 @@ use sandboxed_db::cache::Kept;
 use sandboxed_db::{Keep, Postgres, Snapshot};
 use tempfile::TempDir;
 
+#[path = "tests/guide.rs"]
+mod guide;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sandboxed-db");
 
 fn run(args: &[&str]) -> Output {

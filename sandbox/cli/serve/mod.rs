@@ -1,6 +1,6 @@
 //! `sandboxed-db serve`: servers for the tests of another language, by lines of JSON.
 //!
-//! doc/serve.md describes the requests.
+//! The chapter `serve` of the guide describes the requests.
 
 mod connection;
 mod description;

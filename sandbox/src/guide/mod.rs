@@ -11,7 +11,7 @@
 //! | see why a test failed, and its data | [`failures`] |
 //! | see how long each part of a run took | [`reports`] |
 //! | run in CI, in Docker, in Kubernetes | [`ci`] |
-//! | test in Python, Node, Go | [`other_languages`] |
+//! | test in Python, Node, Go | [`other_languages`], [`serve`] |
 //! | use the program `sandboxed-db` | [`command_line`] |
 //! | set environment variables | [`environment`](crate::environment) |
 //! | know what a test may use up | [`limits`] |
@@ -55,6 +55,9 @@ pub mod ci {}
 
 #[cfg_attr(not(doctest), doc = include_str!("other_languages.md"))]
 pub mod other_languages {}
+
+#[cfg_attr(not(doctest), doc = include_str!("serve.md"))]
+pub mod serve {}
 
 #[cfg_attr(not(doctest), doc = include_str!("command_line.md"))]
 pub mod command_line {}
