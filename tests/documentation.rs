@@ -203,6 +203,19 @@ fn each_chapter_is_a_page_and_is_tested() {
 }
 
 #[test]
+fn the_page_of_the_library_names_all_features() {
+    let manifest = read(&root().join("sandbox/Cargo.toml"));
+    let features = manifest.split_once("\n[features]\n").expect("it has features").1;
+    let features = features.split("\n[").next().unwrap_or_default().lines();
+    let page = read(&root().join("sandbox/src/lib.rs"));
+    let rows: String = page.lines().filter(|line| line.starts_with("//! | `")).collect();
+    for feature in features.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name) {
+        let is_named = feature == "default" || rows.contains(&format!("`{feature}`"));
+        assert!(is_named, "`{feature}` is missing in sandbox/src/lib.rs");
+    }
+}
+
+#[test]
 fn the_check_finds_each_kind_of_dead_link() {
     let file = root().join("README.md");
     for dead in [
