@@ -1,6 +1,7 @@
 //! The program `sandboxed-db`: arguments in, library calls, text or JSON out.
 
 mod colour;
+mod description;
 mod diff;
 mod failure;
 mod layers;

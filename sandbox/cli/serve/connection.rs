@@ -13,9 +13,9 @@ use sandboxed_db::report::Outcome;
 use sandboxed_db::{Engine, Keep, Snapshot, Timings};
 use serde_json::{Value, json};
 
-use super::description::EngineName;
 use super::problem::Problem;
 use super::request::{self, Log, Method, Request, Start, Stop};
+use crate::description::EngineName;
 
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -133,7 +133,7 @@ impl Connection {
     fn start_with<E: Engine>(&self, start: &Start, engine: E) -> Result<Value, Problem> {
         let current = std::env::current_dir();
         let current = current.map_err(|error| Problem::control("find the working directory", error))?;
-        let snapshot = start.snapshot.snapshot(engine, current.join(&start.directory))?;
+        let snapshot = start.snapshot.snapshot(engine, current.join(&start.directory));
         let snapshot = named(snapshot, start);
         let session = Session::start(&snapshot)?;
         let sandbox = session.sandbox();

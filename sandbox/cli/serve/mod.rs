@@ -3,7 +3,6 @@
 //! The chapter `serve` of the guide describes the requests.
 
 mod connection;
-mod description;
 mod end;
 mod hint;
 mod problem;

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::description::Description;
 use super::problem::Problem;
+use crate::description::Description;
 
 const METHODS: &str = "`start`, `stop`, `log` or `end`";
 

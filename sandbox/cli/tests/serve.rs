@@ -231,8 +231,8 @@ fn errors_have_a_kind_a_place_and_a_hint() {
     let program = fails(json!({ "steps": [{ "prepare": ["sh", "-c", "echo no luck; exit 3"] }] }));
     assert!(program["message"].as_str().unwrap().contains("no luck"), "{program}");
     for (step, expected) in [
-        (json!({}), "it is empty"),
-        (json!({ "seed": "a", "migrations": "b" }), "it is several steps"),
+        (json!({}), "a step is empty"),
+        (json!({ "seed": "a", "migrations": "b" }), "a step is several steps"),
         (json!({ "seed": "a", "tcp": true }), "belong to `prepare`"),
         (json!({ "prepare": [] }), "`prepare` is empty"),
         (json!({ "migrations_of": ["rails", "db"] }), "expected `plain`, `sqlx`"),

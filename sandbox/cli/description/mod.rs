@@ -1,0 +1,126 @@
+//! The description of a database, from options of the command line or from a request.
+
+mod steps;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use sandboxed_db::{Engine, Postgres, Snapshot};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::Value;
+
+use self::steps::Steps;
+
+/// An engine and the steps that prepare a database.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Description {
+    /// The database server.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) engine: EngineName,
+    /// The version of the server, such as 15 [default: the newest found].
+    #[arg(long)]
+    version: Option<String>,
+    /// The name of the database [default: postgres].
+    #[arg(long)]
+    database: Option<String>,
+    #[command(flatten)]
+    steps: Steps,
+    /// A setting of the server, as in its configuration file.
+    #[arg(id = "setting", long = "setting", value_name = "NAME=VALUE", value_parser = setting)]
+    #[serde(deserialize_with = "settings")]
+    settings: Vec<(String, String)>,
+    /// An argument for initdb, such as --initdb-arg=--data-checksums.
+    #[arg(id = "initdb_arg", long = "initdb-arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
+    initdb_args: Vec<String>,
+    /// The time in which the server must be ready [default: 30s].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "time")]
+    start_timeout: Option<Duration>,
+    /// The time in which each step must end [default: 30m].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "time")]
+    build_timeout: Option<Duration>,
+    /// The size that the server may write to its data directory [default: 1GiB].
+    #[arg(long, value_name = "SIZE")]
+    disk: Option<ByteSize>,
+    /// The memory of the server's processes [default: 4GiB].
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// The number of processes and threads of the server [default: 512, or as max_connections
+    /// needs].
+    #[arg(long, value_name = "COUNT")]
+    pids: Option<u32>,
+    /// Encrypt the connections by TCP, with a certificate for this server. Implies --tcp.
+    #[arg(long)]
+    pub(super) tls: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum EngineName {
+    #[default]
+    Postgres,
+}
+
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as work_mem=64MB")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn settings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    let settings = BTreeMap::<String, Value>::deserialize(deserializer)?.into_iter();
+    let pairs = settings.map(|(name, value)| match value {
+        Value::String(value) => Ok((name, value)),
+        Value::Bool(_) | Value::Number(_) => Ok((name, value.to_string())),
+        _ => Err(format!("the setting `{name}` is no string, number or boolean")),
+    });
+    pairs.collect::<Result<_, _>>().map_err(de::Error::custom)
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let refused = |text| format!("`{text}` is not a time, expected a time such as \"30s\" or \"5m\"");
+    let parse = |text: String| humantime::parse_duration(&text).map_err(|_| de::Error::custom(refused(text)));
+    text.map(parse).transpose()
+}
+
+impl Description {
+    /// Returns the engine, with the parts of the description that only it knows.
+    pub(super) fn postgres(&self) -> Postgres {
+        let engine = Postgres::new();
+        let engine = self.database.iter().fold(engine, |engine, name| engine.database(name));
+        self.initdb_args.iter().fold(engine, |engine, argument| engine.initdb_arg(argument))
+    }
+
+    /// Returns the snapshot of an engine. Relative paths start at the directory.
+    pub(super) fn snapshot<E: Engine>(&self, engine: E, directory: PathBuf) -> Snapshot<E> {
+        let snapshot = Snapshot::new(engine).relative_to(directory);
+        let mut snapshot = self.steps.add(snapshot).settings(self.settings.iter().cloned());
+        if self.tls {
+            snapshot = snapshot.tls();
+        }
+        if let Some(version) = &self.version {
+            snapshot = snapshot.version(version);
+        }
+        if let Some(limit) = self.start_timeout {
+            snapshot = snapshot.start_timeout(limit);
+        }
+        if let Some(limit) = self.build_timeout {
+            snapshot = snapshot.build_timeout(limit);
+        }
+        if let Some(size) = self.disk {
+            snapshot = snapshot.disk(size.as_u64());
+        }
+        if let Some(size) = self.memory {
+            snapshot = snapshot.memory(size.as_u64());
+        }
+        match self.pids {
+            Some(count) => snapshot.pids(count),
+            None => snapshot,
+        }
+    }
+}

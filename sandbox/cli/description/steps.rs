@@ -1,0 +1,180 @@
+//! The steps of a description.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
+use sandboxed_db::{Engine, MigrationTool, Snapshot};
+use serde::Deserialize;
+
+/// The steps in the order in which they are written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "Vec<StepObject>")]
+pub(super) struct Steps(Vec<Step>);
+
+#[derive(Debug)]
+enum Step {
+    Migrations(PathBuf, Option<MigrationTool>),
+    Seed(PathBuf),
+    Program { program: String, args: Vec<String>, tcp: bool },
+    DependsOn(Vec<PathBuf>),
+}
+
+/// The options that add steps.
+#[derive(Debug, Args)]
+struct StepOptions {
+    /// Run the migrations in a directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    migrations: Vec<PathBuf>,
+    /// The tool that the migrations are written for, if their names do not show it.
+    #[arg(long, value_enum, requires = "migrations")]
+    tool: Option<MigrationTool>,
+    /// Load a file of SQL, rows (.csv) or a dump of pg_dump; SQL and rows may be compressed.
+    #[arg(long, value_name = "FILE")]
+    seed: Vec<PathBuf>,
+    /// Run a shell command that prepares the database, such as a migration tool.
+    #[arg(long = "prepare", alias = "run", value_name = "COMMAND")]
+    run: Vec<String>,
+    /// Run a shell command that prepares the database by TCP.
+    ///
+    /// As --prepare, for programs that know no Unix sockets.
+    #[arg(long = "prepare-tcp", alias = "run-tcp", value_name = "COMMAND")]
+    run_tcp: Vec<String>,
+    /// Run commands again when this file or directory has changed.
+    ///
+    /// Counts for the commands directly before this option, and for all later steps.
+    #[arg(long, value_name = "PATH")]
+    depends_on: Vec<PathBuf>,
+}
+
+impl Args for Steps {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        StepOptions::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        StepOptions::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for Steps {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let StepOptions { migrations, tool, seed, run, run_tcp, depends_on } =
+            StepOptions::from_arg_matches(matches)?;
+        let shell =
+            |line, tcp| Step::Program { program: "sh".to_owned(), args: vec!["-c".to_owned(), line], tcp };
+        let mut steps: Vec<(usize, Step)> = Vec::new();
+        let mut add = |id, values: &mut dyn Iterator<Item = Step>| {
+            steps.extend(matches.indices_of(id).into_iter().flatten().zip(values));
+        };
+        add("migrations", &mut migrations.into_iter().map(|directory| Step::Migrations(directory, tool)));
+        add("seed", &mut seed.into_iter().map(Step::Seed));
+        add("run", &mut run.into_iter().map(|line| shell(line, false)));
+        add("run_tcp", &mut run_tcp.into_iter().map(|line| shell(line, true)));
+        add("depends_on", &mut depends_on.into_iter().map(|path| Step::DependsOn(vec![path])));
+        steps.sort_by_key(|(index, _)| *index);
+        Ok(Self(in_order(steps.into_iter().map(|(_, step)| step))))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Moves inputs before the commands that they follow, since an input counts from its place on.
+fn in_order(steps: impl Iterator<Item = Step>) -> Vec<Step> {
+    let mut ordered: Vec<Step> = Vec::new();
+    for step in steps {
+        let at = match step {
+            Step::DependsOn(_) => ordered
+                .iter()
+                .rposition(|step| !matches!(step, Step::Program { .. }))
+                .map_or(0, |last| last + 1),
+            _ => ordered.len(),
+        };
+        ordered.insert(at, step);
+    }
+    ordered
+}
+
+/// A step in a request: one of the first four keys, the others describe it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StepObject {
+    migrations: Option<PathBuf>,
+    migrations_of: Option<(String, PathBuf)>,
+    seed: Option<PathBuf>,
+    /// A program and its arguments.
+    prepare: Option<Vec<String>>,
+    depends_on: Vec<PathBuf>,
+    env: BTreeMap<String, String>,
+    tcp: bool,
+}
+
+const KEYS: &str = "`migrations`, `migrations_of`, `seed`, `prepare` or `depends_on`";
+
+impl TryFrom<Vec<StepObject>> for Steps {
+    type Error = String;
+
+    fn try_from(objects: Vec<StepObject>) -> Result<Self, String> {
+        let mut steps = Vec::new();
+        for object in objects {
+            let StepObject { migrations, migrations_of, seed, prepare, depends_on, env, tcp } = object;
+            if prepare.is_none() && (tcp || !env.is_empty()) {
+                return Err("`env` and `tcp` of a step belong to `prepare`".to_owned());
+            }
+            let has_inputs = !depends_on.is_empty();
+            if has_inputs {
+                steps.push(Step::DependsOn(depends_on));
+            }
+            steps.push(match (migrations, migrations_of, seed, prepare) {
+                (Some(directory), None, None, None) => Step::Migrations(directory, None),
+                (None, Some((name, directory)), None, None) => {
+                    Step::Migrations(directory, Some(tool(&name)?))
+                }
+                (None, None, Some(file), None) => Step::Seed(file),
+                (None, None, None, Some(words)) => program(words, env, tcp)?,
+                (None, None, None, None) if has_inputs => continue,
+                (None, None, None, None) => return Err(format!("a step is empty, expected {KEYS}")),
+                _ => return Err(format!("a step is several steps, expected one of {KEYS}")),
+            });
+        }
+        Ok(Self(steps))
+    }
+}
+
+fn tool(name: &str) -> Result<MigrationTool, String> {
+    MigrationTool::from_str(name, false).map_err(|_| {
+        let tools = MigrationTool::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let tools: Vec<_> = tools.map(|tool| format!("`{}`", tool.get_name())).collect();
+        format!("the tool `{name}` is unknown, expected {}", tools.join(", "))
+    })
+}
+
+/// Returns the step of a program. env(1) sets its variables, and the layer is found by its
+/// arguments.
+fn program(words: Vec<String>, env: BTreeMap<String, String>, tcp: bool) -> Result<Step, String> {
+    if words.is_empty() {
+        return Err("`prepare` is empty, expected a program".to_owned());
+    }
+    let setter = (!env.is_empty()).then(|| "env".to_owned());
+    let pairs = env.into_iter().map(|(name, value)| format!("{name}={value}"));
+    let mut words = setter.into_iter().chain(pairs).chain(words);
+    let program = words.next().unwrap_or_default();
+    Ok(Step::Program { program, args: words.collect(), tcp })
+}
+
+impl Steps {
+    /// Adds the steps to a snapshot.
+    pub(super) fn add<E: Engine>(&self, snapshot: Snapshot<E>) -> Snapshot<E> {
+        self.0.iter().fold(snapshot, |snapshot, step| match step {
+            Step::Migrations(directory, Some(tool)) => snapshot.migrations_of(*tool, directory),
+            Step::Migrations(directory, None) => snapshot.migrations(directory),
+            Step::Seed(file) => snapshot.seed(file),
+            Step::Program { program, args, tcp: false } => snapshot.run(program, args),
+            Step::Program { program, args, tcp: true } => snapshot.run_tcp(program, args),
+            Step::DependsOn(paths) => snapshot.depends_on(paths),
+        })
+    }
+}
