@@ -9,8 +9,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use object::read::elf::ElfFile64;
-use object::{Object, ObjectSymbol};
+use elf::ElfBytes;
+use elf::endian::NativeEndian;
 
 use crate::launch::command::ResolvedCommand;
 use crate::machine::maps::Mapping;
@@ -122,13 +122,15 @@ impl PrelinkCall {
         };
         let Some(library) = mappings.iter().find(is_begin) else { return Ok(Vec::new()) };
         let bytes = fs::read(&library.name)?;
-        let parsed = ElfFile64::<object::Endianness>::parse(bytes.as_slice()).map_err(io::Error::other)?;
+        let parsed = ElfBytes::<NativeEndian>::minimal_parse(&bytes).map_err(io::Error::other)?;
+        let table = parsed.dynamic_symbol_table().map_err(io::Error::other)?;
+        let (symbols, names) = table.ok_or_else(|| io::Error::other(format!("{LIBRARY} has no symbols")))?;
         let calls = CALLS.map(|(name, arguments)| {
-            let symbol =
-                parsed.dynamic_symbols().find(|symbol| symbol.name() == Ok(name) && symbol.is_definition());
+            let is_named = |at: u32| names.get(at as usize).is_ok_and(|found| found == name);
+            let symbol = symbols.iter().find(|symbol| !symbol.is_undefined() && is_named(symbol.st_name));
             let symbol = symbol.ok_or_else(|| io::Error::other(format!("{LIBRARY} has no {name}")))?;
             // The first bytes of a library's file are at its address zero.
-            Ok(Self { function: library.start + symbol.address(), arguments })
+            Ok(Self { function: library.start + symbol.st_value, arguments })
         });
         calls.into_iter().collect()
     }
