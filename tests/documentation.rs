@@ -12,32 +12,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Directories without documentation of this repository.
-const SKIPPED: [&str; 3] = ["target", "node_modules", ".git"];
+use sandboxed_db_tests::{repository, repository_files};
 
 /// The address at which the documentation of the newest version is published.
 const PUBLISHED: &str = "https://docs.rs/sandboxed-db/latest/sandboxed_db/";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace")
-}
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn collect(directory: &Path, extension: &str, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("directories can be read") {
-        let path = entry.expect("entries can be read").path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_dir() && !path.is_symlink() {
-            if !SKIPPED.contains(&&*name) {
-                collect(&path, extension, files);
-            }
-        } else if path.extension().is_some_and(|it| it == extension) {
-            files.push(path);
-        }
-    }
+fn with_extension(extension: &str) -> Vec<PathBuf> {
+    repository_files(|file| file.extension().is_some_and(|it| it == extension))
 }
 
 /// The lines outside blocks of code, each with its number.
@@ -85,7 +70,7 @@ fn check(file: &Path, target: &str) -> Option<String> {
         Some((path, anchor)) => (path, Some(anchor)),
         None => (target, None),
     };
-    let guide = root().join("sandbox/src/guide");
+    let guide = repository().join("sandbox/src/guide");
     let linked = if let Some(page) = path.strip_prefix(PUBLISHED) {
         let Some(chapter) = page.strip_prefix("guide/").and_then(|page| page.strip_suffix("index.html"))
         else {
@@ -118,8 +103,7 @@ fn check(file: &Path, target: &str) -> Option<String> {
 
 #[test]
 fn links_between_files_lead_somewhere() {
-    let mut files = Vec::new();
-    collect(root(), "md", &mut files);
+    let files = with_extension("md");
     assert!(files.len() > 20, "only {} files were found", files.len());
     let mut offences = Vec::new();
     for file in &files {
@@ -136,7 +120,7 @@ fn links_between_files_lead_somewhere() {
 #[test]
 fn pages_of_packages_have_absolute_links_only() {
     for page in ["sandbox/README.md", "fixtures/README.md"] {
-        for (line, target) in targets(&read(&root().join(page))) {
+        for (line, target) in targets(&read(&repository().join(page))) {
             assert!(target.starts_with("https://"), "{page}:{line}: {target} is relative");
         }
     }
@@ -145,9 +129,7 @@ fn pages_of_packages_have_absolute_links_only() {
 /// rustdoc shows a comment without the files beside its source.
 #[test]
 fn comments_have_no_links_to_files() {
-    let mut files = Vec::new();
-    collect(root(), "rs", &mut files);
-    for file in files.iter().filter(|file| !file.ends_with("tests/documentation.rs")) {
+    for file in with_extension("rs").iter().filter(|file| !file.ends_with("tests/documentation.rs")) {
         let text = read(file);
         let comments = text
             .lines()
@@ -163,7 +145,8 @@ fn comments_have_no_links_to_files() {
 
 #[test]
 fn the_readme_begins_as_the_page_of_the_package() {
-    let (readme, page) = (read(&root().join("README.md")), read(&root().join("sandbox/README.md")));
+    let (readme, page) =
+        (read(&repository().join("README.md")), read(&repository().join("sandbox/README.md")));
     let (shared, _) = page.split_once("## Documentation").expect("the page has that heading");
     assert!(readme.starts_with(shared), "README.md does not begin with sandbox/README.md");
     assert!(!readme.contains("\n# fn"), "README.md has a line that only rustdoc understands");
@@ -172,24 +155,24 @@ fn the_readme_begins_as_the_page_of_the_package() {
 /// The doctests of the README run in the package of the examples.
 #[test]
 fn files_in_the_readme_are_those_of_the_examples() {
-    let readme = read(&root().join("README.md"));
+    let readme = read(&repository().join("README.md"));
     let shown = |name: &str| -> String {
         let after = readme.split_once(&format!("`{name}`:\n\n```")).expect("it is shown").1;
         after.lines().skip(1).take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect()
     };
     let name = "migrations/20240101000000_customers.sql";
-    assert_eq!(shown(name), read(&root().join("examples").join(name)));
+    assert_eq!(shown(name), read(&repository().join("examples").join(name)));
     let name = "orders.sql";
-    let chapter = read(&root().join("sandbox/src/guide/getting_started.md"));
-    assert!(chapter.contains(&read(&root().join("examples").join(name))), "{name} differs");
+    let chapter = read(&repository().join("sandbox/src/guide/getting_started.md"));
+    assert!(chapter.contains(&read(&repository().join("examples").join(name))), "{name} differs");
 }
 
 #[test]
 fn each_chapter_is_a_page_and_is_tested() {
-    let mut files = Vec::new();
-    collect(&root().join("sandbox/src/guide"), "md", &mut files);
+    let guide = repository().join("sandbox/src/guide");
+    let files = with_extension("md").into_iter().filter(|file| file.starts_with(&guide));
     let (guide, tested) =
-        (read(&root().join("sandbox/src/guide/mod.rs")), read(&root().join("examples/lib.rs")));
+        (read(&repository().join("sandbox/src/guide/mod.rs")), read(&repository().join("examples/lib.rs")));
     for file in files {
         let chapter = file.file_stem().unwrap_or_default().to_string_lossy();
         for (text, part) in [
@@ -204,10 +187,10 @@ fn each_chapter_is_a_page_and_is_tested() {
 
 #[test]
 fn the_page_of_the_library_names_all_features() {
-    let manifest = read(&root().join("sandbox/Cargo.toml"));
+    let manifest = read(&repository().join("sandbox/Cargo.toml"));
     let features = manifest.split_once("\n[features]\n").expect("it has features").1;
     let features = features.split("\n[").next().unwrap_or_default().lines();
-    let page = read(&root().join("sandbox/src/lib.rs"));
+    let page = read(&repository().join("sandbox/src/lib.rs"));
     let rows: String = page.lines().filter(|line| line.starts_with("//! | `")).collect();
     for feature in features.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name) {
         let is_named = feature == "default" || rows.contains(&format!("`{feature}`"));
@@ -217,7 +200,7 @@ fn the_page_of_the_library_names_all_features() {
 
 #[test]
 fn the_check_finds_each_kind_of_dead_link() {
-    let file = root().join("README.md");
+    let file = repository().join("README.md");
     for dead in [
         "no/such/file.md",
         "ARCHITECTURE.md#no-such-heading",

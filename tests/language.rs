@@ -6,7 +6,9 @@
 //! ```
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use sandboxed_db_tests::{repository, repository_files};
 
 /// Columns that a line of a comment may take.
 const WIDTH: usize = 100;
@@ -20,16 +22,11 @@ const OPENINGS: [&str; 8] = ["who", "whoever", "whose", "what", "whatever", "whi
 /// Attributes that make a function a test, by the last part of their path.
 const TEST_ATTRIBUTES: [&str; 4] = ["test", "sandboxed_db", "rstest", "proptest"];
 
-/// Directories without files to check.
-const SKIPPED: [&str; 3] = ["target", "node_modules", ".git"];
-
 #[test]
 fn comments_and_test_names_follow_the_language_rules() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace");
-    let mut files = Vec::new();
-    collect(root, &mut files);
+    let root = repository();
+    let files = repository_files(has_comments);
     assert!(files.len() > 100, "only {} files were found below {}", files.len(), root.display());
-    files.sort();
     let mut offences = Vec::new();
     for file in &files {
         let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -40,20 +37,9 @@ fn comments_and_test_names_follow_the_language_rules() {
     assert!(offences.is_empty(), "{} offences:\n{}", offences.len(), offences.join("\n"));
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("directories can be read") {
-        let path = entry.expect("entries can be read").path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_dir() && !path.is_symlink() {
-            if !SKIPPED.contains(&&*name) {
-                collect(&path, files);
-            }
-        } else if path.extension().is_some_and(|it| it == "rs" || it == "sh" || it == "toml")
-            || directory.file_name().is_some_and(|it| it == ".ci")
-        {
-            files.push(path);
-        }
-    }
+fn has_comments(file: &Path) -> bool {
+    let is_of_ci = file.parent().and_then(Path::file_name).is_some_and(|it| it == ".ci");
+    is_of_ci || file.extension().is_some_and(|it| it == "rs" || it == "sh" || it == "toml")
 }
 
 /// The characters that begin a comment in a file.

@@ -3,6 +3,7 @@
 mod namespaces;
 mod processes;
 mod random;
+mod repository;
 mod scratch_dirs;
 mod server;
 mod test_process;
@@ -10,6 +11,7 @@ mod test_process;
 pub use namespaces::*;
 pub use processes::*;
 pub use random::*;
+pub use repository::*;
 pub use scratch_dirs::*;
 pub use server::*;
 pub use test_process::*;
