@@ -153,6 +153,21 @@ impl Default for ScratchDirs {
     }
 }
 
+/// A directory with files, each with its contents.
+///
+/// # Panics
+/// If they cannot be written.
+#[must_use]
+pub fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (name, contents) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("it is below the directory")).expect("there is room");
+        fs::write(path, contents).expect("there is room");
+    }
+    directory
+}
+
 /// Returns `true` if a path is a finished entry of the cache, by its name and shape: a layer, a
 /// lock, a lookup, ...
 fn is_finished(path: &Path) -> bool {

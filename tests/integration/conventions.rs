@@ -8,11 +8,10 @@ use diesel::Connection as _;
 use diesel_migrations::{FileBasedMigrations, MigrationHarness as _};
 use rstest::rstest;
 use sandboxed_db::{MigrationTool, Sandbox, Snapshot};
-use sandboxed_db_tests::{assert_says, column, connect, fresh, refused, start, value};
+use sandboxed_db_tests::{assert_says, column, connect, directory, fresh, refused, start, value};
 use sqlx::Connection as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
-use tempfile::TempDir;
 
 /// The migrations of `tests/data/conventions`.
 pub(crate) fn data(tool: &str) -> PathBuf {
@@ -370,38 +369,15 @@ fn a_bookkeeping_table_out_of_reach_is_reported() {
     assert_says(&report, &["1_a.sql`\n", "relation \"_sqlx_migrations\" does not exist"]);
 }
 
-pub(crate) fn directory(files: &[(&str, &str)]) -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    for (name, contents) in files {
-        let path = directory.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, contents).unwrap();
-    }
-    directory
-}
-
 const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`); \
     `MigrationTool::Plain` (`--tool plain`) runs every `.sql` file in the order of names";
 
 #[rstest]
-#[case::refinery_and_others(
-    None,
-    &[("V1__x.sql", ""), ("1_y.sql", "")],
-    "`V1__x.sql` is a migration of refinery, `1_y.sql` is not",
-    CHOICES,
-)]
 #[case::refinery_and_goose(
     None,
     &[("V1__x.sql", "-- +goose Up\n")],
     "`V1__x.sql` is a migration of goose by its line `-- +goose Up` and of refinery by its name",
     CHOICES,
-)]
-#[case::an_unknown_way_back(
-    None,
-    &[("1_x.sql", "create table x ();\n\n-- === DOWN ===\ndrop table x;\n")],
-    "`1_x.sql` line 3 may begin a way back: `-- === DOWN ===`",
-    "name the tool that runs such files, by `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`), run it in a \
-     step, by `Snapshot::run` (`--prepare`), or split the file; `MigrationTool::Plain` (`--tool plain`) runs all of it",
 )]
 #[case::a_way_back_in_a_named_directory(
     None,
@@ -445,12 +421,6 @@ const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::�
     &[("V1.1__x.sql", "")],
     "`V1.1__x.sql` begins as Flyway's files do, and refinery cannot read its version",
     "refinery's are `V<number>__<name>.sql`; for Flyway's choose `MigrationTool::Flyway` (`--tool flyway`)",
-)]
-#[case::one_version_twice(
-    Some(MigrationTool::Sqlx),
-    &[("1_x.sql", ""), ("01_y.sql", "")],
-    "`01_y.sql` and `1_x.sql` have the same version, 1",
-    "give each migration another version",
 )]
 #[case::a_version_too_large(
     Some(MigrationTool::GolangMigrate),

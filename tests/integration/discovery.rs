@@ -1,17 +1,13 @@
 //! Migrations that no argument of the attribute names, and the tool that their names show.
 
-use std::fs;
-use std::path::Path;
-
 use sandboxed_db::{Postgres, sandboxed_db};
-use sandboxed_db_tests::{alone, connect, is_alone};
+use sandboxed_db_tests::{alone, assert_says, connect, directory, is_alone, outcome, value_at};
 
 /// Prints the tables of the server, for the test that runs this one with a package.
 #[expect(clippy::print_stdout, reason = "the test that runs this one reads it")]
 fn show_tables(url: &str) {
     let query = "select coalesce(string_agg(relname, ' ' order by relname), 'none') from pg_stat_user_tables";
-    let tables: String = connect(url).query_one(query, &[]).unwrap().get(0);
-    println!("tables: {tables}.");
+    println!("tables: {}.", value_at::<String>(url, query));
 }
 
 /// Tests whose package is named by the environment.
@@ -48,22 +44,14 @@ fn migrates_itself(url: String) {
 
 /// Runs a test with a package of these files, and returns its output.
 fn run(test: &str, files: &[(&str, &str)]) -> String {
-    let package = tempfile::tempdir().unwrap();
-    for (name, contents) in files {
-        let path = package.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, contents).unwrap();
-    }
+    let package = directory(files);
     let mut command = alone(&format!("discovery::{test}"));
-    let output = command.arg("--nocapture").env("CARGO_MANIFEST_DIR", package.path()).output().unwrap();
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(text.contains("running 1 test"), "{test} is not a test:\n{text}");
-    text.replace(&Path::new(package.path()).display().to_string(), "PACKAGE")
+    let (_, text) = outcome(command.arg("--nocapture").env("CARGO_MANIFEST_DIR", package.path()));
+    text.replace(&package.path().display().to_string(), "PACKAGE")
 }
 
 fn assert_shows(test: &str, files: &[(&str, &str)], tables: &str) {
-    let text = run(test, files);
-    assert!(text.contains(&format!("tables: {tables}.")), "{test}, expected {tables}:\n{text}");
+    assert_says(&run(test, files), &[&format!("tables: {tables}.")]);
 }
 
 const USERS: (&str, &str) = ("migrations/1_users.sql", "create table users (id int);");
@@ -102,16 +90,17 @@ fn files_named_by_a_time_are_sqlxs_beside_sqlx() {
 #[test]
 fn a_found_directory_that_is_refused_can_be_left_out() {
     let text = run("says_nothing", &[USERS, ("migrations/V1__a.sql", "")]);
-    assert!(text.contains("could not decide how to run the migrations in `PACKAGE/migrations`"), "{text}");
-    assert!(text.contains("write `migrations = none` to leave it out"), "{text}");
+    let error = "could not decide how to run the migrations in `PACKAGE/migrations`";
+    assert_says(&text, &[error, "write `migrations = none` to leave it out"]);
 }
 
 #[test]
 fn a_second_migration_is_answered_with_the_tool() {
     let text = run("migrates_itself", &[USERS]);
-    assert!(text.contains("ERROR:  relation \"users\" already exists"), "{text}");
-    assert!(text.contains("\n  the migrations in `migrations` ran before the test"), "{text}");
-    assert!(text.contains("as in `migrations_of(Sqlx, \"migrations\")`"), "{text}");
+    let advice = "\n  the migrations in `migrations` ran before the test";
+    let parts =
+        ["ERROR:  relation \"users\" already exists", advice, "as in `migrations_of(Sqlx, \"migrations\")`"];
+    assert_says(&text, &parts);
     let text = run("migrates_itself", &[("data/a", "")]);
     assert!(text.contains("test result: ok"), "{text}");
 }

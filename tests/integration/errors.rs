@@ -120,22 +120,6 @@ fn the_cache_of_another_user_is_reported() {
     succeeds(&one, &[], &[]);
 }
 
-#[test]
-fn a_directory_without_a_server_is_named_with_the_variable() {
-    let dirs = ScratchDirs::new();
-    let empty = dirs.path().join("empty");
-    fs::create_dir(&empty).unwrap();
-    let report = report(&dirs, &[("SANDBOXED_DB_POSTGRES", &empty)], &[]);
-    assert_says(
-        &report,
-        &[
-            &format!("could not use SANDBOXED_DB_POSTGRES={}\n  cause: use `", empty.display()),
-            "cause: No such file or directory",
-            "hint: SANDBOXED_DB_POSTGRES takes `packages`, or directories that hold `postgres`, `initdb` and `psql`",
-        ],
-    );
-}
-
 #[rstest]
 #[case::that_fails("#!/bin/sh\necho broken >&2\nexit 1\n", 0o755, &["exit status: 1", "broken"])]
 #[case::that_may_not_be_run("#!/bin/sh\n", 0o644, &["cause: Permission denied"])]
@@ -363,20 +347,6 @@ fn a_missing_file_is_reported_with_its_path(
     assert_says(&report, parts);
     assert_says(&report, &[&format!("hint: `{path}` is relative to `"), "the package of `tests/subject.rs`"]);
     assert!(!dirs.cache().join("layers").exists(), "something was built first");
-}
-
-#[test]
-fn a_directory_without_migrations_is_an_error() {
-    let dirs = ScratchDirs::new();
-    let directory = dirs.path().join("none");
-    fs::create_dir(&directory).unwrap();
-    fs::write(directory.join("README.md"), "none yet").unwrap();
-    fs::write(directory.join("0001.down.sql"), "drop table t;").unwrap();
-    let report = report(&dirs, &[], &["--migrations", directory.to_str().unwrap()]);
-    assert_says(
-        &report,
-        &["could not find migrations in `", "none`", "hint: a migration is a file whose name ends in `.sql`"],
-    );
 }
 
 #[rstest]

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use rstest::rstest;
 use sandboxed_db::{MigrationTool, Sandbox};
-use sandboxed_db_tests::{fresh, printed, skip, start};
+use sandboxed_db_tests::{directory, fresh, printed, skip, start};
 
 use crate::applications::application;
-use crate::conventions::{bookkeeping, data, directory, tables};
+use crate::conventions::{bookkeeping, data, tables};
 
 /// The program of a tool, if it is installed.
 fn program(tool: &str) -> Option<PathBuf> {

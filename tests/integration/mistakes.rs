@@ -5,8 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use sandboxed_db::{MigrationTool, Postgres, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{alone, connect};
-use tempfile::TempDir;
+use sandboxed_db_tests::{alone, connect, directory, failed, fresh};
 
 type Description = Snapshot<Postgres>;
 
@@ -96,26 +95,11 @@ fn passes(db: Sandbox) {
     drop(db);
 }
 
-fn package(files: &[(&str, &str)]) -> TempDir {
-    let package = tempfile::tempdir().unwrap();
-    for (name, contents) in files {
-        let path = package.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, contents).unwrap();
-    }
-    package
-}
-
 /// Returns the report of a failing test, without what libtest adds.
 fn report(test: &str, package: &Path, (name, value): (&str, &str)) -> String {
     let mut command = alone(&format!("mistakes::{test}"));
-    let output = command
-        .env("CARGO_MANIFEST_DIR", package)
-        .env("RUST_BACKTRACE", "0")
-        .env(name, value)
-        .output()
-        .unwrap();
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    command.env("CARGO_MANIFEST_DIR", package).env("RUST_BACKTRACE", "0").env(name, value);
+    let text = failed(&mut command);
     let report = text.split_once(" stdout ----\n").and_then(|(_, rest)| rest.split_once("\n\nfailures:"));
     report.map_or(text.clone(), |(report, _)| report.trim().to_owned() + "\n")
 }
@@ -155,13 +139,13 @@ fn between(line: &str, begin: &str, end: &str, replacement: &str) -> String {
 #[test]
 fn common_mistakes_are_answered_with_their_fix() {
     let described = MISTAKES.iter().map(|Mistake(name, files, describe)| {
-        let package = package(files);
-        let error = describe(Snapshot::new(Postgres::new()).relative_to(package.path())).start();
+        let package = directory(files);
+        let error = describe(fresh().relative_to(package.path())).start();
         let message = error.map_or_else(|error| format!("{error:?}"), |_| "no error".to_owned());
         (name, normalised(&message, package.path()))
     });
     let failing = FAILING.iter().map(|Failing(name, test, files, variable)| {
-        let package = package(files);
+        let package = directory(files);
         (name, normalised(&report(test, package.path(), *variable), package.path()))
     });
     let mut differences = String::new();

@@ -195,7 +195,6 @@ fn sequences_of_every_kind_continue() {
 #[case::no_such_table("nobody.csv", "id\n1\n", "relation \"nobody\" does not exist")]
 #[case::a_value_of_another_type("users.csv", "id\n1\nx\n", "users.csv:3")]
 #[case::too_few_values("users.csv", "id,name\n1\n", "missing data for column \"name\"")]
-#[case::no_header("users.csv", "", "the first line names the table's columns")]
 fn rows_that_do_not_fit_are_refused(#[case] name: &str, #[case] rows: &str, #[case] expected: &str) {
     let directory = tempfile::tempdir().unwrap();
     let schema = write(&directory, "schema.sql", "create table users (id int, name text);");
@@ -274,10 +273,6 @@ fn a_file_that_is_no_seed_is_refused() {
 // Advice.
 
 #[rstest]
-#[case::missing_role(
-    "create table a ();\nalter table a owner to clerk;\n",
-    "make the role in a step before it"
-)]
 #[case::schema_public("create schema public;\n", "drop it in a step before it (`drop schema public;`)")]
 #[case::role_postgres("create role postgres;\n", "dump one database by pg_dump instead of all by pg_dumpall")]
 #[case::another_database(

@@ -3,18 +3,11 @@
 use postgres::{Client, NoTls};
 use sandboxed_db::engine::LocaleProvider;
 use sandboxed_db::{Engine, ErrorKind, Postgres, Snapshot};
-use sandboxed_db_tests::{DEADLINE, connect, eventually, fresh, skip, start, value};
+use sandboxed_db_tests::{DEADLINE, connect, directory, eventually, fresh, skip, start, value};
 
 /// The text of an expression.
 fn shown(client: &mut Client, sql: &str) -> String {
     value(client, &format!("select ({sql})::text"))
-}
-
-/// A directory of one migration.
-fn migration(sql: &str) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("1.sql"), sql).unwrap();
-    directory
 }
 
 #[test]
@@ -126,12 +119,13 @@ fn wal_level_minimal_needs_no_other_setting() {
 
 #[test]
 fn housekeeping_ignores_timeouts_of_the_database() {
-    let directory = migration(
+    let directory = directory(&[(
+        "1.sql",
         "create table t as select g from generate_series(1, 100000) g;
          alter database postgres set statement_timeout = 1;
          alter role postgres set lock_timeout = 1;
          alter database postgres set default_transaction_read_only = on;",
-    );
+    )]);
     let db = fresh().migrations(directory.path()).start().unwrap();
     let mut client = connect(db.url());
     client.batch_execute("set statement_timeout = 0").unwrap();
@@ -144,7 +138,8 @@ fn housekeeping_goes_on_after_a_table_that_cannot_be_analysed() {
         // The server itself refuses an index whose function depends on `search_path`.
         return;
     }
-    let directory = migration(
+    let directory = directory(&[(
+        "1.sql",
         "create schema app; create table app.factor (f int); insert into app.factor values (2);
          create function app.times(int) returns int language plpgsql immutable as
              'begin return (select f * $1 from factor); end';
@@ -152,7 +147,7 @@ fn housekeeping_goes_on_after_a_table_that_cannot_be_analysed() {
          create table app.a (x int); insert into a select generate_series(1, 50);
          create index on a (times(x));
          create table public.z as select generate_series(1, 70);",
-    );
+    )]);
     let db = fresh().migrations(directory.path()).start().unwrap();
     let mut client = connect(db.url());
     assert_eq!(shown(&mut client, "select reltuples::int from pg_class where relname = 'z'"), "70");
