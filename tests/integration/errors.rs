@@ -77,9 +77,9 @@ fn server_that_may(instead: &str) -> String {
 
 #[test]
 fn a_dump_that_is_newer_than_psql_is_advised_on() {
-    let place = ScratchDirs::new();
-    let bin = with_server(&place, &server_that_may("true"));
-    let seed = place.path().join("dump.sql");
+    let dirs = ScratchDirs::new();
+    let bin = with_server(&dirs, &server_that_may("true"));
+    let seed = dirs.path().join("dump.sql");
     fs::write(&seed, "\\restrict 6b1f\ncreate table a ();\n\\unrestrict 6b1f\n").unwrap();
     // A psql of before August 2025.
     let script = format!(
@@ -92,7 +92,7 @@ fn a_dump_that_is_newer_than_psql_is_advised_on() {
     fs::write(bin.join("psql"), script).unwrap();
     fs::set_permissions(bin.join("psql"), fs::Permissions::from_mode(0o755)).unwrap();
     let seed = seed.to_str().unwrap();
-    let report = report(&place, &[("SANDBOXED_DB_POSTGRES", &bin)], &["--seed", seed]);
+    let report = report(&dirs, &[("SANDBOXED_DB_POSTGRES", &bin)], &["--seed", seed]);
     assert_says(&report, &["invalid command \\restrict", "a pg_dump newer than psql wrote the file"]);
 }
 

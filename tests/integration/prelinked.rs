@@ -8,8 +8,8 @@ use std::process::Command;
 
 use sandboxed_db::Sandbox;
 use sandboxed_db_tests::{
-    DEADLINE, ScratchDirs, alone, children, connect, eventually, is_alone, passed, processes_beside, skip,
-    start, status, value,
+    DEADLINE, ScratchDirs, alone, children, connect, eventually, is_alone, passed, printed, processes_beside,
+    skip, start, status, value,
 };
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
@@ -243,6 +243,8 @@ fn memory_of_its_own_is_printed() {
 
 /// A cache with the layers of the usual one, and images of its own.
 fn cache_with_its_own_images(dirs: &ScratchDirs) -> PathBuf {
+    // The usual cache then has the layer.
+    drop(start());
     let cache = dirs.path().join("cache");
     fs::create_dir(&cache).unwrap();
     for name in ["layers", "locks", "lookups", "chains", "servers", "packages"] {
@@ -262,29 +264,23 @@ fn images(cache: &Path) -> Vec<PathBuf> {
 
 /// Starts a sandbox in a process of its own.
 fn start_in(cache: &Path) {
-    let output = Command::new(SUBJECT)
-        .args(["--sandboxes", "1", "one_by_one"])
-        .env("SANDBOXED_DB_CACHE", cache)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    start_by(Command::new(SUBJECT).arg("return"), cache);
+}
+
+fn start_by(command: &mut Command, cache: &Path) {
+    let output = command.env("SANDBOXED_DB_CACHE", cache).output().unwrap();
+    assert!(output.status.success(), "{}", printed(&output));
 }
 
 /// A shortage passes; a refusal stays.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_shortage_is_not_remembered() {
-    // The shared cache then has the layer.
-    drop(start());
-    let place = ScratchDirs::with_shared_cache();
-    let cache = cache_with_its_own_images(&place);
+    let dirs = ScratchDirs::with_shared_cache();
+    let cache = cache_with_its_own_images(&dirs);
     let start_denied = |errno: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_deny_syscalls"))
-            .args([&format!("ptrace={errno}"), "--", SUBJECT, "--sandboxes", "1", "one_by_one"])
-            .env("SANDBOXED_DB_CACHE", &cache)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deny_syscalls"));
+        start_by(command.args([&format!("ptrace={errno}"), "--", SUBJECT, "return"]), &cache);
     };
     for errno in ["EAGAIN", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC"] {
         start_denied(errno);
@@ -321,8 +317,6 @@ fn flip_a_byte(image: &Path) {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn an_image_with_a_flipped_byte_is_made_anew() {
-    // The shared cache then has the layer.
-    drop(start());
     let dirs = ScratchDirs::with_shared_cache();
     let cache = cache_with_its_own_images(&dirs);
     start_in(&cache);
@@ -345,7 +339,6 @@ fn an_image_with_a_flipped_byte_is_made_anew() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn verify_finds_an_image_with_a_flipped_byte() {
-    drop(start());
     let dirs = ScratchDirs::with_shared_cache();
     let cache = cache_with_its_own_images(&dirs);
     start_in(&cache);

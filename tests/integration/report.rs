@@ -226,8 +226,8 @@ fn the_outcome_of_a_test_is_recorded(
 
 #[test]
 fn the_command_that_opens_kept_data_is_recorded() {
-    let place = ScratchDirs::with_shared_cache();
-    let file = place.path().join("run.jsonl");
+    let dirs = ScratchDirs::with_shared_cache();
+    let file = dirs.path().join("run.jsonl");
     let name = "integration::report::panics";
     let output = alone("report::panics").env(VARIABLE, &file).env("SANDBOXED_DB_KEEP", "on_failure").output();
     assert_ran(&output.unwrap(), Outcome::Failed);

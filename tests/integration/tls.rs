@@ -179,7 +179,7 @@ fn settings_that_contradict_tls_are_refused() {
 
 #[test]
 fn a_server_without_openssl_is_reported() {
-    let place = ScratchDirs::new();
+    let dirs = ScratchDirs::new();
     let server = real().program("postgres");
     // The message of PostgreSQL's check of the setting `ssl`.
     let script = format!(
@@ -187,8 +187,8 @@ fn a_server_without_openssl_is_reported() {
          exec {} \"$@\"\n",
         server.display()
     );
-    let bin = with_server(&place, &script);
-    let output = place
+    let bin = with_server(&dirs, &script);
+    let output = dirs
         .command(crate::lifecycle::SUBJECT)
         .args(["--tls", "return"])
         .env("SANDBOXED_DB_POSTGRES", &bin)

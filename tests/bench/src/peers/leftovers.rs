@@ -45,8 +45,8 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
 
 impl Before {
     /// Records the state. `victim` is the test process.
-    pub(crate) fn now(place: &Path, server: Option<&str>, victim: u32) -> Result<Self> {
-        let (files, bytes) = contents(place)?;
+    pub(crate) fn now(directory: &Path, server: Option<&str>, victim: u32) -> Result<Self> {
+        let (files, bytes) = contents(directory)?;
         let mut others = processes()?.remove(&std::process::id()).unwrap_or_default();
         others.retain(|&(pid, _)| pid != victim);
         let others = others.into_iter().map(|(pid, _)| pid).collect();
@@ -54,14 +54,14 @@ impl Before {
     }
 
     /// Returns the leftovers after the test process was killed, and kills surviving processes.
-    pub(crate) fn leftovers(self, place: &Path, server: Option<&str>) -> Result<Leftovers> {
+    pub(crate) fn leftovers(self, directory: &Path, server: Option<&str>) -> Result<Leftovers> {
         let deadline = Instant::now() + GRACE;
         let mut survivors = orphans(&self.others)?;
         while !survivors.is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
             survivors = orphans(&self.others)?;
         }
-        let (files, bytes) = contents(place)?;
+        let (files, bytes) = contents(directory)?;
         let leftovers = Leftovers {
             processes: survivors.len(),
             databases: databases(server)? - self.databases,
@@ -140,10 +140,10 @@ fn databases(server: Option<&str>) -> Result<i64> {
 }
 
 /// Counts the files and their bytes of memory or disk.
-fn contents(place: &Path) -> Result<(usize, u64)> {
+fn contents(directory: &Path) -> Result<(usize, u64)> {
     use std::os::unix::fs::MetadataExt;
     let (mut files, mut bytes) = (0, 0);
-    for entry in WalkDir::new(place) {
+    for entry in WalkDir::new(directory) {
         // Live servers may remove the file.
         let Ok(metadata) = entry.and_then(|entry| entry.metadata()) else { continue };
         files += usize::from(!metadata.is_dir());

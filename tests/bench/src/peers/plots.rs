@@ -145,13 +145,13 @@ mod tests {
             (scenario(Workload::Empty, Access::Small, 8), Contestant::PgTemp, 500.0),
             (scenario(Workload::Large, Access::Large, 8), Contestant::Sandboxed, 50.0),
         ]);
-        let place = tempfile::tempdir().unwrap();
-        draw(&report, place.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        draw(&report, directory.path()).unwrap();
         let mut names: Vec<_> =
-            std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["127-mb-the-large-table-read.svg", "empty-database.svg"]);
-        let empty = std::fs::read_to_string(place.path().join("empty-database.svg")).unwrap();
+        let empty = std::fs::read_to_string(directory.path().join("empty-database.svg")).unwrap();
         for text in ["pgtemp", "sandboxed-db, on demand", "databases a second", &report.machine.command] {
             assert!(empty.contains(text), "{text}: {empty}");
         }

@@ -129,9 +129,9 @@ impl Workload {
         }
     }
 
-    /// Writes the files into a new directory below `place`, named as sqlx names migrations.
-    pub(crate) fn write(self, place: &Path) -> io::Result<PathBuf> {
-        let directory = place.join(self.name().replace(' ', "-"));
+    /// Writes the files into a new directory below `directory`, named as sqlx names migrations.
+    pub(crate) fn write(self, directory: &Path) -> io::Result<PathBuf> {
+        let directory = directory.join(self.name().replace(' ', "-"));
         fs::create_dir_all(&directory)?;
         let files = match self {
             Self::Container | Self::Empty => Vec::new(),
@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn files_are_numbered_in_the_order_of_their_references() {
-        let place = tempfile::tempdir().unwrap();
-        let directory = Workload::Migrations.write(place.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let directory = Workload::Migrations.write(directory.path()).unwrap();
         let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         assert_eq!(files.len(), 40);
