@@ -146,10 +146,9 @@ impl Function {
             },
         });
         let all: Vec<_> = filled.filter_map(|filled| diagnostics.collect(filled)).collect();
-        let owns = |filled: &&Filled<'_>| matches!(filled, Filled::FromDatabase(_));
         if !inputs.iter().any(|input| matches!(input, FnArg::Receiver(_)))
             && all.len() == inputs.len()
-            && !all.iter().any(|filled| owns(&filled))
+            && all.iter().all(|filled| matches!(filled, Filled::FromCase(_)))
         {
             diagnostics.push(diagnostics::no_parameter(ident));
         }

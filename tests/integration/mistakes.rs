@@ -118,6 +118,7 @@ fn normalised(message: &str, package: &Path) -> String {
         let line = between(&line, "found were: ", ". Install", "VERSIONS");
         let line = between(&line, "thread 'mistakes::", "panicked", "TEST ");
         let line = between(&line, "DETAIL:  Could not open extension control file", "", ": …");
+        let line = between(&line, "postgresql.conf\" line ", "", "LINE");
         let line = between(&line, "had the pid ", "", "PID");
         let line = between(&line, "it started in ", "", "TIME");
         let line = between(&line, "    | ", "] ", "TIME [PID");
