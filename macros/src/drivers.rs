@@ -35,8 +35,8 @@ macro_rules! versions {
 const DRIVERS: [Driver; 7] = [
     Driver {
         package: "sqlx",
-        own_names: &["PgPool", "PgConnection", "PgConnectOptions", "PgPoolOptions"],
-        common_names: &["PoolConnection"],
+        own_names: &["PgPool", "PgConnection", "PgConnectOptions", "PgPoolOptions", "PoolConnection"],
+        common_names: &[],
         versions: versions!("0.9": "sqlx", "0.8": "sqlx-0-8"),
     },
     Driver {
