@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -40,10 +40,14 @@ async function run(text) {
   }
 }
 
-/** Waits until a process has ended. */
+/** Waits until a process has ended. Its parent may not have collected it yet. */
 async function ended(pid) {
   for (const start = Date.now(); Date.now() - start < 30_000; await pause(20)) {
-    if (!existsSync(`/proc/${pid}`)) return;
+    try {
+      if (readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ')) return;
+    } catch {
+      return;
+    }
   }
   assert.fail(`the process ${pid} runs after 30 s`);
 }
@@ -81,7 +85,7 @@ test('servers start side by side, and a program prepares them once', async () =>
   const all = await Promise.all([1, 2, 3].map(() => sandbox({ directory, prepare })));
   const { stdout } = await promisify(execFile)('psql', ['-Atc', "select 't'::regclass", all[2].url]);
   assert.equal(stdout, 't\n');
-  assert.equal(require('node:fs').readFileSync(path.join(directory, 'runs'), 'utf8'), 'run\n');
+  assert.equal(readFileSync(path.join(directory, 'runs'), 'utf8'), 'run\n');
   await Promise.all(all.map((db) => db.stop()));
 });
 
