@@ -34,7 +34,7 @@ export class Browser {
     const options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"];
     options.push("--disable-dev-shm-usage", "--no-first-run", `--user-data-dir=${browser.#profile}`);
     const stdio = ["ignore", "ignore", "ignore", "pipe", "pipe"];
-    browser.#process = spawn(program, options, { stdio, detached: true });
+    browser.#process = spawn(program, options, { stdio });
     const end = new Promise((_, reject) => {
       browser.#process.once("error", (error) => reject(new Error(`start ${program}: ${error.message}`)));
       browser.#process.once("exit", (code, signal) => {
@@ -53,7 +53,7 @@ export class Browser {
   async stop() {
     const gone = new Promise((resolve) => this.#process.once("exit", resolve));
     await this.call("Browser.close").catch(() => {});
-    await within(gone, "end the browser").catch(() => process.kill(-this.#process.pid, "SIGKILL"));
+    await within(gone, "end the browser").catch(() => this.#process.kill("SIGKILL"));
     await rm(this.#profile, { recursive: true, force: true, maxRetries: 5 });
   }
 
