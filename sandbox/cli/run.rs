@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Args;
+use sandboxed_db::engine::Sql;
 use sandboxed_db::{Engine, Sandbox};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -35,7 +36,7 @@ impl RunArguments {
         }
     }
 
-    fn perform_with<E: Engine>(&self, engine: E) -> Result<ExitCode, Box<dyn Error>> {
+    fn perform_with<E: Engine + Sql>(&self, engine: E) -> Result<ExitCode, Box<dyn Error>> {
         let directory = std::env::current_dir()
             .map_err(|error| Failure::new("find the working directory").because(error))?;
         let sandbox = self.description.snapshot(engine, directory).start()?;

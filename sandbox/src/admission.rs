@@ -1,6 +1,8 @@
 //! Slots: the right to have a live sandbox, over all processes of the user that share a cache.
 //!
-//! A slot is a locked byte of one file, so the kernel frees it however its process ends. Waiting
+//! A slot is locked bytes of one file, so the kernel frees it however its process ends: one byte, or
+//! as many as the server is times larger than the smallest one. They are neighbours, locked at once:
+//! nobody holds a part of a slot and waits for the rest. Waiting
 //! threads form two queues: one within each process, and one of the processes, whose entries are
 //! locked bytes as well. So are marks on slots whose holder waits for another slot: if all slots
 //! have one, none will ever be free.
@@ -21,8 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 use crate::sys::lock::{locked_by_others, try_lock, unlock};
 
-/// Bytes of memory that an idle PostgreSQL server holds.
-const SMALLEST_SERVER: u64 = 6_500_000;
+/// The bytes of memory that one byte of the file stands for. No server is counted as smaller, since
+/// its container takes memory of the kernel.
+const UNIT: u64 = 6_500_000;
 /// With more sandboxes the kernel's own work becomes noticeable.
 const MOST_PER_CORE: u64 = 2048;
 /// The longest wait for a slot.
@@ -43,8 +46,31 @@ const END: u64 = 1 << 42;
 /// The right to have one live sandbox.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// `None` if the cache can hold no locks, so that nothing is bounded.
+    /// The first byte; `None` if the cache can hold no locks, so that nothing is bounded.
     number: Option<u64>,
+}
+
+/// The bytes of the file that bound the sandboxes, and the size of one slot.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    /// The number of bytes.
+    all: u64,
+    /// The number of bytes of the requested slot.
+    size: u64,
+}
+
+impl Bound {
+    /// Returns the number of slots of the requested size.
+    fn slots(self) -> u64 {
+        self.all / self.size
+    }
+}
+
+/// A slot of this process.
+#[derive(Debug)]
+struct Held {
+    size: u64,
+    holder: Option<ThreadId>,
 }
 
 /// The slots of this process, and its waiting threads.
@@ -53,7 +79,8 @@ struct Slots {
     /// A process that is forked from this one holds none of its slots.
     owner: u32,
     file: Option<File>,
-    held: BTreeMap<u64, Option<ThreadId>>,
+    /// By their first bytes.
+    held: BTreeMap<u64, Held>,
     /// The queue: a number for each wait, and the future holder.
     waiting: VecDeque<(u64, Option<ThreadId>)>,
     next: u64,
@@ -64,9 +91,9 @@ static CHANGED: Condvar = Condvar::new();
 
 /// Waits for a slot, in the order of the requests. `holder` is the thread that will own the
 /// sandbox, if known: an asynchronous task that waits does not keep its thread from dropping
-/// another's sandbox.
-pub(crate) fn admit(holder: Option<ThreadId>) -> Result<Slot> {
-    let bound = bound()?;
+/// another's sandbox. `idle_memory` is what the idle server holds, in bytes.
+pub(crate) fn admit(holder: Option<ThreadId>, idle_memory: u64) -> Result<Slot> {
+    let bound = bound(idle_memory)?;
     let mut guard = slots();
     let slots = guard.get_or_insert_default();
     if slots.file.is_none() {
@@ -80,7 +107,7 @@ pub(crate) fn admit(holder: Option<ThreadId>) -> Result<Slot> {
         Ok(Slot { number: None })
     };
     match if slots.are_waited_for() { Ok(None) } else { slots.take(bound) } {
-        Ok(Some(number)) => return Ok(slots.hold(number, holder)),
+        Ok(Some(number)) => return Ok(slots.hold(number, bound.size, holder)),
         Ok(None) => {}
         Err(errno) => return unbounded(errno),
     }
@@ -94,15 +121,15 @@ pub(crate) fn admit(holder: Option<ThreadId>) -> Result<Slot> {
     slots.mark(holder, false);
     CHANGED.notify_all();
     match outcome? {
-        Ok(number) => Ok(slots.hold(number, holder)),
+        Ok(number) => Ok(slots.hold(number, bound.size, holder)),
         Err(errno) => unbounded(errno),
     }
 }
 
 /// Returns a slot for a prewarmed sandbox, if one is free and nothing waits for it. The pool gives
 /// it back as soon as something [waits](are_waited_for).
-pub(crate) fn spare() -> Option<Slot> {
-    let bound = bound().ok()?;
+pub(crate) fn spare(idle_memory: u64) -> Option<Slot> {
+    let bound = bound(idle_memory).ok()?;
     let mut guard = slots();
     let slots = guard.get_or_insert_default();
     if slots.file.is_none() {
@@ -114,7 +141,7 @@ pub(crate) fn spare() -> Option<Slot> {
     if slots.are_waited_for() {
         return None;
     }
-    slots.take(bound).ok()?.map(|number| slots.hold(number, None))
+    slots.take(bound).ok()?.map(|number| slots.hold(number, bound.size, None))
 }
 
 /// Returns `true` if this process or another waits for a slot.
@@ -135,7 +162,7 @@ fn slots() -> Guard {
 
 /// Waits until the thread is the first of its process, the process the first of all, and a slot is
 /// free.
-fn wait(mut guard: Guard, bound: u64, number: u64) -> (Guard, Result<Result<u64, Errno>>) {
+fn wait(mut guard: Guard, bound: Bound, number: u64) -> (Guard, Result<Result<u64, Errno>>) {
     let begin = Instant::now();
     // Processes differ, so that only one of them gives up.
     let stuck_for = STUCK + Duration::from_millis(100) * (std::process::id() % 16);
@@ -161,7 +188,7 @@ fn wait(mut guard: Guard, bound: u64, number: u64) -> (Guard, Result<Result<u64,
         }
         if begin.elapsed() > SILENCE {
             progress.get_or_insert_with(|| {
-                Progress::start(&format!("waiting for one of {bound} slots ({})", MAX.name))
+                Progress::start(&format!("waiting for one of {} slots ({})", bound.slots(), MAX.name))
             });
         }
         guard = CHANGED.wait_timeout(guard, PAUSE).unwrap_or_else(PoisonError::into_inner).0;
@@ -169,7 +196,7 @@ fn wait(mut guard: Guard, bound: u64, number: u64) -> (Guard, Result<Result<u64,
     let slots = guard.get_or_insert_default();
     if let (Some(file), Some(ticket)) = (&slots.file, ticket) {
         // The next thread of this process queues behind other processes.
-        let _ = unlock(file, ticket);
+        let _ = unlock(file, ticket..ticket + 1);
     }
     (guard, outcome)
 }
@@ -179,7 +206,7 @@ impl Slot {
     pub(crate) fn give_to(&self, holder: Option<ThreadId>) {
         let Some(number) = self.number else { return };
         if let Some(held) = slots().get_or_insert_default().held.get_mut(&number) {
-            *held = holder;
+            held.holder = holder;
         }
     }
 }
@@ -191,26 +218,32 @@ impl Slots {
     }
 
     /// Takes a free slot.
-    fn take(&self, bound: u64) -> Result<Option<u64>, Errno> {
+    fn take(&self, Bound { all, size }: Bound) -> Result<Option<u64>, Errno> {
         let file = self.file.as_ref().ok_or(Errno::BADF)?;
         let mut from = 0;
-        while from < bound {
-            if self.held.contains_key(&from) {
-                from += 1;
-                continue;
-            }
-            match locked_by_others(file, from..bound)? {
-                Some(Range { start, end }) if start <= from => from = end,
-                _ if try_lock(file, from)? => return Ok(Some(from)),
-                // Another process was faster.
-                _ => from += 1,
-            }
+        while from + size <= all {
+            let slot = from..from + size;
+            from = match self.held_in(&slot) {
+                Some(end) => end,
+                None => match locked_by_others(file, slot.clone())? {
+                    Some(locked) => locked.end,
+                    None if try_lock(file, slot.clone())? => return Ok(Some(slot.start)),
+                    // Another process was faster.
+                    None => from + 1,
+                },
+            };
         }
         Ok(None)
     }
 
+    /// Returns the end of a slot of this process that has bytes in the range.
+    fn held_in(&self, range: &Range<u64>) -> Option<u64> {
+        let (number, held) = self.held.range(..range.end).next_back()?;
+        Some(number + held.size).filter(|end| *end > range.start)
+    }
+
     /// Takes a free slot if no other process has waited longer.
-    fn try_in_turn(&self, bound: u64, ticket: &mut Option<u64>) -> Result<Option<u64>, Errno> {
+    fn try_in_turn(&self, bound: Bound, ticket: &mut Option<u64>) -> Result<Option<u64>, Errno> {
         let file = self.file.as_ref().ok_or(Errno::BADF)?;
         let own = match *ticket {
             Some(own) => own,
@@ -222,40 +255,58 @@ impl Slots {
         }
     }
 
-    fn hold(&mut self, number: u64, holder: Option<ThreadId>) -> Slot {
-        self.held.insert(number, holder);
+    fn hold(&mut self, number: u64, size: u64, holder: Option<ThreadId>) -> Slot {
+        self.held.insert(number, Held { size, holder });
         Slot { number: Some(number) }
     }
 
     /// Marks the slots of a holder that waits, or removes the marks.
     fn mark(&self, holder: Option<ThreadId>, waits: bool) {
-        let held = self.held.iter().filter(|(_, other)| holder.is_some() && **other == holder);
-        for (number, _) in held {
+        let held = self.held.iter().filter(|(_, other)| holder.is_some() && other.holder == holder);
+        for (number, Held { size, .. }) in held {
+            let bytes = STALLED + number..STALLED + number + size;
             let mark = |file| match waits {
-                true => try_lock(file, STALLED + number).map(drop),
-                false => unlock(file, STALLED + number),
+                true => try_lock(file, bytes).map(drop),
+                false => unlock(file, bytes),
             };
             // A slot without its mark counts as one that may become free.
             let _ = self.file.as_ref().map(mark);
         }
     }
 
-    /// Returns `true` if each slot is held by a thread that waits for another one.
-    fn are_stuck(&self, bound: u64) -> bool {
+    /// Returns `true` if there is no room for a slot, and each slot is held by a thread that waits
+    /// for another one.
+    fn are_stuck(&self, Bound { all, size }: Bound) -> bool {
         let Some(file) = &self.file else { return false };
         let waits = |holder: Option<ThreadId>| {
             holder.is_some() && self.waiting.iter().any(|(_, waiting)| *waiting == holder)
         };
-        let mut number = 0;
-        while number < bound {
-            number = match self.held.get(&number) {
-                Some(holder) if waits(*holder) => number + 1,
+        let (mut number, mut room) = (0, 0);
+        while number < all {
+            let next = number..number + 1;
+            let held = self.held.get(&number);
+            number = match held {
+                Some(Held { size, holder }) if waits(*holder) => number + size,
                 Some(_) => return false,
-                None => match locked_by_others(file, STALLED + number..STALLED + bound) {
-                    Ok(Some(stalled)) if stalled.start <= STALLED + number => stalled.end - STALLED,
-                    _ => return false,
+                None => match locked_by_others(file, next) {
+                    Ok(None) => {
+                        room += 1;
+                        if room == size {
+                            return false;
+                        }
+                        number += 1;
+                        continue;
+                    }
+                    Ok(Some(locked)) => {
+                        match locked_by_others(file, STALLED + number..STALLED + locked.end.min(all)) {
+                            Ok(Some(stalled)) if stalled.start <= STALLED + number => stalled.end - STALLED,
+                            _ => return false,
+                        }
+                    }
+                    Err(_) => return false,
                 },
             };
+            room = 0;
         }
         true
     }
@@ -267,7 +318,7 @@ fn draw_ticket(file: &File) -> Result<u64, Errno> {
     loop {
         match locked_by_others(file, last..END)? {
             Some(taken) => last = taken.end,
-            None if try_lock(file, last)? => return Ok(last),
+            None if try_lock(file, last..last + 1)? => return Ok(last),
             None => {}
         }
     }
@@ -278,11 +329,10 @@ impl Drop for Slot {
         let Some(number) = self.number else { return };
         let mut guard = slots();
         let slots = guard.get_or_insert_default();
-        if slots.held.remove(&number).is_none() {
-            return;
-        }
+        let Some(Held { size, .. }) = slots.held.remove(&number) else { return };
         if let Some(file) = &slots.file {
-            let _ = unlock(file, STALLED + number).and_then(|()| unlock(file, number));
+            let _ = unlock(file, STALLED + number..STALLED + number + size)
+                .and_then(|()| unlock(file, number..number + size));
         }
         CHANGED.notify_all();
     }
@@ -297,20 +347,23 @@ fn open() -> Option<File> {
     options.open(directory.join("live")).ok()
 }
 
-/// Returns the number of slots: that of the environment, or else as many as memory and processors
-/// allow.
-fn bound() -> Result<u64> {
+/// Returns the bound: that of the environment, which counts sandboxes of any size, or else as many
+/// as memory and processors allow.
+fn bound(idle_memory: u64) -> Result<Bound> {
     if let Some(bound) = MAX.number()? {
         // Higher numbers are no bytes of the file.
-        return Ok(bound.min(STALLED - 1));
+        return Ok(Bound { all: bound.min(STALLED - 1), size: 1 });
     }
     let memory = rustix::system::sysinfo();
     let bytes = memory.totalram.saturating_mul(memory.mem_unit.into());
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    Ok((bytes / 10 * 8 / SMALLEST_SERVER).clamp(4, cores * MOST_PER_CORE))
+    let all = (bytes / 10 * 8 / UNIT).clamp(4, cores * MOST_PER_CORE);
+    // One fits, however large it is.
+    Ok(Bound { all, size: idle_memory.div_ceil(UNIT).clamp(1, all) })
 }
 
-fn in_use(bound: u64) -> Error {
+fn in_use(bound: Bound) -> Error {
+    let bound = bound.slots();
     let all = match bound {
         1 => "the only slot".to_owned(),
         bound => format!("all {bound} slots"),
@@ -319,13 +372,13 @@ fn in_use(bound: u64) -> Error {
     Error::new(ErrorKind::Timeout, format!("start a sandbox: {all} ({}) {are} in use", MAX.name))
 }
 
-fn stuck(bound: u64) -> Error {
+fn stuck(bound: Bound) -> Error {
     in_use(bound)
         .caused_by("each is held by a test that waits for another slot")
         .with_hint(format!("raise {}, or let each test use fewer sandboxes at a time", MAX.name))
 }
 
-fn too_long(bound: u64, own: usize) -> Error {
+fn too_long(bound: Bound, own: usize) -> Error {
     in_use(bound)
         .caused_by(format!("none became free within {PATIENCE:?}; this process holds {own}"))
         .with_hint(format!("raise {}, or end the processes that hold them", MAX.name))

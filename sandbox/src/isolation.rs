@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cache;
-use crate::engine::{Engine, Installation, Mode};
+use crate::engine::{Engine, Installation, Mode, TcpRequest};
 use crate::environment::ISOLATION;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Signal;
@@ -50,12 +50,13 @@ pub(crate) fn nameless_hint() -> Option<String> {
 
 /// Returns the mode of a new sandbox. In process mode the address is this server's alone; there is
 /// none if the engine has no TCP, or if another program has its port at all addresses.
-pub(crate) fn mode<E: Engine>(engine: &E) -> Result<Mode> {
+pub(crate) fn mode<E: Engine>(engine: &E, installation: &Installation) -> Result<Mode> {
     Ok(match wanted()? {
         Isolation::Container => Mode::Container,
         Isolation::Process => {
             let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let port = engine.tcp(unset, "", None).map(|access| access.port);
+            let unset = TcpRequest { installation, address: unset, password: "", root_certificate: None };
+            let port = engine.tcp(&unset).map(|access| access.port);
             Mode::Process { address: port.and_then(free_loopback) }
         }
     })

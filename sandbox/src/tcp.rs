@@ -11,12 +11,13 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::diagnosis;
-use crate::engine::{Engine, Installation};
+use crate::engine::{Engine, Installation, Task, TcpRequest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::{Container, Stdin};
+use crate::launch::Container;
+use crate::sandbox::run_task;
 
 /// How long the client may take to set the password.
-const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+const TASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many connections the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 /// How many ports are tried until one is free for both protocols.
@@ -34,7 +35,7 @@ pub struct Tcp {
     jdbc_url: Option<String>,
     env: Vec<(String, String)>,
     root_certificate: Option<PathBuf>,
-    pub(crate) reset_script: Option<String>,
+    pub(crate) reset: Option<Task>,
 }
 
 impl Tcp {
@@ -54,7 +55,9 @@ impl Tcp {
             let error = Error::new(ErrorKind::InvalidConfig, format!("reach `{name}` by TCP"));
             Err(error.caused_by(cause.to_owned()).with_hint(hint))
         };
-        let Some(access) = engine.tcp(address, &password, root_certificate.as_deref()) else {
+        let root = root_certificate.as_deref();
+        let request = TcpRequest { installation, address, password: &password, root_certificate: root };
+        let Some(access) = engine.tcp(&request) else {
             return refused(
                 "its engine does not say how",
                 "`Engine::tcp` is for that; `url` works without it",
@@ -73,12 +76,15 @@ impl Tcp {
                 "the server has ended, or its settings keep it from 127.0.0.1: `listen_addresses` must hold that",
             );
         }
-        if let Some(script) = &access.script {
-            run(engine, installation, container, script)?;
+        if let Some(task) = &access.task
+            && let Some(message) = run_task(container, task, TASK_TIMEOUT)?
+        {
+            let step = format!("set the password for TCP by `{}`", task.command.name());
+            return Err(Error::new(ErrorKind::Control, step).caused_by(message));
         }
         container.forward(&listeners, port).map_err(diagnosis::explain)?;
         tracing::debug!(pid = container.pid(), %address, "TCP port opened");
-        let mut env = vec![("DATABASE_URL".to_owned(), access.url.clone())];
+        let mut env = vec![(engine.url_variable().to_owned(), access.url.clone())];
         env.extend(access.env);
         Ok(Self {
             address,
@@ -87,7 +93,7 @@ impl Tcp {
             jdbc_url: access.jdbc_url,
             env,
             root_certificate,
-            reset_script: access.reset_script,
+            reset: access.reset,
         })
     }
 
@@ -195,25 +201,6 @@ fn listeners() -> io::Result<(SocketAddr, Vec<TcpListener>)> {
             },
         }
     }
-}
-
-fn run<E: Engine>(
-    engine: &E,
-    installation: &Installation,
-    container: &Container,
-    script: &str,
-) -> Result<()> {
-    let client = engine.client(installation)?;
-    let name = client.name();
-    let run = container.run(client, Stdin::Text(script), SCRIPT_TIMEOUT).map_err(diagnosis::explain)?;
-    if run.exit.success() {
-        return Ok(());
-    }
-    let message = match engine.script_error(&run.stderr).message {
-        message if message.is_empty() => format!("the client ended with {}", run.exit),
-        message => message,
-    };
-    Err(Error::new(ErrorKind::Control, format!("set the password for TCP by `{name}`")).caused_by(message))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The TCP forwarder carries every byte, between clients and a server of these tests.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::thread;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use sandboxed_db::engine::{
-    Command, FileRun, Installation, Mode, SandboxPath, ScriptError, Server, Signal, TcpAccess,
+    Command, Endpoint, Installation, Mode, Ready, Server, Signal, Task, TcpAccess, TcpRequest,
 };
 use sandboxed_db::{Engine, ErrorKind, Result, Sandbox, Snapshot, Tcp};
 use sandboxed_db_tests::{DEADLINE, alone, assert_says, is_alone, passed, wait_until};
@@ -23,7 +23,7 @@ pub(crate) struct Echo {
 }
 
 impl Engine for Echo {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "echo"
     }
 
@@ -32,63 +32,26 @@ impl Engine for Echo {
         Installation::inspect(program.parent().unwrap(), "echo_server", &[])
     }
 
-    fn identity(&self) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    fn data_dir(&self) -> SandboxPath {
-        "/data".into()
-    }
-
-    fn initialise(&self, _installation: &Installation) -> Command {
-        Command::new("/bin/sh").args(["-c", ": > /data/file"])
-    }
-
     fn server(
         &self,
         installation: &Installation,
         _settings: &[(String, String)],
         _mode: Mode,
     ) -> Result<Server> {
-        // A layer is stored only if its server shut down cleanly, which means with exit status 0.
-        let program = installation.program("echo_server");
-        let script = format!("trap 'exit 0' TERM; '{}' & wait", program.display());
-        Ok(Server::new(Command::new("/bin/sh").args(["-c".to_owned(), script]), Signal::Terminate))
+        let command = Command::new(installation.program("echo_server"));
+        let ready = Ready::Connect(Endpoint::Tcp(ECHO_PORT));
+        Ok(Server::new(command, Signal::Terminate, ready).clean_signal(Signal::Terminate))
     }
 
-    fn is_ready(&self, root: &Path) -> bool {
-        root.join("run/ready").exists()
+    fn url(&self, root: &Path) -> Option<String> {
+        Some(root.display().to_string())
     }
 
-    fn client(&self, _installation: &Installation) -> Result<Command> {
-        Ok(Command::new("/bin/sh"))
-    }
-
-    fn run_file(&self, installation: &Installation, _run: &FileRun) -> Result<Command> {
-        self.client(installation)
-    }
-
-    fn included_files(&self, _contents: &str) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn script_error(&self, stderr: &str) -> ScriptError {
-        let mut error = ScriptError::default();
-        error.message = stderr.to_owned();
-        error
-    }
-
-    fn tidy(&self, _data: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn url(&self, root: &Path) -> String {
-        root.display().to_string()
-    }
-
-    fn tcp(&self, address: SocketAddr, password: &str, _root: Option<&Path>) -> Option<TcpAccess> {
+    fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
+        let TcpRequest { address, password, .. } = request;
+        let script = format!("echo {password} > /run/password");
         let access = TcpAccess::new(ECHO_PORT, format!("echo://{password}@{address}"))
-            .script(format!("echo {password} > /run/password"))
+            .task(Task::new(Command::new("/bin/sh"), script))
             .env("ECHO_PORT", address.port().to_string());
         self.by_tcp.then_some(access)
     }

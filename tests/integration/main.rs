@@ -11,6 +11,7 @@ mod contention;
 mod conventions;
 mod discovery;
 mod drivers;
+mod engines;
 mod environment;
 mod errors;
 mod escape;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
+use sandboxed_db::engine::Sql;
 use sandboxed_db::{Engine, Postgres, Snapshot};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
@@ -97,7 +98,7 @@ impl Description {
     }
 
     /// Returns the snapshot of an engine. Relative paths start at the directory.
-    pub(super) fn snapshot<E: Engine>(&self, engine: E, directory: PathBuf) -> Snapshot<E> {
+    pub(super) fn snapshot<E: Engine + Sql>(&self, engine: E, directory: PathBuf) -> Snapshot<E> {
         let snapshot = Snapshot::new(engine).relative_to(directory);
         let mut snapshot = self.steps.add(snapshot).settings(self.settings.iter().cloned());
         if self.tls {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
+use sandboxed_db::engine::Sql;
 use sandboxed_db::{Engine, MigrationTool, Snapshot};
 use serde::Deserialize;
 
@@ -167,7 +168,7 @@ fn program(words: Vec<String>, env: BTreeMap<String, String>, tcp: bool) -> Resu
 
 impl Steps {
     /// Adds the steps to a snapshot.
-    pub(super) fn add<E: Engine>(&self, snapshot: Snapshot<E>) -> Snapshot<E> {
+    pub(super) fn add<E: Engine + Sql>(&self, snapshot: Snapshot<E>) -> Snapshot<E> {
         self.0.iter().fold(snapshot, |snapshot, step| match step {
             Step::Migrations(directory, Some(tool)) => snapshot.migrations_of(*tool, directory),
             Step::Migrations(directory, None) => snapshot.migrations(directory),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
+use sandboxed_db::engine::Sql;
 use sandboxed_db::harness::{KeepOutcome, Session, SessionEnd};
 use sandboxed_db::report::Outcome;
 use sandboxed_db::{Engine, Keep, Snapshot, Timings};
@@ -130,7 +131,7 @@ impl Connection {
         }
     }
 
-    fn start_with<E: Engine>(&self, start: &Start, engine: E) -> Result<Value, Problem> {
+    fn start_with<E: Engine + Sql>(&self, start: &Start, engine: E) -> Result<Value, Problem> {
         let current = std::env::current_dir();
         let current = current.map_err(|error| Problem::control("find the working directory", error))?;
         let snapshot = start.snapshot.snapshot(engine, current.join(&start.directory));

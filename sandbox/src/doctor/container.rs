@@ -69,7 +69,7 @@ pub(super) fn examine(
     let lower = cache.map(|cache| cache.directory.clone()).filter(|directory| directory.is_dir());
     let lower = lower.unwrap_or_else(|| PathBuf::from("/usr"));
     let data = Data::Overlay { lower, upper_size: 4 << 20 };
-    let mut plan = plan::root(vec![PathBuf::from("/usr")], data, DATA.into());
+    let mut plan = plan::root(vec![PathBuf::from("/usr")], data, DATA.into(), "server");
     plan.limits = plan.limits.settled(0);
     let launched =
         within(LIMIT, "to launch a container", move || Container::launch(&plan).map_err(diagnosis::explain));

@@ -19,11 +19,19 @@ use crate::launch::memory;
 /// The programs of a server, as found on this machine.
 #[derive(Debug, Clone)]
 pub struct Installation {
-    bin: PathBuf,
-    on_host: PathBuf,
+    server: String,
+    /// Directories of programs, that of the server first.
+    directories: Vec<Directory>,
     usr: Vec<PathBuf>,
     binds: Vec<PathBuf>,
     build_info: BuildInfo,
+}
+
+/// A directory of programs, in a sandbox and on the host.
+#[derive(Debug, Clone)]
+struct Directory {
+    inside: PathBuf,
+    on_host: PathBuf,
 }
 
 /// Properties of a server's program that take running and reading it to find; kept in the cache.
@@ -44,8 +52,19 @@ impl Installation {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when the program is missing or does not run.
     pub fn inspect(bin: &Path, server: &str, extensions: &[PathBuf]) -> Result<Self> {
+        Self::inspect_by(bin, server, extensions, Some("--version"))
+    }
+
+    /// Inspects an installation as [`inspect`](Self::inspect) does, by a server that prints its
+    /// version on another request, or on none: its version is then empty.
+    pub(super) fn inspect_by(
+        bin: &Path,
+        server: &str,
+        extensions: &[PathBuf],
+        version_arg: Option<&str>,
+    ) -> Result<Self> {
         let bin = fs::canonicalize(bin).map_err(|error| unusable(bin, server).caused_by(error))?;
-        let build_info = BuildInfo::of(&bin.join(server), extensions, &[])?;
+        let build_info = BuildInfo::of(&bin.join(server), extensions, &[], version_arg)?;
         let mut binds = Vec::new();
         for store in ["/nix/store", "/gnu/store"].map(Path::new) {
             // A path in such a store needs its siblings.
@@ -59,7 +78,23 @@ impl Installation {
             let parts = ["lib", "lib64", "libexec", "share"].map(|part| prefix.join(part));
             binds.extend(parts.into_iter().filter(|part| part.is_dir()).chain([bin.clone()]));
         }
-        Ok(Self { on_host: bin.clone(), bin, usr: vec![PathBuf::from("/usr")], binds, build_info })
+        let directories = vec![Directory { inside: bin.clone(), on_host: bin }];
+        Ok(Self {
+            server: server.to_owned(),
+            directories,
+            usr: vec![PathBuf::from("/usr")],
+            binds,
+            build_info,
+        })
+    }
+
+    /// Adds a directory of further programs of the installation.
+    #[must_use]
+    pub fn with_programs(self, directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        let mut shown = self.show(directory.clone());
+        shown.directories.push(Directory { inside: directory.clone(), on_host: directory });
+        shown
     }
 
     /// Shows sandboxes a further directory of the installation, if it exists outside of `/usr`.
@@ -82,30 +117,39 @@ impl Installation {
                 .filter(|path| path.to_string_lossy().ends_with("-linux-gnu"))
         });
         let libraries: Vec<_> = libraries.into_iter().flatten().chain([tree.join("usr/lib")]).collect();
-        let build_info = BuildInfo::of(&on_host.join(server), &[], &libraries)?;
+        let build_info = BuildInfo::of(&on_host.join(server), &[], &libraries, Some("--version"))?;
         let usr = vec![tree.join("usr"), PathBuf::from("/usr")];
-        Ok(Self { bin: bin.to_owned(), on_host, usr, binds: Vec::new(), build_info })
+        let directories = vec![Directory { inside: bin.to_owned(), on_host }];
+        Ok(Self { server: server.to_owned(), directories, usr, binds: Vec::new(), build_info })
+    }
+
+    /// The path in a sandbox of the server's program.
+    #[must_use]
+    pub fn server(&self) -> PathBuf {
+        self.directories[0].inside.join(&self.server)
     }
 
     /// The path in a sandbox of the installation's program `name`.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        self.bin.join(name)
+        let with_it = self.directories.iter().find(|directory| directory.on_host.join(name).exists());
+        with_it.unwrap_or(&self.directories[0]).inside.join(name)
     }
 
     /// Returns `true` if the installation has a program `name`.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.on_host.join(name).exists()
+        self.directories.iter().any(|directory| directory.on_host.join(name).exists())
     }
 
-    /// The directory of the programs in a sandbox.
+    /// The directory of the server's program in a sandbox.
     #[must_use]
     pub fn bin(&self) -> &Path {
-        &self.bin
+        &self.directories[0].inside
     }
 
-    /// The version as the server's program prints it, such as `postgres (PostgreSQL) 15.18`.
+    /// The version as the server's program prints it, such as `postgres (PostgreSQL) 15.18`. Empty
+    /// for a server that prints none.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.build_info.version
@@ -140,10 +184,16 @@ impl Installation {
 }
 
 impl BuildInfo {
-    fn of(program: &Path, extensions: &[PathBuf], libraries: &[PathBuf]) -> Result<Self> {
+    fn of(
+        program: &Path,
+        extensions: &[PathBuf],
+        libraries: &[PathBuf],
+        version_arg: Option<&str>,
+    ) -> Result<Self> {
         let file = fs::metadata(program).map_err(|error| unusable(program, "the server").caused_by(error))?;
         let mut key = blake3::Hasher::new();
         key.update(program.as_os_str().as_encoded_bytes());
+        key.update(version_arg.unwrap_or_default().as_bytes());
         for number in [file.dev(), file.ino(), file.size()] {
             key.update(&number.to_le_bytes());
         }
@@ -164,7 +214,7 @@ impl BuildInfo {
         }
         let contents = fs::read(program).map_err(|error| unusable(program, "the server").caused_by(error))?;
         let build_info = Self {
-            version: version(program, libraries)?,
+            version: version_arg.map_or_else(|| Ok(String::new()), |arg| version(program, libraries, arg))?,
             build: build(&contents, extensions),
             notifies: memchr::memmem::find(&contents, b"libsystemd.so").is_some(),
         };
@@ -189,7 +239,7 @@ fn build(program: &[u8], extensions: &[PathBuf]) -> String {
 }
 
 /// The first line that `program --version` prints.
-fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
+fn version(program: &Path, libraries: &[PathBuf], arg: &str) -> Result<String> {
     const TIMEOUT: Duration = Duration::from_secs(10);
     let failed = || unusable(program, "the server");
     let mut command = Command::new(program);
@@ -200,7 +250,7 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
     };
     let ((mut stdout, out), (mut stderr, err)) =
         output().and_then(|out| Ok((out, output()?))).map_err(|error| failed().caused_by(error))?;
-    command.arg("--version").stdin(Stdio::null()).stdout(out).stderr(err);
+    command.arg(arg).stdin(Stdio::null()).stdout(out).stderr(err);
     if let Ok(path) = std::env::join_paths(libraries)
         && !libraries.is_empty()
     {
@@ -215,7 +265,7 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
         if Instant::now() >= deadline {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(failed().caused_by(format!("`--version` did not end within {TIMEOUT:?}")));
+            return Err(failed().caused_by(format!("`{arg}` did not end within {TIMEOUT:?}")));
         }
         std::thread::sleep(Duration::from_millis(1));
     };
@@ -224,8 +274,7 @@ fn version(program: &Path, libraries: &[PathBuf]) -> Result<String> {
         return Ok(text);
     }
     let complaint = beginning(&mut stderr);
-    Err(failed()
-        .caused_by(format!("`--version` ended with {status} and printed `{text}` {}", complaint.trim())))
+    Err(failed().caused_by(format!("`{arg}` ended with {status} and printed `{text}` {}", complaint.trim())))
 }
 
 /// The beginning of a program's output, which may be of any length.

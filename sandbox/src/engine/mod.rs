@@ -1,31 +1,43 @@
 //! Engines: the knowledge of one database each, its programs, its data directory, its clients.
 //!
-//! [`Postgres`] is one. Other databases are added by implementing [`Engine`].
+//! [`Postgres`] is one. Other databases are added by implementing [`Engine`], and [`Scripts`] and
+//! [`Sql`] for what else they can do:
+//!
+//! | trait | the database | methods of [`Snapshot`](crate::Snapshot) |
+//! |---|---|---|
+//! | [`Engine`] | is a server that fills a data directory | all but those below |
+//! | [`Scripts`] | has a client that runs files | [`seed`](crate::Snapshot::seed) |
+//! | [`Sql`] | speaks SQL | [`migrations`](crate::Snapshot::migrations), [`migrations_of`](crate::Snapshot::migrations_of) |
 
 mod installation;
 mod packages;
 mod postgres;
+mod programs;
 mod script;
 mod server;
 pub(crate) mod sql;
+mod task;
 mod tcp_access;
 mod tls_files;
 pub(crate) mod version;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-pub use crate::launch::{Command, SandboxPath, Signal};
+pub use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
 
 pub use installation::Installation;
 pub(crate) use packages::install_command;
 pub(crate) use postgres::{Found, Survey, survey};
 pub use postgres::{LocaleProvider, Postgres};
-pub use script::{FileRun, Format, ScriptError};
+pub use programs::Programs;
+pub use script::{ClientExit, FileRun, Format, ScriptError, Scripts, Sql};
+pub(crate) use server::Stop;
 pub use server::{Mode, Server};
-pub use tcp_access::TcpAccess;
+pub use task::Task;
+pub use tcp_access::{TcpAccess, TcpRequest};
 pub use tls_files::TlsFiles;
 
 /// A kind of database server that sandboxes can run, such as [`Postgres`].
@@ -34,9 +46,55 @@ pub use tls_files::TlsFiles;
 /// paths that it returns are paths in the sandbox unless said otherwise. In process mode those of
 /// data, directories and files are translated when a command is run, as whole arguments and as
 /// values of `name=path`.
+///
+/// # The contract
+/// - The server runs in the foreground, keeps all of its state in the [data
+///   directory](Self::data_dir), and listens at a Unix socket or at 127.0.0.1. It may write to
+///   `/tmp` and `/run` besides, whose contents are lost.
+/// - At its stop signal it writes everything into the data directory and ends
+///   [cleanly](Server::clean_status). A layer is not stored otherwise.
+/// - A data directory that was copied after a clean stop is as good as the original. Files that
+///   name a process, a socket or a host are removed by [`tidy`](Self::tidy).
+/// - The name of a layer covers the installation's version and build, the words and the environment
+///   of [`initialise`](Self::initialise) and of the [server](Self::server), the server's files, the
+///   tasks [`set_up`](Self::set_up) and [`settle`](Self::settle), and the
+///   [identity](Self::identity). Everything else on which a layer depends belongs to the identity.
+///
+/// # Example
+/// memcached, which has nothing to prepare:
+/// ```
+/// use std::path::Path;
+/// use sandboxed_db::engine::{Command, Endpoint, Installation, Mode, Ready, SandboxPath, Server, Signal};
+/// use sandboxed_db::{Engine, Result};
+///
+/// const SOCKET: &str = "/run/memcached.sock";
+///
+/// #[derive(Debug, Clone)]
+/// struct Memcached;
+///
+/// impl Engine for Memcached {
+///     fn name(&self) -> &str {
+///         "memcached"
+///     }
+///
+///     fn locate(&self) -> Result<Installation> {
+///         Installation::inspect(Path::new("/usr/bin"), "memcached", &[])
+///     }
+///
+///     fn server(&self, installation: &Installation, _: &[(String, String)], _: Mode) -> Result<Server> {
+///         let command = Command::new(installation.program("memcached")).arg("-s").path_arg(SOCKET);
+///         let ready = Ready::answer(Endpoint::Unix(SOCKET.into()), "version\r\n", "VERSION");
+///         Ok(Server::new(command, Signal::Terminate, ready))
+///     }
+///
+///     fn url(&self, root: &Path) -> Option<String> {
+///         Some(format!("memcache://{}", SandboxPath::new(SOCKET).below(root).display()))
+///     }
+/// }
+/// ```
 pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// Returns the engine's name in lower case, as in digests and messages.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Asks for a version of the engine. By default an engine has no versions to choose from.
     ///
@@ -56,27 +114,43 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// skipped for it. Any other kind for an installation that cannot be used.
     fn locate(&self) -> Result<Installation>;
 
-    /// Returns names and values of all that a freshly initialised data directory depends on besides
-    /// the installation.
-    fn identity(&self) -> Vec<(String, String)>;
+    /// Returns names and values of all that a layer depends on besides what is
+    /// [covered](#the-contract) anyway, such as a number that is raised when [`tidy`](Self::tidy)
+    /// changes. By default nothing.
+    fn identity(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 
-    /// Returns where the data directory is mounted.
-    fn data_dir(&self) -> SandboxPath;
+    /// Returns where the data directory is mounted. Default `/data`.
+    fn data_dir(&self) -> SandboxPath {
+        "/data".into()
+    }
 
-    /// Returns the command that fills an empty data directory.
-    fn initialise(&self, installation: &Installation) -> Command;
-
-    /// Returns a script for [`client`](Engine::client) that makes what a freshly initialised server
-    /// lacks.
-    fn set_up(&self) -> Option<String> {
+    /// Returns the command that fills an empty data directory. By default a server starts on an
+    /// empty one.
+    fn initialise(&self, installation: &Installation) -> Option<Command> {
+        let _ = installation;
         None
     }
 
-    /// Returns a script for [`client`](Engine::client) that runs at the end of each layer and does
-    /// work that servers would do later: gathers statistics, vacuums tables. A layer is as valid
-    /// without, so the script's failure is no error.
-    fn settle(&self) -> Option<String> {
-        None
+    /// Returns a task that makes what a freshly initialised server lacks. By default there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when its program is missing.
+    fn set_up(&self, installation: &Installation) -> Result<Option<Task>> {
+        let _ = installation;
+        Ok(None)
+    }
+
+    /// Returns a task that runs at the end of each layer and does work that servers would do later:
+    /// gathers statistics, vacuums tables. A layer is as valid without, so its failure is no error.
+    /// By default there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when its program is missing.
+    fn settle(&self, installation: &Installation) -> Result<Option<Task>> {
+        let _ = installation;
+        Ok(None)
     }
 
     /// Describes the server with settings of the user, as it runs in a sandbox of that mode.
@@ -90,47 +164,6 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
         mode: Mode,
     ) -> Result<Server>;
 
-    /// Checks whether the server answers by its protocol, within about a second. `root` is the
-    /// sandbox's root as seen from outside.
-    fn is_ready(&self, root: &Path) -> bool;
-
-    /// Returns a client that reads a script from its standard input.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when there is no such program.
-    fn client(&self, installation: &Installation) -> Result<Command>;
-
-    /// Returns the command that runs a file to its end, or to its first error. The sandbox shows
-    /// the file at its own path.
-    ///
-    /// The command must fail where the file leaves a transaction open, which would be lost
-    /// silently.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when there is no such program, or none for the file's format.
-    fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command>;
-
-    /// Checks whether a file or directory outside a sandbox is an [archive](Format::Archive). By
-    /// default none is.
-    fn is_archive(&self, path: &Path) -> bool {
-        let _ = path;
-        false
-    }
-
-    /// Returns the paths of files that SQL makes the client read, as written in it. `contents` are
-    /// some whole lines of a file.
-    fn included_files(&self, contents: &str) -> Vec<String>;
-
-    /// Returns a script for [`client`](Engine::client) that sends text to the server as one
-    /// request, as drivers do: the client does not interpret it. Each line of the text keeps its
-    /// number in the script.
-    fn request(&self, text: &str) -> String {
-        text.to_owned()
-    }
-
-    /// Parses the client's report of a failure.
-    fn script_error(&self, stderr: &str) -> ScriptError;
-
     /// Names the cause of a failure that the server's log shows, such as the setting behind a limit
     /// that was reached, and what to do. By default none.
     fn reached_limit(&self, log: &str) -> Option<String> {
@@ -139,11 +172,14 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Removes files of a cleanly stopped server that the next server makes anew. `data` is a
-    /// directory outside a sandbox.
+    /// directory outside a sandbox. By default there are none.
     ///
     /// # Errors
     /// File operations that fail, or data that a layer cannot hold.
-    fn tidy(&self, data: &Path) -> std::io::Result<()>;
+    fn tidy(&self, data: &Path) -> io::Result<()> {
+        let _ = data;
+        Ok(())
+    }
 
     /// Returns symbolic links to make as soon as the server first reports readiness, before the
     /// test learns of it: pairs of a path below the data directory and the link's target. By
@@ -151,29 +187,34 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     ///
     /// They are for files that a server removes at its start though a layer could keep them. An
     /// existing file stays. `data` is a layer's, outside a sandbox. Servers that do not
-    /// [notify](Server::notifies) get no links.
+    /// [notify](Ready::Notify) get no links.
     fn links_when_ready(&self, data: &Path, settings: &[(String, String)]) -> Vec<(PathBuf, PathBuf)> {
         let _ = (data, settings);
         Vec::new()
     }
 
-    /// Returns the URL under which clients outside reach the server. `root` is the sandbox's root
-    /// as seen from outside.
-    fn url(&self, root: &Path) -> String;
+    /// Returns the URL under which clients outside reach the server by its Unix socket. `root` is
+    /// the sandbox's root as seen from outside. `None` for a server that knows only ports: its URL
+    /// is then that of [`tcp`](Self::tcp), whose port each start opens.
+    fn url(&self, root: &Path) -> Option<String>;
 
-    /// Returns environment variables by which the database's clients find the server. By default
-    /// none.
+    /// Names the environment variable by which applications expect the URL. Default `DATABASE_URL`.
+    fn url_variable(&self) -> &str {
+        "DATABASE_URL"
+    }
+
+    /// Returns further environment variables by which the database's clients find the server. By
+    /// default none.
     fn env(&self, root: &Path) -> Vec<(String, String)> {
         let _ = root;
         Vec::new()
     }
 
     /// Describes how clients outside reach the server at `address`, a port of the host. Every user
-    /// of the machine can reach the port, so the server must ask for this password there. With
-    /// [TLS](Engine::tls), `root_certificate` is the host's path of the certificate, in PEM, by
-    /// which clients check the server's. By default clients cannot.
-    fn tcp(&self, address: SocketAddr, password: &str, root_certificate: Option<&Path>) -> Option<TcpAccess> {
-        let _ = (address, password, root_certificate);
+    /// of the machine can reach the port, so the server must ask for the password there. By default
+    /// clients cannot.
+    fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
+        let _ = request;
         None
     }
 

@@ -1,6 +1,78 @@
 //! Files that clients run in a server, and the reports of failures.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::Installation;
+use crate::error::Result;
+use crate::launch::{Command, ProgramExit};
+
+/// An engine with a client that runs files: the database's seeds.
+pub trait Scripts: fmt::Debug + Send + Sync {
+    /// Returns the command that runs a file to its end, or to its first error. The sandbox shows
+    /// the file at its own path.
+    ///
+    /// The command must fail where the file leaves a transaction open, which would be lost
+    /// silently.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program,
+    /// or none for the file's format.
+    fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command>;
+
+    /// Returns the failure of a file's client, with its place as far as the client reported it.
+    /// `None` for a success. By default the client failed if its exit status is not 0, and its
+    /// standard error is the message.
+    fn failure(&self, exit: &ClientExit<'_>) -> Option<ScriptError> {
+        (!exit.success)
+            .then(|| ScriptError { message: exit.stderr.trim().to_owned(), ..ScriptError::default() })
+    }
+
+    /// Returns the paths of files that a file makes the client read, as written in it. `contents`
+    /// are some whole lines of a file. By default there are none.
+    fn included_files(&self, contents: &str) -> Vec<String> {
+        let _ = contents;
+        Vec::new()
+    }
+
+    /// Checks whether a file or directory outside a sandbox is an [archive](Format::Archive). By
+    /// default none is.
+    fn is_archive(&self, path: &Path) -> bool {
+        let _ = path;
+        false
+    }
+
+    /// Returns `true` if files of [rows](Format::Csv) can be run. By default they cannot.
+    fn runs_csv(&self) -> bool {
+        false
+    }
+}
+
+/// An engine that speaks SQL: the database's migrations.
+pub trait Sql: Scripts {
+    /// Returns a script for a file's client that sends text to the server as one request, as
+    /// drivers do: the client does not interpret it. Each line of the text keeps its number in the
+    /// script.
+    fn request(&self, text: &str) -> String;
+}
+
+/// The end of a client that ran a file.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ClientExit<'a> {
+    /// `true` for an exit status of 0.
+    pub success: bool,
+    /// The end of its standard output.
+    pub stdout: &'a str,
+    /// The end of its standard error.
+    pub stderr: &'a str,
+}
+
+impl<'a> From<&'a ProgramExit> for ClientExit<'a> {
+    fn from(ProgramExit { exit, stdout, stderr }: &'a ProgramExit) -> Self {
+        Self { success: exit.success(), stdout, stderr }
+    }
+}
 
 /// Format of a file, which decides how it gets into a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +93,7 @@ pub enum Format {
 }
 
 /// A file, and how a client is to run it. This library makes it for
-/// [`Engine::run_file`](super::Engine::run_file).
+/// [`Scripts::run_file`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileRun {

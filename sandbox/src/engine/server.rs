@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::launch::{Command, SandboxPath, Signal};
+use crate::launch::{Command, Exit, Ready, SandboxPath, Signal};
 
 /// How a sandbox confines its server; see [`Engine::server`](super::Engine::server).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,30 +20,57 @@ pub enum Mode {
 }
 
 /// A server: the command, and what the sandbox provides for it.
+///
+/// # Example
+/// ```
+/// use sandboxed_db::engine::{Command, Endpoint, Ready, Server, Signal};
+/// let command = Command::new("/usr/bin/memcached").arg("-s").path_arg("/run/memcached.sock");
+/// let ready = Ready::Connect(Endpoint::Unix("/run/memcached.sock".into()));
+/// let server = Server::new(command, Signal::Terminate, ready).idle_memory(2_000_000);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Server {
     pub(crate) command: Command,
     pub(crate) directories: Vec<(SandboxPath, u32)>,
-    pub(crate) files: Vec<(SandboxPath, String)>,
-    pub(crate) notifies: bool,
+    pub(crate) files: Vec<(SandboxPath, Vec<u8>)>,
+    pub(crate) ready: Ready,
+    pub(crate) account: String,
+    pub(crate) idle_memory: u64,
     pub(crate) io_uring: bool,
     pub(crate) processes: u32,
-    pub(crate) stop_signal: Signal,
+    pub(crate) stop: Stop,
     pub(crate) end_signal: Signal,
 }
 
+/// A clean shutdown of a server: how it is requested, and how it is recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stop {
+    pub(crate) signal: Signal,
+    pub(crate) clean_codes: Vec<i32>,
+    pub(crate) clean_signals: Vec<Signal>,
+}
+
+impl Stop {
+    pub(crate) fn is_clean(&self, exit: Exit) -> bool {
+        matches!(exit, Exit::Code(code) if self.clean_codes.contains(&code))
+            || self.clean_signals.iter().any(|signal| exit.was_by(*signal))
+    }
+}
+
 impl Server {
-    /// Describes a server that `command` runs and that shuts down cleanly at the signal
-    /// `stop_signal`.
-    pub fn new(command: Command, stop_signal: Signal) -> Self {
+    /// Describes a server that `command` runs, that shuts down cleanly at the signal `stop_signal`,
+    /// and that counts as ready by the sign `ready`.
+    pub fn new(command: Command, stop_signal: Signal, ready: Ready) -> Self {
         Self {
             command,
             directories: Vec::new(),
             files: Vec::new(),
-            notifies: false,
+            ready,
+            account: "server".to_owned(),
+            idle_memory: 8_000_000,
             io_uring: false,
             processes: 0,
-            stop_signal,
+            stop: Stop { signal: stop_signal, clean_codes: vec![0], clean_signals: Vec::new() },
             end_signal: Signal::Kill,
         }
     }
@@ -55,18 +82,44 @@ impl Server {
         self
     }
 
-    /// Makes a file in the sandbox, readable by the server.
+    /// Makes a file in the sandbox with these bytes, readable by the server.
     #[must_use]
-    pub fn file(mut self, path: impl Into<SandboxPath>, contents: impl Into<String>) -> Self {
+    pub fn file(mut self, path: impl Into<SandboxPath>, contents: impl Into<Vec<u8>>) -> Self {
         self.files.push((path.into(), contents.into()));
         self
     }
 
-    /// Says whether the server reports by sd_notify(3) when it is ready. Otherwise
-    /// [`Engine::is_ready`](super::Engine::is_ready) is polled.
+    /// Names the sandbox's only user, which servers look up by its id. Default `server`.
     #[must_use]
-    pub fn notifies(mut self, notifies: bool) -> Self {
-        self.notifies = notifies;
+    pub fn account(mut self, name: impl Into<String>) -> Self {
+        self.account = name.into();
+        self
+    }
+
+    /// Sets how many bytes of memory an idle server holds. Default 8 MB.
+    ///
+    /// Without `SANDBOXED_DB_MAX` as many sandboxes live at a time as fit into four fifths of the
+    /// machine's memory by this size.
+    #[must_use]
+    pub fn idle_memory(mut self, bytes: u64) -> Self {
+        self.idle_memory = bytes;
+        self
+    }
+
+    /// Adds an exit status with which the server ends after a clean shutdown. Default 0 only.
+    ///
+    /// A layer is stored only after a clean shutdown, so a status that the server also has after a
+    /// failure must not be among them.
+    #[must_use]
+    pub fn clean_status(mut self, status: i32) -> Self {
+        self.stop.clean_codes.push(status);
+        self
+    }
+
+    /// Adds a signal by which the server ends itself after a clean shutdown. Default none.
+    #[must_use]
+    pub fn clean_signal(mut self, signal: Signal) -> Self {
+        self.stop.clean_signals.push(signal);
         self
     }
 
@@ -94,5 +147,22 @@ impl Server {
     pub fn io_uring(mut self, io_uring: bool) -> Self {
         self.io_uring = io_uring;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_says_which_exits_are_clean() {
+        let server = || Server::new(Command::new("/bin/x"), Signal::Terminate, Ready::Notify);
+        let terminated = Exit::Signal(libc::SIGTERM);
+        let (usual, other) = (server().stop, server().clean_status(1).clean_signal(Signal::Terminate).stop);
+        assert!(
+            usual.is_clean(Exit::Code(0)) && !usual.is_clean(Exit::Code(1)) && !usual.is_clean(terminated)
+        );
+        assert!(other.is_clean(Exit::Code(0)) && other.is_clean(Exit::Code(1)) && other.is_clean(terminated));
+        assert!(!other.is_clean(Exit::Signal(libc::SIGKILL)) && !other.is_clean(Exit::Code(libc::SIGTERM)));
     }
 }

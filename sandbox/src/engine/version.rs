@@ -16,9 +16,11 @@ impl<'a> Version<'a> {
         self.numbers().next().and_then(|number| number.try_into().ok())
     }
 
-    /// The first word that begins with a digit, such as `15.18`, or the whole text without one.
+    /// The first word that begins with a digit, perhaps after `v` or `v=`, such as `15.18`, or the
+    /// whole text without one.
     pub(crate) fn number(self) -> &'a str {
-        let mut words = self.0.split_ascii_whitespace();
+        let words = self.0.split_ascii_whitespace();
+        let mut words = words.map(|word| word.trim_start_matches(['v', '=']));
         words.find(|word| word.starts_with(|c: char| c.is_ascii_digit())).unwrap_or(self.0)
     }
 
@@ -40,6 +42,8 @@ mod tests {
         assert_eq!((version.number(), version.major()), ("15.18", Some(15)));
         assert!(version.is("15") && version.is("15.18"));
         assert!(!version.is("1") && !version.is("15.1") && !version.is("16"));
+        let redis = Version("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64");
+        assert!(redis.is("7.0") && !redis.is("7.1") && redis.major() == Some(7));
         let beta = Version("postgres (PostgreSQL) 18beta1");
         assert_eq!((beta.number(), beta.major()), ("18beta1", Some(18)));
         assert_eq!(Version("/usr/lib/postgresql/15/bin").major(), Some(15));

@@ -14,7 +14,7 @@ use super::state::{FORMAT, KeptState};
 use super::store::{DATA, Kept, SIZE};
 use crate::cache;
 use crate::diagnosis;
-use crate::engine::Engine;
+use crate::engine::{Engine, Stop};
 use crate::environment::CACHE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fix::quoted;
@@ -48,7 +48,7 @@ pub(crate) struct StateKeeper {
     holdings: Arc<Holdings>,
     /// The path of the server's data from outside.
     data: PathBuf,
-    stop_signal: Signal,
+    stop: Stop,
     keep: Keep,
     /// The description of the state, before there is one.
     state: KeptState,
@@ -81,7 +81,7 @@ impl StateKeeper {
         Self {
             data: prepared.data_dir(&holdings.container),
             holdings,
-            stop_signal: prepared.stop_signal(),
+            stop: prepared.stop().clone(),
             keep,
             state,
             layer,
@@ -108,8 +108,8 @@ impl StateKeeper {
     fn end_server(&self) -> Result<bool> {
         let container = &self.holdings.container;
         let stop = |signal, limit| container.stop_server(signal, limit).map_err(diagnosis::explain);
-        let clean = match stop(self.stop_signal, STOP) {
-            Ok(exit) => exit.success(),
+        let clean = match stop(self.stop.signal, STOP) {
+            Ok(exit) => self.stop.is_clean(exit),
             Err(error) if error.kind() == ErrorKind::Timeout => {
                 stop(Signal::Kill, KILL)?;
                 false

@@ -64,7 +64,6 @@ impl KeptState {
         let engine = self.postgres()?;
         let report = report::Recorder::asked(engine.name(), None);
         let installation = engine.locate()?;
-        let slot = admit(Some(thread::current().id()))?;
         let prepared = Prepared::new(StartOptions {
             engine: &engine,
             installation: &installation,
@@ -75,10 +74,11 @@ impl KeptState {
             // No links: the test may have changed the catalogues that the layer's files describe.
             source: DataSource::Overlay { lower, upper_size: DISK, links: Vec::new() },
         })?;
+        let slot = admit(Some(thread::current().id()), prepared.idle_memory())?;
         let server = prepared.start()?;
         let timings = server.timings(&prepared);
         let holdings = Holdings::for_test(server.container, report, lock, slot);
-        Ok(Sandbox::new(prepared, timings, Arc::new(holdings), Keeping::Never))
+        Sandbox::new(prepared, timings, Arc::new(holdings), Keeping::Never)
     }
 
     /// The engine for an initialised server: data of one major version is read by no other.

@@ -27,9 +27,7 @@ impl SandboxPath {
     }
 
     /// Returns the path on the host, by the host's path of the sandbox's root: the one that
-    /// [`Engine::is_ready`] gets.
-    ///
-    /// [`Engine::is_ready`]: crate::Engine::is_ready
+    /// [`Sandbox::root`](crate::Sandbox::root) returns.
     #[must_use]
     pub fn below(&self, root: &Path) -> PathBuf {
         // The root itself adds no slash to the end.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::command::Command;
 use super::limits::Limits;
 use super::path::SandboxPath;
+use super::ready::Ready;
 use super::signal::Signal;
 
 /// The user and group id of every process in a sandbox, mapped to the user outside.
@@ -48,8 +49,10 @@ pub(crate) struct Plan {
     pub(crate) io_uring: bool,
     /// The server, started as soon as the root is ready. Absent while a base layer is built.
     pub(crate) server: Option<Command>,
-    /// Symbolic links, made when the server first reports readiness, before the test process learns
-    /// of it. Existing files stay.
+    /// The sign by which the server counts as ready.
+    pub(crate) ready: Ready,
+    /// Symbolic links, made when the server reports readiness by sd_notify(3), before the test
+    /// process learns of it. Existing files stay.
     pub(crate) when_ready: Vec<Symlink>,
     /// `true` if the server may be restored from a prelinked image.
     pub(crate) prelink: bool,
@@ -101,7 +104,30 @@ pub(crate) struct Directory {
 pub(crate) struct File {
     pub(crate) path: SandboxPath,
     pub(crate) mode: u32,
-    pub(crate) contents: String,
+    pub(crate) contents: Contents,
+}
+
+/// The contents of a file: most are text, which takes a third of the space in a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Contents {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Contents {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Contents {
+    fn from(bytes: Vec<u8>) -> Self {
+        String::from_utf8(bytes).map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Text)
+    }
 }
 
 /// The source of the data directory.
@@ -126,8 +152,8 @@ digest = SHA2-256
 ";
 
 /// Returns the part of a plan that is the same for every server: programs of the host and the files
-/// of /etc.
-pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: SandboxPath) -> Plan {
+/// of /etc. `account` is the name of the one user.
+pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: SandboxPath, account: &str) -> Plan {
     let mut plan = Plan {
         usr,
         binds: Vec::new(),
@@ -142,6 +168,7 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: SandboxPath) -> Plan
         limits: Limits::default(),
         io_uring: false,
         server: None,
+        ready: Ready::Notify,
         when_ready: Vec::new(),
         prelink: false,
         process_mode: None,
@@ -167,13 +194,13 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: SandboxPath) -> Plan
         plan.symlinks.push(Symlink { path: "/etc/localtime".into(), target });
     }
     for (path, contents) in [
-        ("/etc/passwd", format!("postgres:x:{INNER_ID}:{INNER_ID}::/run:/bin/sh\n")),
-        ("/etc/group", format!("postgres:x:{INNER_ID}:\n")),
+        ("/etc/passwd", format!("{account}:x:{INNER_ID}:{INNER_ID}::/run:/bin/sh\n")),
+        ("/etc/group", format!("{account}:x:{INNER_ID}:\n")),
         ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
         ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
         ("/etc/ssl/openssl.cnf", OPENSSL_CONFIGURATION.to_owned()),
     ] {
-        plan.files.push(File { path: path.into(), mode: 0o644, contents });
+        plan.files.push(File { path: path.into(), mode: 0o644, contents: Contents::Text(contents) });
     }
     plan
 }
@@ -230,7 +257,7 @@ mod tests {
     #[test]
     fn programs_are_not_hidden() {
         let mut plan =
-            root(vec!["/usr".into()], Data::Writable { source: "/srv/data".into() }, "/data".into());
+            root(vec!["/usr".into()], Data::Writable { source: "/srv/data".into() }, "/data".into(), "x");
         for path in ["/usr", "/usr/bin", "/usr/lib", "/usr/share/doc", "/usr/local", "/home", "/tmp"] {
             plan.hide(Path::new(path));
         }
@@ -240,7 +267,7 @@ mod tests {
     #[test]
     fn a_path_below_usr_or_another_bind_is_not_bound_twice() {
         let data = Data::Writable { source: "/srv/data".into() };
-        let mut plan = root(vec!["/usr".into()], data, "/data".into());
+        let mut plan = root(vec!["/usr".into()], data, "/data".into(), "x");
         plan.binds.clear();
         plan.bind(Path::new("/usr/lib/postgresql/15"));
         plan.bind(Path::new("/opt/pg"));

@@ -82,9 +82,6 @@ pub(super) enum Request {
     /// Run a program to its end, which is reported with the number. Carries standard input, output
     /// and error.
     Run { number: u32, command: Command },
-    /// The server answered before it reported readiness: links for a ready server would come too
-    /// late.
-    Reached,
     /// Send the server a signal.
     Signal(Signal),
     /// Forward connections to this port of the container's loopback. Carries the listening sockets
@@ -101,7 +98,7 @@ pub(super) enum Event {
     Up(Up),
     /// An image of the server was made, or the reason why there is none.
     Captured(Option<NoImage>),
-    /// The server reported by sd_notify(3) that it is ready.
+    /// The server is ready: it reported so, or showed the planned sign.
     Ready,
     /// The server ended.
     ServerExited(Exit),
@@ -171,6 +168,11 @@ pub(crate) enum Exit {
 impl Exit {
     pub(crate) fn success(self) -> bool {
         self == Self::Code(0)
+    }
+
+    /// Returns `true` if the process ended by that signal.
+    pub(crate) fn was_by(self, signal: Signal) -> bool {
+        self == Self::Signal(rustix::process::Signal::from(signal).as_raw())
     }
 
     /// Returns `true` if the process was killed by SIGKILL, which says nothing about the process

@@ -18,8 +18,8 @@ use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
 use crate::progress::Progress;
-use crate::sandbox::{DataSource, LOG_TAIL, Sandbox, StartOptions};
-use crate::step::{self, Input, Link, SourceFile, Step, load, run_script};
+use crate::sandbox::{DataSource, LOG_TAIL, Sandbox, StartOptions, run_task};
+use crate::step::{self, Input, Link, SourceFile, Step, load};
 
 /// The description of a layer.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl<'a, E: Engine> Stage<'a, E> {
     /// The names of its links, for the manifest.
     fn steps(&self) -> Vec<String> {
         let step = |link: &Link<E>| match link {
-            Link::File(run) => run.source.path.display().to_string(),
+            Link::File(run, _) => run.source.path.display().to_string(),
             link => link.name(),
         };
         self.links().iter().map(step).collect()
@@ -282,8 +282,10 @@ fn run_stage<E: Engine>(
 ) -> Result<()> {
     match stage {
         Stage::Base => {
-            if let Some(script) = recipe.engine.set_up() {
-                run_script(sandbox, &script, recipe.build_timeout)?;
+            if let Some(task) = recipe.engine.set_up(recipe.installation)?
+                && let Some(message) = run_task(sandbox.container(), &task, recipe.build_timeout)?
+            {
+                return Err(Error::new(ErrorKind::Layer, "set up a fresh server").caused_by(message));
             }
         }
         Stage::Links { links, .. } => {
@@ -293,11 +295,13 @@ fn run_stage<E: Engine>(
             })?;
         }
     }
-    if let Some(script) = recipe.engine.settle() {
+    if let Some(task) = recipe.engine.settle(recipe.installation)? {
         progress.step("settling");
         // The layer is valid without, and the user's steps have succeeded.
-        if let Err(error) = run_script(sandbox, &script, recipe.build_timeout) {
-            tracing::warn!(?error, "statistics and vacuuming of a layer are left to its servers");
+        match run_task(sandbox.container(), &task, recipe.build_timeout) {
+            Ok(None) => {}
+            Ok(Some(message)) => tracing::warn!(message, "work at the end of a layer is left to its servers"),
+            Err(error) => tracing::warn!(?error, "work at the end of a layer is left to its servers"),
         }
     }
     Ok(())
@@ -306,10 +310,12 @@ fn run_stage<E: Engine>(
 /// Stops the server cleanly, so that all its data is in its files.
 fn stop<E: Engine>(sandbox: &Sandbox<E>) -> Result<()> {
     let exit = sandbox.stop_server()?;
-    if exit.success() {
+    if sandbox.prepared().stop().is_clean(exit) {
         return sandbox.container().kill();
     }
-    let error = Error::new(ErrorKind::Exited, format!("shut the server down cleanly: it ended with {exit}"));
+    let error = Error::new(ErrorKind::Exited, format!("shut the server down cleanly: it ended with {exit}"))
+        .caused_by("its engine does not count that among the clean ends of a server")
+        .or_hint(|| Some("`Server::clean_status` and `Server::clean_signal` add to these".to_owned()));
     Err(error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default()))
 }
 

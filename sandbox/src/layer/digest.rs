@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::engine::{Engine, Format, Installation, Mode};
+use crate::engine::{Command, Engine, Format, Installation, Mode};
 use crate::error::Result;
 use crate::step::{FileStep, Input, Link, Step};
 
@@ -61,17 +61,27 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<
     for (name, value) in engine.identity() {
         hasher = hasher.field(name).field(value);
     }
-    let initialise = engine.initialise(installation);
-    for text in &initialise.words() {
-        hasher = hasher.field(text);
+    let server = engine.server(installation, &[], Mode::Container)?;
+    let tasks = [engine.set_up(installation)?, engine.settle(installation)?];
+    let commands = [engine.initialise(installation), Some(server.command)].into_iter();
+    let commands = commands.chain(tasks.iter().map(|task| task.as_ref().map(|task| task.command.clone())));
+    for command in commands {
+        hasher = command_line(hasher.field("command"), command.as_ref());
     }
-    for (_, contents) in engine.server(installation, &[], Mode::Container)?.files {
-        hasher = hasher.field(contents);
+    for (path, contents) in server.files {
+        hasher = hasher.path(path.as_path()).field(contents);
     }
-    for script in [engine.set_up(), engine.settle()] {
-        hasher = hasher.field(script.unwrap_or_default());
+    for task in tasks {
+        hasher = hasher.field(task.map(|task| task.input).unwrap_or_default());
     }
     Ok(hasher.finish())
+}
+
+/// Adds a command: its words, and the name of its program, which may lie elsewhere on another
+/// machine.
+fn command_line(hasher: Hasher, command: Option<&Command>) -> Hasher {
+    let Some(command) = command else { return hasher };
+    command.words().iter().fold(hasher.field(command.name()), Hasher::field)
 }
 
 /// The digests after each link of each step, in order, as one list a step.
@@ -96,7 +106,7 @@ pub(super) fn chain<E: Engine>(
 fn after<E: Engine>(last: Digest, link: &Link<E>) -> Digest {
     let hasher = |kind| Hasher::new(kind).field(last.0.as_bytes());
     let hasher = match link {
-        Link::File(run) => {
+        Link::File(run, _) => {
             let files = run.source.all().into_iter();
             let hasher = hasher("file").field(&run.name);
             execution(
@@ -144,10 +154,10 @@ pub(super) fn description<E: Engine>(
     let hasher = Hasher::new("description").field(base.0.as_bytes()).field(env!("CARGO_PKG_VERSION"));
     let hasher = settings.iter().fold(hasher, |hasher, (name, value)| hasher.field(name).field(value));
     let hasher = steps.iter().fold(hasher, |hasher, step| match step {
-        Step::Migrations(directory, tool) => {
+        Step::Migrations(directory, tool, _) => {
             hasher.field("migrations").path(&directory.path()).field(format!("{tool:?}"))
         }
-        Step::Seed(file) => hasher.field("seed").path(&file.path()),
+        Step::Seed(file, _) => hasher.field("seed").path(&file.path()),
         Step::Inputs(paths) => {
             paths.iter().fold(hasher.field("inputs"), |hasher, path| hasher.path(&path.path()))
         }

@@ -70,10 +70,10 @@ fn keep() {
 /// Starts a sandbox for a shelf on a new thread.
 fn make(pool: &mut Pool, index: usize) {
     let shelf = &mut pool.shelves[index];
-    let (number, maker) = (shelf.number, shelf.maker.clone());
+    let (number, maker, idle_memory) = (shelf.number, shelf.maker.clone(), shelf.idle_memory);
     shelf.making += 1;
     let work = move || {
-        let outcome = match admission::spare().filter(|_| memory::is_left()) {
+        let outcome = match admission::spare(idle_memory).filter(|_| memory::is_left()) {
             // A user's engine may panic.
             Some(slot) => catch_unwind(AssertUnwindSafe(|| maker(slot))).ok().and_then(Result::ok),
             None => return made(number, None, Some(CLOSED)),

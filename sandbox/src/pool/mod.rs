@@ -76,7 +76,7 @@ pub(crate) fn ask<E: Engine>(
     let mut guard = pool();
     let pool = guard.get_or_insert_with(Pool::new);
     pool.credit.limit(most);
-    let number = pool.asked(key, begin, || keeper::maker(prepared.clone()));
+    let number = pool.asked(key, begin, || (keeper::maker(prepared.clone()), prepared.idle_memory()));
     let taken = loop {
         let (next, taken) = take(guard, number, begin + PATIENCE);
         guard = next;
@@ -141,7 +141,7 @@ impl Pool {
     }
 
     /// Notes a request, and returns the number of the shelf.
-    fn asked(&mut self, key: PlanKey, now: Instant, maker: impl FnOnce() -> shelf::Maker) -> u64 {
+    fn asked(&mut self, key: PlanKey, now: Instant, maker: impl FnOnce() -> (shelf::Maker, u64)) -> u64 {
         let index = match self.shelves.iter().position(|shelf| shelf.key == key) {
             Some(index) => index,
             None => {

@@ -34,6 +34,8 @@ pub(super) struct Shelf {
     pub(super) number: u64,
     pub(super) key: PlanKey,
     pub(super) maker: Maker,
+    /// Bytes of memory that each of its idle servers holds.
+    pub(super) idle_memory: u64,
     pub(super) demand: Demand,
     pub(super) prewarmed: VecDeque<Prewarmed>,
     /// Starts in progress.
@@ -45,12 +47,13 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    pub(super) fn new(key: PlanKey, maker: Maker, now: Instant) -> Self {
+    pub(super) fn new(key: PlanKey, (maker, idle_memory): (Maker, u64), now: Instant) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             key,
             maker,
+            idle_memory,
             demand: Demand::new(now),
             prewarmed: VecDeque::new(),
             making: 0,

@@ -41,7 +41,7 @@ pub(super) fn add_to(plan: &Plan) -> Result<Plan> {
     let mut plan = plan.clone();
     for (path, mode, contents) in [(CERTIFICATE, 0o644, certificate), (KEY, 0o600, key), (ROOT, 0o644, root)]
     {
-        plan.files.push(File { path: path.into(), mode, contents });
+        plan.files.push(File { path: path.into(), mode, contents: contents.into_bytes().into() });
     }
     Ok(plan)
 }

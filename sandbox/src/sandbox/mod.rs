@@ -4,9 +4,11 @@ mod certificate;
 mod holdings;
 mod postmortem;
 mod start;
+mod task;
 
 use std::fmt;
 use std::mem;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ pub(crate) use certificate::is_possible as tls_is_possible;
 pub(crate) use holdings::{Holdings, quiet_since};
 pub(crate) use postmortem::Postmortem;
 pub(crate) use start::{DataSource, Prepared, ReadyServer, StartOptions};
+pub(crate) use task::run_task;
 
 /// How many lines of the server's log an error carries.
 pub(crate) const LOG_TAIL: usize = 20;
@@ -111,22 +114,31 @@ impl<E: Engine> Sandbox<E> {
         timings: Timings,
         holdings: Arc<Holdings>,
         keeping: Keeping,
-    ) -> Self {
+    ) -> Result<Self> {
         let container = &holdings.container;
         match timings.pooled {
             None => holdings.report.0.ready(container.pid(), timings.server),
             Some(executed) => holdings.report.0.handed_over(container.pid(), executed),
         }
-        Self {
-            url: prepared.engine().url(&container.root()),
+        let (url, tcp) = match prepared.engine().url(&container.root()) {
+            Some(url) => (url, None),
+            // The server knows only ports.
+            None => {
+                let root_certificate = prepared.root_certificate(container);
+                let tcp = Tcp::open(prepared.engine(), prepared.installation(), container, root_certificate)?;
+                (tcp.url().to_owned(), Some(tcp))
+            }
+        };
+        Ok(Self {
+            url,
             timings,
-            tcp: Mutex::new(None),
+            tcp: Mutex::new(tcp),
             postmortem: Arc::new(Postmortem::new(container.log().clone())),
             stopped: false,
             prepared,
             keeping,
             holdings,
-        }
+        })
     }
 
     /// Starts the server in which a layer is built.
@@ -135,7 +147,7 @@ impl<E: Engine> Sandbox<E> {
         let server = prepared.start()?;
         let timings = server.timings(&prepared);
         let holdings = Holdings::for_build(server.container);
-        Ok(Self::new(prepared, timings, Arc::new(holdings), Keeping::Never))
+        Self::new(prepared, timings, Arc::new(holdings), Keeping::Never)
     }
 
     /// Returns the URL for clients, in a form that libpq, tokio-postgres, sqlx and diesel accept.
@@ -160,7 +172,7 @@ impl<E: Engine> Sandbox<E> {
     /// ```
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
-        let mut variables = vec![("DATABASE_URL".to_owned(), self.url.clone())];
+        let mut variables = vec![(self.engine().url_variable().to_owned(), self.url.clone())];
         variables.extend(self.engine().env(&self.container().root()));
         variables
     }
@@ -255,12 +267,21 @@ impl<E: Engine> Sandbox<E> {
 
     pub(crate) fn stop_server(&self) -> Result<Exit> {
         let log = || self.container().log().tail(LOG_TAIL).unwrap_or_default();
-        let stopped = self.container().stop_server(self.prepared.stop_signal(), STOP_TIMEOUT);
+        let stopped = self.container().stop_server(self.prepared.stop().signal, STOP_TIMEOUT);
         stopped.map_err(|error| explain(error).with_log(log()))
     }
 
-    pub(crate) fn engine(&self) -> &E {
+    /// Returns the engine, as the description has it.
+    #[must_use]
+    pub fn engine(&self) -> &E {
         self.prepared.engine()
+    }
+
+    /// Returns the sandbox's root as this process reaches it, below which the server's Unix socket
+    /// lies: for drivers that take a path instead of a URL.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.container().root()
     }
 
     pub(crate) fn prepared(&self) -> &Prepared<E> {

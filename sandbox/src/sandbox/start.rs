@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::{LOG_TAIL, certificate};
 use crate::cache;
 use crate::diagnosis::{explain, limits, own_limit_too_low};
-use crate::engine::{Engine, Installation, Mode, Server};
+use crate::engine::{Engine, Installation, Mode, Server, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fix::Fix;
 use crate::isolation;
 use crate::launch::plan::{self, Data, Directory, File, Plan, Symlink};
-use crate::launch::{Command, Container, Limits, ProcessOrigin, Readiness, Signal, Stdin, distrust};
+use crate::launch::{Command, Container, Limits, ProcessOrigin, Stdin, distrust};
 use crate::timings::Timings;
 
 /// How long the program that fills an empty data directory may take.
@@ -52,8 +52,8 @@ pub(crate) struct Prepared<E> {
     start_timeout: Duration,
     /// Starts the server. The plan lacks it where the data directory is initialised first.
     command: Command,
-    notifies: bool,
-    stop_signal: Signal,
+    idle_memory: u64,
+    stop: Stop,
     /// `true` if each sandbox gets a certificate.
     tls: bool,
     planning: Duration,
@@ -89,13 +89,14 @@ impl<E: Engine> Prepared<E> {
                 (Data::Overlay { lower, upper_size }, Vec::new(), links)
             }
         };
-        let mode = isolation::mode(engine)?;
+        let mode = isolation::mode(engine, installation)?;
         let mut server = engine.server(installation, settings, mode)?;
         if tls {
             server = engine.tls(server, settings, &certificate::files())?;
         }
         let begin = Instant::now();
-        let mut plan = plan::root(installation.usr().to_vec(), data, engine.data_dir());
+        let usr = installation.usr().to_vec();
+        let mut plan = plan::root(usr, data, engine.data_dir(), &server.account);
         // Programs are in /usr, and so are directories that no sandbox may see. Images with Rust
         // keep cargo's directories there, with the token that publishes.
         let from_environment = |name| std::env::var_os(name).map(PathBuf::from);
@@ -115,8 +116,7 @@ impl<E: Engine> Prepared<E> {
         for path in installation.binds().iter().chain(&visible) {
             plan.bind(path);
         }
-        let Server { command, directories, files, notifies, io_uring, processes, stop_signal, end_signal } =
-            server;
+        let Server { command, directories, files, ready, io_uring, processes, stop, end_signal, .. } = server;
         if let Mode::Process { address } = mode {
             plan.process_mode = Some(isolation::on_host(engine, installation, address, end_signal)?);
             // They belong to a root file system, and process mode has none.
@@ -124,11 +124,16 @@ impl<E: Engine> Prepared<E> {
         }
         plan.limits = limits.settled(processes);
         plan.io_uring = io_uring;
+        plan.ready = ready;
         plan.directories.extend(directories.into_iter().map(|(path, mode)| Directory { path, mode }));
         let links = links.into_iter();
         plan.when_ready =
             links.map(|(path, target)| Symlink { path: plan.data_dir.join(path), target }).collect();
-        plan.files.extend(files.into_iter().map(|(path, contents)| File { path, mode: 0o644, contents }));
+        plan.files.extend(files.into_iter().map(|(path, contents)| File {
+            path,
+            mode: 0o644,
+            contents: contents.into(),
+        }));
         if !is_empty {
             plan.server = Some(command.clone());
             plan.prelink = true;
@@ -140,8 +145,8 @@ impl<E: Engine> Prepared<E> {
             settings: settings.iter().map(|(name, _)| name.clone()).collect(),
             start_timeout,
             command,
-            notifies,
-            stop_signal,
+            idle_memory: server.idle_memory,
+            stop,
             tls,
             planning: begin.elapsed(),
         })
@@ -159,8 +164,13 @@ impl<E: Engine> Prepared<E> {
         &self.plan
     }
 
-    pub(crate) fn stop_signal(&self) -> Signal {
-        self.stop_signal
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Bytes of memory that the idle server holds.
+    pub(crate) fn idle_memory(&self) -> u64 {
+        self.idle_memory
     }
 
     /// How long the decisions took.
@@ -218,7 +228,7 @@ impl<E: Engine> Prepared<E> {
     }
 
     fn initialise(&self, container: &Container) -> Result<()> {
-        let command = self.engine.initialise(&self.installation);
+        let Some(command) = self.engine.initialise(&self.installation) else { return Ok(()) };
         let program = command.name();
         let run = container.run(command, Stdin::Text(""), INITIALISE_TIMEOUT).map_err(explain)?;
         if run.exit.success() {
@@ -234,10 +244,7 @@ impl<E: Engine> Prepared<E> {
     }
 
     fn wait_ready(&self, container: &Container) -> Result<()> {
-        let root = container.root();
-        let probe = || self.engine.is_ready(&root);
-        let readiness = if self.notifies { Readiness::Notify(&probe) } else { Readiness::Probe(&probe) };
-        container.wait_ready(readiness, self.start_timeout).map_err(explain)
+        container.wait_ready(self.start_timeout).map_err(explain)
     }
 
     /// The limit that the sandbox has reached, and the fix.

@@ -7,7 +7,7 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::engine::{Engine, Postgres};
+use crate::engine::{Engine, Postgres, Scripts, Sql};
 use crate::kept::Keep;
 use crate::launch::Limits;
 use crate::migration::MigrationTool;
@@ -15,7 +15,7 @@ use crate::migration::MigrationTool;
 use crate::sandbox::Sandbox;
 #[cfg(feature = "tokio")]
 use crate::step::CodeStep;
-use crate::step::{Address, Base, ProgramStep, Step, StepPath};
+use crate::step::{Address, Base, Language, ProgramStep, Step, StepPath};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -114,9 +114,12 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Adds migrations that the attribute found in the package.
-    pub(crate) fn found_migrations(self, directory: &Path) -> Self {
+    pub(crate) fn found_migrations(self, directory: &Path) -> Self
+    where
+        E: Sql,
+    {
         let directory = StepPath::found(directory.to_owned(), self.package.clone());
-        self.step(Step::Migrations(directory, None))
+        self.step(Step::Migrations(directory, None, Language::of_sql()))
     }
 
     /// Returns the advice for a test whose migrations ran a second time, since no bookkeeping table
@@ -204,9 +207,12 @@ impl<E: Engine> Snapshot<E> {
     /// such as two migrations of one version.
     #[must_use]
     #[track_caller]
-    pub fn migrations(self, directory: impl Into<PathBuf>) -> Self {
+    pub fn migrations(self, directory: impl Into<PathBuf>) -> Self
+    where
+        E: Sql,
+    {
         let directory = self.step_path(directory.into(), Location::caller());
-        self.step(Step::Migrations(directory, None))
+        self.step(Step::Migrations(directory, None, Language::of_sql()))
     }
 
     /// Adds migrations that are written for a tool, and fills its bookkeeping table under its
@@ -230,9 +236,12 @@ impl<E: Engine> Snapshot<E> {
     /// ```
     #[must_use]
     #[track_caller]
-    pub fn migrations_of(self, tool: MigrationTool, directory: impl Into<PathBuf>) -> Self {
+    pub fn migrations_of(self, tool: MigrationTool, directory: impl Into<PathBuf>) -> Self
+    where
+        E: Sql,
+    {
         let directory = self.step_path(directory.into(), Location::caller());
-        self.step(Step::Migrations(directory, Some(tool)))
+        self.step(Step::Migrations(directory, Some(tool), Language::of_sql()))
     }
 
     /// Adds a seed: a file that fills the database. The outcome is a layer.
@@ -258,9 +267,12 @@ impl<E: Engine> Snapshot<E> {
     /// read, and for a file that the database refuses.
     #[must_use]
     #[track_caller]
-    pub fn seed(self, file: impl Into<PathBuf>) -> Self {
+    pub fn seed(self, file: impl Into<PathBuf>) -> Self
+    where
+        E: Scripts,
+    {
         let file = self.step_path(file.into(), Location::caller());
-        self.step(Step::Seed(file))
+        self.step(Step::Seed(file, Language::of_scripts()))
     }
 
     /// Adds a program that prepares the database from outside, such as a migration tool. The

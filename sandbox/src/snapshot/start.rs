@@ -131,7 +131,7 @@ impl<E: Engine> Snapshot<E> {
                 (server, slot, timings)
             }
             None => {
-                let slot = admit(holder)?;
+                let slot = admit(holder, prepared.idle_memory())?;
                 report.admitted(planned);
                 let queue = waited();
                 let _starting = Starting::begin();
@@ -149,7 +149,7 @@ impl<E: Engine> Snapshot<E> {
             let context = KeepContext { keep, name, package, settings: &self.settings, layer };
             Keeping::AtDrop(Box::new(StateKeeper::new(&prepared, holdings.clone(), context)))
         };
-        Ok(Sandbox::new(prepared, timings, holdings, keeping))
+        Sandbox::new(prepared, timings, holdings, keeping)
     }
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.

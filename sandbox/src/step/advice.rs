@@ -4,7 +4,7 @@ use super::FileStep;
 use crate::engine::Format;
 
 /// The server's messages where a file leaves its session unfinished, see
-/// [`Engine::run_file`](crate::Engine::run_file).
+/// [`Scripts::run_file`](crate::engine::Scripts::run_file).
 const IN_TRANSACTION: &str = "DISCARD ALL cannot run inside a transaction block";
 const ELSEWHERE: &str = "the file ends in the database ";
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::source::unreadable;
-use super::{FileStep, Link, advice, compressed};
+use super::{FileStep, Language, Link, advice, compressed};
 use crate::diagnosis;
-use crate::engine::{Engine, FileRun, ScriptError};
+use crate::engine::{ClientExit, Engine, FileRun, ScriptError, Scripts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Command, Stdin};
 use crate::migration::Request;
@@ -26,7 +26,7 @@ pub(crate) fn load<E: Engine>(
     for (index, link) in links.iter().enumerate() {
         on_link(index);
         match link {
-            Link::File(file) => run_file(sandbox, file, deadline)?,
+            Link::File(file, language) => run_file(sandbox, file, *language, deadline)?,
             Link::Program(program) => program.run(sandbox, deadline)?,
             Link::Code(code) => code.run(sandbox, deadline)?,
             Link::Inputs(_) => {}
@@ -35,8 +35,14 @@ pub(crate) fn load<E: Engine>(
     Ok(())
 }
 
-fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &FileStep, deadline: Instant) -> Result<()> {
-    let path = &file.source.path;
+fn run_file<E: Engine>(
+    sandbox: &Sandbox<E>,
+    file: &FileStep,
+    language: Language<E>,
+    deadline: Instant,
+) -> Result<()> {
+    let (path, scripts) = (&file.source.path, language.scripts(sandbox.engine()));
+    let client = |run_as: &FileRun| scripts.run_file(sandbox.prepared().installation(), run_as);
     let mut run_as = FileRun::new(path);
     run_as.format.clone_from(&file.format);
     run_as.from_stdin = file.streamed || file.requests.is_some();
@@ -44,20 +50,17 @@ fn run_file<E: Engine>(sandbox: &Sandbox<E>, file: &FileStep, deadline: Instant)
     run_as.before.clone_from(&file.before);
     run_as.after.clone_from(&file.after);
     let failure = match &file.requests {
-        Some(requests) => run_requests(sandbox, requests, run_as, deadline)?,
+        Some(requests) => run_requests(sandbox, requests, run_as, language, deadline)?,
         None if file.streamed => {
-            let client = sandbox.engine().run_file(sandbox.prepared().installation(), &run_as)?;
+            let client = client(&run_as)?;
             let (feed, contents) = compressed::Feed::open(path).map_err(|error| unreadable(path, error))?;
-            let failure = run(sandbox, client, Stdin::Descriptor(contents), deadline)?;
+            let failure = run(sandbox, scripts, client, Stdin::Descriptor(contents), deadline)?;
             if failure.is_none() {
                 feed.end().map_err(|error| unreadable(path, error))?;
             }
             failure
         }
-        None => {
-            let client = sandbox.engine().run_file(sandbox.prepared().installation(), &run_as)?;
-            run(sandbox, client, Stdin::Text(""), deadline)?
-        }
+        None => run(sandbox, scripts, client(&run_as)?, Stdin::Text(""), deadline)?,
     };
     match failure {
         None => Ok(()),
@@ -76,13 +79,16 @@ fn run_requests<E: Engine>(
     sandbox: &Sandbox<E>,
     requests: &[Request],
     mut run_as: FileRun,
+    language: Language<E>,
     deadline: Instant,
 ) -> Result<Option<ScriptError>> {
+    let (engine, installation) = (sandbox.engine(), sandbox.prepared().installation());
+    let (scripts, sql) = (language.scripts(engine), language.sql(engine));
     let send = |run_as: &FileRun, script: &str| {
-        let client = sandbox.engine().run_file(sandbox.prepared().installation(), run_as)?;
-        run(sandbox, client, Stdin::Text(script), deadline)
+        run(sandbox, scripts, scripts.run_file(installation, run_as)?, Stdin::Text(script), deadline)
     };
-    let script = at_their_lines(requests, |text| sandbox.engine().request(text));
+    let script =
+        at_their_lines(requests, |text| sql.map_or_else(|| text.to_owned(), |sql| sql.request(text)));
     let Some(error) = send(&run_as, &script)? else {
         return Ok(None);
     };
@@ -104,27 +110,16 @@ fn at_their_lines(requests: &[Request], script: impl Fn(&str) -> String) -> Stri
     all
 }
 
-/// Runs a script of the engine.
-pub(crate) fn run_script<E: Engine>(sandbox: &Sandbox<E>, script: &str, timeout: Duration) -> Result<()> {
-    let client = sandbox.engine().client(sandbox.prepared().installation())?;
-    match run(sandbox, client, Stdin::Text(script), Instant::now() + timeout)? {
-        None => Ok(()),
-        Some(error) => {
-            Err(Error::new(ErrorKind::Layer, format!("run `{}`", script.trim())).caused_by(error.message))
-        }
-    }
-}
-
 fn run<E: Engine>(
     sandbox: &Sandbox<E>,
+    scripts: &dyn Scripts,
     client: Command,
     stdin: Stdin<'_>,
     deadline: Instant,
 ) -> Result<Option<ScriptError>> {
     let left = deadline.saturating_duration_since(Instant::now());
     let run = sandbox.container().run(client, stdin, left).map_err(diagnosis::explain)?;
-    Ok((!run.exit.success()).then(|| {
-        let mut error = sandbox.engine().script_error(&run.stderr);
+    Ok(scripts.failure(&ClientExit::from(&run)).map(|mut error| {
         if error.message.is_empty() {
             error.message = format!("the client ended with {}", run.exit);
         }

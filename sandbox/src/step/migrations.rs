@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::source::unreadable;
-use super::{FileStep, Input, Link, SourceFile};
-use crate::engine::Engine;
+use super::{FileStep, ReadFiles, SourceFile};
+use crate::engine::Scripts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::migration::{self, Listing, Migration, MigrationTool, Refusal, in_order};
 
@@ -21,12 +21,12 @@ pub(crate) fn holds_scripts(directory: &Path) -> bool {
 }
 
 /// Reads a directory that is named in the package with this directory.
-pub(super) fn read<E: Engine>(
+pub(super) fn read(
     directory: &Path,
     package: &Path,
     tool: Option<MigrationTool>,
-    engine: &E,
-) -> Result<Input<E>> {
+    engine: &dyn Scripts,
+) -> Result<ReadFiles> {
     let (listing, dangling) = list(directory)?;
     let undecided = |refusal| refused("decide how to run the migrations in", directory, refusal);
     let mut sources = HashMap::new();
@@ -93,8 +93,7 @@ pub(super) fn read<E: Engine>(
     if let Some(name) = rules.and_then(|rules| rules.beside()) {
         watched.extend(files.iter().map(|file| file.source.path.with_file_name(name)));
     }
-    let links = files.into_iter().map(Link::File).collect();
-    Ok(Input { label: format!("migrations `{}`", directory.display()), links, watched })
+    Ok(ReadFiles { label: format!("migrations `{}`", directory.display()), files, watched })
 }
 
 /// Returns sqlx if the package depends on it.

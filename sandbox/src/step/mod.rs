@@ -5,6 +5,7 @@ mod advice;
 mod base;
 mod code;
 mod compressed;
+mod language;
 mod load;
 mod migrations;
 mod program;
@@ -20,7 +21,8 @@ use crate::migration::{MigrationTool, Request};
 
 pub(crate) use base::{Base, StepPath};
 pub(crate) use code::CodeStep;
-pub(crate) use load::{load, run_script};
+pub(crate) use language::Language;
+pub(crate) use load::load;
 pub(crate) use migrations::holds_scripts;
 pub(crate) use program::{Address, ProgramStep};
 pub(crate) use source::SourceFile;
@@ -29,9 +31,9 @@ pub(crate) use source::SourceFile;
 #[derive(Debug, Clone)]
 pub(crate) enum Step<E: Engine> {
     /// A directory of files of SQL, and their tool if the user names it.
-    Migrations(StepPath, Option<MigrationTool>),
+    Migrations(StepPath, Option<MigrationTool>, Language<E>),
     /// A file of SQL or of a table's rows, or an archive.
-    Seed(StepPath),
+    Seed(StepPath, Language<E>),
     /// Files and directories on which the steps after it depend.
     Inputs(Vec<StepPath>),
     Program(ProgramStep),
@@ -48,10 +50,25 @@ pub(crate) struct Input<E: Engine> {
     pub(crate) watched: Vec<PathBuf>,
 }
 
+/// The files of a step as read.
+struct ReadFiles {
+    label: String,
+    files: Vec<FileStep>,
+    watched: Vec<PathBuf>,
+}
+
+impl ReadFiles {
+    fn input<E: Engine>(self, language: Language<E>) -> Input<E> {
+        let Self { label, files, watched } = self;
+        let links = files.into_iter().map(|file| Link::File(file, language)).collect();
+        Input { label, links, watched }
+    }
+}
+
 /// A link of the digest chain: one action, or files on which the next links depend.
 #[derive(Debug)]
 pub(crate) enum Link<E: Engine> {
-    File(FileStep),
+    File(FileStep, Language<E>),
     /// With the paths by which they are declared.
     Inputs(Vec<(PathBuf, Arc<SourceFile>)>),
     Program(ProgramStep),
@@ -99,11 +116,15 @@ impl<E: Engine> Step<E> {
     fn read(&self, engine: &E) -> Result<Input<E>> {
         let done = |label: String, link| Input { label, links: vec![link], watched: Vec::new() };
         match self {
-            Self::Migrations(directory, tool) => {
-                let read = migrations::read(&directory.path(), directory.base(), *tool, engine);
-                read.map_err(|error| directory.explain(error))
+            Self::Migrations(directory, tool, language) => {
+                let scripts = language.scripts(engine);
+                let read = migrations::read(&directory.path(), directory.base(), *tool, scripts);
+                read.map(|read| read.input(*language)).map_err(|error| directory.explain(error))
             }
-            Self::Seed(file) => seed::read(&file.path(), engine).map_err(|error| file.explain(error)),
+            Self::Seed(file, language) => {
+                let read = seed::read(&file.path(), language.scripts(engine));
+                read.map(|read| read.input(*language)).map_err(|error| file.explain(error))
+            }
             Self::Inputs(paths) => {
                 let files = paths.iter().map(|path| {
                     let tree = SourceFile::tree(&path.path()).map_err(|error| path.explain(error))?;
@@ -122,9 +143,9 @@ impl<E: Engine> Step<E> {
 impl<E: Engine> Step<E> {
     /// Returns a directory whose migrations fill no bookkeeping table, as the user wrote it.
     pub(crate) fn unrecorded_migrations(&self, engine: &E) -> Option<&Path> {
-        let Self::Migrations(directory, _) = self else { return None };
+        let Self::Migrations(directory, ..) = self else { return None };
         let links = self.read(engine).ok()?.links;
-        let recorded = |link: &Link<E>| matches!(link, Link::File(FileStep { before: Some(_), .. }));
+        let recorded = |link: &Link<E>| matches!(link, Link::File(FileStep { before: Some(_), .. }, _));
         (!links.iter().any(recorded)).then_some(&directory.written)
     }
 }
@@ -133,7 +154,7 @@ impl<E: Engine> Link<E> {
     /// The name in messages.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::File(file) => file.name.clone(),
+            Self::File(file, _) => file.name.clone(),
             Self::Inputs(files) => {
                 let paths: Vec<_> = files.iter().map(|(path, _)| path.display().to_string()).collect();
                 paths.join(", ")
@@ -146,7 +167,7 @@ impl<E: Engine> Link<E> {
     /// All files that are read, with those that they include.
     pub(crate) fn files(&self) -> Vec<&SourceFile> {
         match self {
-            Self::File(file) => file.source.all(),
+            Self::File(file, _) => file.source.all(),
             Self::Inputs(files) => files.iter().flat_map(|(_, file)| file.all()).collect(),
             Self::Program(_) | Self::Code(_) => Vec::new(),
         }
@@ -155,7 +176,7 @@ impl<E: Engine> Link<E> {
     /// The files that the sandbox must show.
     pub(crate) fn visible(&self) -> Vec<&SourceFile> {
         match self {
-            Self::File(_) => self.files(),
+            Self::File(..) => self.files(),
             Self::Inputs(_) | Self::Program(_) | Self::Code(_) => Vec::new(),
         }
     }

@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::{Base, run_script};
+use super::Base;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::search::not_executed;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, run_task};
 use crate::sys::process::die_with_parent;
 use crate::sys::socket::wait_readable;
 
@@ -59,7 +59,13 @@ impl ProgramStep {
                 let tcp = sandbox.tcp()?;
                 self.run_with(sandbox, tcp.env(), deadline)?;
                 let left = deadline.saturating_duration_since(Instant::now());
-                tcp.reset_script.map_or(Ok(()), |script| run_script(sandbox, &script, left))
+                let Some(task) = &tcp.reset else { return Ok(()) };
+                match run_task(sandbox.container(), task, left)? {
+                    None => Ok(()),
+                    Some(message) => {
+                        Err(Error::new(ErrorKind::Layer, "remove the password for TCP").caused_by(message))
+                    }
+                }
             }
         }
     }

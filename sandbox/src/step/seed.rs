@@ -3,11 +3,11 @@
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use super::{FileStep, Input, Link, SourceFile, compressed};
-use crate::engine::{Engine, Format};
+use super::{FileStep, ReadFiles, SourceFile, compressed};
+use crate::engine::{Format, Scripts};
 use crate::error::{Error, ErrorKind, Result};
 
-pub(super) fn read<E: Engine>(file: &Path, engine: &E) -> Result<Input<E>> {
+pub(super) fn read(file: &Path, engine: &dyn Scripts) -> Result<ReadFiles> {
     let inside = compressed::name_inside(file);
     let run = if engine.is_archive(file) {
         FileStep { format: Format::Archive, ..FileStep::whole(SourceFile::tree(file)?)? }
@@ -15,17 +15,17 @@ pub(super) fn read<E: Engine>(file: &Path, engine: &E) -> Result<Input<E>> {
         return Err(refused(file, "it is a directory, and not an archive of the database's dump program")
             .with_hint("run the files of a directory by `migrations` (`--migrations`)"));
     } else if inside.extension().is_some_and(|extension| extension == "csv") {
+        if !engine.runs_csv() {
+            return Err(refused(file, "its engine loads no rows from files")
+                .with_hint("write them in the language of the database's client"));
+        }
         let format = Format::Csv { table: table(inside), columns: columns(file)? };
         FileStep { format, streamed: true, ..FileStep::whole(SourceFile::tree(file)?)? }
     } else {
         FileStep::whole(SourceFile::script(file, engine)?)?
     };
     let watched = run.source.watched().collect();
-    Ok(Input {
-        label: format!("seed `{}`", run.source.path.display()),
-        links: vec![Link::File(run)],
-        watched,
-    })
+    Ok(ReadFiles { label: format!("seed `{}`", run.source.path.display()), files: vec![run], watched })
 }
 
 /// The table that names the file, perhaps with its schema.

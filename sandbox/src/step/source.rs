@@ -10,7 +10,7 @@ use std::sync::Arc;
 use walkdir::WalkDir;
 
 use super::compressed;
-use crate::engine::Engine;
+use crate::engine::Scripts;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The number of bytes that are read at a time.
@@ -45,7 +45,7 @@ struct FileId {
 
 impl SourceFile {
     /// Reads a file of SQL and, recursively, the files that it includes.
-    pub(super) fn script(path: &Path, engine: &impl Engine) -> Result<Arc<Self>> {
+    pub(super) fn script(path: &Path, engine: &dyn Scripts) -> Result<Arc<Self>> {
         let found = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
         let top = found.parent().unwrap_or(&found).to_owned();
         let mut seen = HashSet::from([found.clone()]);
@@ -56,7 +56,7 @@ impl SourceFile {
         reached: PathBuf,
         path: PathBuf,
         top: &Path,
-        engine: &impl Engine,
+        engine: &dyn Scripts,
         seen: &mut HashSet<PathBuf>,
     ) -> Result<Self> {
         let mut names = Vec::new();

@@ -1,4 +1,4 @@
-//! Locks on single bytes of a file, which belong to the open file description and end with it.
+//! Locks on bytes of a file, which belong to the open file description and end with it.
 //!
 //! # References
 //! "Open file description locks (non-POSIX)" in F_GETLK(2const); Linux 3.15
@@ -11,18 +11,18 @@ use rustix::io::Errno;
 
 use super::errno;
 
-/// Locks a byte; `false` if another description has it locked.
-pub(crate) fn try_lock(file: &File, byte: u64) -> Result<bool, Errno> {
-    match set(file, libc::F_WRLCK, byte) {
+/// Locks bytes; `false` if another description has one of them locked.
+pub(crate) fn try_lock(file: &File, bytes: Range<u64>) -> Result<bool, Errno> {
+    match set(file, libc::F_WRLCK, bytes) {
         Ok(()) => Ok(true),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
         Err(errno) => Err(errno),
     }
 }
 
-/// Unlocks a byte, locked or not.
-pub(crate) fn unlock(file: &File, byte: u64) -> Result<(), Errno> {
-    set(file, libc::F_UNLCK, byte)
+/// Unlocks bytes, locked or not.
+pub(crate) fn unlock(file: &File, bytes: Range<u64>) -> Result<(), Errno> {
+    set(file, libc::F_UNLCK, bytes)
 }
 
 /// Returns the first bytes in the range that another description has locked. They may begin before
@@ -49,8 +49,8 @@ pub(crate) fn locked_by_others(file: &File, range: Range<u64>) -> Result<Option<
     }
 }
 
-fn set(file: &File, kind: i32, byte: u64) -> Result<(), Errno> {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&description(kind, byte..byte + 1))).map(drop).map_err(errno)
+fn set(file: &File, kind: i32, bytes: Range<u64>) -> Result<(), Errno> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&description(kind, bytes))).map(drop).map_err(errno)
 }
 
 fn description(kind: i32, range: Range<u64>) -> libc::flock {
@@ -73,17 +73,17 @@ mod tests {
         let place = tempfile::NamedTempFile::new().unwrap();
         let open = || File::options().read(true).write(true).open(place.path()).unwrap();
         let (one, other) = (open(), open());
-        assert_eq!(try_lock(&one, 7), Ok(true));
-        assert_eq!(try_lock(&one, 8), Ok(true));
-        assert_eq!(try_lock(&other, 7), Ok(false));
+        assert_eq!(try_lock(&one, 7..8), Ok(true));
+        assert_eq!(try_lock(&one, 8..9), Ok(true));
+        assert_eq!(try_lock(&other, 7..8), Ok(false));
         assert_eq!(locked_by_others(&other, 0..100), Ok(Some(7..9)));
         assert_eq!(locked_by_others(&other, 0..7), Ok(None));
         assert_eq!(locked_by_others(&other, 7..7), Ok(None));
         assert_eq!(locked_by_others(&one, 0..100), Ok(None));
-        unlock(&one, 7).unwrap();
-        assert_eq!(try_lock(&other, 7), Ok(true));
+        unlock(&one, 7..8).unwrap();
+        assert_eq!(try_lock(&other, 7..8), Ok(true));
         drop(one);
-        assert_eq!(try_lock(&other, 8), Ok(true));
+        assert_eq!(try_lock(&other, 8..9), Ok(true));
     }
 
     /// The kernel lists locks by owner, in the order of their first locks.
@@ -92,8 +92,8 @@ mod tests {
         let place = tempfile::NamedTempFile::new().unwrap();
         let open = || File::options().read(true).write(true).open(place.path()).unwrap();
         let (one, other, third) = (open(), open(), open());
-        assert_eq!(try_lock(&one, 5), Ok(true));
-        assert_eq!(try_lock(&other, 2), Ok(true));
+        assert_eq!(try_lock(&one, 5..6), Ok(true));
+        assert_eq!(try_lock(&other, 2..3), Ok(true));
         assert_eq!(locked_by_others(&third, 0..100), Ok(Some(2..3)));
         assert_eq!(locked_by_others(&third, 3..100), Ok(Some(5..6)));
         assert_eq!(locked_by_others(&one, 0..100), Ok(Some(2..3)));

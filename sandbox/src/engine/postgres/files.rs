@@ -40,13 +40,13 @@ pub(super) fn own_client(installation: &Installation) -> Result<Command> {
     ];
     let options = settings.iter().flat_map(|settings| settings.split_ascii_whitespace());
     let options: Vec<_> = options.map(|setting| format!("-c {setting}")).collect();
+    // Without `--echo-errors`: a statement may hold a password.
     Ok(psql(installation, SUPERUSER)?.args(["--file", "-"]).env("PGOPTIONS", options.join(" ")))
 }
 
 /// psql on that database, without its script.
 fn psql(installation: &Installation, database: &str) -> Result<Command> {
-    let quiet =
-        ["--no-psqlrc", "--quiet", "--echo-errors", "--set", "ON_ERROR_STOP=on", "--pset", "pager=off"];
+    let quiet = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=on", "--pset", "pager=off"];
     Ok(connected(client(installation, "psql")?.args(quiet), database))
 }
 
@@ -103,6 +103,7 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
         false => &["--command", &in_database, "--command", "DISCARD ALL"],
     };
     Ok(psql(installation, database)?
+        .arg("--echo-errors")
         .args(before)
         .args(run)
         .args(after)

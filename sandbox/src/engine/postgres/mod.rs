@@ -11,11 +11,8 @@ mod tcp;
 mod wal;
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use self::config::{
     ACCESS, CONFIG, DATA, FIXED_PATHS, LOCALE, PORT, SOCKETS, SUPERUSER, configuration, setting,
@@ -24,15 +21,18 @@ use self::files::with_environment;
 use self::tcp::{encode_path, percent_encode};
 use crate::engine::sql::identifier;
 use crate::engine::{
-    Engine, FileRun, Installation, Mode, ScriptError, Server, TcpAccess, TlsFiles, children,
+    ClientExit, Engine, FileRun, Installation, Mode, ScriptError, Scripts, Server, Sql, Task, TcpAccess,
+    TcpRequest, TlsFiles, children,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::{Command, SandboxPath, Signal};
+use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
 use crate::sys::process::libc_version;
-use crate::sys::socket::connect_now;
 
 pub use initdb::LocaleProvider;
 pub(crate) use survey::{Found, Survey, survey};
+
+/// Bytes of memory that an idle server holds.
+const IDLE_MEMORY: u64 = 6_500_000;
 
 /// PostgreSQL, versions 13 to 18.
 ///
@@ -134,7 +134,7 @@ impl Postgres {
 }
 
 impl Engine for Postgres {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "postgres"
     }
 
@@ -160,19 +160,23 @@ impl Engine for Postgres {
         DATA.into()
     }
 
-    fn initialise(&self, installation: &Installation) -> Command {
+    fn initialise(&self, installation: &Installation) -> Option<Command> {
         let Self { locale, locale_provider, initdb_args, .. } = self;
         let arguments = initdb::arguments(installation.major(), locale, *locale_provider, initdb_args);
         let initdb = with_environment(Command::new(installation.program("initdb")));
-        initdb.arg("--pgdata").path_arg(DATA).args(arguments)
+        Some(initdb.arg("--pgdata").path_arg(DATA).args(arguments))
     }
 
-    fn set_up(&self) -> Option<String> {
-        (self.database != SUPERUSER).then(|| format!("CREATE DATABASE {};\n", identifier(&self.database)))
+    fn set_up(&self, installation: &Installation) -> Result<Option<Task>> {
+        if self.database == SUPERUSER {
+            return Ok(None);
+        }
+        let script = format!("CREATE DATABASE {};\n", identifier(&self.database));
+        Ok(Some(Task::new(files::own_client(installation)?, script)))
     }
 
-    fn settle(&self) -> Option<String> {
-        Some(psql::settle(&self.database))
+    fn settle(&self, installation: &Installation) -> Result<Option<Task>> {
+        Ok(Some(Task::new(files::own_client(installation)?, psql::settle(&self.database))))
     }
 
     fn server(
@@ -197,44 +201,20 @@ impl Engine for Postgres {
             command.arg("-c").prefixed_path_arg(format!("{name}="), path)
         });
         let command = command.args(options);
-        Ok(Server::new(command, Signal::Interrupt)
+        let ready = match installation.notifies() {
+            true => Ready::NotifyOr(Box::new(answers())),
+            false => answers(),
+        };
+        Ok(Server::new(command, Signal::Interrupt, ready)
+            .account(SUPERUSER)
+            .idle_memory(IDLE_MEMORY)
             .directory(SOCKETS, 0o700)
             .file(CONFIG, configuration(installation.major(), mode, segment, settings)?)
             .file(ACCESS, tcp::access_rules(mode))
-            .notifies(installation.notifies())
             .io_uring(uses_io_uring(settings))
             .processes(processes(settings))
             // An immediate shutdown, which removes the server's shared memory.
             .end_signal(Signal::Quit))
-    }
-
-    fn is_ready(&self, root: &Path) -> bool {
-        let socket = SandboxPath::new(SOCKETS).join(format!(".s.PGSQL.{PORT}")).below(root);
-        connect_now(&socket).is_ok_and(|mut stream| greet(&mut stream).unwrap_or(false))
-    }
-
-    fn client(&self, installation: &Installation) -> Result<Command> {
-        files::own_client(installation)
-    }
-
-    fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
-        files::run_file(installation, &self.database, run)
-    }
-
-    fn is_archive(&self, path: &Path) -> bool {
-        files::is_archive(path)
-    }
-
-    fn included_files(&self, contents: &str) -> Vec<String> {
-        psql::included_files(contents)
-    }
-
-    fn request(&self, text: &str) -> String {
-        psql::request(text)
-    }
-
-    fn script_error(&self, stderr: &str) -> ScriptError {
-        psql::script_error(stderr)
     }
 
     fn reached_limit(&self, log: &str) -> Option<String> {
@@ -279,11 +259,11 @@ impl Engine for Postgres {
         relcache::links(data, settings)
     }
 
-    fn url(&self, root: &Path) -> String {
+    fn url(&self, root: &Path) -> Option<String> {
         let database = percent_encode(&self.database);
         // A container's path has nothing to encode; that of a cache may.
         let host = encode_path(&root.display().to_string());
-        format!("postgresql:///{database}?host={host}{SOCKETS}&user={SUPERUSER}")
+        Some(format!("postgresql:///{database}?host={host}{SOCKETS}&user={SUPERUSER}"))
     }
 
     fn env(&self, root: &Path) -> Vec<(String, String)> {
@@ -301,8 +281,11 @@ impl Engine for Postgres {
         .to_vec()
     }
 
-    fn tcp(&self, address: SocketAddr, password: &str, root_certificate: Option<&Path>) -> Option<TcpAccess> {
-        Some(tcp::access(&self.database, address, password, root_certificate))
+    fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
+        // A missing client is reported when the password is set.
+        let client = files::own_client(request.installation).ok();
+        let TcpRequest { address, password, root_certificate, .. } = *request;
+        Some(tcp::access(&self.database, address, password, root_certificate, client))
     }
 
     fn tls(&self, mut server: Server, settings: &[(String, String)], files: &TlsFiles) -> Result<Server> {
@@ -321,7 +304,7 @@ impl Engine for Postgres {
             });
         for (path, contents) in &mut server.files {
             if *path == SandboxPath::new(ACCESS) {
-                *contents = tcp::require_tls(contents);
+                *contents = tcp::require_tls(&String::from_utf8_lossy(contents)).into_bytes();
             }
         }
         Ok(server)
@@ -330,6 +313,34 @@ impl Engine for Postgres {
     fn is_client_variable(&self, name: &str) -> bool {
         // PostgreSQL documentation, "Environment Variables" of libpq.
         name.starts_with("PG")
+    }
+}
+
+impl Scripts for Postgres {
+    fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
+        files::run_file(installation, &self.database, run)
+    }
+
+    fn failure(&self, exit: &ClientExit<'_>) -> Option<ScriptError> {
+        (!exit.success).then(|| psql::script_error(exit.stderr))
+    }
+
+    fn included_files(&self, contents: &str) -> Vec<String> {
+        psql::included_files(contents)
+    }
+
+    fn is_archive(&self, path: &Path) -> bool {
+        files::is_archive(path)
+    }
+
+    fn runs_csv(&self) -> bool {
+        true
+    }
+}
+
+impl Sql for Postgres {
+    fn request(&self, text: &str) -> String {
+        psql::request(text)
     }
 }
 
@@ -356,21 +367,19 @@ fn processes(settings: &[(String, String)]) -> u32 {
     counted.fold(ALWAYS, u32::saturating_add)
 }
 
-/// A start-up packet and the first byte of its answer: `R` begins an authentication, `E` an error
-/// such as "the database system is starting up" (PostgreSQL documentation, "Message Formats").
-fn greet(stream: &mut UnixStream) -> io::Result<bool> {
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+/// The sign of a server that answers: a start-up packet, and the authentication that succeeded
+/// without a password (PostgreSQL documentation, "Message Formats").
+fn answers() -> Ready {
     const PROTOCOL: u32 = 3 << 16;
     let parameters = format!("user\0{SUPERUSER}\0database\0postgres\0\0");
-    let length = u32::try_from(8 + parameters.len()).map_err(io::Error::other)?;
-    let packet = [&length.to_be_bytes()[..], &PROTOCOL.to_be_bytes()[..], parameters.as_bytes()].concat();
-    stream.write_all(&packet)?;
-    let mut answer = [0];
-    stream.read_exact(&mut answer)?;
-    // Terminate, so that the backend does not log a client that vanished.
-    let _ = stream.write_all(b"X\0\0\0\x04");
-    Ok(answer == *b"R")
+    let length = 8 + u32::try_from(parameters.len()).expect("the parameters are short");
+    Ready::Answer {
+        at: Endpoint::Unix(SandboxPath::new(SOCKETS).join(format!(".s.PGSQL.{PORT}"))),
+        send: [&length.to_be_bytes()[..], &PROTOCOL.to_be_bytes()[..], parameters.as_bytes()].concat(),
+        expect: b"R\0\0\0\x08\0\0\0\0".to_vec(),
+        // Terminate, so that the backend does not log a client that vanished.
+        end: b"X\0\0\0\x04".to_vec(),
+    }
 }
 
 #[cfg(test)]
@@ -393,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_database_name_is_encoded_in_the_url() {
-        let url = Postgres::new().database("a b/é").url(Path::new("/proc/7/root"));
+        let url = Postgres::new().database("a b/é").url(Path::new("/proc/7/root")).unwrap();
         assert_eq!(url, "postgresql:///a%20b%2F%C3%A9?host=/proc/7/root/run/postgresql&user=postgres");
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::config::{PORT, SUPERUSER};
 use crate::engine::sql::literal;
-use crate::engine::{Mode, TcpAccess};
+use crate::engine::{Mode, Task, TcpAccess};
+use crate::launch::Command;
 
 /// pg_hba.conf. Clients at the Unix socket belong to the user who runs the test.
 ///
@@ -31,11 +32,13 @@ pub(super) fn require_tls(rules: &str) -> String {
     rules.lines().map(require).collect()
 }
 
+/// `client` is psql; without it the password cannot be set, and nobody gets in.
 pub(super) fn access(
     database: &str,
     address: SocketAddr,
     password: &str,
     root_certificate: Option<&Path>,
+    client: Option<Command>,
 ) -> TcpAccess {
     let path = percent_encode(database);
     let root = root_certificate.map(|path| path.display().to_string());
@@ -49,16 +52,19 @@ pub(super) fn access(
     let user = format!("user={SUPERUSER}&password={password}");
     let access = TcpAccess::new(PORT, url)
         .jdbc_url(format!("jdbc:postgresql://{address}/{path}?{user}{}", options('&')))
-        .script(script)
-        .reset_script(format!("ALTER ROLE {SUPERUSER} PASSWORD NULL;\n"))
         .env("PGHOST", address.ip().to_string())
         .env("PGPORT", address.port().to_string())
         .env("PGUSER", SUPERUSER)
         .env("PGPASSWORD", password)
         .env("PGDATABASE", database)
         .env("PGSSLMODE", mode);
-    match root {
+    let access = match root {
         Some(root) => access.env("PGSSLROOTCERT", root),
+        None => access,
+    };
+    let reset = format!("ALTER ROLE {SUPERUSER} PASSWORD NULL;\n");
+    match client {
+        Some(client) => access.task(Task::new(client.clone(), script)).reset(Task::new(client, reset)),
         None => access,
     }
 }
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_url_names_password_address_and_database() {
-        let access = access("a b", SocketAddr::from(([127, 0, 0, 1], 4711)), "0f", None);
+        let access = access("a b", SocketAddr::from(([127, 0, 0, 1], 4711)), "0f", None, None);
         assert_eq!(access.url, "postgresql://postgres:0f@127.0.0.1:4711/a%20b");
         assert!(access.env.contains(&("PGDATABASE".to_owned(), "a b".to_owned())));
         assert!(access.env.contains(&("PGSSLMODE".to_owned(), "disable".to_owned())));
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn with_tls_clients_check_the_certificate() {
         let root = Path::new("/proc/7/root/a b");
-        let access = access("x", SocketAddr::from(([127, 0, 0, 1], 4711)), "0f", Some(root));
+        let access = access("x", SocketAddr::from(([127, 0, 0, 1], 4711)), "0f", Some(root), None);
         let options = "sslmode=verify-full&sslrootcert=/proc/7/root/a%20b";
         assert_eq!(access.url, format!("postgresql://postgres:0f@127.0.0.1:4711/x?{options}"));
         let jdbc = format!("jdbc:postgresql://127.0.0.1:4711/x?user=postgres&password=0f&{options}");

@@ -36,20 +36,12 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The deadline for the kernel to end a killed container.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// When a stop signal is sent for the second time.
+const STOP_AGAIN: Duration = Duration::from_secs(1);
 /// The deadline for making an image, which takes about thirty milliseconds.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The deadline for init to start a forwarder, which takes less than a millisecond.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The condition on which a server counts as ready.
-#[derive(Clone, Copy)]
-pub(crate) enum Readiness<'a> {
-    /// The server reports it through `NOTIFY_SOCKET`. After two seconds of silence the probe is
-    /// called as well.
-    Notify(&'a dyn Fn() -> bool),
-    /// The probe returns `true`.
-    Probe(&'a dyn Fn() -> bool),
-}
 
 /// The standard input of a program in a container.
 #[derive(Debug)]
@@ -62,6 +54,8 @@ pub(crate) enum Stdin<'a> {
 #[derive(Debug)]
 pub(crate) struct ProgramExit {
     pub(crate) exit: Exit,
+    /// The end of its standard output.
+    pub(crate) stdout: String,
     /// The end of its standard error.
     pub(crate) stderr: String,
 }
@@ -279,12 +273,8 @@ impl Container {
     }
 
     /// Waits until the server is ready.
-    pub(crate) fn wait_ready(&self, readiness: Readiness<'_>, timeout: Duration) -> Result<()> {
-        const SILENCE: Duration = Duration::from_secs(2);
-        const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-        let begin = Instant::now();
-        let deadline = begin + timeout;
-        let mut pause = Duration::from_millis(1);
+    pub(crate) fn wait_ready(&self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
         let mut control = lock(&self.control);
         loop {
             if control.ready {
@@ -298,21 +288,11 @@ impl Container {
                 let within = format!("start the server within {timeout:?}");
                 return Err(Error::new(ErrorKind::Timeout, within).into());
             }
-            let next = match readiness {
-                Readiness::Notify(_) if begin.elapsed() < SILENCE => deadline.min(begin + SILENCE),
-                Readiness::Notify(probe) | Readiness::Probe(probe) => {
-                    if probe() {
-                        return control.request(&Request::Reached, &[]);
-                    }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    deadline.min(Instant::now() + pause)
-                }
-            };
-            control.take_event(next)?;
+            control.take_event(deadline)?;
         }
     }
 
-    /// Runs a program to its end. Of its output only the standard error is kept.
+    /// Runs a program to its end.
     pub(crate) fn run(&self, command: Command, stdin: Stdin<'_>, timeout: Duration) -> Result<ProgramExit> {
         let name = command.name();
         let failed =
@@ -323,7 +303,7 @@ impl Container {
             }
             Stdin::Descriptor(input) => input,
         };
-        let output = File::options().write(true).open("/dev/null").map_err(failed)?;
+        let (mut stdout, output) = Tail::new().map_err(failed)?;
         let (mut stderr, errors) = Tail::new().map_err(failed)?;
         let deadline = Instant::now() + timeout;
         let mut control = lock(&self.control);
@@ -333,10 +313,13 @@ impl Container {
         control.request(&request, &[input.as_fd(), output.as_fd(), errors.as_fd()])?;
         // A writer into a pipe must notice the end of the program, its last reader, and the reader
         // the end of the last writer.
-        drop((input, errors));
+        drop((input, output, errors));
         let exit = loop {
+            stdout.take();
             stderr.take();
-            stderr.wait_beside(control.socket.as_fd(), deadline).map_err(|errno| failed(errno.into()))?;
+            let sources = [Some(control.socket.as_fd()), stdout.source(), stderr.source()];
+            let sources: Vec<_> = sources.into_iter().flatten().collect();
+            socket::wait_readable(&sources, deadline).map_err(|errno| failed(errno.into()))?;
             // An earlier program, whose deadline has passed, may end now.
             match control.take_event(Instant::now())? {
                 Some((ended, exit)) if ended == number => break exit,
@@ -348,8 +331,9 @@ impl Container {
                     .into());
             }
         };
+        stdout.take();
         stderr.take();
-        Ok(ProgramExit { exit, stderr: stderr.text() })
+        Ok(ProgramExit { exit, stdout: stdout.text(), stderr: stderr.text() })
     }
 
     /// Has connections to these listeners forwarded to a port of the container's loopback, for the
@@ -382,15 +366,28 @@ impl Container {
     }
 
     /// Sends the server a signal and waits for its end.
+    ///
+    /// The signal is sent again after a second, and after twice as long each time: a server loses
+    /// one that arrives before its main loop runs.
     pub(crate) fn stop_server(&self, signal: Signal, timeout: Duration) -> Result<Exit> {
         let mut control = lock(&self.control);
-        let deadline = Instant::now() + timeout;
-        control.take_event(Instant::now())?;
-        if control.server_exit.is_none() {
-            control.request(&Request::Signal(signal), &[])?;
+        let begin = Instant::now();
+        let (deadline, mut again) = (begin + timeout, begin);
+        control.take_event(begin)?;
+        loop {
+            if let Some(exit) = control.server_exit {
+                return Ok(exit);
+            }
+            if Instant::now() >= deadline {
+                let within = format!("stop the server within {timeout:?}");
+                return Err(Error::new(ErrorKind::Timeout, within).into());
+            }
+            if Instant::now() >= again {
+                control.request(&Request::Signal(signal), &[])?;
+                again = Instant::now() + (begin.elapsed() * 2).max(STOP_AGAIN);
+            }
+            control.take_event(again.min(deadline))?;
         }
-        let late = || Error::new(ErrorKind::Timeout, format!("stop the server within {timeout:?}"));
-        control.wait_for(deadline, late, |control| control.server_exit)
     }
 
     /// Returns the server's exit, if it has ended. Waits up to `patience` for the report.

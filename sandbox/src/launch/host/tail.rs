@@ -3,11 +3,8 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
 
-use rustix::io::{Errno, ioctl_fionbio};
-
-use crate::sys::socket;
+use rustix::io::ioctl_fionbio;
 
 /// The bytes that are kept. Programs report an error last.
 const LONGEST: usize = 1 << 20;
@@ -29,12 +26,9 @@ impl Tail {
         Ok((Self { pipe: Some(reader), kept: Vec::new(), cut: false }, writer))
     }
 
-    /// Waits until this pipe or `other` is readable, or `deadline` passes.
-    pub(super) fn wait_beside(&self, other: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Errno> {
-        match &self.pipe {
-            Some(pipe) => socket::wait_readable(&[other, pipe.as_fd()], deadline),
-            None => socket::wait_readable(&[other], deadline),
-        }
+    /// Returns the pipe, to wait for; `None` at the end of the output.
+    pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(AsFd::as_fd)
     }
 
     /// Reads all available output.

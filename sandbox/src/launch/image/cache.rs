@@ -366,10 +366,10 @@ mod tests {
     #[test]
     fn an_image_depends_on_configuration_of_libraries() {
         let data = Data::Writable { source: PathBuf::from("/data") };
-        let usual = root(vec![PathBuf::from("/usr")], data, "/data".into());
+        let usual = root(vec![PathBuf::from("/usr")], data, "/data".into(), "x");
         let with = |path: &str| {
             let mut plan = usual.clone();
-            let contents = "openssl_conf = own".to_owned();
+            let contents = b"openssl_conf = own".to_vec().into();
             plan.files.push(PlannedFile { path: path.into(), mode: 0o644, contents });
             key(&plan).unwrap()
         };

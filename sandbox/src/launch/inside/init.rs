@@ -74,8 +74,8 @@ fn live(
         None | Some((_, StartMethod::Execute)) => CapabilitySet::empty(),
         Some((_, StartMethod::Restore(_) | StartMethod::Capture(_))) => RESTORE,
     })?;
-    let context =
-        ServerContext { log, notify: NOTIFY_SOCKET.to_owned(), when_ready: plan.when_ready, host: None };
+    let (ready, when_ready) = (plan.ready, plan.when_ready);
+    let context = ServerContext { log, notify: NOTIFY_SOCKET.to_owned(), ready, when_ready, host: None };
     let up = Up { outer_proc, filtered: inherited.filters.is_some(), ..Up::default() };
     if let Some((command, StartMethod::Capture(image))) = server {
         return capture(control, command, image.into(), &context, up, inherited.filters);

@@ -9,6 +9,7 @@ mod limits;
 mod mounts;
 mod paths;
 mod privileges;
+mod prober;
 mod process;
 mod seccomp;
 mod supervisor;

@@ -335,7 +335,7 @@ fn skeleton(plan: &Plan) -> Result<(), Failure> {
     }
     for file in &plan.files {
         make_parent(&file.path)?;
-        let written = fs::write(staged(&file.path), &file.contents);
+        let written = fs::write(staged(&file.path), file.contents.as_bytes());
         written.map_err(|error| skeleton_failed(&file.path, &error))?;
         set_mode(&file.path, file.mode)?;
     }

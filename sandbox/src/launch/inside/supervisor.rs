@@ -10,8 +10,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
@@ -20,20 +21,27 @@ use super::child::send;
 use super::forwarder;
 use super::paths::HostPaths;
 use super::privileges::drop_last_capability;
+use super::prober::{self, Place, Probe};
 use crate::launch::command::{Command, ResolvedCommand};
 use crate::launch::image;
 use crate::launch::plan::Symlink;
 use crate::launch::protocol::{
     Event, Exit, Failure, LONGEST_MESSAGE, LaunchStep, NoImage, Request, StartMethod, Up,
 };
+use crate::launch::ready::{Endpoint, Ready};
 use crate::sys::process::{SingleThreaded, child_signals, die_with_parent, fork};
 use crate::sys::socket;
+
+/// How long a server that reports its readiness may be silent until it is probed as well.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// The surroundings of a server, prepared by init or the supervisor of process mode.
 pub(super) struct ServerContext {
     pub(super) log: File,
     /// The socket for readiness by sd_notify(3).
     pub(super) notify: String,
+    /// The sign by which the server counts as ready.
+    pub(super) ready: Ready,
     /// Links to make when the server reports readiness.
     pub(super) when_ready: Vec<Symlink>,
     /// Absent in a container.
@@ -44,6 +52,33 @@ impl ServerContext {
     /// Adds the variable for sd_notify(3) to a server's command.
     pub(super) fn server(&self, command: Command) -> Command {
         command.env("NOTIFY_SOCKET", &self.notify)
+    }
+
+    /// Returns the sign as a process here looks for it; `None` for the server's own report.
+    fn probe(&self, ready: &Ready) -> Option<Probe> {
+        let place = |endpoint: &Endpoint| match endpoint {
+            Endpoint::Unix(path) => Place::Unix(match &self.host {
+                Some(host) => host.paths.on_host(path),
+                None => path.as_path().to_owned(),
+            }),
+            Endpoint::Tcp(port) => Place::Tcp(self.loopback(), *port),
+        };
+        Some(match ready {
+            Ready::Notify => return None,
+            Ready::NotifyOr(other) => return self.probe(other),
+            Ready::Connect(at) => Probe::Connect(place(at)),
+            Ready::Answer { at, send, expect, end } => {
+                Probe::Answer { at: place(at), send: send.clone(), expect: expect.clone(), end: end.clone() }
+            }
+            Ready::Http { at, path, status } => {
+                Probe::Http { at: place(at), path: path.clone(), status: *status }
+            }
+            Ready::Command(command) => Probe::Command(self.resolve(command)),
+        })
+    }
+
+    fn loopback(&self) -> Ipv4Addr {
+        self.host.as_ref().map_or(Ipv4Addr::LOCALHOST, |host| host.loopback)
     }
 
     fn resolve(&self, command: &Command) -> ResolvedCommand {
@@ -76,6 +111,10 @@ pub(super) struct Supervisor<'a> {
     program: Option<(Pid, u32)>,
     /// `true` if readiness was reported: a server may repeat it, and other programs may send it.
     ready: bool,
+    /// The process that looks for the sign of readiness.
+    prober: Option<Pid>,
+    /// When a server that has not reported is probed instead.
+    probe_at: Option<Instant>,
     /// The ids of ended children, in process mode.
     ended: Vec<Pid>,
 }
@@ -99,6 +138,8 @@ impl<'a> Supervisor<'a> {
             server: None,
             program: None,
             ready: false,
+            prober: None,
+            probe_at: None,
             ended: Vec::new(),
         };
         let mut not_restored = None;
@@ -132,10 +173,15 @@ impl<'a> Supervisor<'a> {
                 PollFd::new(&self.notify, PollFlags::IN),
                 PollFd::new(&self.children, PollFlags::IN),
             ];
-            if poll(&mut fds, None).is_err() {
+            let left = self.probe_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            if poll(&mut fds, left.as_ref()).is_err() {
                 continue;
             }
             let [control, notify, children] = fds.map(|fd| !fd.revents().is_empty());
+            if self.probe_at.is_some_and(|at| at <= Instant::now()) {
+                self.report(Self::probe);
+            }
             if children {
                 self.reap();
             }
@@ -153,25 +199,59 @@ impl<'a> Supervisor<'a> {
     }
 
     fn serve(&mut self, message: &[u8], fds: Vec<OwnedFd>) {
-        let outcome = match serde_json::from_slice(message) {
-            Ok(Request::Start(command)) => self.start_server(command),
-            Ok(Request::Run { number, command }) => self.run(number, &command, fds),
-            Ok(Request::Forward { port }) => self.forward(port, fds),
-            Ok(Request::Reached) => {
-                self.ready = true;
-                Ok(())
-            }
+        self.report(|supervisor| match serde_json::from_slice(message) {
+            Ok(Request::Start(command)) => supervisor.start_server(command),
+            Ok(Request::Run { number, command }) => supervisor.run(number, &command, fds),
+            Ok(Request::Forward { port }) => supervisor.forward(port, fds),
             Ok(Request::Signal(signal)) => {
-                if let Some(server) = self.server {
+                if let Some(server) = supervisor.server {
                     // The server may have ended in this moment; its exit is reported later.
                     let _ = kill_process(server, signal.into());
                 }
                 Ok(())
             }
             Err(error) => Err(Failure::io(LaunchStep::Receive, "", &error.into())),
-        };
-        if let Err(failure) = outcome {
+        });
+    }
+
+    /// Reports a failure of some work to the test process.
+    fn report(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Failure>) {
+        if let Err(failure) = work(self) {
             send(self.control, &Event::Failed(failure), &[]);
+        }
+    }
+
+    /// Begins to look for the sign of readiness; of a server that reports by itself only if it has
+    /// been silent.
+    fn begin_probing(&mut self) -> Result<(), Failure> {
+        self.ready = false;
+        match &self.context.ready {
+            Ready::Notify => Ok(()),
+            Ready::NotifyOr(_) => {
+                self.probe_at = Some(Instant::now() + SILENCE);
+                Ok(())
+            }
+            _ => self.probe(),
+        }
+    }
+
+    /// Forks the process that looks for the sign.
+    fn probe(&mut self) -> Result<(), Failure> {
+        self.probe_at = None;
+        let Some(probe) = self.context.probe(&self.context.ready) else { return Ok(()) };
+        let failed = |error: &io::Error| Failure::io(LaunchStep::Execute, "prober", error);
+        let proof = SingleThreaded::check().map_err(|error| failed(&error))?;
+        let prober =
+            fork(&proof, |fresh| prober::main(fresh, &probe)).map_err(|errno| failed(&errno.into()))?;
+        self.prober = Some(prober);
+        Ok(())
+    }
+
+    fn end_probing(&mut self) {
+        self.probe_at = None;
+        // It is reaped as a child without a purpose.
+        if let Some(prober) = self.prober.take() {
+            let _ = kill_process(prober, Signal::KILL);
         }
     }
 
@@ -194,11 +274,11 @@ impl<'a> Supervisor<'a> {
         let stdio = stdio.map_err(|error| Failure::io(LaunchStep::Execute, &command.name(), &error))?;
         let end = self.context.host.as_ref().map(|host| host.end_signal);
         let server = self.spawn(&command, stdio, end)?;
-        (self.server, self.ready) = (Some(server), false);
+        self.server = Some(server);
         if let Some(host) = &self.context.host {
             (host.note)(server);
         }
-        Ok(())
+        self.begin_probing()
     }
 
     /// Restores the server from an image, or returns the reason why it cannot be. Drops this
@@ -213,6 +293,7 @@ impl<'a> Supervisor<'a> {
         match restored {
             Ok(server) => {
                 self.server = Some(server);
+                self.begin_probing()?;
                 Ok(None)
             }
             Err(why) => Ok(Some(why)),
@@ -236,7 +317,7 @@ impl<'a> Supervisor<'a> {
     fn forward(&self, port: u16, listeners: Vec<OwnedFd>) -> Result<(), Failure> {
         let failed = |error: &io::Error| Failure::io(LaunchStep::Forward, &format!("port {port}"), error);
         let proof = SingleThreaded::check().map_err(|error| failed(&error))?;
-        let loopback = self.context.host.as_ref().map_or(Ipv4Addr::LOCALHOST, |host| host.loopback);
+        let loopback = self.context.loopback();
         fork(&proof, |fresh| forwarder::main(fresh, listeners, (loopback, port).into()))
             .map_err(|errno| failed(&errno.into()))?;
         send(self.control, &Event::Forwarding { port }, &[]);
@@ -255,7 +336,14 @@ impl<'a> Supervisor<'a> {
             }
             if self.server == Some(pid) {
                 self.server = None;
+                self.end_probing();
                 send(self.control, &Event::ServerExited(exit), &[]);
+            } else if self.prober == Some(pid) {
+                self.prober = None;
+                // A prober that was killed has seen nothing.
+                if exit.success() && !std::mem::replace(&mut self.ready, true) {
+                    send(self.control, &Event::Ready, &[]);
+                }
             } else if let Some((_, number)) = self.program.take_if(|(program, _)| *program == pid) {
                 send(self.control, &Event::RunExited { number, exit }, &[]);
             }
@@ -280,8 +368,10 @@ impl<'a> Supervisor<'a> {
     fn read_notification(&mut self, buffer: &mut [u8]) {
         if let Ok(length) = rustix::io::read(&self.notify, &mut *buffer)
             && buffer[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1")
+            && matches!(self.context.ready, Ready::Notify | Ready::NotifyOr(_))
             && !std::mem::replace(&mut self.ready, true)
         {
+            self.end_probing();
             self.make_links();
             send(self.control, &Event::Ready, &[]);
         }

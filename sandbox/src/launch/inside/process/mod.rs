@@ -86,7 +86,7 @@ fn prepare(
     for file in &plan.files {
         let path = file.path.below(root);
         make(path.parent().unwrap_or(root), 0o700)?;
-        let written = fs::write(&path, &file.contents)
+        let written = fs::write(&path, file.contents.as_bytes())
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(file.mode)));
         written.map_err(|error| Failure::io(LaunchStep::Skeleton, &path.to_string_lossy(), &error))?;
     }
@@ -115,7 +115,7 @@ fn prepare(
         note: directory.notes(),
     };
     let notify = root.join("run/notify").to_string_lossy().into_owned();
-    Ok(ServerContext { log, notify, when_ready: plan.when_ready, host: Some(host) })
+    Ok(ServerContext { log, notify, ready: plan.ready, when_ready: plan.when_ready, host: Some(host) })
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), Failure> {

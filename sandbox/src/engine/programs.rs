@@ -1,0 +1,223 @@
+//! The search for a server's programs on this machine.
+
+use std::env;
+use std::path::PathBuf;
+
+use super::Installation;
+use super::installation::in_path;
+use super::version::Version;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where distributions put servers and their clients.
+const USUAL: [&str; 5] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/libexec"];
+
+/// A search for a server's programs: in the directories that a variable of the environment names,
+/// else in those of `PATH` and in the usual ones, such as `/usr/sbin`.
+///
+/// # Example
+/// ```no_run
+/// use sandboxed_db::engine::Programs;
+/// # fn main() -> sandboxed_db::Result<()> {
+/// let redis = Programs::new("redis-server").client("redis-cli").find(None)?;
+/// assert!(redis.has("redis-cli"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Programs {
+    servers: Vec<String>,
+    clients: Vec<String>,
+    variable: Option<String>,
+    directories: Vec<PathBuf>,
+    extensions: Vec<PathBuf>,
+    version_arg: Option<String>,
+    package: Option<String>,
+}
+
+impl Programs {
+    /// Looks for the program `server`, which prints its version for `--version`.
+    pub fn new(server: impl Into<String>) -> Self {
+        Self {
+            servers: vec![server.into()],
+            clients: Vec::new(),
+            variable: None,
+            directories: USUAL.map(PathBuf::from).to_vec(),
+            extensions: Vec::new(),
+            version_arg: Some("--version".to_owned()),
+            package: None,
+        }
+    }
+
+    /// Adds another name of the server's program, to look for after the ones before.
+    #[must_use]
+    pub fn or(mut self, server: impl Into<String>) -> Self {
+        self.servers.push(server.into());
+        self
+    }
+
+    /// Adds a program that belongs to the installation, in the server's directory or in another of
+    /// the search. A missing one is no error here: see [`Installation::has`].
+    #[must_use]
+    pub fn client(mut self, name: impl Into<String>) -> Self {
+        self.clients.push(name.into());
+        self
+    }
+
+    /// Names an environment variable whose directories, separated as in `PATH`, replace all others.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<String>) -> Self {
+        self.variable = Some(name.into());
+        self
+    }
+
+    /// Adds directories to look in before the usual ones.
+    #[must_use]
+    pub fn directories<P: Into<PathBuf>>(mut self, directories: impl IntoIterator<Item = P>) -> Self {
+        self.directories.splice(..0, directories.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a directory, which need not exist, whose files belong to the build by name and size.
+    #[must_use]
+    pub fn extensions(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.extensions.push(directory.into());
+        self
+    }
+
+    /// Sets the argument for which the server prints its version and ends with exit status 0;
+    /// `None` if there is none. Default `--version`.
+    #[must_use]
+    pub fn version_arg(mut self, arg: Option<&str>) -> Self {
+        self.version_arg = arg.map(str::to_owned);
+        self
+    }
+
+    /// Names the distribution's package, for the error of a missing server.
+    #[must_use]
+    pub fn package(mut self, name: impl Into<String>) -> Self {
+        self.package = Some(name.into());
+        self
+    }
+
+    /// Returns the first installation, or the first of that version, such as `7` or `7.0`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotInstalled`] without one, and [`ErrorKind::InvalidConfig`] for a server that
+    /// does not run.
+    pub fn find(&self, version: Option<&str>) -> Result<Installation> {
+        let mut others = Vec::new();
+        for (server, directory) in self.candidates() {
+            let found = self.inspect(&server, directory)?;
+            if version.is_none_or(|wanted| Version(found.version()).is(wanted)) {
+                return Ok(found);
+            }
+            others.push(format!("`{}` in {}", found.version(), found.bin().display()));
+        }
+        Err(self.missing(version, &others))
+    }
+
+    /// The server's program in each directory that has it.
+    fn candidates(&self) -> Vec<(String, PathBuf)> {
+        let mut candidates = Vec::new();
+        for server in &self.servers {
+            let all = match self.named() {
+                Some(named) => named,
+                None => in_path(server).into_iter().chain(self.directories.iter().cloned()).collect(),
+            };
+            for directory in all.into_iter().filter(|directory| directory.join(server).is_file()) {
+                let canonical = directory.canonicalize().unwrap_or(directory);
+                if !candidates.iter().any(|(_, other)| *other == canonical) {
+                    candidates.push((server.clone(), canonical));
+                }
+            }
+        }
+        candidates
+    }
+
+    /// The directories that the variable names.
+    fn named(&self) -> Option<Vec<PathBuf>> {
+        let value = env::var_os(self.variable.as_ref()?).filter(|value| !value.is_empty())?;
+        Some(env::split_paths(&value).collect())
+    }
+
+    fn inspect(&self, server: &str, directory: PathBuf) -> Result<Installation> {
+        let arg = self.version_arg.as_deref();
+        let mut found = Installation::inspect_by(&directory, server, &self.extensions, arg)?;
+        for client in &self.clients {
+            if found.has(client) {
+                continue;
+            }
+            let elsewhere = self.named().unwrap_or_default().into_iter();
+            let elsewhere = elsewhere.chain(in_path(client)).chain(self.directories.iter().cloned());
+            if let Some(directory) = elsewhere.into_iter().find(|directory| directory.join(client).is_file())
+            {
+                found = found.with_programs(directory);
+            }
+        }
+        Ok(found)
+    }
+
+    fn missing(&self, version: Option<&str>, others: &[String]) -> Error {
+        let server = self.servers.join("` or `");
+        let wanted = version.map(|version| format!(" of version {version}")).unwrap_or_default();
+        let error = Error::new(ErrorKind::NotInstalled, format!("find `{server}`{wanted}"));
+        let error = match (others, self.named()) {
+            ([], Some(named)) => {
+                let named: Vec<_> = named.iter().map(|path| path.display().to_string()).collect();
+                let variable = self.variable.as_deref().unwrap_or_default();
+                error.caused_by(format!("{variable} names {}, which lacks it", named.join(", ")))
+            }
+            ([], None) => error.caused_by("it is neither in PATH nor in the usual directories"),
+            (others, _) => error.caused_by(format!("there is only {}", others.join(", "))),
+        };
+        let install = match &self.package {
+            Some(package) => format!("install the package `{package}` of the distribution"),
+            None => "install it".to_owned(),
+        };
+        error.with_hint(match &self.variable {
+            Some(variable) => format!("{install}, or set {variable} to the directory of its programs"),
+            None => install,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn programs_may_lie_in_several_directories() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = |name: &str, program: &str, text: &str| {
+            let directory = place.path().join(name);
+            std::fs::create_dir(&directory).unwrap();
+            std::fs::write(directory.join(program), text).unwrap();
+            let executable = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(directory.join(program), executable).unwrap();
+            directory.canonicalize().unwrap()
+        };
+        let old = directory("old", "strange-server", "#!/bin/sh\necho strange 6.1\n");
+        let new = directory("sbin", "strange-server", "#!/bin/sh\necho strange 7.0\n");
+        let bin = directory("bin", "strange-cli", "");
+        let programs = Programs::new("strange-server").client("strange-cli").directories([&old, &new, &bin]);
+        let found = programs.find(Some("7")).unwrap();
+        assert_eq!(found.program("strange-server"), new.join("strange-server"));
+        assert_eq!(found.program("strange-cli"), bin.join("strange-cli"));
+        assert_eq!(programs.find(None).unwrap().bin(), old);
+        let error = programs.find(Some("8")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotInstalled);
+        assert!(format!("{error:?}").contains("strange 6.1"), "{error:?}");
+        let silent = Programs::new("strange-cli").directories([&bin]).version_arg(None);
+        assert_eq!(silent.find(None).unwrap().version(), "");
+    }
+
+    #[test]
+    fn a_missing_server_names_package_and_variable() {
+        let search = Programs::new("none-server").package("none").variable("SANDBOXED_DB_NONE");
+        let hint = "install the package `none` of the distribution, or set SANDBOXED_DB_NONE to the directory of \
+                    its programs";
+        assert_eq!(search.find(None).unwrap_err().hint().unwrap(), hint);
+    }
+}
