@@ -11,6 +11,7 @@
 //! | `SANDBOXED_DB_POOL` | how many prewarmed sandboxes a process may have | a whole number from 0 on | one a processor |
 //! | `SANDBOXED_DB_POSTGRES` | the PostgreSQL to use | `packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:` | the first in `PATH`, or else the newest installed, or else the distribution's packages |
 //! | `SANDBOXED_DB_REBUILD` | whether all layers are rebuilt once in this run | `0` or `1` | `0` |
+//! | `SANDBOXED_DB_REDIS` | the Redis or Valkey to use | directories that hold `redis-server` or `valkey-server`, and a client, separated by `:` | the first in `PATH` or the usual directories |
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
 //!
 //! An empty variable counts as unset. A value that cannot be used is an error of the kind
@@ -44,11 +45,17 @@ pub(crate) const POSTGRES: Variable = Variable {
 };
 pub(crate) const REBUILD: Variable =
     Variable { name: "SANDBOXED_DB_REBUILD", values: Values::Words(&["0", "1"]) };
+pub(crate) const REDIS: Variable = Variable {
+    name: "SANDBOXED_DB_REDIS",
+    values: Values::Path(
+        "directories that hold `redis-server` or `valkey-server`, and a client, separated by `:`",
+    ),
+};
 pub(crate) const REPORT: Variable =
     Variable { name: "SANDBOXED_DB_REPORT", values: Values::Path("a file, which need not exist") };
 
-const ALL: [Variable; 10] =
-    [CACHE, ISOLATION, KEEP, LINK_ONCE, MAX, MISSING, POOL, POSTGRES, REBUILD, REPORT];
+const ALL: [Variable; 11] =
+    [CACHE, ISOLATION, KEEP, LINK_ONCE, MAX, MISSING, POOL, POSTGRES, REBUILD, REDIS, REPORT];
 
 /// A variable of the table above.
 #[derive(Debug, Clone, Copy)]

@@ -43,6 +43,7 @@ mod pool;
 mod prelinked;
 mod pristine;
 mod process_mode;
+mod redis;
 mod relation_cache;
 mod report;
 mod requests;

@@ -1,6 +1,6 @@
 //! Engines: the knowledge of one database each, its programs, its data directory, its clients.
 //!
-//! [`Postgres`] is one. Other databases are added by implementing [`Engine`], and [`Scripts`] and
+//! [`Postgres`] and [`Redis`] are such. Other databases are added by implementing [`Engine`], and [`Scripts`] and
 //! [`Sql`] for what else they can do:
 //!
 //! | trait | the database | methods of [`Snapshot`](crate::Snapshot) |
@@ -13,6 +13,7 @@ mod installation;
 mod packages;
 mod postgres;
 mod programs;
+mod redis;
 mod script;
 mod server;
 pub(crate) mod sql;
@@ -33,6 +34,7 @@ pub(crate) use packages::install_command;
 pub(crate) use postgres::{Found, Survey, survey};
 pub use postgres::{LocaleProvider, Postgres};
 pub use programs::Programs;
+pub use redis::Redis;
 pub use script::{ClientExit, FileRun, Format, ScriptError, Scripts, Sql};
 pub(crate) use server::Stop;
 pub use server::{Mode, Server};

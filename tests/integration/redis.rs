@@ -1,0 +1,144 @@
+//! Redis in a sandbox: data, seeds, settings, ports.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sandboxed_db::{Engine, ErrorKind, Redis, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db_tests::skip;
+
+/// Returns `true` without a server, for which the test is skipped.
+fn is_missing() -> bool {
+    let located = Redis::new().locate();
+    if let Err(error) = &located {
+        skip(&format!("no Redis is installed: {error}"));
+    }
+    located.is_err()
+}
+
+fn start(snapshot: &Snapshot<Redis>) -> Sandbox<Redis> {
+    snapshot.start().unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// Sends commands, one a line, and returns the answers until the server has answered all of them.
+fn talk(stream: &mut (impl Read + Write), commands: &str) -> String {
+    stream.write_all(format!("{commands}\r\nECHO over\r\n").as_bytes()).unwrap();
+    let mut answers = Vec::new();
+    while !answers.ends_with(b"$4\r\nover\r\n") && !answers.ends_with(b"required.\r\n") {
+        let mut buffer = [0; 4096];
+        let length = stream.read(&mut buffer).unwrap();
+        assert!(length > 0, "the server closed the connection");
+        answers.extend_from_slice(&buffer[..length]);
+    }
+    String::from_utf8(answers).unwrap().replace("$4\r\nover\r\n", "")
+}
+
+fn ask(db: &Sandbox<Redis>, commands: &str) -> String {
+    let path = PathBuf::from(db.url().strip_prefix("unix://").unwrap());
+    assert_eq!(path, Redis::socket().below(&db.root()));
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    talk(&mut stream, commands)
+}
+
+/// A seed in a directory that lives as long as the test.
+fn seed(name: &str, contents: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join(name);
+    std::fs::write(&path, contents).unwrap();
+    (place, path)
+}
+
+#[test]
+fn every_redis_is_pristine() {
+    if is_missing() {
+        return;
+    }
+    let (_place, file) = seed("a.redis", b"# sessions\nSET session:1 ann\n\nRPUSH list a \"b c\"\n");
+    let snapshot = Snapshot::new(Redis::new()).seed(file);
+    let (one, other) = (start(&snapshot), start(&snapshot));
+    assert_eq!(ask(&one, "GET session:1\r\nLLEN list"), "$3\r\nann\r\n:2\r\n");
+    assert_eq!(ask(&one, "FLUSHALL\r\nDBSIZE"), "+OK\r\n:0\r\n");
+    assert_eq!(ask(&other, "DBSIZE"), ":2\r\n");
+    assert_eq!(ask(&start(&snapshot), "DBSIZE"), ":2\r\n");
+    assert!(one.env().contains(&("REDIS_URL".to_owned(), one.url().to_owned())));
+}
+
+#[test]
+fn a_command_that_redis_refuses_fails_with_its_line() {
+    if is_missing() {
+        return;
+    }
+    for (contents, expected) in [
+        ("SET a 1\n# x\nLPUSH a x\nSET b 2\n", ":3`"),
+        ("SET a 1\nNONSENSE x\n", "unknown command 'NONSENSE'"),
+        ("SET a 1\nMULTI\nSET b 2\n", "ends inside a transaction"),
+    ] {
+        let (_place, file) = seed("bad.redis", contents.as_bytes());
+        let error = Snapshot::new(Redis::new()).seed(file).start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(format!("{error:?}").contains(expected), "{error:?}");
+    }
+}
+
+#[test]
+fn an_rdb_file_is_a_seed() {
+    if is_missing() {
+        return;
+    }
+    let source = start(&Snapshot::new(Redis::new()));
+    assert_eq!(ask(&source, "SET from rdb\r\nSAVE"), "+OK\r\n+OK\r\n");
+    let rdb = std::fs::read(source.root().join("var/lib/redis/dump.rdb")).unwrap();
+    let (_place, file) = seed("dump", &rdb);
+    assert_eq!(ask(&start(&Snapshot::new(Redis::new()).seed(file)), "GET from"), "$3\r\nrdb\r\n");
+}
+
+#[test]
+fn rows_are_no_seed_of_redis() {
+    let (_place, file) = seed("users.csv", b"id,name\n1,ann\n");
+    if is_missing() {
+        return;
+    }
+    let error = Snapshot::new(Redis::new()).seed(file).start().unwrap_err();
+    assert!(format!("{error:?}").contains("loads no rows"), "{error:?}");
+}
+
+#[test]
+fn settings_are_lines_of_the_configuration() {
+    if is_missing() {
+        return;
+    }
+    let snapshot = Snapshot::new(Redis::new()).setting("maxmemory", "10mb");
+    assert!(ask(&start(&snapshot), "CONFIG GET maxmemory").contains("10485760"));
+    let error = Snapshot::new(Redis::new()).setting("port", 1).start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+}
+
+#[test]
+fn a_port_of_redis_asks_for_the_password() {
+    if is_missing() {
+        return;
+    }
+    let db = start(&Snapshot::new(Redis::new()));
+    let tcp = db.tcp().unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(tcp.url(), format!("redis://:{}@{}", tcp.password(), tcp.address()));
+    let mut stream = TcpStream::connect(tcp.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(talk(&mut stream, "PING").contains("NOAUTH"));
+    let mut stream = TcpStream::connect(tcp.address()).unwrap();
+    assert_eq!(talk(&mut stream, &format!("AUTH {}\r\nPING", tcp.password())), "+OK\r\n+PONG\r\n");
+}
+
+/// Two servers of different kinds in one test.
+#[sandboxed_db(db(migrations = none), cache(engine = Redis))]
+fn postgres_and_redis_serve_one_test(db: Sandbox, cache: Sandbox<Redis>) {
+    assert!(db.url().starts_with("postgresql:"));
+    assert_eq!(ask(&cache, "DBSIZE"), ":0\r\n");
+}
+
+#[sandboxed_db(engine = Redis)]
+async fn an_attribute_names_redis(url: String) {
+    assert!(url.starts_with("unix:///"));
+}
