@@ -5,7 +5,7 @@ const process = require('node:process');
 const { SandboxError } = require('./error.cjs');
 
 const OPTIONS = [
-  'engine', 'version', 'settings', 'initdbArgs', 'migrations', 'tool', 'prepare', 'seed', 'directory', 'test', 'tcp', 'keep',
+  'engine', 'version', 'settings', 'initdbArgs', 'migrations', 'tool', 'prepare', 'seed', 'directory', 'test', 'tcp', 'tls', 'keep',
   'database', 'startTimeout', 'buildTimeout', 'disk', 'memory', 'pids',
 ];
 const PREPARE = ['command', 'dependsOn', 'env'];
@@ -14,7 +14,7 @@ const PREPARE = ['command', 'dependsOn', 'env'];
 function description(options) {
   check(options, OPTIONS, 'options');
   const { engine, version, settings, initdbArgs, directory, test, tcp, keep } = options;
-  const { database, startTimeout, buildTimeout, disk, memory, pids } = options;
+  const { database, tls, startTimeout, buildTimeout, disk, memory, pids } = options;
   return defined({
     snapshot: defined({
       engine: engine ?? 'postgres',
@@ -23,6 +23,7 @@ function description(options) {
       initdb_args: initdbArgs,
       steps: steps(options),
       database,
+      tls,
       start_timeout: startTimeout,
       build_timeout: buildTimeout,
       disk,

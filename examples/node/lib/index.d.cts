@@ -35,6 +35,8 @@ export interface Options {
   test?: string;
   /** Also listen on a port of 127.0.0.1, with a password: see `tcpUrl`. Default: false. */
   tcp?: boolean;
+  /** Encrypt the connections of that port. Default: false. */
+  tls?: boolean;
   /** Keep the data for `sandboxed-db open`. Default: `never`. */
   keep?: 'never' | 'on_failure' | 'always';
   /** The name of the database. Default: `postgres`. */

@@ -263,14 +263,17 @@ def test_unittest_classes_use_the_fixtures(run):
     result.assert_outcomes(passed=1)
 
 
-def test_a_server_listens_on_a_port_on_request(run):
+@pytest.mark.parametrize("tls", ["true", "false"])
+def test_a_server_listens_on_a_port_on_request(run, tls):
     result = run(
-        """
+        f"""
         def test_it(sandboxed_db):
             assert "@127.0.0.1:" in sandboxed_db.tcp_url
-            assert query(sandboxed_db.tcp_url, "select 1") == [(1,)]
+            encrypted = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+            assert query(sandboxed_db.tcp_url, encrypted) == [({tls.title()},)]
         """,
         tcp="true",
+        tls=tls,
     )
     result.assert_outcomes(passed=1)
 

@@ -98,6 +98,7 @@ def start(
     directory: Optional[StrPath] = None,
     test: Optional[str] = None,
     tcp: bool = False,
+    tls: bool = False,
     keep: Optional[str] = None,
     database: Optional[str] = None,
     start_timeout: Optional[str] = None,
@@ -117,7 +118,7 @@ def start(
     - `migrations`: directories of SQL files; `tool` names the migration tool if file names do not show it.
     - `seed`: files of SQL, rows (.csv) or a dump of pg_dump.
     - `test`: the test's name, for reports.
-    - `tcp`: also listen on a port of 127.0.0.1, with a password (`tcp_url`).
+    - `tcp`: also listen on a port of 127.0.0.1, with a password (`tcp_url`); `tls` encrypts its connections.
     - `keep`: keep the data for `sandboxed-db open`: "never" (default), "on_failure" or "always".
     - `database`: its name (default: postgres).
     - `start_timeout`, `build_timeout`: times, such as "30s"; `disk`, `memory`: sizes, such as "1GiB".
@@ -129,6 +130,7 @@ def start(
         "version": version,
         "settings": dict(settings) if settings else None,
         "database": database,
+        "tls": tls or None,
         "start_timeout": start_timeout,
         "build_timeout": build_timeout,
         "disk": disk,

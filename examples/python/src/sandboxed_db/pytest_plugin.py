@@ -38,6 +38,7 @@ INI = (
     ("build_timeout", "string", "the time in which a step must end (default: 30m)"),
     ("disk", "string", "the size that the server may write (default: 1GiB)"),
     ("memory", "string", "the memory of the server's processes (default: 4GiB)"),
+    ("tls", "bool", "encrypt the connections of that port"),
     ("program", "string", "the program sandboxed-db (default: the one of the package)"),
 )
 
@@ -230,6 +231,7 @@ def _ini(config: pytest.Config) -> Dict[str, Any]:
         "seed": tuple(ini["seed"]),
         **{name: ini[name] or None for name in _PLAIN},
         "tcp": ini["tcp"],
+        "tls": ini["tls"],
         "directory": config.inipath.parent if config.inipath else config.rootpath,
     }
 
