@@ -1,6 +1,6 @@
 // The screen of a terminal, as far as cargo, libtest and progress bars use one.
 
-export const COLUMNS = 100;
+export const COLUMNS = 110;
 
 export class Screen {
   /** Rows of cells `{ text, style }`; each row has the time of its first character. */
