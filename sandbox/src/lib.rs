@@ -44,6 +44,8 @@
 //! | `tls` | [TLS](guide::parameters#tls) for clients by TCP | no |
 //! | `cli` | the program [`sandboxed-db`](guide::command_line) | no |
 
+// rustdoc links other crates here where this one is not documented beside them.
+#![doc(html_root_url = "https://docs.rs/sandboxed-db/latest")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admission;
