@@ -138,14 +138,6 @@ fn ctrl_c_in_the_terminal_reaches_no_server() {
     process.gone();
 }
 
-/// At most init is left, which frees the mounts, and soon it is gone as well.
-#[track_caller]
-fn assert_has_ended(namespace: &PidNamespace, init: u32) {
-    let left: Vec<_> = processes_in(namespace).into_iter().filter(|&pid| pid != init).collect();
-    assert_eq!(left, [0; 0]);
-    wait_until(CLEANUP_DEADLINE, "init ends", || processes_in(namespace).is_empty());
-}
-
 #[test]
 fn drop_kills_a_server_that_is_busy_and_ignores_signals() {
     let sandbox = start();
@@ -165,7 +157,7 @@ fn drop_kills_a_server_that_is_busy_and_ignores_signals() {
     let busy = std::thread::spawn(move || client.batch_execute("select pg_sleep(3600)").is_err());
     let server = postmaster(init);
     drop(sandbox);
-    assert_has_ended(&namespace, init);
+    assert_eq!(processes_in(&namespace), [0; 0]);
     assert!(!Path::new(&format!("/proc/{server}")).exists(), "not even a zombie is left");
     assert!(busy.join().unwrap(), "the session has ended");
 }
@@ -177,7 +169,7 @@ fn stop_lets_the_server_shut_down() {
     // The log has no name, but the server has it open.
     let mut log = File::open(format!("/proc/{}/fd/2", postmaster(init))).unwrap();
     sandbox.stop().unwrap();
-    assert_has_ended(&namespace, init);
+    assert_eq!(processes_in(&namespace), [0; 0]);
     let mut text = String::new();
     log.read_to_string(&mut text).unwrap();
     assert!(text.contains("database system is shut down"), "{text}");
@@ -232,5 +224,5 @@ fn a_sandbox_without_a_server_has_a_log_and_stops(#[case] signal: Signal, #[case
     assert!(Client::connect(sandbox.url(), NoTls).is_err());
     assert_says(&sandbox.log().unwrap(), &[logged]);
     sandbox.stop().unwrap();
-    assert_has_ended(&namespace, init);
+    assert_eq!(processes_in(&namespace), [0; 0]);
 }

@@ -106,9 +106,6 @@ pub(super) enum Event {
     RunExited { number: u32, exit: Exit },
     /// The process of a `Request::Forward` exists.
     Forwarding { port: u16 },
-    /// Every process of the container has ended but init, which frees mounts and namespaces by its
-    /// own end.
-    Ended,
     /// A step of the launch failed; the container is gone.
     Failed(Failure),
 }

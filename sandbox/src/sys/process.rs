@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::panic;
 
-use nix::sys::signal::{self, SigSet};
+use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal, wait};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use super::{errno, last_errno};
 use crate::machine::maps::Mapping;
@@ -214,20 +214,6 @@ pub(crate) fn libc_version() -> String {
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn libc_version() -> String {
     String::new()
-}
-
-/// Kills every other process of a pid namespace and reaps them all. Does nothing in a process that
-/// is not its PID 1.
-///
-/// # References
-/// kill(2), pid_namespaces(7)
-pub(crate) fn end_all_others() {
-    if getpid() != Pid::INIT {
-        return;
-    }
-    // Orphans become children of PID 1, so all of them are reaped here.
-    let _ = signal::kill(nix::unistd::Pid::from_raw(-1), signal::Signal::SIGKILL);
-    while !matches!(wait(WaitOptions::empty()), Err(Errno::CHILD)) {}
 }
 
 #[cfg(test)]

@@ -31,9 +31,6 @@ use crate::sys::socket;
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// The deadline in process mode, where the whole data directory is copied, perhaps to a slow disk.
 const COPY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// The deadline for init to end all other processes, which takes less than a millisecond. A stopped
-/// init never does.
-const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The deadline for the kernel to end a killed container.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// When a stop signal is sent for the second time.
@@ -415,16 +412,8 @@ impl Container {
         control.server_exit.is_none() && !is_readable(&self.pidfd)
     }
 
-    /// Ends every process of the container: waits until the kernel has ended all but init, which is
-    /// about to end. Repeating it does nothing.
+    /// Kills every process of the container and waits for its end. Repeating it does nothing.
     pub(crate) fn kill(&self) -> Result<(), Error> {
-        // Another thread may wait for a program in the container, which ends with it.
-        if self.process_mode.is_none()
-            && let Ok(mut control) = self.control.try_lock()
-            && control.end(Instant::now() + END_TIMEOUT)
-        {
-            return Ok(());
-        }
         let failed = |errno: Errno| {
             Error::new(ErrorKind::Control, format!("end the sandbox of pid {}", self.pid()))
                 .caused_by(io::Error::from(errno))

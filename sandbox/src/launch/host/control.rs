@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::net::{Shutdown, shutdown};
 
 use super::error::Result;
 use crate::error::{Error, ErrorKind};
@@ -24,21 +23,11 @@ pub(super) struct Control {
     pub(super) forwarding: Option<u16>,
     /// The outcome of a capture.
     pub(super) captured: Option<Result<(), NoImage>>,
-    /// Whether init has reported the end of all other processes.
-    is_ended: bool,
 }
 
 impl Control {
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            server_exit: None,
-            ready: false,
-            runs: 0,
-            forwarding: None,
-            captured: None,
-            is_ended: false,
-        }
+        Self { socket, server_exit: None, ready: false, runs: 0, forwarding: None, captured: None }
     }
 
     pub(super) fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
@@ -92,25 +81,9 @@ impl Control {
             Event::Forwarding { port } => self.forwarding = Some(port),
             Event::Captured(refused) => self.captured = Some(refused.map_or(Ok(()), Err)),
             Event::Failed(failure) => return Err(failure.into()),
-            Event::Spawned { .. } | Event::Up(_) | Event::Ended => {}
+            Event::Spawned { .. } | Event::Up(_) => {}
         }
         Ok(None)
-    }
-}
-
-impl Control {
-    /// Has init end the container. Returns whether all other processes have ended by then.
-    pub(super) fn end(&mut self, deadline: Instant) -> bool {
-        if !self.is_ended && shutdown(&self.socket, Shutdown::Write).is_ok() {
-            self.is_ended = loop {
-                match receive(self.socket.as_fd(), deadline) {
-                    Ok(Received::Event(Event::Ended, _)) => break true,
-                    Ok(Received::Event(..)) => {}
-                    Ok(Received::End | Received::Timeout) | Err(_) => break false,
-                }
-            };
-        }
-        self.is_ended
     }
 }
 

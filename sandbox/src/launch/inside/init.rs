@@ -20,7 +20,7 @@ use super::supervisor::{ServerContext, Supervisor};
 use crate::launch::command::Command;
 use crate::launch::image;
 use crate::launch::protocol::{Event, Failure, Holds, LaunchStep, NoImage, StartMethod, Up};
-use crate::sys::process::{FreshProcess, end_all_others, loopback_up};
+use crate::sys::process::{FreshProcess, loopback_up};
 
 /// State that the launcher has prepared for all inits.
 #[derive(Debug, Clone, Copy)]
@@ -84,10 +84,6 @@ fn live(
         filters.install(plan.io_uring).map_err(|error| filter_refused(&error))?;
     }
     Supervisor::start(control, server, &context, up)?.supervise();
-    // The kernel would kill them when this process ends, but the last of them to leave the mounts
-    // would free these first, which waits for other sandboxes' mounts. So this process does it.
-    end_all_others();
-    send(control, &Event::Ended, &[]);
     Ok(())
 }
 
