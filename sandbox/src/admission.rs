@@ -1,11 +1,11 @@
 //! Slots: the right to have a live sandbox, over all processes of the user that share a cache.
 //!
-//! A slot is locked bytes of one file, so the kernel frees it however its process ends: one byte, or
-//! as many as the server is times larger than the smallest one. They are neighbours, locked at once:
-//! nobody holds a part of a slot and waits for the rest. Waiting
-//! threads form two queues: one within each process, and one of the processes, whose entries are
-//! locked bytes as well. So are marks on slots whose holder waits for another slot: if all slots
-//! have one, none will ever be free.
+//! A slot is locked bytes of one file, so the kernel frees it however its process ends: one byte,
+//! or as many as the server is times larger than the smallest one. They are neighbours, locked at
+//! once: nobody holds a part of a slot and waits for the rest. Waiting threads form two queues: one
+//! within each process, and one of the processes, whose entries are locked bytes as well. So are
+//! marks on slots whose holder waits for another slot: if all slots have one, none will ever be
+//! free.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;

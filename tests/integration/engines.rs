@@ -7,6 +7,7 @@ use sandboxed_db::engine::{
     Command, Endpoint, Installation, Mode, Programs, Ready, Server, Signal, TcpAccess, TcpRequest,
 };
 use sandboxed_db::{Engine, ErrorKind, Result, Sandbox, Snapshot};
+use sandboxed_db_tests::assert_says;
 
 /// A server that is a script, ready once it has made the file `/run/ready`.
 #[derive(Debug, Clone)]
@@ -85,8 +86,7 @@ fn the_engine_says_which_end_is_clean() {
     let engine = Script { env: unique(), ..Script::new(text) };
     let error = Snapshot::new(engine.clone()).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Exited);
-    assert!(format!("{error:?}").contains("exit status 7"), "{error:?}");
-    assert!(error.hint().unwrap().contains("clean_status"));
+    assert_says(&format!("{error:?}"), &["exit status 7", "`Server::clean_status`"]);
     start(Script { clean_status: Some(7), ..engine });
 }
 

@@ -4,9 +4,10 @@ use std::fs;
 
 use rstest::rstest;
 use rustix::process::{Resource, getrlimit};
-use sandboxed_db_tests::{ScratchDirs, TestProcess, is_exhaustive, skip};
+use sandboxed_db_tests::{TestProcess, is_exhaustive, skip};
 
 use crate::lifecycle::SUBJECT;
+use crate::requests::dirs_with_base;
 
 /// A line of /proc/meminfo, in bytes.
 fn memory(name: &str) -> u64 {
@@ -38,7 +39,7 @@ fn a_sandbox_costs_four_descriptors_and_no_thread(#[case] alive: u32) {
     if alive > 10 && !(is_exhaustive("starts 500 servers") && can_have_five_hundred()) {
         return;
     }
-    let dirs = if alive > 10 { ScratchDirs::new() } else { ScratchDirs::with_shared_cache() };
+    let dirs = dirs_with_base();
     let count = alive.to_string();
     let mut command = dirs.command(SUBJECT);
     // The pool's threads come and go, and prewarmed sandboxes would be counted too.

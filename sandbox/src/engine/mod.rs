@@ -1,7 +1,7 @@
 //! Engines: the knowledge of one database each, its programs, its data directory, its clients.
 //!
-//! [`Postgres`] and [`Redis`] are such. Other databases are added by implementing [`Engine`], and [`Scripts`] and
-//! [`Sql`] for what else they can do:
+//! [`Postgres`] and [`Redis`] are such. Other databases are added by implementing [`Engine`], and
+//! [`Scripts`] and [`Sql`] for what else they can do:
 //!
 //! | trait | the database | methods of [`Snapshot`](crate::Snapshot) |
 //! |---|---|---|

@@ -314,8 +314,7 @@ fn stop<E: Engine>(sandbox: &Sandbox<E>) -> Result<()> {
         return sandbox.container().kill();
     }
     let error = Error::new(ErrorKind::Exited, format!("shut the server down cleanly: it ended with {exit}"))
-        .caused_by("its engine does not count that among the clean ends of a server")
-        .or_hint(|| Some("`Server::clean_status` and `Server::clean_signal` add to these".to_owned()));
+        .caused_by("that is no clean end of this engine (`Server::clean_status`, `Server::clean_signal`)");
     Err(error.with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default()))
 }
 

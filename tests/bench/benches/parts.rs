@@ -1,7 +1,8 @@
 //! Measures the parts of a start that have a budget, and the teardown: `cargo bench -p
 //! sandboxed-db-bench`.
 //!
-//! A program that sleeps replaces the server, which keeps rounds short and does not affect these parts.
+//! A program that sleeps replaces the server, which keeps rounds short and does not affect these
+//! parts.
 
 #[path = "../src/bare.rs"]
 mod bare;

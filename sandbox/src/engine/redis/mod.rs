@@ -1,4 +1,4 @@
-//! Redis from version 6 on, and Valkey.
+//! Redis from version 7 on, and Valkey.
 
 mod config;
 mod files;
@@ -13,7 +13,7 @@ use crate::engine::{
 use crate::environment::REDIS;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Redis from version 6 on, or Valkey.
+/// Redis from version 7 on, or Valkey.
 ///
 /// The server is found in the directories that `SANDBOXED_DB_REDIS` names, else in those of `PATH`,
 /// else in the usual ones such as `/usr/bin`: `redis-server`, or else `valkey-server`. A client,
@@ -21,9 +21,9 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Data
 /// A layer is an RDB file, which each server loads at its start. A [seed](crate::Snapshot::seed) is
-/// a file of commands, one a line as redis-cli(1) takes them, or an RDB file, whatever its name. In a
-/// file of commands, empty lines and lines that begin with `#` are left out, and the first command
-/// that the server refuses is an error. An RDB file replaces all data.
+/// a file of commands, one a line as redis-cli(1) takes them, or an RDB file, whatever its name. In
+/// a file of commands, empty lines and lines that begin with `#` are left out, and the first
+/// command that the server refuses is an error. An RDB file replaces all data.
 ///
 /// # Settings
 /// A [setting](crate::Snapshot::setting) is a line of `redis.conf`, such as `maxmemory` with
