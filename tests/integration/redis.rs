@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sandboxed_db::{Engine, ErrorKind, Redis, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::skip;
+use sandboxed_db_tests::{alone, passed, skip};
 
 /// Returns `true` without a server, for which the test is skipped.
 fn is_missing() -> bool {
@@ -131,14 +131,59 @@ fn a_port_of_redis_asks_for_the_password() {
     assert_eq!(talk(&mut stream, &format!("AUTH {}\r\nPING", tcp.password())), "+OK\r\n+PONG\r\n");
 }
 
+/// An attribute cannot skip a test.
+#[test]
+fn attributes_start_redis() {
+    if is_missing() {
+        return;
+    }
+    for test in ["redis::postgres_and_redis_serve_one_test", "redis::an_attribute_names_redis"] {
+        passed(&mut alone(test));
+    }
+    #[cfg(feature = "drivers")]
+    for test in
+        ["plain_connections_of_redis_are_parameters", "asynchronous_connections_of_redis_are_parameters"]
+    {
+        passed(&mut alone(&format!("redis::connections::{test}")));
+    }
+}
+
 /// Two servers of different kinds in one test.
 #[sandboxed_db(db(migrations = none), cache(engine = Redis))]
+#[ignore = "needs Redis, run by `attributes_start_redis`"]
 fn postgres_and_redis_serve_one_test(db: Sandbox, cache: Sandbox<Redis>) {
     assert!(db.url().starts_with("postgresql:"));
     assert_eq!(ask(&cache, "DBSIZE"), ":0\r\n");
 }
 
 #[sandboxed_db(engine = Redis)]
+#[ignore = "needs Redis, run by `attributes_start_redis`"]
 async fn an_attribute_names_redis(url: String) {
     assert!(url.starts_with("unix:///"));
+}
+
+#[cfg(feature = "drivers")]
+mod connections {
+    use redis::AsyncCommands as _;
+    use redis::Commands as _;
+    use redis::aio::{ConnectionManager, MultiplexedConnection};
+    use sandboxed_db::{Redis, sandboxed_db};
+
+    #[sandboxed_db(engine = Redis)]
+    #[ignore = "needs Redis, run by `attributes_start_redis`"]
+    fn plain_connections_of_redis_are_parameters(client: redis::Client, mut one: redis::Connection) {
+        let mut other = client.get_connection().unwrap();
+        one.set::<_, _, ()>("key", "value").unwrap();
+        assert_eq!(other.get::<_, String>("key").unwrap(), "value");
+    }
+
+    #[sandboxed_db(engine = Redis)]
+    #[ignore = "needs Redis, run by `attributes_start_redis`"]
+    async fn asynchronous_connections_of_redis_are_parameters(
+        mut one: MultiplexedConnection,
+        mut other: ConnectionManager,
+    ) {
+        one.set::<_, _, ()>("key", 7).await.unwrap();
+        assert_eq!(other.get::<_, u32>("key").await.unwrap(), 7);
+    }
 }

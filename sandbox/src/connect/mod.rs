@@ -13,6 +13,8 @@ mod diesel_r2d2;
 mod info;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "sea-orm", feature = "sea-orm-1"))]
 mod sea_orm;
 #[cfg(any(feature = "sqlx", feature = "sqlx-0-8"))]
@@ -39,6 +41,7 @@ pub use info::ConnectInfo;
 /// | `String` (the URL), [`ConnectInfo`], [`Tcp`] | |
 /// | `sqlx::PgPool`, `PgConnection`, `pool::PoolConnection<Postgres>`, `postgres::PgConnectOptions`, `postgres::PgPoolOptions` | `sqlx` for sqlx 0.9, `sqlx-0-8` for 0.8 |
 /// | `sea_orm::DatabaseConnection` | `sea-orm` for SeaORM 2, `sea-orm-1` for 1.1 |
+/// | `redis::Client`, `redis::Connection`, `redis::aio::MultiplexedConnection`, `redis::aio::ConnectionManager`, of a [`Redis`](crate::Redis) | `redis` for 1 |
 /// | `tokio_postgres::Client`, `tokio_postgres::Config` | `tokio-postgres` for 0.7 |
 /// | `postgres::Client`, `postgres::Config` | `postgres` for 0.19 |
 /// | `deadpool_postgres::Pool` | `deadpool-postgres` for 0.14 |
