@@ -24,6 +24,7 @@ mod documentation {
         parameters = "../sandbox/src/guide/parameters.md",
         rstest = "../sandbox/src/guide/rstest.md",
         matrix = "../sandbox/src/guide/matrix.md",
+        redis = "../sandbox/src/guide/redis.md",
         failures = "../sandbox/src/guide/failures.md",
         reports = "../sandbox/src/guide/reports.md",
         ci = "../sandbox/src/guide/ci.md",

@@ -32,7 +32,7 @@ macro_rules! versions {
     };
 }
 
-const DRIVERS: [Driver; 7] = [
+const DRIVERS: [Driver; 8] = [
     Driver {
         package: "sqlx",
         own_names: &["PgPool", "PgConnection", "PgConnectOptions", "PgPoolOptions", "PoolConnection"],
@@ -68,6 +68,12 @@ const DRIVERS: [Driver; 7] = [
         own_names: &[],
         common_names: &["Client", "Config"],
         versions: versions!("0.19": "postgres"),
+    },
+    Driver {
+        package: "redis",
+        own_names: &[],
+        common_names: &["Client", "Connection", "MultiplexedConnection", "ConnectionManager"],
+        versions: versions!("1": "redis"),
     },
     Driver {
         package: "deadpool-postgres",

@@ -8,6 +8,7 @@
 //! | receive a pool, a client, the state of an application | [`parameters`] |
 //! | combine with rstest and test_case | [`rstest`] |
 //! | test with several versions | [`matrix`] |
+//! | test with Redis or Valkey | [`redis`] |
 //! | see why a test failed, and its data | [`failures`] |
 //! | see how long each part of a run took | [`reports`] |
 //! | run in CI, in Docker, in Kubernetes | [`ci`] |
@@ -43,6 +44,9 @@ pub mod rstest {}
 
 #[cfg_attr(not(doctest), doc = include_str!("matrix.md"))]
 pub mod matrix {}
+
+#[cfg_attr(not(doctest), doc = include_str!("redis.md"))]
+pub mod redis {}
 
 #[cfg_attr(not(doctest), doc = include_str!("failures.md"))]
 pub mod failures {}

@@ -21,9 +21,10 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("rdbchecksum", "no"),
     ("appendonly", "no"),
     ("tcp-keepalive", "0"),
-    // A seed of an RDB file is loaded by `DEBUG RELOAD`.
-    ("enable-debug-command", "local"),
 ];
+
+/// A seed of an RDB file is loaded by `DEBUG RELOAD`, which servers before version 7 always allow.
+const DEBUG: (&str, &str) = ("enable-debug-command", "local");
 
 /// Set by the arguments of the server.
 const FIXED: &[&str] = &[
@@ -38,11 +39,11 @@ const FIXED: &[&str] = &[
     "include",
 ];
 
-/// Returns `redis.conf` with the user's settings.
-pub(super) fn configuration(settings: &[(String, String)]) -> Result<String> {
+/// Returns `redis.conf` with the user's settings, for a server of that major version.
+pub(super) fn configuration(settings: &[(String, String)], major: u32) -> Result<String> {
     let mut lines = vec!["dbfilename dump.rdb".to_owned()];
     let is_set = |name: &str| settings.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
-    let defaults = DEFAULTS.iter().filter(|(name, _)| !is_set(name));
+    let defaults = DEFAULTS.iter().chain((major >= 7).then_some(&DEBUG)).filter(|(name, _)| !is_set(name));
     lines.extend(defaults.map(|(name, value)| format!("{name} {value}")));
     for (name, value) in settings {
         let refused = |cause: &str, hint: &str| {
@@ -68,10 +69,11 @@ mod tests {
 
     #[test]
     fn settings_replace_defaults_and_no_fixed_ones() {
-        let set = |name: &str, value: &str| configuration(&[(name.to_owned(), value.to_owned())]);
+        let set = |name: &str, value: &str| configuration(&[(name.to_owned(), value.to_owned())], 7);
         let configured = set("HZ", "10").unwrap();
         assert!(configured.contains("\nHZ 10\n") && !configured.contains("\nhz 1\n"), "{configured}");
-        assert!(configuration(&[]).unwrap().contains("\nhz 1\n"));
+        let (older, newer) = (configuration(&[], 6).unwrap(), configuration(&[], 7).unwrap());
+        assert!(older.contains("\nhz 1\n") && !older.contains("debug") && newer.contains("debug"));
         for (name, value) in [("dir", "/x"), ("Port", "1"), ("a b", "c"), ("hz", "1\ndir /x"), ("", "1")] {
             let error = set(name, value).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{name}");

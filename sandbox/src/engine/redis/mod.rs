@@ -1,4 +1,4 @@
-//! Redis from version 7 on, and Valkey.
+//! Redis from version 6 on, and Valkey.
 
 mod config;
 mod files;
@@ -13,7 +13,7 @@ use crate::engine::{
 use crate::environment::REDIS;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Redis from version 7 on, or Valkey.
+/// Redis from version 6 on, or Valkey.
 ///
 /// The server is found in the directories that `SANDBOXED_DB_REDIS` names, else in those of `PATH`,
 /// else in the usual ones such as `/usr/bin`: `redis-server`, or else `valkey-server`. A client,
@@ -125,7 +125,7 @@ impl Engine for Redis {
         Ok(Server::new(command, Signal::Terminate, ready)
             .account(ACCOUNT)
             .directory(SOCKETS, 0o700)
-            .file(CONFIG, configuration(settings)?))
+            .file(CONFIG, configuration(settings, installation.major())?))
     }
 
     fn url(&self, root: &Path) -> Option<String> {
