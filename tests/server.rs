@@ -42,6 +42,13 @@ pub fn outcome(test: &mut Command) -> (bool, String) {
     (output.status.success(), text)
 }
 
+/// Removes the lines that long work prints each five seconds.
+#[must_use]
+pub fn without_progress(printed: &str) -> String {
+    let is_progress = |line: &str| line.starts_with("sandboxed-db: ") && line.ends_with(" s)\n");
+    printed.split_inclusive('\n').filter(|line| !is_progress(line)).collect()
+}
+
 /// Runs one test that must pass, and returns all that it printed.
 ///
 /// # Panics

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 
 use rustix::process::Signal;
-use sandboxed_db_tests::{DEADLINE, ScratchDirs, TestProcess, wait_until};
+use sandboxed_db_tests::{DEADLINE, ScratchDirs, TestProcess, wait_until, without_progress};
 
 use crate::lifecycle::SUBJECT;
 use crate::requests::dirs_with_base;
@@ -22,7 +22,7 @@ fn report(dirs: &ScratchDirs, slots: &str, args: &[&str]) -> String {
     let mut command = dirs.command(SUBJECT);
     let output = command.env("SANDBOXED_DB_MAX", slots).args(args).arg("return").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    String::from_utf8(output.stderr).unwrap()
+    without_progress(&String::from_utf8(output.stderr).unwrap())
 }
 
 /// Waits until that many bytes of the cache's lock file are locked, by sandboxes and by waiting
