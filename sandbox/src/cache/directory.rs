@@ -82,13 +82,13 @@ impl Cache {
         StagedFile::new(&staging).map_err(|error| failed("make a file in", &staging, error))
     }
 
-    /// Writes a file at once: a reader finds the old contents or the new.
+    /// Writes a file that only saves time: a reader finds the old contents, the new, or no file.
     pub(crate) fn write(&self, path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
         let staged = self.stage_file()?;
         let failed = |error| failed("write", path, error);
         io::Write::write_all(&mut staged.as_file(), contents.as_ref()).map_err(failed)?;
         path.parent().map_or(Ok(()), create)?;
-        staged.rename(path).map(drop).map_err(failed)
+        staged.replace(path).map_err(failed)
     }
 
     /// Moves a directory out of its place, unless another is there than the one that is locked;

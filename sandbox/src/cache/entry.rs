@@ -200,22 +200,50 @@ impl StagedFile {
         self.rename(target)
     }
 
-    /// Gives the file its final name, before its contents need be on disk: for a file that only
-    /// saves time.
-    pub(super) fn rename(self, target: &Path) -> io::Result<File> {
-        let name = match self.name {
+    /// Gives the file its final name, before its contents need be on disk. A file that is there is
+    /// replaced at once.
+    fn rename(mut self, target: &Path) -> io::Result<File> {
+        let name = match self.name.take() {
             Some(name) => name,
-            None => {
-                let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            None => match self.link(target) {
                 // A link replaces no file, so it is made beside the target's place and renamed.
-                let link = |path: &Path| {
-                    linkat(CWD, unnamed.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
-                };
-                tempfile::Builder::new().make_in(&self.parent, link)?.into_temp_path()
-            }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    tempfile::Builder::new().make_in(&self.parent, |path| self.link(path))?.into_temp_path()
+                }
+                linked => return linked.map(|()| self.file),
+            },
         };
         name.persist(target)?;
         Ok(self.file)
+    }
+
+    /// As [`rename`](Self::rename), for a file that only saves time: a reader may find none while
+    /// one replaces another, and nothing is left of it if this process ends amid that. Of several
+    /// writers one wins.
+    pub(super) fn replace(mut self, target: &Path) -> io::Result<()> {
+        if let Some(name) = self.name.take() {
+            return name.persist(target).map_err(io::Error::from);
+        }
+        for _ in 0..2 {
+            match self.link(target) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                linked => return linked,
+            }
+            match fs::remove_file(target) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        match self.link(target) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        }
+    }
+
+    /// Gives a file without a name its first one.
+    fn link(&self, path: &Path) -> io::Result<()> {
+        let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        linkat(CWD, unnamed.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
     }
 }
 
@@ -422,5 +450,25 @@ mod tests {
         );
         drop(held);
         assert!(acquire(0, &mut |_| ()).is_some());
+    }
+
+    #[test]
+    fn racing_writers_leave_one_text_and_no_staged_file() {
+        let root = tempfile::tempdir().unwrap();
+        let (staging, target) = (root.path().join("staging"), root.path().join("note"));
+        thread::scope(|scope| {
+            for writer in 0..8 {
+                let (staging, target) = (&staging, &target);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let staged = StagedFile::new(staging).unwrap();
+                        write!(staged.as_file(), "text {writer}").unwrap();
+                        staged.replace(target).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(fs::read_to_string(&target).unwrap().starts_with("text "));
+        assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
     }
 }
