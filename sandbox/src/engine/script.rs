@@ -28,6 +28,13 @@ pub trait Scripts: fmt::Debug + Send + Sync {
             .then(|| ScriptError { message: exit.stderr.trim().to_owned(), ..ScriptError::default() })
     }
 
+    /// Says in one sentence what to do about a file that failed with this message, where the
+    /// message shows a usual cause. By default nothing.
+    fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
+        let _ = (run, message);
+        None
+    }
+
     /// Returns the paths of files that a file makes the client read, as written in it. `contents`
     /// are some whole lines of a file. By default there are none.
     fn included_files(&self, contents: &str) -> Vec<String> {
@@ -104,6 +111,8 @@ pub struct FileRun {
     /// The client runs its standard input and not the file itself: the uncompressed contents, or a
     /// part of them at the same lines.
     pub from_stdin: bool,
+    /// The standard input is a script of [requests](Sql::request), as a migration tool sends them.
+    pub requests: bool,
     /// All of it is one transaction.
     pub transaction: bool,
     /// SQL to run first, in the same session and transaction.
@@ -119,6 +128,7 @@ impl FileRun {
             path: path.into(),
             format: Format::Sql,
             from_stdin: false,
+            requests: false,
             transaction: false,
             before: None,
             after: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::source::unreadable;
-use super::{FileStep, Language, Link, advice, compressed};
+use super::{FileStep, Language, Link, compressed};
 use crate::diagnosis;
 use crate::engine::{ClientExit, Engine, FileRun, ScriptError, Scripts};
 use crate::error::{Error, ErrorKind, Result};
@@ -46,11 +46,12 @@ fn run_file<E: Engine>(
     let mut run_as = FileRun::new(path);
     run_as.format.clone_from(&file.format);
     run_as.from_stdin = file.streamed || file.requests.is_some();
+    run_as.requests = file.requests.is_some();
     run_as.transaction = file.transaction;
     run_as.before.clone_from(&file.before);
     run_as.after.clone_from(&file.after);
     let failure = match &file.requests {
-        Some(requests) => run_requests(sandbox, requests, run_as, language, deadline)?,
+        Some(requests) => run_requests(sandbox, requests, run_as.clone(), language, deadline)?,
         None if file.streamed => {
             let client = client(&run_as)?;
             let (feed, contents) = compressed::Feed::open(path).map_err(|error| unreadable(path, error))?;
@@ -65,8 +66,8 @@ fn run_file<E: Engine>(
     match failure {
         None => Ok(()),
         Some(error) => {
-            let hint = advice::on_failure(file, &error.message);
-            Err(worded(error, path).or_hint(|| hint))
+            let advice = scripts.advice(&run_as, &error.message);
+            Err(worded(error, path).or_hint(|| advice))
         }
     }
 }
@@ -137,12 +138,9 @@ fn worded(error: ScriptError, running: &Path) -> Error {
         Some(line) => format!("{}:{line}", file.display()),
         None => file.display().to_string(),
     };
-    let message = match (advice::unfinished(&error.message), error.statement) {
-        (Some(cause), _) => cause,
-        (None, Some(statement)) => {
-            format!("{}\nin the statement\n{}", error.message, shortened(&statement))
-        }
-        (None, None) => error.message,
+    let message = match error.statement {
+        Some(statement) => format!("{}\nin the statement\n{}", error.message, shortened(&statement)),
+        None => error.message,
     };
     Error::new(ErrorKind::InvalidConfig, format!("run `{place}`")).caused_by(message).at(&file, error.line)
 }

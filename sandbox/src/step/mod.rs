@@ -1,7 +1,6 @@
 //! The steps from a fresh server to a prepared database: one file per kind, each read into links of
 //! a chain.
 
-mod advice;
 mod base;
 mod code;
 mod compressed;

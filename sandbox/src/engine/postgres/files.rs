@@ -74,7 +74,7 @@ fn client(installation: &Installation, name: &str) -> Result<Command> {
 const ELSEWHERE: &str = "the file ends in the database ";
 
 pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRun) -> Result<Command> {
-    let FileRun { path, format, from_stdin, transaction, before, after } = run;
+    let FileRun { path, format, from_stdin, transaction, before, after, requests: _ } = run;
     let run = match format {
         Format::Archive => {
             let restore = connected(client(installation, "pg_restore")?.arg("--exit-on-error"), database);

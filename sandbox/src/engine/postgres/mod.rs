@@ -1,5 +1,6 @@
 //! PostgreSQL, versions 13 to 18.
 
+mod advice;
 mod config;
 mod files;
 mod initdb;
@@ -322,7 +323,11 @@ impl Scripts for Postgres {
     }
 
     fn failure(&self, exit: &ClientExit<'_>) -> Option<ScriptError> {
-        (!exit.success).then(|| psql::script_error(exit.stderr))
+        (!exit.success).then(|| advice::unfinished(psql::script_error(exit.stderr)))
+    }
+
+    fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
+        advice::on_failure(run, message)
     }
 
     fn included_files(&self, contents: &str) -> Vec<String> {

@@ -1,42 +1,48 @@
 //! Advice on usual causes of a failed file that lie in how the file was made or how it runs.
 
-use super::FileStep;
-use crate::engine::Format;
+use crate::engine::{FileRun, Format, ScriptError};
 
-/// The server's messages where a file leaves its session unfinished, see
-/// [`Scripts::run_file`](crate::engine::Scripts::run_file).
-const IN_TRANSACTION: &str = "DISCARD ALL cannot run inside a transaction block";
+/// A file that leaves a transaction open.
+const IN_TRANSACTION: &str = "the file ends inside a transaction";
 const ELSEWHERE: &str = "the file ends in the database ";
 
-/// The cause, where a file leaves its session in a state that would be lost silently.
-pub(super) fn unfinished(message: &str) -> Option<String> {
-    if message.contains(IN_TRANSACTION) {
-        return Some("the file ends inside a transaction".to_owned());
+/// Names the cause where a file leaves its session in a state that would be lost silently: the
+/// statements that close the session fail then, and not one of the file.
+pub(super) fn unfinished(error: ScriptError) -> ScriptError {
+    let cause = |message: &str| {
+        if message.contains("DISCARD ALL cannot run inside a transaction block") {
+            return Some(IN_TRANSACTION.to_owned());
+        }
+        let (_, database) = message.lines().next()?.split_once(ELSEWHERE)?;
+        let database = database.trim_end_matches('"');
+        Some(format!("{ELSEWHERE}`{database}`, and the sandbox's URL leads to another"))
+    };
+    match cause(&error.message) {
+        Some(message) => ScriptError { message, statement: None, ..error },
+        None => error,
     }
-    let (_, database) = message.lines().next()?.split_once(ELSEWHERE)?;
-    Some(format!("{ELSEWHERE}`{}`, and the sandbox's URL leads to another", database.trim_end_matches('"')))
 }
 
 /// One sentence that says what to do about a file that failed with this message.
-pub(super) fn on_failure(file: &FileStep, message: &str) -> Option<String> {
+pub(super) fn on_failure(file: &FileRun, message: &str) -> Option<String> {
     let all = |parts: &[&str]| parts.iter().all(|part| message.contains(part));
     let is_csv = matches!(file.format, Format::Csv { .. });
     let is_archive = file.format == Format::Archive;
-    let advice = if message.contains(IN_TRANSACTION) {
+    let advice = if message == IN_TRANSACTION {
         "end it with `commit;`"
-    } else if message.contains(ELSEWHERE) {
+    } else if message.starts_with(ELSEWHERE) {
         "remove `CREATE DATABASE` and `\\connect` from it, and name the database by `Postgres::database` \
          (`--database`); or end the file with a `\\connect` back"
     } else if all(&["cannot run inside a transaction block"]) {
-        match (&file.requests, file.transaction) {
+        match (file.requests, file.transaction) {
             (_, true) => {
                 "keep it out of the tool's transaction, as the tool's variant of `MigrationTool` describes"
             }
-            (Some(_), false) => {
+            (true, false) => {
                 "the tool sends all of the file to the server as one request, which is one transaction: give the \
                  statement a file of its own"
             }
-            (None, false) => return None,
+            (false, false) => return None,
         }
     } else if all(&["role \"", "\" does not exist"]) {
         "make the role in a step before it (`create role …;`), or dump with `--no-owner --no-privileges`"
@@ -61,7 +67,7 @@ pub(super) fn on_failure(file: &FileStep, message: &str) -> Option<String> {
         "make it in a step before: steps run in the order written, migrations in the order of their numbers or names"
     } else if all(&["extension \"", "\" is not available"]) {
         "install the package of the extension for the server's version, on Debian `postgresql-VERSION-NAME`"
-    } else if file.requests.is_some() && message.contains("syntax error at or near \"\\\"") {
+    } else if file.requests && message.contains("syntax error at or near \"\\\"") {
         "commands with a backslash are psql's, and the tool does not know them: move them to a seed, which psql runs"
     } else {
         return None;
