@@ -7,6 +7,7 @@ mod repository;
 mod scratch_dirs;
 mod server;
 mod test_process;
+mod tested_engine;
 
 pub use namespaces::*;
 pub use processes::*;
@@ -15,6 +16,7 @@ pub use repository::*;
 pub use scratch_dirs::*;
 pub use server::*;
 pub use test_process::*;
+pub use tested_engine::*;
 
 /// Set in CI: a test that this machine cannot run fails instead of being skipped.
 pub const MUST_RUN: &str = "SANDBOXED_DB_TESTS_MUST_RUN";

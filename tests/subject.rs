@@ -1,8 +1,8 @@
 //! A program that starts sandboxes and ends in a given way, for tests of both.
 //!
-//! `subject [--shop] [OPTION VALUE]… END`. The options describe the sandboxes; [`Plan::parse`]
-//! lists them. Standard output has a line for each event. A start that fails is reported on
-//! standard error and leads to exit code 2.
+//! `subject [--engine NAME] [--shop] [OPTION VALUE]… END`. The options describe the sandboxes;
+//! [`Plan::parse`] lists them. Standard output has a line for each event. A start that fails is
+//! reported on standard error and leads to exit code 2.
 //!
 //! `subject doctor` prints the doctor's report and ends with 1 if sandboxes do not work here.
 //!
@@ -25,7 +25,8 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, getrlimit, set_child_subreaper, setrlimit, wait,
 };
-use sandboxed_db::{Error, Postgres, Sandbox, Snapshot};
+use sandboxed_db::{Error, Postgres, Redis, Sandbox, Snapshot};
+use sandboxed_db_tests::TestedEngine;
 
 /// Prints an event for the test that runs this program.
 #[expect(clippy::print_stdout, reason = "the test reads it")]
@@ -46,7 +47,16 @@ fn main() -> Result<ExitCode, Error> {
         print(&report);
         return Ok(ExitCode::from(u8::from(!report.works)));
     }
-    let plan = Arc::new(Plan::parse(args));
+    let engine = args.next_if(|arg| arg == "--engine").and_then(|_| args.next());
+    match engine.as_deref().unwrap_or("postgres") {
+        "postgres" => run::<Postgres>(args),
+        "redis" => run::<Redis>(args),
+        other => panic!("no such engine: {other}"),
+    }
+}
+
+fn run<E: Options>(args: impl Iterator<Item = String>) -> Result<ExitCode, Error> {
+    let plan = Arc::new(Plan::<E>::parse(args));
     match plan.end.as_str() {
         "churn" => churn(&plan, |error| panic!("{error:?}")),
         "obey" => obey(&plan),
@@ -105,18 +115,41 @@ fn main() -> Result<ExitCode, Error> {
 }
 
 /// The sandboxes to start, and the end after them.
-struct Plan {
+struct Plan<E: Options> {
     sandboxes: usize,
     threads: usize,
     churn_for: Option<Duration>,
-    snapshot: Snapshot,
+    snapshot: Snapshot<E>,
     end: String,
 }
 
-impl Plan {
+/// Options that not all engines have.
+trait Options: TestedEngine {
+    fn shop() -> Snapshot<Self> {
+        panic!("only PostgreSQL has the shop");
+    }
+
+    fn migrations(_snapshot: Snapshot<Self>, _directory: String) -> Snapshot<Self> {
+        panic!("the engine has no migrations");
+    }
+}
+
+impl Options for Postgres {
+    fn shop() -> Snapshot {
+        sandboxed_db_fixtures::shop_snapshot()
+    }
+
+    fn migrations(snapshot: Snapshot, directory: String) -> Snapshot {
+        snapshot.migrations(directory)
+    }
+}
+
+impl Options for Redis {}
+
+impl<E: Options> Plan<E> {
     fn parse(mut args: impl Iterator<Item = String>) -> Self {
         let (mut sandboxes, mut threads, mut churn_for) = (1, 1, None);
-        let mut snapshot = Snapshot::new(Postgres::new());
+        let mut snapshot = Snapshot::new(E::engine());
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
             let number = |text: String| text.parse::<u64>().expect("a number");
@@ -126,8 +159,8 @@ impl Plan {
                 "--churn-for-ms" => churn_for = Some(Duration::from_millis(number(value()))),
                 "--version" => snapshot = snapshot.version(value()),
                 "--tls" => snapshot = snapshot.tls(),
-                "--shop" => snapshot = sandboxed_db_fixtures::shop_snapshot(),
-                "--migrations" => snapshot = snapshot.migrations(value()),
+                "--shop" => snapshot = E::shop(),
+                "--migrations" => snapshot = E::migrations(snapshot, value()),
                 "--seed" => snapshot = snapshot.seed(value()),
                 "--setting" => snapshot = with_setting(snapshot, &value()),
                 "--start-timeout-ms" => {
@@ -140,24 +173,24 @@ impl Plan {
         panic!("no end is given");
     }
 
-    fn start(&self) -> Result<Sandbox, Error> {
+    fn start(&self) -> Result<Sandbox<E>, Error> {
         start(&self.snapshot)
     }
 }
 
-fn with_setting(snapshot: Snapshot, setting: &str) -> Snapshot {
+fn with_setting<E: Options>(snapshot: Snapshot<E>, setting: &str) -> Snapshot<E> {
     let (name, value) = setting.split_once('=').expect("NAME=VALUE");
     snapshot.setting(name, value)
 }
 
-fn start(snapshot: &Snapshot) -> Result<Sandbox, Error> {
+fn start<E: Options>(snapshot: &Snapshot<E>) -> Result<Sandbox<E>, Error> {
     let sandbox = snapshot.start()?;
     print(format!("started {} {}", sandbox.pid(), sandbox.url()));
     Ok(sandbox)
 }
 
 /// Starts the sandboxes in the threads of the plan. Returns the first error.
-fn start_all(plan: &Plan) -> Result<Vec<Sandbox>, Error> {
+fn start_all<E: Options>(plan: &Plan<E>) -> Result<Vec<Sandbox<E>>, Error> {
     let next = AtomicUsize::new(0);
     let sandboxes = Mutex::new(Vec::new());
     let worker = || {
@@ -175,7 +208,7 @@ fn start_all(plan: &Plan) -> Result<Vec<Sandbox>, Error> {
 }
 
 /// Starts and drops sandboxes without end, so that a kill meets every phase of both.
-fn churn(plan: &Plan, failed: impl Fn(Error) + Sync) -> ! {
+fn churn<E: Options>(plan: &Plan<E>, failed: impl Fn(Error) + Sync) -> ! {
     let worker = || -> ! {
         let mut alive = std::collections::VecDeque::new();
         loop {
@@ -197,7 +230,7 @@ fn churn(plan: &Plan, failed: impl Fn(Error) + Sync) -> ! {
 }
 
 /// Executes commands from standard input on the last sandbox. `set` and `disk` concern later ones.
-fn obey(plan: &Plan) {
+fn obey<E: Options>(plan: &Plan<E>) {
     let mut sandboxes = Vec::new();
     let mut snapshot = plan.snapshot.clone();
     for line in io::stdin().lock().lines() {
@@ -220,9 +253,7 @@ fn obey(plan: &Plan) {
             "log" => last(&sandboxes).log().map(|log| print(format!("log {}", log.len()))),
             "stop" => sandboxes.pop().expect("a sandbox").stop(),
             "query" => {
-                let mut client = postgres::Client::connect(last(&sandboxes).url(), postgres::NoTls);
-                let answer = client.as_mut().map(|client| client.simple_query("select 1").is_ok());
-                print(format!("answered {}", matches!(answer, Ok(true))));
+                print(format!("answered {}", E::answers(last(&sandboxes))));
                 Ok(())
             }
             other => panic!("no such command: {other}"),
@@ -238,13 +269,13 @@ fn in_a_line(error: &Error) -> String {
     format!("{error:?}").replace('\n', "\\n")
 }
 
-fn last(sandboxes: &[Sandbox]) -> &Sandbox {
+fn last<E: Options>(sandboxes: &[Sandbox<E>]) -> &Sandbox<E> {
     sandboxes.last().expect("a sandbox")
 }
 
 /// Prints the number of descriptors and threads of this process: after the first sandbox, after
 /// many more and after failed starts, with some alive, and after their end.
-fn descriptors(plan: &Plan) -> Result<(), Error> {
+fn descriptors<E: Options>(plan: &Plan<E>) -> Result<(), Error> {
     let count = |what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let tell_counts = |when: &str, alive: usize| {
         print(format!("count {when} {alive} {} {}", count("fd"), count("task")));

@@ -47,30 +47,6 @@ fn assert_unused(namespaces: &Namespaces) {
     eventually(CLEANUP_DEADLINE, &format!("no process uses {namespaces:?}"), used);
 }
 
-#[test]
-fn kills_at_random_moments_leave_nothing() {
-    let kills = rounds(8, 200);
-    let mut random = Random::new();
-    let dirs = dirs_with_base();
-    let run = run(&dirs);
-    let (mut met, mut seen) = (0, 0);
-    for kill in 0..kills {
-        let process = subject(&dirs, &["--threads", threads(), "churn"]);
-        let moment = random.within(run, kill, kills);
-        sleep(moment);
-        // Not after every kill, since opening the namespaces delays it.
-        let namespaces = Namespaces::of(&if kill % 4 == 3 { process.processes() } else { Vec::new() });
-        let lines = process.killed();
-        dirs.assert_no_leftovers();
-        assert_unused(&namespaces);
-        met += u32::from(lines.iter().any(|line| line.starts_with("started ")));
-        seen += namespaces.count();
-    }
-    assert!(met > kills / 4, "only {met} kills met a running server");
-    assert!(seen > 7, "no namespace of a sandbox was open");
-    dirs.assert_nothing_left();
-}
-
 #[rstest]
 #[case::returning("return", "code 0")]
 #[case::returning_an_error("error", "code 1")]

@@ -15,6 +15,7 @@ mod engines;
 mod environment;
 mod errors;
 mod escape;
+mod every_engine;
 mod filesystems;
 mod fixtures;
 mod forwarding;

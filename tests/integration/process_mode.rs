@@ -25,7 +25,7 @@ const AGAIN: &str = "SANDBOXED_DB_TESTS_AGAIN";
 const NOBODY: u32 = 65534;
 
 /// Directories for a user other than root, or `None` if no such user can run the tests' programs.
-fn unprivileged_dirs() -> Option<ScratchDirs> {
+pub(crate) fn unprivileged_dirs() -> Option<ScratchDirs> {
     let dirs = ScratchDirs::new();
     if geteuid().is_root() {
         for directory in ["", "home", "tmp", "work"] {
@@ -42,7 +42,7 @@ fn unprivileged_dirs() -> Option<ScratchDirs> {
 }
 
 /// A command that runs a program with these directories, not as root.
-fn command(dirs: &ScratchDirs, program: impl AsRef<Path>) -> Command {
+pub(crate) fn command(dirs: &ScratchDirs, program: impl AsRef<Path>) -> Command {
     let mut command = dirs.command(program.as_ref());
     command.env(MODE, "process");
     if geteuid().is_root() {

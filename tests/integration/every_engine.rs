@@ -1,0 +1,319 @@
+//! The promises that no engine may break, each tested with every engine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use sandboxed_db::cache::Layers;
+use sandboxed_db::{Postgres, Redis, Sandbox, Snapshot};
+use sandboxed_db_tests::{
+    CLEANUP_DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone, is_alone,
+    is_missing, passed, processes_beside, processes_in, rounds, seeded, status, wait_until,
+};
+
+use crate::lifecycle::{SUBJECT, started, subject};
+
+/// Makes a module for each engine, with every test of this file.
+macro_rules! for_every_engine {
+    ($($engine:ident $module:ident),+; $tests:tt) => {
+        $(for_every_engine!(@ $engine $module $tests);)+
+    };
+    (@ $engine:ident $module:ident [$($test:ident),+ $(,)?]) => {
+        mod $module {
+            $(
+                #[test]
+                fn $test() {
+                    if !sandboxed_db_tests::is_missing::<super::$engine>() {
+                        super::$test::<super::$engine>();
+                    }
+                }
+            )+
+
+            #[test]
+            #[ignore = "run with a cache of its own, by tests of that cache"]
+            fn alone() {
+                super::in_a_cache_of_its_own::<super::$engine>();
+            }
+        }
+    };
+}
+
+for_every_engine!(Postgres postgres, Redis redis; [
+    servers_that_live_together_are_pristine,
+    a_lower_never_changes,
+    two_hundred_sandboxes_leave_nothing,
+    kills_at_random_moments_leave_nothing,
+    killed_builds_leave_no_half_built_layer,
+    a_damaged_layer_is_built_again,
+    a_full_disk_fails_one_server_only,
+    a_port_asks_for_the_password,
+    a_setting_reaches_the_server,
+    a_server_has_no_privileges,
+    a_server_that_is_stopped_ends_cleanly,
+    a_linked_and_an_executed_server_hold_the_same,
+    a_server_runs_without_a_container,
+]);
+
+fn start<E: TestedEngine>(snapshot: &Snapshot<E>) -> Sandbox<E> {
+    snapshot.start().unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+fn name<E: TestedEngine>() -> String {
+    E::engine().name().to_owned()
+}
+
+/// A process with sandboxes of an engine that hold its seed.
+fn seeded_subject<E: TestedEngine>(dirs: &ScratchDirs, args: &[&str]) -> TestProcess {
+    let seed = dirs.path().join(E::SEED_NAME);
+    fs::write(&seed, E::SEED).unwrap();
+    let (name, seed) = (name::<E>(), seed.to_str().unwrap().to_owned());
+    subject(dirs, &[&["--engine", &name, "--seed", &seed], args].concat())
+}
+
+/// The data directories of the layers in a cache.
+fn layers(cache: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cache.join("layers")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path().join("data")).collect()
+}
+
+/// All files below a directory with their contents.
+fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => all.extend(contents(&path)),
+            kind if kind.is_symlink() => {
+                let target = fs::read_link(&path).unwrap();
+                all.insert(path, target.into_os_string().into_encoded_bytes());
+            }
+            _ => drop(all.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    all
+}
+
+fn servers_that_live_together_are_pristine<E: TestedEngine>() {
+    let (_directory, snapshot) = seeded::<E>();
+    drop(start(&snapshot));
+    let worker = |number: usize| {
+        let db = start(&snapshot);
+        assert_eq!(E::get(&db, "mine"), Ok(None));
+        E::set(&db, "mine", &number.to_string()).unwrap();
+        E::set(&db, "seed", "overwritten").unwrap();
+        (number, db)
+    };
+    let alive: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..8).map(|number| scope.spawn(move || worker(number))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    for (number, db) in &alive {
+        assert_eq!(E::get(db, "mine"), Ok(Some(number.to_string())));
+    }
+    let another = start(&snapshot);
+    assert_eq!(E::get(&another, "seed"), Ok(Some("seeded".to_owned())));
+    assert_eq!(E::get(&another, "mine"), Ok(None));
+}
+
+/// Runs the ignored test of the engine with an empty cache, and returns the cache.
+fn alone_in<E: TestedEngine>(dirs: &ScratchDirs, what: &str) {
+    let mut command = alone(&format!("every_engine::{}::alone", name::<E>()));
+    passed(command.env("SANDBOXED_DB_CACHE", dirs.cache()).env("SANDBOXED_DB_TESTS_WHAT", what));
+}
+
+fn in_a_cache_of_its_own<E: TestedEngine>() {
+    if !is_alone() {
+        return;
+    }
+    let cache = PathBuf::from(std::env::var_os("SANDBOXED_DB_CACHE").unwrap());
+    let (_directory, snapshot) = seeded::<E>();
+    let check = |db: &Sandbox<E>| assert_eq!(E::get(db, "seed"), Ok(Some("seeded".to_owned())));
+    let first = start(&snapshot);
+    check(&first);
+    match std::env::var("SANDBOXED_DB_TESTS_WHAT").unwrap().as_str() {
+        "writes" => {
+            let before: Vec<_> = layers(&cache).iter().map(|layer| contents(layer)).collect();
+            assert!(before.iter().any(|layer| !layer.is_empty()));
+            E::set(&first, "seed", "overwritten").unwrap();
+            E::write_to_disk(&first, 4 << 20).unwrap();
+            first.stop().unwrap();
+            let after: Vec<_> = layers(&cache).iter().map(|layer| contents(layer)).collect();
+            assert!(before == after, "a layer has changed");
+            check(&start(&snapshot));
+        }
+        "damage" => {
+            assert!(first.timings().layer_built, "a damaged layer is served");
+            assert_eq!(Layers::open().unwrap().verify().unwrap(), []);
+        }
+        other => panic!("no such check: {other}"),
+    }
+}
+
+fn a_lower_never_changes<E: TestedEngine>() {
+    alone_in::<E>(&ScratchDirs::new(), "writes");
+}
+
+fn a_damaged_layer_is_built_again<E: TestedEngine>() {
+    let dirs = ScratchDirs::new();
+    assert_eq!(seeded_subject::<E>(&dirs, &["return"]).gone().0, "code 0");
+    for layer in layers(dirs.cache()) {
+        let largest = contents(&layer).into_iter().max_by_key(|(_, bytes)| bytes.len());
+        if let Some((path, bytes)) = largest {
+            fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        }
+    }
+    alone_in::<E>(&dirs, "damage");
+}
+
+fn two_hundred_sandboxes_leave_nothing<E: TestedEngine>() {
+    let dirs = ScratchDirs::with_shared_cache();
+    let count = rounds("60", "200");
+    let process = seeded_subject::<E>(&dirs, &["--sandboxes", count, "--threads", "16", "stop"]);
+    let (ended, lines) = process.gone();
+    assert_eq!(ended, "code 0", "{lines:?}");
+    fs::remove_file(dirs.path().join(E::SEED_NAME)).unwrap();
+    dirs.assert_nothing_left();
+}
+
+fn kills_at_random_moments_leave_nothing<E: TestedEngine>() {
+    let kills = rounds(6, 200);
+    let mut random = Random::new();
+    let dirs = ScratchDirs::new();
+    let begin = Instant::now();
+    let mut first = seeded_subject::<E>(&dirs, &["churn"]);
+    first.wait_for("started ");
+    let built = begin.elapsed();
+    (0..16).for_each(|_| drop(first.wait_for("started ")));
+    let run = begin.elapsed() - built;
+    first.killed();
+    let (mut met, mut seen) = (0, 0);
+    for kill in 0..kills {
+        let process = seeded_subject::<E>(&dirs, &["--threads", rounds("6", "16"), "churn"]);
+        sleep(random.within(run, kill, kills));
+        let namespaces = Namespaces::of(&process.processes());
+        let lines = process.killed();
+        wait_until(CLEANUP_DEADLINE, "no namespace is in use", || namespaces.users().is_empty());
+        dirs.assert_no_leftovers();
+        met += u32::from(lines.iter().any(|line| line.starts_with("started ")));
+        seen += namespaces.count();
+    }
+    assert!(met > 0 && seen > 0, "{met} kills met a server, {seen} namespaces were open");
+    dirs.assert_nothing_left();
+}
+
+fn killed_builds_leave_no_half_built_layer<E: TestedEngine>() {
+    let kills = rounds(4, 40);
+    let mut random = Random::new();
+    let dirs = ScratchDirs::new();
+    let begin = Instant::now();
+    assert_eq!(seeded_subject::<E>(&dirs, &["return"]).gone().0, "code 0");
+    let build = begin.elapsed();
+    for kill in 0..kills {
+        let dirs = ScratchDirs::new();
+        let process = seeded_subject::<E>(&dirs, &["sleep"]);
+        sleep(random.within(build, kill, kills));
+        process.killed();
+        let verified = dirs.command(SUBJECT).arg("verify").output().unwrap();
+        assert!(verified.status.success() && verified.stdout.is_empty(), "{verified:?}");
+        let (ended, lines) = seeded_subject::<E>(&dirs, &["return"]).gone();
+        assert_eq!(ended, "code 0", "{lines:?}");
+        dirs.assert_nothing_left();
+    }
+}
+
+fn a_full_disk_fails_one_server_only<E: TestedEngine>() {
+    let (_directory, snapshot) = seeded::<E>();
+    let small = snapshot.clone().disk(48 << 20);
+    let (full, neighbour) = (start(&small), start(&small));
+    let refused = (0..8).find_map(|_| E::write_to_disk(&full, 32 << 20).err());
+    assert!(refused.is_some(), "the limit does not hold");
+    E::set(&neighbour, "mine", "well").unwrap();
+    E::write_to_disk(&neighbour, 1 << 20).unwrap();
+    assert_eq!(E::get(&neighbour, "mine"), Ok(Some("well".to_owned())));
+}
+
+fn a_port_asks_for_the_password<E: TestedEngine>() {
+    let (_directory, snapshot) = seeded::<E>();
+    let (db, other) = (start(&snapshot), start(&snapshot));
+    let (tcp, other) = (db.tcp().unwrap(), other.tcp().unwrap());
+    assert_eq!(E::seed_by_tcp(&tcp, tcp.password()), Ok("seeded".to_owned()));
+    for wrong in [other.password(), "wrong"] {
+        assert!(E::seed_by_tcp(&tcp, wrong).is_err(), "a wrong password is accepted");
+    }
+}
+
+fn a_setting_reaches_the_server<E: TestedEngine>() {
+    let (name, value) = E::SETTING;
+    assert_ne!(E::setting(&start(&Snapshot::new(E::engine())), name), value);
+    let db = start(&Snapshot::new(E::engine()).setting(name, value));
+    assert_eq!(E::setting(&db, name), value);
+    let unknown = Snapshot::new(E::engine()).setting("no_such_setting", 1).start().unwrap_err();
+    assert!(format!("{unknown:?}").contains("no_such_setting"), "{unknown:?}");
+}
+
+fn a_server_has_no_privileges<E: TestedEngine>() {
+    let db = start(&Snapshot::new(E::engine()));
+    let processes = processes_beside(db.pid());
+    assert!(processes.len() > 1, "the server is no process of the sandbox");
+    for process in processes {
+        for (name, value) in [
+            ("CapEff", "0000000000000000"),
+            ("CapPrm", "0000000000000000"),
+            ("CapBnd", "0000000000000000"),
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+        ] {
+            assert_eq!(status(process, name).as_deref(), Some(value), "{name} of {process}");
+        }
+        for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+            let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/{kind}")).unwrap();
+            assert_ne!(namespace(&process.to_string()), namespace("self"), "{kind}");
+        }
+    }
+}
+
+fn a_server_that_is_stopped_ends_cleanly<E: TestedEngine>() {
+    let (_directory, snapshot) = seeded::<E>();
+    let db = start(&snapshot);
+    E::set(&db, "mine", "kept").unwrap();
+    let namespace = started(&format!("{} url", db.pid())).1;
+    db.stop().unwrap_or_else(|error| panic!("{error:?}"));
+    wait_until(CLEANUP_DEADLINE, "its processes are gone", || processes_in(&namespace).is_empty());
+}
+
+fn a_linked_and_an_executed_server_hold_the_same<E: TestedEngine>() {
+    let dirs = ScratchDirs::new();
+    for linked in ["1", "0"] {
+        let seed = dirs.path().join(E::SEED_NAME);
+        fs::write(&seed, E::SEED).unwrap();
+        let mut command = dirs.command(SUBJECT);
+        command.args(["keep", "--engine", &name::<E>(), "--seed"]).arg(&seed).arg("obey");
+        let mut process = TestProcess::start(command.env("SANDBOXED_DB_LINK_ONCE", linked));
+        for _ in 0..3 {
+            process.order("start").unwrap();
+            assert_eq!(process.order("query").unwrap(), ["answered true"]);
+            process.order("stop").unwrap();
+        }
+        assert_eq!(process.gone().0, "code 0");
+    }
+    dirs.assert_nothing_left();
+}
+
+fn a_server_runs_without_a_container<E: TestedEngine>() {
+    if is_missing::<E>() {
+        return;
+    }
+    let Some(dirs) = crate::process_mode::unprivileged_dirs() else { return };
+    let mut command = crate::process_mode::command(&dirs, SUBJECT);
+    command.args(["keep", "--engine", &name::<E>(), "obey"]);
+    let mut process = TestProcess::start(&mut command);
+    for _ in 0..2 {
+        process.order("start").unwrap();
+        assert_eq!(process.order("query").unwrap(), ["answered true"]);
+    }
+    process.order("stop").unwrap();
+    process.killed();
+    wait_until(Duration::from_secs(10), "nothing is left", || dirs.leftovers().is_empty());
+}

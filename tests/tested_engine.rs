@@ -1,0 +1,208 @@
+//! Engines as the tests of all engines use them: a store of keys and values.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use postgres::NoTls;
+use sandboxed_db::engine::Scripts;
+use sandboxed_db::{Engine, ErrorKind, Postgres, Redis, Sandbox, Snapshot, Tcp};
+
+use crate::{connect, skip};
+
+/// An engine that every promise is tested with.
+pub trait TestedEngine: Engine + Scripts {
+    /// Returns the engine with its defaults.
+    fn engine() -> Self;
+
+    /// A seed that stores `seeded` under the key `seed`.
+    const SEED: &str;
+
+    /// The name of the seed's file.
+    const SEED_NAME: &str;
+
+    /// A setting, its value, and what the server answers for it.
+    const SETTING: (&str, &str);
+
+    /// Returns `true` if the server answers.
+    fn answers(db: &Sandbox<Self>) -> bool;
+
+    /// Stores a value of letters under a key.
+    ///
+    /// # Errors
+    /// The server's message.
+    fn set(db: &Sandbox<Self>, key: &str, value: &str) -> Result<(), String>;
+
+    /// Returns the value under a key.
+    ///
+    /// # Errors
+    /// The server's message.
+    fn get(db: &Sandbox<Self>, key: &str) -> Result<Option<String>, String>;
+
+    /// Returns the value of a setting in the running server.
+    fn setting(db: &Sandbox<Self>, name: &str) -> String;
+
+    /// Makes the server write `size` bytes to its data directory.
+    ///
+    /// # Errors
+    /// The server's message.
+    fn write_to_disk(db: &Sandbox<Self>, size: usize) -> Result<(), String>;
+
+    /// Returns the value under the key `seed`, asked through a port with a password.
+    ///
+    /// # Errors
+    /// The server's message.
+    fn seed_by_tcp(tcp: &Tcp, password: &str) -> Result<String, String>;
+}
+
+/// Returns `true` without a server of this engine, for which a test is skipped.
+#[must_use]
+pub fn is_missing<E: TestedEngine>() -> bool {
+    let located = E::engine().locate();
+    let missing = located.as_ref().err().filter(|error| error.kind() == ErrorKind::NotInstalled);
+    if let Some(error) = missing {
+        skip(&format!("no {} is installed: {error}", E::engine().name()));
+    }
+    missing.is_some()
+}
+
+/// A snapshot with the engine's seed, and the directory of that file.
+///
+/// # Panics
+/// If the file cannot be written.
+#[must_use]
+pub fn seeded<E: TestedEngine>() -> (tempfile::TempDir, Snapshot<E>) {
+    let directory = crate::directory(&[(E::SEED_NAME, E::SEED)]);
+    let snapshot = Snapshot::new(E::engine()).seed(directory.path().join(E::SEED_NAME));
+    (directory, snapshot)
+}
+
+impl TestedEngine for Postgres {
+    fn engine() -> Self {
+        Self::new()
+    }
+
+    const SEED: &str = "create table store (key text primary key, value text);\ninsert into store values ('seed', 'seeded');\n";
+    const SEED_NAME: &str = "store.sql";
+    const SETTING: (&str, &str) = ("work_mem", "5MB");
+
+    fn answers(db: &Sandbox<Self>) -> bool {
+        let client = postgres::Client::connect(db.url(), NoTls);
+        client.is_ok_and(|mut client| client.simple_query("select 1").is_ok())
+    }
+
+    fn set(db: &Sandbox<Self>, key: &str, value: &str) -> Result<(), String> {
+        let sql = "insert into store values ($1, $2) on conflict (key) do update set value = excluded.value";
+        connect(db.url()).execute(sql, &[&key, &value]).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn get(db: &Sandbox<Self>, key: &str) -> Result<Option<String>, String> {
+        let row = connect(db.url()).query_opt("select value from store where key = $1", &[&key]);
+        Ok(row.map_err(|error| error.to_string())?.map(|row| row.get(0)))
+    }
+
+    fn setting(db: &Sandbox<Self>, name: &str) -> String {
+        let row = connect(db.url()).query_one("select current_setting($1)", &[&name]);
+        row.expect("the setting exists").get(0)
+    }
+
+    fn write_to_disk(db: &Sandbox<Self>, size: usize) -> Result<(), String> {
+        // Random text does not compress.
+        let sql = format!(
+            "create table loot as select string_agg(md5(random()::text), '') from generate_series(1, {}) i group by i / 50",
+            size / 32
+        );
+        connect(db.url()).batch_execute(&sql).map_err(|error| error.to_string())
+    }
+
+    fn seed_by_tcp(tcp: &Tcp, password: &str) -> Result<String, String> {
+        let url = tcp.url().replace(tcp.password(), password);
+        let mut client = postgres::Client::connect(&url, NoTls).map_err(|error| format!("{error:?}"))?;
+        let row = client.query_one("select value from store where key = 'seed'", &[]);
+        Ok(row.map_err(|error| error.to_string())?.get(0))
+    }
+}
+
+impl TestedEngine for Redis {
+    fn engine() -> Self {
+        Self::new()
+    }
+
+    const SEED: &str = "SET seed seeded\n";
+    const SEED_NAME: &str = "store.redis";
+    const SETTING: (&str, &str) = ("maxmemory-samples", "7");
+
+    fn answers(db: &Sandbox<Self>) -> bool {
+        let stream = UnixStream::connect(Self::socket().below(&db.root()));
+        stream.is_ok_and(|mut stream| redis(&mut stream, &["PING"]).is_ok())
+    }
+
+    fn set(db: &Sandbox<Self>, key: &str, value: &str) -> Result<(), String> {
+        redis(&mut unix(db), &["SET", key, value]).map(drop)
+    }
+
+    fn get(db: &Sandbox<Self>, key: &str) -> Result<Option<String>, String> {
+        redis(&mut unix(db), &["GET", key])
+    }
+
+    fn setting(db: &Sandbox<Self>, name: &str) -> String {
+        let mut stream = unix(db);
+        // An array of the name and the value.
+        assert_eq!(redis(&mut stream, &["CONFIG", "GET", name]), Ok(Some("2".to_owned())));
+        assert_eq!(answer(&mut stream), Ok(Some(name.to_owned())));
+        answer(&mut stream).unwrap().expect("a value")
+    }
+
+    fn write_to_disk(db: &Sandbox<Self>, size: usize) -> Result<(), String> {
+        let script = "math.randomseed(7) local t = {} for i = 1, tonumber(ARGV[1]) do t[i] = \
+                      string.char(math.random(0, 255)) end return redis.call('SET', 'loot', table.concat(t))";
+        let mut stream = unix(db);
+        redis(&mut stream, &["EVAL", script, "0", &size.to_string()])?;
+        redis(&mut stream, &["SAVE"]).map(drop)
+    }
+
+    fn seed_by_tcp(tcp: &Tcp, password: &str) -> Result<String, String> {
+        let mut stream = TcpStream::connect(tcp.address()).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(crate::DEADLINE)).expect("a timeout");
+        redis(&mut stream, &["AUTH", password])?;
+        Ok(redis(&mut stream, &["GET", "seed"])?.unwrap_or_default())
+    }
+}
+
+fn unix(db: &Sandbox<Redis>) -> UnixStream {
+    let stream = UnixStream::connect(Redis::socket().below(&db.root())).expect("the server listens");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream
+}
+
+/// Sends a command, and returns the answer.
+fn redis(stream: &mut (impl Read + Write), command: &[&str]) -> Result<Option<String>, String> {
+    let mut request = format!("*{}\r\n", command.len());
+    for word in command {
+        request += &format!("${}\r\n{word}\r\n", word.len());
+    }
+    stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+    answer(stream)
+}
+
+/// Reads a text, a number, the length of an array, or `None` for no value.
+fn answer(stream: &mut impl Read) -> Result<Option<String>, String> {
+    let mut line = |length: Option<usize>| {
+        let mut bytes = Vec::new();
+        while length.map_or_else(|| !bytes.ends_with(b"\r\n"), |length| bytes.len() < length + 2) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).map_err(|error| error.to_string())?;
+            bytes.push(byte[0]);
+        }
+        Ok::<_, String>(String::from_utf8_lossy(&bytes[..bytes.len() - 2]).into_owned())
+    };
+    let answer = line(None)?;
+    match answer.split_at_checked(1) {
+        Some(("-", error)) => Err(error.to_owned()),
+        Some(("$", "-1")) => Ok(None),
+        Some(("$", length)) => line(Some(length.parse().expect("a length"))).map(Some),
+        Some((_, text)) => Ok(Some(text.to_owned())),
+        None => Err("an empty answer".to_owned()),
+    }
+}
