@@ -64,6 +64,8 @@ struct Arguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Suite {
     Sandboxes,
+    /// Servers of all engines.
+    Engines,
     Layers,
     Tcp,
     /// The time to compile tests. On request only; takes minutes.
@@ -99,6 +101,9 @@ fn main() -> Result<()> {
     if wanted(Suite::Sandboxes) {
         sandboxes::measure(&mut figures, arguments.quick)?;
         figures.extend(pool::compare(arguments.quick)?);
+    }
+    if wanted(Suite::Engines) {
+        sandboxes::measure_engines(&mut figures, arguments.quick)?;
     }
     if wanted(Suite::Tcp) {
         tcp::measure(&mut figures, if arguments.quick { 30 } else { 300 })?;

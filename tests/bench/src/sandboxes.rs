@@ -4,7 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
-use sandboxed_db::{Engine, Postgres, Sandbox, Snapshot};
+use sandboxed_db::{Engine, Postgres, Redis, Sandbox, Snapshot};
+use sandboxed_db_tests::TestedEngine;
 
 use crate::Result;
 use crate::bare::Bare;
@@ -23,10 +24,32 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     one_at_a_time(figures, "shop, 50,000 rows", &shop, rounds, |db| {
         query(db, "select count(*) from orders")
     })?;
+    let select = |db: &Sandbox| query(db, "select 1");
     for at_a_time in [2, 8] {
-        many_at_a_time(figures, &empty, rounds, at_a_time)?;
+        many_at_a_time(figures, "empty database", &empty, rounds, at_a_time, select)?;
     }
-    live(figures, &empty, if quick { 20 } else { 100 })
+    live(figures, "", &empty, if quick { 20 } else { 100 }, select)
+}
+
+/// Measures servers of all engines, each without data.
+pub(crate) fn measure_engines(figures: &mut Figures, quick: bool) -> Result<()> {
+    measure_engine::<Postgres>(figures, quick)?;
+    measure_engine::<Redis>(figures, quick)
+}
+
+fn measure_engine<E: TestedEngine>(figures: &mut Figures, quick: bool) -> Result<()> {
+    let rounds = if quick { 30 } else { 300 };
+    let engine = E::engine();
+    let name = engine.name().to_owned();
+    let snapshot = Snapshot::new(engine);
+    let answers = |db: &Sandbox<E>| match E::answers(db) {
+        true => Ok(()),
+        false => Err(format!("{} does not answer", db.url()).into()),
+    };
+    drop(snapshot.start()?);
+    one_at_a_time(figures, &name, &snapshot, rounds, answers)?;
+    many_at_a_time(figures, &name, &snapshot, rounds, 8, answers)?;
+    live(figures, &format!("{name}: "), &snapshot, if quick { 20 } else { 100 }, answers)
 }
 
 fn query<E: Engine>(db: &Sandbox<E>, sql: &str) -> Result<()> {
@@ -68,29 +91,42 @@ fn one_at_a_time<E: Engine>(
     Ok(())
 }
 
-fn many_at_a_time(figures: &mut Figures, snapshot: &Snapshot, rounds: usize, at_a_time: usize) -> Result<()> {
+fn many_at_a_time<E: Engine>(
+    figures: &mut Figures,
+    what: &str,
+    snapshot: &Snapshot<E>,
+    rounds: usize,
+    at_a_time: usize,
+    query: impl Fn(&Sandbox<E>) -> Result<()> + Sync,
+) -> Result<()> {
     let (answered, took) = concurrently(rounds, at_a_time, || {
         let begin = Instant::now();
         let db = snapshot.start()?;
-        query(&db, "select 1")?;
+        query(&db)?;
         Ok(begin.elapsed())
     })?;
     let per_second = rounds as f64 / took.as_secs_f64();
-    let what = format!("empty database, {at_a_time} at a time");
+    let what = format!("{what}, {at_a_time} at a time");
     figures.distribution(&format!("{what}: start to first answer"), answered);
     figures.push(Figure::of(format!("{what}: rate"), per_second, Unit::PerSecond));
     Ok(())
 }
 
 /// Measures the memory of live servers, idle and after a query.
-fn live(figures: &mut Figures, snapshot: &Snapshot, count: usize) -> Result<()> {
+fn live<E: Engine>(
+    figures: &mut Figures,
+    prefix: &str,
+    snapshot: &Snapshot<E>,
+    count: usize,
+    query: impl Fn(&Sandbox<E>) -> Result<()>,
+) -> Result<()> {
     // The kernel frees the memory of earlier sandboxes with a delay.
     thread::sleep(Duration::from_secs(2));
     let before = held_memory()?;
     let mut each = |what: &str| -> Result<()> {
         let megabytes = held_memory()?.saturating_sub(before) as f64 / count as f64 / f64::from(1 << 20);
         figures.push(Figure::of(
-            format!("memory of each of {count} live servers, {what}"),
+            format!("{prefix}memory of each of {count} live servers, {what}"),
             megabytes,
             Unit::Megabytes,
         ));
@@ -98,6 +134,6 @@ fn live(figures: &mut Figures, snapshot: &Snapshot, count: usize) -> Result<()> 
     };
     let sandboxes = (0..count).map(|_| snapshot.start()).collect::<Result<Vec<_>, _>>()?;
     each("idle")?;
-    sandboxes.iter().try_for_each(|db| query(db, "select 1"))?;
+    sandboxes.iter().try_for_each(query)?;
     each("after a query")
 }
