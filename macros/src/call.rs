@@ -140,7 +140,12 @@ pub(crate) fn run(
             }
         };
     }
-    let (mut makings, mut values, mut filled) = (Vec::new(), Vec::new(), Vec::new());
+    let checks = databases.without_engine().map(|Parameter { ty, .. }| {
+        let check = quote_spanned!(here=> #krate::harness::Asked::<#ty>::new().name_the_engine());
+        let check = located_at(check, &ty.to_token_stream());
+        quote_spanned!(here=> #check;)
+    });
+    let (mut makings, mut values, mut filled): (Vec<_>, _, _) = (checks.collect(), Vec::new(), Vec::new());
     for (index, made) in databases.parameters.iter().enumerate() {
         let (parameter, database) = match made {
             Made::FromCase(CaseParameter { name, awaited, .. }) => {

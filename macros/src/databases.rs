@@ -80,6 +80,7 @@ impl<'a> Databases<'a> {
         let described = common.then_some(Described::Common(arguments)).into_iter().chain(own).collect();
         let databases = Self { described, parameters };
         databases.check_owners(diagnostics);
+        databases.check_engines(diagnostics);
         databases
     }
 

@@ -101,6 +101,16 @@ pub(crate) fn database_of_nobody(at: impl ToTokens) -> Error {
     Error::new_spanned(at, message)
 }
 
+pub(crate) fn unnamed_engine(ty: impl ToTokens, parameter: Option<&Ident>) -> Error {
+    let written = ty.to_token_stream().to_string().replace(' ', "");
+    let list = parameter.map_or("engine = Postgres".to_owned(), |name| format!("{name}(engine = Postgres)"));
+    let message = format!(
+        "each engine of this test makes a `{written}`, and nothing names the one for this parameter; write `{list}`\n\
+         engines are: `Postgres`, `Redis`, and types that implement `Engine`"
+    );
+    Error::new_spanned(ty, message)
+}
+
 pub(crate) fn engine_of_a_snapshot(engine: impl ToTokens) -> Error {
     Error::new_spanned(
         engine,

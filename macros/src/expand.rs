@@ -418,6 +418,41 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_is_named_where_it_would_be_a_guess() {
+        let mistake = "nothing names the one for this parameter; write `url(engine = Postgres)`";
+        let is_refused = |arguments: TokenStream| {
+            let item = quote!(
+                fn t(url: String, cache: Sandbox<Redis>) {}
+            );
+            expand(&arguments, &item).contains(mistake)
+        };
+        for arguments in [
+            quote!(cache(engine = Redis)),
+            quote!(cache(engine = Redis::new()), url(seed = "a.sql")),
+            quote!(cache(engine = other()), settings(a = 1)),
+        ] {
+            assert!(is_refused(arguments.clone()), "{arguments}");
+        }
+        for arguments in [
+            quote!(cache()),
+            quote!(cache(engine = db::Postgres::new())),
+            quote!(cache(engine = Redis), engine = Redis),
+            quote!(cache(engine = Redis), engine = [Postgres, Redis]),
+            quote!(cache(engine = Redis), url(engine = Postgres)),
+            quote!(cache(engine = Redis), snapshot = shop),
+        ] {
+            assert!(!is_refused(arguments.clone()), "{arguments}");
+        }
+        let item = quote!(
+            fn t(db: Pool, cache: Connection) {}
+        );
+        let expansion = expand(&quote!(cache(engine = Redis)), &item);
+        let check = quote!(::db::harness::Asked::<Pool>::new().name_the_engine(););
+        assert!(expansion.contains(&check.to_string()), "{expansion}");
+        assert_eq!(expansion.matches("name_the_engine").count(), 1, "{expansion}");
+    }
+
+    #[test]
     fn without_an_argument_the_crate_is_found_or_guessed() {
         let expansion = sandboxed_db(
             quote!(),

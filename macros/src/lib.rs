@@ -6,10 +6,10 @@
 //! The files follow the tokens. `args` reads the arguments (`names` their names, `values` their
 //! values, `steps` those that prepare a database), `signature` and `attributes` read the function.
 //! `databases` assigns a database to each parameter, `matrix` lists the tests, `files` checks that
-//! named files exist, and `drivers` that the features for types of drivers are on. `expand` writes
-//! the tests around the call of the harness, which `call` writes. Mistakes are collected in
-//! `diagnostics`, which words every message. All of it works on [`proc_macro2`], so its tests need
-//! no compiler.
+//! named files exist, `drivers` that the features for types of drivers are on, and `engines` that
+//! no engine is a guess. `expand` writes the tests around the call of the harness, which `call`
+//! writes. Mistakes are collected in `diagnostics`, which words every message. All of it works on
+//! [`proc_macro2`], so its tests need no compiler.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ mod call;
 mod databases;
 mod diagnostics;
 mod drivers;
+mod engines;
 mod expand;
 mod files;
 mod matrix;

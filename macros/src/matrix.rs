@@ -57,12 +57,15 @@ fn ident(name: &str) -> Ident {
 }
 
 impl Engine {
+    /// Returns the name of the type, or of the function that returns it.
+    pub(crate) fn ident(&self) -> Option<&Ident> {
+        named(&self.written)
+    }
+
     /// Returns the name of its tests: that of the type, or of the function that returns it, as in
     /// `maria_db`.
     fn name(&self) -> String {
-        named(&self.written)
-            .map(|ident| snake_case(&ident.to_string()))
-            .unwrap_or_else(|| "engine".to_owned())
+        self.ident().map(|ident| snake_case(&ident.to_string())).unwrap_or_else(|| "engine".to_owned())
     }
 }
 

@@ -122,6 +122,11 @@ pub mod cache {
 /// Sandbox, audit: String)`. Arguments beside the lists describe the database of all other
 /// parameters.
 ///
+/// The databases may have different engines: `#[sandboxed_db(cache(engine = Redis))] fn t(db:
+/// PgPool, cache: redis::Connection)`. A database whose engine is not named is PostgreSQL's. Where
+/// another is named, a parameter that several engines can make, such as the `String`, is a compile
+/// error until its engine is named too.
+///
 /// # Arguments
 /// All are optional. Each one has a method of the same name on [`Snapshot`], which documents
 /// defaults and errors, except `snapshot`, `engine`, `flavor`, `worker_threads` and `crate`.
@@ -129,8 +134,9 @@ pub mod cache {
 /// - `snapshot = path::of::function`: the function returns the [`Snapshot`] that the other
 ///   arguments extend, such as one that a suite shares. Default: a fresh server.
 /// - `engine = Postgres`, a type with a default, or an expression: `engine =
-///   Postgres::new().locale("C")`. Default: PostgreSQL. A list makes a test of each, see
-///   [below](#several-servers). Refused beside `snapshot`, which has an engine already.
+///   Postgres::new().locale("C")`. Default: PostgreSQL, see [above](#parameters) for tests with
+///   several. A list makes a test of each, see [below](#several-servers). Refused beside
+///   `snapshot`, which has an engine already.
 /// - `version = "17"`, or `17`: see [`Snapshot::version`]. A list makes a test of each.
 /// - `migrations = "directory"`: see [`Snapshot::migrations`]. Steps run in the order they are
 ///   written. Default: `migrations` in the test's package, before all other steps, if the directory
@@ -174,9 +180,9 @@ pub mod cache {
 /// tests are called `version_15`, since only the compiler knows the engine. Parameters with lists
 /// of their own are the same in all tests.
 ///
-/// A version is searched among the servers that are installed side by side, see [`Postgres`]. The
-/// test of a missing version fails. With `SANDBOXED_DB_MISSING=skip` in the environment it passes,
-/// and its output says that it was skipped and why; the default is `fail`.
+/// A version is searched among the servers that are installed side by side, see [`Postgres`] and
+/// [`Redis`]. The test of a missing version fails. With `SANDBOXED_DB_MISSING=skip` in the
+/// environment it passes, and its output says that it was skipped and why; the default is `fail`.
 ///
 /// # With rstest and test_case
 /// `#[sandboxed_db]` stands above `#[rstest]` and `#[test_case]`. Each case has a server of its

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::thread;
 
 use rstest::rstest;
-use sandboxed_db::{Engine as _, Postgres, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db::{Engine, Postgres, Redis, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{alone, connect, passed, printed, value_at};
 
 /// Returns the last part of the test's name.
@@ -97,9 +97,24 @@ fn versions_of_a_snapshot(db: Sandbox) {
     panic!("it ends so");
 }
 
+const MAJORS_OF_REDIS: [u32; 3] = [6, 7, 8];
+
+#[sandboxed_db(engine = Redis, version = ["6", "7", "8"])]
+#[ignore = "run by `each_version_has_a_test`"]
+fn redis_versions(db: Sandbox<Redis>) {
+    let facts = crate::redis::ask(&db, "INFO server");
+    let major = case().replace("redis_", "");
+    let [redis, valkey] = ["redis", "valkey"].map(|name| format!("\n{name}_version:{major}."));
+    assert!(facts.contains(&redis) || facts.contains(&valkey), "{facts}");
+}
+
 #[sandboxed_db(version = "9.6")]
 #[ignore = "fails or is skipped, run by `a_missing_version_fails_or_is_skipped`"]
 fn ancient(_: Sandbox) {}
+
+#[sandboxed_db(engine = Redis, version = "2.8")]
+#[ignore = "fails or is skipped, run by `a_missing_version_fails_or_is_skipped`"]
+fn ancient_redis(_: Sandbox<Redis>) {}
 
 #[sandboxed_db(version = 9)]
 #[should_panic(expected = "in these words")]
@@ -116,29 +131,39 @@ fn run(tests: &[String], missing: &str) -> (Output, String) {
     (output, text)
 }
 
+fn has<E: Engine>(engine: E, major: u32) -> bool {
+    engine.of_version(&major.to_string()).unwrap().locate().is_ok()
+}
+
 #[test]
 fn each_version_has_a_test() {
-    let installed = Postgres::new().locate().unwrap().major();
-    for (function, prefix) in [("versions", "postgres"), ("versions_of_a_snapshot", "version")] {
+    type Case<'a> = (&'a str, &'a str, &'a [u32], fn(u32) -> bool);
+    let cases: [Case<'_>; 3] = [
+        ("versions", "postgres", &MAJORS, |major| has(Postgres::new(), major)),
+        ("versions_of_a_snapshot", "version", &MAJORS, |major| has(Postgres::new(), major)),
+        ("redis_versions", "redis", &MAJORS_OF_REDIS, |major| has(Redis::new(), major)),
+    ];
+    for (function, prefix, majors, is_installed) in cases {
         let name = |major: u32| format!("matrix::{function}::{prefix}_{major}");
-        let (output, text) = run(&MAJORS.map(name), "skip");
-        assert!(output.status.success() && text.contains("6 passed"), "{text}");
-        let skipped = |major| {
-            text.contains(&format!("sandboxed-db: skipped `integration::{}`: could not", name(major)))
-        };
-        assert!(!skipped(installed), "{text}");
-        for major in MAJORS {
-            let is_installed = Postgres::new().version(major.to_string()).locate().is_ok();
-            assert_ne!(skipped(major), is_installed, "{major}: {text}");
+        let names: Vec<_> = majors.iter().map(|major| name(*major)).collect();
+        let (output, text) = run(&names, "skip");
+        assert!(output.status.success() && text.contains(&format!("{} passed", majors.len())), "{text}");
+        for major in majors {
+            let line = format!("sandboxed-db: skipped `integration::{}`: could not find", name(*major));
+            assert_ne!(text.contains(&line), is_installed(*major), "{major}: {text}");
         }
     }
+    assert!(MAJORS.iter().any(|major| has(Postgres::new(), *major)));
 }
 
 #[test]
 fn a_missing_version_fails_or_is_skipped() {
-    for (test, version) in [("ancient", "9.6"), ("ancient_and_panics", "9")] {
+    for (test, reason) in [
+        ("ancient", "could not find PostgreSQL 9.6\n  hint: found were: "),
+        ("ancient_and_panics", "could not find PostgreSQL 9\n  hint: found were: "),
+        ("ancient_redis", "could not find `redis-server` or `valkey-server` of version 2.8\n"),
+    ] {
         let test = [format!("matrix::{test}")];
-        let reason = format!("could not find PostgreSQL {version}\n  hint: found were: ");
         for (missing, passes) in [("skip", true), ("fail", false), ("", false), ("ignore", false)] {
             let (output, text) = run(&test, missing);
             assert_eq!(output.status.success(), passes, "{missing}: {text}");
@@ -146,7 +171,7 @@ fn a_missing_version_fails_or_is_skipped() {
                 text.contains(&format!("sandboxed-db: skipped `integration::{}`: {reason}", test[0]));
             assert_eq!(skipped, passes, "{missing}: {text}");
             let cause =
-                if missing == "ignore" { "could not use SANDBOXED_DB_MISSING=ignore" } else { &reason };
+                if missing == "ignore" { "could not use SANDBOXED_DB_MISSING=ignore" } else { reason };
             assert!(text.contains(cause), "{missing}: {text}");
         }
     }

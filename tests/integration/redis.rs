@@ -35,7 +35,7 @@ fn talk(stream: &mut (impl Read + Write), commands: &str) -> String {
     String::from_utf8(answers).unwrap().replace("$4\r\nover\r\n", "")
 }
 
-fn ask(db: &Sandbox<Redis>, commands: &str) -> String {
+pub(crate) fn ask(db: &Sandbox<Redis>, commands: &str) -> String {
     let path = PathBuf::from(db.url().strip_prefix("unix://").unwrap());
     assert_eq!(path, Redis::socket().below(&db.root()));
     let mut stream = UnixStream::connect(path).unwrap();

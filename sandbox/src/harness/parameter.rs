@@ -61,6 +61,14 @@ impl<T> Ready<T> {
 }
 
 impl<T> ByTrait<T> {
+    /// Compiles if one engine alone makes the type, where nothing names the engine of a test with
+    /// several. The compiler's message consists of the names here.
+    pub const fn name_the_engine<OneOfSeveralEngines: Engine>(&self)
+    where
+        T: FromSandbox<OneOfSeveralEngines>,
+    {
+    }
+
     /// # Panics
     /// With [`Unmade`] if the type returns an error. No panic hook runs.
     pub fn make<E: Engine>(&self, lease: &Lease<E>, waiter: &Waiter) -> Ready<T>
@@ -87,6 +95,9 @@ pub struct Later<'a, E: Engine>(&'a Lease<E>);
 pub struct Lent<'a, E: Engine>(Ref<'a, Sandbox<E>>);
 
 impl<E: Engine> Asked<Sandbox<E>> {
+    /// Compiles, since the type names its engine.
+    pub const fn name_the_engine(&self) {}
+
     #[must_use]
     pub const fn make<'a>(&self, lease: &'a Lease<E>, _: &Waiter) -> Later<'a, E> {
         Later(lease)
