@@ -25,6 +25,7 @@ mod documentation {
         rstest = "../sandbox/src/guide/rstest.md",
         matrix = "../sandbox/src/guide/matrix.md",
         redis = "../sandbox/src/guide/redis.md",
+        sqlite = "../sandbox/src/guide/sqlite.md",
         failures = "../sandbox/src/guide/failures.md",
         reports = "../sandbox/src/guide/reports.md",
         ci = "../sandbox/src/guide/ci.md",

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, getrlimit, set_child_subreaper, setrlimit, wait,
 };
-use sandboxed_db::{Error, Postgres, Redis, Sandbox, Snapshot};
+use sandboxed_db::{Error, Postgres, Redis, Sandbox, Snapshot, Sqlite};
 use sandboxed_db_tests::TestedEngine;
 
 /// Prints an event for the test that runs this program.
@@ -51,6 +51,7 @@ fn main() -> Result<ExitCode, Error> {
     match engine.as_deref().unwrap_or("postgres") {
         "postgres" => run::<Postgres>(args),
         "redis" => run::<Redis>(args),
+        "sqlite" => run::<Sqlite>(args),
         other => panic!("no such engine: {other}"),
     }
 }
@@ -145,6 +146,8 @@ impl Options for Postgres {
 }
 
 impl Options for Redis {}
+
+impl Options for Sqlite {}
 
 impl<E: Options> Plan<E> {
     fn parse(mut args: impl Iterator<Item = String>) -> Self {

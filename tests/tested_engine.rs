@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
 use postgres::NoTls;
 use sandboxed_db::engine::Scripts;
-use sandboxed_db::{Engine, ErrorKind, Postgres, Redis, Sandbox, Snapshot, Tcp};
+use sandboxed_db::{Engine, ErrorKind, Postgres, Redis, Sandbox, Snapshot, Sqlite, Tcp};
 
 use crate::{connect, skip};
 
@@ -22,7 +23,7 @@ pub trait TestedEngine: Engine + Scripts {
     /// The name of the seed's file.
     const SEED_NAME: &str;
 
-    /// A setting, its value, and what the server answers for it.
+    /// A setting, and a value that is not its default, as the server shows it.
     const SETTING: (&str, &str);
 
     /// Returns `true` if the server answers.
@@ -204,5 +205,57 @@ fn answer(stream: &mut impl Read) -> Result<Option<String>, String> {
         Some(("$", length)) => line(Some(length.parse().expect("a length"))).map(Some),
         Some((_, text)) => Ok(Some(text.to_owned())),
         None => Err("an empty answer".to_owned()),
+    }
+}
+
+/// A server has settings and ports, which the tests of SQLite leave out.
+impl TestedEngine for Sqlite {
+    fn engine() -> Self {
+        Self::new()
+    }
+
+    const SEED: &str = "create table store (key text primary key, value text);\ninsert into store values ('seed', 'seeded');\n";
+    const SEED_NAME: &str = "store.sql";
+    const SETTING: (&str, &str) = ("", "");
+
+    fn answers(db: &Sandbox<Self>) -> bool {
+        sqlite(db, "select 1").is_ok()
+    }
+
+    fn set(db: &Sandbox<Self>, key: &str, value: &str) -> Result<(), String> {
+        sqlite(db, &format!("insert or replace into store values ('{key}', '{value}')")).map(drop)
+    }
+
+    fn get(db: &Sandbox<Self>, key: &str) -> Result<Option<String>, String> {
+        let value = sqlite(db, &format!("select value from store where key = '{key}'"))?;
+        Ok(value.strip_suffix('\n').map(str::to_owned))
+    }
+
+    fn setting(_db: &Sandbox<Self>, _name: &str) -> String {
+        panic!("SQLite has no settings");
+    }
+
+    fn write_to_disk(db: &Sandbox<Self>, size: usize) -> Result<(), String> {
+        sqlite(
+            db,
+            &format!("create table if not exists loot (x); insert into loot values (randomblob({size}))"),
+        )
+        .map(drop)
+    }
+
+    fn seed_by_tcp(_tcp: &Tcp, _password: &str) -> Result<String, String> {
+        panic!("SQLite has no ports");
+    }
+}
+
+/// Runs SQL in this process's namespaces, as a test's own library does.
+fn sqlite(db: &Sandbox<Sqlite>, sql: &str) -> Result<String, String> {
+    let mut command = Command::new("sqlite3");
+    let output =
+        command.args(["-batch", "-bail", "-init", "/dev/null"]).arg(Sqlite::file().below(&db.root()));
+    let output = output.arg(sql).output().map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
     }
 }

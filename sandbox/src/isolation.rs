@@ -51,6 +51,9 @@ pub(crate) fn nameless_hint() -> Option<String> {
 /// Returns the mode of a new sandbox. In process mode the address is this server's alone; there is
 /// none if the engine has no TCP, or if another program has its port at all addresses.
 pub(crate) fn mode<E: Engine>(engine: &E, installation: &Installation) -> Result<Mode> {
+    if engine.is_opened_by_path() {
+        return Ok(Mode::Process { address: None });
+    }
     Ok(match wanted()? {
         Isolation::Container => Mode::Container,
         Isolation::Process => {

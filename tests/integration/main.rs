@@ -52,6 +52,7 @@ mod scarce_resources;
 mod seeds;
 mod shapes;
 mod simulated_host;
+mod sqlite;
 mod steps;
 mod stock;
 mod tcp;

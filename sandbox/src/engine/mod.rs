@@ -1,7 +1,7 @@
 //! Engines: the knowledge of one database each, its programs, its data directory, its clients.
 //!
-//! [`Postgres`] and [`Redis`] are such. Other databases are added by implementing [`Engine`], and
-//! [`Scripts`] and [`Sql`] for what else they can do:
+//! [`Postgres`], [`Redis`] and [`Sqlite`] are such. Other databases are added by implementing
+//! [`Engine`], and [`Scripts`] and [`Sql`] for what else they can do:
 //!
 //! | trait | the database | methods of [`Snapshot`](crate::Snapshot) |
 //! |---|---|---|
@@ -17,6 +17,7 @@ mod redis;
 mod script;
 mod server;
 pub(crate) mod sql;
+mod sqlite;
 mod task;
 mod tcp_access;
 mod tls_files;
@@ -38,6 +39,7 @@ pub use redis::Redis;
 pub use script::{ClientExit, FileRun, Format, ScriptError, Scripts, Sql};
 pub(crate) use server::Stop;
 pub use server::{Mode, Server};
+pub use sqlite::Sqlite;
 pub use task::Task;
 pub use tcp_access::{TcpAccess, TcpRequest};
 pub use tls_files::TlsFiles;
@@ -165,6 +167,14 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
         settings: &[(String, String)],
         mode: Mode,
     ) -> Result<Server>;
+
+    /// Returns `true` for a database without a server, whose files clients open by their paths. Its
+    /// sandboxes are private directories of the host, as in [process mode](Mode::Process), whatever
+    /// the user: libraries resolve symbolic links in a path, and so do not reach a file through
+    /// `/proc/PID/root`. Default `false`.
+    fn is_opened_by_path(&self) -> bool {
+        false
+    }
 
     /// Names the cause of a failure that the server's log shows, such as the setting behind a limit
     /// that was reached, and what to do. By default none.

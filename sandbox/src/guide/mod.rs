@@ -9,6 +9,7 @@
 //! | combine with rstest and test_case | [`rstest`] |
 //! | test with several versions | [`matrix`] |
 //! | test with Redis or Valkey | [`redis`] |
+//! | test with SQLite | [`sqlite`] |
 //! | see why a test failed, and its data | [`failures`] |
 //! | see how long each part of a run took | [`reports`] |
 //! | run in CI, in Docker, in Kubernetes | [`ci`] |
@@ -47,6 +48,9 @@ pub mod matrix {}
 
 #[cfg_attr(not(doctest), doc = include_str!("redis.md"))]
 pub mod redis {}
+
+#[cfg_attr(not(doctest), doc = include_str!("sqlite.md"))]
+pub mod sqlite {}
 
 #[cfg_attr(not(doctest), doc = include_str!("failures.md"))]
 pub mod failures {}

@@ -178,7 +178,9 @@ impl<E: Engine> Snapshot<E> {
         };
         environment::check()?;
         report::check()?;
-        isolation::wanted()?;
+        if !self.engine.is_opened_by_path() {
+            isolation::wanted()?;
+        }
         if self.tls {
             tls_is_possible()?;
         }
