@@ -1,7 +1,6 @@
 //! Measures tests with and without prewarmed sandboxes: handover, first answer, rate. The
 //! environment of a process turns the pool off, so each kind runs in its own process.
 
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,16 +10,21 @@ use sandboxed_db::{Postgres, Snapshot};
 
 use crate::Result;
 use crate::figures::{Figure, Figures, Unit, by_another_process, concurrently};
+use crate::peers::Accounting;
 
 pub(crate) const VARIABLE: &str = "SANDBOXED_DB_POOL";
 
 /// The time for which a test waits or computes.
 const WORK: Duration = Duration::from_millis(50);
 
-/// Executes this program again without a pool.
+/// Runs this program again without a pool, in a control group if one can be created.
 pub(crate) fn without() -> Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
-    Err(command.args(std::env::args_os().skip(1)).env(VARIABLE, "0").exec().into())
+    command.args(std::env::args_os().skip(1)).env(VARIABLE, "0");
+    match Accounting::available()?.open(0)?.around(|| command.status())?? {
+        status if status.success() => Ok(()),
+        status => Err(format!("could not measure: the process ended with {status}").into()),
+    }
 }
 
 /// Measures without the pool and with it.

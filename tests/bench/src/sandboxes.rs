@@ -9,7 +9,8 @@ use sandboxed_db_tests::TestedEngine;
 
 use crate::Result;
 use crate::bare::Bare;
-use crate::figures::{Figure, Figures, Unit, concurrently, held_memory, processor_time};
+use crate::figures::{Figure, Figures, Unit, concurrently, held_memory};
+use crate::peers::Meter;
 
 pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let rounds = if quick { 30 } else { 300 };
@@ -66,19 +67,23 @@ fn one_at_a_time<E: Engine>(
     query: impl Fn(&Sandbox<E>) -> Result<()>,
 ) -> Result<()> {
     let (mut answered, mut launch, mut server, mut teardown) = (vec![], vec![], vec![], vec![]);
-    let processor = processor_time()?;
-    for _ in 0..rounds {
-        let begin = Instant::now();
-        let db = snapshot.start()?;
-        query(&db)?;
-        answered.push(begin.elapsed());
-        launch.push(db.timings().launch);
-        server.push(db.timings().server);
-        let end = Instant::now();
-        drop(db);
-        teardown.push(end.elapsed());
-    }
-    let processor = (processor_time()? - processor) / u32::try_from(rounds)?;
+    let measure = || -> Result<()> {
+        for _ in 0..rounds {
+            let begin = Instant::now();
+            let db = snapshot.start()?;
+            query(&db)?;
+            answered.push(begin.elapsed());
+            launch.push(db.timings().launch);
+            server.push(db.timings().server);
+            let end = Instant::now();
+            drop(db);
+            teardown.push(end.elapsed());
+        }
+        Ok(())
+    };
+    let (measured, processor) = Meter::own()?.during(measure)?;
+    measured?;
+    let processor = processor / u32::try_from(rounds)?;
     figures.distribution(&format!("{what}: start to first answer"), answered);
     figures.distribution(&format!("{what}: container"), launch);
     figures.distribution(&format!("{what}: server"), server);

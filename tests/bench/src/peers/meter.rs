@@ -15,6 +15,9 @@ const WATCH: Duration = Duration::from_secs(1);
 /// The time in which a control group must be empty after its processes were killed.
 const EMPTYING: Duration = Duration::from_secs(5);
 
+/// The beginning of the names of groups.
+const PREFIX: &str = "sandboxed-db-bench.";
+
 /// How the processor time of a contestant is separated from other processes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -30,14 +33,18 @@ pub(crate) enum Accounting {
 #[derive(Debug)]
 pub(crate) enum Meter {
     Group(PathBuf),
-    Machine { idle: f64 },
+    /// Another process removes the group.
+    Own(PathBuf),
+    Machine {
+        idle: f64,
+    },
 }
 
 impl Accounting {
     /// Uses control groups if one can be created; they need no controller, cgroups(7).
     pub(crate) fn available() -> io::Result<Self> {
         if let Some(group) = own_group()? {
-            let trial = group.join(format!("sandboxed-db-bench.{}", std::process::id()));
+            let trial = group.join(format!("{PREFIX}{}", std::process::id()));
             if fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial)).is_ok() {
                 return Ok(Self::Groups);
             }
@@ -53,7 +60,7 @@ impl Accounting {
             Self::Machine { idle } => Ok(Meter::Machine { idle }),
             Self::Groups => {
                 let parent = own_group()?.ok_or(io::ErrorKind::NotFound)?;
-                let group = parent.join(format!("sandboxed-db-bench.{}.{number}", std::process::id()));
+                let group = parent.join(format!("{PREFIX}{}.{number}", std::process::id()));
                 fs::create_dir(&group)?;
                 Ok(Meter::Group(group))
             }
@@ -62,11 +69,31 @@ impl Accounting {
 }
 
 impl Meter {
+    /// Counts the processes beside this one: in the group that [`around`](Self::around) has made,
+    /// or in the whole machine.
+    pub(crate) fn own() -> io::Result<Self> {
+        let is_made = |group: &PathBuf| {
+            group.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
+        };
+        Ok(own_group()?.filter(is_made).map_or(Self::Machine { idle: 0.0 }, Self::Own))
+    }
+
+    /// Runs `work` while this process is in the group, so that its children are, too.
+    pub(crate) fn around<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        let outer = own_group()?;
+        self.enter(std::process::id())?;
+        let result = work();
+        if let (Self::Group(_), Some(outer)) = (self, outer) {
+            fs::write(outer.join("cgroup.procs"), std::process::id().to_string())?;
+        }
+        Ok(result)
+    }
+
     /// Counts a process and its future descendants.
     pub(crate) fn enter(&self, pid: u32) -> io::Result<()> {
         match self {
             Self::Group(group) => fs::write(group.join("cgroup.procs"), pid.to_string()),
-            Self::Machine { .. } => Ok(()),
+            Self::Own(_) | Self::Machine { .. } => Ok(()),
         }
     }
 
@@ -76,14 +103,14 @@ impl Meter {
         let result = work();
         let used = self.total()?.saturating_sub(before);
         let background = match self {
-            Self::Group(_) => Duration::ZERO,
+            Self::Group(_) | Self::Own(_) => Duration::ZERO,
             Self::Machine { idle } => begin.elapsed().mul_f64(*idle),
         };
         Ok((result, used.saturating_sub(background)))
     }
 
     fn total(&self) -> io::Result<Duration> {
-        let Self::Group(group) = self else { return processor_time() };
+        let (Self::Group(group) | Self::Own(group)) = self else { return processor_time() };
         let text = fs::read_to_string(group.join("cpu.stat"))?;
         let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
         usage.map(Duration::from_micros).ok_or_else(|| io::ErrorKind::InvalidData.into())

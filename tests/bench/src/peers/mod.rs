@@ -29,6 +29,7 @@ mod worker;
 mod workload;
 
 pub(crate) use conductor::{Options, measure};
+pub(crate) use meter::{Accounting, Meter};
 pub(crate) use plots::draw;
 pub(crate) use report::Report;
 pub(crate) use server::Settings;
