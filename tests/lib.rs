@@ -1,5 +1,6 @@
 //! Helpers that the tests share.
 
+mod mariadb_client;
 mod namespaces;
 mod processes;
 mod random;
@@ -9,6 +10,7 @@ mod server;
 mod test_process;
 mod tested_engine;
 
+pub use mariadb_client::*;
 pub use namespaces::*;
 pub use processes::*;
 pub use random::*;

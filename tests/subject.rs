@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, getrlimit, set_child_subreaper, setrlimit, wait,
 };
-use sandboxed_db::{Error, Postgres, Redis, Sandbox, Snapshot, Sqlite};
+use sandboxed_db::{Error, MariaDb, Postgres, Redis, Sandbox, Snapshot, Sqlite};
 use sandboxed_db_tests::TestedEngine;
 
 /// Prints an event for the test that runs this program.
@@ -52,6 +52,7 @@ fn main() -> Result<ExitCode, Error> {
         "postgres" => run::<Postgres>(args),
         "redis" => run::<Redis>(args),
         "sqlite" => run::<Sqlite>(args),
+        "mariadb" => run::<MariaDb>(args),
         other => panic!("no such engine: {other}"),
     }
 }
@@ -148,6 +149,12 @@ impl Options for Postgres {
 impl Options for Redis {}
 
 impl Options for Sqlite {}
+
+impl Options for MariaDb {
+    fn migrations(snapshot: Snapshot<Self>, directory: String) -> Snapshot<Self> {
+        snapshot.migrations(directory)
+    }
+}
 
 impl<E: Options> Plan<E> {
     fn parse(mut args: impl Iterator<Item = String>) -> Self {

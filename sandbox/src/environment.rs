@@ -6,6 +6,7 @@
 //! | `SANDBOXED_DB_ISOLATION` | whether servers run in containers, or as processes of the host with far less isolation | `container` or `process` | `container` |
 //! | `SANDBOXED_DB_KEEP` | when the data of a test is kept for `sandboxed-db open` | `never`, `on_failure` or `always` | [`Snapshot::keep`](crate::Snapshot::keep) |
 //! | `SANDBOXED_DB_LINK_ONCE` | whether servers are started from the image of a linked one | `0` or `1` | `1` |
+//! | `SANDBOXED_DB_MARIADB` | the MariaDB to use | directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:` | the first in `PATH` or the usual directories |
 //! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
 //! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
 //! | `SANDBOXED_DB_POOL` | how many prewarmed sandboxes a process may have | a whole number from 0 on | one a processor |
@@ -33,6 +34,12 @@ pub(crate) const KEEP: Variable =
     Variable { name: "SANDBOXED_DB_KEEP", values: Values::Words(&["never", "on_failure", "always"]) };
 pub(crate) const LINK_ONCE: Variable =
     Variable { name: "SANDBOXED_DB_LINK_ONCE", values: Values::Words(&["0", "1"]) };
+pub(crate) const MARIADB: Variable = Variable {
+    name: "SANDBOXED_DB_MARIADB",
+    values: Values::Path(
+        "directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:`",
+    ),
+};
 pub(crate) const MAX: Variable = Variable { name: "SANDBOXED_DB_MAX", values: Values::Number { least: 1 } };
 pub(crate) const MISSING: Variable =
     Variable { name: "SANDBOXED_DB_MISSING", values: Values::Words(&["fail", "skip"]) };
@@ -54,8 +61,8 @@ pub(crate) const REDIS: Variable = Variable {
 pub(crate) const REPORT: Variable =
     Variable { name: "SANDBOXED_DB_REPORT", values: Values::Path("a file, which need not exist") };
 
-const ALL: [Variable; 11] =
-    [CACHE, ISOLATION, KEEP, LINK_ONCE, MAX, MISSING, POOL, POSTGRES, REBUILD, REDIS, REPORT];
+const ALL: [Variable; 12] =
+    [CACHE, ISOLATION, KEEP, LINK_ONCE, MARIADB, MAX, MISSING, POOL, POSTGRES, REBUILD, REDIS, REPORT];
 
 /// A variable of the table above.
 #[derive(Debug, Clone, Copy)]

@@ -79,7 +79,7 @@ mod timings;
 
 pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
-pub use engine::{Engine, Postgres, Redis, Sqlite};
+pub use engine::{Engine, MariaDb, Postgres, Redis, Sqlite};
 pub use error::{Error, ErrorKind, Result};
 pub use kept::Keep;
 pub use migration::MigrationTool;

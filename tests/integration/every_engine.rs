@@ -7,7 +7,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use sandboxed_db::cache::Layers;
-use sandboxed_db::{Postgres, Redis, Sandbox, Snapshot, Sqlite};
+use sandboxed_db::{MariaDb, Postgres, Redis, Sandbox, Snapshot, Sqlite};
 use sandboxed_db_tests::{
     CLEANUP_DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone, is_alone,
     is_missing, passed, processes_beside, rounds, seeded, status, wait_until,
@@ -34,7 +34,7 @@ macro_rules! for_every_engine {
     };
 }
 
-for_every_engine!(Postgres postgres, Redis redis, Sqlite sqlite; [
+for_every_engine!(Postgres postgres, Redis redis, MariaDb mariadb, Sqlite sqlite; [
     servers_that_live_together_are_pristine,
     a_lower_never_changes,
     two_hundred_sandboxes_leave_nothing,
@@ -49,7 +49,7 @@ for_every_engine!(Postgres postgres, Redis redis, Sqlite sqlite; [
 /// Tests of layers, each in a process of its own.
 mod alone {
     use super::in_a_cache_of_its_own;
-    use sandboxed_db::{Postgres, Redis, Sqlite};
+    use sandboxed_db::{MariaDb, Postgres, Redis, Sqlite};
 
     #[test]
     #[ignore = "run with a cache of its own, by tests of that cache"]
@@ -65,6 +65,12 @@ mod alone {
 
     #[test]
     #[ignore = "run with a cache of its own, by tests of that cache"]
+    fn mariadb() {
+        in_a_cache_of_its_own::<MariaDb>();
+    }
+
+    #[test]
+    #[ignore = "run with a cache of its own, by tests of that cache"]
     fn sqlite() {
         in_a_cache_of_its_own::<Sqlite>();
     }
@@ -76,9 +82,9 @@ mod servers {
         a_full_disk_fails_one_server_only, a_port_asks_for_the_password, a_server_has_no_privileges,
         a_setting_reaches_the_server,
     };
-    use sandboxed_db::{Postgres, Redis};
+    use sandboxed_db::{MariaDb, Postgres, Redis};
 
-    for_every_engine!(Postgres postgres, Redis redis; [
+    for_every_engine!(Postgres postgres, Redis redis, MariaDb mariadb; [
         a_full_disk_fails_one_server_only,
         a_port_asks_for_the_password,
         a_server_has_no_privileges,

@@ -33,6 +33,7 @@ mod limits;
 mod lookups;
 mod maintenance;
 mod many_sandboxes;
+mod mariadb;
 mod matrix;
 mod migration_tools;
 mod mistakes;

@@ -1,7 +1,7 @@
 //! Engines: the knowledge of one database each, its programs, its data directory, its clients.
 //!
-//! [`Postgres`], [`Redis`] and [`Sqlite`] are such. Other databases are added by implementing
-//! [`Engine`], and [`Scripts`] and [`Sql`] for what else they can do:
+//! [`Postgres`], [`MariaDb`], [`Redis`] and [`Sqlite`] are such. Other databases are added by
+//! implementing [`Engine`], and [`Scripts`] and [`Sql`] for what else they can do:
 //!
 //! | trait | the database | methods of [`Snapshot`](crate::Snapshot) |
 //! |---|---|---|
@@ -10,17 +10,19 @@
 //! | [`Sql`] | speaks SQL | [`migrations`](crate::Snapshot::migrations), [`migrations_of`](crate::Snapshot::migrations_of) |
 
 mod installation;
+mod mariadb;
 mod packages;
 mod postgres;
 mod programs;
 mod redis;
 mod script;
 mod server;
-pub(crate) mod sql;
+mod sql;
 mod sqlite;
 mod task;
 mod tcp_access;
 mod tls_files;
+mod url;
 pub(crate) mod version;
 
 use std::fmt;
@@ -31,6 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
 
 pub use installation::Installation;
+pub use mariadb::MariaDb;
 pub(crate) use packages::install_command;
 pub(crate) use postgres::{Found, Survey, survey};
 pub use postgres::{LocaleProvider, Postgres};
@@ -39,6 +42,7 @@ pub use redis::Redis;
 pub use script::{ClientExit, FileRun, Format, ScriptError, Scripts, Sql};
 pub(crate) use server::Stop;
 pub use server::{Mode, Server};
+pub use sql::Dialect;
 pub use sqlite::Sqlite;
 pub use task::Task;
 pub use tcp_access::{TcpAccess, TcpRequest};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::Installation;
+use super::{Dialect, Installation};
 use crate::error::Result;
 use crate::launch::{Command, ProgramExit};
 
@@ -57,9 +57,12 @@ pub trait Scripts: fmt::Debug + Send + Sync {
 
 /// An engine that speaks SQL: the database's migrations.
 pub trait Sql: Scripts {
-    /// Returns a script for a file's client that sends text to the server as one request, as
-    /// drivers do: the client does not interpret it. Each line of the text keeps its number in the
-    /// script.
+    /// Returns the dialect.
+    fn dialect(&self) -> Dialect;
+
+    /// Returns a script that sends text to the server as one request, as drivers do: the client
+    /// does not interpret it. Each line of the text keeps its number in the script, which runs
+    /// as [requests](FileRun::requests).
     fn request(&self, text: &str) -> String;
 }
 
@@ -112,6 +115,7 @@ pub struct FileRun {
     /// part of them at the same lines.
     pub from_stdin: bool,
     /// The standard input is a script of [requests](Sql::request), as a migration tool sends them.
+    /// The client interprets nothing else in it.
     pub requests: bool,
     /// All of it is one transaction.
     pub transaction: bool,

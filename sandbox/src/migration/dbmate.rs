@@ -4,8 +4,10 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::path::Path;
 
+use crate::engine::Dialect;
+
 use super::script::lines;
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, literal, numbered};
+use super::tool::{Execution, Listing, Migration, Refusal, Tool, numbered};
 
 const UP: &str = "migrate:up";
 const DOWN: &str = "migrate:down";
@@ -40,18 +42,27 @@ impl Tool for Dbmate {
         Ok(Execution::request(transaction, contents, up))
     }
 
-    /// dbmate, `pkg/driver/postgres/postgres.go`.
-    fn create_table(&self, _all: &[Migration]) -> String {
-        "CREATE TABLE IF NOT EXISTS schema_migrations (version varchar primary key)".to_owned()
+    /// dbmate, `pkg/driver/postgres/postgres.go` and `pkg/driver/mysql/mysql.go`.
+    fn create_table(&self, dialect: Dialect, _all: &[Migration]) -> String {
+        let version = match dialect {
+            Dialect::Postgres | Dialect::Sqlite => "varchar",
+            Dialect::MySql => "varchar(128)",
+        };
+        format!("CREATE TABLE IF NOT EXISTS schema_migrations (version {version} primary key)")
     }
 
-    fn record(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
-        // Where a dump has emptied the search path, dbmate uses `public`.
-        format!(
-            "SELECT set_config('search_path', 'public', false) WHERE current_schema() IS NULL; \
-             INSERT INTO schema_migrations (version) VALUES ({})",
-            literal(&migration.version)
-        )
+    fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+        let insert = format!(
+            "INSERT INTO schema_migrations (version) VALUES ({})",
+            dialect.literal(&migration.version)
+        );
+        match dialect {
+            // Where a dump has emptied the search path, dbmate uses `public`.
+            Dialect::Postgres | Dialect::Sqlite => format!(
+                "SELECT set_config('search_path', 'public', false) WHERE current_schema() IS NULL; {insert}"
+            ),
+            Dialect::MySql => insert,
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::cmp::Ordering;
 use std::fs;
 use std::path::Path;
 
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, literal};
+use crate::engine::Dialect;
+
+use super::tool::{Execution, Listing, Migration, Refusal, Tool};
 
 const UP: &str = "up.sql";
 const METADATA: &str = "metadata.toml";
@@ -14,6 +16,10 @@ pub(super) struct Diesel;
 impl Tool for Diesel {
     fn name(&self) -> &'static str {
         "Diesel"
+    }
+
+    fn dialects(&self) -> &'static [Dialect] {
+        &[Dialect::Postgres, Dialect::MySql, Dialect::Sqlite]
     }
 
     fn is_named(&self, listing: &Listing) -> Result<bool, Refusal> {
@@ -63,15 +69,26 @@ impl Tool for Diesel {
         Ok(Execution::whole(transaction, contents))
     }
 
+    /// diesel, `mysql/connection/mod.rs`.
+    fn session(&self, dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Postgres | Dialect::Sqlite => "",
+            Dialect::MySql => "SET time_zone = '+00:00'",
+        }
+    }
+
     /// diesel, `migration/setup_migration_table.sql`.
-    fn create_table(&self, _all: &[Migration]) -> String {
+    fn create_table(&self, _dialect: Dialect, _all: &[Migration]) -> String {
         "CREATE TABLE IF NOT EXISTS __diesel_schema_migrations (version VARCHAR(50) PRIMARY KEY NOT NULL, \
          run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
             .to_owned()
     }
 
-    fn record(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
-        format!("INSERT INTO __diesel_schema_migrations (version) VALUES ({})", literal(&migration.version))
+    fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+        format!(
+            "INSERT INTO __diesel_schema_migrations (version) VALUES ({})",
+            dialect.literal(&migration.version)
+        )
     }
 }
 

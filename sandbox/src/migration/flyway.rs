@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
+use crate::engine::Dialect;
+
 use super::script::line;
 use super::tool::{Execution, Listing, Migration, Refusal, Tool, by_number, unpadded};
 
@@ -11,6 +13,10 @@ pub(super) struct Flyway;
 impl Tool for Flyway {
     fn name(&self) -> &'static str {
         "Flyway"
+    }
+
+    fn dialects(&self) -> &'static [Dialect] {
+        &[Dialect::Postgres, Dialect::MySql, Dialect::Sqlite]
     }
 
     /// `V1__a.sql` and `U2__b.sql` may be refinery's too. A version of several parts, a repeatable
@@ -86,11 +92,17 @@ impl Tool for Flyway {
         }
     }
 
-    fn create_table(&self, _all: &[Migration]) -> String {
+    fn create_table(&self, _dialect: Dialect, _all: &[Migration]) -> String {
         String::new()
     }
 
-    fn record(&self, _migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+    fn record(
+        &self,
+        _dialect: Dialect,
+        _migration: &Migration,
+        _contents: &str,
+        _all: &[Migration],
+    ) -> String {
         String::new()
     }
 }

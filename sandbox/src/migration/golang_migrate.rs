@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use crate::engine::Dialect;
+
 use super::tool::{Execution, Listing, Migration, Refusal, Tool, numbered, unpadded};
 
 pub(super) struct GolangMigrate;
@@ -20,8 +22,8 @@ impl Tool for GolangMigrate {
         Ok(Execution::whole(false, contents))
     }
 
-    /// golang-migrate, `database/postgres/postgres.go`.
-    fn create_table(&self, _all: &[Migration]) -> String {
+    /// golang-migrate, `database/postgres/postgres.go` and `database/mysql/mysql.go`.
+    fn create_table(&self, _dialect: Dialect, _all: &[Migration]) -> String {
         "CREATE TABLE IF NOT EXISTS schema_migrations (version bigint not null primary key, \
          dirty boolean not null)"
             .to_owned()
@@ -29,10 +31,13 @@ impl Tool for GolangMigrate {
 
     /// golang-migrate looks its schema up before the first migration, when `search_path` is that of
     /// a new session.
-    fn record(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+    fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+        let reset = match dialect {
+            Dialect::Postgres | Dialect::Sqlite => "RESET search_path; ",
+            Dialect::MySql => "",
+        };
         format!(
-            "RESET search_path; TRUNCATE schema_migrations; \
-             INSERT INTO schema_migrations (version, dirty) VALUES ({}, false)",
+            "{reset}TRUNCATE schema_migrations; INSERT INTO schema_migrations (version, dirty) VALUES ({}, false)",
             migration.version
         )
     }

@@ -4,8 +4,10 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
+use crate::engine::Dialect;
+
 use super::script::lines;
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, by_number, literal, numbered, unpadded};
+use super::tool::{Execution, Listing, Migration, Refusal, Tool, by_number, numbered, unpadded};
 
 pub(super) struct NodePgMigrate;
 
@@ -20,6 +22,10 @@ impl Tool for NodePgMigrate {
 
     fn needs_mark(&self) -> bool {
         false
+    }
+
+    fn dialects(&self) -> &'static [Dialect] {
+        &[Dialect::Postgres]
     }
 
     /// node-pg-migrate, `migrationLoader.ts`: every file is a migration. Where there are
@@ -86,14 +92,17 @@ impl Tool for NodePgMigrate {
     }
 
     /// node-pg-migrate, `runner.ts`.
-    fn create_table(&self, _all: &[Migration]) -> String {
+    fn create_table(&self, _dialect: Dialect, _all: &[Migration]) -> String {
         "CREATE TABLE public.pgmigrations (id SERIAL PRIMARY KEY, name varchar(255) NOT NULL, \
          run_on timestamp NOT NULL)"
             .to_owned()
     }
 
-    fn record(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
-        format!("INSERT INTO public.pgmigrations (name, run_on) VALUES ({}, NOW())", literal(&migration.name))
+    fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+        format!(
+            "INSERT INTO public.pgmigrations (name, run_on) VALUES ({}, NOW())",
+            dialect.literal(&migration.name)
+        )
     }
 }
 

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex, literal};
+use crate::engine::Dialect;
+
+use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex};
 
 pub(super) const SCRIPT: &str = "migration.sql";
 const LOCK: &str = "migration_lock.toml";
@@ -52,20 +54,34 @@ impl Tool for Prisma {
         Ok(Execution::whole(false, contents))
     }
 
-    /// prisma-engines, `flavour/postgres.rs`.
-    fn create_table(&self, _all: &[Migration]) -> String {
-        "CREATE TABLE _prisma_migrations (id VARCHAR(36) PRIMARY KEY NOT NULL, checksum VARCHAR(64) NOT NULL, \
-         finished_at TIMESTAMPTZ, migration_name VARCHAR(255) NOT NULL, logs TEXT, rolled_back_at TIMESTAMPTZ, \
-         started_at TIMESTAMPTZ NOT NULL DEFAULT now(), applied_steps_count INTEGER NOT NULL DEFAULT 0)"
-            .to_owned()
+    /// prisma-engines, `flavour/postgres.rs` and `flavour/mysql.rs`.
+    fn create_table(&self, dialect: Dialect, _all: &[Migration]) -> String {
+        let (time, now, number, options) = match dialect {
+            Dialect::Postgres | Dialect::Sqlite => ("TIMESTAMPTZ", "now()", "INTEGER", ""),
+            Dialect::MySql => (
+                "DATETIME(3)",
+                "CURRENT_TIMESTAMP(3)",
+                "INTEGER UNSIGNED",
+                " DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
+            ),
+        };
+        format!(
+            "CREATE TABLE _prisma_migrations (id VARCHAR(36) PRIMARY KEY NOT NULL, checksum VARCHAR(64) NOT NULL, \
+             finished_at {time}, migration_name VARCHAR(255) NOT NULL, logs TEXT, rolled_back_at {time}, \
+             started_at {time} NOT NULL DEFAULT {now}, applied_steps_count {number} NOT NULL DEFAULT 0){options}"
+        )
     }
 
-    fn record(&self, migration: &Migration, contents: &str, _all: &[Migration]) -> String {
+    fn record(&self, dialect: Dialect, migration: &Migration, contents: &str, _all: &[Migration]) -> String {
+        let (id, now) = match dialect {
+            Dialect::Postgres | Dialect::Sqlite => ("md5(random()::text)::uuid::text", "clock_timestamp()"),
+            Dialect::MySql => ("uuid()", "SYSDATE(3)"),
+        };
         format!(
             "INSERT INTO _prisma_migrations (id, checksum, finished_at, migration_name, applied_steps_count) \
-             VALUES (md5(random()::text)::uuid::text, '{}', clock_timestamp(), {}, 1)",
+             VALUES ({id}, '{}', {now}, {}, 1)",
             hex(&hmac_sha256::Hash::hash(contents.as_bytes())),
-            literal(&migration.name),
+            dialect.literal(&migration.name),
         )
     }
 }

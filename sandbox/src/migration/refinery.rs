@@ -6,7 +6,9 @@ use std::path::Path;
 
 use siphasher::sip::SipHasher13;
 
-use super::tool::{Execution, Listing, Migration, MigrationTool, Refusal, Tool, literal, numbered, unpadded};
+use crate::engine::Dialect;
+
+use super::tool::{Execution, Listing, Migration, MigrationTool, Refusal, Tool, numbered, unpadded};
 
 pub(super) struct Refinery;
 
@@ -55,7 +57,7 @@ impl Tool for Refinery {
     }
 
     /// refinery-core, `traits/mod.rs`.
-    fn create_table(&self, all: &[Migration]) -> String {
+    fn create_table(&self, _dialect: Dialect, all: &[Migration]) -> String {
         format!(
             "CREATE TABLE IF NOT EXISTS refinery_schema_history (version {} PRIMARY KEY, name VARCHAR(255), \
              applied_on VARCHAR(255), checksum VARCHAR(255))",
@@ -65,14 +67,20 @@ impl Tool for Refinery {
 
     fn record(
         &self,
+        dialect: Dialect,
         Migration { version, name, .. }: &Migration,
         contents: &str,
         all: &[Migration],
     ) -> String {
+        let now = match dialect {
+            Dialect::Postgres | Dialect::Sqlite => {
+                "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+            }
+            Dialect::MySql => "DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')",
+        };
         format!(
-            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) VALUES ({version}, {}, \
-             to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), '{}')",
-            literal(name),
+            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) VALUES ({version}, {}, {now}, '{}')",
+            dialect.literal(name),
             checksum(version, name, contents, is_wide(all)),
         )
     }
@@ -153,7 +161,10 @@ mod tests {
         assert_eq!(sum("1", "a", true), 12_487_144_296_312_717_842);
         assert_eq!(sum("20240101000000", "add_notes", true), 15_880_459_238_323_964_925);
         let table = |names: &[&str]| {
-            Refinery.create_table(&in_order(Some(MigrationTool::Refinery), &Listing::of(names)).unwrap())
+            Refinery.create_table(
+                Dialect::Postgres,
+                &in_order(Some(MigrationTool::Refinery), &Listing::of(names)).unwrap(),
+            )
         };
         assert!(table(&["V1__a.sql", "V2__a.sql"]).contains("version int4"));
         assert!(table(&["V20240101000000__a.sql", "V3__a.sql"]).contains("version int8"));

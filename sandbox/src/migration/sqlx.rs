@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex, literal, numbered, unpadded};
+use crate::engine::Dialect;
+
+use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex, numbered, unpadded};
 
 pub(super) struct Sqlx;
 
@@ -19,28 +21,53 @@ impl Tool for Sqlx {
         Ok(Execution::whole(!contents.starts_with("-- no-transaction"), contents))
     }
 
-    /// sqlx-postgres, `migrate.rs`.
-    fn create_table(&self, _all: &[Migration]) -> String {
-        "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
-         installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, \
-         checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)"
-            .to_owned()
+    /// sqlx-mysql, `options/connect.rs`. The time is kept for [`record`](Tool::record).
+    fn session(&self, dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Postgres | Dialect::Sqlite => "",
+            Dialect::MySql => {
+                "SET sql_mode = (SELECT CONCAT(@@sql_mode, ',PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION')), \
+                 time_zone = '+00:00', NAMES utf8mb4, @sqlx_began = SYSDATE(6)"
+            }
+        }
+    }
+
+    /// sqlx-postgres and sqlx-mysql, `migrate.rs`.
+    fn create_table(&self, dialect: Dialect, _all: &[Migration]) -> String {
+        let (time, bytes) = match dialect {
+            Dialect::Postgres | Dialect::Sqlite => ("TIMESTAMPTZ NOT NULL DEFAULT now()", "BYTEA"),
+            Dialect::MySql => ("TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP", "BLOB"),
+        };
+        format!(
+            "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+             installed_on {time}, success BOOLEAN NOT NULL, checksum {bytes} NOT NULL, \
+             execution_time BIGINT NOT NULL)"
+        )
     }
 
     /// The age of the session stands for the time that sqlx measures.
     fn record(
         &self,
+        dialect: Dialect,
         Migration { version, name, .. }: &Migration,
         contents: &str,
         _all: &[Migration],
     ) -> String {
+        let checksum = hex(&hmac_sha512::sha384::Hash::hash(contents.as_bytes()));
+        let (checksum, time) = match dialect {
+            Dialect::Postgres | Dialect::Sqlite => (
+                format!("decode('{checksum}', 'hex')"),
+                "(extract(epoch from clock_timestamp() - backend_start) * 1000000000)::bigint \
+                 FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
+            ),
+            Dialect::MySql => {
+                (format!("X'{checksum}'"), "TIMESTAMPDIFF(MICROSECOND, @sqlx_began, SYSDATE(6)) * 1000")
+            }
+        };
         format!(
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-             SELECT {version}, {}, TRUE, decode('{}', 'hex'), \
-             (extract(epoch from clock_timestamp() - backend_start) * 1000000000)::bigint \
-             FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
-            literal(name),
-            hex(&hmac_sha512::sha384::Hash::hash(contents.as_bytes())),
+             SELECT {version}, {}, TRUE, {checksum}, {time}",
+            dialect.literal(name),
         )
     }
 }

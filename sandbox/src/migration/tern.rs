@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::engine::Dialect;
+
 use super::script::{Script, line};
 use super::tool::{Execution, Listing, Migration, Refusal, Request, Tool, numbered, unpadded};
 
@@ -21,6 +23,10 @@ impl Tool for Tern {
 
     fn needs_mark(&self) -> bool {
         false
+    }
+
+    fn dialects(&self) -> &'static [Dialect] {
+        &[Dialect::Postgres]
     }
 
     fn migrations(&self, listing: &Listing) -> Result<Vec<Migration>, Refusal> {
@@ -62,13 +68,19 @@ impl Tool for Tern {
         Ok(Execution { transaction: false, requests: Some(requests) })
     }
 
-    fn create_table(&self, _all: &[Migration]) -> String {
+    fn create_table(&self, _dialect: Dialect, _all: &[Migration]) -> String {
         "CREATE TABLE IF NOT EXISTS public.schema_version (version int4 NOT NULL); \
          INSERT INTO public.schema_version (version) SELECT 0 WHERE NOT EXISTS (TABLE public.schema_version)"
             .to_owned()
     }
 
-    fn record(&self, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+    fn record(
+        &self,
+        _dialect: Dialect,
+        migration: &Migration,
+        _contents: &str,
+        _all: &[Migration],
+    ) -> String {
         format!("RESET ALL; UPDATE public.schema_version SET version = {}", migration.version)
     }
 }

@@ -4,6 +4,8 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
+use crate::engine::Dialect;
+
 use super::{
     dbmate, diesel, flyway, golang_migrate, goose, node_pg_migrate, prisma, refinery, script, sqlx, tern,
 };
@@ -99,8 +101,8 @@ impl MigrationTool {
     }
 }
 
-/// How a tool names, orders and runs its migrations, and its bookkeeping table: statements of
-/// PostgreSQL that fill it as the tool does.
+/// How a tool names, orders and runs its migrations, and its bookkeeping table: statements of each
+/// dialect that fill it as the tool does.
 pub(crate) trait Tool: Sync {
     /// The tool's name in messages.
     fn name(&self) -> &'static str;
@@ -139,6 +141,25 @@ pub(crate) trait Tool: Sync {
         check_numbers(all)
     }
 
+    /// The dialects that the tool speaks.
+    fn dialects(&self) -> &'static [Dialect] {
+        &[Dialect::Postgres, Dialect::MySql]
+    }
+
+    /// Refuses migrations in a dialect that the tool does not speak.
+    fn check_dialect(&self, dialect: Dialect) -> Result<(), Refusal> {
+        if self.dialects().contains(&dialect) {
+            return Ok(());
+        }
+        let others = TOOLS.iter().filter(|(_, tool)| tool.dialects().contains(&dialect));
+        let choices: Vec<_> = others.map(|(tool, _)| tool.choice()).collect();
+        let plain = MigrationTool::Plain.choice();
+        Err(Refusal::new(
+            format!("they are migrations of {}, which does not know this database", self.name()),
+            format!("choose {}; {plain} runs every `.sql` file in the order of names", choices.join(", ")),
+        ))
+    }
+
     /// The name of a file beside a migration that decides how it runs.
     fn beside(&self) -> Option<&'static str> {
         None
@@ -147,12 +168,17 @@ pub(crate) trait Tool: Sync {
     /// How a file with these contents runs.
     fn execution(&self, file: &Path, contents: &str) -> Result<Execution, Refusal>;
 
+    /// SQL by which each session of the tool begins, if it changes what the files mean.
+    fn session(&self, _dialect: Dialect) -> &'static str {
+        ""
+    }
+
     /// SQL that makes the bookkeeping table, before the first of these migrations, which are in
     /// their order. Empty for a tool whose table is not filled.
-    fn create_table(&self, all: &[Migration]) -> String;
+    fn create_table(&self, dialect: Dialect, all: &[Migration]) -> String;
 
     /// SQL that records one of them, whose file has these contents.
-    fn record(&self, migration: &Migration, contents: &str, all: &[Migration]) -> String;
+    fn record(&self, dialect: Dialect, migration: &Migration, contents: &str, all: &[Migration]) -> String;
 }
 
 /// The names in a directory that are not hidden.
@@ -311,11 +337,6 @@ pub(super) fn by_number(one: &str, other: &str) -> Ordering {
     one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }
 
-/// A string constant, whatever `standard_conforming_strings` is.
-pub(super) fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -339,11 +360,6 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn string_constants_are_quoted() {
-        assert_eq!(literal(r"it's \ here"), r"E'it''s \\ here'");
-    }
 
     #[test]
     fn a_tool_is_chosen_by_both_of_its_names() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::source::unreadable;
 use super::{FileStep, Language, Link, compressed};
 use crate::diagnosis;
-use crate::engine::{ClientExit, Engine, FileRun, ScriptError, Scripts};
+use crate::engine::{ClientExit, Dialect, Engine, FileRun, ScriptError, Scripts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Command, Stdin};
 use crate::migration::Request;
@@ -74,8 +74,8 @@ fn run_file<E: Engine>(
 
 /// Sends requests as a migration tool does.
 ///
-/// The server names no statement in a request that fails. So the statements run again one by one,
-/// in a transaction, and if they fail likewise the client says where.
+/// A server of PostgreSQL's dialect names no statement in a request that fails. So the statements
+/// run again one by one, in a transaction, and if they fail likewise the client says where.
 fn run_requests<E: Engine>(
     sandbox: &Sandbox<E>,
     requests: &[Request],
@@ -90,10 +90,16 @@ fn run_requests<E: Engine>(
     };
     let script =
         at_their_lines(requests, |text| sql.map_or_else(|| text.to_owned(), |sql| sql.request(text)));
-    let Some(error) = send(&run_as, &script)? else {
+    let Some(mut error) = send(&run_as, &script)? else {
         return Ok(None);
     };
-    (run_as.transaction, run_as.after) = (true, None);
+    // Later lines are those of the bookkeeping.
+    let last = requests.iter().map(|Request { line, text }| line + text.lines().count()).max().unwrap_or(0);
+    error.line = error.line.filter(|line| *line <= last as u64);
+    if sql.is_none_or(|sql| sql.dialect() != Dialect::Postgres) {
+        return Ok(Some(error));
+    }
+    (run_as.transaction, run_as.requests, run_as.after) = (true, false, None);
     let one_by_one = send(&run_as, &at_their_lines(requests, |text| format!("{text};\n")))?;
     let message = |error: &ScriptError| error.message.lines().next().map(str::to_owned);
     Ok(Some(one_by_one.filter(|located| message(located) == message(&error)).unwrap_or(error)))

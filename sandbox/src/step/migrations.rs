@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::source::unreadable;
 use super::{FileStep, ReadFiles, SourceFile};
-use crate::engine::Scripts;
+use crate::engine::{Dialect, Scripts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::migration::{self, Listing, Migration, MigrationTool, Refusal, in_order};
 
@@ -26,6 +26,7 @@ pub(super) fn read(
     package: &Path,
     tool: Option<MigrationTool>,
     engine: &dyn Scripts,
+    dialect: Dialect,
 ) -> Result<ReadFiles> {
     let (listing, dangling) = list(directory)?;
     let undecided = |refusal| refused("decide how to run the migrations in", directory, refusal);
@@ -66,6 +67,9 @@ pub(super) fn read(
         return Err(none_in(directory, recognised, &listing));
     }
     let rules = recognised.and_then(MigrationTool::rules);
+    if let Some(rules) = rules {
+        rules.check_dialect(dialect).map_err(undecided)?;
+    }
     let files = migrations.iter().enumerate().map(|(index, migration)| {
         let mut file = FileStep::whole(source(migration)?)?;
         file.name.clone_from(&migration.path);
@@ -78,8 +82,9 @@ pub(super) fn read(
         let execution = execution.map_err(|refusal| refused("run", path, refusal))?;
         (file.transaction, file.requests) = (execution.transaction, execution.requests);
         let sql = |sql: String| (!sql.is_empty()).then_some(sql);
-        file.before = if index == 0 { sql(rules.create_table(&migrations)) } else { None };
-        file.after = sql(rules.record(migration, &contents, &migrations));
+        let table = if index == 0 { rules.create_table(dialect, &migrations) } else { String::new() };
+        file.before = sql(joined(rules.session(dialect), &table));
+        file.after = sql(rules.record(dialect, migration, &contents, &migrations));
         Ok(file)
     });
     let files = files.collect::<Result<Vec<FileStep>>>()?;
@@ -94,6 +99,11 @@ pub(super) fn read(
         watched.extend(files.iter().map(|file| file.source.path.with_file_name(name)));
     }
     Ok(ReadFiles { label: format!("migrations `{}`", directory.display()), files, watched })
+}
+
+fn joined(one: &str, other: &str) -> String {
+    let separator = if one.is_empty() || other.is_empty() { "" } else { "; " };
+    format!("{one}{separator}{other}")
 }
 
 /// Returns sqlx if the package depends on it.

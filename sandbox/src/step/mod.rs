@@ -14,7 +14,7 @@ mod source;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::{Engine, Format};
+use crate::engine::{Dialect, Engine, Format, Sql};
 use crate::error::{Error, ErrorKind, Result};
 use crate::migration::{MigrationTool, Request};
 
@@ -117,7 +117,8 @@ impl<E: Engine> Step<E> {
         match self {
             Self::Migrations(directory, tool, language) => {
                 let scripts = language.scripts(engine);
-                let read = migrations::read(&directory.path(), directory.base(), *tool, scripts);
+                let dialect = language.sql(engine).map_or(Dialect::Postgres, Sql::dialect);
+                let read = migrations::read(&directory.path(), directory.base(), *tool, scripts, dialect);
                 read.map(|read| read.input(*language)).map_err(|error| directory.explain(error))
             }
             Self::Seed(file, language) => {

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use sandboxed_db::engine::{Command, FileRun, Installation, Mode, Ready, Scripts, Server, Signal, Sql};
+use sandboxed_db::engine::{
+    Command, Dialect, FileRun, Installation, Mode, Ready, Scripts, Server, Signal, Sql,
+};
 use sandboxed_db::{Engine, Result};
 
 #[derive(Debug, Clone)]
@@ -40,6 +42,10 @@ impl Scripts for Bare {
 }
 
 impl Sql for Bare {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
     fn request(&self, text: &str) -> String {
         text.to_owned()
     }

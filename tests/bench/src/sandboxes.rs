@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
-use sandboxed_db::{Engine, Postgres, Redis, Sandbox, Snapshot};
+use sandboxed_db::{Engine, MariaDb, Postgres, Redis, Sandbox, Snapshot};
 use sandboxed_db_tests::TestedEngine;
 
 use crate::Result;
@@ -35,7 +35,8 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
 /// Measures servers of all engines, each without data.
 pub(crate) fn measure_engines(figures: &mut Figures, quick: bool) -> Result<()> {
     measure_engine::<Postgres>(figures, quick)?;
-    measure_engine::<Redis>(figures, quick)
+    measure_engine::<Redis>(figures, quick)?;
+    measure_engine::<MariaDb>(figures, quick)
 }
 
 fn measure_engine<E: TestedEngine>(figures: &mut Figures, quick: bool) -> Result<()> {

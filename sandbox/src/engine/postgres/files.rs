@@ -7,8 +7,7 @@ use std::path::Path;
 use super::config::{DATA, LOCALE, SOCKETS, SUPERUSER};
 use super::programs;
 use super::psql;
-use crate::engine::sql::{identifier, literal};
-use crate::engine::{FileRun, Format, Installation};
+use crate::engine::{Dialect, FileRun, Format, Installation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Command;
 
@@ -94,7 +93,7 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
     let (before, after): (Vec<_>, Vec<_>) = (commands(before), commands(after));
     let in_database = format!(
         "SELECT CASE WHEN current_database() <> {} THEN ('{ELSEWHERE}' || current_database())::int END",
-        literal(database)
+        Dialect::Postgres.literal(database)
     );
     let end: &[&str] = match transaction {
         true => &["--single-transaction"],
@@ -114,10 +113,11 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
 /// Copies rows from the standard input, and sets the sequences of their columns to go on after
 /// them.
 fn load_rows(table: &str, columns: &[String]) -> [String; 2] {
-    let name = table.splitn(2, '.').map(identifier).collect::<Vec<_>>().join(".");
-    let columns: Vec<_> = columns.iter().map(|column| identifier(column)).collect();
+    let name =
+        table.splitn(2, '.').map(|part| Dialect::Postgres.identifier(part)).collect::<Vec<_>>().join(".");
+    let columns: Vec<_> = columns.iter().map(|column| Dialect::Postgres.identifier(column)).collect();
     let copy = format!("COPY {name} ({}) FROM STDIN WITH (FORMAT csv, HEADER true)", columns.join(", "));
-    let table = literal(&name);
+    let table = Dialect::Postgres.literal(&name);
     let sequences = format!(
         "DO $do$
         DECLARE owned record;

@@ -19,11 +19,10 @@ use self::config::{
     ACCESS, CONFIG, DATA, FIXED_PATHS, LOCALE, PORT, SOCKETS, SUPERUSER, configuration, setting,
 };
 use self::files::with_environment;
-use self::tcp::{encode_path, percent_encode};
-use crate::engine::sql::identifier;
+use crate::engine::url::{encode_path, percent_encode};
 use crate::engine::{
-    ClientExit, Engine, FileRun, Installation, Mode, ScriptError, Scripts, Server, Sql, Task, TcpAccess,
-    TcpRequest, TlsFiles, children,
+    ClientExit, Dialect, Engine, FileRun, Installation, Mode, ScriptError, Scripts, Server, Sql, Task,
+    TcpAccess, TcpRequest, TlsFiles, children,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
@@ -172,7 +171,7 @@ impl Engine for Postgres {
         if self.database == SUPERUSER {
             return Ok(None);
         }
-        let script = format!("CREATE DATABASE {};\n", identifier(&self.database));
+        let script = format!("CREATE DATABASE {};\n", Dialect::Postgres.identifier(&self.database));
         Ok(Some(Task::new(files::own_client(installation)?, script)))
     }
 
@@ -344,6 +343,10 @@ impl Scripts for Postgres {
 }
 
 impl Sql for Postgres {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
     fn request(&self, text: &str) -> String {
         psql::request(text)
     }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::config::{PORT, SUPERUSER};
-use crate::engine::sql::literal;
-use crate::engine::{Mode, Task, TcpAccess};
+use crate::engine::url::{encode_path, percent_encode};
+use crate::engine::{Dialect, Mode, Task, TcpAccess};
 use crate::launch::Command;
 
 /// pg_hba.conf. Clients at the Unix socket belong to the user who runs the test.
@@ -47,7 +47,7 @@ pub(super) fn access(
     let options =
         |separator| options.as_deref().map(|options| format!("{separator}{options}")).unwrap_or_default();
     // The client sends its settings with the statement, so that the password stays out of the log.
-    let script = format!("ALTER ROLE {SUPERUSER} PASSWORD {};\n", literal(password));
+    let script = format!("ALTER ROLE {SUPERUSER} PASSWORD {};\n", Dialect::Postgres.literal(password));
     let url = format!("postgresql://{SUPERUSER}:{password}@{address}/{path}{}", options('?'));
     let user = format!("user={SUPERUSER}&password={password}");
     let access = TcpAccess::new(PORT, url)
@@ -67,20 +67,6 @@ pub(super) fn access(
         Some(client) => access.task(Task::new(client.clone(), script)).reset(Task::new(client, reset)),
         None => access,
     }
-}
-
-/// Encodes each part of a path.
-pub(super) fn encode_path(path: &str) -> String {
-    path.split('/').map(percent_encode).collect::<Vec<_>>().join("/")
-}
-
-/// Everything that is not unreserved in a URL, RFC 3986.
-pub(super) fn percent_encode(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::FILE;
-use crate::engine::sql::identifier;
-use crate::engine::{Command, FileRun, Format, Installation, ScriptError};
+use crate::engine::{Command, Dialect, FileRun, Format, Installation, ScriptError};
 
 /// A file that leaves a transaction open.
 pub(super) const IN_TRANSACTION: &str = "the file ends inside a transaction";
@@ -53,6 +52,7 @@ pub(super) fn run_file(installation: &Installation, run: &FileRun) -> Command {
 /// Copies rows by the names in the header: `.import` alone would go by their order, and takes an
 /// empty field for an empty text.
 fn load_rows(file: &str, table: &str, columns: &[String]) -> Vec<String> {
+    let identifier = |name: &str| Dialect::Sqlite.identifier(name);
     let table = table.splitn(2, '.').map(identifier).collect::<Vec<_>>().join(".");
     let names: Vec<_> = columns.iter().map(|column| identifier(column)).collect();
     let values: Vec<_> = names.iter().map(|name| format!("nullif({name}, '')")).collect();

@@ -5,8 +5,8 @@ mod files;
 use std::path::Path;
 
 use crate::engine::{
-    ClientExit, Command, Engine, FileRun, Installation, Mode, Programs, Ready, SandboxPath, ScriptError,
-    Scripts, Server, Signal, Sql,
+    ClientExit, Command, Dialect, Engine, FileRun, Installation, Mode, Programs, Ready, SandboxPath,
+    ScriptError, Scripts, Server, Signal, Sql,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -141,6 +141,10 @@ impl Scripts for Sqlite {
 }
 
 impl Sql for Sqlite {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
     fn request(&self, text: &str) -> String {
         files::request(text)
     }

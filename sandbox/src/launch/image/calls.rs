@@ -44,6 +44,7 @@ const HARMLESS: &[libc::c_long] = &[
     libc::SYS_getegid,
     libc::SYS_capget,
     libc::SYS_getrusage,
+    libc::SYS_get_mempolicy,
     // Older forms of the same calls.
     libc::SYS_stat,
     libc::SYS_lstat,
@@ -66,6 +67,8 @@ pub(super) struct Calls {
     pub(super) thread: Thread,
     /// Zero without a heap.
     pub(super) end_of_heap: u64,
+    /// The policy for memory, set_mempolicy(2): libnuma tries some when it is loaded.
+    pub(super) memory_policy: u64,
 }
 
 impl Calls {
@@ -99,6 +102,10 @@ impl Calls {
             libc::SYS_rseq => {
                 self.thread.sequences = Some([first, second, third, fourth]);
                 third == 0
+            }
+            libc::SYS_set_mempolicy => {
+                self.memory_policy = first;
+                true
             }
             libc::SYS_getrandom => second <= MOST_RANDOMNESS,
             // Without a new limit it only reads one.

@@ -174,7 +174,10 @@ impl Program {
         binding: &Binding,
     ) -> io::Result<()> {
         self.check()?;
-        let Calls { thread, end_of_heap } = calls;
+        let Calls { thread, end_of_heap, memory_policy } = calls;
+        if memory_policy != libc::MPOL_DEFAULT as u64 {
+            return Err(refused("it keeps a policy for its memory"));
+        }
         // Other C libraries let the kernel clear other memory at a thread's end.
         let own = thread.pointer..thread.pointer + PAGE;
         if !own.contains(&thread.id) || thread.robust.is_none() {
