@@ -26,6 +26,7 @@ mod documentation {
         matrix = "../sandbox/src/guide/matrix.md",
         redis = "../sandbox/src/guide/redis.md",
         sqlite = "../sandbox/src/guide/sqlite.md",
+        packages = "../sandbox/src/guide/packages.md",
         failures = "../sandbox/src/guide/failures.md",
         reports = "../sandbox/src/guide/reports.md",
         ci = "../sandbox/src/guide/ci.md",

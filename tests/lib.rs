@@ -1,5 +1,6 @@
 //! Helpers that the tests share.
 
+mod apt_repository;
 mod mariadb_client;
 mod namespaces;
 mod processes;
@@ -10,6 +11,7 @@ mod server;
 mod test_process;
 mod tested_engine;
 
+pub use apt_repository::*;
 pub use mariadb_client::*;
 pub use namespaces::*;
 pub use processes::*;

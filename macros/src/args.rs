@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
     pub(crate) snapshot: Option<Path>,
     pub(crate) engines: Vec<Engine>,
     pub(crate) versions: Vec<LitStr>,
+    pub(crate) packages: Vec<LitStr>,
     /// The place of a list of engines or versions, which makes a test of each.
     pub(crate) matrix: Option<Span>,
     /// The steps, in the order written.
@@ -70,6 +71,7 @@ impl Arguments {
         self.snapshot.is_some()
             || !self.engines.is_empty()
             || !self.versions.is_empty()
+            || !self.packages.is_empty()
             || !self.steps.is_empty()
             || !self.settings.is_empty()
             || self.tls
@@ -151,6 +153,12 @@ impl Arguments {
                     argument.several(input, diagnostics, |input| argument.version(input))?;
                 self.versions = versions;
                 self.matrix = self.matrix.or(list);
+            }
+            Name::Packages => {
+                argument.equals(input)?;
+                self.packages = argument
+                    .several(input, diagnostics, |input| argument.text(input, "a package as a string"))?
+                    .0;
             }
             Name::Migrations
             | Name::MigrationsOf
@@ -287,8 +295,8 @@ pub(crate) mod tests {
         assert_eq!(
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
-             valid arguments are: `snapshot`, `engine`, `version`, `migrations`, `migrations_of`, `seed`, `depends_on`, \
-             `run`, `run_tcp`, `prepare`, `settings`, `tls`, `start_timeout`, `max_age`, `keep`, `flavor`, `worker_threads`, \
+             valid arguments are: `snapshot`, `engine`, `version`, `packages`, `migrations`, `migrations_of`, `seed`, \
+             `depends_on`, `run`, `run_tcp`, `prepare`, `settings`, `tls`, `start_timeout`, `max_age`, `keep`, `flavor`, `worker_threads`, \
              `crate`"
         );
         assert!(
@@ -318,6 +326,18 @@ pub(crate) mod tests {
         for tokens in [quote!(tls = true), quote!(tls(true)), quote!(tls "on")] {
             assert_eq!(only_mistake(tokens), "expected no value, as in `#[sandboxed_db(tls)]`");
         }
+    }
+
+    #[test]
+    fn packages_are_one_name_or_several() {
+        let names = |tokens| read(tokens).packages.iter().map(LitStr::value).collect::<Vec<_>>();
+        assert_eq!(names(quote!(packages = "a")), ["a"]);
+        assert_eq!(names(quote!(packages = ["a", "b",])), ["a", "b"]);
+        assert_eq!(
+            only_mistake(quote!(packages = [cron])),
+            "expected a package as a string, as in `packages = [\"postgresql-15-postgis-3\"]`"
+        );
+        assert_eq!(only_mistake(quote!(packages = [])), "the list is empty");
     }
 
     #[test]

@@ -34,6 +34,7 @@ arguments! {
     Snapshot = "snapshot", "`snapshot = crate::testing::shop`";
     Engine = "engine", "`engine = Postgres` or `engine = Postgres::new().locale(\"de_DE.UTF-8\")`";
     Version = "version", r#"`version = "17"` or `version = ["15", "17"]`"#;
+    Packages = "packages", r#"`packages = ["postgresql-15-postgis-3"]`"#;
     Migrations = "migrations", r#"`migrations = "migrations"` or `migrations = none`"#;
     MigrationsOf = "migrations_of", r#"`migrations_of(Sqlx, "migrations")`"#;
     Seed = "seed", r#"`seed = "users.sql"` or `seed = ["a.sql", "b.sql"]`"#;

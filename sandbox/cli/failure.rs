@@ -178,6 +178,7 @@ mod tests {
                 "by `.migrations(\"a b\")` (`--migrations 'a b'`), or `Snapshot::run` (`--prepare`)",
                 "by `--migrations 'a b'`, or `--prepare`",
             ),
+            ("`Snapshot::package(\"postgresql-15-cron\")`", "`--package postgresql-15-cron`"),
             ("build_timeout in `/tmp/seed`, `$x`", "build_timeout in `/tmp/seed`, `$x`"),
         ] {
             assert_eq!(with_options(hint, &run), expected);

@@ -6,13 +6,13 @@
 //! | `SANDBOXED_DB_ISOLATION` | whether servers run in containers, or as processes of the host with far less isolation | `container` or `process` | `container` |
 //! | `SANDBOXED_DB_KEEP` | when the data of a test is kept for `sandboxed-db open` | `never`, `on_failure` or `always` | [`Snapshot::keep`](crate::Snapshot::keep) |
 //! | `SANDBOXED_DB_LINK_ONCE` | whether servers are started from the image of a linked one | `0` or `1` | `1` |
-//! | `SANDBOXED_DB_MARIADB` | the MariaDB to use | directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:` | the first in `PATH` or the usual directories |
+//! | `SANDBOXED_DB_MARIADB` | the MariaDB to use | `packages`, or directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
 //! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
 //! | `SANDBOXED_DB_POOL` | how many prewarmed sandboxes a process may have | a whole number from 0 on | one a processor |
 //! | `SANDBOXED_DB_POSTGRES` | the PostgreSQL to use | `packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:` | the first in `PATH`, or else the newest installed, or else the distribution's packages |
 //! | `SANDBOXED_DB_REBUILD` | whether all layers are rebuilt once in this run | `0` or `1` | `0` |
-//! | `SANDBOXED_DB_REDIS` | the Redis or Valkey to use | directories that hold `redis-server` or `valkey-server`, and a client, separated by `:` | the first in `PATH` or the usual directories |
+//! | `SANDBOXED_DB_REDIS` | the Redis or Valkey to use | `packages`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
 //!
 //! An empty variable counts as unset. A value that cannot be used is an error of the kind
@@ -37,7 +37,7 @@ pub(crate) const LINK_ONCE: Variable =
 pub(crate) const MARIADB: Variable = Variable {
     name: "SANDBOXED_DB_MARIADB",
     values: Values::Path(
-        "directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:`",
+        "`packages`, or directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:`",
     ),
 };
 pub(crate) const MAX: Variable = Variable { name: "SANDBOXED_DB_MAX", values: Values::Number { least: 1 } };
@@ -55,7 +55,7 @@ pub(crate) const REBUILD: Variable =
 pub(crate) const REDIS: Variable = Variable {
     name: "SANDBOXED_DB_REDIS",
     values: Values::Path(
-        "directories that hold `redis-server` or `valkey-server`, and a client, separated by `:`",
+        "`packages`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:`",
     ),
 };
 pub(crate) const REPORT: Variable =

@@ -78,7 +78,7 @@ pub(crate) fn on_host<E: Engine>(
             format!("start the unpacked packages of `{}` without a container", engine.name()),
         )
         .caused_by("they find their files only in a container, where they lie in /usr")
-        .with_hint("install the server, or name the directory of its programs by SANDBOXED_DB_POSTGRES"));
+        .with_hint("install them on the machine"));
     }
     let temporary = format!("sandboxed-db-{}", geteuid().as_raw());
     // The supervisor has another working directory.

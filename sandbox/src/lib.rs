@@ -138,6 +138,8 @@ pub mod cache {
 ///   several. A list makes a test of each, see [below](#several-servers). Refused beside
 ///   `snapshot`, which has an engine already.
 /// - `version = "17"`, or `17`: see [`Snapshot::version`]. A list makes a test of each.
+/// - `packages = "package"` or `packages = ["a", "b"]`, of the distribution: see
+///   [`Snapshot::package`].
 /// - `migrations = "directory"`: see [`Snapshot::migrations`]. Steps run in the order they are
 ///   written. Default: `migrations` in the test's package, before all other steps, if the directory
 ///   holds files of SQL when the test runs. `migrations = none` leaves it out. So do `snapshot`,

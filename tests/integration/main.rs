@@ -39,6 +39,7 @@ mod migration_tools;
 mod mistakes;
 mod nextest;
 mod other_attributes;
+mod packages;
 mod parameters;
 mod paths;
 mod pool;

@@ -56,6 +56,7 @@ fn another_process() {
         }
         "extend" => snapshot.extend(),
         "max_age" => snapshot.max_age(Duration::from_millis(argument.parse().unwrap())),
+        "package" => snapshot.package(argument),
         "work_mem" => snapshot.setting("work_mem", argument),
         _ => snapshot,
     });
@@ -226,6 +227,12 @@ impl TestCache {
 }
 
 impl Request {
+    /// Kills the process that sent the request.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Waits for the response to a request that must not be refused.
     #[track_caller]
     pub(crate) fn end(self) -> Response {

@@ -17,6 +17,8 @@ export interface Options {
   engine?: string;
   /** Its version, such as `16`. Default: the newest found. */
   version?: string;
+  /** Packages of the distribution on top of it, such as `postgresql-15-postgis-3`. */
+  packages?: readonly string[];
   /** Settings, as in its configuration file. */
   settings?: Readonly<Record<string, string>>;
   /** Arguments for initdb. */

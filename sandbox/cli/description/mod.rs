@@ -28,6 +28,11 @@ pub(super) struct Description {
     /// The name of the database [default: postgres].
     #[arg(long)]
     database: Option<String>,
+    /// A package of the distribution on top of the server, such as postgresql-15-postgis-3.
+    ///
+    /// It is downloaded and unpacked into the cache, without root.
+    #[arg(id = "package", long = "package", value_name = "NAME")]
+    packages: Vec<String>,
     #[command(flatten)]
     steps: Steps,
     /// A setting of the server, as in its configuration file.
@@ -100,6 +105,7 @@ impl Description {
     /// Returns the snapshot of an engine. Relative paths start at the directory.
     pub(super) fn snapshot<E: Engine + Sql>(&self, engine: E, directory: PathBuf) -> Snapshot<E> {
         let snapshot = Snapshot::new(engine).relative_to(directory);
+        let snapshot = snapshot.packages(&self.packages);
         let mut snapshot = self.steps.add(snapshot).settings(self.settings.iter().cloned());
         if self.tls {
             snapshot = snapshot.tls();

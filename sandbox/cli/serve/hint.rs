@@ -17,6 +17,7 @@ fn key(Call { method, arguments }: &Call<'_>) -> Option<String> {
     let (key, value) = match (*method, &**arguments) {
         ("run" | "run_tcp", []) => return Some("prepare".to_owned()),
         ("setting" | "settings", []) => return Some("settings".to_owned()),
+        ("package" | "packages", []) => return Some("packages".to_owned()),
         ("initdb_arg", []) => return Some("initdb_args".to_owned()),
         (
             "migrations" | "migrations_of" | "seed" | "depends_on" | "version" | "database" | "start_timeout"
@@ -30,6 +31,7 @@ fn key(Call { method, arguments }: &Call<'_>) -> Option<String> {
             let (name, value) = pair.split_once('=')?;
             ("settings", json!({ name.trim(): value.trim() }))
         }
+        ("package", [name]) => ("packages", json!([name])),
         ("initdb_arg", [argument]) => ("initdb_args", json!([argument])),
         ("migrations_of", [name, directory]) => ("migrations_of", json!([tool(name), directory])),
         ("depends_on", paths) => ("depends_on", json!(paths)),
@@ -56,6 +58,7 @@ mod tests {
             ),
             ("`settings(work_mem = 5)`", "`{\"settings\":{\"work_mem\":\"5\"}}`"),
             ("as in `.migrations(\"a b\")`", "as in `{\"migrations\":\"a b\"}`"),
+            ("add `package(\"postgresql-15-cron\")`", "add `{\"packages\":[\"postgresql-15-cron\"]}`"),
             ("install `postgresql`", "install `postgresql`"),
         ] {
             assert_eq!(with_keys(hint), expected);

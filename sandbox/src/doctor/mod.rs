@@ -11,6 +11,7 @@ mod examination;
 mod findings;
 mod kernel;
 mod limits;
+mod packages;
 mod servers;
 mod trial;
 
@@ -61,6 +62,7 @@ pub fn doctor() -> Findings {
         }
     };
     let servers = servers::examine(&mut examination);
+    packages::examine(&mut examination);
     let trial = if examination.has_failed() { None } else { trial::examine(&mut examination) };
     examination.findings(facts.release, cache, servers, limits, trial)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::children;
+use super::packages::{Below, Tree, on_top};
 use super::version::Version;
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,18 @@ pub struct Installation {
     usr: Vec<PathBuf>,
     binds: Vec<PathBuf>,
     build_info: BuildInfo,
+    supply: Supply,
+}
+
+/// How the distribution has the server.
+#[derive(Debug, Clone, Default)]
+struct Supply {
+    /// The name of its package, such as `postgresql`.
+    package: Option<String>,
+    /// The environment variable that chooses the server.
+    variable: Option<String>,
+    /// The unpacked packages that the server is from.
+    tree: Option<Tree>,
 }
 
 /// A directory of programs, in a sandbox and on the host.
@@ -85,6 +98,7 @@ impl Installation {
             usr: vec![PathBuf::from("/usr")],
             binds,
             build_info,
+            supply: Supply::default(),
         })
     }
 
@@ -106,21 +120,77 @@ impl Installation {
         self
     }
 
-    /// Inspects packages unpacked at `tree`, whose `usr` shows over the host's: `bin` is a path
+    /// Inspects a server in unpacked packages, whose `usr` shows over the host's: `bin` is a path
     /// below `/usr`.
-    pub(crate) fn inspect_unpacked(tree: &Path, bin: &Path, server: &str) -> Result<Self> {
-        let on_host = tree.join(bin.strip_prefix("/").unwrap_or(bin));
-        let libraries = fs::read_dir(tree.join("usr/lib")).map(|entries| {
+    pub(super) fn inspect_unpacked(
+        tree: &Tree,
+        bin: &Path,
+        server: &str,
+        version_arg: Option<&str>,
+    ) -> Result<Self> {
+        let on_host = tree.on_host(bin);
+        let libraries = fs::read_dir(tree.root().join("usr/lib")).map(|entries| {
             entries
                 .flatten()
                 .map(|entry| entry.path())
                 .filter(|path| path.to_string_lossy().ends_with("-linux-gnu"))
         });
-        let libraries: Vec<_> = libraries.into_iter().flatten().chain([tree.join("usr/lib")]).collect();
-        let build_info = BuildInfo::of(&on_host.join(server), &[], &libraries, Some("--version"))?;
-        let usr = vec![tree.join("usr"), PathBuf::from("/usr")];
+        let libraries: Vec<_> =
+            libraries.into_iter().flatten().chain([tree.root().join("usr/lib")]).collect();
+        let build_info = BuildInfo::of(&on_host.join(server), &[], &libraries, version_arg)?;
         let directories = vec![Directory { inside: bin.to_owned(), on_host }];
-        Ok(Self { server: server.to_owned(), directories, usr, binds: Vec::new(), build_info })
+        let found = Self {
+            server: server.to_owned(),
+            directories,
+            usr: vec![PathBuf::from("/usr")],
+            binds: Vec::new(),
+            build_info,
+            supply: Supply { tree: Some(tree.clone()), ..Supply::default() },
+        };
+        Ok(found.below(tree))
+    }
+
+    /// Adds a directory of further programs in the server's unpacked packages.
+    pub(super) fn with_unpacked_programs(mut self, tree: &Tree, directory: &Path) -> Self {
+        let (inside, on_host) = (directory.to_owned(), tree.on_host(directory));
+        self.directories.push(Directory { inside, on_host });
+        self
+    }
+
+    /// Notes how the distribution has the server, for packages on top of it.
+    pub(super) fn supplied(mut self, package: Option<&str>, variable: Option<&str>) -> Self {
+        self.supply.package = package.map(str::to_owned);
+        self.supply.variable = variable.map(str::to_owned);
+        self
+    }
+
+    /// Adds packages of the distribution, which are fetched and unpacked if the cache lacks them.
+    ///
+    /// # Errors
+    /// As [`Snapshot::package`](crate::Snapshot::package).
+    pub(crate) fn with_packages(self, names: &[String]) -> Result<Self> {
+        if names.is_empty() {
+            return Ok(self);
+        }
+        let tree = on_top(
+            names,
+            &Below {
+                server: &self.server(),
+                version: self.version(),
+                package: self.supply.package.as_deref(),
+                variable: self.supply.variable.as_deref(),
+                tree: self.supply.tree.as_ref(),
+            },
+        )?;
+        Ok(self.below(&tree))
+    }
+
+    /// Shows a tree of packages over all else, which then belongs to the build.
+    fn below(mut self, tree: &Tree) -> Self {
+        self.usr.insert(0, tree.root().join("usr"));
+        let build = [self.build_info.build.as_str(), &tree.identity()].concat();
+        self.build_info.build = blake3::hash(build.as_bytes()).to_hex().to_string();
+        self
     }
 
     /// The path in a sandbox of the server's program.
@@ -270,6 +340,9 @@ fn version(program: &Path, libraries: &[PathBuf], arg: &str) -> Result<String> {
         std::thread::sleep(Duration::from_millis(1));
     };
     let text = beginning(&mut stdout).lines().next().unwrap_or_default().trim().to_owned();
+    // Some servers print the path by which they were called, which is no part of the version.
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let text = text.replace(&*program.to_string_lossy(), &name);
     if status.success() && Version(&text).major().is_some() {
         return Ok(text);
     }

@@ -11,7 +11,7 @@
 
 mod installation;
 mod mariadb;
-mod packages;
+pub(crate) mod packages;
 mod postgres;
 mod programs;
 mod redis;
@@ -34,8 +34,7 @@ pub use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
 
 pub use installation::Installation;
 pub use mariadb::MariaDb;
-pub(crate) use packages::install_command;
-pub(crate) use postgres::{Found, Survey, survey};
+pub(crate) use postgres::{Found, Survey, install_command, survey};
 pub use postgres::{LocaleProvider, Postgres};
 pub use programs::Programs;
 pub use redis::Redis;

@@ -5,14 +5,19 @@ use std::path::PathBuf;
 
 use super::Installation;
 use super::installation::in_path;
+use super::packages::{self, Selection};
 use super::version::Version;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where distributions put servers and their clients.
 const USUAL: [&str; 5] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/libexec"];
 
+/// The value of a server's variable that chooses the distribution's packages.
+pub(crate) const PACKAGES: &str = "packages";
+
 /// A search for a server's programs: in the directories that a variable of the environment names,
-/// else in those of `PATH` and in the usual ones, such as `/usr/sbin`.
+/// else in those of `PATH` and in the usual ones, such as `/usr/sbin`, else in the distribution's
+/// [package](Self::package).
 ///
 /// # Example
 /// ```no_run
@@ -64,6 +69,8 @@ impl Programs {
     }
 
     /// Names an environment variable whose directories, separated as in `PATH`, replace all others.
+    /// The value `packages` chooses the distribution's [package](Self::package), whatever is
+    /// installed.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>) -> Self {
         self.variable = Some(name.into());
@@ -92,7 +99,9 @@ impl Programs {
         self
     }
 
-    /// Names the distribution's package, for the error of a missing server.
+    /// Names the package by which Debian and Ubuntu have the server. Where no server is found, the
+    /// package is fetched once, with its dependencies, and unpacked into the cache without root. By
+    /// default a missing server is an error.
     #[must_use]
     pub fn package(mut self, name: impl Into<String>) -> Self {
         self.package = Some(name.into());
@@ -102,12 +111,20 @@ impl Programs {
     /// Returns the first installation, or the first of that version, such as `7` or `7.0`.
     ///
     /// # Errors
-    /// [`ErrorKind::NotInstalled`] without one, and [`ErrorKind::InvalidConfig`] for a server that
-    /// does not run.
+    /// [`ErrorKind::NotInstalled`] without one, or if its package cannot be fetched, and
+    /// [`ErrorKind::InvalidConfig`] for a server that does not run.
     pub fn find(&self, version: Option<&str>) -> Result<Installation> {
         let mut others = Vec::new();
-        for (server, directory) in self.candidates() {
-            let found = self.inspect(&server, directory)?;
+        let candidates = self.candidates();
+        let unpacked = match &self.package {
+            Some(package) if candidates.is_empty() && self.may_unpack() => {
+                Some(self.unpacked(package)).transpose()?
+            }
+            _ => None,
+        };
+        let found = candidates.into_iter().map(|(server, directory)| self.inspect(&server, directory));
+        for found in unpacked.map(Ok).into_iter().chain(found) {
+            let found = found?.supplied(self.package.as_deref(), self.variable.as_deref());
             if version.is_none_or(|wanted| Version(found.version()).is(wanted)) {
                 return Ok(found);
             }
@@ -116,11 +133,62 @@ impl Programs {
         Err(self.missing(version, &others))
     }
 
+    /// Returns `true` if the user chose packages, or nothing and there is a client for packages.
+    fn may_unpack(&self) -> bool {
+        self.packages_are_wanted() || self.named().is_none() && packages::possible()
+    }
+
+    fn packages_are_wanted(&self) -> bool {
+        self.variable.as_ref().and_then(env::var_os).is_some_and(|value| value == PACKAGES)
+    }
+
+    /// The server in the distribution's package, unpacked into the cache.
+    fn unpacked(&self, package: &str) -> Result<Installation> {
+        let tree = packages::obtain(&Selection {
+            names: &[package.to_owned()],
+            what: &format!("`{}`", self.servers.join("` or `")),
+            otherwise: Some(&self.install()),
+            below: None,
+        })?;
+        let directory = |program: &str| {
+            let directories = self.directories.iter().filter(|directory| directory.starts_with("/usr"));
+            let mut with_it = directories.filter(|directory| tree.on_host(directory).join(program).is_file());
+            with_it.next()
+        };
+        let server = self.servers.iter().find_map(|server| Some((server, directory(server)?)));
+        let (server, bin) = server.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                format!("find `{}` in the package `{package}`", self.servers.join("` or `")),
+            )
+            .caused_by(format!(
+                "neither it nor a package on which it depends has it in {}",
+                shown(&self.directories)
+            ))
+            .with_hint(self.install())
+        })?;
+        let found = Installation::inspect_unpacked(&tree, bin, server, self.version_arg.as_deref())?;
+        let of_the_machine = |client: &String| {
+            self.directories
+                .iter()
+                .find(|directory| directory.starts_with("/usr") && directory.join(client).is_file())
+        };
+        Ok(self.clients.iter().fold(found, |found, client| match directory(client) {
+            _ if found.has(client) => found,
+            Some(directory) => found.with_unpacked_programs(&tree, directory),
+            None => match of_the_machine(client) {
+                Some(directory) => found.with_programs(directory),
+                None => found,
+            },
+        }))
+    }
+
     /// The server's program in each directory that has it.
     fn candidates(&self) -> Vec<(String, PathBuf)> {
         let mut candidates = Vec::new();
         for server in &self.servers {
             let all = match self.named() {
+                _ if self.packages_are_wanted() => Vec::new(),
                 Some(named) => named,
                 None => in_path(server).into_iter().chain(self.directories.iter().cloned()).collect(),
             };
@@ -163,22 +231,30 @@ impl Programs {
         let error = Error::new(ErrorKind::NotInstalled, format!("find `{server}`{wanted}"));
         let error = match (others, self.named()) {
             ([], Some(named)) => {
-                let named: Vec<_> = named.iter().map(|path| path.display().to_string()).collect();
                 let variable = self.variable.as_deref().unwrap_or_default();
-                error.caused_by(format!("{variable} names {}, which lacks it", named.join(", ")))
+                error.caused_by(format!("{variable} names {}, which lacks it", shown(&named)))
             }
             ([], None) => error.caused_by("it is neither in PATH nor in the usual directories"),
             (others, _) => error.caused_by(format!("there is only {}", others.join(", "))),
         };
+        error.with_hint(self.install())
+    }
+
+    /// The advice to install the server, or to name another.
+    fn install(&self) -> String {
         let install = match &self.package {
             Some(package) => format!("install the package `{package}` of the distribution"),
             None => "install it".to_owned(),
         };
-        error.with_hint(match &self.variable {
+        match &self.variable {
             Some(variable) => format!("{install}, or set {variable} to the directory of its programs"),
             None => install,
-        })
+        }
     }
+}
+
+fn shown(directories: &[PathBuf]) -> String {
+    directories.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -218,6 +294,6 @@ mod tests {
         let search = Programs::new("none-server").package("none").variable("SANDBOXED_DB_NONE");
         let hint = "install the package `none` of the distribution, or set SANDBOXED_DB_NONE to the directory of \
                     its programs";
-        assert_eq!(search.find(None).unwrap_err().hint().unwrap(), hint);
+        assert_eq!(search.missing(None, &[]).hint().unwrap(), hint);
     }
 }

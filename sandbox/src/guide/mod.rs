@@ -9,6 +9,7 @@
 //! | combine with rstest and test_case | [`rstest`] |
 //! | test with several versions | [`matrix`] |
 //! | test with Redis or Valkey | [`redis`] |
+//! | use servers and extensions that are not installed | [`packages`] |
 //! | test with SQLite | [`sqlite`] |
 //! | see why a test failed, and its data | [`failures`] |
 //! | see how long each part of a run took | [`reports`] |
@@ -51,6 +52,9 @@ pub mod redis {}
 
 #[cfg_attr(not(doctest), doc = include_str!("sqlite.md"))]
 pub mod sqlite {}
+
+#[cfg_attr(not(doctest), doc = include_str!("packages.md"))]
+pub mod packages {}
 
 #[cfg_attr(not(doctest), doc = include_str!("failures.md"))]
 pub mod failures {}

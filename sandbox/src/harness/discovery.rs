@@ -19,10 +19,10 @@ impl Test {
     #[must_use]
     pub fn discovered(&self) -> Snapshot {
         let snapshot = self.extend(Snapshot::new(Postgres::new()));
-        if !holds_scripts(&snapshot.package().join(DIRECTORY)) {
+        if !holds_scripts(&snapshot.package_directory().join(DIRECTORY)) {
             return snapshot;
         }
-        tracing::info!(package = %snapshot.package().display(), "found `{DIRECTORY}`");
+        tracing::info!(package = %snapshot.package_directory().display(), "found `{DIRECTORY}`");
         snapshot.found_migrations(Path::new(DIRECTORY))
     }
 }

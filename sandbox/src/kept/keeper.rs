@@ -37,6 +37,7 @@ pub(crate) struct KeepContext<'a> {
     pub(crate) keep: Keep,
     pub(crate) name: String,
     pub(crate) package: PathBuf,
+    pub(crate) packages: &'a [String],
     pub(crate) settings: &'a [(String, String)],
     pub(crate) layer: Arc<Layer>,
 }
@@ -61,7 +62,7 @@ impl StateKeeper {
         holdings: Arc<Holdings>,
         context: KeepContext<'_>,
     ) -> Self {
-        let KeepContext { keep, name, package, settings, layer } = context;
+        let KeepContext { keep, name, package, packages, settings, layer } = context;
         let engine = prepared.engine();
         let state = KeptState {
             format: FORMAT,
@@ -73,6 +74,7 @@ impl StateKeeper {
             engine: engine.name().to_owned(),
             version: prepared.installation().version().to_owned(),
             identity: engine.identity(),
+            packages: packages.to_owned(),
             settings: settings.to_owned(),
             layer: layer.digest().to_string(),
             size: 0,

@@ -63,7 +63,7 @@ impl KeptState {
         report::check()?;
         let engine = self.postgres()?;
         let report = report::Recorder::asked(engine.name(), None);
-        let installation = engine.locate()?;
+        let installation = engine.locate()?.with_packages(&self.packages)?;
         let prepared = Prepared::new(StartOptions {
             engine: &engine,
             installation: &installation,

@@ -43,6 +43,9 @@ pub struct KeptState {
     /// Further properties of the engine, as pairs of a name and a value, such as the name of the
     /// database.
     pub identity: Vec<(String, String)>,
+    /// The packages on top of the server, as in the snapshot.
+    #[serde(default)]
+    pub packages: Vec<String>,
     /// The settings of the server, as in the snapshot.
     pub settings: Vec<(String, String)>,
     /// The digest of the layer it started from.
@@ -100,6 +103,7 @@ pub(super) mod tests {
             engine: "postgres".to_owned(),
             version: "postgres (PostgreSQL) 15.18".to_owned(),
             identity: vec![("database".to_owned(), "shop".to_owned())],
+            packages: vec!["postgresql-15-cron".to_owned()],
             settings: Vec::new(),
             layer: "00".to_owned(),
             size: 7,

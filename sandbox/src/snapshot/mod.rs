@@ -46,6 +46,7 @@ const DISK: u64 = 1 << 30;
 pub struct Snapshot<E: Engine = Postgres> {
     engine: E,
     version: Option<String>,
+    packages: Vec<String>,
     steps: Vec<Step<E>>,
     settings: Vec<(String, String)>,
     tls: bool,
@@ -75,6 +76,7 @@ impl<E: Engine> Snapshot<E> {
         Self {
             engine,
             version: None,
+            packages: Vec::new(),
             steps: Vec::new(),
             settings: Vec::new(),
             tls: false,
@@ -109,7 +111,7 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Returns the directory of the package under test.
-    pub(crate) fn package(&self) -> &Path {
+    pub(crate) fn package_directory(&self) -> &Path {
         &self.package
     }
 
@@ -171,6 +173,49 @@ impl<E: Engine> Snapshot<E> {
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
+    }
+
+    /// Adds a package of the distribution on top of the server, such as an extension that is not
+    /// installed. Only on Debian, Ubuntu and their kin.
+    ///
+    /// The first start has apt-get(8) download the package and its dependencies from the machine's
+    /// sources and check them against their signed lists, and unpacks them into the cache. No
+    /// script of a package runs, nothing is installed, and root is not needed. All servers of the
+    /// description see the packages over the machine's `/usr`, with an installed server as with one
+    /// from [packages](crate::environment). Later starts use the unpacked packages as they are,
+    /// without a network. Layers depend on the packages' names, versions and contents.
+    ///
+    /// `name=version` asks for one version. An extension that must be loaded when the server starts
+    /// needs its [setting](Self::setting) too, such as `shared_preload_libraries`.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a package that the
+    /// distribution does not have, that is made for another version of the server, or that is to be
+    /// used with a server that is not the distribution's;
+    /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) if it cannot be downloaded.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{Postgres, Snapshot};
+    /// let db = Snapshot::new(Postgres::new().version("15"))
+    ///     .package("postgresql-15-postgis-3")
+    ///     .migrations("migrations")
+    ///     .start();
+    /// ```
+    #[must_use]
+    pub fn package(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        if !self.packages.contains(&name) {
+            self.packages.push(name);
+        }
+        self
+    }
+
+    /// Adds several packages, as [`package`](Self::package) does.
+    #[must_use]
+    pub fn packages<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        names.into_iter().fold(self, Self::package)
     }
 
     /// Adds migrations: a directory of SQL files, each run by psql(1) in its own session.

@@ -89,7 +89,7 @@ impl<E: Engine> Snapshot<E> {
             None => self.engine.clone(),
             Some(version) => self.engine.clone().of_version(version)?,
         };
-        let installation = engine.locate()?;
+        let installation = engine.locate()?.with_packages(&self.packages)?;
         let recipe = Recipe {
             engine: &engine,
             installation: &installation,
@@ -146,7 +146,14 @@ impl<E: Engine> Snapshot<E> {
             Keeping::Never
         } else {
             let package = self.package.clone();
-            let context = KeepContext { keep, name, package, settings: &self.settings, layer };
+            let context = KeepContext {
+                keep,
+                name,
+                package,
+                packages: &self.packages,
+                settings: &self.settings,
+                layer,
+            };
             Keeping::AtDrop(Box::new(StateKeeper::new(&prepared, holdings.clone(), context)))
         };
         Sandbox::new(prepared, timings, holdings, keeping)

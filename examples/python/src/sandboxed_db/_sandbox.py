@@ -89,6 +89,7 @@ def start(
     *,
     engine: str = "postgres",
     version: Optional[str] = None,
+    packages: Sequence[str] = (),
     settings: Optional[Mapping[str, str]] = None,
     initdb_args: Sequence[str] = (),
     migrations: Paths = (),
@@ -114,6 +115,7 @@ def start(
     at `directory` (default: the working directory).
 
     - `version`: the server's, such as "16" (default: the newest found).
+    - `packages`: of the distribution, on top of the server, such as "postgresql-15-postgis-3".
     - `settings`: as in the server's configuration file.
     - `migrations`: directories of SQL files; `tool` names the migration tool if file names do not show it.
     - `seed`: files of SQL, rows (.csv) or a dump of pg_dump.
@@ -139,10 +141,11 @@ def start(
     }
     snapshot: Dict[str, Any] = {"engine": engine}
     snapshot.update((name, value) for name, value in optional.items() if value is not None)
-    if initdb_args:
-        if isinstance(initdb_args, str):
-            raise SandboxError(f"read `initdb_args`: expected a list, found {initdb_args!r}")
-        snapshot["initdb_args"] = list(initdb_args)
+    for name, values in {"packages": packages, "initdb_args": initdb_args}.items():
+        if isinstance(values, str):
+            raise SandboxError(f"read `{name}`: expected a list, found {values!r}")
+        if values:
+            snapshot[name] = list(values)
     snapshot["steps"] = steps(migrations, tool, prepare, seed)
     params: Dict[str, Any] = {"snapshot": snapshot, "directory": os.path.abspath(directory or ".")}
     if test is not None:

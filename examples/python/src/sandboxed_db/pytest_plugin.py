@@ -24,6 +24,7 @@ MARKERS = (
 INI = (
     ("engine", "string", "the database server (default: postgres)"),
     ("version", "string", "the version of the server, such as 16 (default: the newest found)"),
+    ("packages", "linelist", "packages of the distribution on top of the server, one a line"),
     ("settings", "linelist", "settings of the server, name=value, one a line"),
     ("initdb_args", "args", "arguments for initdb"),
     ("migrations", "linelist", "directories of migrations, one a line"),
@@ -224,6 +225,7 @@ def _ini(config: pytest.Config) -> Dict[str, Any]:
         "engine": ini["engine"] or "postgres",
         "version": ini["version"] or None,
         "settings": {name.strip(): value.strip() for name, _, value in settings},
+        "packages": tuple(ini["packages"]),
         "initdb_args": ini["initdb_args"],
         "migrations": tuple(ini["migrations"]),
         "tool": ini["tool"] or None,

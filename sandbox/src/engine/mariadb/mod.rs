@@ -25,8 +25,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// MariaDB from version 10.5 on.
 ///
 /// The server, `mariadbd`, is found in the directories that `SANDBOXED_DB_MARIADB` names, else in
-/// those of `PATH`, else in the usual ones such as `/usr/sbin`. Its `mariadb-install-db` makes the
-/// first layer, and its client, `mariadb`, runs migrations and seeds.
+/// those of `PATH`, else in the usual ones such as `/usr/sbin`. If there is none at all, or if
+/// `SANDBOXED_DB_MARIADB` is `packages`, the packages of a Debian or Ubuntu machine's distribution
+/// are downloaded and unpacked into the cache directory, without root. Its `mariadb-install-db`
+/// makes the first layer, and its client, `mariadb`, runs migrations and seeds.
 ///
 /// # Accounts
 /// The superuser is `root`: `root@localhost` by the Unix socket, without a password, and

@@ -1,282 +1,348 @@
-//! PostgreSQL for a machine that has none: the distribution's packages, unpacked without root.
+//! Packages of the distribution, unpacked into the cache without root: a server for a machine that
+//! has none, and packages on top of a server.
 //!
-//! The tree is found again by its name alone: it is staged in the cache, so a tree under its final
-//! name is whole.
+//! ```text
+//! <cache>/packages/<distribution>/<names>.<hash>/usr            shows over the machine's /usr
+//! <cache>/packages/<distribution>/<names>.<hash>/packages.json  its contents
+//! ```
+//!
+//! A tree is staged in the cache, so a tree under its final name is whole. It stays as it is:
+//! removing it makes the next start fetch the newest packages.
 
+mod alternatives;
 mod apt;
+mod claims;
+mod client;
+mod distribution;
+mod on_top;
+mod trouble;
+mod unpack;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use self::apt::{Apt, Archive};
 use crate::cache::{self, Cache};
-use crate::engine::version::Version;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Progress;
+
+pub(crate) use distribution::InstallCommands;
+pub(crate) use on_top::{Below, on_top};
 
 /// How long downloading and unpacking may take together; a slow line needs minutes for 70 MB.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Longer than the holder of the lock may take.
 const LOCK_LIMIT: Duration = Duration::from_secs(16 * 60);
-/// Depends on the server and client packages of the newest version that the distribution offers.
-const PACKAGE: &str = "postgresql";
-/// Unpacks the distribution's PostgreSQL into the cache, once; later calls and runs find it there.
-/// Returns the tree's root: `<root>/usr/lib/postgresql/<major>/bin` holds the programs.
+/// Enters the name of a tree, so that a tree of another form is never used.
+const FORMAT: u32 = 1;
+const CONTENTS: &str = "packages.json";
+const MACHINE_STATUS: &str = "/var/lib/dpkg/status";
+
+/// Packages unpacked into the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Tree {
+    root: PathBuf,
+    contents: Contents,
+}
+
+/// The contents of a tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Contents {
+    /// The names of the package files, each with a hash of the file.
+    archives: Vec<(String, String)>,
+    /// The packages as apt-get shall know them if others are unpacked on top.
+    status: String,
+}
+
+impl Tree {
+    fn read(root: &Path) -> Option<Self> {
+        let text = fs::read(root.join(CONTENTS)).ok()?;
+        let contents = serde_json::from_slice(&text).ok()?;
+        root.join("usr").is_dir().then(|| Self { root: root.to_owned(), contents })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The place of a path of a sandbox, if it is in the tree.
+    pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// A hash of the packages' names, versions and contents.
+    pub(crate) fn identity(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&FORMAT.to_le_bytes());
+        for (file, hash) in &self.contents.archives {
+            hasher.update(file.as_bytes()).update(hash.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// Packages that are unpacked together.
+#[derive(Debug)]
+pub(crate) struct Selection<'a> {
+    /// Their names, as apt-get(8) takes them.
+    pub(crate) names: &'a [String],
+    /// A name for them in messages.
+    pub(crate) what: &'a str,
+    /// Another way to get that, for messages.
+    pub(crate) otherwise: Option<&'a str>,
+    /// The server below them, if they are on top of one.
+    pub(crate) below: Option<&'a Below<'a>>,
+}
+
+impl Selection<'_> {
+    /// The name of the tree.
+    fn key(&self) -> String {
+        const LONGEST: usize = 100;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&FORMAT.to_le_bytes());
+        for name in self.names {
+            hasher.update(name.as_bytes()).update(b"\0");
+        }
+        if let Some(below) = self.below {
+            hasher.update(&below.key());
+        }
+        let names: String = self.names.join("_").chars().take(LONGEST).collect();
+        format!("{names}.{}", &hasher.finalize().to_hex()[..16])
+    }
+
+    fn step(&self) -> String {
+        format!("get {} from the distribution's packages", self.what)
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        trouble::explained(self.step(), error, self.otherwise)
+    }
+}
+
+/// Returns `true` if this machine has the programs that fetch and unpack packages.
+pub(crate) fn possible() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = |program| std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    has("apt-get") && has("dpkg-deb")
+}
+
+/// Returns the names of the distribution's packages that begin with `prefix`; `None` if the machine
+/// has no package lists.
+pub(crate) fn names(prefix: &str) -> Option<Vec<String>> {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let scratch = tempfile::tempdir().ok()?;
+    let mut list = Command::new("apt-cache");
+    list.args(["pkgnames", prefix]);
+    let (done, output) =
+        client::run(&mut list, &scratch.path().join("output"), Instant::now() + LIMIT, &|| {}).ok()?;
+    let names: Vec<_> = output.lines().map(str::to_owned).collect();
+    (done.is_ok() && !names.is_empty()).then_some(names)
+}
+
+/// Returns the directory of this distribution's trees.
+fn store(cache: &Cache) -> PathBuf {
+    // A home directory may be shared by machines, or containers, of several distributions.
+    cache.path("packages").join(distribution::directory())
+}
+
+/// Returns the number of this distribution's trees in the cache.
+pub(crate) fn unpacked() -> usize {
+    let trees = Cache::open().ok().and_then(|cache| fs::read_dir(store(&cache)).ok());
+    trees.into_iter().flatten().flatten().filter(|tree| tree.path().join(CONTENTS).is_file()).count()
+}
+
+/// Unpacks the packages into the cache, once; later calls and runs find them there.
 ///
-/// Mounted over the machine's `/usr`, the tree needs nothing of it but its libc.
+/// A server's tree needs nothing of the machine but its libc and essential packages.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`] if the packages are not available, with the output of the package
-/// client and the command that installs PostgreSQL; [`ErrorKind::Cache`] if the cache cannot be
-/// written or another process keeps it locked.
-pub(crate) fn obtain(cache: &Cache, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-    // A home directory may be shared by machines, or containers, of several distributions.
-    let store = cache.path("packages").join(distribution(&os_release(), std::env::consts::ARCH));
-    if let Some(root) = find(&store) {
-        return Ok(root);
+/// [`ErrorKind::NotInstalled`] if the packages cannot be fetched, [`ErrorKind::InvalidConfig`] if
+/// there are none of that name, each with the output of the package client;
+/// [`ErrorKind::Cache`] if the cache cannot be written or another process keeps it locked.
+pub(crate) fn obtain(selection: &Selection<'_>) -> Result<Tree> {
+    let cache = Cache::open()?;
+    let root = store(&cache).join(selection.key());
+    if let Some(tree) = Tree::read(&root) {
+        return Ok(tree);
     }
-    let mut reported = false;
+    selection.names.iter().try_for_each(|name| check(name))?;
+    let progress = Progress::start(&format!("getting {}", selection.what));
     let lock = cache.lock("packages", Instant::now() + LOCK_LIMIT, &mut |_| {
-        if !std::mem::replace(&mut reported, true) {
-            progress("waiting for another process that fetches PostgreSQL");
-        }
+        progress.step("waiting for another process that fetches packages");
     })?;
     let _lock = lock.ok_or_else(|| {
         let path = cache.path("locks/packages");
         let hint = format!("find the process that holds `{}`, as by `fuser`, and end it", path.display());
-        Error::new(ErrorKind::Cache, "wait for another process that fetches PostgreSQL").with_hint(hint)
+        Error::new(ErrorKind::Cache, "wait for another process that fetches packages").with_hint(hint)
     })?;
-    if let Some(root) = find(&store) {
-        return Ok(root);
+    if let Some(tree) = Tree::read(&root) {
+        return Ok(tree);
     }
     let downloads = cache.stage("packages")?;
     let deadline = Instant::now() + LIMIT;
-    let (archives, files) = fetch(downloads.path(), deadline, progress)?;
-    publish(cache, &store, &archives, &files, deadline, progress)
+    let (archives, files) = fetch(selection, downloads.path(), deadline, &progress)?;
+    publish(&cache, selection, &root, &archives, &files, deadline, &progress)
 }
 
-/// The one-line fix for a missing PostgreSQL, in the words of this machine's distribution.
-pub(crate) fn install_hint() -> String {
-    hint_for(&os_release())
-}
-
-/// The newest tree in `store`.
-fn find(store: &Path) -> Option<PathBuf> {
-    let names = fs::read_dir(store).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut trees: Vec<(u32, String)> = names.filter_map(|name| Some((major(&name)?, name))).collect();
-    trees.sort_by(|(_, one), (_, other)| Version(one).numbers().cmp(Version(other).numbers()));
-    let whole = |(major, name): (u32, String)| Some(store.join(name)).filter(|root| is_whole(root, major));
-    trees.into_iter().rev().find_map(whole)
-}
-
-/// Returns `true` if the programs are there that everything else needs.
-fn is_whole(root: &Path, major: u32) -> bool {
-    let bin = root.join(format!("usr/lib/postgresql/{major}/bin"));
-    ["initdb", "postgres", "psql"].iter().all(|program| bin.join(program).is_file())
-}
-
-/// The `<N>` of `postgresql-<N>_<version>_<architecture>`, with or without `.deb`.
-fn major(name: &str) -> Option<u32> {
-    name.strip_prefix("postgresql-")?.split_once('_')?.0.parse().ok()
+/// Refuses names that apt-get reads as options or requests to remove.
+fn check(name: &str) -> Result<()> {
+    let (package, version) = name.split_once('=').unwrap_or((name, "0"));
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_name = package.len() > 1
+        && package.starts_with(lower)
+        && !package.ends_with('-')
+        && package.chars().all(|c| lower(c) || "+-.".contains(c));
+    let is_version =
+        !version.is_empty() && version.chars().all(|c| c.is_ascii_alphanumeric() || ".+-:~".contains(c));
+    if is_name && is_version {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidConfig, format!("use `{name}` as a package of the distribution"))
+        .with_hint("a package is `name` or `name=version`, such as `postgresql-15-postgis-3`, in lower case"))
 }
 
 /// Downloads the packages below `temp`; returns their files and the directory they are in.
-fn fetch(temp: &Path, deadline: Instant, progress: &dyn Fn(&str)) -> Result<(Vec<Archive>, PathBuf)> {
+fn fetch(
+    selection: &Selection<'_>,
+    temp: &Path,
+    deadline: Instant,
+    progress: &Progress,
+) -> Result<(Vec<Archive>, PathBuf)> {
+    // Without a status file there is no apt-get either, and starting that is what shall fail.
+    let machine = fs::read_to_string(MACHINE_STATUS).unwrap_or_default();
+    let below = match selection.below {
+        Some(below) => below.status(selection, &machine, temp, deadline)?,
+        None => String::new(),
+    };
+    let status = claims::claims(&machine, &below, selection.names);
+    let get = |apt: &mut Apt| -> io::Result<Result<_>> {
+        let archives = apt.plan(selection.names)?;
+        if let Some(error) = selection.below.and_then(|server| server.misfit(selection, &archives)) {
+            return Ok(Err(error));
+        }
+        let all: u64 = archives.iter().map(|archive| archive.size).sum();
+        let on_bytes = |bytes: u64| {
+            let [bytes, all] = [bytes, all].map(|bytes| bytes as f64 / 1e6);
+            progress.step(&format!("downloading {} packages, {bytes:.1} of {all:.1} MB", archives.len()));
+        };
+        on_bytes(0);
+        let files = apt.download(selection.names, &on_bytes)?;
+        Ok(Ok((archives, files)))
+    };
     // The machine's lists may be older than what its mirror has, or lack the package.
     if apt::machine_has_lists()
-        && let Ok(fetched) = download(&temp.join("apt"), true, deadline, progress)
+        && let Ok(fetched) =
+            Apt::new(&temp.join("apt"), true, &status, deadline).and_then(|mut apt| get(&mut apt))
     {
-        return Ok(fetched);
+        return fetched;
     }
-    download(&temp.join("apt-own-lists"), false, deadline, progress).map_err(|error| {
-        Error::new(ErrorKind::InvalidConfig, "get PostgreSQL from the distribution's packages")
-            .caused_by(error)
-            .with_hint(install_hint())
-    })
-}
-
-fn download(
-    dir: &Path,
-    machine_lists: bool,
-    deadline: Instant,
-    progress: &dyn Fn(&str),
-) -> io::Result<(Vec<Archive>, PathBuf)> {
-    let mut apt = Apt::new(dir, machine_lists, deadline)?;
-    if !machine_lists {
-        progress("fetching the distribution's package lists");
+    let own_lists = || {
+        let mut apt = Apt::new(&temp.join("apt-own-lists"), false, &status, deadline)?;
+        progress.step("fetching the distribution's package lists");
         apt.update()?;
-    }
-    let archives = apt.plan(PACKAGE)?;
-    let name = server(&archives).ok_or_else(|| {
-        io::Error::other(format!("package `{PACKAGE}` does not lead to a `{PACKAGE}-<version>`"))
-    })?;
-    let all: u64 = archives.iter().map(|archive| archive.size).sum();
-    let on_bytes = |bytes: u64| {
-        let [bytes, all] = [bytes, all].map(|bytes| bytes as f64 / 1e6);
-        progress(&format!("downloading {name} and its dependencies, {bytes:.1} of {all:.1} MB"));
+        get(&mut apt)
     };
-    on_bytes(0);
-    let files = apt.download(PACKAGE, &on_bytes)?;
-    Ok((archives, files))
+    own_lists().map_err(|error| {
+        let unmet = selection.below.and_then(|server| server.unmet(selection, &error.to_string(), &below));
+        unmet.unwrap_or_else(|| selection.failed(error))
+    })?
 }
 
-/// The tree's name: that of the newest server package.
-fn server(archives: &[Archive]) -> Option<&str> {
-    let names = archives.iter().filter_map(|archive| archive.file.strip_suffix(".deb"));
-    names
-        .filter(|name| major(name).is_some())
-        .max_by(|one, other| Version(one).numbers().cmp(Version(other).numbers()))
-}
-
-/// Unpacks the files into a tree, and publishes it in `store`.
+/// Unpacks the files into a tree, and publishes it at `root`.
 fn publish(
     cache: &Cache,
-    store: &Path,
+    selection: &Selection<'_>,
+    root: &Path,
     archives: &[Archive],
-    files: &Path,
+    downloads: &Path,
     deadline: Instant,
-    progress: &dyn Fn(&str),
-) -> Result<PathBuf> {
-    let failed = |error: io::Error| cache::failed("unpack PostgreSQL in", store, error);
+    progress: &Progress,
+) -> Result<Tree> {
     let tree = cache.stage("packages")?;
-    let output = files.join("output");
+    let mut contents = Contents { archives: Vec::new(), status: String::new() };
+    let mut links = Vec::new();
     for (done, archive) in archives.iter().enumerate() {
-        progress(&format!("unpacking {} ({}/{})", archive.file, done + 1, archives.len()));
-        apt::unpack(&files.join(&archive.file), tree.path(), &output, deadline).map_err(failed)?;
+        progress.step(&format!("unpacking {} ({}/{})", archive.file, done + 1, archives.len()));
+        let unpacked = || -> io::Result<_> {
+            let file = archive.path(downloads);
+            let hash = blake3::Hasher::new().update_reader(fs::File::open(&file)?)?.finalize();
+            let unpacked = unpack::unpack(&file, tree.path(), &downloads.join("output"), deadline)?;
+            Ok((hash.to_hex().to_string(), unpacked))
+        };
+        let (hash, (control, alternatives)) = unpacked().map_err(|error| selection.failed(error))?;
+        contents.archives.push((archive.file.clone(), hash));
+        contents.status.push_str(&claims::claim(&control));
+        links.extend(alternatives);
     }
-    apt::tidy(tree.path()).map_err(failed)?;
-    // The programs are where they are expected, or the name would promise too much.
-    let name = server(archives).filter(|name| major(name).is_some_and(|major| is_whole(tree.path(), major)));
-    let name = name.ok_or_else(|| {
-        let cause =
-            format!("they have no `usr/lib/{PACKAGE}/<version>/bin` with `initdb`, `postgres` and `psql`");
-        Error::new(ErrorKind::InvalidConfig, "use the distribution's packages of PostgreSQL")
-            .caused_by(cause)
-            .with_hint(install_hint())
-    })?;
-    cache::create(store)?;
-    let root = store.join(name);
-    // A directory in its place can only be a tree that has lost its programs.
-    drop(tree.publish(&root, "usr").map_err(failed)?);
-    Ok(root)
-}
-
-/// The text of os-release(5), empty where there is none.
-fn os_release() -> String {
-    let places = ["/etc/os-release", "/usr/lib/os-release"];
-    places.iter().find_map(|place| fs::read_to_string(place).ok()).unwrap_or_default()
-}
-
-/// The value of a field in the text of os-release(5), without its quotes; empty if it is missing.
-fn field<'a>(os_release: &'a str, name: &str) -> &'a str {
-    let value = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    value.unwrap_or_default().trim_matches(['"', '\''])
-}
-
-/// A directory name for the distribution, its release and the architecture, which a tree is made
-/// for.
-fn distribution(os_release: &str, architecture: &str) -> String {
-    let version = ["VERSION_ID", "VERSION_CODENAME"].map(|name| field(os_release, name));
-    let version = version.into_iter().find(|version| !version.is_empty()).unwrap_or("rolling");
-    let name = format!("{}-{version}-{architecture}", field(os_release, "ID"));
-    name.replace(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)), "_")
-}
-
-/// The command that installs PostgreSQL on this machine's distribution, where that is known.
-pub(crate) fn install_command() -> Option<&'static str> {
-    command_for(&os_release())
-}
-
-fn command_for(os_release: &str) -> Option<&'static str> {
-    let ids = format!("{} {}", field(os_release, "ID"), field(os_release, "ID_LIKE"));
-    ids.split_whitespace().find_map(|id| match id {
-        "debian" | "ubuntu" => Some("sudo apt-get install postgresql"),
-        "fedora" | "rhel" | "centos" => Some("sudo dnf install postgresql-server"),
-        "arch" => Some("sudo pacman -S postgresql"),
-        "alpine" => Some("sudo apk add postgresql"),
-        id if id.contains("suse") => Some("sudo zypper install postgresql-server"),
-        _ => None,
-    })
-}
-
-fn hint_for(os_release: &str) -> String {
-    let install = command_for(os_release)
-        .map_or("install PostgreSQL".to_owned(), |command| format!("install it: `{command}`"));
-    format!("{install}, or set SANDBOXED_DB_POSTGRES to the directory of its programs")
+    contents.archives.sort();
+    let finish = || -> io::Result<()> {
+        unpack::tidy(tree.path())?;
+        alternatives::make(tree.path(), links)?;
+        fs::write(tree.path().join(CONTENTS), serde_json::to_vec(&contents)?)
+    };
+    finish().map_err(|error| cache::failed("unpack packages in", root, error))?;
+    root.parent().map_or(Ok(()), cache::create)?;
+    // A directory in its place is no whole tree.
+    let published =
+        tree.publish(root, CONTENTS).map_err(|error| cache::failed("unpack packages in", root, error))?;
+    drop(published);
+    Ok(Tree { root: root.to_owned(), contents })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tree(store: &Path, name: &str, major: u32) {
-        let bin = store.join(name).join(format!("usr/lib/postgresql/{major}/bin"));
-        fs::create_dir_all(&bin).unwrap();
-        for program in ["initdb", "postgres", "psql"] {
-            fs::write(bin.join(program), "").unwrap();
+    fn selection(names: &[String]) -> Selection<'_> {
+        Selection { names, what: "it", otherwise: None, below: None }
+    }
+
+    #[test]
+    fn a_tree_is_named_for_what_was_asked_for() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let key = |list: &[&str]| selection(&names(list)).key();
+        assert!(key(&["a1", "b1"]).starts_with("a1_b1."));
+        assert_ne!(key(&["a1", "b1"]), key(&["a1_b1"]));
+        let long = "x".repeat(300);
+        assert!(key(&[&long]).len() < 128);
+        assert_ne!(key(&[&long]), key(&[&long, "y1"]));
+    }
+
+    #[test]
+    fn only_names_of_packages_reach_the_client() {
+        for name in ["postgresql-15-cron", "libstdc++6", "g++", "redis-server=5:7.0.15-1~deb12u1", "0ad"] {
+            check(name).unwrap();
+        }
+        for name in
+            ["", "a", "-y", "--option=x", "redis-server-", "Redis", "a b", "x.deb/", "redis=", "x=a b", "./x"]
+        {
+            assert_eq!(check(name).unwrap_err().kind(), ErrorKind::InvalidConfig, "{name}");
         }
     }
 
-    fn archive(file: &str) -> Archive {
-        Archive { file: file.to_owned(), size: 1 }
-    }
-
     #[test]
-    fn the_newest_whole_tree_is_found() {
-        let store = tempfile::tempdir().unwrap();
-        assert_eq!(find(store.path()), None);
-        assert_eq!(find(&store.path().join("missing")), None);
-        for name in [
-            "postgresql-9_9.6.1-1_amd64",
-            "postgresql-15_15.9-0+deb12u1_amd64",
-            "postgresql-15_15.18-0+deb12u1_amd64",
-        ] {
-            tree(store.path(), name, major(name).unwrap());
-        }
-        // Newer by name, but of another package, or without programs.
-        tree(store.path(), "postgresql-client-16_16.1-1_amd64", 16);
-        fs::create_dir(store.path().join("postgresql-16_16.1-1_amd64")).unwrap();
-        assert_eq!(find(store.path()), Some(store.path().join("postgresql-15_15.18-0+deb12u1_amd64")));
-    }
-
-    #[test]
-    fn the_server_package_names_the_tree() {
-        let archives = [
-            archive("libllvm14_1%3a14.0.6-12_amd64.deb"),
-            archive("postgresql-client-15_15.20-0+deb12u1_amd64.deb"),
-            archive("postgresql-15_15.20-0+deb12u1_amd64.deb"),
-            archive("postgresql_15+248+deb12u2_all.deb"),
-        ];
-        assert_eq!(server(&archives), Some("postgresql-15_15.20-0+deb12u1_amd64"));
-        assert_eq!(server(&archives[..2]), None);
-    }
-
-    #[test]
-    fn the_hint_speaks_the_distributions_language() {
-        for (os_release, command) in [
-            ("ID=debian\nVERSION_ID=\"12\"", "sudo apt-get install postgresql"),
-            ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"", "sudo apt-get install postgresql"),
-            ("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"", "sudo dnf install postgresql-server"),
-            ("NAME=Arch\nID=arch", "sudo pacman -S postgresql"),
-            ("ID='alpine'", "sudo apk add postgresql"),
-            ("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"", "sudo zypper install postgresql-server"),
-        ] {
-            let expected = format!(
-                "install it: `{command}`, or set SANDBOXED_DB_POSTGRES to the directory of its programs"
-            );
-            assert_eq!(hint_for(os_release), expected);
-        }
-        let generic = "install PostgreSQL, or set SANDBOXED_DB_POSTGRES to the directory of its programs";
-        assert_eq!(hint_for(""), generic);
-        assert_eq!(hint_for("ID=slackware"), generic);
-        assert!(install_hint().ends_with("the directory of its programs"));
-    }
-
-    #[test]
-    fn distributions_are_told_apart() {
-        assert_eq!(distribution("ID=debian\nVERSION_ID=\"12\"\n", "x86_64"), "debian-12-x86_64");
-        assert_eq!(distribution("VERSION_CODENAME=forky\nID=debian\n", "aarch64"), "debian-forky-aarch64");
-        assert_eq!(distribution("ID=a/b\n", "x86_64"), "a_b-rolling-x86_64");
+    fn a_tree_without_its_parts_is_not_used() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path();
+        assert!(Tree::read(root).is_none());
+        fs::create_dir(root.join("usr")).unwrap();
+        assert!(Tree::read(root).is_none());
+        let contents = |hash: &str| Contents {
+            archives: vec![("a_1_all.deb".to_owned(), hash.to_owned())],
+            status: String::new(),
+        };
+        let identity = |hash: &str| {
+            fs::write(root.join(CONTENTS), serde_json::to_vec(&contents(hash)).unwrap()).unwrap();
+            Tree::read(root).unwrap().identity()
+        };
+        assert_ne!(identity("1"), identity("2"));
+        assert_eq!(identity("1"), identity("1"));
+        fs::remove_dir(root.join("usr")).unwrap();
+        assert!(Tree::read(root).is_none());
     }
 }

@@ -65,8 +65,6 @@ pub(super) fn on_failure(file: &FileRun, message: &str) -> Option<String> {
         "the file is named for its table, as in `schema.table.csv`: rename the file, or make the table in a step before it"
     } else if all(&["relation \"", "\" does not exist"]) {
         "make it in a step before: steps run in the order written, migrations in the order of their numbers or names"
-    } else if all(&["extension \"", "\" is not available"]) {
-        "install the package of the extension for the server's version, on Debian `postgresql-VERSION-NAME`"
     } else if file.requests && message.contains("syntax error at or near \"\\\"") {
         "commands with a backslash are psql's, and the tool does not know them: move them to a seed, which psql runs"
     } else {

@@ -2,6 +2,7 @@
 
 mod advice;
 mod config;
+mod extensions;
 mod files;
 mod initdb;
 mod programs;
@@ -29,6 +30,7 @@ use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
 use crate::sys::process::libc_version;
 
 pub use initdb::LocaleProvider;
+pub(crate) use programs::install_command;
 pub(crate) use survey::{Found, Survey, survey};
 
 /// Bytes of memory that an idle server holds.
@@ -326,7 +328,8 @@ impl Scripts for Postgres {
     }
 
     fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
-        advice::on_failure(run, message)
+        let version = || Some(self.locate().ok()?.major());
+        advice::on_failure(run, message).or_else(|| extensions::advice(message, version))
     }
 
     fn included_files(&self, contents: &str) -> Vec<String> {

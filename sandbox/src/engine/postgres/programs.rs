@@ -1,21 +1,23 @@
 //! PostgreSQL's programs: named by the user, installed, or unpacked from the distribution's
 //! packages.
 
-use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use crate::cache::Cache;
+use crate::engine::children;
 use crate::engine::installation::{Installation, in_path};
+use crate::engine::packages::{self, InstallCommands, Selection};
+use crate::engine::programs::PACKAGES;
 use crate::engine::version::Version;
-use crate::engine::{children, packages};
 use crate::environment::POSTGRES;
 use crate::error::{Error, ErrorKind, Result};
-use crate::progress::Progress;
 
-const PACKAGES: &str = "packages";
+/// Depends on the server and client packages of the newest version that the distribution offers.
+const PACKAGE: &str = "postgresql";
+/// The programs without which nothing works.
+const PROGRAMS: [&str; 3] = ["initdb", "postgres", "psql"];
 
 const SUPPORTED: RangeInclusive<u32> = 13..=18;
 
@@ -25,7 +27,8 @@ pub(super) fn locate(version: Option<&str>) -> Result<Installation> {
     if found.is_empty() {
         found.push(unpacked()?);
     }
-    choose(found, version)
+    let found = choose(found, version)?;
+    Ok(found.supplied(Some(PACKAGE), Some(POSTGRES.name)))
 }
 
 /// The newest of the installed client programs of that name that a sandbox can see.
@@ -167,18 +170,52 @@ fn version_in_path(bin: &Path) -> Option<u32> {
 
 /// The distribution's packages, unpacked into the cache.
 fn unpacked() -> Result<Installation> {
-    let progress = OnceCell::new();
-    let tree = packages::obtain(&Cache::open()?, &|step| {
-        progress.get_or_init(|| Progress::start("getting PostgreSQL")).step(step);
+    let tree = packages::obtain(&Selection {
+        names: &[PACKAGE.to_owned()],
+        what: "PostgreSQL",
+        otherwise: Some(&install_hint(install_command().as_deref())),
+        below: None,
     })?;
-    let bins = children(&tree.join("usr/lib/postgresql")).into_iter().map(|version| version.join("bin"));
-    let bin = bins.max_by_key(|bin| version_in_path(bin)).ok_or_else(|| {
-        Error::new(
-            ErrorKind::InvalidConfig,
-            format!("find PostgreSQL in the packages at `{}`", tree.display()),
-        )
-        .with_hint(packages::install_hint())
+    let inside = Path::new("/usr/lib/postgresql");
+    let bins = children(&tree.on_host(inside)).into_iter().map(|version| version.join("bin"));
+    let has_programs = |bin: &PathBuf| PROGRAMS.iter().all(|program| bin.join(program).is_file());
+    let bin = bins.filter(has_programs).max_by_key(|bin| version_in_path(bin)).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidConfig, format!("find PostgreSQL in the package `{PACKAGE}`"))
+            .caused_by("it has no `usr/lib/postgresql/<version>/bin` with `initdb`, `postgres` and `psql`")
+            .with_hint(install_hint(install_command().as_deref()))
     })?;
-    let inside = Path::new("/").join(bin.strip_prefix(&tree).unwrap_or(&bin));
-    Installation::inspect_unpacked(&tree, &inside, "postgres")
+    let bin = Path::new("/").join(bin.strip_prefix(tree.root()).unwrap_or(&bin));
+    Installation::inspect_unpacked(&tree, &bin, "postgres", Some("--version"))
+}
+
+/// The command that installs PostgreSQL on this machine's distribution, where that is known.
+pub(crate) fn install_command() -> Option<String> {
+    InstallCommands {
+        debian: PACKAGE,
+        red_hat: "postgresql-server",
+        arch: PACKAGE,
+        alpine: PACKAGE,
+        suse: "postgresql-server",
+    }
+    .here()
+}
+
+fn install_hint(command: Option<&str>) -> String {
+    let install =
+        command.map_or("install PostgreSQL".to_owned(), |command| format!("install it: `{command}`"));
+    format!("{install}, or set {} to the directory of its programs", POSTGRES.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_has_the_command_that_installs() {
+        let hint = install_hint(Some("sudo apt-get install postgresql"));
+        let expected = "install it: `sudo apt-get install postgresql`, or set SANDBOXED_DB_POSTGRES to the directory of \
+                        its programs";
+        assert_eq!(hint, expected);
+        assert!(install_hint(None).starts_with("install PostgreSQL, or set "));
+    }
 }

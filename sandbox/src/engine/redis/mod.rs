@@ -16,8 +16,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// Redis from version 6 on, or Valkey.
 ///
 /// The server is found in the directories that `SANDBOXED_DB_REDIS` names, else in those of `PATH`,
-/// else in the usual ones such as `/usr/bin`: `redis-server`, or else `valkey-server`. A client,
-/// `redis-cli` or `valkey-cli`, is needed for seeds and for [`tcp`](crate::Sandbox::tcp).
+/// else in the usual ones such as `/usr/bin`: `redis-server`, or else `valkey-server`. If there is
+/// none at all, or if `SANDBOXED_DB_REDIS` is `packages`, the packages of a Debian or Ubuntu
+/// machine's distribution are downloaded and unpacked into the cache directory, without root. A
+/// client, `redis-cli` or `valkey-cli`, is needed for seeds and for [`tcp`](crate::Sandbox::tcp).
 ///
 /// # Data
 /// A layer is an RDB file, which each server loads at its start. A [seed](crate::Snapshot::seed) is
