@@ -10,6 +10,7 @@ mod compile;
 mod endurance;
 mod figures;
 mod layers;
+mod mariadb;
 mod peers;
 mod pool;
 mod sandboxes;
@@ -40,7 +41,7 @@ struct Arguments {
     /// Also draw the figures of the peers as SVG files into this directory.
     #[arg(long, value_name = "DIRECTORY")]
     plots: Option<PathBuf>,
-    /// Run the peers on disk with PostgreSQL's own settings. By default they run with their fastest
+    /// Run the peers on disk with the servers' own settings. By default they run with their fastest
     /// settings.
     #[arg(long)]
     as_installed: bool,
@@ -53,6 +54,9 @@ struct Arguments {
     /// Serve as the test process of a contestant.
     #[arg(long, hide = true)]
     test_process: bool,
+    /// Measure MariaDB beside the server that `DATABASE_URL` names.
+    #[arg(long, hide = true)]
+    mariadb: bool,
     /// Look up the layer of these migrations and print the time in microseconds.
     #[arg(long, hide = true, value_name = "DIRECTORY")]
     look_up: Option<PathBuf>,
@@ -66,6 +70,9 @@ enum Suite {
     Sandboxes,
     /// Servers of all engines.
     Engines,
+    /// MariaDB beside other ways to a database. On request only; takes minutes and needs root and
+    /// MariaDB's server and client.
+    Mariadb,
     Layers,
     Tcp,
     /// The time to compile tests. On request only; takes minutes.
@@ -93,6 +100,12 @@ fn main() -> Result<()> {
         let json = arguments.json.ok_or("--pooled needs --json")?;
         return Ok(Results { figures, peers: None }.write(&json)?);
     }
+    let settings = if arguments.as_installed { Settings::AsInstalled } else { Settings::Fastest };
+    if arguments.mariadb {
+        mariadb::measure(&mut figures, arguments.quick, settings)?;
+        let json = arguments.json.ok_or("--mariadb needs --json")?;
+        return Ok(Results { figures, peers: None }.write(&json)?);
+    }
     if std::env::var_os(pool::VARIABLE).is_none() {
         // Starts are measured without prewarmed sandboxes.
         return pool::without();
@@ -115,6 +128,9 @@ fn main() -> Result<()> {
             figures.extend(layers::measure_in_own_cache(arguments.quick)?);
         }
     }
+    if arguments.only == Some(Suite::Mariadb) {
+        figures.extend(mariadb::compare(arguments.quick, settings)?);
+    }
     if arguments.only == Some(Suite::Compile) {
         compile::measure(&mut figures, arguments.quick)?;
     }
@@ -125,7 +141,6 @@ fn main() -> Result<()> {
         endurance::measure(&mut figures, arguments.quick)?;
     }
     let peers = if wanted(Suite::Peers) {
-        let settings = if arguments.as_installed { Settings::AsInstalled } else { Settings::Fastest };
         let options = peers::Options { quick: arguments.quick, settings, user: arguments.user };
         Some(peers::measure(&options)?)
     } else {
