@@ -106,7 +106,7 @@ pub(crate) fn unnamed_engine(ty: impl ToTokens, parameter: Option<&Ident>) -> Er
     let list = parameter.map_or("engine = Postgres".to_owned(), |name| format!("{name}(engine = Postgres)"));
     let message = format!(
         "each engine of this test makes a `{written}`, and nothing names the one for this parameter; write `{list}`\n\
-         engines are: `Postgres`, `Redis`, and types that implement `Engine`"
+         engines are: `Postgres`, `MariaDb`, `Redis`, `Sqlite`, and types that implement `Engine`"
     );
     Error::new_spanned(ty, message)
 }
@@ -289,10 +289,12 @@ pub(crate) fn two_owners(ty: impl ToTokens) -> Error {
     )
 }
 
-pub(crate) fn feature_is_off(ty: impl ToTokens, driver: &str, version: &str, feature: &str) -> Error {
+pub(crate) fn feature_is_off(ty: impl ToTokens, driver: &str, version: &str, features: &[&str]) -> Error {
     let message = format!(
-        "the parameter is of {driver} {version}: enable `{feature}`, or take `url: String`\nrun `cargo add --dev \
-         sandboxed-db --features {feature}`"
+        "the parameter is of {driver} {version}: enable `{}`, or take `url: String`\nrun `cargo add --dev sandboxed-db \
+         --features {}`",
+        features.join("` or `"),
+        features.first().copied().unwrap_or_default()
     );
     Error::new_spanned(ty, message)
 }

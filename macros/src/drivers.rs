@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use syn::{Error, Type};
+use syn::{Error, GenericArgument, PathArguments, PathSegment, Type};
 
 use crate::diagnostics;
 use crate::signature::{Filled, Function};
@@ -16,7 +16,7 @@ use crate::signature::{Filled, Function};
 /// A driver whose types the library makes.
 struct Driver {
     package: &'static str,
-    /// Names that no other package is likely to have.
+    /// Names that no other package is likely to have. One may have an argument.
     own_names: &'static [&'static str],
     /// Names that show the driver only with its path.
     common_names: &'static [&'static str],
@@ -32,12 +32,30 @@ macro_rules! versions {
     };
 }
 
-const DRIVERS: [Driver; 8] = [
+const DRIVERS: [Driver; 14] = [
     Driver {
         package: "sqlx",
-        own_names: &["PgPool", "PgConnection", "PgConnectOptions", "PgPoolOptions", "PoolConnection"],
+        own_names: &[
+            "PgPool",
+            "PgConnection",
+            "PgConnectOptions",
+            "PgPoolOptions",
+            "PoolConnection<Postgres>",
+        ],
         common_names: &[],
         versions: versions!("0.9": "sqlx", "0.8": "sqlx-0-8"),
+    },
+    Driver {
+        package: "sqlx",
+        own_names: &[
+            "MySqlPool",
+            "MySqlConnection",
+            "MySqlConnectOptions",
+            "MySqlPoolOptions",
+            "PoolConnection<MySql>",
+        ],
+        common_names: &[],
+        versions: versions!("0.9": "sqlx-mysql", "0.8": "sqlx-0-8-mysql"),
     },
     Driver {
         package: "sea-orm",
@@ -46,16 +64,50 @@ const DRIVERS: [Driver; 8] = [
         versions: versions!("2": "sea-orm", "1": "sea-orm-1"),
     },
     Driver {
+        package: "sea-orm",
+        own_names: &["DatabaseConnection"],
+        common_names: &[],
+        versions: versions!("2": "sea-orm-mysql", "1": "sea-orm-1-mysql"),
+    },
+    Driver {
         package: "diesel",
         own_names: &["PgConnection"],
         common_names: &[],
         versions: versions!("2": "diesel"),
     },
     Driver {
+        package: "diesel",
+        own_names: &["MysqlConnection"],
+        common_names: &[],
+        versions: versions!("2": "diesel-mysql"),
+    },
+    Driver {
         package: "diesel-async",
         own_names: &["AsyncPgConnection"],
         common_names: &[],
         versions: versions!("0.9": "diesel-async", "0.8": "diesel-async-0-8", "0.7": "diesel-async-0-7"),
+    },
+    Driver {
+        package: "diesel-async",
+        own_names: &["AsyncMysqlConnection"],
+        common_names: &[],
+        versions: versions!(
+            "0.9": "diesel-async-mysql",
+            "0.8": "diesel-async-0-8-mysql",
+            "0.7": "diesel-async-0-7-mysql"
+        ),
+    },
+    Driver {
+        package: "mysql",
+        own_names: &[],
+        common_names: &["Conn", "Pool", "Opts"],
+        versions: versions!("28": "mysql"),
+    },
+    Driver {
+        package: "mysql_async",
+        own_names: &[],
+        common_names: &["Conn", "Pool", "Opts"],
+        versions: versions!("0.37": "mysql_async"),
     },
     Driver {
         package: "tokio-postgres",
@@ -121,8 +173,7 @@ fn drivers(ty: &Type) -> impl Iterator<Item = &'static Driver> {
         Type::Path(ty) if ty.qself.is_none() => Some(&ty.path),
         _ => None,
     };
-    let names: Vec<_> =
-        path.iter().flat_map(|path| &path.segments).map(|one| one.ident.to_string()).collect();
+    let names: Vec<_> = path.iter().flat_map(|path| &path.segments).map(name).collect();
     DRIVERS.iter().filter(move |driver| match &names[..] {
         [name] => driver.own_names.contains(&name.as_str()),
         [of, .., name] => {
@@ -133,27 +184,43 @@ fn drivers(ty: &Type) -> impl Iterator<Item = &'static Driver> {
     })
 }
 
+/// Returns `PoolConnection<MySql>` for `PoolConnection<sqlx::MySql>`.
+fn name(segment: &PathSegment) -> String {
+    let argument = match &segment.arguments {
+        PathArguments::AngleBracketed(arguments) => arguments.args.first(),
+        _ => None,
+    };
+    match argument {
+        Some(GenericArgument::Type(Type::Path(argument))) => {
+            let last = argument.path.segments.last().map(|last| last.ident.to_string());
+            format!("{}<{}>", segment.ident, last.unwrap_or_default())
+        }
+        _ => segment.ident.to_string(),
+    }
+}
+
 /// Returns the message for a type whose feature is off, in a crate with this Cargo.lock.
 fn off(ty: &Type, lock: &str, crate_name: &str) -> Option<Error> {
-    let mut message = None;
+    let (mut off, mut unknown) = (Vec::new(), None);
     for driver in drivers(ty) {
         for version in direct_versions(lock, crate_name, driver.package) {
-            let found = driver.versions.iter().find(|(number, ..)| is_of(version, number));
-            match found {
+            match driver.versions.iter().find(|(number, ..)| is_of(version, number)) {
                 Some((_, _, true)) => return None,
-                Some((number, feature, false)) => {
-                    message = Some(diagnostics::feature_is_off(ty, driver.package, number, feature));
-                }
+                Some((number, feature, false)) => off.push((driver.package, *number, *feature)),
                 None => {
                     let known: Vec<_> = driver.versions.iter().map(|(number, ..)| *number).collect();
-                    message.get_or_insert_with(|| {
+                    unknown.get_or_insert_with(|| {
                         diagnostics::version_without_feature(ty, driver.package, version, &known)
                     });
                 }
             }
         }
     }
-    message
+    let Some(&(package, number, _)) = off.last() else { return unknown };
+    // A driver of several databases may have one type for all of them, and a feature for each.
+    let of_version = off.iter().filter(|(of, version, _)| (*of, *version) == (package, number));
+    let features: Vec<_> = of_version.map(|(.., feature)| *feature).collect();
+    Some(diagnostics::feature_is_off(ty, package, number, &features))
 }
 
 fn is_of(version: &str, number: &str) -> bool {
@@ -196,7 +263,8 @@ mod tests {
         let package = |name: &str, version: &str| {
             format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsource = \"registry\"\n\n")
         };
-        let all = [package("shop", "9.9.9"), package("sqlx", "0.8.6"), package("diesel", "1.4.8")].concat();
+        let all = [package("shop", "9.9.9"), package("sqlx", "0.8.6"), package("sea-orm", "2.0.4")];
+        let all = [&all.concat(), &*package("diesel", "1.4.8")].concat();
         let crate_ = "[[package]]\nname = \"shop\"\nversion = \"0.1.0\"\ndependencies = [\n";
         format!("version = 4\n\n{all}{crate_}{dependencies}]\n")
     }
@@ -214,6 +282,13 @@ mod tests {
                 assert!(message.starts_with(enable), "{message}");
             }
         }
+        let mysql = "the parameter is of sqlx 0.8: enable `sqlx-0-8-mysql`, or take `url: String`";
+        for ty in [parse_quote!(MySqlPool), parse_quote!(PoolConnection<sqlx::MySql>)] {
+            let message = message(&ty, " \"sqlx\",\n").unwrap();
+            assert!(message.starts_with(mysql), "{message}");
+        }
+        let orm = message(&parse_quote!(DatabaseConnection), " \"sea-orm\",\n").unwrap();
+        assert!(orm.contains("sea-orm 2: enable `sea-orm` or `sea-orm-mysql`, or"), "{orm}");
         let old = message(&parse_quote!(PgConnection), " \"diesel\",\n").unwrap();
         assert!(old.starts_with("the parameter is of diesel 1.4.8, for which there is no feature"), "{old}");
     }

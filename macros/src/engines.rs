@@ -37,11 +37,17 @@ impl<'a> Databases<'a> {
     }
 }
 
+/// SeaORM has one type for all of its databases.
+const SEA_ORM: bool = cfg!(any(
+    all(feature = "sea-orm", feature = "sea-orm-mysql"),
+    all(feature = "sea-orm-1", feature = "sea-orm-1-mysql"),
+));
+
 fn is_of_every_engine(ty: &Type) -> bool {
     let name = match ty {
         Type::Path(path) => path.path.segments.last().map(|last| last.ident.to_string()),
         Type::Group(group) => return is_of_every_engine(&group.elem),
         _ => Some(ty.to_token_stream().to_string()),
     };
-    name.is_some_and(|name| OF_EVERY_ENGINE.contains(&&*name))
+    name.is_some_and(|name| OF_EVERY_ENGINE.contains(&&*name) || SEA_ORM && name == "DatabaseConnection")
 }

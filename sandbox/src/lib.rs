@@ -40,7 +40,9 @@
 //! |---|---|---|
 //! | `macros` | the attribute | yes |
 //! | `tokio` | `async` tests, code that prepares a layer | yes |
-//! | `sqlx`, `sqlx-0-8`, `tokio-postgres`, `postgres`, `deadpool-postgres`, `diesel`, `diesel-r2d2`, `diesel-async`, `diesel-async-0-8`, `diesel-async-0-7`, `redis`, `sea-orm`, `sea-orm-1` | [parameters](guide::parameters) of that driver | no |
+//! | `sqlx`, `sqlx-0-8`, `tokio-postgres`, `postgres`, `deadpool-postgres`, `diesel`, `diesel-r2d2`, `diesel-async`, `diesel-async-0-8`, `diesel-async-0-7`, `sea-orm`, `sea-orm-1` | [parameters](guide::parameters) of that driver | no |
+//! | `sqlx-mysql`, `sqlx-0-8-mysql`, `mysql`, `mysql_async`, `diesel-mysql`, `diesel-mysql-r2d2`, `diesel-async-mysql`, `diesel-async-0-8-mysql`, `diesel-async-0-7-mysql`, `sea-orm-mysql`, `sea-orm-1-mysql` | the same of a [`MariaDb`] | no |
+//! | `redis` | the same of a [`Redis`] | no |
 //! | `tls` | [TLS](guide::parameters#tls) for clients by TCP | no |
 //! | `cli` | the program [`sandboxed-db`](guide::command_line) | no |
 

@@ -12,6 +12,8 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use crate::parameters::shop;
 
+mod mariadb;
+
 const DATABASE: &str = "select current_database()::text as name";
 
 #[derive(QueryableByName)]

@@ -4,20 +4,36 @@
 mod blocking;
 #[cfg(feature = "deadpool-postgres")]
 mod deadpool_postgres;
-#[cfg(feature = "diesel")]
+#[cfg(any(feature = "diesel", feature = "diesel-mysql"))]
 mod diesel;
-#[cfg(any(feature = "diesel-async", feature = "diesel-async-0-8", feature = "diesel-async-0-7"))]
+#[cfg(any(
+    feature = "diesel-async",
+    feature = "diesel-async-mysql",
+    feature = "diesel-async-0-8",
+    feature = "diesel-async-0-8-mysql",
+    feature = "diesel-async-0-7",
+    feature = "diesel-async-0-7-mysql"
+))]
 mod diesel_async;
-#[cfg(feature = "diesel-r2d2")]
+#[cfg(any(feature = "diesel-r2d2", feature = "diesel-mysql-r2d2"))]
 mod diesel_r2d2;
 mod info;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "mysql_async")]
+mod mysql_async;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(any(feature = "sea-orm", feature = "sea-orm-1"))]
+#[cfg(any(
+    feature = "sea-orm",
+    feature = "sea-orm-mysql",
+    feature = "sea-orm-1",
+    feature = "sea-orm-1-mysql"
+))]
 mod sea_orm;
-#[cfg(any(feature = "sqlx", feature = "sqlx-0-8"))]
+#[cfg(any(feature = "sqlx", feature = "sqlx-mysql", feature = "sqlx-0-8", feature = "sqlx-0-8-mysql"))]
 mod sqlx;
 #[cfg(feature = "tokio-postgres")]
 mod tokio_postgres;
@@ -41,13 +57,30 @@ pub use info::ConnectInfo;
 /// | `String` (the URL), [`ConnectInfo`], [`Tcp`] | |
 /// | `sqlx::PgPool`, `PgConnection`, `pool::PoolConnection<Postgres>`, `postgres::PgConnectOptions`, `postgres::PgPoolOptions` | `sqlx` for sqlx 0.9, `sqlx-0-8` for 0.8 |
 /// | `sea_orm::DatabaseConnection` | `sea-orm` for SeaORM 2, `sea-orm-1` for 1.1 |
-/// | `redis::Client`, `redis::Connection`, `redis::aio::MultiplexedConnection`, `redis::aio::ConnectionManager`, of a [`Redis`](crate::Redis) | `redis` for 1 |
 /// | `tokio_postgres::Client`, `tokio_postgres::Config` | `tokio-postgres` for 0.7 |
 /// | `postgres::Client`, `postgres::Config` | `postgres` for 0.19 |
 /// | `deadpool_postgres::Pool` | `deadpool-postgres` for 0.14 |
 /// | `diesel::PgConnection` | `diesel` for Diesel 2.3 |
 /// | `diesel::r2d2::Pool<ConnectionManager<PgConnection>>` | `diesel-r2d2` for the same |
 /// | `diesel_async::AsyncPgConnection` | `diesel-async` for 0.9, `diesel-async-0-8`, `diesel-async-0-7` |
+///
+/// Of a [`MariaDb`](crate::MariaDb), with `engine = MariaDb`:
+///
+/// | type | feature |
+/// |---|---|
+/// | `sqlx::MySqlPool`, `MySqlConnection`, `pool::PoolConnection<MySql>`, `mysql::MySqlConnectOptions`, `mysql::MySqlPoolOptions` | `sqlx-mysql` for sqlx 0.9, `sqlx-0-8-mysql` for 0.8 |
+/// | `sea_orm::DatabaseConnection` | `sea-orm-mysql` for SeaORM 2, `sea-orm-1-mysql` for 1.1 |
+/// | `mysql::Conn`, `mysql::Pool`, `mysql::Opts` | `mysql` for 28 |
+/// | `mysql_async::Conn`, `mysql_async::Pool`, `mysql_async::Opts` | `mysql_async` for 0.37 |
+/// | `diesel::MysqlConnection` | `diesel-mysql` for Diesel 2.3 |
+/// | `diesel::r2d2::Pool<ConnectionManager<MysqlConnection>>` | `diesel-mysql-r2d2` for the same |
+/// | `diesel_async::AsyncMysqlConnection` | `diesel-async-mysql` for 0.9, `diesel-async-0-8-mysql`, `diesel-async-0-7-mysql` |
+///
+/// Of a [`Redis`](crate::Redis), with `engine = Redis`:
+///
+/// | type | feature |
+/// |---|---|
+/// | `redis::Client`, `redis::Connection`, `redis::aio::MultiplexedConnection`, `redis::aio::ConnectionManager` | `redis` for 1 |
 ///
 /// Features for several versions of a driver may be on together. A driver or version that is
 /// missing connects to the `String`, or implements this trait in the suite.
@@ -86,8 +119,8 @@ pub use info::ConnectInfo;
 /// # fn main() {}
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "a test cannot have a parameter of type `{Self}`",
-    label = "does not implement `FromSandbox`",
+    message = "a test with `{E}` cannot have a parameter of type `{Self}`",
+    label = "does not implement `FromSandbox<{E}>`",
     note = "implement `sandboxed_db::FromSandbox` for it: `async fn from_sandbox(sandbox: &Sandbox) -> Result<Self, Self::Error>`",
     note = "`Sandbox`, `&Sandbox`, `String` (the URL), `ConnectInfo` and `Tcp` need no feature",
     note = "the types of a driver need the feature of `sandboxed-db` for its version:\n\
@@ -96,6 +129,8 @@ pub use info::ConnectInfo;
             diesel 2.3: `diesel` and `diesel-r2d2`\n\
             diesel-async 0.9: `diesel-async`, 0.8: `diesel-async-0-8`, 0.7: `diesel-async-0-7`\n\
             tokio-postgres 0.7: `tokio-postgres`; postgres 0.19: `postgres`; deadpool-postgres 0.14: `deadpool-postgres`\n\
+            of MariaDB: sqlx, sea-orm, diesel and diesel-async with `-mysql` at the end, such as `sqlx-mysql`; `diesel-mysql-r2d2`\n\
+            mysql 28: `mysql`; mysql_async 0.37: `mysql_async`; of Redis: redis 1: `redis`\n\
             any other version: take `url: String`",
     note = "beside `#[rstest]` or `#[test_case]`, `#[sandboxed_db]` stands above, and `#[from(fixture)]` marks a fixture"
 )]
