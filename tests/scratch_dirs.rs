@@ -106,7 +106,9 @@ impl ScratchDirs {
         if self.cache.starts_with(self.root.path()) {
             for part in entries(&self.cache) {
                 match part.file_name().unwrap_or_default().to_str() {
-                    Some("layers" | "linked" | "locks" | "servers" | "lookups" | "chains") => {
+                    Some(
+                        "layers" | "linked" | "checkpoints" | "locks" | "servers" | "lookups" | "chains",
+                    ) => {
                         left.extend(entries(&part).into_iter().filter(|path| !is_finished(path)));
                     }
                     Some("staging") => left.extend(entries(&part)),
@@ -175,8 +177,11 @@ fn is_finished(path: &Path) -> bool {
         return true;
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem =
-        [".json", ".none", ".seal"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
+    let stem = [".json", ".none", ".seal", ".asked"]
+        .iter()
+        .find_map(|suffix| name.strip_suffix(suffix))
+        .unwrap_or(&name);
     let named = stem.len() >= 16 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
-    named && (path.is_file() || (path.join("data").is_dir() && path.join("manifest.json").is_file()))
+    let is_whole = |directory: &str, file: &str| path.join(directory).is_dir() && path.join(file).is_file();
+    named && (path.is_file() || is_whole("data", "manifest.json") || is_whole("changes", "seal"))
 }

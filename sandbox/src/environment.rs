@@ -5,7 +5,6 @@
 //! | `SANDBOXED_DB_CACHE` | the directory of layers, images and unpacked packages | a directory, which need not exist | `$XDG_CACHE_HOME/sandboxed-db`, or else `~/.cache/sandboxed-db` |
 //! | `SANDBOXED_DB_ISOLATION` | whether servers run in containers, or as processes of the host with far less isolation | `container` or `process` | `container` |
 //! | `SANDBOXED_DB_KEEP` | when the data of a test is kept for `sandboxed-db open` | `never`, `on_failure` or `always` | [`Snapshot::keep`](crate::Snapshot::keep) |
-//! | `SANDBOXED_DB_LINK_ONCE` | whether servers are started from the image of a linked one | `0` or `1` | `1` |
 //! | `SANDBOXED_DB_MARIADB` | the MariaDB to use | `packages`, or directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
 //! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
@@ -14,6 +13,7 @@
 //! | `SANDBOXED_DB_REBUILD` | whether all layers are rebuilt once in this run | `0` or `1` | `0` |
 //! | `SANDBOXED_DB_REDIS` | the Redis or Valkey to use | `packages`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
+//! | `SANDBOXED_DB_START` | how servers are started: from a checkpoint of a ready one, from the image of a linked one, or by execution; where one is not possible, by the next | `checkpoint`, `linked` or `exec` | `linked` |
 //!
 //! An empty variable counts as unset. A value that cannot be used is an error of the kind
 //! [`InvalidConfig`](crate::ErrorKind::InvalidConfig) at the next start of a sandbox, and is never
@@ -32,8 +32,6 @@ pub(crate) const ISOLATION: Variable =
     Variable { name: "SANDBOXED_DB_ISOLATION", values: Values::Words(&["container", "process"]) };
 pub(crate) const KEEP: Variable =
     Variable { name: "SANDBOXED_DB_KEEP", values: Values::Words(&["never", "on_failure", "always"]) };
-pub(crate) const LINK_ONCE: Variable =
-    Variable { name: "SANDBOXED_DB_LINK_ONCE", values: Values::Words(&["0", "1"]) };
 pub(crate) const MARIADB: Variable = Variable {
     name: "SANDBOXED_DB_MARIADB",
     values: Values::Path(
@@ -60,9 +58,11 @@ pub(crate) const REDIS: Variable = Variable {
 };
 pub(crate) const REPORT: Variable =
     Variable { name: "SANDBOXED_DB_REPORT", values: Values::Path("a file, which need not exist") };
+pub(crate) const START: Variable =
+    Variable { name: "SANDBOXED_DB_START", values: Values::Words(&["checkpoint", "linked", "exec"]) };
 
 const ALL: [Variable; 12] =
-    [CACHE, ISOLATION, KEEP, LINK_ONCE, MARIADB, MAX, MISSING, POOL, POSTGRES, REBUILD, REDIS, REPORT];
+    [CACHE, ISOLATION, KEEP, MARIADB, MAX, MISSING, POOL, POSTGRES, REBUILD, REDIS, REPORT, START];
 
 /// A variable of the table above.
 #[derive(Debug, Clone, Copy)]

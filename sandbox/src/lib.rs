@@ -88,7 +88,7 @@ pub use migration::MigrationTool;
 pub use sandbox::Sandbox;
 pub use snapshot::Snapshot;
 pub use tcp::Tcp;
-pub use timings::Timings;
+pub use timings::{ServerStart, Timings};
 
 /// The cache directory, for programs that look after it: layers, and the data that tests left.
 pub mod cache {

@@ -3,6 +3,31 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::launch::ProcessOrigin;
+
+/// How a server was started; [`SANDBOXED_DB_START`](crate::environment) chooses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerStart {
+    /// The program was executed.
+    #[default]
+    Executed,
+    /// From the image of a linked program.
+    Linked,
+    /// From a checkpoint of a ready server.
+    Resumed,
+}
+
+impl From<&ProcessOrigin> for ServerStart {
+    fn from(origin: &ProcessOrigin) -> Self {
+        match origin {
+            ProcessOrigin::Resumed => Self::Resumed,
+            ProcessOrigin::Linked => Self::Linked,
+            ProcessOrigin::Executed(_) => Self::Executed,
+        }
+    }
+}
+
 /// The duration of each part of a start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -24,6 +49,8 @@ pub struct Timings {
     pub launch: Duration,
     /// From the executed server to a server that is ready.
     pub server: Duration,
+    /// How the server was started.
+    pub start: ServerStart,
     /// Making the test's parameters, as far as they are made: a pool's first connection, a port's
     /// password. Zero for a test that takes only the handle, and outside of `#[sandboxed_db]`.
     pub connect: Duration,
@@ -42,7 +69,7 @@ impl Timings {
 impl fmt::Display for Timings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-        let Self { layer, layer_built, queue, pooled, plan: _, launch, server, connect } = *self;
+        let Self { layer, layer_built, queue, pooled, plan: _, launch, server, start: _, connect } = *self;
         let built = if layer_built { " (built)" } else { "" };
         write!(
             f,
@@ -76,6 +103,7 @@ mod tests {
             plan: ms(1),
             launch: ms(3),
             server: ms(18),
+            start: ServerStart::Linked,
             connect: ms(5),
         };
         assert_eq!(timings.total(), Duration::from_micros(326_040));

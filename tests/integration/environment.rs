@@ -11,7 +11,7 @@ const NUMBER: &str = "a whole number from";
 #[case::cache("SANDBOXED_DB_CACHE", &["/etc/passwd", "/etc/passwd/cache"], "a directory, which need not exist")]
 #[case::isolation("SANDBOXED_DB_ISOLATION", &["none", "PROCESS"], "`container` or `process`")]
 #[case::keep("SANDBOXED_DB_KEEP", &["yes"], "`never`, `on_failure` or `always`")]
-#[case::link_once("SANDBOXED_DB_LINK_ONCE", &["no", "2"], "`0` or `1`")]
+#[case::start("SANDBOXED_DB_START", &["no", "1"], "`checkpoint`, `linked` or `exec`")]
 #[case::max("SANDBOXED_DB_MAX", &["0", "-1", "many", "1.5"], NUMBER)]
 #[case::missing("SANDBOXED_DB_MISSING", &["ignore"], "`fail` or `skip`")]
 #[case::pool("SANDBOXED_DB_POOL", &["-1", "many", "1.5"], NUMBER)]

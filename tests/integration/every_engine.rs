@@ -42,7 +42,7 @@ for_every_engine!(Postgres postgres, Redis redis, MariaDb mariadb, Sqlite sqlite
     killed_builds_leave_no_half_built_layer,
     a_damaged_layer_is_built_again,
     a_server_that_is_stopped_ends_cleanly,
-    a_linked_and_an_executed_server_hold_the_same,
+    every_start_leads_to_the_same_data,
     a_server_runs_without_a_container,
 ]);
 
@@ -320,14 +320,14 @@ fn a_server_that_is_stopped_ends_cleanly<E: TestedEngine>() {
     wait_until(CLEANUP_DEADLINE, "its first process is gone", || status(pid, "State").is_none());
 }
 
-fn a_linked_and_an_executed_server_hold_the_same<E: TestedEngine>() {
+fn every_start_leads_to_the_same_data<E: TestedEngine>() {
     let dirs = ScratchDirs::new();
-    for linked in ["1", "0"] {
+    for way in ["checkpoint", "linked", "exec"] {
         let seed = dirs.path().join(E::SEED_NAME);
         fs::write(&seed, E::SEED).unwrap();
         let mut command = dirs.command(SUBJECT);
         command.args(["keep", "--engine", &name::<E>(), "--seed"]).arg(&seed).arg("obey");
-        let mut process = TestProcess::start(command.env("SANDBOXED_DB_LINK_ONCE", linked));
+        let mut process = TestProcess::start(command.env("SANDBOXED_DB_START", way));
         for _ in 0..3 {
             process.order("start").unwrap();
             assert_eq!(process.order("query").unwrap(), ["answered true"]);

@@ -5,6 +5,8 @@ mod applications;
 mod attribute;
 mod cache_faults;
 mod checkouts;
+#[cfg(target_arch = "x86_64")]
+mod checkpoint;
 #[cfg(feature = "drivers")]
 mod connections;
 mod contention;

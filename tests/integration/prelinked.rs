@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::checkpoint::start_resumed;
 use sandboxed_db::Sandbox;
 use sandboxed_db_tests::{
     DEADLINE, ScratchDirs, alone, children, connect, eventually, is_alone, passed, printed, processes_beside,
@@ -13,13 +14,13 @@ use sandboxed_db_tests::{
 };
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
-const VARIABLE: &str = "SANDBOXED_DB_LINK_ONCE";
+const VARIABLE: &str = "SANDBOXED_DB_START";
 
 /// The directory of images in a cache.
 const IMAGES: &str = "linked";
 
 /// The pid of the server.
-fn server(db: &Sandbox) -> u32 {
+pub(crate) fn server(db: &Sandbox) -> u32 {
     let children = children(db.pid());
     let [server] = children.as_slice() else { panic!("{children:?}") };
     *server
@@ -63,6 +64,7 @@ fn description(db: &Sandbox) -> BTreeMap<String, String> {
             "NSsid",
             "PPid",
             "SigQ",
+            "FDSize",
             "Ngid",
             "State",
             "Cpus_allowed",
@@ -143,8 +145,13 @@ fn a_server_is_described() {
     if !is_alone() {
         return;
     }
-    let db = if std::env::var(VARIABLE).unwrap() == "0" { start() } else { start_restored() };
-    assert_eq!(is_restored(server(&db)), std::env::var(VARIABLE).unwrap() != "0");
+    let way = std::env::var(VARIABLE).unwrap();
+    let db = match way.as_str() {
+        "exec" => start(),
+        "linked" => start_restored(),
+        _ => start_resumed(),
+    };
+    assert_eq!(is_restored(server(&db)), way == "linked");
     let mut client = connect(db.url());
     // It works, and allocates memory.
     let large = "select length(string_agg(n::text, ',')) from generate_series(1, 100000) n";
@@ -155,15 +162,15 @@ fn a_server_is_described() {
     }
 }
 
-fn described(link_once: &str) -> Vec<String> {
-    let text = passed(alone("prelinked::a_server_is_described").arg("--nocapture").env(VARIABLE, link_once));
+pub(crate) fn described(way: &str) -> Vec<String> {
+    let text = passed(alone("prelinked::a_server_is_described").arg("--nocapture").env(VARIABLE, way));
     text.lines().filter(|line| line.starts_with("shown ")).map(str::to_owned).collect()
 }
 
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_restored_server_equals_an_executed_one() {
-    let (executed, restored) = (described("0"), described("1"));
+    let (executed, restored) = (described("exec"), described("linked"));
     assert!(executed.len() > 50, "{executed:#?}");
     assert_eq!(executed, restored);
 }
@@ -226,7 +233,8 @@ fn servers_share_the_pages_that_linking_wrote() {
         amount.trim_end_matches(" kB").parse().unwrap()
     };
     let restored = own(server(&start_restored()));
-    let text = passed(alone("prelinked::memory_of_its_own_is_printed").arg("--nocapture").env(VARIABLE, "0"));
+    let text =
+        passed(alone("prelinked::memory_of_its_own_is_printed").arg("--nocapture").env(VARIABLE, "exec"));
     let executed: u64 = text.lines().find_map(|line| line.strip_prefix("own ")?.parse().ok()).expect(&text);
     assert!(restored < executed, "{restored} kB of {executed} kB");
 }
@@ -242,7 +250,7 @@ fn memory_of_its_own_is_printed() {
 }
 
 /// A cache with the layers of the usual one, and images of its own.
-fn cache_with_its_own_images(dirs: &ScratchDirs) -> PathBuf {
+pub(crate) fn cache_with_its_own_images(dirs: &ScratchDirs) -> PathBuf {
     // The usual cache then has the layer.
     drop(start());
     let cache = dirs.path().join("cache");
@@ -306,7 +314,7 @@ fn a_shortage_is_not_remembered() {
 }
 
 /// Changes one byte of an image's last page.
-fn flip_a_byte(image: &Path) {
+pub(crate) fn flip_a_byte(image: &Path) {
     let file = File::options().read(true).write(true).open(image).unwrap();
     let last = file.metadata().unwrap().len() - 1;
     let mut byte = [0];

@@ -68,7 +68,7 @@ pub(super) fn examine(
     // reads nor writes it.
     let lower = cache.map(|cache| cache.directory.clone()).filter(|directory| directory.is_dir());
     let lower = lower.unwrap_or_else(|| PathBuf::from("/usr"));
-    let data = Data::Overlay { lower, upper_size: 4 << 20 };
+    let data = Data::Overlay { lower, changes: None, upper_size: 4 << 20 };
     let mut plan = plan::root(vec![PathBuf::from("/usr")], data, DATA.into(), "server");
     plan.limits = plan.limits.settled(0);
     let launched =

@@ -128,6 +128,21 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Returns a task for a server that has just become ready, after which it is at rest and has
+    /// done the work of a first client. Then its checkpoint can be taken, from which further
+    /// servers are resumed. By default there is none, and servers are started in other ways.
+    ///
+    /// All servers of a checkpoint share what the first one has in memory. An engine must return
+    /// none for a server that draws secrets before its first client, by other generators than
+    /// OpenSSL's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when its program is missing.
+    fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
+        let _ = installation;
+        Ok(None)
+    }
+
     /// Returns where the data directory is mounted. Default `/data`.
     fn data_dir(&self) -> SandboxPath {
         "/data".into()

@@ -22,11 +22,13 @@ pub(crate) use host::container::{Container, ProgramExit, Stdin};
 pub(crate) use host::control_group::Reached;
 pub(crate) use host::error::LaunchError;
 pub(crate) use host::log::Log;
-pub(crate) use image::{ProcessOrigin, distrust, verify_images};
+pub(crate) use image::{
+    Draft, ProcessOrigin, checkpoint_of, distrust, give_up_checkpoint, verify_checkpoints, verify_images,
+};
 pub(crate) use inside::become_launcher_if_asked;
 pub(crate) use limits::Limits;
 pub use path::SandboxPath;
 pub(crate) use plan::FORWARDED_FROM;
-pub(crate) use protocol::{Exit, Failure, LaunchStep};
+pub(crate) use protocol::{Exit, Failure, Holds, LaunchStep, NoImage};
 pub use ready::{Endpoint, Ready};
 pub use signal::Signal;

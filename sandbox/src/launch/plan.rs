@@ -18,6 +18,9 @@ use super::signal::Signal;
 /// most databases.
 pub(crate) const INNER_ID: u32 = 999;
 
+/// The socket for readiness by sd_notify(3).
+pub(super) const NOTIFY_SOCKET: &str = "/run/notify";
+
 /// Everything init needs to build a container's root and to start the server in it.
 ///
 /// Paths of the host are absolute and exist; sizes are checked.
@@ -133,8 +136,9 @@ impl From<Vec<u8>> for Contents {
 /// The source of the data directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Data {
-    /// An overlay over a layer; writes go to a tmpfs of at most `upper_size` bytes.
-    Overlay { lower: PathBuf, upper_size: u64 },
+    /// An overlay over a layer; writes go to a tmpfs of at most `upper_size` bytes. `changes` is
+    /// what a checkpoint's server had changed of the layer, and lies between.
+    Overlay { lower: PathBuf, changes: Option<PathBuf>, upper_size: u64 },
     /// A directory of the host, written in place: the way layers are built.
     Writable { source: PathBuf },
 }

@@ -20,8 +20,20 @@ pub(super) const MARKER: &str = "SANDBOXED_DB_LAUNCHER";
 /// The longest message of either side. Plans may be longer and travel as a file descriptor.
 pub(super) const LONGEST_MESSAGE: usize = 64 << 10;
 
-/// From the test process to the launcher. Carries the control socket, the plan and, if the start
-/// method needs one, a file for a prelinked image.
+/// From the test process to the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum LauncherRequest {
+    /// Launch a container. Carries the control socket, the plan and, if the start method needs one,
+    /// a file for an image.
+    Launch(Launch),
+    /// Stop the server of a container for ever, and take its checkpoint. Carries a socket for the
+    /// report and a file for the checkpoint.
+    Checkpoint {
+        /// The container's init.
+        init: u32,
+    },
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     /// Limits for the sandbox's control group.
@@ -41,6 +53,8 @@ pub(super) enum StartMethod<I> {
     Execute,
     /// From this image; by execve(2) should that fail.
     Restore(I),
+    /// From this checkpoint of a ready server; if that fails there is no server.
+    Resume(I),
     /// The server runs until it is linked, and its image is written to this file.
     Capture(I),
 }
@@ -49,7 +63,7 @@ impl<I> StartMethod<I> {
     pub(super) fn image(&self) -> Option<&I> {
         match self {
             Self::Execute => None,
-            Self::Restore(image) | Self::Capture(image) => Some(image),
+            Self::Restore(image) | Self::Resume(image) | Self::Capture(image) => Some(image),
         }
     }
 
@@ -58,6 +72,7 @@ impl<I> StartMethod<I> {
         match self {
             Self::Execute => StartMethod::Execute,
             Self::Restore(_) => StartMethod::Restore(()),
+            Self::Resume(_) => StartMethod::Resume(()),
             Self::Capture(_) => StartMethod::Capture(()),
         }
     }
@@ -69,6 +84,7 @@ impl StartMethod<()> {
         match self {
             Self::Execute => Some(StartMethod::Execute),
             Self::Restore(()) => image.map(StartMethod::Restore),
+            Self::Resume(()) => image.map(StartMethod::Resume),
             Self::Capture(()) => image.map(StartMethod::Capture),
         }
     }
@@ -96,7 +112,7 @@ pub(super) enum Event {
     Spawned { pid: i32, group: Option<String> },
     /// The root is built and a planned server started. Carries the log file.
     Up(Up),
-    /// An image of the server was made, or the reason why there is none.
+    /// An image or a checkpoint of the server was made, or the reason why there is none.
     Captured(Option<NoImage>),
     /// The server is ready: it reported so, or showed the planned sign.
     Ready,
@@ -110,16 +126,16 @@ pub(super) enum Event {
     Failed(Failure),
 }
 
-/// The reason why a server has no image, or was not restored from it.
+/// The reason why a server has no image or checkpoint, or was not restored from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NoImage {
     pub(crate) why: String,
-    pub(super) holds: Holds,
+    pub(crate) holds: Holds,
 }
 
 /// How long the reason against an image holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Holds {
+pub(crate) enum Holds {
     /// For one start: resources were short.
     Once,
     /// For the test process: another attempt may wait for a deadline.
@@ -129,7 +145,7 @@ pub(super) enum Holds {
 }
 
 impl NoImage {
-    pub(super) fn new(why: impl Into<String>, holds: Holds) -> Self {
+    pub(crate) fn new(why: impl Into<String>, holds: Holds) -> Self {
         Self { why: why.into(), holds }
     }
 }
@@ -150,7 +166,7 @@ pub(super) struct Up {
     pub(super) filtered: bool,
     /// The private directory of process mode.
     pub(super) directory: Option<String>,
-    /// The reason why the server was executed though an image of it came along.
+    /// The reason why the server was not restored though an image of it came along.
     pub(super) not_restored: Option<NoImage>,
 }
 
@@ -227,10 +243,11 @@ impl From<Errno> for NoImage {
 }
 
 /// Returns `true` if an error comes from a shortage, which may pass: of descriptors, memory,
-/// processes or disk space.
+/// processes, disk space or rest.
 fn is_shortage(error: &io::Error) -> bool {
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOSPC, Errno::DQUOT];
-    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+    error.kind() == io::ErrorKind::WouldBlock
+        || Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
 /// Returns the end of a text that may be a path of any length, so that a report fits into a

@@ -17,7 +17,7 @@ use super::{history, lookup};
 use crate::cache::{self, Cache, DirectoryLock};
 use crate::error::Result;
 use crate::kept::Kept;
-use crate::launch::verify_images;
+use crate::launch::{verify_checkpoints, verify_images};
 
 /// The limit for the layers after a build; see [`Layers::prune`].
 const LIMIT: Limit = Limit { size: 10 << 30, age: None };
@@ -74,7 +74,7 @@ pub struct LayerInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The layer, or the key of a prelinked image.
+    /// The layer, or the key of a prelinked image or a checkpoint.
     pub digest: String,
     /// The differences, a line for each file.
     pub differences: Vec<String>,
@@ -169,6 +169,10 @@ impl Layers {
         damaged.extend(verify_images()?.into_iter().map(|key| Damage {
             digest: key,
             differences: vec!["this prelinked image of a server was changed".to_owned()],
+        }));
+        damaged.extend(verify_checkpoints()?.into_iter().map(|key| Damage {
+            digest: key,
+            differences: vec!["this checkpoint of a server was changed".to_owned()],
         }));
         Ok(damaged)
     }

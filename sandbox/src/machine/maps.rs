@@ -18,6 +18,8 @@ pub(crate) struct Mapping {
     pub(crate) name: String,
     /// The bytes that were written since they were mapped; from smaps only.
     pub(crate) written: u64,
+    /// The bytes that are swapped out; from smaps only.
+    pub(crate) swapped: u64,
     /// Two letters each; from smaps only.
     pub(crate) flags: Vec<String>,
 }
@@ -30,11 +32,13 @@ impl Mapping {
             if let Some(mapping) = Self::parse(line) {
                 mappings.push(mapping);
             } else if let Some((mapping, (name, value))) = mappings.last_mut().zip(line.split_once(':')) {
+                let bytes = || {
+                    let number = value.split_ascii_whitespace().next();
+                    number.and_then(|number| number.parse().ok()).unwrap_or(0_u64) << 10
+                };
                 match name {
-                    "Anonymous" => {
-                        let number = value.split_ascii_whitespace().next();
-                        mapping.written = number.and_then(|number| number.parse().ok()).unwrap_or(0) << 10;
-                    }
+                    "Anonymous" => mapping.written = bytes(),
+                    "Swap" => mapping.swapped = bytes(),
                     "VmFlags" => mapping.flags = value.split_ascii_whitespace().map(str::to_owned).collect(),
                     _ => {}
                 }
@@ -60,6 +64,7 @@ impl Mapping {
             inode: inode.parse().ok()?,
             name: fields.next().unwrap_or("").trim_start().to_owned(),
             written: 0,
+            swapped: 0,
             flags: Vec::new(),
         })
     }

@@ -3,6 +3,7 @@
 mod certificate;
 mod holdings;
 mod postmortem;
+mod resume;
 mod start;
 mod task;
 

@@ -74,7 +74,8 @@ impl ReadyServer {
     /// Timings of a server that was started for this request.
     pub(crate) fn timings<E: Engine>(&self, prepared: &Prepared<E>) -> Timings {
         let plan = prepared.planning;
-        Timings { plan, launch: plan + self.launch, server: self.server, ..Timings::default() }
+        let start = self.container.origin().into();
+        Timings { plan, launch: plan + self.launch, server: self.server, start, ..Timings::default() }
     }
 }
 
@@ -86,7 +87,7 @@ impl<E: Engine> Prepared<E> {
             DataSource::Empty { data } => (Data::Writable { source: data }, Vec::new(), Vec::new()),
             DataSource::Copy { data, visible } => (Data::Writable { source: data }, visible, Vec::new()),
             DataSource::Overlay { lower, upper_size, links } => {
-                (Data::Overlay { lower, upper_size }, Vec::new(), links)
+                (Data::Overlay { lower, changes: None, upper_size }, Vec::new(), links)
             }
         };
         let mode = isolation::mode(engine, installation)?;
@@ -183,6 +184,11 @@ impl<E: Engine> Prepared<E> {
         self.plan.data_dir.below(&container.root())
     }
 
+    /// `true` if each sandbox gets a certificate.
+    pub(super) fn tls(&self) -> bool {
+        self.tls
+    }
+
     /// The host's path of the certificate by which clients check the server's, with TLS.
     pub(super) fn root_certificate(&self, container: &Container) -> Option<PathBuf> {
         self.tls.then(|| certificate::root(container))
@@ -195,7 +201,13 @@ impl<E: Engine> Prepared<E> {
             true => Cow::Owned(certificate::add_to(&self.plan)?),
             false => Cow::Borrowed(&self.plan),
         };
-        let mut container = Container::launch(&plan).map_err(explain)?;
+        let mut container = match self.resume(&plan)? {
+            Ok(container) => container,
+            Err(why) => {
+                tracing::debug!(?why, "a server is not resumed");
+                Container::launch(&plan).map_err(explain)?.not_resumed_since(why)
+            }
+        };
         let launch = begin.elapsed();
         if self.plan.server.is_none() {
             self.initialise(&container)?;
@@ -205,7 +217,7 @@ impl<E: Engine> Prepared<E> {
         let mut ready = self.wait_ready(&container);
         // A restored server may fail because of its image: another one, executed, shows whether it
         // did.
-        if *container.origin() == ProcessOrigin::Restored
+        if *container.origin() == ProcessOrigin::Linked
             && ready.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exited)
         {
             let exit = container.server_exit(Duration::ZERO);
@@ -243,7 +255,7 @@ impl<E: Engine> Prepared<E> {
         .or_hint(|| if container.is_on_host() { isolation::nameless_hint() } else { None }))
     }
 
-    fn wait_ready(&self, container: &Container) -> Result<()> {
+    pub(super) fn wait_ready(&self, container: &Container) -> Result<()> {
         container.wait_ready(self.start_timeout).map_err(explain)
     }
 

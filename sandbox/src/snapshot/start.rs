@@ -126,6 +126,7 @@ impl<E: Engine> Snapshot<E> {
                     launch: planned,
                     server: waited(),
                     pooled: Some(server.executed.elapsed()),
+                    start: server.container.origin().into(),
                     ..Timings::default()
                 };
                 (server, slot, timings)

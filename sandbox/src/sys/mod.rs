@@ -6,6 +6,8 @@ pub(crate) mod constructor;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod process;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod seize;
 pub(crate) mod socket;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod trace;

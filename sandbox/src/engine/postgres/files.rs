@@ -43,6 +43,11 @@ pub(super) fn own_client(installation: &Installation) -> Result<Command> {
     Ok(psql(installation, SUPERUSER)?.args(["--file", "-"]).env("PGOPTIONS", options.join(" ")))
 }
 
+/// psql on that database, which reads its script from the standard input.
+pub(super) fn first_client(installation: &Installation, database: &str) -> Result<Command> {
+    Ok(psql(installation, database)?.args(["--file", "-"]))
+}
+
 /// psql on that database, without its script.
 fn psql(installation: &Installation, database: &str) -> Result<Command> {
     let quiet = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=on", "--pset", "pager=off"];

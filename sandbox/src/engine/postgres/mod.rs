@@ -181,6 +181,15 @@ impl Engine for Postgres {
         Ok(Some(Task::new(files::own_client(installation)?, psql::settle(&self.database))))
     }
 
+    fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
+        // Older servers have a collector of statistics, with a socket that no checkpoint holds.
+        const SINCE: u32 = 15;
+        if installation.major() < SINCE {
+            return Ok(None);
+        }
+        Ok(Some(Task::new(files::first_client(installation, &self.database)?, "SELECT 1;\n")))
+    }
+
     fn server(
         &self,
         installation: &Installation,

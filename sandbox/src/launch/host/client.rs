@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::error::{LaunchError, Result};
 use super::lock;
 use super::log::Log;
-use crate::launch::protocol::{Failure, Launch, LaunchStep, MARKER, encode};
+use crate::launch::protocol::{Failure, LaunchStep, LauncherRequest, MARKER, encode};
 
 use crate::error::{Error, ErrorKind};
 use crate::machine::rlimit::{LEAST_FILE_SIZE, Resource};
@@ -92,16 +92,16 @@ impl Launcher {
         matches!(lock(&self.child).try_wait(), Ok(None))
     }
 
-    /// Sends a plan, one end of a control socket, and the file of the image.
+    /// Sends a request with one end of a control socket and a file or two.
     pub(super) fn request(
         &self,
-        launch: &Launch,
+        request: &LauncherRequest,
         control: &OwnedFd,
-        plan: &File,
+        file: &File,
         image: Option<&File>,
     ) -> Result<(), Errno> {
-        let message = encode(launch).expect("numbers can be encoded");
-        let fds = [Some(control.as_fd()), Some(plan.as_fd()), image.map(AsFd::as_fd)];
+        let message = encode(request).expect("numbers can be encoded");
+        let fds = [Some(control.as_fd()), Some(file.as_fd()), image.map(AsFd::as_fd)];
         let fds: Vec<_> = fds.into_iter().flatten().collect();
         socket::send(self.socket.as_fd(), &message, &fds)
     }

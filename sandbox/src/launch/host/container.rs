@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,11 @@ use super::log::Log;
 use super::tail::Tail;
 use crate::error::{Error, ErrorKind};
 use crate::launch::command::Command;
-use crate::launch::image::{self, ProcessOrigin};
+use crate::launch::image::{self, Checkpoint, Draft, ProcessOrigin};
 use crate::launch::plan::{Plan, ProcessMode};
-use crate::launch::protocol::{Event, Exit, Launch, NoImage, Request, StartMethod, Up, encode};
+use crate::launch::protocol::{
+    Event, Exit, Launch, LauncherRequest, NoImage, Request, StartMethod, Up, encode,
+};
 use crate::launch::signal::Signal;
 use crate::sys::socket;
 
@@ -67,6 +69,10 @@ pub(crate) struct Container {
     log: Arc<Log>,
     has_outer_proc: bool,
     origin: ProcessOrigin,
+    /// The reason why its server is not from a checkpoint.
+    not_resumed: Option<NoImage>,
+    /// The checkpoint, whose files the container shows.
+    checkpoint: Option<Arc<Checkpoint>>,
     /// The control group, where one is delegated.
     group: Option<PathBuf>,
     control: Mutex<Control>,
@@ -91,6 +97,59 @@ impl Container {
                 Ok(container)
             }
         }
+    }
+
+    /// Launches a container with the ready server of a checkpoint.
+    ///
+    /// # Errors
+    /// The outer error is about the launch, the inner one about the checkpoint.
+    pub(crate) fn resume(plan: &Plan, checkpoint: &Arc<Checkpoint>) -> Result<Result<Self, NoImage>> {
+        let resumed = Self::resume_from(&checkpoint.plan(plan), checkpoint.image())?;
+        Ok(resumed.map(|mut container| {
+            container.checkpoint = Some(checkpoint.clone());
+            container
+        }))
+    }
+
+    /// Launches a container with the ready server of a checkpoint that is not published yet.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    pub(crate) fn try_draft(plan: &Plan, draft: &Draft) -> Result<Result<Self, NoImage>> {
+        Self::resume_from(&draft.plan(plan), &draft.image)
+    }
+
+    fn resume_from(plan: &Plan, image: &File) -> Result<Result<Self, NoImage>> {
+        let mut container = Self::launch_with(plan, StartMethod::Resume(image))?;
+        Ok(match std::mem::replace(&mut container.origin, ProcessOrigin::Resumed) {
+            ProcessOrigin::Executed(why) => Err(why),
+            _ => Ok(container),
+        })
+    }
+
+    /// Stops the server for ever and takes its checkpoint, together with its data directory, which
+    /// is `data` here.
+    ///
+    /// # Errors
+    /// The outer error is about the launcher, the inner one about the server.
+    pub(crate) fn take_checkpoint(
+        &self,
+        plan: &Plan,
+        draft: &Draft,
+        data: &Path,
+    ) -> Result<Result<(), NoImage>> {
+        let failed = |errno: Errno| {
+            Error::new(ErrorKind::Launch, "ask the launcher for a checkpoint")
+                .caused_by(io::Error::from(errno))
+        };
+        let (ours, theirs) = socket::pair().map_err(failed)?;
+        let request = LauncherRequest::Checkpoint { init: self.pid() };
+        Launcher::get()?.request(&request, &theirs, &draft.image, None).map_err(failed)?;
+        drop(theirs);
+        let late = || Error::new(ErrorKind::Launch, format!("take a checkpoint within {CAPTURE_TIMEOUT:?}"));
+        let deadline = Instant::now() + CAPTURE_TIMEOUT;
+        let taken = Control::new(ours).wait_for(deadline, late, |control| control.captured.take())?;
+        Ok(taken.and_then(|()| draft.take_changes(plan, data)))
     }
 
     /// Makes the image of a plan's server.
@@ -132,12 +191,12 @@ impl Container {
                     .into()));
             }
         };
-        let launch = Launch {
+        let launch = LauncherRequest::Launch(Launch {
             limits: plan.limits,
             files: plan.files_size(),
             process_mode: plan.process_mode.is_some(),
             start: start.without_image(),
-        };
+        });
         let mode = plan.process_mode.as_ref();
         let plan = memory(c"sandboxed-db plan", &bytes)?;
         let (ours, theirs) = socket::pair()?;
@@ -208,7 +267,9 @@ impl Container {
             pidfd,
             log: Arc::new(Log::new(File::from(log))),
             has_outer_proc: up.outer_proc,
-            origin: up.not_restored.map_or(ProcessOrigin::Restored, ProcessOrigin::Executed),
+            origin: up.not_restored.map_or(ProcessOrigin::Linked, ProcessOrigin::Executed),
+            not_resumed: None,
+            checkpoint: None,
             group,
             process_mode: mode.cloned().zip(up.directory.map(PathBuf::from)),
             control: Mutex::new(control),
@@ -246,6 +307,17 @@ impl Container {
     /// Returns how its server was started.
     pub(crate) fn origin(&self) -> &ProcessOrigin {
         &self.origin
+    }
+
+    /// Notes why its server is not from a checkpoint.
+    pub(crate) fn not_resumed_since(mut self, why: NoImage) -> Self {
+        self.not_resumed = Some(why);
+        self
+    }
+
+    /// Returns why its server is not from a checkpoint.
+    pub(crate) fn not_resumed(&self) -> Option<&str> {
+        self.not_resumed.as_ref().map(|reason| reason.why.as_str())
     }
 
     pub(crate) fn log(&self) -> &Arc<Log> {

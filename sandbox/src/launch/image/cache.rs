@@ -11,14 +11,14 @@ use std::time::SystemTime;
 
 use super::seal::{Fingerprint, Seal};
 use crate::cache::{self, Cache, StagedFile};
-use crate::environment::LINK_ONCE;
+use crate::environment::START;
 use crate::launch::limits::Limits;
 use crate::launch::plan::{Data, Plan};
 use crate::launch::protocol::{Holds, NoImage};
 use crate::machine::boot_id;
 
 /// Enters the name of an image, so that an image of another form is never read.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// The most images, of some megabytes each; the oldest are removed.
 const MOST: usize = 16;
@@ -26,8 +26,10 @@ const MOST: usize = 16;
 /// How a container's server was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ProcessOrigin {
-    /// From an image.
-    Restored,
+    /// From a checkpoint of a ready one.
+    Resumed,
+    /// From the image of a linked one.
+    Linked,
     /// By execve(2), for this reason.
     Executed(NoImage),
 }
@@ -172,8 +174,8 @@ fn in_the_making() -> NoImage {
 }
 
 fn eligible(plan: &Plan) -> Result<(), String> {
-    let refusal = if LINK_ONCE.word().map_err(|error| error.to_string())? == Some("0") {
-        "SANDBOXED_DB_LINK_ONCE=0 is set"
+    let refusal = if START.word().map_err(|error| error.to_string())? == Some("exec") {
+        "SANDBOXED_DB_START=exec is set"
     } else if !cfg!(target_arch = "x86_64") {
         "this architecture is not supported"
     } else if plan.process_mode.is_some() {

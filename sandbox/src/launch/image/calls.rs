@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::format::Thread;
+use super::kernel::Thread;
 use crate::sys::trace::Registers;
 
 /// Calls that leave no state but memory.

@@ -1,37 +1,40 @@
-//! The image of a linked program: its memory at its entry point, and the kernel's state of it.
-//!
-//! A file has a description, regions and pages. Pages that are as in the program's own files are
-//! left out.
+//! The file of an image: pages of memory, the lists of system calls that restore them, and a
+//! description of what the lists take for granted.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::sys::trampoline::StoredLists;
 
 pub(super) const PAGE: u64 = 4096;
 
 /// The longest description; a file with a longer one is no image.
 const LONGEST_DESCRIPTION: u64 = 16 << 20;
 
-/// The most regions: the default number of mappings of a process, vm.max_map_count, proc_sys_vm(5).
-const MOST_REGIONS: u64 = 65530;
+/// Descriptors that lists find. Mapped files have the numbers from [`FIRST_FILE`] on.
+pub(super) const FIRST_FILE: u64 = 3;
+pub(super) const IMAGE: u64 = 240;
+pub(super) const LAST_PID: u64 = 242;
 
-/// An image without its pages.
+/// The most files of an image, by the numbers above.
+const MOST_FILES: usize = (IMAGE - FIRST_FILE) as usize;
+
+/// An image without its pages and lists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Image {
+pub(super) struct Description {
     pub(super) files: Vec<MappedFile>,
-    /// Stored as numbers instead of text: all of the hundreds are read for each server.
-    #[serde(skip)]
-    pub(super) regions: Vec<Region>,
     /// The kernel's own mappings: name, beginning and end.
     pub(super) system: Vec<(String, u64, u64)>,
-    pub(super) layout: Layout,
-    /// Pairs of a type and a value, getauxval(3).
-    pub(super) auxiliary: Vec<u64>,
-    pub(super) thread: Thread,
-    pub(super) entry: EntryPoint,
+    /// The address of the first list.
+    pub(super) entry: u64,
+    /// The id of the first process, if it must have a certain one.
+    pub(super) id: Option<u32>,
+    /// The number of processes.
+    pub(super) processes: usize,
 }
 
 /// A file with mappings in an image, and the state by which a change is noticed.
@@ -50,106 +53,10 @@ struct FileState {
     modified: (i64, i64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Region {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    /// PROT_READ and so on, mmap(2).
-    pub(super) protection: u64,
-    pub(super) source: Source,
-}
-
-/// The source of a region's bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    /// One of the image's files, by its number, from an offset on.
-    File {
-        file: usize,
-        offset: u64,
-    },
-    /// The image's pages, from an offset on.
-    Pages {
-        offset: u64,
-    },
-    Zeroes,
-    /// The stack. The image's pages hold the part from `used` on.
-    Stack {
-        used: u64,
-        offset: u64,
-    },
-}
-
-/// The parts of a process's memory that the kernel knows, in the order of PR_SET_MM(2const).
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Layout(pub(super) [u64; 11]);
-
-/// The first thread's registrations at the kernel.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Thread {
-    /// The thread pointer.
-    pub(super) pointer: u64,
-    /// The address of the thread's id, set_tid_address(2).
-    pub(super) id: u64,
-    /// The arguments of set_robust_list(2).
-    pub(super) robust: Option<[u64; 2]>,
-    /// The arguments of rseq(2).
-    pub(super) sequences: Option<[u64; 4]>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct EntryPoint {
-    pub(super) instruction: u64,
-    pub(super) stack: u64,
-    pub(super) at_exit: u64,
-    /// The address of the instructions `syscall; ret`.
-    pub(super) farewell: u64,
-}
-
-impl From<Region> for [u64; 6] {
-    fn from(Region { start, end, protection, source }: Region) -> Self {
-        let (kind, detail, offset) = match source {
-            Source::File { file, offset } => (0, file as u64, offset),
-            Source::Pages { offset } => (1, 0, offset),
-            Source::Zeroes => (2, 0, 0),
-            Source::Stack { used, offset } => (3, used, offset),
-        };
-        [start, end, protection, kind, detail, offset]
-    }
-}
-
-impl TryFrom<[u64; 6]> for Region {
-    type Error = String;
-
-    fn try_from([start, end, protection, kind, detail, offset]: [u64; 6]) -> Result<Self, String> {
-        let source = match kind {
-            0 => Source::File { file: detail as usize, offset },
-            1 => Source::Pages { offset },
-            2 => Source::Zeroes,
-            3 => Source::Stack { used: detail, offset },
-            other => return Err(format!("no source of memory has the number {other}")),
-        };
-        Ok(Self { start, end, protection, source })
-    }
-}
-
-impl Region {
-    /// Returns `true` if `next` continues this region in memory and in the same file, and neither
-    /// is writable.
-    pub(super) fn goes_on_in(&self, next: &Self) -> bool {
-        let (Source::File { file, offset }, Source::File { file: of_next, offset: next_offset }) =
-            (self.source, next.source)
-        else {
-            return false;
-        };
-        let length = self.end - self.start;
-        let writable = (self.protection | next.protection) & libc::PROT_WRITE as u64 != 0;
-        file == of_next && self.end == next.start && offset + length == next_offset && !writable
-    }
-}
-
 impl MappedFile {
-    pub(super) fn of(path: PathBuf) -> io::Result<Self> {
-        let state = FileState::of(&std::fs::metadata(&path)?);
+    /// The file of that path, which is now found at `found`.
+    pub(super) fn of(path: PathBuf, found: &Path) -> io::Result<Self> {
+        let state = FileState::of(&std::fs::metadata(found)?);
         Ok(Self { path, state })
     }
 
@@ -174,65 +81,74 @@ impl FileState {
     }
 }
 
-impl Image {
-    /// Writes an image. `pages` appends the pages to the file.
-    pub(super) fn write(
-        &self,
-        file: &mut File,
-        pages: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let description = serde_json::to_vec(self)?;
-        let extent = Extent { description: description.len() as u64, regions: self.regions.len() as u64 };
-        let regions = self.regions.iter().flat_map(|region| <[u64; 6]>::from(region.clone()));
-        let head = [extent.description, extent.regions].into_iter();
-        file.write_all(&head.flat_map(u64::to_le_bytes).collect::<Vec<_>>())?;
-        file.write_all(&description)?;
-        file.write_all(&regions.flat_map(u64::to_le_bytes).collect::<Vec<_>>())?;
-        file.seek(SeekFrom::Start(extent.pages()))?;
-        pages(file)
+/// An image that is being written.
+#[derive(Debug)]
+pub(super) struct ImageWriter<'a> {
+    file: &'a File,
+    /// The offset of the next pages.
+    next: u64,
+}
+
+impl<'a> ImageWriter<'a> {
+    pub(super) fn new(file: &'a File) -> io::Result<Self> {
+        file.set_len(0)?;
+        Ok(Self { file, next: PAGE })
     }
 
-    /// Reads an image without its pages. Returns the offset of the pages, too.
-    pub(super) fn read(file: &File) -> io::Result<(Self, u64)> {
-        // By offsets: all users of the open file share its position.
-        let mut head = [0; Extent::HEAD as usize];
-        file.read_exact_at(&mut head, 0)?;
-        let [description, regions] = words(&head)[..] else { unreachable!("it is two words") };
-        if description > LONGEST_DESCRIPTION || regions > MOST_REGIONS {
-            return Err(io::Error::other("it is not the image of a program"));
+    /// Adds pages of memory, and returns their offset in the file. Zeroes take no space.
+    pub(super) fn add_pages(&mut self, memory: &[u8]) -> io::Result<u64> {
+        let offset = self.next;
+        for (number, page) in memory.chunks(PAGE as usize).enumerate() {
+            if !is_zero(page) {
+                self.file.write_all_at(page, offset + number as u64 * PAGE)?;
+            }
         }
-        let extent = Extent { description, regions };
-        let mut bytes = vec![0; (description + regions * Extent::REGION) as usize];
-        file.read_exact_at(&mut bytes, Extent::HEAD)?;
-        let (description, regions) = bytes.split_at(description as usize);
-        let mut image: Self = serde_json::from_slice(description)?;
-        let regions = words(regions);
-        let regions = regions.chunks_exact(6).map(|six| {
-            let six: [u64; 6] = six.try_into().expect("chunks are of six");
-            Region::try_from(six).map_err(io::Error::other)
-        });
-        image.regions = regions.collect::<io::Result<_>>()?;
-        Ok((image, extent.pages()))
+        self.next += (memory.len() as u64).next_multiple_of(PAGE);
+        Ok(offset)
+    }
+
+    pub(super) fn finish(self, lists: &StoredLists, description: &Description) -> io::Result<()> {
+        if description.files.len() > MOST_FILES {
+            return Err(io::Error::other("it maps more files than an image can hold"));
+        }
+        let lists = lists.bytes()?;
+        let text = serde_json::to_vec(description)?;
+        self.file.write_all_at(lists, self.next)?;
+        let after = self.next + lists.len() as u64;
+        self.file.write_all_at(&text, after)?;
+        let head = [self.next, lists.len() as u64, text.len() as u64];
+        self.file.write_all_at(&head.map(u64::to_le_bytes).concat(), 0)
     }
 }
 
-/// The lengths of the parts before the pages.
-struct Extent {
-    description: u64,
-    regions: u64,
+/// Returns `true` if a page, or a part of one, has no other bytes than zeroes.
+pub(super) fn is_zero(page: &[u8]) -> bool {
+    page == &[0; PAGE as usize][..page.len()]
 }
 
-impl Extent {
-    const HEAD: u64 = 16;
-    const REGION: u64 = 48;
+/// An image that was read, but for its pages and lists.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) description: Description,
+    /// Offset and length of the lists.
+    pub(super) lists: (u64, u64),
+}
 
-    fn pages(&self) -> u64 {
-        (Self::HEAD + self.description + self.regions * Self::REGION).next_multiple_of(PAGE)
+impl Image {
+    pub(super) fn read(file: &File) -> io::Result<Self> {
+        // By offsets: all users of the open file share its position.
+        let mut head = [0; 24];
+        file.read_exact_at(&mut head, 0)?;
+        let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
+        let (offset, length, text) = (word(0), word(8), word(16));
+        let size = file.metadata()?.len();
+        let after = offset.checked_add(length).filter(|after| after.checked_add(text) == Some(size));
+        let after = after.filter(|_| text <= LONGEST_DESCRIPTION && offset % PAGE == 0);
+        let after = after.ok_or_else(|| io::Error::other("it is not the image of a program"))?;
+        let mut bytes = vec![0; text as usize];
+        file.read_exact_at(&mut bytes, after)?;
+        Ok(Self { description: serde_json::from_slice(&bytes)?, lists: (offset, length) })
     }
-}
-
-fn words(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))).collect()
 }
 
 #[cfg(test)]
@@ -241,37 +157,41 @@ mod tests {
 
     #[test]
     fn an_image_survives_its_file() {
-        let regions = [
-            Source::File { file: 1, offset: 8192 },
-            Source::Pages { offset: 4096 },
-            Source::Zeroes,
-            Source::Stack { used: 12288, offset: 0 },
-        ];
-        let region = |source| Region { start: PAGE, end: 5 * PAGE, protection: 3, source };
-        let image = Image {
+        let file = tempfile::tempfile().unwrap();
+        let mut writer = ImageWriter::new(&file).unwrap();
+        let (zeroes, ones) = ([0; PAGE as usize], [1; PAGE as usize]);
+        let first = writer.add_pages(&[zeroes, ones].concat()).unwrap();
+        let second = writer.add_pages(&ones[..5]).unwrap();
+        assert_eq!((first % PAGE, second), (0, first + 2 * PAGE));
+        let mut lists = StoredLists::default();
+        lists.lay(b"a list");
+        let description = Description {
             files: Vec::new(),
-            regions: regions.map(region).to_vec(),
             system: vec![("[vdso]".to_owned(), 1, 2)],
-            layout: Layout([7; 11]),
-            auxiliary: vec![25, u64::MAX],
-            thread: Thread::default(),
-            entry: EntryPoint { instruction: 1, stack: 2, at_exit: 3, farewell: 4 },
+            entry: 7,
+            id: Some(2),
+            processes: 5,
         };
-        let mut file = tempfile::tempfile().unwrap();
-        image.write(&mut file, |file| file.write_all(b"pages")).unwrap();
-        let (read, pages) = Image::read(&file).unwrap();
-        assert_eq!((read.regions, read.auxiliary), (image.regions, image.auxiliary));
-        let mut found = [0; 5];
-        file.read_exact_at(&mut found, pages).unwrap();
-        assert_eq!((&found, pages % PAGE), (b"pages", 0));
-        for (word, what) in [(0, "a length"), (8, "a number of regions")] {
+        writer.finish(&lists, &description).unwrap();
+        let read = Image::read(&file).unwrap();
+        assert_eq!((read.description.system, read.description.entry), (description.system, 7));
+        let at = |offset| {
+            let mut byte = [7];
+            file.read_exact_at(&mut byte, offset).unwrap();
+            byte[0]
+        };
+        assert_eq!((at(first), at(first + PAGE), at(second + 4), at(second + 5)), (0, 1, 1, 0));
+        assert_eq!((at(read.lists.0), read.lists.1, read.lists.0 % PAGE), (b'a', 6, 0));
+        for word in [0, 8, 16] {
             let mut kept = [0; 8];
             file.read_exact_at(&mut kept, word).unwrap();
             file.write_all_at(&u64::MAX.to_le_bytes(), word).unwrap();
-            assert!(Image::read(&file).is_err(), "{what} beyond all bounds");
+            assert!(Image::read(&file).is_err(), "the length at {word} is beyond all bounds");
             file.write_all_at(&kept, word).unwrap();
         }
         assert!(Image::read(&file).is_ok());
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        assert!(Image::read(&file).is_err(), "it is cut short");
     }
 
     #[test]
@@ -279,7 +199,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("library.so");
         std::fs::write(&path, "linked").unwrap();
-        let file = MappedFile::of(path.clone()).unwrap();
+        let file = MappedFile::of(path.clone(), &path).unwrap();
         std::fs::hard_link(&path, place.path().join("link")).unwrap();
         assert!(file.open().is_ok());
         std::fs::write(place.path().join("new"), "linked").unwrap();

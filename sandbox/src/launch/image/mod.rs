@@ -1,6 +1,6 @@
-//! Prelinking: a server's process from an image of the program as it is when the dynamic linker has
-//! done its work and `main` has not begun. `README.md` in this folder describes images and
-//! restoring.
+//! Images: a server's process from an image of the program as it is when the dynamic linker has
+//! done its work and `main` has not begun, or all processes of a ready server from a checkpoint.
+//! `README.md` in this folder describes both.
 
 mod cache;
 #[cfg(target_arch = "x86_64")]
@@ -8,7 +8,15 @@ mod calls;
 #[cfg(target_arch = "x86_64")]
 mod capture;
 #[cfg(target_arch = "x86_64")]
+mod checkpoint;
+mod checkpoints;
+mod difference;
+#[cfg(target_arch = "x86_64")]
 mod format;
+#[cfg(target_arch = "x86_64")]
+mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod memory;
 #[cfg(target_arch = "x86_64")]
 mod prelink;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +30,15 @@ pub(super) use cache::{give_up, image_of};
 #[cfg(target_arch = "x86_64")]
 pub(super) use capture::capture;
 #[cfg(target_arch = "x86_64")]
+pub(super) use checkpoint::take as take_checkpoint;
+pub(crate) use checkpoints::{Checkpoint, Draft, checkpoint_of, give_up_checkpoint, verify_checkpoints};
+#[cfg(target_arch = "x86_64")]
 pub(super) use restore::restore;
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use unsupported::{capture, restore};
+pub(super) use unsupported::{capture, restore, take_checkpoint};
+
+/// The refusal of a program, for a reason in words.
+#[cfg(target_arch = "x86_64")]
+fn refused(why: &str) -> std::io::Error {
+    std::io::Error::other(why)
+}

@@ -97,7 +97,7 @@ pub(super) struct PrelinkCall {
     pub(super) arguments: [Argument; 3],
 }
 
-const LIBRARY: &str = "libcrypto.so.3";
+pub(super) const LIBRARY: &str = "libcrypto.so.3";
 
 /// OPENSSL_INIT_NO_ATEXIT: memory is not given back to the process just before that ends.
 /// OPENSSL_init_crypto(3ssl).
@@ -121,17 +121,33 @@ impl PrelinkCall {
             mapping.offset == 0 && Path::new(&mapping.name).file_name().is_some_and(|name| name == LIBRARY)
         };
         let Some(library) = mappings.iter().find(is_begin) else { return Ok(Vec::new()) };
-        let bytes = fs::read(&library.name)?;
-        let parsed = ElfBytes::<NativeEndian>::minimal_parse(&bytes).map_err(io::Error::other)?;
-        let table = parsed.dynamic_symbol_table().map_err(io::Error::other)?;
-        let (symbols, names) = table.ok_or_else(|| io::Error::other(format!("{LIBRARY} has no symbols")))?;
-        let calls = CALLS.map(|(name, arguments)| {
-            let is_named = |at: u32| names.get(at as usize).is_ok_and(|found| found == name);
-            let symbol = symbols.iter().find(|symbol| !symbol.is_undefined() && is_named(symbol.st_name));
-            let symbol = symbol.ok_or_else(|| io::Error::other(format!("{LIBRARY} has no {name}")))?;
+        let functions = addresses_of(library, Path::new("/"), CALLS.map(|(name, _)| name))?;
+        let calls = functions.into_iter().zip(CALLS);
+        Ok(calls.map(|(function, (_, arguments))| Self { function, arguments }).collect())
+    }
+}
+
+/// Returns the addresses of functions of a library. `library` is the mapping of its first bytes, of
+/// a file below `root`.
+pub(super) fn addresses_of<const N: usize>(
+    library: &Mapping,
+    root: &Path,
+    functions: [&str; N],
+) -> io::Result<[u64; N]> {
+    let bytes = fs::read(root.join(library.name.trim_start_matches('/')))?;
+    let parsed = ElfBytes::<NativeEndian>::minimal_parse(&bytes).map_err(io::Error::other)?;
+    let table = parsed.dynamic_symbol_table().map_err(io::Error::other)?;
+    let (symbols, names) = table.ok_or_else(|| io::Error::other(format!("{LIBRARY} has no symbols")))?;
+    let mut addresses = [0; N];
+    for symbol in symbols.iter().filter(|symbol| !symbol.is_undefined()) {
+        let name = names.get(symbol.st_name as usize).unwrap_or_default();
+        if let Some(at) = functions.iter().position(|function| *function == name) {
             // The first bytes of a library's file are at its address zero.
-            Ok(Self { function: library.start + symbol.st_value, arguments })
-        });
-        calls.into_iter().collect()
+            addresses[at] = library.start + symbol.st_value;
+        }
+    }
+    match addresses.iter().position(|address| *address == 0) {
+        None => Ok(addresses),
+        Some(missing) => Err(io::Error::other(format!("{LIBRARY} has no {}", functions[missing]))),
     }
 }

@@ -11,9 +11,13 @@ use crate::launch::protocol::NoImage;
 
 pub(in crate::launch) fn capture(
     _command: &ResolvedCommand,
-    _into: &mut File,
+    _into: &File,
     _prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(in crate::launch) fn take_checkpoint(_init: u32, _into: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -21,6 +25,7 @@ pub(in crate::launch) fn restore(
     _image: &File,
     _command: &ResolvedCommand,
     _stdio: [OwnedFd; 3],
+    _last_pid: Option<&File>,
 ) -> Result<Pid, NoImage> {
     Err(io::Error::from(io::ErrorKind::Unsupported).into())
 }

@@ -19,6 +19,7 @@ use super::seccomp::{self, Filters};
 use super::supervisor::{ServerContext, Supervisor};
 use crate::launch::command::Command;
 use crate::launch::image;
+use crate::launch::plan::NOTIFY_SOCKET;
 use crate::launch::protocol::{Event, Failure, Holds, LaunchStep, NoImage, StartMethod, Up};
 use crate::sys::process::{FreshProcess, loopback_up};
 
@@ -30,9 +31,6 @@ pub(super) struct Inherited<'a> {
     /// The limits that the control group of this process enforces.
     pub(super) group: Controllers,
 }
-
-/// The socket for readiness by sd_notify(3).
-const NOTIFY_SOCKET: &str = "/run/notify";
 
 /// The life of an init. Runs in the child just cloned.
 pub(super) fn main(
@@ -69,13 +67,15 @@ fn live(
         .map_err(|errno| Failure::new(LaunchStep::Hostname, "sandbox", errno))?;
     let proc = mounts::proc()?;
     limits::apply(&plan.limits, inherited.user, inherited.group, proc.as_fd())?;
-    let Root { log, outer_proc } = mounts::build(&plan, proc)?;
+    let chooses_ids = matches!(server, Some((_, StartMethod::Resume(_))));
+    let Root { log, outer_proc, last_pid } = mounts::build(&plan, proc, chooses_ids)?;
     drop_capabilities(match server {
         None | Some((_, StartMethod::Execute)) => CapabilitySet::empty(),
-        Some((_, StartMethod::Restore(_) | StartMethod::Capture(_))) => RESTORE,
+        Some(_) => RESTORE,
     })?;
     let (ready, when_ready) = (plan.ready, plan.when_ready);
-    let context = ServerContext { log, notify: NOTIFY_SOCKET.to_owned(), ready, when_ready, host: None };
+    let notify = NOTIFY_SOCKET.to_owned();
+    let context = ServerContext { log, notify, ready, when_ready, last_pid, host: None };
     let up = Up { outer_proc, filtered: inherited.filters.is_some(), ..Up::default() };
     if let Some((command, StartMethod::Capture(image))) = server {
         return capture(control, command, image.into(), &context, up, inherited.filters);
@@ -91,7 +91,7 @@ fn live(
 fn capture(
     control: &OwnedFd,
     server: Command,
-    mut image: File,
+    image: File,
     context: &ServerContext,
     up: Up,
     filters: Option<&Filters>,
@@ -105,7 +105,7 @@ fn capture(
         Some(filters) => filters.install(false).map_err(io::Error::other),
         None => Ok(()),
     };
-    let refused = image::capture(&server, &mut image, filter).err().map(|error| match error.raw_os_error() {
+    let refused = image::capture(&server, &image, filter).err().map(|error| match error.raw_os_error() {
         // Its linker met a shortage, or it was killed.
         Some(libc::ESRCH) => NoImage::new("it ends before it begins", Holds::Process),
         _ => error.into(),

@@ -17,11 +17,15 @@ use rustix::process::{
 };
 
 use super::cgroup::{Controllers, Delegation, Group};
+use super::child::send;
 use super::init::{self, Inherited};
 use super::privileges::HostUser;
 use super::process;
 use super::seccomp::Filters;
-use crate::launch::protocol::{Event, Failure, Launch, LaunchStep, MARKER, StartMethod, encode};
+use crate::launch::image;
+use crate::launch::protocol::{
+    Event, Failure, Launch, LaunchStep, LauncherRequest, MARKER, StartMethod, encode,
+};
 use crate::sys::clone::into_namespaces;
 use crate::sys::process::{
     FreshProcess, SingleThreaded, exit_now, fork, reap_children_automatically, reset_signals,
@@ -83,10 +87,13 @@ fn main(fresh: FreshProcess, requests: BorrowedFd<'static>) {
             Err(errno) if is_passing(errno) => continue,
             Err(_) => break,
         };
-        let launch = serde_json::from_slice(&buffer[..length]);
+        let request = serde_json::from_slice(&buffer[..length]);
         let mut fds = fds.into_iter();
-        if let (Ok(launch), Some(control), Some(plan)) = (launch, fds.next(), fds.next()) {
-            launcher.launch(&launch, &control, plan, fds.next());
+        if let (Ok(request), Some(control), Some(file)) = (request, fds.next(), fds.next()) {
+            match request {
+                LauncherRequest::Launch(launch) => launcher.launch(&launch, &control, file, fds.next()),
+                LauncherRequest::Checkpoint { init } => launcher.checkpoint(init, &control, file),
+            }
         }
     }
     launcher.wait_for_children();
@@ -222,6 +229,25 @@ impl Launcher {
             Err(Errno::SRCH) => Ok(None),
             Err(errno) => Err(failed(errno)),
         }
+    }
+
+    /// Forks a process that takes the checkpoint of a container's server: from outside, since the
+    /// filter inside forbids ptrace(2). It reports over `control`.
+    fn checkpoint(&self, init: u32, control: &OwnedFd, file: OwnedFd) {
+        let mut file = Some(file);
+        let child = |fresh: FreshProcess| {
+            let Some(file) = file.take() else { return };
+            if fresh.keep_only(&[control.as_fd(), file.as_fd()]).is_err() {
+                return;
+            }
+            reset_signals();
+            // It must not outlive a launcher whose test process is gone.
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
+            let refused = image::take_checkpoint(init, &file.into()).err().map(Into::into);
+            send(control, &Event::Captured(refused), &[]);
+        };
+        // Without the process the socket is at its end, which the test process sees.
+        let _ = fork(&self.proof, child);
     }
 
     /// Stays until the containers are gone, so that they are reaped here and not left to a PID 1

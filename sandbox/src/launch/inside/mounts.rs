@@ -59,6 +59,8 @@ pub(super) struct Root {
     pub(super) log: File,
     /// `true` if /proc is the outer one, which shows outer processes.
     pub(super) outer_proc: bool,
+    /// The kernel's setting of the last process id, if it was asked for and can be written.
+    pub(super) last_pid: Option<File>,
 }
 
 /// A /proc that is still writable and not attached yet, or the outer one.
@@ -89,8 +91,8 @@ pub(super) fn proc() -> Result<Proc, Failure> {
     }
 }
 
-/// Builds the root and enters it.
-pub(super) fn build(plan: &Plan, proc: Proc) -> Result<Root, Failure> {
+/// Builds the root and enters it. `chooses_ids` asks for [`Root::last_pid`].
+pub(super) fn build(plan: &Plan, proc: Proc, chooses_ids: bool) -> Result<Root, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(|errno| Failure::new(LaunchStep::PrivateMounts, "/", errno))?;
 
@@ -142,11 +144,11 @@ pub(super) fn build(plan: &Plan, proc: Proc) -> Result<Root, Failure> {
     mount_at(&data, &utf8(staged(&plan.data_dir)))?;
     let empty = empty_directories()?;
     let outer_proc = proc.is_outer;
-    mount_proc(proc)?;
+    let last_pid = mount_proc(proc, chooses_ids)?;
     mask_proc(empty)?;
     make_read_only(c".").map_err(|errno| Failure::new(LaunchStep::Attach, "the read-only root", errno))?;
     enter()?;
-    Ok(Root { log, outer_proc })
+    Ok(Root { log, outer_proc, last_pid })
 }
 
 fn devices() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
@@ -210,10 +212,10 @@ fn usr(lowers: &[PathBuf]) -> Result<OwnedFd, Failure> {
 fn data(data: &Data) -> Result<OwnedFd, Failure> {
     match data {
         Data::Writable { source } => take(&utf8(source), NO_EXEC),
-        Data::Overlay { lower, upper_size } => {
+        Data::Overlay { lower, changes, upper_size } => {
             let upper = tmpfs_with(*upper_size, "0700", NO_EXEC, Some(LARGE_PAGES))?;
-            let lower = open_lower(lower)?;
-            overlay(&[lower], Some(&upper), NO_EXEC)
+            let lowers = changes.iter().chain([lower]).map(|path| open_lower(path));
+            overlay(&lowers.collect::<Result<Vec<_>, _>>()?, Some(&upper), NO_EXEC)
                 .map_err(|error| refused(LaunchStep::Overlay, "the data directory", error))
         }
     }
@@ -343,13 +345,26 @@ fn skeleton(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Mounts /proc read-only: where the user outside is root, the server's id owns the kernel's
-/// settings.
-fn mount_proc(proc: Proc) -> Result<(), Failure> {
+/// settings. Returns the setting of the last process id, if it is asked for.
+fn mount_proc(proc: Proc, chooses_ids: bool) -> Result<Option<File>, Failure> {
+    const LAST_PID: &str = "sys/kernel/ns_last_pid";
+    let open = |path: PathBuf| File::options().write(true).open(path).ok();
     if proc.is_outer {
-        return mount_at(&take("/proc", READ_ONLY.union(NO_EXEC))?, "proc");
+        let last_pid = if chooses_ids { open(Path::new("/proc").join(LAST_PID)) } else { None };
+        mount_at(&take("/proc", READ_ONLY.union(NO_EXEC))?, "proc")?;
+        return Ok(last_pid);
     }
     mount_at(&proc.root, "proc")?;
-    make_read_only(c"proc").map_err(|errno| Failure::new(LaunchStep::Attach, "/proc", errno))
+    // By a mount of its own: one with a file open for writing cannot be made read-only.
+    let last_pid = match chooses_ids {
+        true => {
+            let writable = take("proc", NO_EXEC)?;
+            open(Path::new(&format!("/proc/self/fd/{}", writable.as_raw_fd())).join(LAST_PID))
+        }
+        false => None,
+    };
+    make_read_only(c"proc").map_err(|errno| Failure::new(LaunchStep::Attach, "/proc", errno))?;
+    Ok(last_pid)
 }
 
 /// Returns an empty directory for each existing one of [`MASKED_DIRECTORIES`].

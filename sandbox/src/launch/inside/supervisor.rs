@@ -44,6 +44,8 @@ pub(super) struct ServerContext {
     pub(super) ready: Ready,
     /// Links to make when the server reports readiness.
     pub(super) when_ready: Vec<Symlink>,
+    /// The kernel's setting of the last process id, for a server that is resumed.
+    pub(super) last_pid: Option<File>,
     /// Absent in a container.
     pub(super) host: Option<HostProcess>,
 }
@@ -150,10 +152,16 @@ impl<'a> Supervisor<'a> {
                     supervisor.start_server(command)?;
                 }
             }
+            Some((command, StartMethod::Resume(image))) => {
+                not_restored = supervisor.resume_server(&command, &image.into())?;
+            }
             Some((command, _)) => supervisor.start_server(command)?,
             None => {}
         }
         send(control, &Event::Up(Up { not_restored, ..up }), &[&context.log]);
+        if supervisor.ready {
+            send(control, &Event::Ready, &[]);
+        }
         // From here on nothing of the launcher's is within the server's reach.
         silence();
         Ok(supervisor)
@@ -284,20 +292,36 @@ impl<'a> Supervisor<'a> {
     /// Restores the server from an image, or returns the reason why it cannot be. Drops this
     /// process's last capability.
     fn restore_server(&mut self, command: &Command, image: &File) -> Result<Option<NoImage>, Failure> {
+        let not_restored = self.restore(command, image)?;
+        if not_restored.is_none() {
+            self.begin_probing()?;
+        }
+        Ok(not_restored)
+    }
+
+    /// Restores the ready server of a checkpoint, or returns the reason why it cannot be. Drops
+    /// this process's last capability.
+    fn resume_server(&mut self, command: &Command, image: &File) -> Result<Option<NoImage>, Failure> {
+        let not_restored = self.restore(command, image)?;
+        self.ready = not_restored.is_none();
+        Ok(not_restored)
+    }
+
+    fn restore(&mut self, command: &Command, image: &File) -> Result<Option<NoImage>, Failure> {
         let command = self.context.server(command.clone()).in_container();
         let log = || self.context.log.try_clone().map(OwnedFd::from);
         let stdio = || io::Result::Ok([File::open("/dev/null")?.into(), log()?, log()?]);
+        let last_pid = self.context.last_pid.as_ref();
         let restored =
-            stdio().map_err(NoImage::from).and_then(|stdio| image::restore(image, &command, stdio));
+            stdio().map_err(NoImage::from).and_then(|stdio| image::restore(image, &command, stdio, last_pid));
         drop_last_capability()?;
-        match restored {
+        Ok(match restored {
             Ok(server) => {
                 self.server = Some(server);
-                self.begin_probing()?;
-                Ok(None)
+                None
             }
-            Err(why) => Ok(Some(why)),
-        }
+            Err(why) => Some(why),
+        })
     }
 
     fn run(&mut self, number: u32, command: &Command, fds: Vec<OwnedFd>) -> Result<(), Failure> {

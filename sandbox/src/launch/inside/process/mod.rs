@@ -115,7 +115,8 @@ fn prepare(
         note: directory.notes(),
     };
     let notify = root.join("run/notify").to_string_lossy().into_owned();
-    Ok(ServerContext { log, notify, ready: plan.ready, when_ready: plan.when_ready, host: Some(host) })
+    let (ready, when_ready) = (plan.ready, plan.when_ready);
+    Ok(ServerContext { log, notify, ready, when_ready, last_pid: None, host: Some(host) })
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), Failure> {

@@ -1,0 +1,67 @@
+//! Random generators, whose state all servers of a checkpoint would share.
+//!
+//! OpenSSL's generators are made empty in each process; they draw from the kernel at their next
+//! use. The C library's and PostgreSQL's generators of a new backend are seeded by OpenSSL or by
+//! the kernel.
+
+use std::io;
+use std::path::Path;
+
+use super::frozen::Frozen;
+use crate::launch::image::prelink::{LIBRARY, addresses_of};
+use crate::launch::image::refused;
+use crate::machine::maps::Mapping;
+
+/// The functions that return a generator, the one that others draw from last, and the function that
+/// empties one.
+const FUNCTIONS: [&str; 4] =
+    ["RAND_get0_public", "RAND_get0_private", "RAND_get0_primary", "EVP_RAND_uninstantiate"];
+
+/// Libraries with generators that are not known, by the beginnings of their names.
+const UNKNOWN: [&str; 4] = ["libcrypto.so", "libssl3.so", "libnss3.so", "libsofthsm"];
+
+/// The generators of a server, by the addresses of their functions. All its processes have the same
+/// libraries.
+#[derive(Debug)]
+pub(super) struct Generators {
+    library: Option<(u64, [u64; 4])>,
+}
+
+impl Generators {
+    /// Finds the generators in the first process.
+    pub(super) fn find(process: &Frozen) -> io::Result<Self> {
+        let root = process.proc.join("root");
+        let found = library(process)?
+            .map(|library| Ok::<_, io::Error>((library.start, addresses_of(library, &root, FUNCTIONS)?)));
+        Ok(Self { library: found.transpose()? })
+    }
+
+    /// Empties the generators of a process.
+    pub(super) fn forget(&self, process: &Frozen) -> io::Result<()> {
+        if library(process)?.map(|library| library.start) != self.library.map(|(start, _)| start) {
+            return Err(refused("its processes have different random generators"));
+        }
+        let Some((_, [generators @ .., empty])) = self.library else { return Ok(()) };
+        for generator in generators {
+            let generator = process.enter(generator, [0, 0])?;
+            if generator == 0 || process.enter(empty, [generator, 0])? != 1 {
+                return Err(refused("its random generator cannot be emptied"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the first mapping of OpenSSL's library.
+fn library(process: &Frozen) -> io::Result<Option<&Mapping>> {
+    let mut found = None;
+    for mapping in process.mappings.iter().filter(|mapping| mapping.offset == 0) {
+        let name = Path::new(&mapping.name).file_name().unwrap_or_default().to_string_lossy();
+        if name == LIBRARY {
+            found = Some(mapping);
+        } else if UNKNOWN.iter().any(|unknown| name.starts_with(unknown)) {
+            return Err(refused(&format!("the random generator of `{name}` is not known")));
+        }
+    }
+    Ok(found)
+}

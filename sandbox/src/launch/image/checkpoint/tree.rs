@@ -1,0 +1,202 @@
+//! A stopped server, and the lists of calls that make it anew.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::descriptors::{Open, Table};
+use super::frozen::{Frozen, State};
+use super::memory::{FirstMemory, Shared};
+use super::random::Generators;
+use super::rest::Processes;
+use super::restless;
+use super::scratch::{Scratch, lay_path};
+use super::segments::{check_namespace, map_shared};
+use crate::launch::image::format::{Description, ImageWriter, LAST_PID};
+use crate::launch::image::kernel::{arrive, close_files, draw_randomness, set_name, set_signal_stack};
+use crate::launch::image::memory::{Files, protection};
+use crate::launch::image::refused;
+use crate::launch::plan::NOTIFY_SOCKET;
+use crate::sys::trampoline::{Calls, StoredLists, Trampoline};
+
+/// Options of rt_sigprocmask(2) and clone(2) that libc has as other types.
+const SETMASK: u64 = libc::SIG_SETMASK as u64;
+
+pub(super) struct Tree {
+    init: u32,
+    first: Frozen,
+    children: Vec<Frozen>,
+}
+
+impl Tree {
+    pub(super) fn stop(init: u32, processes: Processes) -> io::Result<Self> {
+        let first = Frozen::stop(processes.first, init)?;
+        let children = processes.children.iter().map(|&child| Frozen::stop(child, init));
+        let children = children.collect::<io::Result<Vec<_>>>()?;
+        if Processes::below(init)? != processes {
+            return Err(restless("a process has begun or ended meanwhile"));
+        }
+        let mut tree = Self { init, first, children };
+        let generators = Generators::find(&tree.first)?;
+        for process in [&mut tree.first].into_iter().chain(&mut tree.children) {
+            generators.forget(process)?;
+            process.reread()?;
+        }
+        Ok(tree)
+    }
+
+    /// Writes the checkpoint.
+    pub(super) fn write(&self, into: &File) -> io::Result<()> {
+        let first = &self.first;
+        let root = first.proc.join("root");
+        let state = first.state()?;
+        first.write_frame(&state)?;
+        let data = state.directory.clone();
+        let mut files = Files::below(&root);
+        let mut image = ImageWriter::new(into)?;
+        let memory = FirstMemory::look(first, &data, &mut files, &mut image)?;
+        let segments = memory.shared.iter().filter(|(_, shared)| matches!(shared, Shared::Segment(_)));
+        check_namespace(first, segments.count())?;
+        let scratch = Scratch::look(&root, Path::new(NOTIFY_SOCKET))?;
+        let log = log(first)?;
+        let table = Table::look(first, self.init)?;
+        table.check_sockets(&scratch.sockets)?;
+        let program = fs::read_link(first.proc.join("exe"))?;
+        let program = files.number(&program.to_string_lossy())?;
+
+        let (mut lists, mut list) = (StoredLists::default(), Calls::default());
+        let every_signal = lists.lay(&[0xff; 8]);
+        list.call(libc::SYS_rt_sigprocmask, &[SETMASK, every_signal, 0, 8]);
+        memory.regions.iter().for_each(|region| region.map(&mut list));
+        state.layout.set(&mut lists, &mut list, &state.auxiliary, Some(program));
+        set_name(&mut lists, &mut list, &state.name);
+        state.thread.register(&mut list);
+        draw_randomness(&mut list, &state.auxiliary);
+        close_files(&mut list);
+        let mut open = Open::standard();
+        list.call(libc::SYS_umask, &[0]);
+        scratch.make(open.lowest(), &mut lists, &mut list);
+        for (mapping, shared) in &memory.shared {
+            let protection = protection(mapping);
+            match shared {
+                Shared::Anonymous(memory) => {
+                    let region = (mapping, protection);
+                    memory.make(region, open.lowest(), &mut image, &mut lists, &mut list)?;
+                }
+                Shared::Named(path) => {
+                    let path = lay_path(&mut lists, Path::new(path));
+                    let flags = (libc::O_RDWR | libc::O_CLOEXEC) as u64;
+                    list.call_for(libc::SYS_open, &[path, flags, 0], open.lowest());
+                    map_shared(mapping, protection, open.lowest(), &mut list);
+                    list.call(libc::SYS_close, &[open.lowest()]);
+                }
+                Shared::Segment(segment) => segment.make(mapping, &mut image, &mut list)?,
+            }
+        }
+        if !log.is_empty() {
+            const STDERR: u64 = 2;
+            let (place, length) = (lists.lay(&log), log.len() as u64);
+            list.call_for(libc::SYS_write, &[STDERR, place, length], length);
+        }
+        change_directory(&mut lists, &mut list, &state.directory);
+        for (action, signal) in state.actions.iter().zip(1_u64..) {
+            // Init lets programs ignore SIGXFSZ.
+            let before = if signal == libc::SIGXFSZ as u64 { [0xff; 32] } else { [0; 32] };
+            set_action(&mut lists, &mut list, signal, action, &before);
+        }
+        set_signal_stack(&mut lists, &mut list, state.signal_stack);
+        table.make(&mut open, &scratch.sockets, &mut lists, &mut list)?;
+        list.call(libc::SYS_umask, &[state.umask]);
+        for child in &self.children {
+            let child_list = self.child(child, (&state, &memory, &table, &open), &mut image, &mut lists)?;
+            let child_list = lists.lay_list(&child_list);
+            let before = (child.id - 1).to_string();
+            let text = lists.lay(before.as_bytes());
+            let length = before.len() as u64;
+            list.call_for(libc::SYS_pwrite64, &[LAST_PID, text, length, 0], length);
+            list.fork(child.id, child_list);
+        }
+        if state.leads || state.death_signal != 0 {
+            return Err(refused("its first process leads a session or depends on its parent"));
+        }
+        end(first, &state, &mut lists, &mut list);
+        let entry = lists.lay_list(&list);
+        let processes = 1 + self.children.len();
+        let description =
+            Description { files: files.all, system: memory.system, entry, id: Some(first.id), processes };
+        image.finish(&lists, &description)
+    }
+
+    /// The list of a child, which begins as a copy of the first process.
+    fn child(
+        &self,
+        child: &Frozen,
+        (of_first, memory, table, open): (&State, &FirstMemory, &Table, &Open),
+        image: &mut ImageWriter<'_>,
+        lists: &mut StoredLists,
+    ) -> io::Result<Calls> {
+        let state = child.state()?;
+        child.write_frame(&state)?;
+        let thread = &state.thread;
+        if (thread.pointer, thread.sequences) != (of_first.thread.pointer, of_first.thread.sequences) {
+            return Err(refused("its processes have different threads"));
+        }
+        let mut list = Calls::default();
+        if state.leads {
+            list.call(libc::SYS_setsid, &[]);
+        }
+        memory.turn_into(child, &of_first.directory, image, &mut list)?;
+        if state.layout != of_first.layout {
+            state.layout.set(lists, &mut list, &state.auxiliary, None);
+        }
+        set_name(lists, &mut list, &state.name);
+        thread.register_child(&mut list);
+        draw_randomness(&mut list, &state.auxiliary);
+        if state.directory != of_first.directory {
+            change_directory(lists, &mut list, &state.directory);
+        }
+        for ((action, of_first), signal) in state.actions.iter().zip(&of_first.actions).zip(1_u64..) {
+            set_action(lists, &mut list, signal, action, of_first);
+        }
+        if state.signal_stack != of_first.signal_stack {
+            set_signal_stack(lists, &mut list, state.signal_stack);
+        }
+        let own = Table::look(child, self.init)?;
+        own.turn_from(table, open.clone(), lists, &mut list)?;
+        if state.umask != of_first.umask {
+            list.call(libc::SYS_umask, &[state.umask]);
+        }
+        end(child, &state, lists, &mut list);
+        Ok(list)
+    }
+}
+
+/// Reads the log of a server's start, which each server of the checkpoint shows.
+fn log(first: &Frozen) -> io::Result<Vec<u8>> {
+    const LONGEST: usize = 64 << 10;
+    let log = fs::read(first.proc.join("fd/2"))?;
+    if log.len() > LONGEST {
+        return Err(refused("its log is long"));
+    }
+    Ok(log)
+}
+
+/// Ends a list: the process continues where it was stopped.
+fn end(process: &Frozen, state: &State, lists: &mut StoredLists, list: &mut Calls) {
+    arrive(lists, list, state.death_signal);
+    let (entry, stack, farewell) = (process.sigreturn, process.frame(), process.farewell);
+    list.end(Trampoline { entry, stack, at_exit: 0, farewell });
+}
+
+fn change_directory(lists: &mut StoredLists, list: &mut Calls, directory: &Path) {
+    let path = lay_path(lists, directory);
+    list.call(libc::SYS_chdir, &[path]);
+}
+
+/// Sets the action of a signal, unless it is there already.
+fn set_action(lists: &mut StoredLists, list: &mut Calls, signal: u64, action: &[u8; 32], before: &[u8; 32]) {
+    if action != before {
+        let action = lists.lay(action);
+        list.call(libc::SYS_rt_sigaction, &[signal, action, 0, 8]);
+    }
+}

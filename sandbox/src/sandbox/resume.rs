@@ -1,0 +1,68 @@
+//! Servers from checkpoints: when one is made, how it is tried, and when it is given up.
+
+use std::time::Duration;
+
+use super::start::Prepared;
+use crate::diagnosis::explain;
+use crate::engine::{Engine, Task};
+use crate::error::Result;
+use crate::launch::plan::Plan;
+use crate::launch::{Container, Draft, Holds, NoImage, Stdin, checkpoint_of, give_up_checkpoint};
+
+/// How long the engine's task may take.
+const TASK: Duration = Duration::from_secs(10);
+
+impl<E: Engine> Prepared<E> {
+    /// Resumes a ready server from the checkpoint of a plan, which the second start of the plan
+    /// makes.
+    ///
+    /// # Errors
+    /// The inner error is the reason to start the server in another way.
+    pub(super) fn resume(&self, plan: &Plan) -> Result<Result<Container, NoImage>> {
+        if self.tls() {
+            // Its key would be shared.
+            return Ok(Err(NoImage::new("it has a certificate", Holds::Process)));
+        }
+        let checkpoint = match checkpoint_of(plan, |draft| self.draft(plan, draft)) {
+            Ok(checkpoint) => checkpoint,
+            Err(why) => return Ok(Err(why)),
+        };
+        let why = match Container::resume(plan, &checkpoint).map_err(explain)? {
+            Ok(container) if container.serves() => return Ok(Ok(container)),
+            Ok(_) => NoImage::new("a server that was resumed ended at once", Holds::Boot),
+            Err(why) => why,
+        };
+        give_up_checkpoint(plan, &checkpoint, &why);
+        Ok(Err(why))
+    }
+
+    /// Takes the checkpoint of a server in a container of its own, once it has done its first work,
+    /// and resumes a server from it, which must do the same work.
+    fn draft(&self, plan: &Plan, draft: &Draft) -> Result<(), NoImage> {
+        let once = |error: crate::error::Error| NoImage::new(format!("{error:?}"), Holds::Once);
+        let none = || NoImage::new("its engine excludes checkpoints", Holds::Process);
+        let task = self.engine().warm_up(self.installation()).map_err(once)?.ok_or_else(none)?;
+        let container = Container::launch(plan).map_err(|error| once(explain(error)))?;
+        self.wait_ready(&container).map_err(once)?;
+        run(&container, &task)?;
+        let data = self.data_dir(&container);
+        container.take_checkpoint(plan, draft, &data).map_err(|error| once(explain(error)))??;
+        drop(container);
+        let resumed = Container::try_draft(plan, draft).map_err(|error| once(explain(error)))??;
+        run(&resumed, &task)
+    }
+}
+
+fn run(container: &Container, task: &Task) -> Result<(), NoImage> {
+    let Task { command, input } = task;
+    match container.run(command.clone(), Stdin::Text(input), TASK) {
+        Ok(run) if run.exit.success() => Ok(()),
+        Ok(run) => {
+            let why = format!("its first client ended with {}: {}", run.exit, run.stderr.trim());
+            Err(NoImage::new(why, Holds::Boot))
+        }
+        Err(error) => {
+            Err(NoImage::new(format!("its first client failed: {:?}", explain(error)), Holds::Process))
+        }
+    }
+}
