@@ -5,7 +5,7 @@ use std::process::Output;
 use std::thread;
 
 use rstest::rstest;
-use sandboxed_db::{Engine, Postgres, Redis, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db::{Engine, MariaDb, Postgres, Redis, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{alone, connect, passed, printed, value_at};
 
 /// Returns the last part of the test's name.
@@ -77,7 +77,7 @@ mod names {
 
 // Versions: a test below runs each of these, for the installed versions.
 
-const MAJORS: [u32; 6] = [13, 14, 15, 16, 17, 18];
+const MAJORS: [&str; 6] = ["13", "14", "15", "16", "17", "18"];
 
 #[sandboxed_db(version = ["13", "14", "15", "16", "17", "18"])]
 #[ignore = "run by `each_version_has_a_test`, and in CI with all of them installed"]
@@ -97,8 +97,6 @@ fn versions_of_a_snapshot(db: Sandbox) {
     panic!("it ends so");
 }
 
-const MAJORS_OF_REDIS: [u32; 3] = [6, 7, 8];
-
 #[sandboxed_db(engine = Redis, version = ["6", "7", "8"])]
 #[ignore = "run by `each_version_has_a_test`"]
 fn redis_versions(db: Sandbox<Redis>) {
@@ -108,6 +106,17 @@ fn redis_versions(db: Sandbox<Redis>) {
     assert!(facts.contains(&redis) || facts.contains(&valkey), "{facts}");
 }
 
+#[sandboxed_db(engine = MariaDb, version = ["10.5", "10.11", "11.8"])]
+#[ignore = "run by `each_version_has_a_test`"]
+fn mariadb_versions(db: Sandbox<MariaDb>) {
+    let version = case().replace("maria_db_", "").replace('_', ".");
+    let client = db.engine().locate().unwrap().program("mariadb");
+    let mut client = std::process::Command::new(client);
+    client.args(["--no-defaults", "--user=root", "--skip-column-names", "--batch"]);
+    let output = client.args(["--execute", "select version()"]).envs(db.env()).output().unwrap();
+    assert!(printed(&output).starts_with(&format!("{version}.")), "{version}: {output:?}");
+}
+
 #[sandboxed_db(version = "9.6")]
 #[ignore = "fails or is skipped, run by `a_missing_version_fails_or_is_skipped`"]
 fn ancient(_: Sandbox) {}
@@ -115,6 +124,10 @@ fn ancient(_: Sandbox) {}
 #[sandboxed_db(engine = Redis, version = "2.8")]
 #[ignore = "fails or is skipped, run by `a_missing_version_fails_or_is_skipped`"]
 fn ancient_redis(_: Sandbox<Redis>) {}
+
+#[sandboxed_db(engine = MariaDb, version = "5.5")]
+#[ignore = "fails or is skipped, run by `a_missing_version_fails_or_is_skipped`"]
+fn ancient_mariadb(_: Sandbox<MariaDb>) {}
 
 #[sandboxed_db(version = 9)]
 #[should_panic(expected = "in these words")]
@@ -131,29 +144,30 @@ fn run(tests: &[String], missing: &str) -> (Output, String) {
     (output, text)
 }
 
-fn has<E: Engine>(engine: E, major: u32) -> bool {
-    engine.of_version(&major.to_string()).unwrap().locate().is_ok()
+fn has<E: Engine>(engine: E, version: &str) -> bool {
+    engine.of_version(version).unwrap().locate().is_ok()
 }
 
 #[test]
 fn each_version_has_a_test() {
-    type Case<'a> = (&'a str, &'a str, &'a [u32], fn(u32) -> bool);
-    let cases: [Case<'_>; 3] = [
-        ("versions", "postgres", &MAJORS, |major| has(Postgres::new(), major)),
-        ("versions_of_a_snapshot", "version", &MAJORS, |major| has(Postgres::new(), major)),
-        ("redis_versions", "redis", &MAJORS_OF_REDIS, |major| has(Redis::new(), major)),
+    type Case<'a> = (&'a str, &'a str, &'a [&'a str], fn(&str) -> bool);
+    let cases: [Case<'_>; 4] = [
+        ("versions", "postgres", &MAJORS, |version| has(Postgres::new(), version)),
+        ("versions_of_a_snapshot", "version", &MAJORS, |version| has(Postgres::new(), version)),
+        ("redis_versions", "redis", &["6", "7", "8"], |version| has(Redis::new(), version)),
+        ("mariadb_versions", "maria_db", &["10.5", "10.11", "11.8"], |version| has(MariaDb::new(), version)),
     ];
-    for (function, prefix, majors, is_installed) in cases {
-        let name = |major: u32| format!("matrix::{function}::{prefix}_{major}");
-        let names: Vec<_> = majors.iter().map(|major| name(*major)).collect();
+    for (function, prefix, versions, is_installed) in cases {
+        let name = |version: &str| format!("matrix::{function}::{prefix}_{}", version.replace('.', "_"));
+        let names: Vec<_> = versions.iter().map(|version| name(version)).collect();
         let (output, text) = run(&names, "skip");
-        assert!(output.status.success() && text.contains(&format!("{} passed", majors.len())), "{text}");
-        for major in majors {
-            let line = format!("sandboxed-db: skipped `integration::{}`: could not find", name(*major));
-            assert_ne!(text.contains(&line), is_installed(*major), "{major}: {text}");
+        assert!(output.status.success() && text.contains(&format!("{} passed", versions.len())), "{text}");
+        for version in versions {
+            let line = format!("sandboxed-db: skipped `integration::{}`: could not find", name(version));
+            assert_ne!(text.contains(&line), is_installed(version), "{version}: {text}");
         }
     }
-    assert!(MAJORS.iter().any(|major| has(Postgres::new(), *major)));
+    assert!(MAJORS.iter().any(|major| has(Postgres::new(), major)));
 }
 
 #[test]
@@ -161,6 +175,7 @@ fn a_missing_version_fails_or_is_skipped() {
     for (test, reason) in [
         ("ancient", "could not find PostgreSQL 9.6\n  hint: found were: "),
         ("ancient_and_panics", "could not find PostgreSQL 9\n  hint: found were: "),
+        ("ancient_mariadb", "could not find `mariadbd` of version 5.5\n"),
         ("ancient_redis", "could not find `redis-server` or `valkey-server` of version 2.8\n"),
     ] {
         let test = [format!("matrix::{test}")];
