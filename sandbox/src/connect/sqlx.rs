@@ -66,6 +66,7 @@ macro_rules! parameters {
     };
 }
 
+#[cfg(any(feature = "sqlx", feature = "sqlx-0-8"))]
 macro_rules! of_postgres {
     ($sqlx:ident) => {
         parameters!(
@@ -80,6 +81,7 @@ macro_rules! of_postgres {
     };
 }
 
+#[cfg(any(feature = "sqlx-mysql", feature = "sqlx-0-8-mysql"))]
 macro_rules! of_mariadb {
     ($sqlx:ident) => {
         parameters!(
