@@ -27,6 +27,7 @@ mod documentation {
         redis = "../sandbox/src/guide/redis.md",
         sqlite = "../sandbox/src/guide/sqlite.md",
         packages = "../sandbox/src/guide/packages.md",
+        images = "../sandbox/src/guide/images.md",
         failures = "../sandbox/src/guide/failures.md",
         reports = "../sandbox/src/guide/reports.md",
         ci = "../sandbox/src/guide/ci.md",

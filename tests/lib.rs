@@ -3,6 +3,8 @@
 mod apt_repository;
 mod mariadb_client;
 mod namespaces;
+#[cfg(feature = "images")]
+mod oci_layout;
 mod processes;
 mod random;
 mod repository;
@@ -14,6 +16,8 @@ mod tested_engine;
 pub use apt_repository::*;
 pub use mariadb_client::*;
 pub use namespaces::*;
+#[cfg(feature = "images")]
+pub use oci_layout::*;
 pub use processes::*;
 pub use random::*;
 pub use repository::*;

@@ -24,6 +24,8 @@ pub(crate) struct Arguments {
     pub(crate) engines: Vec<Engine>,
     pub(crate) versions: Vec<LitStr>,
     pub(crate) packages: Vec<LitStr>,
+    /// The reference of an image.
+    pub(crate) image: Option<LitStr>,
     /// The place of a list of engines or versions, which makes a test of each.
     pub(crate) matrix: Option<Span>,
     /// The steps, in the order written.
@@ -72,6 +74,7 @@ impl Arguments {
             || !self.engines.is_empty()
             || !self.versions.is_empty()
             || !self.packages.is_empty()
+            || self.image.is_some()
             || !self.steps.is_empty()
             || !self.settings.is_empty()
             || self.tls
@@ -159,6 +162,10 @@ impl Arguments {
                 self.packages = argument
                     .several(input, diagnostics, |input| argument.text(input, "a package as a string"))?
                     .0;
+            }
+            Name::Image => {
+                argument.equals(input)?;
+                self.image = Some(argument.text(input, "the reference of an image as a string")?);
             }
             Name::Migrations
             | Name::MigrationsOf
@@ -295,8 +302,8 @@ pub(crate) mod tests {
         assert_eq!(
             only_mistake(quote!(migration = "m")),
             "unknown argument `migration`, did you mean `migrations`?\n\
-             valid arguments are: `snapshot`, `engine`, `version`, `packages`, `migrations`, `migrations_of`, `seed`, \
-             `depends_on`, `run`, `run_tcp`, `prepare`, `settings`, `tls`, `start_timeout`, `max_age`, `keep`, `flavor`, `worker_threads`, \
+             valid arguments are: `snapshot`, `engine`, `version`, `packages`, `image`, `migrations`, `migrations_of`, \
+             `seed`, `depends_on`, `run`, `run_tcp`, `prepare`, `settings`, `tls`, `start_timeout`, `max_age`, `keep`, `flavor`, `worker_threads`, \
              `crate`"
         );
         assert!(

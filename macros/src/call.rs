@@ -49,7 +49,8 @@ fn snapshot(
     search: bool,
     krate: &Path,
 ) -> TokenStream {
-    let Arguments { snapshot, packages, steps, settings, tls, start_timeout, max_age, keep, .. } = arguments;
+    let Arguments { snapshot, packages, image, steps, settings, tls, start_timeout, max_age, keep, .. } =
+        arguments;
     let begin = match (snapshot, engine) {
         (Some(function), _) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
         (None, Some(engine)) => {
@@ -60,6 +61,7 @@ fn snapshot(
     };
     let version = version.map(|version| quote!(.version(#version)));
     let packages = packages.iter().map(|name| quote!(.package(#name)));
+    let image = image.as_ref().map(|reference| quote!(.image(#reference)));
     let steps = steps.iter().map(|step| step.call(krate));
     let settings = settings.iter().map(|Setting { name, value }| quote!(.setting(#name, #value)));
     let tls = tls.then(|| quote!(.tls()));
@@ -70,7 +72,7 @@ fn snapshot(
     let start_timeout = start_timeout.map(duration).map(|limit| quote!(.start_timeout(#limit)));
     let max_age = max_age.map(duration).map(|age| quote!(.max_age(#age)));
     let keep = keep.as_ref().map(|when| quote!(.keep(#krate::Keep::#when)));
-    quote_spanned!(Span::mixed_site()=> #begin #version #(#packages)* #(#steps)* #(#settings)* #tls #start_timeout #max_age #keep)
+    quote_spanned!(Span::mixed_site()=> #begin #version #(#packages)* #image #(#steps)* #(#settings)* #tls #start_timeout #max_age #keep)
 }
 
 /// Returns `true` if a [single parameter](Databases::single_parameter) has no arguments at all, so

@@ -276,6 +276,7 @@ mod tests {
     #[test]
     fn all_arguments_expand_together() {
         let arguments = quote! {
+            image = "oci:images/pg",
             migrations = "migrations",
             seed = ["a.sql", "b.sql"],
             settings(max_connections = 50, jit = false),
@@ -306,6 +307,7 @@ mod tests {
                 );
                 let databases = (
                     test.snapshot()
+                        .image("oci:images/pg")
                         .migrations("migrations")
                         .seed("a.sql")
                         .seed("b.sql")

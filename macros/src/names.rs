@@ -35,6 +35,7 @@ arguments! {
     Engine = "engine", "`engine = Postgres` or `engine = Postgres::new().locale(\"de_DE.UTF-8\")`";
     Version = "version", r#"`version = "17"` or `version = ["15", "17"]`"#;
     Packages = "packages", r#"`packages = ["postgresql-15-postgis-3"]`"#;
+    Image = "image", r#"`image = "oci:images/postgres:17"`"#;
     Migrations = "migrations", r#"`migrations = "migrations"` or `migrations = none`"#;
     MigrationsOf = "migrations_of", r#"`migrations_of(Sqlx, "migrations")`"#;
     Seed = "seed", r#"`seed = "users.sql"` or `seed = ["a.sql", "b.sql"]`"#;

@@ -72,6 +72,14 @@ pub(crate) fn on_host<E: Engine>(
     address: Option<Ipv4Addr>,
     end_signal: Signal,
 ) -> Result<ProcessMode> {
+    if let Some(image) = installation.image() {
+        return Err(Error::new(
+            ErrorKind::InvalidConfig,
+            format!("start `{}` of the image {} without a container", engine.name(), image.id()),
+        )
+        .caused_by("its programs find their libraries only in a container, whose root the image is")
+        .with_hint("leave out `image`, or do without SANDBOXED_DB_ISOLATION=process"));
+    }
     if installation.usr().len() > 1 {
         return Err(Error::new(
             ErrorKind::InvalidConfig,

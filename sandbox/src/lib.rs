@@ -43,6 +43,7 @@
 //! | `sqlx`, `sqlx-0-8`, `tokio-postgres`, `postgres`, `deadpool-postgres`, `diesel`, `diesel-r2d2`, `diesel-async`, `diesel-async-0-8`, `diesel-async-0-7`, `sea-orm`, `sea-orm-1` | [parameters](guide::parameters) of that driver | no |
 //! | `sqlx-mysql`, `sqlx-0-8-mysql`, `mysql`, `mysql_async`, `diesel-mysql`, `diesel-mysql-r2d2`, `diesel-async-mysql`, `diesel-async-0-8-mysql`, `diesel-async-0-7-mysql`, `sea-orm-mysql`, `sea-orm-1-mysql` | the same of a [`MariaDb`] | no |
 //! | `redis` | the same of a [`Redis`] | no |
+//! | `images` | [servers of OCI and Docker images](guide::images) | no |
 //! | `tls` | [TLS](guide::parameters#tls) for clients by TCP | no |
 //! | `cli` | the program [`sandboxed-db`](guide::command_line) | no |
 
@@ -67,6 +68,8 @@ mod launch;
 mod layer;
 mod machine;
 mod migration;
+#[cfg(feature = "images")]
+mod oci;
 mod pool;
 mod progress;
 pub mod report;
@@ -78,6 +81,7 @@ mod sys;
 mod tcp;
 mod test_id;
 mod timings;
+mod zstd;
 
 pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
@@ -95,10 +99,12 @@ pub mod cache {
     mod directory;
     mod entry;
     pub(crate) mod iso_8601;
+    mod state;
     mod tree;
 
     pub(crate) use directory::*;
     pub(crate) use entry::{DirectoryLock, LockFile, StagedDirectory, StagedFile, sweep};
+    pub(crate) use state::{add_state, add_states};
     pub(crate) use tree::{copy_tree, copy_tree_by};
 
     pub use crate::kept::{Kept, KeptState};
@@ -142,6 +148,7 @@ pub mod cache {
 /// - `version = "17"`, or `17`: see [`Snapshot::version`]. A list makes a test of each.
 /// - `packages = "package"` or `packages = ["a", "b"]`, of the distribution: see
 ///   [`Snapshot::package`].
+/// - `image = "oci:images/postgres:17"`: see [`Snapshot::image`].
 /// - `migrations = "directory"`: see [`Snapshot::migrations`]. Steps run in the order they are
 ///   written. Default: `migrations` in the test's package, before all other steps, if the directory
 ///   holds files of SQL when the test runs. `migrations = none` leaves it out. So do `snapshot`,

@@ -25,6 +25,8 @@ mod full_disk;
 mod hardening;
 mod hidden_paths;
 mod host_refusals;
+#[cfg(feature = "images")]
+mod images;
 mod integrity;
 mod isolation;
 mod kept;

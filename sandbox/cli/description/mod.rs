@@ -33,6 +33,9 @@ pub(super) struct Description {
     /// It is downloaded and unpacked into the cache, without root.
     #[arg(id = "package", long = "package", value_name = "NAME")]
     packages: Vec<String>,
+    /// The image whose server runs, such as oci:images/postgres:17.
+    #[arg(long, value_name = "REFERENCE")]
+    image: Option<String>,
     #[command(flatten)]
     steps: Steps,
     /// A setting of the server, as in its configuration file.
@@ -112,6 +115,9 @@ impl Description {
         }
         if let Some(version) = &self.version {
             snapshot = snapshot.version(version);
+        }
+        if let Some(image) = &self.image {
+            snapshot = snapshot.image(image);
         }
         if let Some(limit) = self.start_timeout {
             snapshot = snapshot.start_timeout(limit);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::children;
+use super::image::Image;
 use super::packages::{Below, Tree, on_top};
 use super::version::Version;
 use crate::cache::Cache;
@@ -27,6 +28,8 @@ pub struct Installation {
     binds: Vec<PathBuf>,
     build_info: BuildInfo,
     supply: Supply,
+    /// The image that holds it, in place of the host.
+    image: Option<Image>,
 }
 
 /// How the distribution has the server.
@@ -99,6 +102,34 @@ impl Installation {
             binds,
             build_info,
             supply: Supply::default(),
+            image: None,
+        })
+    }
+
+    /// Inspects the installation in the directory `bin` of an image, by its program `server`.
+    /// `version_arg` is the argument for which it prints its version.
+    ///
+    /// Runs the program once for each image, in a container: the cache directory keeps the outcome.
+    /// The whole image belongs to the build.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when the program is missing or does not run.
+    pub fn inspect_in(image: &Image, bin: &Path, server: &str, version_arg: Option<&str>) -> Result<Self> {
+        let unusable = || {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                format!("use `{}` of the image {}", bin.join(server).display(), image.id()),
+            )
+        };
+        let bin = image.canonical(bin).ok_or_else(unusable)?;
+        Ok(Self {
+            server: server.to_owned(),
+            build_info: BuildInfo::in_image(image, &bin.join(server), version_arg, unusable)?,
+            directories: vec![Directory { inside: bin.clone(), on_host: bin }],
+            usr: Vec::new(),
+            binds: Vec::new(),
+            supply: Supply::default(),
+            image: Some(image.clone()),
         })
     }
 
@@ -111,10 +142,16 @@ impl Installation {
         shown
     }
 
+    /// Adds a directory of further programs in the same image.
+    pub(super) fn with_programs_in_image(mut self, directory: PathBuf) -> Self {
+        self.directories.push(Directory { inside: directory.clone(), on_host: directory });
+        self
+    }
+
     /// Shows sandboxes a further directory of the installation, if it exists outside of `/usr`.
     #[must_use]
     pub(crate) fn show(mut self, directory: PathBuf) -> Self {
-        if directory.is_dir() && !directory.starts_with("/usr") {
+        if self.image.is_none() && directory.is_dir() && !directory.starts_with("/usr") {
             self.binds.push(directory);
         }
         self
@@ -146,6 +183,7 @@ impl Installation {
             binds: Vec::new(),
             build_info,
             supply: Supply { tree: Some(tree.clone()), ..Supply::default() },
+            image: None,
         };
         Ok(found.below(tree))
     }
@@ -171,6 +209,14 @@ impl Installation {
     pub(crate) fn with_packages(self, names: &[String]) -> Result<Self> {
         if names.is_empty() {
             return Ok(self);
+        }
+        if let Some(image) = &self.image {
+            let object = format!("add the packages `{}` to the image {}", names.join("`, `"), image.id());
+            return Err(Error::new(ErrorKind::InvalidConfig, object)
+                .caused_by(
+                    "they are those of this machine's distribution, and the image has its own libraries",
+                )
+                .with_hint("add them where the image is made, and leave out `package`"));
         }
         let tree = on_top(
             names,
@@ -202,14 +248,26 @@ impl Installation {
     /// The path in a sandbox of the installation's program `name`.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        let with_it = self.directories.iter().find(|directory| directory.on_host.join(name).exists());
+        let with_it = self.directories.iter().find(|directory| self.is_in(directory, name));
         with_it.unwrap_or(&self.directories[0]).inside.join(name)
     }
 
     /// Returns `true` if the installation has a program `name`.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.directories.iter().any(|directory| directory.on_host.join(name).exists())
+        self.directories.iter().any(|directory| self.is_in(directory, name))
+    }
+
+    fn is_in(&self, directory: &Directory, name: &str) -> bool {
+        match &self.image {
+            Some(image) => image.is_file(&directory.inside.join(name)),
+            None => directory.on_host.join(name).exists(),
+        }
+    }
+
+    /// The image that holds it, if it is not the host's.
+    pub(crate) fn image(&self) -> Option<&Image> {
+        self.image.as_ref()
     }
 
     /// The directory of the server's program in a sandbox.
@@ -286,14 +344,59 @@ impl BuildInfo {
         let build_info = Self {
             version: version_arg.map_or_else(|| Ok(String::new()), |arg| version(program, libraries, arg))?,
             build: build(&contents, extensions),
-            notifies: memchr::memmem::find(&contents, b"libsystemd.so").is_some(),
+            notifies: speaks_notify(&contents),
         };
-        // This only saves time: a cache that cannot be written is reported when a layer is built.
-        if let Err(error) = cache.write(&known, serde_json::to_vec(&build_info).unwrap_or_default()) {
-            tracing::debug!(?error, "the build of the server is not kept");
-        }
+        build_info.note(&cache, &known);
         Ok(build_info)
     }
+
+    fn in_image(
+        image: &Image,
+        program: &Path,
+        version_arg: Option<&str>,
+        unusable: impl Fn() -> Error,
+    ) -> Result<Self> {
+        let mut key = blake3::Hasher::new();
+        for field in [image.id(), &program.to_string_lossy(), version_arg.unwrap_or_default()] {
+            key.update(field.as_bytes()).update(&[0]);
+        }
+        let cache = Cache::open()?;
+        let known = cache.path(format!("servers/{}.json", key.finalize().to_hex()));
+        if let Some(build_info) = fs::read(&known).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(build_info);
+        }
+        let contents = image.read(program).map_err(|error| unusable().caused_by(error))?;
+        let version = match version_arg {
+            None => String::new(),
+            Some(arg) => {
+                let version = image.ask(program, arg).map_err(|error| unusable().caused_by(error))?;
+                if Version(&version).major().is_none() {
+                    return Err(unusable().caused_by(format!("`{arg}` printed `{version}`")));
+                }
+                version
+            }
+        };
+        let build_info = Self {
+            version,
+            build: blake3::hash(image.id().as_bytes()).to_hex().to_string(),
+            notifies: speaks_notify(&contents),
+        };
+        build_info.note(&cache, &known);
+        Ok(build_info)
+    }
+
+    /// Keeps what was found. This only saves time: a cache that cannot be written is reported when
+    /// a layer is built.
+    fn note(&self, cache: &Cache, known: &Path) {
+        if let Err(error) = cache.write(known, serde_json::to_vec(self).unwrap_or_default()) {
+            tracing::debug!(?error, "the build of the server is not kept");
+        }
+    }
+}
+
+/// Returns `true` for a program that is linked with libsystemd.
+fn speaks_notify(program: &[u8]) -> bool {
+    memchr::memmem::find(program, b"libsystemd.so").is_some()
 }
 
 /// A hash of the program, and of the names and sizes of its extensions' files.

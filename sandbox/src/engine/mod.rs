@@ -9,6 +9,7 @@
 //! | [`Scripts`] | has a client that runs files | [`seed`](crate::Snapshot::seed) |
 //! | [`Sql`] | speaks SQL | [`migrations`](crate::Snapshot::migrations), [`migrations_of`](crate::Snapshot::migrations_of) |
 
+mod image;
 mod installation;
 mod mariadb;
 pub(crate) mod packages;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 pub use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
 
+pub use image::Image;
 pub use installation::Installation;
 pub use mariadb::MariaDb;
 pub(crate) use postgres::{Found, Survey, install_command, survey};
@@ -120,6 +122,18 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::NotInstalled`] without any, or without the version asked for: tests may be
     /// skipped for it. Any other kind for an installation that cannot be used.
     fn locate(&self) -> Result<Installation>;
+
+    /// Finds the server's programs in an image, for [`Snapshot::image`](crate::Snapshot::image). By
+    /// default an engine cannot run from images; see [`Programs::find_in`].
+    ///
+    /// # Errors
+    /// As [`locate`](Self::locate).
+    fn locate_in(&self, image: &Image) -> Result<Installation> {
+        let _ = image;
+        Err(Error::new(ErrorKind::InvalidConfig, format!("find `{}` in an image", self.name()))
+            .caused_by("its engine does not say where")
+            .with_hint("`Engine::locate_in` is for that; leave out `image`"))
+    }
 
     /// Returns names and values of all that a layer depends on besides what is
     /// [covered](crate::engine::Engine#the-contract) anyway, such as a number that is raised when

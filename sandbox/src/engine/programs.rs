@@ -4,6 +4,7 @@ use std::env;
 use std::path::PathBuf;
 
 use super::Installation;
+use super::image::{Image, missing, other_version};
 use super::installation::in_path;
 use super::packages::{self, Selection};
 use super::version::Version;
@@ -131,6 +132,40 @@ impl Programs {
             others.push(format!("`{}` in {}", found.version(), found.bin().display()));
         }
         Err(self.missing(version, &others))
+    }
+
+    /// Returns the first installation in an image, or the first of that version: in the directories
+    /// of the image's `PATH`, then in the usual ones.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_in(&self, image: &Image, version: Option<&str>) -> Result<Installation> {
+        let directories: Vec<_> =
+            image.search_path().into_iter().chain(self.directories.iter().cloned()).collect();
+        let with = |program: &str| {
+            let with_it = directories.iter().filter(|directory| image.is_file(&directory.join(program)));
+            with_it.cloned().collect::<Vec<_>>()
+        };
+        let mut others = Vec::new();
+        for (server, directory) in self
+            .servers
+            .iter()
+            .flat_map(|server| with(server).into_iter().map(move |directory| (server, directory)))
+        {
+            let found = Installation::inspect_in(image, &directory, server, self.version_arg.as_deref())?;
+            if version.is_some_and(|wanted| !Version(found.version()).is(wanted)) {
+                others.push(found.version().to_owned());
+                continue;
+            }
+            return Ok(self.clients.iter().fold(found, |found, client| {
+                match with(client).into_iter().next().filter(|_| !found.has(client)) {
+                    Some(directory) => found.with_programs_in_image(directory),
+                    None => found,
+                }
+            }));
+        }
+        let missing = missing(image, &self.servers.join("` or `"));
+        Err(if others.is_empty() { missing } else { other_version(image, version, &others) })
     }
 
     /// Returns `true` if the user chose packages, or nothing and there is a client for packages.

@@ -11,6 +11,7 @@
 //! | test with Redis or Valkey | [`redis`] |
 //! | use servers and extensions that are not installed | [`packages`] |
 //! | test with SQLite | [`sqlite`] |
+//! | run the server of a Docker image | [`images`] |
 //! | see why a test failed, and its data | [`failures`] |
 //! | see how long each part of a run took | [`reports`] |
 //! | run in CI, in Docker, in Kubernetes | [`ci`] |
@@ -55,6 +56,8 @@ pub mod sqlite {}
 
 #[cfg_attr(not(doctest), doc = include_str!("packages.md"))]
 pub mod packages {}
+#[cfg_attr(not(doctest), doc = include_str!("images.md"))]
+pub mod images {}
 
 #[cfg_attr(not(doctest), doc = include_str!("failures.md"))]
 pub mod failures {}

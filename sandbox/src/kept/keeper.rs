@@ -38,6 +38,8 @@ pub(crate) struct KeepContext<'a> {
     pub(crate) name: String,
     pub(crate) package: PathBuf,
     pub(crate) packages: &'a [String],
+    /// The image of the server, by an absolute reference.
+    pub(crate) image: Option<String>,
     pub(crate) settings: &'a [(String, String)],
     pub(crate) layer: Arc<Layer>,
 }
@@ -62,7 +64,7 @@ impl StateKeeper {
         holdings: Arc<Holdings>,
         context: KeepContext<'_>,
     ) -> Self {
-        let KeepContext { keep, name, package, packages, settings, layer } = context;
+        let KeepContext { keep, name, package, packages, image, settings, layer } = context;
         let engine = prepared.engine();
         let state = KeptState {
             format: FORMAT,
@@ -73,6 +75,7 @@ impl StateKeeper {
             kept: SystemTime::UNIX_EPOCH,
             engine: engine.name().to_owned(),
             version: prepared.installation().version().to_owned(),
+            image,
             identity: engine.identity(),
             packages: packages.to_owned(),
             settings: settings.to_owned(),

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Limits;
 use crate::layer;
 use crate::report;
-use crate::sandbox::{DataSource, Holdings, Keeping, Prepared, Sandbox, StartOptions};
+use crate::sandbox::{DataSource, Holdings, ImageReference, Keeping, Prepared, Sandbox, StartOptions};
 
 /// Recovery from a crash takes longer than a start from a layer.
 const START_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -63,7 +63,10 @@ impl KeptState {
         report::check()?;
         let engine = self.postgres()?;
         let report = report::Recorder::asked(engine.name(), None);
-        let installation = engine.locate()?.with_packages(&self.packages)?;
+        let installation = match &self.image {
+            None => engine.locate()?.with_packages(&self.packages)?,
+            Some(image) => engine.locate_in(&ImageReference::absolute(image).obtain()?)?,
+        };
         let prepared = Prepared::new(StartOptions {
             engine: &engine,
             installation: &installation,

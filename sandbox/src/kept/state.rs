@@ -40,6 +40,10 @@ pub struct KeptState {
     pub engine: String,
     /// The version, as the server's program prints it.
     pub version: String,
+    /// The image of the server, as in [`Snapshot::image`](crate::Snapshot::image), if it is not the
+    /// machine's.
+    #[serde(default)]
+    pub image: Option<String>,
     /// Further properties of the engine, as pairs of a name and a value, such as the name of the
     /// database.
     pub identity: Vec<(String, String)>,
@@ -102,6 +106,7 @@ pub(super) mod tests {
             kept: SystemTime::UNIX_EPOCH,
             engine: "postgres".to_owned(),
             version: "postgres (PostgreSQL) 15.18".to_owned(),
+            image: None,
             identity: vec![("database".to_owned(), "shop".to_owned())],
             packages: vec!["postgresql-15-cron".to_owned()],
             settings: Vec::new(),

@@ -133,6 +133,20 @@ pub(super) struct ResolvedCommand {
 }
 
 impl ResolvedCommand {
+    /// Adds variables of an image. Those of the command win, except for `PATH`, which names the
+    /// image's directories.
+    pub(super) fn with_image_env(mut self, env: &[(String, String)]) -> Self {
+        for (name, value) in env {
+            let own = self.env.iter_mut().find(|(own, _)| own == name);
+            match own {
+                Some((_, own)) if name == "PATH" => value.clone_into(own),
+                Some(_) => {}
+                None => self.env.push((name.clone(), value.clone())),
+            }
+        }
+        self
+    }
+
     /// Returns the same command for the standard library, with this standard input, output and
     /// error.
     pub(super) fn process(&self, [stdin, stdout, stderr]: [Stdio; 3]) -> Process {
@@ -169,5 +183,11 @@ mod tests {
         let env = [("TEXT", "/run"), ("HOME", "/p/1/tmp")];
         assert_eq!(there.env, env.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(command.in_container().args[3..], ["/var/lib/x", "file=/etc/x.conf"]);
+        let image = [("PATH", "/opt"), ("TEXT", "y"), ("MORE", "z")];
+        let image = image.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let inside =
+            Command::new("x").env("PATH", "/bin").env("TEXT", "x").in_container().with_image_env(&image);
+        let env = [("PATH", "/opt"), ("TEXT", "x"), ("MORE", "z")];
+        assert_eq!(inside.env, env.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }

@@ -26,6 +26,10 @@ pub(super) const NOTIFY_SOCKET: &str = "/run/notify";
 /// Paths of the host are absolute and exist; sizes are checked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
+    /// The root file system of an image, in place of the host's programs.
+    pub(crate) image: Option<PathBuf>,
+    /// Variables of an image, for all programs. Those of a command win, except for `PATH`.
+    pub(crate) env: Vec<(String, String)>,
     /// Host directories that show at `/usr`, the first on top. Usually `/usr` itself.
     pub(crate) usr: Vec<PathBuf>,
     /// Further files and trees of the host.
@@ -158,8 +162,44 @@ digest = SHA2-256
 /// Returns the part of a plan that is the same for every server: programs of the host and the files
 /// of /etc. `account` is the name of the one user.
 pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: SandboxPath, account: &str) -> Plan {
-    let mut plan = Plan {
-        usr,
+    let mut plan = bare(data, data_dir);
+    plan.usr = usr;
+    // Merged systems have links into /usr here, others directories.
+    for name in ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
+        let path = Path::new(name);
+        match std::fs::read_link(path) {
+            Ok(target) => plan.symlinks.push(Symlink { path: path.into(), target }),
+            Err(_) if path.is_dir() => plan.bind(path),
+            Err(_) => {}
+        }
+    }
+    // Without its cache the dynamic linker looks for each library in a dozen directories. Some of
+    // Debian's libraries and programs are links that lead through alternatives.
+    for path in ["/etc/ld.so.cache", "/etc/alternatives"] {
+        plan.bind_if_present(Path::new(path));
+    }
+    plan.add_etc(account, |path| path.exists());
+    plan
+}
+
+/// Returns the part of a plan that is the same for every server of an image.
+pub(crate) fn image_root(
+    image: &Path,
+    env: Vec<(String, String)>,
+    data: Data,
+    data_dir: SandboxPath,
+    account: &str,
+) -> Plan {
+    let mut plan = Plan { image: Some(image.to_owned()), env, ..bare(data, data_dir) };
+    plan.add_etc(account, |path| image.join(path.strip_prefix("/").unwrap_or(path)).exists());
+    plan
+}
+
+fn bare(data: Data, data_dir: SandboxPath) -> Plan {
+    Plan {
+        image: None,
+        env: Vec::new(),
+        usr: Vec::new(),
         binds: Vec::new(),
         hidden: Vec::new(),
         symlinks: Vec::new(),
@@ -176,40 +216,29 @@ pub(crate) fn root(usr: Vec<PathBuf>, data: Data, data_dir: SandboxPath, account
         when_ready: Vec::new(),
         prelink: false,
         process_mode: None,
-    };
-    // Merged systems have links into /usr here, others directories.
-    for name in ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
-        let path = Path::new(name);
-        match std::fs::read_link(path) {
-            Ok(target) => plan.symlinks.push(Symlink { path: path.into(), target }),
-            Err(_) if path.is_dir() => plan.bind(path),
-            Err(_) => {}
-        }
     }
-    // Without its cache the dynamic linker looks for each library in a dozen directories. Some of
-    // Debian's libraries and programs are links that lead through alternatives.
-    for path in ["/etc/ld.so.cache", "/etc/alternatives"] {
-        plan.bind_if_present(Path::new(path));
-    }
-    // Debian's zone `localtime` is a link to this one, and a directory of zones with a broken link
-    // makes `pg_timezone_names` fail. A link out of /usr would break it again.
-    let zone = ["Etc/UTC", "UTC"].map(|zone| Path::new("/usr/share/zoneinfo").join(zone));
-    if let Some(target) = zone.into_iter().find(|zone| zone.exists()) {
-        plan.symlinks.push(Symlink { path: "/etc/localtime".into(), target });
-    }
-    for (path, contents) in [
-        ("/etc/passwd", format!("{account}:x:{INNER_ID}:{INNER_ID}::/run:/bin/sh\n")),
-        ("/etc/group", format!("{account}:x:{INNER_ID}:\n")),
-        ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
-        ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
-        ("/etc/ssl/openssl.cnf", OPENSSL_CONFIGURATION.to_owned()),
-    ] {
-        plan.files.push(File { path: path.into(), mode: 0o644, contents: Contents::Text(contents) });
-    }
-    plan
 }
 
 impl Plan {
+    /// Adds the generated files of /etc. `exists` looks for a file of the programs' root.
+    fn add_etc(&mut self, account: &str, exists: impl Fn(&Path) -> bool) {
+        // Debian's zone `localtime` is a link to this one, and a directory of zones with a broken
+        // link makes `pg_timezone_names` fail. A link out of /usr would break it again.
+        let zone = ["Etc/UTC", "UTC"].map(|zone| Path::new("/usr/share/zoneinfo").join(zone));
+        if let Some(target) = zone.into_iter().find(|zone| exists(zone)) {
+            self.symlinks.push(Symlink { path: "/etc/localtime".into(), target });
+        }
+        for (path, contents) in [
+            ("/etc/passwd", format!("{account}:x:{INNER_ID}:{INNER_ID}::/run:/bin/sh\n")),
+            ("/etc/group", format!("{account}:x:{INNER_ID}:\n")),
+            ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
+            ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+            ("/etc/ssl/openssl.cnf", OPENSSL_CONFIGURATION.to_owned()),
+        ] {
+            self.files.push(File { path: path.into(), mode: 0o644, contents: Contents::Text(contents) });
+        }
+    }
+
     /// Returns the bytes of memory that files may take.
     pub(crate) fn files_size(&self) -> u64 {
         let data = match self.data {
@@ -221,6 +250,9 @@ impl Plan {
 
     /// Hides a directory of the host, if it would show and is not empty.
     pub(crate) fn hide(&mut self, path: &Path) {
+        if self.image.is_some() {
+            return;
+        }
         // A mount covers the target of a link, not the link.
         let Ok(path) = path.canonicalize() else { return };
         let path = path.as_path();
@@ -241,7 +273,7 @@ impl Plan {
 
     /// Shows a file or tree of the host, read-only, at its own path, unless /usr shows it already.
     pub(crate) fn bind(&mut self, path: &Path) {
-        let shown = path.starts_with("/usr") && !self.is_hidden(path);
+        let shown = self.image.is_none() && path.starts_with("/usr") && !self.is_hidden(path);
         if !shown && !self.binds.iter().any(|bind| path.starts_with(bind.target.as_path())) {
             self.binds.push(Bind { source: path.to_owned(), target: path.into() });
         }

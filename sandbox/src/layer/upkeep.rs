@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -18,9 +18,14 @@ use crate::cache::{self, Cache, DirectoryLock};
 use crate::error::Result;
 use crate::kept::Kept;
 use crate::launch::{verify_checkpoints, verify_images};
+#[cfg(feature = "images")]
+use crate::oci::Images;
 
 /// The limit for the layers after a build; see [`Layers::prune`].
 const LIMIT: Limit = Limit { size: 10 << 30, age: None };
+/// The name for the engine of an unpacked image.
+#[cfg(feature = "images")]
+const IMAGE: &str = "image";
 /// How often a build prunes the layers.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long the chain of a description is remembered.
@@ -51,9 +56,10 @@ pub struct Layers {
 pub struct LayerInfo {
     /// Its name.
     pub digest: String,
-    /// The engine's name, such as `postgres`; empty when the manifest cannot be read.
+    /// The engine's name, such as `postgres`; `image` for an unpacked image, which belongs to no
+    /// engine; empty when the manifest cannot be read.
     pub engine: String,
-    /// The version, as the server's program prints it.
+    /// The version, as the server's program prints it; the reference of an unpacked image.
     pub version: String,
     /// The digest of the layer it was built on.
     pub parent: Option<String>,
@@ -74,7 +80,7 @@ pub struct LayerInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The layer, or the key of a prelinked image or a checkpoint.
+    /// The layer, the unpacked image, or the key of a prelinked image or a checkpoint.
     pub digest: String,
     /// The differences, a line for each file.
     pub differences: Vec<String>,
@@ -105,13 +111,14 @@ impl Layers {
         self.store.cache().root()
     }
 
-    /// All layers, the one used last first.
+    /// All layers, the one used last first, and all unpacked images among them.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read.
     pub fn list(&self) -> Result<Vec<LayerInfo>> {
         let names = self.store.names()?;
         let mut layers = names.iter().map(|name| self.info(name)).collect::<Result<Vec<_>>>()?;
+        layers.extend(self.images()?);
         // A layer that was removed meanwhile has no files left.
         layers.retain(|layer| layer.size > 0);
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.last_used));
@@ -128,14 +135,14 @@ impl Layers {
         layers.reverse();
         let mut disk = Disk::default();
         for layer in &layers {
-            disk.add(&self.store.path(&layer.digest))?;
+            disk.add(&self.directory_of(layer))?;
         }
         let now = SystemTime::now();
         let mut removed = Vec::new();
         for (index, layer) in layers.into_iter().enumerate() {
             let unused = now.duration_since(layer.last_used).unwrap_or_default();
             let too_old = limit.age.is_some_and(|age| unused > age);
-            if (too_old || disk.size > limit.size) && self.store.remove(&layer.digest)? {
+            if (too_old || disk.size > limit.size) && self.remove(&layer)? {
                 disk.take(index);
                 tracing::info!(layer = layer.digest, "removed");
                 removed.push(layer);
@@ -166,6 +173,13 @@ impl Layers {
                 damaged.push(Damage { digest, differences });
             }
         }
+        #[cfg(feature = "images")]
+        damaged.extend(
+            Images::of(self.store.cache())
+                .verify()?
+                .into_iter()
+                .map(|(digest, differences)| Damage { digest, differences }),
+        );
         damaged.extend(verify_images()?.into_iter().map(|key| Damage {
             digest: key,
             differences: vec!["this prelinked image of a server was changed".to_owned()],
@@ -175,6 +189,52 @@ impl Layers {
             differences: vec!["this checkpoint of a server was changed".to_owned()],
         }));
         Ok(damaged)
+    }
+
+    /// Describes the unpacked images.
+    #[cfg(feature = "images")]
+    fn images(&self) -> Result<Vec<LayerInfo>> {
+        let images = Images::of(self.store.cache());
+        let info = |(digest, version): (String, String)| {
+            let path = images.path(&digest);
+            let mut disk = Disk::default();
+            disk.add(&path)?;
+            let (in_use, last_used) = (DirectoryLock::is_held(&path), images.last_used(&digest));
+            let (engine, size) = (IMAGE.to_owned(), disk.size);
+            Ok(LayerInfo {
+                digest,
+                engine,
+                version,
+                parent: None,
+                steps: Vec::new(),
+                size,
+                shared: 0,
+                last_used,
+                in_use,
+            })
+        };
+        images.list()?.into_iter().map(info).collect()
+    }
+
+    #[cfg(not(feature = "images"))]
+    fn images(&self) -> Result<Vec<LayerInfo>> {
+        Ok(Vec::new())
+    }
+
+    fn directory_of(&self, layer: &LayerInfo) -> PathBuf {
+        match layer.engine.as_str() {
+            #[cfg(feature = "images")]
+            IMAGE => Images::of(self.store.cache()).path(&layer.digest),
+            _ => self.store.path(&layer.digest),
+        }
+    }
+
+    fn remove(&self, layer: &LayerInfo) -> Result<bool> {
+        match layer.engine.as_str() {
+            #[cfg(feature = "images")]
+            IMAGE => Images::of(self.store.cache()).remove(&layer.digest),
+            _ => self.store.remove(&layer.digest),
+        }
     }
 
     fn info(&self, digest: &str) -> Result<LayerInfo> {

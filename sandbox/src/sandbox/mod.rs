@@ -2,8 +2,12 @@
 
 mod certificate;
 mod holdings;
+mod image;
+mod image_reference;
 mod postmortem;
 mod resume;
+#[cfg(feature = "images")]
+mod run_in_image;
 mod start;
 mod task;
 
@@ -24,6 +28,7 @@ use crate::timings::Timings;
 
 pub(crate) use certificate::is_possible as tls_is_possible;
 pub(crate) use holdings::{Holdings, quiet_since};
+pub(crate) use image_reference::ImageReference;
 pub(crate) use postmortem::Postmortem;
 pub(crate) use start::{DataSource, Prepared, ReadyServer, StartOptions};
 pub(crate) use task::run_task;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{LOG_TAIL, certificate};
+use super::{LOG_TAIL, certificate, image};
 use crate::cache;
 use crate::diagnosis::{explain, limits, own_limit_too_low};
 use crate::engine::{Engine, Installation, Mode, Server, Stop};
@@ -96,8 +96,13 @@ impl<E: Engine> Prepared<E> {
             server = engine.tls(server, settings, &certificate::files())?;
         }
         let begin = Instant::now();
-        let usr = installation.usr().to_vec();
-        let mut plan = plan::root(usr, data, engine.data_dir(), &server.account);
+        let mut plan = match installation.image() {
+            Some(image) => image::plan(image, engine, data, &server.account),
+            None => plan::root(installation.usr().to_vec(), data, engine.data_dir(), &server.account),
+        };
+        if let Some(image) = installation.image().filter(|_| is_empty) {
+            plan.binds.extend(image::shell(image));
+        }
         // Programs are in /usr, and so are directories that no sandbox may see. Images with Rust
         // keep cargo's directories there, with the token that publishes.
         let from_environment = |name| std::env::var_os(name).map(PathBuf::from);
@@ -251,6 +256,7 @@ impl<E: Engine> Prepared<E> {
             format!("initialise the data directory by `{program}`: {}", run.exit),
         )
         .caused_by(run.stderr.trim().to_owned())
+        .or_hint(|| self.installation.image().and_then(image::shell_hint))
         .or_fix(own_limit_too_low)
         .or_hint(|| if container.is_on_host() { isolation::nameless_hint() } else { None }))
     }

@@ -11,6 +11,7 @@ use crate::engine::{Engine, Postgres, Scripts, Sql};
 use crate::kept::Keep;
 use crate::launch::Limits;
 use crate::migration::MigrationTool;
+use crate::sandbox::ImageReference;
 #[cfg(feature = "tokio")]
 use crate::sandbox::Sandbox;
 #[cfg(feature = "tokio")]
@@ -47,6 +48,7 @@ pub struct Snapshot<E: Engine = Postgres> {
     engine: E,
     version: Option<String>,
     packages: Vec<String>,
+    image: Option<ImageReference>,
     steps: Vec<Step<E>>,
     settings: Vec<(String, String)>,
     tls: bool,
@@ -77,6 +79,7 @@ impl<E: Engine> Snapshot<E> {
             engine,
             version: None,
             packages: Vec::new(),
+            image: None,
             steps: Vec::new(),
             settings: Vec::new(),
             tls: false,
@@ -216,6 +219,43 @@ impl<E: Engine> Snapshot<E> {
     #[must_use]
     pub fn packages<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
         names.into_iter().fold(self, Self::package)
+    }
+
+    /// Runs the server of an OCI or Docker image, in place of one of the machine. Needs the feature
+    /// `images`.
+    ///
+    /// | reference | place of the image |
+    /// |---|---|
+    /// | `oci:DIRECTORY[:TAG]` | an image layout, as skopeo, umoci and buildah write it |
+    /// | `oci-archive:FILE[:TAG]` | the same in a tar archive |
+    /// | `docker-archive:FILE[:NAME:TAG]` | the output of `docker save` or `podman save` |
+    ///
+    /// Relative paths start where those of steps start. The first start unpacks the image into the
+    /// cache, checks all digests, and needs no root; later starts use it as it is. The root of each
+    /// sandbox is then the image's, read-only, and nothing of the machine's programs shows. The
+    /// server is found in the image's `PATH` and in the usual directories, and the image's
+    /// environment applies. Its entry point, user, ports and volumes do not: the engine initialises
+    /// and starts the server itself, so an image needs no shell. Layers depend on the image.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) without the feature, for an
+    /// image that is missing, damaged or made for another architecture, in process mode, and
+    /// together with [packages](Self::package), and
+    /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) for an image without the server.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use sandboxed_db::{Postgres, Snapshot};
+    /// // Made by `skopeo copy docker://postgres:17 oci:images/postgres:17`.
+    /// let db = Snapshot::new(Postgres::new()).image("oci:images/postgres:17").start();
+    /// ```
+    #[must_use]
+    #[track_caller]
+    pub fn image(mut self, reference: impl Into<String>) -> Self {
+        let base = self.base(Location::caller()).directory;
+        self.image = Some(ImageReference { written: reference.into(), base });
+        self
     }
 
     /// Adds migrations: a directory of SQL files, each run by psql(1) in its own session.

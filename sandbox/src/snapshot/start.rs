@@ -14,7 +14,9 @@ use crate::kept::{self, Keep, KeepContext, StateKeeper};
 use crate::layer::{self, Recipe};
 use crate::pool::{self, Prewarmed, Starting};
 use crate::report;
-use crate::sandbox::{DataSource, Holdings, Keeping, Prepared, Sandbox, StartOptions, tls_is_possible};
+use crate::sandbox::{
+    DataSource, Holdings, ImageReference, Keeping, Prepared, Sandbox, StartOptions, tls_is_possible,
+};
 use crate::test_id::{self, Function};
 use crate::timings::Timings;
 
@@ -89,7 +91,11 @@ impl<E: Engine> Snapshot<E> {
             None => self.engine.clone(),
             Some(version) => self.engine.clone().of_version(version)?,
         };
-        let installation = engine.locate()?.with_packages(&self.packages)?;
+        let installation = match &self.image {
+            None => engine.locate()?,
+            Some(image) => engine.locate_in(&image.obtain()?)?,
+        };
+        let installation = installation.with_packages(&self.packages)?;
         let recipe = Recipe {
             engine: &engine,
             installation: &installation,
@@ -147,10 +153,12 @@ impl<E: Engine> Snapshot<E> {
             Keeping::Never
         } else {
             let package = self.package.clone();
+            let image = self.image.as_ref().map(ImageReference::resolved).transpose()?;
             let context = KeepContext {
                 keep,
                 name,
                 package,
+                image,
                 packages: &self.packages,
                 settings: &self.settings,
                 layer,

@@ -16,7 +16,7 @@ use self::config::{
 };
 use crate::engine::url::{encode_path, percent_encode};
 use crate::engine::{
-    ClientExit, Command, Dialect, Endpoint, Engine, FileRun, Installation, Mode, Programs, Ready,
+    ClientExit, Command, Dialect, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready,
     SandboxPath, ScriptError, Scripts, Server, Signal, Sql, Task, TcpAccess, TcpRequest,
 };
 use crate::environment::MARIADB;
@@ -154,15 +154,11 @@ impl Engine for MariaDb {
     }
 
     fn locate(&self) -> Result<Installation> {
-        Programs::new("mariadbd")
-            .client("mariadb-install-db")
-            .client("mariadb")
-            .client("mysql")
-            .variable(MARIADB.name)
-            .extensions("/usr/lib/mysql/plugin")
-            .extensions("/usr/lib64/mariadb/plugin")
-            .package("mariadb-server")
-            .find(self.version.as_deref())
+        programs().find(self.version.as_deref())
+    }
+
+    fn locate_in(&self, image: &Image) -> Result<Installation> {
+        programs().find_in(image, self.version.as_deref())
     }
 
     fn data_dir(&self) -> SandboxPath {
@@ -304,4 +300,15 @@ const IDLE_MEMORY: u64 = 100_000_000;
 /// (MariaDB documentation, "Initial Handshake Packet"). An error has another byte there.
 fn greets() -> Ready {
     Ready::answer(Endpoint::Unix(SOCKET.into()), "", b"\0\0\0\x0a")
+}
+
+fn programs() -> Programs {
+    Programs::new("mariadbd")
+        .client("mariadb-install-db")
+        .client("mariadb")
+        .client("mysql")
+        .variable(MARIADB.name)
+        .extensions("/usr/lib/mysql/plugin")
+        .extensions("/usr/lib64/mariadb/plugin")
+        .package("mariadb-server")
 }

@@ -60,10 +60,17 @@ fn connected(client: Command, database: &str) -> Command {
 }
 
 fn client(installation: &Installation, name: &str) -> Result<Command> {
-    let program = match installation.has(name) {
-        true => installation.program(name),
+    let program = match (installation.has(name), installation.image()) {
+        (true, _) => installation.program(name),
+        (false, Some(image)) => {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("find `{name}` in the image {}", image.id()),
+            )
+            .with_hint("use an image with PostgreSQL's client programs: they run migrations and seeds"));
+        }
         // A client of another version works, too.
-        false => programs::newest_client(name).ok_or_else(|| {
+        (false, None) => programs::newest_client(name).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidConfig,
                 format!("find `{name}` in `{}`", installation.bin().display()),

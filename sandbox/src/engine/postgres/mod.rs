@@ -22,7 +22,7 @@ use self::config::{
 use self::files::with_environment;
 use crate::engine::url::{encode_path, percent_encode};
 use crate::engine::{
-    ClientExit, Dialect, Engine, FileRun, Installation, Mode, ScriptError, Scripts, Server, Sql, Task,
+    ClientExit, Dialect, Engine, FileRun, Image, Installation, Mode, ScriptError, Scripts, Server, Sql, Task,
     TcpAccess, TcpRequest, TlsFiles, children,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -146,6 +146,10 @@ impl Engine for Postgres {
 
     fn locate(&self) -> Result<Installation> {
         programs::locate(self.version.as_deref())
+    }
+
+    fn locate_in(&self, image: &Image) -> Result<Installation> {
+        programs::locate_in(image, self.version.as_deref())
     }
 
     fn identity(&self) -> Vec<(String, String)> {

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::engine::children;
+use crate::engine::image::{Image, missing, other_version};
 use crate::engine::installation::{Installation, in_path};
 use crate::engine::packages::{self, InstallCommands, Selection};
 use crate::engine::programs::PACKAGES;
@@ -29,6 +30,28 @@ pub(super) fn locate(version: Option<&str>) -> Result<Installation> {
     }
     let found = choose(found, version)?;
     Ok(found.supplied(Some(PACKAGE), Some(POSTGRES.name)))
+}
+
+/// The installation of an image to use, of that version if one is asked for.
+pub(super) fn locate_in(image: &Image, version: Option<&str>) -> Result<Installation> {
+    let has_server = |bin: &PathBuf| image.is_file(&bin.join("postgres"));
+    let mut usual = usual_places(|directory| image.children(directory));
+    usual.sort_by_key(|bin| std::cmp::Reverse(version_in_path(bin)));
+    let bins = image.search_path().into_iter().chain(usual).filter(has_server);
+    // PATH often leads to links to the usual directories.
+    let bins = bins.filter_map(|bin| Some(image.canonical(&bin.join("postgres"))?.parent()?.to_owned()));
+    let mut seen = HashSet::new();
+    let bins = bins.filter(|bin| seen.insert(bin.clone()));
+    let found = bins.map(|bin| Installation::inspect_in(image, &bin, "postgres", Some("--version")));
+    let found = found.collect::<Result<Vec<_>>>()?;
+    if found.is_empty() {
+        return Err(missing(image, "postgres"));
+    }
+    let versions: Vec<_> = found.iter().map(|found| found.version().to_owned()).collect();
+    choose(found, version).map_err(|error| match error.kind() {
+        ErrorKind::NotInstalled => other_version(image, version, &versions),
+        _ => error,
+    })
 }
 
 /// The newest of the installed client programs of that name that a sandbox can see.
@@ -144,6 +167,12 @@ pub(super) fn inspect(bin: &Path) -> Result<Installation> {
 
 /// The directories into which packages and `make install` put the programs.
 fn usual_directories() -> Vec<PathBuf> {
+    let bins = usual_places(children).into_iter();
+    bins.filter(|bin| bin.join("postgres").is_file()).collect()
+}
+
+/// The usual directories, whether they hold a server or not.
+fn usual_places(children: impl Fn(&Path) -> Vec<PathBuf>) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     // Debian, SUSE, Alpine, and Red Hat's and PostgreSQL's own packages.
     for parent in ["/usr/lib/postgresql", "/usr/lib", "/usr/libexec", "/usr"] {
@@ -156,11 +185,7 @@ fn usual_directories() -> Vec<PathBuf> {
     directories.extend(
         ["/usr/local/pgsql", "/usr/local", "/usr", "/opt/postgresql", "/opt/pgsql"].map(PathBuf::from),
     );
-    directories
-        .into_iter()
-        .flat_map(|path| [path.join("bin"), path])
-        .filter(|bin| bin.join("postgres").is_file())
-        .collect()
+    directories.into_iter().flat_map(|path| [path.join("bin"), path]).collect()
 }
 
 /// The version in a directory's name, such as 15 in `/usr/lib/postgresql/15/bin`.

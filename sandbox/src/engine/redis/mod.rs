@@ -7,7 +7,7 @@ use std::path::Path;
 
 use self::config::{ACCOUNT, CONFIG, DATA, PORT, SOCKET, SOCKETS, configuration};
 use crate::engine::{
-    ClientExit, Command, Endpoint, Engine, FileRun, Installation, Mode, Programs, Ready, SandboxPath,
+    ClientExit, Command, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready, SandboxPath,
     ScriptError, Scripts, Server, Signal, Task, TcpAccess, TcpRequest,
 };
 use crate::environment::REDIS;
@@ -84,13 +84,11 @@ impl Engine for Redis {
     }
 
     fn locate(&self) -> Result<Installation> {
-        Programs::new("redis-server")
-            .or("valkey-server")
-            .client("redis-cli")
-            .client("valkey-cli")
-            .variable(REDIS.name)
-            .package("redis-server")
-            .find(self.version.as_deref())
+        programs().find(self.version.as_deref())
+    }
+
+    fn locate_in(&self, image: &Image) -> Result<Installation> {
+        programs().find_in(image, self.version.as_deref())
     }
 
     fn data_dir(&self) -> SandboxPath {
@@ -167,6 +165,15 @@ impl Scripts for Redis {
     fn is_archive(&self, path: &Path) -> bool {
         files::is_rdb(path)
     }
+}
+
+fn programs() -> Programs {
+    Programs::new("redis-server")
+        .or("valkey-server")
+        .client("redis-cli")
+        .client("valkey-cli")
+        .variable(REDIS.name)
+        .package("redis-server")
 }
 
 /// The sign of a server that has loaded its data: before that it answers by an error.

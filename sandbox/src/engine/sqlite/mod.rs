@@ -5,7 +5,7 @@ mod files;
 use std::path::Path;
 
 use crate::engine::{
-    ClientExit, Command, Dialect, Engine, FileRun, Installation, Mode, Programs, Ready, SandboxPath,
+    ClientExit, Command, Dialect, Engine, FileRun, Image, Installation, Mode, Programs, Ready, SandboxPath,
     ScriptError, Scripts, Server, Signal, Sql,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -71,7 +71,11 @@ impl Engine for Sqlite {
     }
 
     fn locate(&self) -> Result<Installation> {
-        Programs::new("sqlite3").client("sleep").package("sqlite3").find(None)
+        programs().find(None)
+    }
+
+    fn locate_in(&self, image: &Image) -> Result<Installation> {
+        programs().find_in(image, None)
     }
 
     fn is_opened_by_path(&self) -> bool {
@@ -148,4 +152,8 @@ impl Sql for Sqlite {
     fn request(&self, text: &str) -> String {
         files::request(text)
     }
+}
+
+fn programs() -> Programs {
+    Programs::new("sqlite3").client("sleep").package("sqlite3")
 }

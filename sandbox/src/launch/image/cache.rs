@@ -196,13 +196,14 @@ fn eligible(plan: &Plan) -> Result<(), String> {
 /// image is used.
 fn key(plan: &Plan) -> Result<String, String> {
     let boot = boot_id().map_err(|error| error.to_string())?;
-    let Plan { usr, binds, files, server, .. } = plan;
+    let Plan { image, env, usr, binds, files, server, .. } = plan;
     // Libraries read this configuration before the image is taken.
     let configuration: Vec<_> =
         files.iter().filter(|file| file.path.as_path().starts_with("/etc/ssl")).collect();
     let linker =
         fs::metadata("/etc/ld.so.cache").map(|cache| (cache.ino(), cache.ctime(), cache.ctime_nsec())).ok();
-    let all = serde_json::to_vec(&(FORMAT, boot, linker, usr, binds, configuration, server));
+    let root = (image, env, usr, binds);
+    let all = serde_json::to_vec(&(FORMAT, boot, linker, root, configuration, server));
     let all = all.map_err(|error| error.to_string())?;
     Ok(blake3::hash(&all).to_hex().to_string())
 }

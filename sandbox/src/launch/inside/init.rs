@@ -73,9 +73,9 @@ fn live(
         None | Some((_, StartMethod::Execute)) => CapabilitySet::empty(),
         Some(_) => RESTORE,
     })?;
-    let (ready, when_ready) = (plan.ready, plan.when_ready);
+    let (ready, when_ready, env) = (plan.ready, plan.when_ready, plan.env);
     let notify = NOTIFY_SOCKET.to_owned();
-    let context = ServerContext { log, notify, ready, when_ready, last_pid, host: None };
+    let context = ServerContext { log, notify, ready, when_ready, last_pid, env, host: None };
     let up = Up { outer_proc, filtered: inherited.filters.is_some(), ..Up::default() };
     if let Some((command, StartMethod::Capture(image))) = server {
         return capture(control, command, image.into(), &context, up, inherited.filters);
@@ -96,7 +96,7 @@ fn capture(
     up: Up,
     filters: Option<&Filters>,
 ) -> Result<(), Failure> {
-    let server = context.server(server).in_container();
+    let server = context.resolve(&context.server(server));
     send(control, &Event::Up(up), &[&context.log]);
     drop_last_capability()?;
     // The filter forbids ptrace(2), so it is installed in the traced program and not here.

@@ -97,7 +97,10 @@ pub(super) fn build(plan: &Plan, proc: Proc, chooses_ids: bool) -> Result<Root, 
     mount_change("/", private).map_err(|errno| Failure::new(LaunchStep::PrivateMounts, "/", errno))?;
 
     let devices = devices()?;
-    let usr = usr(&plan.usr)?;
+    let programs = match &plan.image {
+        None => Programs::Usr(usr(&plan.usr)?),
+        Some(image) => Programs::Image(open_lower(image)?),
+    };
     let data = data(&plan.data)?;
     let binds = binds(plan)?;
 
@@ -107,24 +110,36 @@ pub(super) fn build(plan: &Plan, proc: Proc, chooses_ids: bool) -> Result<Root, 
     chdir(STAGE).map_err(|errno| Failure::new(LaunchStep::Attach, STAGE, errno))?;
     skeleton(plan)?;
 
-    mount_at(&usr, "usr")?;
+    for (name, _) in &devices {
+        make_file(Path::new(&format!("dev/{name}")))?;
+    }
+    make_directory(&plan.data_dir)?;
+    // Bound onto themselves, they stay writable when the root becomes read-only.
+    let writable = ["tmp", "run"].map(|name| Ok((take(name, NO_EXEC)?, name)));
+    let writable = writable.into_iter().collect::<Result<Vec<_>, Failure>>()?;
+    match programs {
+        Programs::Usr(usr) => mount_at(&usr, "usr")?,
+        Programs::Image(image) => {
+            for bind in &binds {
+                bind.make_mount_point()?;
+            }
+            cover(image)?;
+        }
+    }
     hide(plan)?;
     for (name, device) in devices {
-        mount_file(&device, Path::new(&format!("dev/{name}")))?;
+        mount_at(&device, &format!("dev/{name}"))?;
     }
     mount_at(&tmpfs(plan.shm_size, "1777", NO_EXEC)?, "dev/shm")?;
-    // Bound onto themselves, they stay writable when the root becomes read-only.
-    for writable in ["tmp", "run"] {
-        mount_at(&take(writable, NO_EXEC)?, writable)?;
+    for (tree, name) in writable {
+        mount_at(&tree, name)?;
     }
-    for ClonedBind { tree, is_directory, target } in binds {
-        if is_directory {
-            make_directory(target)?;
-            mount_at(&tree, &utf8(staged(target)))?;
-        } else {
-            make_parent(target)?;
-            mount_file(&tree, staged(target))?;
+    for bind in binds {
+        // Beneath an image the mount points exist already, in the read-only root.
+        if plan.image.is_none() {
+            bind.make_mount_point()?;
         }
+        mount_at(&bind.tree, &utf8(staged(bind.target)))?;
     }
     // The mount points of binds have been made in them.
     for hidden in plan.hidden.iter().filter(|hidden| holds_binds(plan, hidden)) {
@@ -140,7 +155,6 @@ pub(super) fn build(plan: &Plan, proc: Proc, chooses_ids: bool) -> Result<Root, 
         .custom_flags(libc::O_TMPFILE)
         .open("run")
         .map_err(|error| Failure::io(LaunchStep::Skeleton, "the log file", &error))?;
-    make_directory(&plan.data_dir)?;
     mount_at(&data, &utf8(staged(&plan.data_dir)))?;
     let empty = empty_directories()?;
     let outer_proc = proc.is_outer;
@@ -149,6 +163,25 @@ pub(super) fn build(plan: &Plan, proc: Proc, chooses_ids: bool) -> Result<Root, 
     make_read_only(c".").map_err(|errno| Failure::new(LaunchStep::Attach, "the read-only root", errno))?;
     enter()?;
     Ok(Root { log, outer_proc, last_pid })
+}
+
+/// Where the programs of a root come from.
+enum Programs {
+    /// A mount for /usr.
+    Usr(OwnedFd),
+    /// The root directory of an image.
+    Image(OwnedFd),
+}
+
+/// Covers the staged root by a read-only overlay of itself on an image. Nothing is written into the
+/// image, which may lack the places of all that is mounted.
+fn cover(image: OwnedFd) -> Result<(), Failure> {
+    let failed = |errno| Failure::new(LaunchStep::Overlay, "the image", errno);
+    let skeleton = open_directory(rustix::fs::CWD, ".").map_err(failed)?;
+    let whole = overlay(&[skeleton, image], None, CLOSED)
+        .map_err(|error| refused(LaunchStep::Overlay, "/", error))?;
+    attach(whole.as_fd(), STAGE).map_err(failed)?;
+    chdir(STAGE).map_err(failed)
 }
 
 fn devices() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
@@ -170,6 +203,16 @@ struct ClonedBind<'a> {
     tree: OwnedFd,
     is_directory: bool,
     target: &'a SandboxPath,
+}
+
+impl ClonedBind<'_> {
+    fn make_mount_point(&self) -> Result<(), Failure> {
+        if self.is_directory {
+            return make_directory(self.target);
+        }
+        make_parent(self.target)?;
+        make_file(staged(self.target))
+    }
 }
 
 /// Clones the planned binds while the host's tree is whole: the new root covers a part of it.
@@ -411,9 +454,8 @@ fn mount_at(mount: &OwnedFd, target: &str) -> Result<(), Failure> {
         .map_err(|errno| Failure::new(LaunchStep::Attach, &format!("/{target}"), errno))
 }
 
-fn mount_file(mount: &OwnedFd, target: &Path) -> Result<(), Failure> {
-    File::create(target).map_err(|error| Failure::io(LaunchStep::Skeleton, &utf8(target), &error))?;
-    mount_at(mount, &utf8(target))
+fn make_file(path: &Path) -> Result<(), Failure> {
+    File::create(path).map(drop).map_err(|error| Failure::io(LaunchStep::Skeleton, &utf8(path), &error))
 }
 
 fn make_directory(path: &SandboxPath) -> Result<(), Failure> {

@@ -46,6 +46,8 @@ pub(super) struct ServerContext {
     pub(super) when_ready: Vec<Symlink>,
     /// The kernel's setting of the last process id, for a server that is resumed.
     pub(super) last_pid: Option<File>,
+    /// Variables of an image.
+    pub(super) env: Vec<(String, String)>,
     /// Absent in a container.
     pub(super) host: Option<HostProcess>,
 }
@@ -83,10 +85,10 @@ impl ServerContext {
         self.host.as_ref().map_or(Ipv4Addr::LOCALHOST, |host| host.loopback)
     }
 
-    fn resolve(&self, command: &Command) -> ResolvedCommand {
+    pub(super) fn resolve(&self, command: &Command) -> ResolvedCommand {
         match &self.host {
             Some(host) => command.resolve(|path| host.paths.on_host(path)),
-            None => command.in_container(),
+            None => command.in_container().with_image_env(&self.env),
         }
     }
 }
@@ -308,7 +310,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn restore(&mut self, command: &Command, image: &File) -> Result<Option<NoImage>, Failure> {
-        let command = self.context.server(command.clone()).in_container();
+        let command = self.context.resolve(&self.context.server(command.clone()));
         let log = || self.context.log.try_clone().map(OwnedFd::from);
         let stdio = || io::Result::Ok([File::open("/dev/null")?.into(), log()?, log()?]);
         let last_pid = self.context.last_pid.as_ref();

@@ -115,8 +115,8 @@ fn prepare(
         note: directory.notes(),
     };
     let notify = root.join("run/notify").to_string_lossy().into_owned();
-    let (ready, when_ready) = (plan.ready, plan.when_ready);
-    Ok(ServerContext { log, notify, ready, when_ready, last_pid: None, host: Some(host) })
+    let Plan { ready, when_ready, env, .. } = plan;
+    Ok(ServerContext { log, notify, ready, when_ready, last_pid: None, env, host: Some(host) })
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), Failure> {

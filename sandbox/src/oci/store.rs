@@ -1,0 +1,339 @@
+//! Unpacked images in the cache.
+//!
+//! ```text
+//! <cache>/images/<digest of the configuration>/root/         the files
+//! <cache>/images/<digest>/image.json                         where it came from, its environment
+//! <cache>/images/<digest>/files                              the list of its files
+//! <cache>/images/<digest>/seal, checked, used                as in a layer
+//! ```
+//!
+//! An image is unpacked in the staging directory and published by a rename, so one under its final
+//! name is whole. It is locked shared as long as a process uses it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use flate2::bufread::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Hashed, Sha256};
+use super::listing;
+use super::reference::Reference;
+use super::source::{self, Compression, Layer, Source, same};
+use super::unpack::{MOST_BYTES, Unpacking};
+use crate::cache::{self, Cache, DirectoryLock, add_states};
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Progress, notice};
+use crate::test_id::shared_run;
+use crate::zstd::Zstd;
+
+const IMAGES: &str = "images";
+/// The mark of a whole image.
+const INFO: &str = "image.json";
+const ROOT: &str = "root";
+const FILES: &str = "files";
+const SEAL: &str = "seal";
+const CHECKED: &str = "checked";
+const USED: &str = "used";
+
+/// How long another process may unpack the same image.
+const LOCK_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Info {
+    reference: String,
+    env: Vec<(String, String)>,
+}
+
+/// An image in the cache, locked as long as this lives.
+#[derive(Debug)]
+pub(crate) struct UnpackedImage {
+    cache: Cache,
+    id: Sha256,
+    lock: DirectoryLock,
+    env: Vec<(String, String)>,
+}
+
+/// Images that this process uses, each locked once, until the process ends.
+static IN_USE: Mutex<Option<HashMap<Sha256, Arc<UnpackedImage>>>> = Mutex::new(None);
+
+fn in_use<T>(work: impl FnOnce(&mut HashMap<Sha256, Arc<UnpackedImage>>) -> T) -> T {
+    work(IN_USE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// Returns the image, which is unpacked unless it is in the cache.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] for an image that is missing, damaged or of another platform;
+/// [`ErrorKind::Cache`] if the cache cannot be written.
+pub(crate) fn obtain(reference: &Reference) -> Result<Arc<UnpackedImage>> {
+    let source = source::open(reference).map_err(|error| unusable(reference, error))?;
+    let cache = Cache::open()?;
+    if let Some(image) = in_use(|images| images.get(&source.id).cloned()).filter(|image| image.lock.exists())
+    {
+        return Ok(image);
+    }
+    let image = match UnpackedImage::find(&cache, source.id)? {
+        Some(image) => image,
+        None => unpack_once(&cache, &source, reference)?,
+    };
+    let image = Arc::new(image);
+    in_use(|images| images.insert(source.id, image.clone()));
+    Ok(image)
+}
+
+fn unusable(reference: &Reference, error: io::Error) -> Error {
+    let missing = error.kind() == io::ErrorKind::NotFound;
+    Error::new(ErrorKind::InvalidConfig, format!("use the image `{reference}`")).caused_by(error).or_hint(
+        || missing.then(|| "make it, as by `skopeo copy docker://postgres:17 oci:DIRECTORY`".to_owned()),
+    )
+}
+
+fn unpack_once(cache: &Cache, source: &Source, reference: &Reference) -> Result<UnpackedImage> {
+    let mut waiting = None;
+    let name = format!("image-{}", source.id.hex());
+    let lock = cache.lock(&name, Instant::now() + LOCK_LIMIT, &mut |holder| {
+        waiting
+            .get_or_insert_with(|| Progress::start(&format!("waiting for {holder} to unpack {reference}")));
+    })?;
+    let _lock = lock.ok_or_else(|| {
+        Error::new(ErrorKind::Cache, format!("wait for another process that unpacks `{reference}`"))
+            .with_hint("it does not finish: look at it, and end it")
+    })?;
+    if let Some(image) = UnpackedImage::find(cache, source.id)? {
+        return Ok(image);
+    }
+    drop(waiting);
+    let progress = Progress::start(&format!("unpacking {reference}"));
+    let staged = cache.stage(IMAGES)?;
+    let root = staged.path().join(ROOT);
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem => cache::failed("unpack an image in", staged.path(), error),
+        _ => unusable(reference, error),
+    };
+    unpack(source, &root, &progress).map_err(failed)?;
+    let info = Info { reference: reference.to_string(), env: source.configuration.env() };
+    let write = || -> io::Result<()> {
+        fs::write(staged.path().join(FILES), listing::of(&root)?)?;
+        fs::write(staged.path().join(SEAL), seal(source.id, staged.path())?)?;
+        fs::write(staged.path().join(USED), "")?;
+        fs::write(staged.path().join(INFO), serde_json::to_vec(&info)?)
+    };
+    write().map_err(failed)?;
+    let directory = directory(cache, source.id);
+    cache::create(&cache.path(IMAGES))?;
+    let lock =
+        staged.publish(&directory, INFO).map_err(|error| cache::failed("publish", &directory, error))?;
+    Ok(UnpackedImage { cache: cache.clone(), id: source.id, lock, env: info.env })
+}
+
+fn directory(cache: &Cache, id: Sha256) -> PathBuf {
+    cache.path(IMAGES).join(id.hex())
+}
+
+/// Unpacks all layers, and checks the digests of what was read.
+fn unpack(source: &Source, root: &Path, progress: &Progress) -> io::Result<()> {
+    fs::create_dir(root)?;
+    let mut unpacking = Unpacking::into(root, MOST_BYTES)?;
+    for (index, layer) in source.layers.iter().enumerate() {
+        let [number, all] = [index + 1, source.layers.len()];
+        progress.step(&format!("layer {number} of {all}, {:.1} MB", layer.size() as f64 / 1e6));
+        unpack_layer(layer, &mut unpacking)?;
+    }
+    Ok(())
+}
+
+fn unpack_layer(layer: &Layer, unpacking: &mut Unpacking) -> io::Result<()> {
+    let mut stored = BufReader::with_capacity(1 << 18, layer.open()?);
+    let compression = Compression::of(stored.fill_buf()?);
+    let found = match compression {
+        Compression::None => contents(&mut stored, unpacking)?,
+        Compression::Gzip => contents(MultiGzDecoder::new(&mut stored), unpacking)?,
+        Compression::Zstd => contents(Zstd::new(&mut stored), unpacking)?,
+    };
+    layer.check_stored(stored.into_inner().finish()?)?;
+    same("a layer", layer.contents, found)
+}
+
+/// Unpacks an uncompressed archive, and returns its digest.
+fn contents(reader: impl io::Read, unpacking: &mut Unpacking) -> io::Result<Sha256> {
+    let mut contents = Hashed::new(BufReader::with_capacity(1 << 18, reader));
+    unpacking.layer(&mut contents)?;
+    contents.finish()
+}
+
+/// Returns a hash of the states of an image's files.
+fn seal(id: Sha256, directory: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(id.hex().as_bytes());
+    add_states(&mut hasher, &directory.join(ROOT))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+impl UnpackedImage {
+    /// Returns the digest of its configuration, which covers its files and its environment.
+    pub(crate) fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    /// Returns its root directory.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.lock.path().join(ROOT)
+    }
+
+    /// Returns the variables of its environment.
+    pub(crate) fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// Finds an intact image.
+    fn find(cache: &Cache, id: Sha256) -> Result<Option<Self>> {
+        let Some(image) = Self::lock(cache, id)? else { return Ok(None) };
+        let run = shared_run();
+        // A run of many processes looks once, as a run of one does.
+        let checked = image.lock.path().join(CHECKED);
+        if run.is_some_and(|run| fs::read_to_string(&checked).is_ok_and(|checked| checked == run)) {
+            return Ok(Some(image));
+        }
+        let differences = if image.is_sealed() { Vec::new() } else { image.differences()? };
+        if !image.lock.exists() {
+            return Ok(None);
+        }
+        if differences.is_empty() {
+            image.note_use(run);
+            return Ok(Some(image));
+        }
+        cache.set_aside(&image.lock, INFO)?;
+        let some = differences.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        notice(&format!("image {id} was damaged ({some}): it is set aside and unpacked again"));
+        Ok(None)
+    }
+
+    /// Locks an image, without a look at its files.
+    fn lock(cache: &Cache, id: Sha256) -> Result<Option<Self>> {
+        let path = directory(cache, id);
+        let lock = match DirectoryLock::shared(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                cache.remove(&path, INFO)?;
+                None
+            }
+            lock => lock.map_err(|error| cache::failed("lock the image", &path, error))?,
+        };
+        let Some(lock) = lock else { return Ok(None) };
+        let metadata = lock.metadata().map_err(|error| cache::failed("read", &path, error))?;
+        if cache::is_foreign(&metadata) {
+            let owner = std::os::unix::fs::MetadataExt::uid(&metadata);
+            return Err(Error::new(ErrorKind::Cache, format!("use the image `{}`", path.display()))
+                .with_fix(cache::another_directory(format!("it belongs to user {owner}"))));
+        }
+        let info = fs::read(path.join(INFO)).ok().and_then(|text| serde_json::from_slice::<Info>(&text).ok());
+        Ok(info.map(|info| Self { cache: cache.clone(), id, lock, env: info.env }))
+    }
+
+    fn is_sealed(&self) -> bool {
+        let sealed = fs::read_to_string(self.lock.path().join(SEAL));
+        sealed.is_ok_and(|sealed| seal(self.id, self.lock.path()).is_ok_and(|current| current == sealed))
+    }
+
+    /// Compares all files with their list.
+    fn differences(&self) -> Result<Vec<String>> {
+        let compare = || -> io::Result<_> {
+            let expected = fs::read(self.lock.path().join(FILES))?;
+            Ok(listing::differences(&expected, &listing::of(&self.root())?))
+        };
+        match compare() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec!["a file is missing".to_owned()]),
+            differences => differences.map_err(|error| cache::failed("verify", self.lock.path(), error)),
+        }
+    }
+
+    /// Seals an image that was found intact, and notes its use. In a cache that cannot be written
+    /// it is compared each time.
+    fn note_use(&self, run: Option<&str>) {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        let write = |name: &str, text: &str| {
+            let _ = self.cache.write(&self.lock.path().join(name), text);
+        };
+        if !self.is_sealed()
+            && let Ok(seal) = seal(self.id, self.lock.path())
+        {
+            write(SEAL, &seal);
+        }
+        if !cache::is_younger(&self.lock.path().join(USED), HOUR) {
+            write(USED, "");
+        }
+        if let Some(run) = run {
+            write(CHECKED, run);
+        }
+    }
+}
+
+/// All images of a cache, for those who look after it.
+#[derive(Debug)]
+pub(crate) struct Images {
+    cache: Cache,
+}
+
+impl Images {
+    pub(crate) fn of(cache: &Cache) -> Self {
+        Self { cache: cache.clone() }
+    }
+
+    /// Returns the name of each image, and the reference by which it was first used.
+    pub(crate) fn list(&self) -> Result<Vec<(String, String)>> {
+        let names = self.cache.names(IMAGES)?.into_iter().filter(|name| id(name).is_some());
+        let info = |name: &str| {
+            let text = fs::read(self.path(name).join(INFO)).ok()?;
+            serde_json::from_slice::<Info>(&text).ok()
+        };
+        Ok(names
+            .map(|name| (name.clone(), info(&name).map(|info| info.reference).unwrap_or_default()))
+            .collect())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.cache.path(IMAGES).join(name)
+    }
+
+    /// Returns when an image was last used, or else made.
+    pub(crate) fn last_used(&self, name: &str) -> SystemTime {
+        let time = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+        let directory = self.path(name);
+        time(&directory.join(USED)).or_else(|_| time(&directory)).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Removes an image, unless it is in use.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool> {
+        self.cache.remove(&self.path(name), INFO)
+    }
+
+    /// Compares all files of all images with their lists, and sets damaged images aside. Returns
+    /// these, with their differences.
+    pub(crate) fn verify(&self) -> Result<Vec<(String, Vec<String>)>> {
+        let mut damaged = Vec::new();
+        for name in self.cache.names(IMAGES)? {
+            let Some(image) = id(&name).map(|id| UnpackedImage::lock(&self.cache, id)).transpose()?.flatten()
+            else {
+                continue;
+            };
+            let differences = image.differences()?;
+            if image.lock.exists() && !differences.is_empty() {
+                self.cache.set_aside(&image.lock, INFO)?;
+                damaged.push((name, differences));
+            }
+        }
+        Ok(damaged)
+    }
+}
+
+/// The digest in the name of an image's directory.
+fn id(name: &str) -> Option<Sha256> {
+    format!("sha256:{name}").parse().ok()
+}
