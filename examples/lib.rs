@@ -24,6 +24,7 @@ mod documentation {
         parameters = "../sandbox/src/guide/parameters.md",
         rstest = "../sandbox/src/guide/rstest.md",
         matrix = "../sandbox/src/guide/matrix.md",
+        mariadb = "../sandbox/src/guide/mariadb.md",
         redis = "../sandbox/src/guide/redis.md",
         sqlite = "../sandbox/src/guide/sqlite.md",
         packages = "../sandbox/src/guide/packages.md",

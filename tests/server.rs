@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use postgres::types::FromSqlOwned;
 use postgres::{Client, GenericClient, NoTls};
-use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot};
+use sandboxed_db::{Engine, ErrorKind, Postgres, Sandbox, Snapshot};
 
 use crate::skip;
 
@@ -109,7 +109,7 @@ pub fn start() -> Sandbox {
 /// # Panics
 /// If a server starts.
 #[track_caller]
-pub fn refused(snapshot: &Snapshot) -> String {
+pub fn refused<E: Engine>(snapshot: &Snapshot<E>) -> String {
     let error = snapshot.start().expect_err("the description is refused");
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
     format!("{error:?}")

@@ -8,6 +8,7 @@
 //! | `SANDBOXED_DB_MARIADB` | the MariaDB to use | `packages`, or directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
 //! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
+//! | `SANDBOXED_DB_MYSQL` | the MySQL to use | directories that hold `mysqld` and `mysql`, separated by `:` | the first in `PATH` or the usual directories |
 //! | `SANDBOXED_DB_POOL` | how many prewarmed sandboxes a process may have | a whole number from 0 on | one a processor |
 //! | `SANDBOXED_DB_POSTGRES` | the PostgreSQL to use | `packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:` | the first in `PATH`, or else the newest installed, or else the distribution's packages |
 //! | `SANDBOXED_DB_REBUILD` | whether all layers are rebuilt once in this run | `0` or `1` | `0` |
@@ -41,6 +42,10 @@ pub(crate) const MARIADB: Variable = Variable {
 pub(crate) const MAX: Variable = Variable { name: "SANDBOXED_DB_MAX", values: Values::Number { least: 1 } };
 pub(crate) const MISSING: Variable =
     Variable { name: "SANDBOXED_DB_MISSING", values: Values::Words(&["fail", "skip"]) };
+pub(crate) const MYSQL: Variable = Variable {
+    name: "SANDBOXED_DB_MYSQL",
+    values: Values::Path("directories that hold `mysqld` and `mysql`, separated by `:`"),
+};
 pub(crate) const POOL: Variable = Variable { name: "SANDBOXED_DB_POOL", values: Values::Number { least: 0 } };
 pub(crate) const POSTGRES: Variable = Variable {
     name: "SANDBOXED_DB_POSTGRES",
@@ -61,8 +66,8 @@ pub(crate) const REPORT: Variable =
 pub(crate) const START: Variable =
     Variable { name: "SANDBOXED_DB_START", values: Values::Words(&["checkpoint", "linked", "exec"]) };
 
-const ALL: [Variable; 12] =
-    [CACHE, ISOLATION, KEEP, MARIADB, MAX, MISSING, POOL, POSTGRES, REBUILD, REDIS, REPORT, START];
+const ALL: [Variable; 13] =
+    [CACHE, ISOLATION, KEEP, MARIADB, MAX, MISSING, MYSQL, POOL, POSTGRES, REBUILD, REDIS, REPORT, START];
 
 /// A variable of the table above.
 #[derive(Debug, Clone, Copy)]

@@ -85,7 +85,7 @@ mod zstd;
 
 pub use connect::{ConnectInfo, FromSandbox};
 pub use doctor::doctor;
-pub use engine::{Engine, MariaDb, Postgres, Redis, Sqlite};
+pub use engine::{Engine, MariaDb, MySql, Postgres, Redis, Sqlite};
 pub use error::{Error, ErrorKind, Result};
 pub use kept::Keep;
 pub use migration::MigrationTool;

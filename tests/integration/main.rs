@@ -38,6 +38,7 @@ mod lookups;
 mod maintenance;
 mod many_sandboxes;
 mod mariadb;
+mod mariadb_conventions;
 mod matrix;
 mod migration_tools;
 mod mistakes;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandboxed_db::{Engine, ErrorKind, MariaDb, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{alone, assert_says, is_missing, mariadb, passed};
+use sandboxed_db::{Engine, ErrorKind, MariaDb, MySql, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{alone, assert_says, is_missing, mariadb, passed, printed};
 
 fn start(snapshot: &Snapshot<MariaDb>) -> Sandbox<MariaDb> {
     snapshot.start().unwrap_or_else(|error| panic!("{error:?}"))
@@ -100,6 +100,34 @@ fn a_dump_of_mariadb_is_a_seed() {
         query(&db, "SELECT hex(b) FROM a JOIN v USING (id) ORDER BY id; CALL p()"),
         "00275C0D0A1A\nNULL\n1"
     );
+}
+
+/// Layers are copies of a data directory with holes, and each sandbox changes its copy.
+#[test]
+fn mariadb_check_finds_no_fault_in_a_sandbox() {
+    if is_missing::<MariaDb>() {
+        return;
+    }
+    let (_place, path) = files(&[
+        (
+            "a.sql",
+            "CREATE TABLE a (id INT PRIMARY KEY, t VARCHAR(200), KEY (t));\nCREATE TABLE b LIKE a;\n\
+             ALTER TABLE b ENGINE = Aria;\nINSERT INTO a SELECT seq, repeat('x', 100) FROM seq_1_to_20000;\n\
+             INSERT INTO b SELECT * FROM a;\n",
+        ),
+        ("b.sql", "DELETE FROM a WHERE id % 3 = 0;\nUPDATE a SET t = id;\nOPTIMIZE TABLE b;\n"),
+    ]);
+    let db = start(&seeded(&path, "a.sql").seed(path.join("b.sql")));
+    query(&db, "UPDATE a SET t = 'y' WHERE id < 9; DELETE FROM b WHERE id > 10");
+    assert_eq!(query(&db, "SELECT count(*) FROM a"), "13334");
+    let mut check = Command::new("mariadb-check");
+    check.args(["--no-defaults", "--user=root", "--all-databases", "--extended"]).envs(db.env());
+    let checked = printed(&check.output().unwrap());
+    let tables: Vec<_> = checked.lines().filter(|line| !line.starts_with("note")).collect();
+    assert!(tables.len() > 20 && tables.iter().all(|line| line.ends_with(" OK")), "{checked}");
+    // Statistics are gathered once, and the work of the layer is done.
+    let settled = "SELECT count(*) FROM mysql.innodb_table_stats WHERE table_name = 'a' AND n_rows > 13000";
+    assert_eq!(query(&db, settled), "1");
 }
 
 #[test]
@@ -221,6 +249,17 @@ fn a_version_of_mariadb_is_chosen() {
     let error = Snapshot::new(MariaDb::new()).version("4.1").start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotInstalled);
     assert_says(&format!("{error:?}"), &["`mariadbd` of version 4.1", &number, "SANDBOXED_DB_MARIADB"]);
+}
+
+/// Many machines have MariaDB's server under MySQL's name.
+#[test]
+fn a_mysqld_of_mariadb_is_not_mysql() {
+    if let Err(error) = MySql::new().locate() {
+        assert_eq!(error.kind(), ErrorKind::NotInstalled);
+        assert_says(&format!("{error:?}"), &["find `mysqld`", "SANDBOXED_DB_MYSQL"]);
+    } else {
+        assert!(!MySql::new().locate().unwrap().version().contains("MariaDB"));
+    }
 }
 
 #[test]

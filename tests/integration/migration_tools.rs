@@ -13,7 +13,7 @@ use crate::applications::application;
 use crate::conventions::{bookkeeping, data, tables};
 
 /// The program of a tool, if it is installed.
-fn program(tool: &str) -> Option<PathBuf> {
+pub(crate) fn program(tool: &str) -> Option<PathBuf> {
     let path = application("tools")?.join("node_modules/.bin").join(tool);
     if !path.exists() {
         skip(&format!("{} does not exist", path.display()));

@@ -35,7 +35,7 @@ pub use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
 
 pub use image::Image;
 pub use installation::Installation;
-pub use mariadb::MariaDb;
+pub use mariadb::{MariaDb, MySql};
 pub(crate) use postgres::{Found, Survey, install_command, survey};
 pub use postgres::{LocaleProvider, Postgres};
 pub use programs::Programs;

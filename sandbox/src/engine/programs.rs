@@ -38,6 +38,8 @@ pub struct Programs {
     extensions: Vec<PathBuf>,
     version_arg: Option<String>,
     package: Option<String>,
+    /// A word in the version of a server that is passed over.
+    other_than: Option<&'static str>,
 }
 
 impl Programs {
@@ -51,6 +53,7 @@ impl Programs {
             extensions: Vec::new(),
             version_arg: Some("--version".to_owned()),
             package: None,
+            other_than: None,
         }
     }
 
@@ -109,6 +112,13 @@ impl Programs {
         self
     }
 
+    /// Passes over servers that have this word in their version.
+    #[must_use]
+    pub(crate) fn other_than(mut self, word: &'static str) -> Self {
+        self.other_than = Some(word);
+        self
+    }
+
     /// Returns the first installation, or the first of that version, such as `7` or `7.0`.
     ///
     /// # Errors
@@ -126,7 +136,8 @@ impl Programs {
         let found = candidates.into_iter().map(|(server, directory)| self.inspect(&server, directory));
         for found in unpacked.map(Ok).into_iter().chain(found) {
             let found = found?.supplied(self.package.as_deref(), self.variable.as_deref());
-            if version.is_none_or(|wanted| Version(found.version()).is(wanted)) {
+            let is_other = self.other_than.is_some_and(|word| found.version().contains(word));
+            if !is_other && version.is_none_or(|wanted| Version(found.version()).is(wanted)) {
                 return Ok(found);
             }
             others.push(format!("`{}` in {}", found.version(), found.bin().display()));

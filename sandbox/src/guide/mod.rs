@@ -8,6 +8,7 @@
 //! | receive a pool, a client, the state of an application | [`parameters`] |
 //! | combine with rstest and test_case | [`rstest`] |
 //! | test with several versions | [`matrix`] |
+//! | test with MariaDB or MySQL | [`mariadb`] |
 //! | test with Redis or Valkey | [`redis`] |
 //! | use servers and extensions that are not installed | [`packages`] |
 //! | test with SQLite | [`sqlite`] |
@@ -47,6 +48,9 @@ pub mod rstest {}
 
 #[cfg_attr(not(doctest), doc = include_str!("matrix.md"))]
 pub mod matrix {}
+
+#[cfg_attr(not(doctest), doc = include_str!("mariadb.md"))]
+pub mod mariadb {}
 
 #[cfg_attr(not(doctest), doc = include_str!("redis.md"))]
 pub mod redis {}

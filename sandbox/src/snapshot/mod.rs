@@ -258,7 +258,8 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Adds migrations: a directory of SQL files, each run by psql(1) in its own session.
+    /// Adds migrations: a directory of SQL files, each run by the database's client, such as
+    /// psql(1), in its own session.
     ///
     /// The outcome is a layer. Files that are added at the end run on the layer of the others.
     ///
@@ -333,9 +334,9 @@ impl<E: Engine> Snapshot<E> {
     ///
     /// | file | contents | how it is loaded |
     /// |---|---|---|
-    /// | `users.csv` | rows of the table `users`; `shop.users.csv` is of `users` in the schema `shop` | by `COPY` into the columns that its first line names, which is required; an unquoted empty value is `NULL`; sequences of serial and identity columns continue after the largest value |
+    /// | `users.csv` | rows of the table `users`; `shop.users.csv` is of `users` in the schema `shop` | into the columns that its first line names, in PostgreSQL by `COPY`, which is required; an unquoted empty value is `NULL`; sequences of serial and identity columns continue after the largest value |
     /// | made by pg_dump(1) in its custom, directory or tar format, whatever its name | objects and rows | by pg_restore(1), which ends at the first error |
-    /// | any other | SQL, with everything that psql(1) accepts: `COPY … FROM stdin` with its data, `\ir` of further files | by psql, in a session of its own |
+    /// | any other | SQL, with everything that the database's client accepts; in PostgreSQL that is psql(1), with `COPY … FROM stdin` and its data, and `\ir` of further files | by the client, in a session of its own |
     ///
     /// Files of SQL and of rows may be compressed: `.gz` by gzip(1), `.zst` by zstd(1). Text is
     /// UTF-8 unless it says otherwise.

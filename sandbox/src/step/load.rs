@@ -74,8 +74,9 @@ fn run_file<E: Engine>(
 
 /// Sends requests as a migration tool does.
 ///
-/// A server of PostgreSQL's dialect names no statement in a request that fails. So the statements
-/// run again one by one, in a transaction, and if they fail likewise the client says where.
+/// The server names no statement in a request that fails. So the statements run again one by one,
+/// in a transaction, and if they fail likewise the client says where. In MySQL's dialect the
+/// statements before may have changed the schema for good; there the message may show the place.
 fn run_requests<E: Engine>(
     sandbox: &Sandbox<E>,
     requests: &[Request],
@@ -93,16 +94,33 @@ fn run_requests<E: Engine>(
     let Some(mut error) = send(&run_as, &script)? else {
         return Ok(None);
     };
-    // Later lines are those of the bookkeeping.
-    let last = requests.iter().map(|Request { line, text }| line + text.lines().count()).max().unwrap_or(0);
-    error.line = error.line.filter(|line| *line <= last as u64);
-    if sql.is_none_or(|sql| sql.dialect() != Dialect::Postgres) {
+    if sql.is_some_and(|sql| sql.dialect() == Dialect::MySql) {
+        error.line = line_of(&error, requests);
         return Ok(Some(error));
     }
     (run_as.transaction, run_as.requests, run_as.after) = (true, false, None);
     let one_by_one = send(&run_as, &at_their_lines(requests, |text| format!("{text};\n")))?;
     let message = |error: &ScriptError| error.message.lines().next().map(str::to_owned);
     Ok(Some(one_by_one.filter(|located| message(located) == message(&error)).unwrap_or(error)))
+}
+
+/// The line of an error of a request in MySQL's dialect: that of the text which the message quotes,
+/// if it occurs once, or that of a request of one statement.
+fn line_of(error: &ScriptError, requests: &[Request]) -> Option<u64> {
+    let failed = |request: &&Request| {
+        let lines = request.line as u64 + 1..=(request.line + request.text.lines().count()) as u64;
+        error.line.is_some_and(|line| lines.contains(&line))
+    };
+    let Request { line, text } = requests.iter().find(failed)?;
+    let quoted = error.message.split_once(" near '").and_then(|(_, rest)| rest.rsplit_once("' at line "));
+    let quoted = quoted.map(|(quoted, _)| quoted).filter(|quoted| !quoted.is_empty());
+    if let Some(quoted) = quoted
+        && let [(at, _)] = text.match_indices(quoted).collect::<Vec<_>>()[..]
+    {
+        return Some((line + text[..at].matches('\n').count()) as u64 + 1);
+    }
+    let is_single = !text.trim_end().trim_end_matches(';').contains(';');
+    error.line.filter(|_| is_single)
 }
 
 /// A script with each request at the line that it has in its file.
@@ -190,6 +208,21 @@ mod tests {
         let short = shortened(&long);
         assert_eq!(short.lines().count(), 31);
         assert!(short.lines().all(|line| line.chars().count() <= 201));
+    }
+
+    #[test]
+    fn a_message_shows_the_line_in_a_request() {
+        let line = |message: &str, line, text: &str| {
+            let requests = [Request { line: 4, text: text.to_owned() }];
+            let error = ScriptError { line, message: message.to_owned(), ..ScriptError::default() };
+            line_of(&error, &requests)
+        };
+        let text = "select 1;\nselect 2;\nselect x from\n from t;";
+        let near = "ERROR 1064 (42000): You have an error near 'from t' at line 2";
+        assert_eq!(line(near, Some(5), text), Some(8));
+        assert_eq!(line("ERROR 1050 (42S01): Table 'a' already exists", Some(5), text), None);
+        assert_eq!(line("ERROR 1054 (42S22): Unknown column", Some(6), "select\n x;\n"), Some(6));
+        assert_eq!(line(near, Some(99), text), None, "an error of the bookkeeping");
     }
 
     #[test]

@@ -1,37 +1,45 @@
 //! Accounts: the superuser by the Unix socket, and by TCP.
 
-use std::net::SocketAddr;
-
 use super::client;
-use super::config::PORT;
+use super::config::{PORT, Product};
 use crate::engine::url::percent_encode;
-use crate::engine::{Dialect, Installation, Task, TcpAccess};
+use crate::engine::{Dialect, Task, TcpAccess, TcpRequest};
 
 pub(super) const SUPERUSER: &str = "root";
 
 /// Keeps statements out of the log of all queries.
 const UNLOGGED: &str = "SET SESSION sql_log_off = 1;\n";
 
-/// Leaves the superuser two accounts: one by the Unix socket without a password, and one by TCP,
-/// which is locked. The latter exists always, since objects that clients make by TCP belong to it.
-pub(super) const SET_UP: &str = "\
-DELETE FROM mysql.global_priv WHERE User IN ('root', '') AND Host <> 'localhost';
-DELETE FROM mysql.proxies_priv WHERE Host <> 'localhost';
-FLUSH PRIVILEGES;
+/// Gives the superuser an account by TCP, which is locked, beside that by the Unix socket without a
+/// password. It exists always, since objects that clients make by TCP belong to it.
+const ACCOUNTS: &str = "\
 CREATE USER root@'%' ACCOUNT LOCK;
 GRANT ALL PRIVILEGES ON *.* TO root@'%' WITH GRANT OPTION;
 ";
 
+/// Removes the accounts that MariaDB makes beside `root@localhost`.
+const OTHERS: &str = "\
+DELETE FROM mysql.global_priv WHERE User IN ('root', '') AND Host <> 'localhost';
+DELETE FROM mysql.proxies_priv WHERE Host <> 'localhost';
+FLUSH PRIVILEGES;
+";
+
+pub(super) fn set_up(product: Product) -> String {
+    let others = if product == Product::MariaDb { OTHERS } else { "" };
+    format!("{others}{ACCOUNTS}")
+}
+
 /// Returns the access by TCP. Without a client the account stays locked.
-pub(super) fn access(
-    installation: &Installation,
-    database: &str,
-    address: SocketAddr,
-    password: &str,
-) -> TcpAccess {
+pub(super) fn access(product: Product, database: &str, request: &TcpRequest<'_>) -> TcpAccess {
+    let TcpRequest { installation, address, password, .. } = *request;
     let path = percent_encode(database);
+    let jdbc = match product {
+        Product::MariaDb => format!("jdbc:mariadb://{address}/{path}?sslMode=disable"),
+        // The driver asks the server for the key that encrypts the password.
+        Product::MySql => format!("jdbc:mysql://{address}/{path}?allowPublicKeyRetrieval=true"),
+    };
     let access = TcpAccess::new(PORT, format!("mysql://{SUPERUSER}:{password}@{address}/{path}"))
-        .jdbc_url(format!("jdbc:mariadb://{address}/{path}?user={SUPERUSER}&password={password}"))
+        .jdbc_url(format!("{jdbc}&user={SUPERUSER}&password={password}"))
         .env("MYSQL_HOST", address.ip().to_string())
         .env("MYSQL_TCP_PORT", address.port().to_string())
         .env("MYSQL_USER", SUPERUSER)

@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
 
 /// Ends each request that the client sends as it is. The client looks for it outside of strings and
-/// comments.
-const END_OF_REQUEST: &str = "$$sandboxed-db$$";
+/// comments, and cuts what is longer than 15 bytes.
+const END_OF_REQUEST: &str = "$$sandboxed$$";
 
 /// Fails inside a transaction, which would be lost silently, and otherwise changes nothing.
 const CHECK: &str = "SET TRANSACTION READ WRITE;";
@@ -47,7 +47,7 @@ const LINES_BEFORE: u64 = 2;
 /// not repeat a statement that fails, which may hold a password.
 pub(super) fn own(installation: &Installation) -> Result<Command> {
     let client = connected(environment(Command::new(program(installation)?)));
-    Ok(client.arg("--skip-print-query-on-error"))
+    Ok(client.arg("--loose-print-query-on-error=0"))
 }
 
 pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRun) -> Result<Command> {
@@ -76,7 +76,7 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
         }
         Format::Sql => {
             let client = connected(shell(SOURCE).args([file.into_owned(), before, after, client]));
-            client.args(["--comments", "--abort-source-on-error", "--execute", SOURCES])
+            client.args(["--comments", "--loose-abort-source-on-error", "--execute", SOURCES])
         }
     };
     Ok(command.args(["--database", database]).current_dir(path.parent().unwrap_or(path)))
@@ -102,7 +102,8 @@ fn program(installation: &Installation) -> Result<PathBuf> {
     Ok(installation.program(name))
 }
 
-/// Adds the arguments that all uses have in common.
+/// Adds the arguments that all uses have in common. MySQL's client does not know those that are
+/// loose elsewhere.
 fn connected(client: Command) -> Command {
     client
         .args(["--no-defaults", "--user=root", "--protocol=socket", "--default-character-set=utf8mb4"])
@@ -270,8 +271,8 @@ mod tests {
 
     #[test]
     fn a_request_ends_outside_of_comments() {
-        assert_eq!(request("select 1;"), "select 1;$$sandboxed-db$$\n");
-        assert_eq!(request("select 1; -- a"), "select 1; -- a\n$$sandboxed-db$$\n");
+        assert_eq!(request("select 1;"), "select 1;$$sandboxed$$\n");
+        assert_eq!(request("select 1; -- a"), "select 1; -- a\n$$sandboxed$$\n");
     }
 
     proptest! {

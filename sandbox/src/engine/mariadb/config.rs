@@ -11,6 +11,12 @@ pub(super) const CONFIG: &str = "/etc/mysql/my.cnf";
 pub(super) const PORT: u16 = 3306;
 pub(super) const ACCOUNT: &str = "mysql";
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Product {
+    MariaDb,
+    MySql,
+}
+
 /// Tuning that changes how fast SQL runs and how much memory an idle server takes, and never
 /// whether SQL succeeds: limits keep the server's own values. A setting of the same name given by
 /// the user wins. A server that does not know one of them leaves it out.
@@ -20,8 +26,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     // The data ends with the test, so it need not survive a crash of the machine.
     ("innodb_flush_log_at_trx_commit", "0"),
     ("innodb_doublewrite", "0"),
-    ("innodb_flush_method", "nosync"),
     ("sync_frm", "0"),
+    ("sync_binlog", "0"),
     // The sandbox denies io_uring.
     ("innodb_use_native_aio", "0"),
     // Each sandbox copies the log up, and writes the beginning of the file of temporary tables.
@@ -35,6 +41,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("innodb_buffer_pool_dump_at_shutdown", "0"),
     ("innodb_buffer_pool_load_at_startup", "0"),
 ];
+
+/// Tuning of MariaDB: MySQL has this value for tests of its own only.
+const OF_MARIADB: (&str, &str) = ("innodb_flush_method", "nosync");
 
 /// Settings that the server's arguments set, or that would let clients in without a password.
 const FIXED: &[&str] = &[
@@ -54,9 +63,10 @@ const FIXED: &[&str] = &[
 ];
 
 /// Returns the configuration file: defaults, then the user's settings.
-pub(super) fn configuration(settings: &[(String, String)]) -> Result<String> {
+pub(super) fn configuration(product: Product, settings: &[(String, String)]) -> Result<String> {
     let mut config = "[mysqld]\n".to_owned();
-    for (name, value) in DEFAULTS {
+    let own = (product == Product::MariaDb).then_some(&OF_MARIADB);
+    for (name, value) in DEFAULTS.iter().chain(own) {
         config.push_str(&format!("loose_{name}={value}\n"));
     }
     for (name, value) in settings {
@@ -109,8 +119,10 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_user_come_after_the_defaults() {
-        let config =
-            configuration(&settings(&[("character-set-server", "latin1"), ("init_connect", "a \\ \"#\"")]));
+        let config = configuration(
+            Product::MariaDb,
+            &settings(&[("character-set-server", "latin1"), ("init_connect", "a \\ \"#\"")]),
+        );
         let config = config.unwrap();
         assert!(
             config.find("loose_character_set_server=utf8mb4").unwrap()
@@ -130,7 +142,7 @@ mod tests {
             ("x", "1\ndatadir=/x"),
             ("_x", "1"),
         ] {
-            let error = configuration(&settings(&[(name, value)])).unwrap_err();
+            let error = configuration(Product::MariaDb, &settings(&[(name, value)])).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert!(error.hint().is_some(), "{error:?}");
         }

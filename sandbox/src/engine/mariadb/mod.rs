@@ -1,9 +1,10 @@
-//! MariaDB from version 10.5 on.
+//! MariaDB from version 10.5 on, and MySQL from version 8 on.
 
 mod accounts;
 mod client;
 mod config;
 mod holes;
+mod mysql;
 mod rows;
 
 use std::fs;
@@ -12,7 +13,8 @@ use std::path::Path;
 
 use self::accounts::SUPERUSER;
 use self::config::{
-    ACCOUNT, CONFIG, DATA, PID_FILE, PORT, SOCKET, SOCKETS, TEMPORARY, configuration, setting, threads,
+    ACCOUNT, CONFIG, DATA, PID_FILE, PORT, Product, SOCKET, SOCKETS, TEMPORARY, configuration, setting,
+    threads,
 };
 use crate::engine::url::{encode_path, percent_encode};
 use crate::engine::{
@@ -21,6 +23,8 @@ use crate::engine::{
 };
 use crate::environment::MARIADB;
 use crate::error::{Error, ErrorKind, Result};
+
+pub use mysql::MySql;
 
 /// MariaDB from version 10.5 on.
 ///
@@ -100,28 +104,6 @@ impl MariaDb {
     pub fn socket() -> SandboxPath {
         SOCKET.into()
     }
-
-    fn check_database(&self, settings: &[(String, String)]) -> Result<()> {
-        let name = &self.database;
-        let refused = |hint: &str| {
-            Err(Error::new(ErrorKind::InvalidConfig, format!("make the database `{name}`")).with_hint(hint))
-        };
-        let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if name.is_empty() || name.len() > 64 || !name.chars().all(is_letter) {
-            return refused("its name consists of at most 64 ASCII letters, digits, `_` and `-`");
-        }
-        if ["mysql", "sys", "performance_schema", "information_schema"]
-            .iter()
-            .any(|system| system.eq_ignore_ascii_case(name))
-        {
-            return refused("the server has a database of that name for itself");
-        }
-        let is_lowered = setting(settings, "lower_case_table_names").is_some_and(|value| value.trim() != "0");
-        if is_lowered && name.contains(|c: char| c.is_ascii_uppercase()) {
-            return refused("with `lower_case_table_names` its name has no capital letters");
-        }
-        Ok(())
-    }
 }
 
 /// Makes the system tables, and an empty database: `$1` is the data directory, `$2` the database's
@@ -181,7 +163,7 @@ impl Engine for MariaDb {
     }
 
     fn set_up(&self, installation: &Installation) -> Result<Option<Task>> {
-        Ok(Some(Task::new(client::own(installation)?, accounts::SET_UP)))
+        Ok(Some(Task::new(client::own(installation)?, accounts::set_up(Product::MariaDb))))
     }
 
     fn settle(&self, installation: &Installation) -> Result<Option<Task>> {
@@ -194,70 +176,30 @@ impl Engine for MariaDb {
         settings: &[(String, String)],
         mode: Mode,
     ) -> Result<Server> {
-        self.check_database(settings)?;
-        let ready = match installation.notifies() {
-            true => Ready::NotifyOr(Box::new(greets())),
-            false => greets(),
-        };
-        // Arguments win over the file, so that no setting moves what the sandbox relies on.
-        let command = client::environment(Command::new(installation.server()))
-            .prefixed_path_arg("--defaults-file=", CONFIG)
-            .prefixed_path_arg("--datadir=", DATA)
-            .prefixed_path_arg("--tmpdir=", SandboxPath::new(DATA).join(TEMPORARY))
-            .prefixed_path_arg("--socket=", SOCKET)
-            .prefixed_path_arg("--pid-file=", PID_FILE)
-            .args(["--skip-name-resolve", "--skip-grant-tables=0", "--skip-log-error"])
-            .arg(format!("--port={PORT}"))
-            .arg(format!("--ignore-db-dirs={TEMPORARY}"));
-        let command = match mode {
-            Mode::Container => command.args(["--skip-networking=0", "--bind-address=127.0.0.1"]),
-            Mode::Process { address: Some(address) } => {
-                command.args(["--skip-networking=0".to_owned(), format!("--bind-address={address}")])
-            }
-            Mode::Process { address: None } => command.arg("--skip-networking"),
-        };
-        Ok(Server::new(command, Signal::Terminate, ready)
-            .account(ACCOUNT)
-            .idle_memory(IDLE_MEMORY)
-            .directory(SOCKETS, 0o700)
-            .file(CONFIG, configuration(settings)?)
-            .processes(threads(settings)))
+        check_database(&self.database, settings)?;
+        let ignored = format!("--ignore-db-dirs={TEMPORARY}");
+        let command = command(installation, mode).args(["--skip-log-error".to_owned(), ignored]);
+        Ok(server(Product::MariaDb, command, installation, settings)?.idle_memory(IDLE_MEMORY))
     }
 
     fn tidy(&self, data: &Path) -> io::Result<()> {
-        for junk in ["ib_buffer_pool", "ibtmp1", "multi-master.info"] {
-            match fs::remove_file(data.join(junk)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        ["ibdata1", "ib_logfile0"].iter().try_for_each(|file| holes::dig(&data.join(file)))
+        tidy(data)
     }
 
     fn url(&self, root: &Path) -> Option<String> {
-        let (database, socket) = (percent_encode(&self.database), Self::socket().below(root));
-        let socket = encode_path(&socket.display().to_string());
-        Some(format!("mysql://{SUPERUSER}@localhost/{database}?socket={socket}"))
+        Some(url(&self.database, root))
     }
 
     fn env(&self, root: &Path) -> Vec<(String, String)> {
-        let socket = Self::socket().below(root).display().to_string();
-        [
-            ("MYSQL_UNIX_PORT", socket.as_str()),
-            ("MYSQL_HOST", "localhost"),
-            ("MYSQL_USER", SUPERUSER),
-            ("MYSQL_DATABASE", &self.database),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+        env(&self.database, root)
     }
 
     fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
-        Some(accounts::access(request.installation, &self.database, request.address, request.password))
+        Some(accounts::access(Product::MariaDb, &self.database, request))
     }
 
     fn is_client_variable(&self, name: &str) -> bool {
-        name.starts_with("MYSQL_") || name.starts_with("MARIADB_")
+        is_client_variable(name)
     }
 }
 
@@ -293,8 +235,99 @@ impl Sql for MariaDb {
     }
 }
 
+/// Refuses names that need another spelling as a directory, and those of the server's own
+/// databases.
+fn check_database(name: &str, settings: &[(String, String)]) -> Result<()> {
+    let refused = |hint: &str| {
+        Err(Error::new(ErrorKind::InvalidConfig, format!("make the database `{name}`")).with_hint(hint))
+    };
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(is_letter) {
+        return refused("its name consists of at most 64 ASCII letters, digits, `_` and `-`");
+    }
+    if ["mysql", "sys", "performance_schema", "information_schema"]
+        .iter()
+        .any(|system| system.eq_ignore_ascii_case(name))
+    {
+        return refused("the server has a database of that name for itself");
+    }
+    let is_lowered = setting(settings, "lower_case_table_names").is_some_and(|value| value.trim() != "0");
+    if is_lowered && name.contains(|c: char| c.is_ascii_uppercase()) {
+        return refused("with `lower_case_table_names` its name has no capital letters");
+    }
+    Ok(())
+}
+
+/// Returns the command of a server. Arguments win over the file, so that no setting moves what the
+/// sandbox relies on.
+fn command(installation: &Installation, mode: Mode) -> Command {
+    let command = client::environment(Command::new(installation.server()))
+        .prefixed_path_arg("--defaults-file=", CONFIG)
+        .prefixed_path_arg("--datadir=", DATA)
+        .prefixed_path_arg("--tmpdir=", SandboxPath::new(DATA).join(TEMPORARY))
+        .prefixed_path_arg("--socket=", SOCKET)
+        .prefixed_path_arg("--pid-file=", PID_FILE)
+        .args(["--skip-name-resolve", "--skip-grant-tables=0"])
+        .arg(format!("--port={PORT}"));
+    match mode {
+        Mode::Container => command.args(["--skip-networking=0", "--bind-address=127.0.0.1"]),
+        Mode::Process { address: Some(address) } => {
+            command.args(["--skip-networking=0".to_owned(), format!("--bind-address={address}")])
+        }
+        Mode::Process { address: None } => command.arg("--skip-networking"),
+    }
+}
+
+fn server(
+    product: Product,
+    command: Command,
+    installation: &Installation,
+    settings: &[(String, String)],
+) -> Result<Server> {
+    let ready = match installation.notifies() {
+        true => Ready::NotifyOr(Box::new(greets())),
+        false => greets(),
+    };
+    Ok(Server::new(command, Signal::Terminate, ready)
+        .account(ACCOUNT)
+        .directory(SOCKETS, 0o700)
+        .file(CONFIG, configuration(product, settings)?)
+        .processes(threads(settings)))
+}
+
+fn tidy(data: &Path) -> io::Result<()> {
+    for junk in ["ib_buffer_pool", "ibtmp1", "multi-master.info"] {
+        match fs::remove_file(data.join(junk)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    ["ibdata1", "ib_logfile0"].iter().try_for_each(|file| holes::dig(&data.join(file)))
+}
+
+fn url(database: &str, root: &Path) -> String {
+    let socket = encode_path(&SandboxPath::new(SOCKET).below(root).display().to_string());
+    format!("mysql://{SUPERUSER}@localhost/{}?socket={socket}", percent_encode(database))
+}
+
+fn env(database: &str, root: &Path) -> Vec<(String, String)> {
+    let socket = SandboxPath::new(SOCKET).below(root).display().to_string();
+    [
+        ("MYSQL_UNIX_PORT", socket.as_str()),
+        ("MYSQL_HOST", "localhost"),
+        ("MYSQL_USER", SUPERUSER),
+        ("MYSQL_DATABASE", database),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+fn is_client_variable(name: &str) -> bool {
+    name.starts_with("MYSQL_") || name.starts_with("MARIADB_")
+}
+
 /// Bytes of memory that an idle server holds.
-const IDLE_MEMORY: u64 = 100_000_000;
+const IDLE_MEMORY: u64 = 41_000_000;
 
 /// The sign of a server that answers: it speaks first, with number 0 and version 10 of the protocol
 /// (MariaDB documentation, "Initial Handshake Packet"). An error has another byte there.

@@ -47,14 +47,17 @@ refused=$(printf '%s\n' "$warnings" | grep -E '^(Warning|Error) ' | head -n 1)
 [ -z "$refused" ] || { printf 'ERROR: %s\n' "$refused" >&2; exit 1; }
 "#;
 
-/// Returns the statement that loads rewritten rows from the client's standard input.
+/// Returns the statements that load rewritten rows from the client's standard input. A server may
+/// refuse rows that a client sends, as MySQL's does by default.
 pub(super) fn load(table: &str, columns: &[String]) -> String {
     let quote = |name: &str| Dialect::MySql.identifier(name);
     let table = table.splitn(2, '.').map(quote).collect::<Vec<_>>().join(".");
     let columns: Vec<_> = columns.iter().map(|column| quote(column)).collect();
     format!(
-        "LOAD DATA LOCAL INFILE '/dev/stdin' INTO TABLE {table} CHARACTER SET utf8mb4 FIELDS TERMINATED BY ',' \
-         ENCLOSED BY '\"' ESCAPED BY '' LINES TERMINATED BY '\\n' ({})",
+        "SET @local = @@GLOBAL.local_infile; SET GLOBAL local_infile = 1; \
+         LOAD DATA LOCAL INFILE '/dev/stdin' INTO TABLE {table} CHARACTER SET utf8mb4 FIELDS TERMINATED BY ',' \
+         ENCLOSED BY '\"' ESCAPED BY '' LINES TERMINATED BY '\\n' ({}); \
+         SET GLOBAL local_infile = @local",
         columns.join(", ")
     )
 }
@@ -67,6 +70,6 @@ mod tests {
     fn names_of_tables_and_columns_are_quoted() {
         let load = load("shop.it's `x`.y", &["a b".to_owned(), "C".to_owned()]);
         assert!(load.contains("INTO TABLE `shop`.`it's ``x``.y` CHARACTER SET"), "{load}");
-        assert!(load.ends_with("(`a b`, `C`)"), "{load}");
+        assert!(load.contains("(`a b`, `C`); SET"), "{load}");
     }
 }
