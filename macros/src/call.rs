@@ -52,6 +52,10 @@ fn snapshot(
     let Arguments { snapshot, packages, image, steps, settings, tls, start_timeout, max_age, keep, .. } =
         arguments;
     let begin = match (snapshot, engine) {
+        (None, Some(engine)) if engine.file().is_some() => {
+            let file = engine.file();
+            quote_spanned!(Span::mixed_site()=> test.described(#file))
+        }
         (Some(function), _) => quote_spanned!(Span::mixed_site()=> test.extend(#function())),
         (None, Some(engine)) => {
             quote_spanned!(Span::mixed_site()=> test.extend(#krate::Snapshot::new(#engine)))

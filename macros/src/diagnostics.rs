@@ -118,6 +118,14 @@ pub(crate) fn engine_of_a_snapshot(engine: impl ToTokens) -> Error {
     )
 }
 
+pub(crate) fn engine_without_toml(file: &LitStr) -> Error {
+    Error::new(
+        file.span(),
+        "an engine that a file describes needs the feature `toml` of `sandboxed-db`:\n\
+         cargo add --dev sandboxed-db --features toml",
+    )
+}
+
 pub(crate) fn engines_of_one_name(engine: impl ToTokens, name: &str) -> Error {
     let message = format!(
         "an earlier engine names its test `{name}` already; return this engine from a function, whose name its test gets, \

@@ -15,7 +15,7 @@ use crate::call;
 use crate::databases::Databases;
 use crate::diagnostics::{self, Diagnostics};
 use crate::drivers::{self, Missing};
-use crate::matrix::{self, Case};
+use crate::matrix::{self, Case, Engine};
 use crate::signature::Function;
 
 /// Expands `#[sandboxed_db(arguments)] item`.
@@ -49,6 +49,12 @@ pub(crate) fn sandboxed_db(
         }
         let errors = diagnostics.into_compile_errors();
         return quote!(#function #errors);
+    }
+    if package.is_some() && !cfg!(feature = "toml") {
+        let files = databases.described.iter().flat_map(|described| described.engines.iter());
+        files
+            .filter_map(Engine::file)
+            .for_each(|file| diagnostics.push(diagnostics::engine_without_toml(file)));
     }
     let cases = matrix::cases(&arguments, &mut diagnostics);
     let parts = Parts::new(&function, &databases, &arguments, package);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::args::Arguments;
 use crate::diagnostics::{self, Diagnostics};
+use crate::matrix::Engine;
 
 /// Returns the directory of the package that is being compiled. None for build systems other than
 /// cargo, which may show the compiler fewer files than the test.
@@ -19,6 +20,13 @@ pub(crate) fn package(manifest_dir: Option<OsString>) -> Option<PathBuf> {
 
 /// Reports names without a file, and migrations that are not a directory.
 pub(crate) fn check(arguments: &Arguments, package: &Path, diagnostics: &mut Diagnostics) {
+    for file in arguments.engines.iter().filter_map(Engine::file) {
+        if let Err(error) = fs::metadata(package.join(file.value()))
+            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        {
+            diagnostics.push(diagnostics::no_such_file(file, &neighbours(&package.join(file.value()))));
+        }
+    }
     for step in &arguments.steps {
         let (files, directory) = step.files();
         for file in files {
@@ -76,6 +84,8 @@ mod tests {
     fn a_missing_file_is_reported_with_a_suggestion() {
         let found =
             reports(quote!(migrations = "source/none", seed = ["Cargo.tml", "src"], depends_on = "zzzz"));
+        let engine = reports(quote!(engine = "Cargo.tml"));
+        assert!(engine[0].starts_with("`Cargo.tml` does not exist in the package's directory"), "{engine:?}");
         let beginnings = [
             "`source/none` does not exist in",
             "`Cargo.tml` does not exist in the package's directory, did you mean `Cargo.toml`?\n",

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::parse::{Parse, ParseStream};
-use syn::{Expr, Ident, LitStr, Path};
+use syn::{Expr, ExprLit, Ident, Lit, LitStr, Path};
 
 use crate::args::Arguments;
 use crate::diagnostics::{self, Diagnostics};
 
-/// An engine as written: a type with a default, or an expression.
+/// An engine as written: a type with a default, an expression, or the path of a file of TOML.
 pub(crate) struct Engine {
     pub(crate) written: Expr,
 }
@@ -62,9 +62,27 @@ impl Engine {
         named(&self.written)
     }
 
+    /// Returns the path of the file that describes it.
+    pub(crate) fn file(&self) -> Option<&LitStr> {
+        match &self.written {
+            Expr::Lit(ExprLit { lit: Lit::Str(file), .. }) => Some(file),
+            _ => None,
+        }
+    }
+
     /// Returns the name of its tests: that of the type, or of the function that returns it, as in
     /// `maria_db`.
     fn name(&self) -> String {
+        if let Some(file) = self.file() {
+            let file = file.value();
+            let stem = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".toml");
+            let plain = stem.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+            return if plain.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                plain
+            } else {
+                "engine".to_owned()
+            };
+        }
         self.ident().map(|ident| snake_case(&ident.to_string())).unwrap_or_else(|| "engine".to_owned())
     }
 }
@@ -141,6 +159,7 @@ mod tests {
             ["postgres_15", "postgres_16", "checksums_15", "checksums_16"]
         );
         assert_eq!(names(quote!(engine = [(Echo {}), &*ENGINE])), ["echo", "engine"]);
+        assert_eq!(names(quote!(engine = ["a/my-cache.toml", "7.toml"])), ["my_cache", "engine"]);
     }
 
     #[test]

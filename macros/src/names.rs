@@ -32,7 +32,7 @@ macro_rules! arguments {
 
 arguments! {
     Snapshot = "snapshot", "`snapshot = crate::testing::shop`";
-    Engine = "engine", "`engine = Postgres` or `engine = Postgres::new().locale(\"de_DE.UTF-8\")`";
+    Engine = "engine", "`engine = Postgres`, `engine = Postgres::new().locale(\"de_DE.UTF-8\")` or `engine = \"memcached.toml\"`";
     Version = "version", r#"`version = "17"` or `version = ["15", "17"]`"#;
     Packages = "packages", r#"`packages = ["postgresql-15-postgis-3"]`"#;
     Image = "image", r#"`image = "oci:images/postgres:17"`"#;

@@ -44,6 +44,7 @@
 //! | `sqlx-mysql`, `sqlx-0-8-mysql`, `mysql`, `mysql_async`, `diesel-mysql`, `diesel-mysql-r2d2`, `diesel-async-mysql`, `diesel-async-0-8-mysql`, `diesel-async-0-7-mysql`, `sea-orm-mysql`, `sea-orm-1-mysql` | the same of a [`MariaDb`] | no |
 //! | `redis` | the same of a [`Redis`] | no |
 //! | `images` | [servers of OCI and Docker images](guide::images) | no |
+//! | `toml` | [servers that a file describes](engine::Described) | no |
 //! | `tls` | [TLS](guide::parameters#tls) for clients by TCP | no |
 //! | `cli` | the program [`sandboxed-db`](guide::command_line) | no |
 
@@ -52,6 +53,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admission;
+mod conformance;
 mod connect;
 mod diagnosis;
 pub mod doctor;
@@ -142,8 +144,9 @@ pub mod cache {
 /// - `snapshot = path::of::function`: the function returns the [`Snapshot`] that the other
 ///   arguments extend, such as one that a suite shares. Default: a fresh server.
 /// - `engine = Postgres`, a type with a default, or an expression: `engine =
-///   Postgres::new().locale("C")`. Default: PostgreSQL, see [above](#parameters) for tests with
-///   several. A list makes a test of each, see [below](#several-servers). Refused beside
+///   Postgres::new().locale("C")`, or a file that [describes](engine::Described) a server, with the
+///   feature `toml`: `engine = "memcached.toml"`. Default: PostgreSQL, see [above](#parameters) for
+///   tests with several. A list makes a test of each, see [below](#several-servers). Refused beside
 ///   `snapshot`, which has an engine already.
 /// - `version = "17"`, or `17`: see [`Snapshot::version`]. A list makes a test of each.
 /// - `packages = "package"` or `packages = ["a", "b"]`, of the distribution: see

@@ -7,10 +7,12 @@ mod cache_faults;
 mod checkouts;
 #[cfg(target_arch = "x86_64")]
 mod checkpoint;
+mod conformance;
 #[cfg(feature = "drivers")]
 mod connections;
 mod contention;
 mod conventions;
+mod described;
 mod discovery;
 mod drivers;
 mod engines;

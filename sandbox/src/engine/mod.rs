@@ -9,6 +9,7 @@
 //! | [`Scripts`] | has a client that runs files | [`seed`](crate::Snapshot::seed) |
 //! | [`Sql`] | speaks SQL | [`migrations`](crate::Snapshot::migrations), [`migrations_of`](crate::Snapshot::migrations_of) |
 
+mod described;
 mod image;
 mod installation;
 mod mariadb;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 pub use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
 
+pub use described::{Described, Description};
 pub use image::Image;
 pub use installation::Installation;
 pub use mariadb::{MariaDb, MySql};
@@ -48,6 +50,34 @@ pub use sqlite::Sqlite;
 pub use task::Task;
 pub use tcp_access::{TcpAccess, TcpRequest};
 pub use tls_files::TlsFiles;
+
+/// Checks of an engine: tests with which its author finds out whether it keeps the
+/// [contract](Engine#the-contract).
+///
+/// # Example
+/// ```no_run
+/// use sandboxed_db::engine::conformance::Conformance;
+/// use sandboxed_db::{Redis, Sandbox};
+/// # fn ask(_: &Sandbox<Redis>, _: &str) -> Result<String, std::io::Error> { unimplemented!() }
+///
+/// #[test]
+/// # fn hidden() {}
+/// fn redis_keeps_the_contract() {
+///     Conformance::new(Redis::new())
+///         .reads(|db| ask(db, "GET key"))
+///         .writes(|db| ask(db, "SET key written").map(drop))
+///         .setting("maxmemory", "10mb")
+///         .script("SET key seeded\n")
+///         .broken_script("SET key seeded\nNONSENSE\n", 2)
+///         .open_transaction("MULTI\nSET key lost\n")
+///         .check_all()
+///         .unwrap();
+/// }
+/// # fn main() {}
+/// ```
+pub mod conformance {
+    pub use crate::conformance::{Checked, Conformance, Violation};
+}
 
 /// A kind of database server that sandboxes can run, such as [`Postgres`].
 ///

@@ -13,6 +13,7 @@
 //! | use servers and extensions that are not installed | [`packages`] |
 //! | test with SQLite | [`sqlite`] |
 //! | run the server of a Docker image | [`images`] |
+//! | test with any other server | [`other_engines`], [`writing_an_engine`] |
 //! | see why a test failed, and its data | [`failures`] |
 //! | see how long each part of a run took | [`reports`] |
 //! | run in CI, in Docker, in Kubernetes | [`ci`] |
@@ -62,6 +63,12 @@ pub mod sqlite {}
 pub mod packages {}
 #[cfg_attr(not(doctest), doc = include_str!("images.md"))]
 pub mod images {}
+
+#[cfg_attr(not(doctest), doc = include_str!("other_engines.md"))]
+pub mod other_engines {}
+
+#[cfg_attr(not(doctest), doc = include_str!("writing_an_engine.md"))]
+pub mod writing_an_engine {}
 
 #[cfg_attr(not(doctest), doc = include_str!("failures.md"))]
 pub mod failures {}

@@ -15,6 +15,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
+#[cfg(feature = "toml")]
+use crate::engine::Described;
 use crate::engine::{Engine, Postgres};
 use crate::error::Error;
 use crate::report::with_causes;
@@ -75,6 +77,15 @@ impl Test {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.extend(Snapshot::new(Postgres::new()))
+    }
+
+    /// Returns the description of a fresh server of the engine that a file in the package of the
+    /// test describes. A mistake in it is the error of the start.
+    #[cfg(feature = "toml")]
+    #[must_use]
+    pub fn described(&self, file: &str) -> Snapshot<Described> {
+        let package = self.snapshot().package_directory().to_owned();
+        self.extend(Snapshot::new(Described::or_mistake(&package.join(file))))
     }
 
     /// Returns the description that the arguments extend, from one that the attribute names.

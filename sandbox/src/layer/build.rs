@@ -141,6 +141,14 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
     Ok((register(layer), built))
 }
 
+/// Returns the name of the recipe's layer, which need not exist.
+pub(crate) fn name<E: Engine>(recipe: &Recipe<'_, E>) -> Result<String> {
+    let base = digest::base(recipe.engine, recipe.installation)?;
+    let inputs = step::read(recipe.steps, recipe.engine)?;
+    let chain = digest::chain(base, recipe.settings, &inputs);
+    Ok(chain.last().and_then(|digests| digests.last()).unwrap_or(&base).to_string())
+}
+
 /// The number of links in the longest published prefix of the chain, and its layer.
 fn longest_prefix(store: &Store, base: Digest, chain: &[Vec<Digest>]) -> Result<(usize, Option<Arc<Layer>>)> {
     let digests: Vec<_> = std::iter::once(base).chain(chain.iter().flatten().copied()).collect();

@@ -12,7 +12,7 @@ mod seal;
 mod store;
 mod upkeep;
 
-pub(crate) use build::{Recipe, obtain};
+pub(crate) use build::{Recipe, name, obtain};
 pub(crate) use published::Layer;
 pub(crate) use store::{data_of, find, keeping_seal_of};
 pub use upkeep::{Damage, LayerInfo, Layers, Limit};

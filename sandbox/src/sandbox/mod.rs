@@ -178,6 +178,10 @@ impl<E: Engine> Sandbox<E> {
     /// ```
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
+        if self.engine().url(&self.container().root()).is_none() {
+            let opened = self.tcp.lock().unwrap_or_else(PoisonError::into_inner);
+            return opened.as_ref().map(Tcp::env).unwrap_or_default();
+        }
         let mut variables = vec![(self.engine().url_variable().to_owned(), self.url.clone())];
         variables.extend(self.engine().env(&self.container().root()));
         variables

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Snapshot;
 use crate::admission::admit;
-use crate::engine::Engine;
+use crate::engine::{Engine, Installation};
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation;
@@ -87,26 +87,8 @@ impl<E: Engine> Snapshot<E> {
     fn try_start(&self, Request { holder, keep, name, report }: Request) -> Result<Sandbox<E>> {
         self.check()?;
         let begin = Instant::now();
-        let engine = match &self.version {
-            None => self.engine.clone(),
-            Some(version) => self.engine.clone().of_version(version)?,
-        };
-        let installation = match &self.image {
-            None => engine.locate()?,
-            Some(image) => engine.locate_in(&image.obtain()?)?,
-        };
-        let installation = installation.with_packages(&self.packages)?;
-        let recipe = Recipe {
-            engine: &engine,
-            installation: &installation,
-            settings: &self.settings,
-            steps: &self.steps,
-            start_timeout: self.start_timeout,
-            limits: self.limits,
-            build_timeout: self.build_timeout,
-            max_age: self.max_age,
-        };
-        let (layer, layer_built) = layer::obtain(&recipe)?;
+        let (engine, installation) = self.located()?;
+        let (layer, layer_built) = layer::obtain(&self.recipe(&engine, &installation))?;
         let obtained = begin.elapsed();
         report.found(|| installation.version().to_owned(), || layer.digest().to_string(), layer_built);
         let prepared = Prepared::new(StartOptions {
@@ -166,6 +148,33 @@ impl<E: Engine> Snapshot<E> {
             Keeping::AtDrop(Box::new(StateKeeper::new(&prepared, holdings.clone(), context)))
         };
         Sandbox::new(prepared, timings, holdings, keeping)
+    }
+
+    /// Returns the engine of the version asked for, and its programs.
+    pub(crate) fn located(&self) -> Result<(E, Installation)> {
+        let engine = match &self.version {
+            None => self.engine.clone(),
+            Some(version) => self.engine.clone().of_version(version)?,
+        };
+        let installation = match &self.image {
+            None => engine.locate()?,
+            Some(image) => engine.locate_in(&image.obtain()?)?,
+        };
+        let installation = installation.with_packages(&self.packages)?;
+        Ok((engine, installation))
+    }
+
+    pub(crate) fn recipe<'a>(&'a self, engine: &'a E, installation: &'a Installation) -> Recipe<'a, E> {
+        Recipe {
+            engine,
+            installation,
+            settings: &self.settings,
+            steps: &self.steps,
+            start_timeout: self.start_timeout,
+            limits: self.limits,
+            build_timeout: self.build_timeout,
+            max_age: self.max_age,
+        }
     }
 
     /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
