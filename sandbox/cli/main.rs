@@ -3,6 +3,7 @@
 mod colour;
 mod description;
 mod diff;
+mod engine;
 mod failure;
 mod layers;
 mod manual;
@@ -57,11 +58,18 @@ enum Subcommand {
     /// Check that sandboxes work on this machine.
     ///
     /// If not, names the cause and the command that fixes it, and exits with 1.
-    Doctor(Format),
+    Doctor {
+        /// Check with a server of this engine: postgres, mariadb, redis, sqlite, or a file of TOML
+        /// that describes one.
+        #[arg(long, default_value_t)]
+        engine: engine::EngineName,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Run a program with its own database server, and exit as the program does.
     ///
-    /// The program finds the server by DATABASE_URL, PGHOST and the like. Paths are relative to the
-    /// working directory.
+    /// The program finds the server by DATABASE_URL, PGHOST and the like; REDIS_URL for Redis.
+    /// Paths are relative to the working directory.
     ///
     /// `--migrations`, `--seed`, `--prepare`, `--prepare-tcp` and `--depends-on` prepare the
     /// database, in the order as written. The result is cached as layers, so that a step runs again
@@ -83,7 +91,7 @@ enum Subcommand {
         #[command(flatten)]
         format: Format,
     },
-    /// Open the data of a finished test with psql or another program.
+    /// Open the data of a finished test with psql, mariadb, redis-cli, sqlite3 or another program.
     ///
     /// The program gets a server on a copy. Data is kept if the test says `keep = "on_failure"` or
     /// SANDBOXED_DB_KEEP=on_failure is set. Without TEST, lists the kept data, the latest first.
@@ -101,7 +109,14 @@ enum Subcommand {
         format: Format,
     },
     /// List the layers, the last used first.
-    Layers(Format),
+    Layers {
+        /// List only the layers of this engine: postgres, mariadb, redis, sqlite, or a file of TOML
+        /// that describes one.
+        #[arg(long)]
+        engine: Option<engine::EngineName>,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Remove old layers and the kept data of old tests.
     ///
     /// Removes those that were not used for a time, and the least recently used ones beyond a size.
@@ -172,8 +187,11 @@ fn on_stack() -> ExitCode {
 
 fn perform(Arguments { subcommand }: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     match subcommand {
-        Subcommand::Doctor(format) => {
-            let findings = sandboxed_db::doctor();
+        Subcommand::Doctor { engine, format } => {
+            let findings = match engine {
+                engine::EngineName::Postgres => sandboxed_db::doctor(),
+                engine => engine.run(Examine)?,
+            };
             print(format, &findings, || colour::findings(&format!("{findings}\n")))?;
             return Ok(ExitCode::from(u8::from(!findings.works)));
         }
@@ -182,8 +200,12 @@ fn perform(Arguments { subcommand }: Arguments) -> Result<ExitCode, Box<dyn Erro
         Subcommand::Report { arguments, format } => arguments.perform(format)?,
         Subcommand::Open { arguments, format } => return arguments.perform(format),
         Subcommand::Diff { arguments, format } => arguments.perform(format)?,
-        Subcommand::Layers(format) => {
-            let list = Layers::open()?.list()?;
+        Subcommand::Layers { engine, format } => {
+            let mut list = Layers::open()?.list()?;
+            if let Some(engine) = engine {
+                let name = engine.name()?;
+                list.retain(|layer| layer.engine == name);
+            }
             print(format, &list, || layers::list(&list))?;
         }
         Subcommand::Prune { size, age, format } => {
@@ -211,6 +233,17 @@ fn perform(Arguments { subcommand }: Arguments) -> Result<ExitCode, Box<dyn Erro
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The check of this machine with an engine.
+struct Examine;
+
+impl engine::OnEngine for Examine {
+    type Output = sandboxed_db::doctor::Findings;
+
+    fn run<E: sandboxed_db::Engine>(self, engine: E) -> Self::Output {
+        sandboxed_db::doctor::doctor_of(&engine)
+    }
 }
 
 fn print(

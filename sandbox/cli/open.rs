@@ -7,12 +7,13 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::Args;
-use sandboxed_db::Sandbox;
 use sandboxed_db::cache::{Kept, KeptState};
+use sandboxed_db::{Engine, Sandbox};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::engine::{EngineName, OnKept, on_kept};
 use super::failure::Failure;
 use super::run::{exit_code, run};
 use super::table::Table;
@@ -23,10 +24,14 @@ use super::{Format, print};
 pub(super) struct OpenArguments {
     /// The test: its path or a part of it.
     test: Option<String>,
+    /// List or open only the data of this engine: postgres, mariadb, redis, sqlite, or a file of
+    /// TOML that describes one.
+    #[arg(long)]
+    engine: Option<EngineName>,
     /// Print the URL and wait for an interrupt, instead of running a program.
     #[arg(long, requires = "test", conflicts_with = "command")]
     url: bool,
-    /// The program to run instead of psql, and its arguments.
+    /// The program to run instead of psql, mariadb, redis-cli or sqlite3, and its arguments.
     #[arg(last = true, requires = "test", value_name = "CMD")]
     command: Vec<OsString>,
 }
@@ -36,7 +41,11 @@ impl OpenArguments {
     pub(super) fn perform(self, format: Format) -> Result<ExitCode, Box<dyn Error>> {
         let kept = Kept::open()?;
         let Some(test) = &self.test else {
-            let states = kept.list()?;
+            let mut states = kept.list()?;
+            if let Some(engine) = self.engine {
+                let name = engine.name()?;
+                states.retain(|state| state.engine == name);
+            }
             print(format, &states.iter().map(json).collect::<Vec<_>>(), || list(&states))?;
             return Ok(ExitCode::SUCCESS);
         };
@@ -46,23 +55,55 @@ impl OpenArguments {
                 .hint("leave out --json, or print the server's URL by --url")
                 .into());
         }
-        let sandbox = kept.find(test)?.start()?;
-        if self.url {
+        let state = kept.find(test)?;
+        if let Some(engine) = &self.engine
+            && engine.name()? != state.engine
+        {
+            return Err(Failure::new(format!("open `{}` as data of `{engine}`", state.name))
+                .because(format!("it is data of `{}`", state.engine))
+                .into());
+        }
+        on_kept(&state, Opened { arguments: &self, format, state: &state })?
+    }
+}
+
+/// A state to open.
+struct Opened<'a> {
+    arguments: &'a OpenArguments,
+    format: Format,
+    state: &'a KeptState,
+}
+
+impl OnKept for Opened<'_> {
+    type Output = Result<ExitCode, Box<dyn Error>>;
+
+    fn run<E: Engine>(self, sandbox: Sandbox<E>, client: Option<Vec<String>>) -> Self::Output {
+        const HINT: &str = "use another client by `-- CMD` or by `--url`";
+        let Self { arguments, format, state } = self;
+        if arguments.url {
             return wait(&sandbox, format);
         }
-        let psql = self.command.is_empty();
-        let command = if psql { vec!["psql".into()] } else { self.command };
-        let status = run(&command, &sandbox.env()).map_err(|failure| match psql {
-            true => failure.hint(
-                "install PostgreSQL's client programs, or use another client by `-- CMD` or by `--url`",
-            ),
-            false => failure,
+        let command = match (arguments.command.as_slice(), client) {
+            ([], None) => {
+                return Err(Failure::new(format!("open `{}`", state.name))
+                    .because(format!("the engine `{}` names no client", state.engine))
+                    .hint(HINT)
+                    .into());
+            }
+            ([], Some(client)) => client.into_iter().map(OsString::from).collect(),
+            (command, _) => command.to_vec(),
+        };
+        let status = run(&command, &sandbox.env(), sandbox.engine()).map_err(|failure| {
+            match arguments.command.is_empty() {
+                true => failure.hint(format!("install the client programs of {}, or {HINT}", state.engine)),
+                false => failure,
+            }
         })?;
         Ok(exit_code(status))
     }
 }
 
-fn wait(sandbox: &Sandbox, format: Format) -> Result<ExitCode, Box<dyn Error>> {
+fn wait<E: Engine>(sandbox: &Sandbox<E>, format: Format) -> Result<ExitCode, Box<dyn Error>> {
     // The reader of the URL may send a signal at once, so handlers come first.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
         .map_err(|error| Failure::new("wait for an interrupt").because(error))?;

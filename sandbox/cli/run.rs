@@ -7,12 +7,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Args;
-use sandboxed_db::engine::Sql;
-use sandboxed_db::{Engine, Sandbox};
+use sandboxed_db::{Engine, Sandbox, Snapshot};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::description::{Description, EngineName};
+use super::description::Description;
+use super::engine::OnSnapshot;
 use super::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -31,18 +31,20 @@ pub(super) struct RunArguments {
 impl RunArguments {
     /// Starts a server and runs the program. Returns the program's exit code.
     pub(super) fn perform(self) -> Result<ExitCode, Box<dyn Error>> {
-        match self.description.engine {
-            EngineName::Postgres => self.perform_with(self.description.postgres()),
-        }
-    }
-
-    fn perform_with<E: Engine + Sql>(&self, engine: E) -> Result<ExitCode, Box<dyn Error>> {
         let directory = std::env::current_dir()
             .map_err(|error| Failure::new("find the working directory").because(error))?;
-        let sandbox = self.description.snapshot(engine, directory).start()?;
+        self.description.engine.run_on(&self.description, directory, &self)?
+    }
+}
+
+impl OnSnapshot for &RunArguments {
+    type Output = Result<ExitCode, Box<dyn Error>>;
+
+    fn run<E: Engine>(self, snapshot: Snapshot<E>) -> Self::Output {
+        let sandbox = snapshot.start()?;
         let by_tcp = self.tcp || self.description.tls;
         let env = if by_tcp { sandbox.tcp()?.env() } else { sandbox.env() };
-        let status = run(&self.command, &env)?;
+        let status = run(&self.command, &env, sandbox.engine())?;
         if !status.success() {
             print_log(&sandbox);
         }
@@ -51,7 +53,11 @@ impl RunArguments {
 }
 
 /// Runs a program to its end, with the variables of a sandbox.
-pub(super) fn run(program: &[OsString], env: &[(String, String)]) -> Result<ExitStatus, Failure> {
+pub(super) fn run(
+    program: &[OsString],
+    env: &[(String, String)],
+    engine: &impl Engine,
+) -> Result<ExitStatus, Failure> {
     let failed = |error: io::Error| {
         let error = sandboxed_db::harness::not_executed(&program[0], error);
         let failure = Failure::new(format!("run `{}`", program[0].display()));
@@ -66,7 +72,7 @@ pub(super) fn run(program: &[OsString], env: &[(String, String)]) -> Result<Exit
     command.args(&program[1..]);
     // Variables that lead to another server are removed.
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("PG")) {
+        if name.to_str().is_some_and(|name| engine.is_client_variable(name)) {
             command.env_remove(name);
         }
     }

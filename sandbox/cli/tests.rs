@@ -108,6 +108,143 @@ fn steps_by_tcp_run_in_their_order() {
     assert_eq!(text(&output.stdout), "true false", "{output:?}");
 }
 
+/// A server in Perl for any engine: it answers `hello`, and holds a setting in a file.
+const DESCRIBED: &str = r#"
+name = "perl-server"
+program = "perl"
+version = false
+args = ["{/etc/server.pl}", "{socket}", "{data}"]
+socket = "/run/server.sock"
+ready = { expect = "hello" }
+url = "perl://{socket}"
+url_variable = "PERL_URL"
+settings = { args = ["{name}={value}"] }
+[files]
+"/etc/server.pl" = """
+use IO::Socket::UNIX; $SIG{TERM} = sub { exit 0 }; $SIG{PIPE} = "IGNORE";
+my $s = IO::Socket::UNIX->new(Listen => 9, Local => shift); my $data = shift;
+open my $out, ">", "$data/settings"; print $out @ARGV; close $out;
+while (1) { my $c = $s->accept or next; print $c "hello @ARGV"; close $c }"""
+[seed]
+command = ["perl", "-ne", "exit 1 if /bad/"]
+"#;
+
+/// Prints what the server at `PERL_URL` says.
+const HELLO: &str =
+    "use IO::Socket::UNIX; print IO::Socket::UNIX->new(Peer => substr $ENV{PERL_URL}, 7)->getline";
+
+#[test]
+fn a_file_describes_the_engine() {
+    let directory = files(&[("perl.toml", DESCRIBED), ("seed", "good\n"), ("bad", "bad\n")]);
+    let run = |args: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(args).current_dir(directory.path()).stdin(Stdio::null()).output().unwrap()
+    };
+    let engine = ["run", "--engine", "perl.toml"];
+    let output =
+        run(&[&engine[..], &["--setting", "a=1", "--seed", "seed", "--", "perl", "-e", HELLO]].concat());
+    assert_eq!(text(&output.stdout), "hello a=1", "{output:?}");
+    for (args, expected) in [
+        (
+            ["--migrations", "m"],
+            "migrations are SQL, which this engine does not speak; postgres, mariadb and sqlite do",
+        ),
+        (["--database", "shop"], "could not set `--database` of `perl-server`"),
+        (["--seed", "bad"], "could not run `"),
+    ] {
+        let output = run(&[&engine[..], &args, &["--", "true"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text(&output.stderr).contains(expected), "{output:?}");
+    }
+    let output = run(&["layers", "--engine", "perl.toml"]);
+    assert!(text(&output.stdout).lines().skip(1).all(|line| line.contains("perl-server")), "{output:?}");
+    assert!(text(&output.stdout).lines().count() > 1, "{output:?}");
+    let output = run(&["doctor", "--engine", "perl.toml"]);
+    assert!(text(&output.stdout).contains("perl-server"), "{output:?}");
+    let output = run(&["run", "--engine", "oracle", "--", "true"]);
+    assert!(
+        text(&output.stderr).contains("expected `postgres`, `mariadb`, `redis`, `sqlite`, or a file of TOML"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn kept_data_of_any_engine_is_opened() {
+    let directory = files(&[("perl.toml", DESCRIBED)]);
+    let engine = sandboxed_db::engine::Described::from_toml(directory.path().join("perl.toml")).unwrap();
+    let snapshot = Snapshot::new(engine).setting("b", 2).keep(Keep::Always);
+    drop(snapshot.keep_as("kept_data_of_any_engine_is_opened").start().unwrap());
+    // The state has the description.
+    drop(directory);
+    let open = |args: &[&str]| {
+        Command::new(PROGRAM).args(["open", "kept_data_of_any_engine_is_opened"]).args(args).output().unwrap()
+    };
+    let output = open(&["--", "perl", "-e", HELLO]);
+    assert_eq!(text(&output.stdout), "hello b=2", "{output:?}");
+    let output = open(&[]);
+    assert!(text(&output.stderr).contains("the engine `perl-server` names no client"), "{output:?}");
+    let output = open(&["--engine", "redis"]);
+    assert!(text(&output.stderr).contains("it is data of `perl-server`"), "{output:?}");
+    let output = Command::new(PROGRAM).args(["diff", "kept_data_of_any_engine_is_opened"]).output().unwrap();
+    assert!(text(&output.stderr).contains("not perl-server"), "{output:?}");
+}
+
+#[test]
+fn redis_serves_a_program() {
+    use sandboxed_db::Engine as _;
+    if sandboxed_db::Redis::new().locate().is_err() {
+        // CI has it.
+        return;
+    }
+    let directory = files(&[("seed.redis", "SET key seeded\n")]);
+    let seed = directory.path().join("seed.redis");
+    let seed = seed.to_str().unwrap();
+    let command = "redis-cli -s \"${REDIS_URL#unix://}\" GET key";
+    let output = run(&["--engine", "redis", "--seed", seed, "--", "sh", "-c", command]);
+    assert_eq!(text(&output.stdout), "seeded", "{output:?}");
+    let output = Command::new(PROGRAM).args(["doctor", "--engine", "redis"]).output().unwrap();
+    assert!(output.status.success() && text(&output.stdout).contains("redis "), "{output:?}");
+}
+
+#[test]
+fn mariadb_serves_a_program_and_its_data_is_opened() {
+    use sandboxed_db::{Engine as _, MariaDb};
+    if MariaDb::new().locate().is_err() {
+        // CI has it.
+        return;
+    }
+    let directory =
+        files(&[("migrations/1_users.sql", "create table users (name text);"), ("users.csv", "name\nAda\n")]);
+    let query = "mariadb --no-defaults -u root -S \"$MYSQL_UNIX_PORT\" -N -e 'select name from users' \"$MYSQL_DATABASE\"";
+    let mut command = Command::new(PROGRAM);
+    command.args([
+        "run",
+        "--engine",
+        "mariadb",
+        "--database",
+        "shop",
+        "--migrations",
+        "migrations",
+        "--seed",
+        "users.csv",
+    ]);
+    let output = command.args(["--", "sh", "-c", query]).current_dir(directory.path()).output().unwrap();
+    assert_eq!(text(&output.stdout), "Ada", "{output:?}");
+    let name = "mariadb_serves_a_program_and_its_data_is_opened";
+    let snapshot =
+        Snapshot::new(MariaDb::new().database("shop")).relative_to(directory.path()).migrations("migrations");
+    drop(snapshot.keep(Keep::Always).keep_as(name).start().unwrap());
+    let mut open = Command::new(PROGRAM)
+        .args(["open", name])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut open.stdin.take().unwrap(), b"show tables;\n").unwrap();
+    let output = open.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout), "Tables_in_shop\nusers", "{output:?}");
+}
+
 #[test]
 fn a_small_stack_is_reported() {
     let script = "ulimit -S -s 100 && exec \"$0\" run -- true";

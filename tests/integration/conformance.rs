@@ -12,7 +12,7 @@ use sandboxed_db::engine::{
     Command, Endpoint, FileRun, Installation, Mode, Programs, Ready, SandboxPath, ScriptError, Scripts,
     Server, Signal,
 };
-use sandboxed_db::{Engine, Postgres, Redis, Result, Sandbox, Sqlite};
+use sandboxed_db::{Engine, MariaDb, Postgres, Redis, Result, Sandbox, Sqlite};
 use sandboxed_db_tests::{assert_says, skip};
 
 #[test]
@@ -74,6 +74,32 @@ fn sqlite_keeps_the_contract() {
         .script("create table seeded (id);\n")
         .broken_script("create table a (id);\ncreate tabel b (id);\ncreate table c (id);\n", 2)
         .open_transaction("begin;\ncreate table lost (id);\n")
+        .check_all()
+        .unwrap();
+}
+
+#[test]
+fn mariadb_keeps_the_contract() {
+    if let Err(error) = MariaDb::new().locate() {
+        return skip(&format!("no MariaDB is installed: {error}"));
+    }
+    let query = |db: &Sandbox<MariaDb>, sql: &str| {
+        let socket = format!("--socket={}", MariaDb::socket().below(&db.root()).display());
+        let args = ["--no-defaults", "--user=root", &socket, "--execute", sql, "test"];
+        let output = std::process::Command::new("mariadb").args(args).output()?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+        }
+    };
+    Conformance::new(MariaDb::new())
+        .reads(move |db| query(db, "show tables"))
+        .writes(move |db| query(db, "create table written (id int)").map(drop))
+        .setting("max_connections", "50")
+        .other(MariaDb::new().database("shop"))
+        .script("create table seeded (id int);\n")
+        .broken_script("create table a (id int);\ncreate tabel b (id int);\ncreate table c (id int);\n", 2)
+        .open_transaction("create table a (id int);\nbegin;\ninsert into a values (1);\n")
         .check_all()
         .unwrap();
 }

@@ -13,7 +13,7 @@ export interface Prepare {
 
 /** The description of a database. Migrations, programs and seeds run in this order, once. */
 export interface Options {
-  /** The database server. Default: `postgres`. */
+  /** The database server: `postgres` (default), `mariadb`, `redis`, `sqlite`, or a file of TOML that describes one. */
   engine?: string;
   /** Its version, such as `16`. Default: the newest found. */
   version?: string;

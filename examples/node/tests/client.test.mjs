@@ -40,6 +40,15 @@ async function run(text) {
   }
 }
 
+test('an engine is a name or a file', async () => {
+  const cache = await sandbox({ engine: 'redis' });
+  assert.equal(cache.env.REDIS_URL, cache.url);
+  await cache.stop();
+  file('broken.toml', 'name = "x"\nprgram = "x"\n');
+  const started = sandbox({ engine: 'broken.toml', directory });
+  await assert.rejects(started, { kind: 'invalid-config', line: 2 });
+});
+
 /** Waits until a process has ended. Its parent may not have collected it yet. */
 async function ended(pid) {
   for (const start = Date.now(); Date.now() - start < 30_000; await pause(20)) {

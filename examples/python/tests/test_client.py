@@ -50,6 +50,15 @@ def test_a_program_of_another_protocol_is_an_error(program, script, expected):
             client.end()
 
 
+def test_an_engine_is_a_name_or_a_file(tmp_path):
+    with sandboxed_db.start(engine="redis") as cache:
+        assert cache.env["REDIS_URL"] == cache.url
+    (tmp_path / "broken.toml").write_text('name = "x"\nprgram = "x"\n')
+    with pytest.raises(SandboxError, match="unknown field `prgram`") as error:
+        sandboxed_db.start(engine="broken.toml", directory=tmp_path)
+    assert (error.value.kind, error.value.line) == ("invalid-config", 2)
+
+
 def test_a_late_answer_is_an_error(program):
     client = _client.Client(program(f"echo '{GREETING}'; exec cat >/dev/null"))
     with pytest.raises(SandboxError, match="did not answer"):

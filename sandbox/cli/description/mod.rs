@@ -7,25 +7,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
-use sandboxed_db::engine::Sql;
-use sandboxed_db::{Engine, Postgres, Snapshot};
+use clap::Args;
+use sandboxed_db::engine::{Scripts, Sql};
+use sandboxed_db::{Engine, Error, ErrorKind, MariaDb, Postgres, Result, Snapshot};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
-use self::steps::Steps;
+use self::steps::{Migrate, Steps};
+use crate::engine::EngineName;
 
 /// An engine and the steps that prepare a database.
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Description {
-    /// The database server.
-    #[arg(long, value_enum, default_value_t)]
+    /// The database server: postgres, mariadb, redis, sqlite, or a file of TOML that describes one.
+    #[arg(long, default_value_t)]
     pub(super) engine: EngineName,
     /// The version of the server, such as 15 [default: the newest found].
     #[arg(long)]
     version: Option<String>,
-    /// The name of the database [default: postgres].
+    /// The name of the database of PostgreSQL or MariaDB [default: postgres; test].
     #[arg(long)]
     database: Option<String>,
     /// A package of the distribution on top of the server, such as postgresql-15-postgis-3.
@@ -68,29 +69,24 @@ pub(super) struct Description {
     pub(super) tls: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum EngineName {
-    #[default]
-    Postgres,
-}
-
-fn setting(text: &str) -> Result<(String, String), &'static str> {
+fn setting(text: &str) -> std::result::Result<(String, String), &'static str> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as work_mem=64MB")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn settings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+fn settings<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<(String, String)>, D::Error> {
     let settings = BTreeMap::<String, Value>::deserialize(deserializer)?.into_iter();
     let pairs = settings.map(|(name, value)| match value {
         Value::String(value) => Ok((name, value)),
         Value::Bool(_) | Value::Number(_) => Ok((name, value.to_string())),
         _ => Err(format!("the setting `{name}` is no string, number or boolean")),
     });
-    pairs.collect::<Result<_, _>>().map_err(de::Error::custom)
+    pairs.collect::<std::result::Result<_, _>>().map_err(de::Error::custom)
 }
 
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Duration>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     let refused = |text| format!("`{text}` is not a time, expected a time such as \"30s\" or \"5m\"");
     let parse = |text: String| humantime::parse_duration(&text).map_err(|_| de::Error::custom(refused(text)));
@@ -105,11 +101,51 @@ impl Description {
         self.initdb_args.iter().fold(engine, |engine, argument| engine.initdb_arg(argument))
     }
 
-    /// Returns the snapshot of an engine. Relative paths start at the directory.
-    pub(super) fn snapshot<E: Engine + Sql>(&self, engine: E, directory: PathBuf) -> Snapshot<E> {
+    /// Returns MariaDB with those parts.
+    pub(super) fn mariadb(&self) -> MariaDb {
+        self.database.iter().fold(MariaDb::new(), |engine, name| engine.database(name))
+    }
+
+    /// Returns the snapshot of an engine that speaks SQL.
+    pub(super) fn of_sql<E: Engine + Sql>(&self, engine: E, directory: PathBuf) -> Result<Snapshot<E>> {
+        self.snapshot(
+            engine,
+            directory,
+            Some(|snapshot, directory, tool| match tool {
+                Some(tool) => snapshot.migrations_of(tool, directory),
+                None => snapshot.migrations(directory),
+            }),
+        )
+    }
+
+    /// Returns the snapshot of an engine that runs files.
+    pub(super) fn of_scripts<E: Engine + Scripts>(
+        &self,
+        engine: E,
+        directory: PathBuf,
+    ) -> Result<Snapshot<E>> {
+        self.snapshot(engine, directory, None)
+    }
+
+    fn snapshot<E: Engine + Scripts>(
+        &self,
+        engine: E,
+        directory: PathBuf,
+        migrate: Option<Migrate<E>>,
+    ) -> Result<Snapshot<E>> {
+        let name = engine.name().to_owned();
+        let parts = [
+            ("database", self.database.is_some(), &["postgres", "mariadb"][..]),
+            ("initdb_arg", !self.initdb_args.is_empty(), &["postgres"]),
+        ];
+        let foreign = parts.into_iter().find(|(_, given, owners)| *given && !owners.contains(&&*name));
+        if let Some((part, _, owners)) = foreign {
+            return Err(Error::new(ErrorKind::InvalidConfig, format!("set `{part}` of `{name}`"))
+                .caused_by(format!("it belongs to {}", owners.join(" and "))));
+        }
         let snapshot = Snapshot::new(engine).relative_to(directory);
         let snapshot = snapshot.packages(&self.packages);
-        let mut snapshot = self.steps.add(snapshot).settings(self.settings.iter().cloned());
+        let mut snapshot = self.steps.add(snapshot, &name, migrate)?.settings(self.settings.iter().cloned());
         if self.tls {
             snapshot = snapshot.tls();
         }
@@ -131,9 +167,9 @@ impl Description {
         if let Some(size) = self.memory {
             snapshot = snapshot.memory(size.as_u64());
         }
-        match self.pids {
+        Ok(match self.pids {
             Some(count) => snapshot.pids(count),
             None => snapshot,
-        }
+        })
     }
 }

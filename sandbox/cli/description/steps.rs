@@ -1,11 +1,11 @@
 //! The steps of a description.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
-use sandboxed_db::engine::Sql;
-use sandboxed_db::{Engine, MigrationTool, Snapshot};
+use sandboxed_db::engine::Scripts;
+use sandboxed_db::{Engine, Error, ErrorKind, MigrationTool, Snapshot};
 use serde::Deserialize;
 
 /// The steps in the order in which they are written.
@@ -166,16 +166,39 @@ fn program(words: Vec<String>, env: BTreeMap<String, String>, tcp: bool) -> Resu
     Ok(Step::Program { program, args: words.collect(), tcp })
 }
 
+/// Adds migrations to a snapshot.
+pub(super) type Migrate<E> = fn(Snapshot<E>, &Path, Option<MigrationTool>) -> Snapshot<E>;
+
 impl Steps {
-    /// Adds the steps to a snapshot.
-    pub(super) fn add<E: Engine + Sql>(&self, snapshot: Snapshot<E>) -> Snapshot<E> {
-        self.0.iter().fold(snapshot, |snapshot, step| match step {
-            Step::Migrations(directory, Some(tool)) => snapshot.migrations_of(*tool, directory),
-            Step::Migrations(directory, None) => snapshot.migrations(directory),
-            Step::Seed(file) => snapshot.seed(file),
-            Step::Program { program, args, tcp: false } => snapshot.run(program, args),
-            Step::Program { program, args, tcp: true } => snapshot.run_tcp(program, args),
-            Step::DependsOn(paths) => snapshot.depends_on(paths),
+    /// Adds the steps to a snapshot of the engine `name`.
+    pub(super) fn add<E: Engine + Scripts>(
+        &self,
+        snapshot: Snapshot<E>,
+        name: &str,
+        migrate: Option<Migrate<E>>,
+    ) -> sandboxed_db::Result<Snapshot<E>> {
+        self.0.iter().try_fold(snapshot, |snapshot, step| {
+            Ok(match step {
+                Step::Migrations(directory, tool) => {
+                    let migrate = migrate.ok_or_else(|| {
+                        Error::new(
+                            ErrorKind::InvalidConfig,
+                            format!("migrate `{name}` by `{}`", directory.display()),
+                        )
+                        .caused_by(
+                            "migrations are SQL, which this engine does not speak; postgres, mariadb and sqlite do",
+                        )
+                        .with_hint(
+                            "load a file in its language by `seed`, or prepare it by a program with `run`",
+                        )
+                    })?;
+                    migrate(snapshot, directory, *tool)
+                }
+                Step::Seed(file) => snapshot.seed(file),
+                Step::Program { program, args, tcp: false } => snapshot.run(program, args),
+                Step::Program { program, args, tcp: true } => snapshot.run_tcp(program, args),
+                Step::DependsOn(paths) => snapshot.depends_on(paths),
+            })
         })
     }
 }

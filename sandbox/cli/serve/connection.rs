@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use sandboxed_db::engine::Sql;
 use sandboxed_db::harness::{KeepOutcome, Session, SessionEnd};
 use sandboxed_db::report::Outcome;
 use sandboxed_db::{Engine, Keep, Snapshot, Timings};
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::request::{self, Log, Method, Request, Start, Stop};
-use crate::description::EngineName;
+use crate::engine::OnSnapshot;
 
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -126,17 +125,14 @@ impl Connection {
     }
 
     fn start(&self, start: &Start) -> Result<Value, Problem> {
-        match start.snapshot.engine {
-            EngineName::Postgres => self.start_with(start, start.snapshot.postgres()),
-        }
-    }
-
-    fn start_with<E: Engine + Sql>(&self, start: &Start, engine: E) -> Result<Value, Problem> {
         let current = std::env::current_dir();
         let current = current.map_err(|error| Problem::control("find the working directory", error))?;
-        let snapshot = start.snapshot.snapshot(engine, current.join(&start.directory));
-        let snapshot = named(snapshot, start);
-        let session = Session::start(&snapshot)?;
+        let Start { snapshot, directory, .. } = start;
+        snapshot.engine.run_on(snapshot, current.join(directory), Begin(self, start))?
+    }
+
+    fn start_with<E: Engine>(&self, start: &Start, snapshot: Snapshot<E>) -> Result<Value, Problem> {
+        let session = Session::start(&named(snapshot, start))?;
         let sandbox = session.sandbox();
         let tcp = if start.tcp { Some(sandbox.tcp()?) } else { None };
         let mut answer = json!({
@@ -185,6 +181,17 @@ impl Connection {
 
     fn sandboxes(&self) -> MutexGuard<'_, Option<BTreeMap<u64, Held>>> {
         self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The start of a session.
+struct Begin<'a>(&'a Connection, &'a Start);
+
+impl OnSnapshot for Begin<'_> {
+    type Output = Result<Value, Problem>;
+
+    fn run<E: Engine>(self, snapshot: Snapshot<E>) -> Self::Output {
+        self.0.start_with(self.1, snapshot)
     }
 }
 

@@ -145,7 +145,7 @@ mod tests {
             (
                 "{\"id\":1,\"method\":\"start\",\"params\":{\"snapshot\":{\"engine\":\"oracle\"}}}",
                 1.into(),
-                "unknown variant `oracle`, expected `postgres`",
+                "unknown engine `oracle`, expected `postgres`, `mariadb`, `redis`, `sqlite`",
             ),
             (
                 "{\"id\":1,\"method\":\"start\",\"params\":{\"snapshot\":{\"start_timeout\":\"x\"}}}",

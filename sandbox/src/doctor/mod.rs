@@ -24,6 +24,7 @@ pub use servers::ServerInfo;
 pub use trial::TrialTimings;
 
 use crate::diagnosis::HostFacts;
+use crate::engine::{Engine, Postgres};
 use crate::fix::Fix;
 use crate::isolation::{self, Isolation};
 use examination::Examination;
@@ -44,6 +45,23 @@ use examination::Examination;
 /// ```
 #[must_use]
 pub fn doctor() -> Findings {
+    examine(servers::examine, &Postgres::new())
+}
+
+/// Examines this machine as [`doctor()`] does, with the servers of another engine.
+///
+/// # Example
+/// ```no_run
+/// use sandboxed_db::Redis;
+/// let findings = sandboxed_db::doctor::doctor_of(&Redis::new());
+/// assert!(findings.works, "{}", findings.verdict);
+/// ```
+#[must_use]
+pub fn doctor_of<E: Engine>(engine: &E) -> Findings {
+    examine(|examination| servers::examine_engine(examination, engine), engine)
+}
+
+fn examine<E: Engine>(servers: impl FnOnce(&mut Examination) -> Vec<ServerInfo>, engine: &E) -> Findings {
     let facts = HostFacts::read(Path::new("/"));
     let mut examination = Examination::default();
     kernel::examine(&mut examination, &facts);
@@ -61,8 +79,8 @@ pub fn doctor() -> Findings {
             Vec::new()
         }
     };
-    let servers = servers::examine(&mut examination);
+    let servers = servers(&mut examination);
     packages::examine(&mut examination);
-    let trial = if examination.has_failed() { None } else { trial::examine(&mut examination) };
+    let trial = if examination.has_failed() { None } else { trial::examine(&mut examination, engine) };
     examination.findings(facts.release, cache, servers, limits, trial)
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::deadline::within;
 use super::examination::{Examination, fix_of};
-use crate::engine::{Survey, install_command, survey};
+use crate::engine::version::Version;
+use crate::engine::{Engine, Survey, install_command, survey};
 use crate::fix::Fix;
 
 /// Each program found is run once, for at most ten seconds.
@@ -18,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[non_exhaustive]
 pub struct ServerInfo {
     /// The engine's name, such as `postgres`.
-    pub engine: &'static str,
+    pub engine: String,
     /// Where its programs are.
     pub directory: PathBuf,
     /// Its version, such as `15.18`; absent if it does not run.
@@ -54,12 +55,30 @@ pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
         None => examination.warn(NAME, not_installed()),
     }
     let info = |found: crate::engine::Found| ServerInfo {
-        engine: NAME,
+        engine: NAME.to_owned(),
         directory: found.directory,
         version: found.version.ok(),
         used: found.used,
     };
     found.into_iter().map(info).collect()
+}
+
+/// Looks for the server of an engine other than PostgreSQL.
+pub(super) fn examine_engine<E: Engine>(examination: &mut Examination, engine: &E) -> Vec<ServerInfo> {
+    const NAME: &str = "server";
+    let (name, wanted) = (engine.name().to_owned(), engine.clone());
+    let located = within(LIMIT, "to look for the server", move || wanted.locate());
+    let installation = match located.map(|located| located.map_err(|error| fix_of(&error))) {
+        Ok(Ok(installation)) => installation,
+        Ok(Err(fix)) | Err(fix) => {
+            examination.fail(NAME, fix);
+            return Vec::new();
+        }
+    };
+    let version = Version(installation.version()).number().to_owned();
+    let directory = installation.bin().to_owned();
+    examination.ok(NAME, format!("{name} {version} in {}", directory.display()));
+    vec![ServerInfo { engine: name, directory, version: Some(version), used: Some("found first") }]
 }
 
 /// A warning only: the trial that follows shows whether the packages can be downloaded.

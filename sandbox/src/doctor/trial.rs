@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::deadline::within;
 use super::examination::{Examination, fix_of};
-use crate::engine::Postgres;
+use crate::engine::Engine;
 use crate::environment::START;
 use crate::error::Result;
 use crate::launch::{Container, ProcessOrigin};
@@ -31,9 +31,10 @@ pub struct TrialTimings {
     pub teardown: f64,
 }
 
-pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
+pub(super) fn examine<E: Engine>(examination: &mut Examination, engine: &E) -> Option<TrialTimings> {
     const NAME: &str = "trial";
-    match within(LIMIT, "to start a server", trial) {
+    let snapshot = Snapshot::new(engine.clone());
+    match within(LIMIT, "to start a server", move || trial(&snapshot)) {
         Ok(Ok((timings, way))) => {
             let built = if timings.layer_built { "built" } else { "found" };
             examination.ok(
@@ -57,8 +58,7 @@ pub(super) fn examine(examination: &mut Examination) -> Option<TrialTimings> {
     }
 }
 
-fn trial() -> Result<(TrialTimings, String)> {
-    let snapshot = Snapshot::new(Postgres::new());
+fn trial<E: Engine>(snapshot: &Snapshot<E>) -> Result<(TrialTimings, String)> {
     let mut sandbox = snapshot.start()?;
     // The second start makes a checkpoint.
     if START.word()? == Some("checkpoint") {

@@ -33,7 +33,25 @@ impl KeptState {
     /// PostgreSQL, or whose version is not installed; else as
     /// [`Snapshot::start`](crate::Snapshot::start).
     pub fn start(&self) -> Result<Sandbox> {
-        self.start_on(self.data(), Arc::new(self.lock()?))
+        self.start_as(self.postgres())
+    }
+
+    /// Starts a server of another engine on the state, as [`start`](Self::start) does.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and [`ErrorKind::InvalidConfig`] for the state of another engine.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # fn main() -> sandboxed_db::Result<()> {
+    /// use sandboxed_db::Redis;
+    /// let kept = sandboxed_db::cache::Kept::open()?;
+    /// let cache = kept.find("sessions_expire")?.start_as(Redis::new())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn start_as<E: Engine>(&self, engine: E) -> Result<Sandbox<E>> {
+        self.start_on(engine, self.data(), Arc::new(self.lock()?))
     }
 
     /// Starts a server on the state as the test found it: on the layer of its snapshot.
@@ -41,12 +59,20 @@ impl KeptState {
     /// # Errors
     /// As [`start`](Self::start), and [`ErrorKind::InvalidConfig`] when the layer is gone.
     pub fn start_before(&self) -> Result<Sandbox> {
+        self.start_before_as(self.postgres())
+    }
+
+    /// Starts a server of another engine on the state as the test found it.
+    ///
+    /// # Errors
+    /// As [`start_as`](Self::start_as) and [`start_before`](Self::start_before).
+    pub fn start_before_as<E: Engine>(&self, engine: E) -> Result<Sandbox<E>> {
         let layer = layer::find(&self.layer)?.ok_or_else(|| {
             Error::new(ErrorKind::InvalidConfig, format!("find the layer that `{}` started from", self.name))
                 .caused_by(format!("layer {} is no longer in the cache", self.layer))
                 .with_hint("run the test again")
         })?;
-        self.start_on(layer.data(), layer.lock().clone())
+        self.start_on(engine, layer.data(), layer.lock().clone())
     }
 
     /// Returns `true` if a file of the data directory is the layer's file, and so unchanged.
@@ -58,10 +84,14 @@ impl KeptState {
         original.zip(now).is_some_and(|(original, now)| number(&original) == number(&now))
     }
 
-    fn start_on(&self, lower: PathBuf, lock: Arc<DirectoryLock>) -> Result<Sandbox> {
+    fn start_on<E: Engine>(&self, engine: E, lower: PathBuf, lock: Arc<DirectoryLock>) -> Result<Sandbox<E>> {
         environment::check()?;
         report::check()?;
-        let engine = self.postgres()?;
+        if self.engine != engine.name() {
+            let step = format!("start a server of `{}` on `{}`", engine.name(), self.name);
+            return Err(Error::new(ErrorKind::InvalidConfig, step)
+                .caused_by(format!("it is the data of a server of `{}`", self.engine)));
+        }
         let report = report::Recorder::asked(engine.name(), None);
         let installation = match &self.image {
             None => engine.locate()?.with_packages(&self.packages)?,
@@ -85,17 +115,13 @@ impl KeptState {
     }
 
     /// The engine for an initialised server: data of one major version is read by no other.
-    fn postgres(&self) -> Result<Postgres> {
+    fn postgres(&self) -> Postgres {
         let engine = Postgres::new();
-        if self.engine != engine.name() {
-            return Err(Error::new(ErrorKind::InvalidConfig, format!("start a server of `{}`", self.engine))
-                .caused_by("only PostgreSQL's kept states can be started"));
-        }
         let engine = match Version(&self.version).major() {
             Some(major) => engine.version(major.to_string()),
             None => engine,
         };
         let database = self.identity.iter().find(|(name, _)| name == "database");
-        Ok(database.map_or(engine.clone(), |(_, database)| engine.database(database)))
+        database.map_or(engine.clone(), |(_, database)| engine.database(database))
     }
 }

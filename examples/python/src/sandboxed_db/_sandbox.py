@@ -114,7 +114,8 @@ def start(
     The database is prepared once by migrations, programs and seeds, in this order, and cached. Relative paths start
     at `directory` (default: the working directory).
 
-    - `version`: the server's, such as "16" (default: the newest found).
+    - `engine`: the server: "postgres", "mariadb", "redis", "sqlite", or a file of TOML that describes one.
+    - `version`: its version, such as "16" (default: the newest found).
     - `packages`: of the distribution, on top of the server, such as "postgresql-15-postgis-3".
     - `settings`: as in the server's configuration file.
     - `migrations`: directories of SQL files; `tool` names the migration tool if file names do not show it.

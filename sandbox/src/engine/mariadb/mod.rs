@@ -143,6 +143,11 @@ impl Engine for MariaDb {
         programs().find_in(image, self.version.as_deref())
     }
 
+    fn identity(&self) -> Vec<(String, String)> {
+        // For kept states, whose clients need it.
+        vec![("database".to_owned(), self.database.clone())]
+    }
+
     fn data_dir(&self) -> SandboxPath {
         DATA.into()
     }
