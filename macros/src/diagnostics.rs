@@ -106,7 +106,7 @@ pub(crate) fn unnamed_engine(ty: impl ToTokens, parameter: Option<&Ident>) -> Er
     let list = parameter.map_or("engine = Postgres".to_owned(), |name| format!("{name}(engine = Postgres)"));
     let message = format!(
         "each engine of this test makes a `{written}`, and nothing names the one for this parameter; write `{list}`\n\
-         engines are: `Postgres`, `MariaDb`, `Redis`, `Sqlite`, and types that implement `Engine`"
+         engines are: `Postgres`, `MariaDb`, `MySql`, `Redis`, `Sqlite`, and types that implement `Engine`"
     );
     Error::new_spanned(ty, message)
 }
