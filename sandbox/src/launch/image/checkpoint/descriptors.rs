@@ -304,10 +304,16 @@ impl<'a> Table<'a> {
         for (&number, descriptor) in &first.all {
             let has = self.all.get(&number);
             // Signals and events belong to the process that asks for them.
-            let is_shared = has.is_some_and(|own| !own.is_own() && own.flags == descriptor.flags)
+            let is_shared = has.is_some_and(|own| !own.is_own())
                 && share_open_file((pid, number as i32), (of_first, number as i32))?;
             if is_shared {
                 kept.insert(number);
+                // Each copy of a descriptor closes on execve(2) or not.
+                let exec = |of: &Descriptor| of.flags & CLOEXEC;
+                if has.is_some_and(|own| exec(own) != exec(descriptor)) {
+                    let flag = if exec(descriptor) == 0 { libc::FD_CLOEXEC as u64 } else { 0 };
+                    list.call(libc::SYS_fcntl, &[number, libc::F_SETFD as u64, flag]);
+                }
             } else if number < 3 {
                 return Err(refused("its processes have different standard input, output or error"));
             } else {
@@ -316,8 +322,17 @@ impl<'a> Table<'a> {
             }
         }
         for (&number, descriptor) in self.all.iter().filter(|(number, _)| !kept.contains(number)) {
-            if matches!(descriptor.kind, Kind::Pipe(_) | Kind::Listener { .. } | Kind::Standard) {
+            let is_refused = match descriptor.kind {
+                // Both ends must be new.
+                Kind::Pipe(_) => first.all.values().any(|end| end.kind == descriptor.kind),
+                Kind::Listener { .. } | Kind::Standard => true,
+                _ => false,
+            };
+            if is_refused {
                 return Err(refused("one of its processes has a pipe or a socket of its own"));
+            }
+            if open.0.contains(&number) {
+                continue;
             }
             self.create(number, descriptor, &mut open, &[], lists, list)?;
         }

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::{Component, Path};
+
+use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
 
 use super::frozen::Frozen;
 use super::restless;
@@ -16,9 +17,6 @@ use crate::sys::trampoline::{Calls, PASSING, RANGE};
 
 /// The most private memory of a process, in bytes.
 const MOST: u64 = 512 << 20;
-
-/// Memory in these directories belongs to a sandbox, not to the programs.
-const OWN: [&str; 3] = ["tmp", "run", "dev"];
 
 /// The memory of the first process.
 #[derive(Debug)]
@@ -43,12 +41,7 @@ pub(super) enum Shared {
 }
 
 impl FirstMemory {
-    pub(super) fn look(
-        process: &Frozen,
-        data: &Path,
-        files: &mut Files,
-        image: &mut ImageWriter<'_>,
-    ) -> io::Result<Self> {
+    pub(super) fn look(process: &Frozen, files: &mut Files, image: &mut ImageWriter<'_>) -> io::Result<Self> {
         let mut memory =
             Self { regions: Vec::new(), system: Vec::new(), shared: Vec::new(), private: Vec::new() };
         for mapping in &process.mappings {
@@ -74,7 +67,7 @@ impl FirstMemory {
             }
             let (source, contents) = if mapping.inode != 0
                 && mapping.written == 0
-                && is_of_programs(process, data, &mapping.name)
+                && is_of_programs(process, &mapping.name)
             {
                 (Source::File { file: files.number(&mapping.name)?, offset }, None)
             } else if mapping.may('x') {
@@ -116,7 +109,6 @@ impl FirstMemory {
     pub(super) fn turn_into(
         &self,
         child: &Frozen,
-        data: &Path,
         image: &mut ImageWriter<'_>,
         list: &mut Calls,
     ) -> io::Result<()> {
@@ -140,8 +132,7 @@ impl FirstMemory {
             }
             let first = self.private.iter().find(|(first, _)| is_same(first, mapping));
             let is_empty = mapping.inode == 0 && mapping.written == 0;
-            let is_file =
-                mapping.inode != 0 && mapping.written == 0 && is_of_programs(child, data, &mapping.name);
+            let is_file = mapping.inode != 0 && mapping.written == 0 && is_of_programs(child, &mapping.name);
             if (is_file || is_empty) && matches!(first, Some((of, None)) if of.written == 0) {
                 continue;
             }
@@ -192,13 +183,12 @@ fn is_same(one: &Mapping, other: &Mapping) -> bool {
         && one.offset == other.offset
 }
 
-/// Returns `true` if a path leads to a file of the programs, which every sandbox shows.
-fn is_of_programs(process: &Frozen, data: &Path, path: &str) -> bool {
-    let path = Path::new(path);
-    let first = path.components().find(|part| *part != Component::RootDir);
-    let is_own = first.is_some_and(|part| OWN.iter().any(|own| part.as_os_str() == *own));
-    let below = process.proc.join("root").join(path.strip_prefix("/").unwrap_or(path));
-    path.is_absolute() && !is_own && !path.starts_with(data) && below.is_file()
+/// Returns `true` if a path leads to a file of the programs: those cannot be written, and every
+/// sandbox shows them.
+fn is_of_programs(process: &Frozen, path: &str) -> bool {
+    let below = process.proc.join("root").join(path.trim_start_matches('/'));
+    let is_read_only = |mount: StatVfs| mount.f_flag.contains(StatVfsMountFlags::RDONLY);
+    path.starts_with('/') && below.is_file() && statvfs(&below).is_ok_and(is_read_only)
 }
 
 /// Reads the contents of a mapping; of a stack only the part in use.

@@ -12,10 +12,20 @@ use crate::launch::image::prelink::{LIBRARY, addresses_of};
 use crate::launch::image::refused;
 use crate::machine::maps::Mapping;
 
-/// The functions that return a generator, the one that others draw from last, and the function that
-/// empties one.
-const FUNCTIONS: [&str; 4] =
-    ["RAND_get0_public", "RAND_get0_private", "RAND_get0_primary", "EVP_RAND_uninstantiate"];
+/// The libraries of OpenSSL with their functions: those that return a generator, the one that
+/// others draw from last, and the function that empties one. EVP_RAND(7), RAND_DRBG(7).
+const KNOWN: [(&str, [&str; 4]); 2] = [
+    (LIBRARY, ["RAND_get0_public", "RAND_get0_private", "RAND_get0_primary", "EVP_RAND_uninstantiate"]),
+    (
+        "libcrypto.so.1.1",
+        [
+            "RAND_DRBG_get0_public",
+            "RAND_DRBG_get0_private",
+            "RAND_DRBG_get0_master",
+            "RAND_DRBG_uninstantiate",
+        ],
+    ),
+];
 
 /// Libraries with generators that are not known, by the beginnings of their names.
 const UNKNOWN: [&str; 4] = ["libcrypto.so", "libssl3.so", "libnss3.so", "libsofthsm"];
@@ -31,14 +41,14 @@ impl Generators {
     /// Finds the generators in the first process.
     pub(super) fn find(process: &Frozen) -> io::Result<Self> {
         let root = process.proc.join("root");
-        let found = library(process)?
-            .map(|library| Ok::<_, io::Error>((library.start, addresses_of(library, &root, FUNCTIONS)?)));
+        let found: Option<io::Result<_>> = library(process)?
+            .map(|(library, functions)| Ok((library.start, addresses_of(library, &root, functions)?)));
         Ok(Self { library: found.transpose()? })
     }
 
     /// Empties the generators of a process.
     pub(super) fn forget(&self, process: &Frozen) -> io::Result<()> {
-        if library(process)?.map(|library| library.start) != self.library.map(|(start, _)| start) {
+        if library(process)?.map(|(library, _)| library.start) != self.library.map(|(start, _)| start) {
             return Err(refused("its processes have different random generators"));
         }
         let Some((_, [generators @ .., empty])) = self.library else { return Ok(()) };
@@ -52,15 +62,15 @@ impl Generators {
     }
 }
 
-/// Returns the first mapping of OpenSSL's library.
-fn library(process: &Frozen) -> io::Result<Option<&Mapping>> {
+/// Returns the first mapping of OpenSSL's library, and the names of its functions.
+fn library(process: &Frozen) -> io::Result<Option<(&Mapping, [&'static str; 4])>> {
     let mut found = None;
     for mapping in process.mappings.iter().filter(|mapping| mapping.offset == 0) {
         let name = Path::new(&mapping.name).file_name().unwrap_or_default().to_string_lossy();
-        if name == LIBRARY {
-            found = Some(mapping);
-        } else if UNKNOWN.iter().any(|unknown| name.starts_with(unknown)) {
-            return Err(refused(&format!("the random generator of `{name}` is not known")));
+        match KNOWN.iter().find(|(known, _)| *known == name) {
+            Some((_, functions)) if found.is_none() => found = Some((mapping, *functions)),
+            None if !UNKNOWN.iter().any(|unknown| name.starts_with(unknown)) => {}
+            _ => return Err(refused(&format!("the random generator of `{name}` is not known"))),
         }
     }
     Ok(found)

@@ -33,9 +33,14 @@ impl Scratch {
             Self { directories: Vec::new(), files: Vec::new(), links: Vec::new(), sockets: Vec::new() };
         let mut left = MOST;
         for directory in DIRECTORIES {
-            for entry in WalkDir::new(root.join(directory)).min_depth(1) {
+            let device = fs::metadata(root.join(directory))?.dev();
+            for entry in WalkDir::new(root.join(directory)).min_depth(1).same_file_system(true) {
                 let entry = entry.map_err(io::Error::from)?;
                 let (metadata, kind) = (entry.metadata().map_err(io::Error::from)?, entry.file_type());
+                // Programs of the host may be mounted there.
+                if metadata.dev() != device {
+                    continue;
+                }
                 let below = entry.path().strip_prefix(root).map_err(io::Error::other)?;
                 let (path, mode) = (Path::new("/").join(below), metadata.mode() & 0o7777);
                 if kind.is_dir() {

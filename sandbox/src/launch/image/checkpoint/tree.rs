@@ -51,10 +51,9 @@ impl Tree {
         let root = first.proc.join("root");
         let state = first.state()?;
         first.write_frame(&state)?;
-        let data = state.directory.clone();
         let mut files = Files::below(&root);
         let mut image = ImageWriter::new(into)?;
-        let memory = FirstMemory::look(first, &data, &mut files, &mut image)?;
+        let memory = FirstMemory::look(first, &mut files, &mut image)?;
         let segments = memory.shared.iter().filter(|(_, shared)| matches!(shared, Shared::Segment(_)));
         check_namespace(first, segments.count())?;
         let scratch = Scratch::look(&root, Path::new(NOTIFY_SOCKET))?;
@@ -145,7 +144,7 @@ impl Tree {
         if state.leads {
             list.call(libc::SYS_setsid, &[]);
         }
-        memory.turn_into(child, &of_first.directory, image, &mut list)?;
+        memory.turn_into(child, image, &mut list)?;
         if state.layout != of_first.layout {
             state.layout.set(lists, &mut list, &state.auxiliary, None);
         }
