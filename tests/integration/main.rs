@@ -54,6 +54,8 @@ mod prelinked;
 mod pristine;
 mod process_mode;
 mod redis;
+#[cfg(feature = "images")]
+mod registries;
 mod relation_cache;
 mod report;
 mod requests;

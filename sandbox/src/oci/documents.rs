@@ -30,6 +30,15 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
+    /// Describes a document that a registry returned.
+    #[cfg(feature = "registries")]
+    pub(super) fn of(document: &[u8], media_type: &str) -> Self {
+        // Without its parameters.
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let (digest, size) = (Sha256::of(document), document.len() as u64);
+        Self { media_type, digest, size, platform: None, annotations: None }
+    }
+
     pub(super) fn is_index(&self) -> bool {
         self.media_type.ends_with(".image.index.v1+json")
             || self.media_type.ends_with(".manifest.list.v2+json")
@@ -86,7 +95,7 @@ pub(super) struct Manifest {
 
 /// The configuration of an image. Its digest names the image, since it covers all files and the
 /// environment.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct Configuration {
     #[serde(default)]
     architecture: String,
@@ -96,13 +105,13 @@ pub(super) struct Configuration {
     rootfs: RootFs,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Process {
     #[serde(rename = "Env")]
     env: Option<Vec<String>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct RootFs {
     diff_ids: Vec<Sha256>,
 }

@@ -10,7 +10,7 @@ use super::documents::{self, Configuration, Descriptor, DockerImage, Index, Mani
 use super::reference::Reference;
 
 /// An image whose documents are read and checked, and whose layers are not read yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Source {
     /// The digest of the configuration.
     pub(super) id: Sha256,
@@ -19,7 +19,7 @@ pub(super) struct Source {
 }
 
 /// An archive of files, perhaps compressed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Layer {
     blob: Blob,
     /// The digest of the blob, where a manifest names it.
@@ -78,9 +78,10 @@ pub(super) fn open(reference: &Reference) -> io::Result<Source> {
         }
         Reference::LayoutArchive { file, tag } => layout(&Files::archive(file)?, tag.as_deref()),
         Reference::DockerArchive { file, name } => docker(&Files::archive(file)?, name.as_deref()),
-        Reference::Registry(registry) => Err(io::Error::other(format!(
-            "registries are not read: copy it, as by `skopeo copy docker://{registry} oci:DIRECTORY`"
-        ))),
+        Reference::Registry(_) => Err(io::Error::other(
+            "it is in a registry, and sandboxed-db is built without its feature `registries`: add the feature, \
+             as by `cargo add --dev sandboxed-db --features registries`",
+        )),
     }
 }
 

@@ -5,11 +5,13 @@
 //! <cache>/images/<digest>/image.json                         where it came from, its environment
 //! <cache>/images/<digest>/files                              the list of its files
 //! <cache>/images/<digest>/seal, checked, used                as in a layer
+//! <cache>/image-names/<hash of a reference>                  the image to which a registry led
 //! ```
 //!
 //! An image is unpacked in the staging directory and published by a rename, so one under its final
 //! name is whole. It is locked shared as long as a process uses it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -23,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use super::digest::{Hashed, Sha256};
 use super::listing;
 use super::reference::Reference;
+#[cfg(feature = "registries")]
+use super::registry::Remote;
 use super::source::{self, Compression, Layer, Source, same};
 use super::unpack::{MOST_BYTES, Unpacking};
 use crate::cache::{self, Cache, DirectoryLock, add_states};
@@ -34,6 +38,8 @@ use crate::zstd::Zstd;
 const IMAGES: &str = "images";
 /// The mark of a whole image.
 const INFO: &str = "image.json";
+/// The directory of notes to which images the names in registries led.
+const NAMES: &str = "image-names";
 const ROOT: &str = "root";
 const FILES: &str = "files";
 const SEAL: &str = "seal";
@@ -71,31 +77,107 @@ fn in_use<T>(work: impl FnOnce(&mut HashMap<Sha256, Arc<UnpackedImage>>) -> T) -
 /// [`ErrorKind::InvalidConfig`] for an image that is missing, damaged or of another platform;
 /// [`ErrorKind::Cache`] if the cache cannot be written.
 pub(crate) fn obtain(reference: &Reference) -> Result<Arc<UnpackedImage>> {
-    let source = source::open(reference).map_err(|error| unusable(reference, error))?;
     let cache = Cache::open()?;
-    if let Some(image) = in_use(|images| images.get(&source.id).cloned()).filter(|image| image.lock.exists())
+    if let Some(id) = noted(&cache, reference)
+        && let Some(image) = find(&cache, id)?
     {
         return Ok(image);
     }
-    let image = match UnpackedImage::find(&cache, source.id)? {
+    let found = Found::open(reference).map_err(|error| unusable(reference, error))?;
+    let id = found.id();
+    let image = match find(&cache, id)? {
         Some(image) => image,
-        None => unpack_once(&cache, &source, reference)?,
+        None => register(unpack_once(&cache, &found, reference)?),
     };
-    let image = Arc::new(image);
-    in_use(|images| images.insert(source.id, image.clone()));
+    note(&cache, reference, id);
     Ok(image)
+}
+
+/// An image whose layers are not read yet.
+enum Found {
+    Here(Source),
+    #[cfg(feature = "registries")]
+    InRegistry(Box<Remote>),
+}
+
+impl Found {
+    fn open(reference: &Reference) -> io::Result<Self> {
+        match reference {
+            #[cfg(feature = "registries")]
+            Reference::Registry(registry) => Remote::open(registry).map(Box::new).map(Self::InRegistry),
+            reference => source::open(reference).map(Self::Here),
+        }
+    }
+
+    fn id(&self) -> Sha256 {
+        match self {
+            Self::Here(source) => source.id,
+            #[cfg(feature = "registries")]
+            Self::InRegistry(remote) => remote.id(),
+        }
+    }
+
+    /// Returns the image with its layers on this machine: downloaded into a directory, or where
+    /// they are.
+    fn fetched(&self, into: &Path, progress: &Progress) -> io::Result<Cow<'_, Source>> {
+        let _ = (into, progress);
+        match self {
+            Self::Here(source) => Ok(Cow::Borrowed(source)),
+            #[cfg(feature = "registries")]
+            Self::InRegistry(remote) => remote.download(into, progress).map(Cow::Owned),
+        }
+    }
+}
+
+/// Finds an image in the cache, and keeps it locked until the process ends.
+fn find(cache: &Cache, id: Sha256) -> Result<Option<Arc<UnpackedImage>>> {
+    let known = in_use(|images| images.get(&id).cloned()).filter(|image| image.lock.exists());
+    match known {
+        Some(image) => Ok(Some(image)),
+        None => Ok(UnpackedImage::find(cache, id)?.map(register)),
+    }
+}
+
+fn register(image: UnpackedImage) -> Arc<UnpackedImage> {
+    let image = Arc::new(image);
+    in_use(|images| images.insert(image.id, image.clone()));
+    image
+}
+
+/// Returns the image to which a name in a registry led. A registry is asked again only once that
+/// image has left the cache.
+fn noted(cache: &Cache, reference: &Reference) -> Option<Sha256> {
+    let Reference::Registry(_) = reference else { return None };
+    fs::read_to_string(note_path(cache, reference)).ok()?.parse().ok()
+}
+
+/// Notes the image to which a name in a registry led. Without the note it is asked each time.
+fn note(cache: &Cache, reference: &Reference, id: Sha256) {
+    if let Reference::Registry(_) = reference {
+        let _ = cache.write(&note_path(cache, reference), id.to_string());
+    }
+}
+
+fn note_path(cache: &Cache, reference: &Reference) -> PathBuf {
+    cache.path(NAMES).join(blake3::hash(reference.to_string().as_bytes()).to_hex().as_str())
 }
 
 fn unusable(reference: &Reference, error: io::Error) -> Error {
     let missing = error.kind() == io::ErrorKind::NotFound;
-    Error::new(ErrorKind::InvalidConfig, format!("use the image `{reference}`")).caused_by(error).or_hint(
-        || missing.then(|| "make it, as by `skopeo copy docker://postgres:17 oci:DIRECTORY`".to_owned()),
-    )
+    let kind = match error.kind() {
+        // Tests may be skipped on a machine without a network.
+        io::ErrorKind::NotConnected => ErrorKind::NotInstalled,
+        _ => ErrorKind::InvalidConfig,
+    };
+    Error::new(kind, format!("use the image `{reference}`")).caused_by(error).or_hint(|| {
+        missing.then(|| "make it, as by `skopeo copy docker://postgres:17 oci:DIRECTORY`".to_owned())
+    })
 }
 
-fn unpack_once(cache: &Cache, source: &Source, reference: &Reference) -> Result<UnpackedImage> {
+fn unpack_once(cache: &Cache, found: &Found, reference: &Reference) -> Result<UnpackedImage> {
     let mut waiting = None;
-    let name = format!("image-{}", source.id.hex());
+    let id = found.id();
+    let name = format!("image-{}", id.hex());
     let lock = cache.lock(&name, Instant::now() + LOCK_LIMIT, &mut |holder| {
         waiting
             .get_or_insert_with(|| Progress::start(&format!("waiting for {holder} to unpack {reference}")));
@@ -104,7 +186,7 @@ fn unpack_once(cache: &Cache, source: &Source, reference: &Reference) -> Result<
         Error::new(ErrorKind::Cache, format!("wait for another process that unpacks `{reference}`"))
             .with_hint("it does not finish: look at it, and end it")
     })?;
-    if let Some(image) = UnpackedImage::find(cache, source.id)? {
+    if let Some(image) = UnpackedImage::find(cache, id)? {
         return Ok(image);
     }
     drop(waiting);
@@ -112,26 +194,28 @@ fn unpack_once(cache: &Cache, source: &Source, reference: &Reference) -> Result<
     let staged = cache.stage(IMAGES)?;
     let root = staged.path().join(ROOT);
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::StorageFull
-        | io::ErrorKind::QuotaExceeded
-        | io::ErrorKind::PermissionDenied
-        | io::ErrorKind::ReadOnlyFilesystem => cache::failed("unpack an image in", staged.path(), error),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+            cache::failed("unpack an image in", staged.path(), error)
+        }
         _ => unusable(reference, error),
     };
-    unpack(source, &root, &progress).map_err(failed)?;
+    let downloads = cache.stage(IMAGES)?;
+    let source = found.fetched(downloads.path(), &progress).map_err(failed)?;
+    unpack(&source, &root, &progress).map_err(failed)?;
+    drop(downloads);
     let info = Info { reference: reference.to_string(), env: source.configuration.env() };
     let write = || -> io::Result<()> {
         fs::write(staged.path().join(FILES), listing::of(&root)?)?;
-        fs::write(staged.path().join(SEAL), seal(source.id, staged.path())?)?;
+        fs::write(staged.path().join(SEAL), seal(id, staged.path())?)?;
         fs::write(staged.path().join(USED), "")?;
         fs::write(staged.path().join(INFO), serde_json::to_vec(&info)?)
     };
     write().map_err(failed)?;
-    let directory = directory(cache, source.id);
+    let directory = directory(cache, id);
     cache::create(&cache.path(IMAGES))?;
     let lock =
         staged.publish(&directory, INFO).map_err(|error| cache::failed("publish", &directory, error))?;
-    Ok(UnpackedImage { cache: cache.clone(), id: source.id, lock, env: info.env })
+    Ok(UnpackedImage { cache: cache.clone(), id, lock, env: info.env })
 }
 
 fn directory(cache: &Cache, id: Sha256) -> PathBuf {

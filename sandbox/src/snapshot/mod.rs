@@ -222,13 +222,14 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Runs the server of an OCI or Docker image, in place of one of the machine. Needs the feature
-    /// `images`.
+    /// `images`, and `registries` for those of registries.
     ///
     /// | reference | place of the image |
     /// |---|---|
     /// | `oci:DIRECTORY[:TAG]` | an image layout, as skopeo, umoci and buildah write it |
     /// | `oci-archive:FILE[:TAG]` | the same in a tar archive |
     /// | `docker-archive:FILE[:NAME:TAG]` | the output of `docker save` or `podman save` |
+    /// | `docker.io/library/postgres:17`, `ghcr.io/team/db@sha256:…`, `localhost:5000/db` | a registry; [the guide](crate::guide::images) has credentials and proxies |
     ///
     /// Relative paths start where those of steps start. The first start unpacks the image into the
     /// cache, checks all digests, and needs no root; later starts use it as it is. The root of each
@@ -242,7 +243,8 @@ impl<E: Engine> Snapshot<E> {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) without the feature, for an
     /// image that is missing, damaged or made for another architecture, in process mode, and
     /// together with [packages](Self::package), and
-    /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) for an image without the server.
+    /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) for an image without the server,
+    /// and for a registry that cannot be reached.
     ///
     /// # Example
     /// ```no_run

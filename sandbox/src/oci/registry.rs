@@ -1,0 +1,432 @@
+//! Images in registries: manifests and blobs by HTTP, tokens, retries.
+//!
+//! Distribution Specification of the Open Container Initiative, "Pull"; "Token Authentication
+//! Specification" of the Distribution project.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, LOCATION, RANGE, WWW_AUTHENTICATE};
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+use super::credentials::{Credentials, credentials};
+use super::digest::{Hashed, Sha256};
+use super::documents::{self, Descriptor, Manifest};
+use super::reference::RegistryReference;
+use super::source::{self, Blob, Source, same};
+use super::tls;
+use crate::progress::Progress;
+
+/// The media types of documents that can be used.
+const DOCUMENTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+                         application/vnd.docker.distribution.manifest.list.v2+json, \
+                         application/vnd.docker.distribution.manifest.v2+json";
+const ANY: &str = "*/*";
+
+/// How often a request is tried, with a pause before each further time.
+const PAUSES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(6)];
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a registry may send nothing.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often progress is shown.
+const TICK: Duration = Duration::from_millis(500);
+
+/// An image in a registry whose documents are read and checked, and whose layers are not.
+#[derive(Debug)]
+pub(super) struct Remote {
+    registry: Registry,
+    manifest: Manifest,
+    configuration: Vec<u8>,
+}
+
+impl Remote {
+    /// Finds an image.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotConnected`] for a registry that cannot be reached.
+    pub(super) fn open(reference: &RegistryReference) -> io::Result<Self> {
+        let registry = Registry::of(reference)?;
+        let wanted = reference.digest.map(|digest| digest.to_string());
+        let wanted = wanted.or_else(|| reference.tag.clone()).unwrap_or_else(|| "latest".to_owned());
+        let (bytes, media_type) = registry.document(&format!("manifests/{wanted}"), DOCUMENTS)?;
+        if let Some(digest) = reference.digest {
+            same("the manifest", digest, Sha256::of(&bytes))?;
+        }
+        let top = Descriptor::of(&bytes, &media_type);
+        let manifest = source::image(top.clone(), &|descriptor| {
+            if descriptor.digest == top.digest {
+                return Ok(bytes.clone());
+            }
+            let (bytes, _) = registry.document(&format!("manifests/{}", descriptor.digest), DOCUMENTS)?;
+            same("a manifest", descriptor.digest, Sha256::of(&bytes))?;
+            Ok(bytes)
+        })?;
+        let (configuration, _) = registry.document(&format!("blobs/{}", manifest.config.digest), ANY)?;
+        same("the configuration", manifest.config.digest, Sha256::of(&configuration))?;
+        Ok(Self { registry, manifest, configuration })
+    }
+
+    /// Returns the digest of the configuration, which names the image.
+    pub(super) fn id(&self) -> Sha256 {
+        self.manifest.config.digest
+    }
+
+    /// Downloads all layers into a directory.
+    pub(super) fn download(&self, into: &Path, progress: &Progress) -> io::Result<Source> {
+        let all = self.manifest.layers.iter().map(|layer| layer.size).sum();
+        let mut meter = Meter { progress, done: 0, all, shown: None };
+        let mut blobs = Vec::new();
+        for layer in &self.manifest.layers {
+            let file = into.join(layer.digest.hex());
+            self.registry.blob(layer, &file, &mut meter)?;
+            blobs.push(Blob { file, offset: 0, size: layer.size });
+        }
+        source::from_manifest(&self.manifest, &self.configuration, blobs)
+    }
+}
+
+/// Bytes that have arrived, of all layers.
+struct Meter<'a> {
+    progress: &'a Progress,
+    done: u64,
+    all: u64,
+    shown: Option<Instant>,
+}
+
+impl Meter<'_> {
+    fn set(&mut self, done: u64) {
+        self.done = done;
+        if self.shown.is_none_or(|shown| shown.elapsed() >= TICK) {
+            self.shown = Some(Instant::now());
+            let [done, all] = [self.done, self.all].map(|bytes| bytes as f64 / 1e6);
+            self.progress.step(&format!("downloading, {done:.1} of {all:.1} MB"));
+        }
+    }
+}
+
+/// A repository of a registry, and the right to read it.
+#[derive(Debug)]
+struct Registry {
+    agent: Agent,
+    /// The beginning of all addresses, `https://host/v2/repository`.
+    address: String,
+    host: String,
+    repository: String,
+    is_http: bool,
+    credentials: Credentials,
+    /// The header that the registry has asked for.
+    authorization: Mutex<Option<String>>,
+}
+
+/// The answer of the server that hands out tokens.
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Registry {
+    fn of(reference: &RegistryReference) -> io::Result<Self> {
+        let RegistryReference { is_http, host, repository, .. } = reference;
+        // The name that people write is not that of the registry.
+        let server = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let scheme = if *is_http { "http" } else { "https" };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .https_only(!is_http)
+            // Redirects are followed here: a token must not reach a storage service.
+            .max_redirects(0)
+            .user_agent(concat!("sandboxed-db/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(READ_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT));
+        let config = if *is_http { config.proxy(None) } else { config.tls_config(tls::config(server)) };
+        Ok(Self {
+            agent: config.build().new_agent(),
+            address: format!("{scheme}://{server}/v2/{repository}"),
+            host: host.clone(),
+            repository: repository.clone(),
+            is_http: *is_http,
+            credentials: credentials(host),
+            authorization: Mutex::new(None),
+        })
+    }
+
+    /// Returns a document and its media type.
+    fn document(&self, path: &str, accept: &str) -> io::Result<(Vec<u8>, String)> {
+        self.retry(|| {
+            let response = self.get(path, accept, 0)?;
+            let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+            let media_type = media_type.unwrap_or_default().to_owned();
+            Ok((documents::read(response.into_body().into_reader()).map_err(Trouble::of_body)?, media_type))
+        })
+    }
+
+    /// Downloads a blob into a file, and goes on where an earlier try has ended.
+    fn blob(&self, blob: &Descriptor, file: &Path, meter: &mut Meter<'_>) -> io::Result<()> {
+        let mut file = File::options().read(true).write(true).create_new(true).open(file)?;
+        let before = meter.done;
+        self.retry(|| {
+            let have = file.seek(SeekFrom::End(0))?;
+            // All of it may have arrived, and been wrong.
+            let have = if have >= blob.size { 0 } else { have };
+            let response = self.get(&format!("blobs/{}", blob.digest), ANY, have)?;
+            let continues = response.status() == StatusCode::PARTIAL_CONTENT && starts_at(&response, have);
+            let mut done = if continues { have } else { 0 };
+            file.set_len(done)?;
+            file.seek(SeekFrom::Start(done))?;
+            // One byte more shows a blob that is too long.
+            let mut reader = response.into_body().into_reader().take(blob.size - done + 1);
+            let mut buffer = vec![0; 1 << 17];
+            loop {
+                let read = reader.read(&mut buffer).map_err(Trouble::of_body)?;
+                if read == 0 {
+                    break;
+                }
+                file.write_all(&buffer[..read])?;
+                done += read as u64;
+                meter.set(before + done);
+            }
+            if done != blob.size {
+                let why = format!("{done} bytes of {} arrived, of {}", blob.size, blob.digest);
+                return Err(Trouble::Passing(io::Error::new(io::ErrorKind::UnexpectedEof, why)));
+            }
+            file.seek(SeekFrom::Start(0))?;
+            same("a layer", blob.digest, Hashed::new(&file).finish()?).map_err(Trouble::Passing)
+        })
+    }
+
+    /// Sends a request, with a token if the registry asks for one.
+    fn get(&self, path: &str, accept: &str, from: u64) -> Result<Response<Body>, Trouble> {
+        let address = format!("{}/{path}", self.address);
+        let mut response = self.send(&address, accept, from)?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+            let challenge = challenges.filter_map(|value| Challenge::parse(value.to_str().ok()?)).next();
+            let authorization =
+                self.authorize(challenge.ok_or_else(|| self.refused(StatusCode::UNAUTHORIZED))?)?;
+            *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
+            response = self.send(&address, accept, from)?;
+        }
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            status => Err(self.refused(status)),
+        }
+    }
+
+    /// Sends a request and follows redirects. Only the registry itself sees the token.
+    fn send(&self, address: &str, accept: &str, from: u64) -> Result<Response<Body>, Trouble> {
+        const MOST: usize = 5;
+        let mut address = address.to_owned();
+        for _ in 0..MOST {
+            let mut request = self.agent.get(&address).header(ACCEPT, accept);
+            if from > 0 {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            if origin(&address) == origin(&self.address)
+                && let Some(authorization) =
+                    &*self.authorization.lock().unwrap_or_else(PoisonError::into_inner)
+            {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            let response = request.call().map_err(Trouble::of)?;
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
+            address = if to.starts_with('/') { format!("{}{to}", origin(&address)) } else { to.to_owned() };
+        }
+        Err(Trouble::Final(io::Error::other(format!("{} redirects its clients without end", self.host))))
+    }
+
+    /// Returns the header that answers a challenge.
+    fn authorize(&self, challenge: Challenge) -> Result<String, Trouble> {
+        let basic = self.credentials.basic();
+        let Challenge::Bearer { realm, service } = challenge else {
+            return basic.ok_or_else(|| self.refused(StatusCode::UNAUTHORIZED));
+        };
+        // Credentials go to that address.
+        let is_private = realm.starts_with("https://") || self.is_http && realm.starts_with("http://");
+        if !is_private {
+            let why = format!("{} sends its clients for a token to `{realm}`, which is not https", self.host);
+            return Err(Trouble::Final(io::Error::other(why)));
+        }
+        let request = self.agent.get(&realm).query("scope", format!("repository:{}:pull", self.repository));
+        let request = if service.is_empty() { request } else { request.query("service", service) };
+        let request = match basic {
+            Some(basic) => request.header(AUTHORIZATION, basic),
+            None => request,
+        };
+        let response = request.call().map_err(Trouble::of)?;
+        if !response.status().is_success() {
+            return Err(self.refused(response.status()));
+        }
+        let bytes = documents::read(response.into_body().into_reader()).map_err(Trouble::of_body)?;
+        let token: Token = documents::parse("token", &bytes)?;
+        let token = token.token.or(token.access_token);
+        let token = token.ok_or_else(|| Trouble::Final(io::Error::other("the registry's token is empty")))?;
+        Ok(format!("Bearer {token}"))
+    }
+
+    /// Returns the meaning of a status that is no success.
+    fn refused(&self, status: StatusCode) -> Trouble {
+        let Self { host, repository, .. } = self;
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Trouble::Final(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{host} does not let `{repository}` be read{}", self.credentials.advice(host)),
+            )),
+            StatusCode::NOT_FOUND => Trouble::Final(io::Error::other(format!("{host} has no such image"))),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                let why = format!("{host} answered {status}");
+                Trouble::Passing(io::Error::new(io::ErrorKind::NotConnected, why))
+            }
+            status => Trouble::Final(io::Error::other(format!("{host} answered {status}"))),
+        }
+    }
+
+    /// Tries again what may succeed the next time.
+    fn retry<T>(&self, mut work: impl FnMut() -> Result<T, Trouble>) -> io::Result<T> {
+        let mut last = None;
+        for pause in PAUSES {
+            std::thread::sleep(pause);
+            match work() {
+                Ok(outcome) => return Ok(outcome),
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Passing(error)) => {
+                    tracing::debug!(%error, host = self.host, "a request to a registry is tried again");
+                    last = Some(error);
+                }
+            }
+        }
+        let error = last.expect("it was tried at least once");
+        Err(io::Error::new(error.kind(), format!("{}: {error}", self.host)))
+    }
+}
+
+/// Returns the scheme, the host and the port of an address.
+fn origin(address: &str) -> &str {
+    let host = address.find("://").map_or(0, |at| at + 3);
+    address[host..].find(['/', '?', '#']).map_or(address, |end| &address[..host + end])
+}
+
+/// Returns `true` if a partial answer begins at that byte.
+fn starts_at(response: &Response<Body>, from: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
+}
+
+/// A failed request.
+enum Trouble {
+    /// May succeed the next time.
+    Passing(io::Error),
+    Final(io::Error),
+}
+
+impl Trouble {
+    fn of(error: ureq::Error) -> Self {
+        let unreachable = |why: String| Self::Passing(io::Error::new(io::ErrorKind::NotConnected, why));
+        match error {
+            ureq::Error::Io(error) => unreachable(error.to_string()),
+            ureq::Error::Timeout(what) => unreachable(format!("no answer in time ({what})")),
+            ureq::Error::HostNotFound => unreachable("the host is not found".to_owned()),
+            ureq::Error::ConnectionFailed => unreachable("the connection failed".to_owned()),
+            other => Self::Final(io::Error::other(other)),
+        }
+    }
+
+    /// The connection ended, or the document is too long.
+    fn of_body(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::Other => match error.downcast::<ureq::Error>() {
+                Ok(error) => Self::of(error),
+                Err(error) => Self::Final(error),
+            },
+            _ => Self::Passing(io::Error::new(io::ErrorKind::NotConnected, error.to_string())),
+        }
+    }
+}
+
+/// A failed operation of this machine.
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// The scheme of authentication that a registry asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Challenge {
+    Basic,
+    Bearer { realm: String, service: String },
+}
+
+impl Challenge {
+    /// Reads the header, RFC 9110, section 11.6.1.
+    fn parse(header: &str) -> Option<Self> {
+        let (scheme, mut rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let (mut realm, mut service) = (None, String::new());
+        while let Some((name, after)) = rest.split_once('=') {
+            let (value, after) = match after.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => after.split_once(',').unwrap_or((after, "")),
+            };
+            match name.trim_matches([' ', ',']).to_ascii_lowercase().as_str() {
+                "realm" => realm = Some(value.to_owned()),
+                "service" => value.clone_into(&mut service),
+                _ => {}
+            }
+            rest = after;
+        }
+        Some(Self::Bearer { realm: realm?, service })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn another_port_is_another_origin() {
+        assert_eq!(origin("https://a.io:5/v2/x?y=https://b"), "https://a.io:5");
+        assert_ne!(origin("https://a.io/x"), origin("https://a.io:5/x"));
+        assert_ne!(origin("https://a.io/x"), origin("https://a.io@b.io/x"));
+        assert_eq!(origin("https://a.io"), "https://a.io");
+    }
+
+    #[test]
+    fn challenges_are_read_in_any_order() {
+        let bearer = |header: &str| Challenge::parse(header).unwrap();
+        let expected = Challenge::Bearer { realm: "https://a.io/t?x=1".into(), service: "a.io".into() };
+        assert_eq!(
+            bearer("Bearer realm=\"https://a.io/t?x=1\",service=\"a.io\",scope=\"x:y:pull,push\""),
+            expected
+        );
+        assert_eq!(bearer("bearer service=a.io, realm=\"https://a.io/t?x=1\""), expected);
+        assert_eq!(bearer("Basic realm=\"a, b\""), Challenge::Basic);
+        for other in ["", "Digest realm=\"x\"", "Bearer", "Bearer service=\"x\"", "Bearer realm=\"x"] {
+            assert_eq!(Challenge::parse(other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_challenge_panics(header in "(Bearer )?[a-z=\", ]{0,40}") {
+            let _ = Challenge::parse(&header);
+        }
+    }
+}
