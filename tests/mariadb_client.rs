@@ -33,6 +33,7 @@ impl TestedEngine for MariaDb {
         Self::new()
     }
 
+    const CLIENT: Option<&str> = Some("mariadb");
     const SEED: &str = "CREATE TABLE store (name VARCHAR(100) PRIMARY KEY, value TEXT);\nINSERT INTO store VALUES ('seed', 'seeded');\n";
     const SEED_NAME: &str = "store.sql";
     const SETTING: (&str, &str) = ("sort_buffer_size", "524288");

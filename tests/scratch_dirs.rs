@@ -106,6 +106,7 @@ impl ScratchDirs {
         if self.cache.starts_with(self.root.path()) {
             for part in entries(&self.cache) {
                 match part.file_name().unwrap_or_default().to_str() {
+                    Some("packages") => {}
                     Some(
                         "layers" | "linked" | "checkpoints" | "locks" | "servers" | "lookups" | "chains",
                     ) => {
@@ -173,7 +174,7 @@ pub fn directory(files: &[(&str, &str)]) -> TempDir {
 /// Returns `true` if a path is a finished entry of the cache, by its name and shape: a layer, a
 /// lock, a lookup, ...
 fn is_finished(path: &Path) -> bool {
-    if path.ends_with("locks/prune") && path.is_file() {
+    if (path.ends_with("locks/prune") || path.ends_with("locks/packages")) && path.is_file() {
         return true;
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -10,12 +10,15 @@ use postgres::NoTls;
 use sandboxed_db::engine::Scripts;
 use sandboxed_db::{Engine, ErrorKind, Postgres, Redis, Sandbox, Snapshot, Sqlite, Tcp};
 
-use crate::{connect, skip};
+use crate::{connect, is_installed, skip};
 
 /// An engine that every promise is tested with.
 pub trait TestedEngine: Engine + Scripts {
     /// Returns the engine with its defaults.
     fn engine() -> Self;
+
+    /// The program of the host by which the tests reach the server, if they need one.
+    const CLIENT: Option<&str> = None;
 
     /// A seed that stores `seeded` under the key `seed`.
     const SEED: &str;
@@ -57,7 +60,8 @@ pub trait TestedEngine: Engine + Scripts {
     fn seed_by_tcp(tcp: &Tcp, password: &str) -> Result<String, String>;
 }
 
-/// Returns `true` without a server of this engine, for which a test is skipped.
+/// Returns `true` without a server of this engine or without its client on the host, for which a
+/// test is skipped.
 #[must_use]
 pub fn is_missing<E: TestedEngine>() -> bool {
     let located = E::engine().locate();
@@ -65,7 +69,11 @@ pub fn is_missing<E: TestedEngine>() -> bool {
     if let Some(error) = missing {
         skip(&format!("no {} is installed: {error}", E::engine().name()));
     }
-    missing.is_some()
+    let client = E::CLIENT.filter(|client| !is_installed(client));
+    if let Some(client) = client {
+        skip(&format!("no `{client}` is installed"));
+    }
+    missing.is_some() || client.is_some()
 }
 
 /// A snapshot with the engine's seed, and the directory of that file.

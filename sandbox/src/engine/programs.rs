@@ -8,6 +8,7 @@ use super::image::{Image, missing, other_version};
 use super::installation::in_path;
 use super::packages::{self, Selection};
 use super::version::Version;
+use crate::environment::ISOLATION;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where distributions put servers and their clients.
@@ -40,6 +41,7 @@ pub struct Programs {
     package: Option<String>,
     /// A word in the version of a server that is passed over.
     other_than: Option<&'static str>,
+    unpacks: bool,
 }
 
 impl Programs {
@@ -54,6 +56,7 @@ impl Programs {
             version_arg: Some("--version".to_owned()),
             package: None,
             other_than: None,
+            unpacks: true,
         }
     }
 
@@ -119,6 +122,12 @@ impl Programs {
         self
     }
 
+    /// Makes the package a part of the advice only, for programs that run outside a container.
+    pub(super) fn installed_only(mut self) -> Self {
+        self.unpacks = false;
+        self
+    }
+
     /// Returns the first installation, or the first of that version, such as `7` or `7.0`.
     ///
     /// # Errors
@@ -179,13 +188,15 @@ impl Programs {
         Err(if others.is_empty() { missing } else { other_version(image, version, &others) })
     }
 
-    /// Returns `true` if the user chose packages, or nothing and there is a client for packages.
+    /// Returns `true` if the user chose packages, or nothing and packages can be unpacked and used.
     fn may_unpack(&self) -> bool {
-        self.packages_are_wanted() || self.named().is_none() && packages::possible()
+        let is_possible =
+            || self.unpacks && packages::possible() && !matches!(ISOLATION.word(), Ok(Some("process")));
+        self.packages_are_wanted() || self.named().is_none() && is_possible()
     }
 
     fn packages_are_wanted(&self) -> bool {
-        self.variable.as_ref().and_then(env::var_os).is_some_and(|value| value == PACKAGES)
+        self.unpacks && self.variable.as_ref().and_then(env::var_os).is_some_and(|value| value == PACKAGES)
     }
 
     /// The server in the distribution's package, unpacked into the cache.

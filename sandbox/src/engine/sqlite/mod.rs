@@ -155,5 +155,5 @@ impl Sql for Sqlite {
 }
 
 fn programs() -> Programs {
-    Programs::new("sqlite3").client("sleep").package("sqlite3")
+    Programs::new("sqlite3").client("sleep").package("sqlite3").installed_only()
 }
