@@ -192,7 +192,7 @@ fn what_is_missing_is_named() {
         format!("{:?}", started.unwrap_err())
     };
     let missing = Description::new("none", "no-such-server").package("none-server").socket("/run/x").url("x");
-    assert_says(&error(missing), &["find `no-such-server`", "install the package `none-server`"]);
+    assert_says(&error(missing), &["`no-such-server`", "install the package `none-server`"]);
     let program = described().initialise(["no-such-program", "{data}"]);
     assert_says(
         &error(program),

@@ -12,7 +12,7 @@ mod private_directory;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Instant;
 
@@ -91,7 +91,14 @@ fn prepare(
         written.map_err(|error| Failure::io(LaunchStep::Skeleton, &path.to_string_lossy(), &error))?;
     }
     let data = match &plan.data {
-        Data::Writable { source } => source.clone(),
+        Data::Writable { source } => {
+            // Clients outside find the files of a build below the root, too.
+            let link = plan.data_dir.below(root);
+            make(link.parent().unwrap_or(root), 0o700)?;
+            symlink(source, &link)
+                .map_err(|error| Failure::io(LaunchStep::Skeleton, &link.to_string_lossy(), &error))?;
+            source.clone()
+        }
         Data::Overlay { lower, .. } => {
             let data = plan.data_dir.below(root);
             make(data.parent().unwrap_or(root), 0o700)?;
