@@ -286,12 +286,13 @@ impl UnpackedImage {
         if run.is_some_and(|run| fs::read_to_string(&checked).is_ok_and(|checked| checked == run)) {
             return Ok(Some(image));
         }
-        let differences = if image.is_sealed() { Vec::new() } else { image.differences()? };
+        let is_sealed = image.is_sealed();
+        let differences = if is_sealed { Vec::new() } else { image.differences()? };
         if !image.lock.exists() {
             return Ok(None);
         }
         if differences.is_empty() {
-            image.note_use(run);
+            image.note_use(is_sealed, run);
             return Ok(Some(image));
         }
         cache.set_aside(&image.lock, INFO)?;
@@ -340,14 +341,12 @@ impl UnpackedImage {
 
     /// Seals an image that was found intact, and notes its use. In a cache that cannot be written
     /// it is compared each time.
-    fn note_use(&self, run: Option<&str>) {
+    fn note_use(&self, is_sealed: bool, run: Option<&str>) {
         const HOUR: Duration = Duration::from_secs(60 * 60);
         let write = |name: &str, text: &str| {
             let _ = self.cache.write(&self.lock.path().join(name), text);
         };
-        if !self.is_sealed()
-            && let Ok(seal) = seal(self.id, self.lock.path())
-        {
+        if !is_sealed && let Ok(seal) = seal(self.id, self.lock.path()) {
             write(SEAL, &seal);
         }
         if !cache::is_younger(&self.lock.path().join(USED), HOUR) {
