@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// How long all holders must wait before it counts as a deadlock: a sandbox may be in other hands
 /// than its holder's.
 const STUCK: Duration = Duration::from_secs(2);
+/// The time by which the next process in the queue waits longer.
+const STEP: Duration = Duration::from_millis(100);
 /// A shorter wait is not reported.
 const SILENCE: Duration = Duration::from_secs(1);
 /// The interval between looks at the slots of other processes.
@@ -164,8 +166,6 @@ fn slots() -> Guard {
 /// free.
 fn wait(mut guard: Guard, bound: Bound, number: u64) -> (Guard, Result<Result<u64, Errno>>) {
     let begin = Instant::now();
-    // Processes differ, so that only one of them gives up.
-    let stuck_for = STUCK + Duration::from_millis(100) * (std::process::id() % 16);
     let mut moved = begin;
     let mut ticket = None;
     let mut progress = None;
@@ -173,7 +173,7 @@ fn wait(mut guard: Guard, bound: Bound, number: u64) -> (Guard, Result<Result<u6
         let slots = guard.get_or_insert_default();
         if !slots.are_stuck(bound) {
             moved = Instant::now();
-        } else if moved.elapsed() > stuck_for {
+        } else if moved.elapsed() > stuck_for(ticket) {
             break Err(stuck(bound));
         }
         if slots.waiting.front().is_some_and(|(first, _)| *first == number) {
@@ -199,6 +199,14 @@ fn wait(mut guard: Guard, bound: Bound, number: u64) -> (Guard, Result<Result<u6
         let _ = unlock(file, ticket..ticket + 1);
     }
     (guard, outcome)
+}
+
+/// How long a thread waits until it gives up. Processes have different places in their queue, so
+/// that only one of them gives up.
+fn stuck_for(ticket: Option<u64>) -> Duration {
+    const LAST: u64 = 16;
+    let place = ticket.map_or(LAST, |ticket| (ticket - TICKETS).min(LAST));
+    STUCK + STEP * u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 impl Slot {
