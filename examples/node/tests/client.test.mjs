@@ -105,7 +105,7 @@ for (const [options, message] of [
   [{ prepare: { command: 'x', dependson: [] } }, /`dependson` is unknown/],
   [{ tool: 'sqlx' }, /has no migrations/],
   [{ seed: 'absent.sql' }, /absent\.sql/],
-  [{ engine: 'oracle' }, /unknown variant `oracle`/],
+  [{ engine: 'oracle' }, /unknown engine `oracle`/],
   [{ keep: 'sometimes' }, /unknown variant `sometimes`/],
 ]) {
   test(`a mistake is named: ${JSON.stringify(options)}`, async () => {

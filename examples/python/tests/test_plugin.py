@@ -172,7 +172,7 @@ def test_data_of_a_failed_test_is_kept(run, monkeypatch):
         ('prepare("alembic upgrade head")', ["read the marker `prepare`*", "*depends_on=*"]),
         ('prepare("exit 3", depends_on=[])', ["could not run*", "*exit status: 3*"]),
         ('migrations("m", tools="sqlx")', ["read the marker `migrations`*unexpected keyword*'tools'"]),
-        ('engine("oracle")', ["*unknown variant `oracle`, expected*postgres*"]),
+        ('engine("oracle")', ["*unknown engine `oracle`, expected*postgres*"]),
         ('engine(port=5)', ["*the argument `port` is unknown", "*its form is engine(*"]),
         ('engine(version="1.0")', ["*1.0*"]),
         ('keep("sometimes")', ["*unknown variant `sometimes`, expected*on_failure*"]),
