@@ -78,7 +78,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// | `initialise` | the program, with its arguments, that fills an empty data directory | none |
 /// | `directories` | directories to make in the sandbox, for sockets and the like | `[]` |
 /// | `files` | files to make in the sandbox: path and contents | `{}` |
-/// | `settings` | what becomes of a setting, see [below](#settings) | settings are refused |
+/// | `settings` | what becomes of a setting, see [below](#how-settings-are-passed) | settings are refused |
 /// | `seed` | the client that runs files, see [below](#seeds) | seeds are refused |
 /// | `url` | the URL for clients outside, by the Unix socket | that of `tcp` |
 /// | `url_variable` | the variable by which applications expect the URL | `"DATABASE_URL"` |
@@ -108,7 +108,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// With `notify = true` the server reports it by sd_notify(3): alone, or with another sign as in
 /// [`Ready::NotifyOr`](super::Ready::NotifyOr).
 ///
-/// # Settings
+/// # How settings are passed
 /// Either `args`, a list such as `["--{name}={value}"]`, or a `line` such as `"{name} {value}"` at
 /// the end of a `file`. `defaults` may be replaced, and names in `fixed` are refused.
 ///
