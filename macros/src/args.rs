@@ -340,6 +340,7 @@ pub(crate) mod tests {
         let names = |tokens| read(tokens).packages.iter().map(LitStr::value).collect::<Vec<_>>();
         assert_eq!(names(quote!(packages = "a")), ["a"]);
         assert_eq!(names(quote!(packages = ["a", "b",])), ["a", "b"]);
+        assert_eq!(names(quote!(package = "a")), ["a"]);
         assert_eq!(
             only_mistake(quote!(packages = [cron])),
             "expected a package as a string, as in `packages = [\"postgresql-15-postgis-3\"]`"

@@ -75,7 +75,9 @@ impl Name {
         matches!(self, Self::Flavor | Self::WorkerThreads | Self::Crate)
     }
 
+    /// Returns the name as written; `package` is that of one package, as of the builder's method.
     pub(crate) fn find(written: &Ident) -> Option<Self> {
-        Self::ALL.into_iter().find(|name| written == name.as_str())
+        let is = |name: &Self| written == name.as_str() || *name == Self::Packages && written == "package";
+        Self::ALL.into_iter().find(is)
     }
 }
