@@ -208,37 +208,44 @@ impl Engine for MariaDb {
     }
 }
 
-impl Scripts for MariaDb {
-    fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
-        client::run_file(installation, &self.database, run)
-    }
+/// Files run alike in both servers.
+macro_rules! run_files {
+    ($($engine:ty),+) => {$(
+        impl Scripts for $engine {
+            fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
+                client::run_file(installation, &self.database, run)
+            }
 
-    fn failure(&self, exit: &ClientExit<'_>) -> Option<ScriptError> {
-        client::failure(exit)
-    }
+            fn failure(&self, exit: &ClientExit<'_>) -> Option<ScriptError> {
+                client::failure(exit)
+            }
 
-    fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
-        client::advice(run, message)
-    }
+            fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
+                client::advice(run, message)
+            }
 
-    fn included_files(&self, contents: &str) -> Vec<String> {
-        client::included_files(contents)
-    }
+            fn included_files(&self, contents: &str) -> Vec<String> {
+                client::included_files(contents)
+            }
 
-    fn runs_csv(&self) -> bool {
-        true
-    }
+            fn runs_csv(&self) -> bool {
+                true
+            }
+        }
+
+        impl Sql for $engine {
+            fn dialect(&self) -> Dialect {
+                Dialect::MySql
+            }
+
+            fn request(&self, text: &str) -> String {
+                client::request(text)
+            }
+        }
+    )+};
 }
 
-impl Sql for MariaDb {
-    fn dialect(&self) -> Dialect {
-        Dialect::MySql
-    }
-
-    fn request(&self, text: &str) -> String {
-        client::request(text)
-    }
-}
+run_files!(MariaDb, MySql);
 
 /// Refuses names that need another spelling as a directory, and those of the server's own
 /// databases.

@@ -7,8 +7,7 @@ use super::accounts;
 use super::client;
 use super::config::{DATA, Product, SOCKET, TEMPORARY, setting};
 use crate::engine::{
-    ClientExit, Command, Dialect, Engine, FileRun, Installation, Mode, Programs, SandboxPath, ScriptError,
-    Scripts, Server, Sql, Task, TcpAccess, TcpRequest,
+    Command, Dialect, Engine, Installation, Mode, Programs, SandboxPath, Server, Task, TcpAccess, TcpRequest,
 };
 use crate::environment::MYSQL;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MySql {
     version: Option<String>,
-    database: String,
+    pub(super) database: String,
     lower_case_table_names: u8,
 }
 
@@ -187,37 +186,5 @@ impl Engine for MySql {
 
     fn is_client_variable(&self, name: &str) -> bool {
         super::is_client_variable(name)
-    }
-}
-
-impl Scripts for MySql {
-    fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command> {
-        client::run_file(installation, &self.database, run)
-    }
-
-    fn failure(&self, exit: &ClientExit<'_>) -> Option<ScriptError> {
-        client::failure(exit)
-    }
-
-    fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
-        client::advice(run, message)
-    }
-
-    fn included_files(&self, contents: &str) -> Vec<String> {
-        client::included_files(contents)
-    }
-
-    fn runs_csv(&self) -> bool {
-        true
-    }
-}
-
-impl Sql for MySql {
-    fn dialect(&self) -> Dialect {
-        Dialect::MySql
-    }
-
-    fn request(&self, text: &str) -> String {
-        client::request(text)
     }
 }
