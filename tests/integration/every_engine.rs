@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use sandboxed_db::cache::Layers;
 use sandboxed_db::{MariaDb, Postgres, Redis, Sandbox, Snapshot, Sqlite};
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone, is_alone,
-    is_missing, passed, processes_beside, rounds, seeded, status, wait_until,
+    CLEANUP_DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone, is_alone, passed,
+    processes_beside, rounds, seeded, status, wait_until,
 };
 
 use crate::lifecycle::{SUBJECT, subject};
@@ -37,7 +37,7 @@ macro_rules! for_every_engine {
 for_every_engine!(Postgres postgres, Redis redis, MariaDb mariadb, Sqlite sqlite; [
     servers_that_live_together_are_pristine,
     a_lower_never_changes,
-    two_hundred_sandboxes_leave_nothing,
+    many_sandboxes_leave_nothing,
     kills_at_random_moments_leave_nothing,
     killed_builds_leave_no_half_built_layer,
     a_damaged_layer_is_built_again,
@@ -46,35 +46,22 @@ for_every_engine!(Postgres postgres, Redis redis, MariaDb mariadb, Sqlite sqlite
     a_server_runs_without_a_container,
 ]);
 
-/// Tests of layers, each in a process of its own.
-mod alone {
-    use super::in_a_cache_of_its_own;
-    use sandboxed_db::{MariaDb, Postgres, Redis, Sqlite};
-
-    #[test]
-    #[ignore = "run with a cache of its own, by tests of that cache"]
-    fn postgres() {
-        in_a_cache_of_its_own::<Postgres>();
-    }
-
-    #[test]
-    #[ignore = "run with a cache of its own, by tests of that cache"]
-    fn redis() {
-        in_a_cache_of_its_own::<Redis>();
-    }
-
-    #[test]
-    #[ignore = "run with a cache of its own, by tests of that cache"]
-    fn mariadb() {
-        in_a_cache_of_its_own::<MariaDb>();
-    }
-
-    #[test]
-    #[ignore = "run with a cache of its own, by tests of that cache"]
-    fn sqlite() {
-        in_a_cache_of_its_own::<Sqlite>();
-    }
+/// Makes a test of layers for each engine, which runs in a process of its own.
+macro_rules! alone {
+    ($($engine:ident $test:ident),+) => {
+        mod alone {
+            $(
+                #[test]
+                #[ignore = "run with a cache of its own, by tests of that cache"]
+                fn $test() {
+                    super::in_a_cache_of_its_own::<sandboxed_db::$engine>();
+                }
+            )+
+        }
+    };
 }
+
+alone!(Postgres postgres, Redis redis, MariaDb mariadb, Sqlite sqlite);
 
 /// Promises of servers.
 mod servers {
@@ -203,7 +190,7 @@ fn a_damaged_layer_is_built_again<E: TestedEngine>() {
     alone_in::<E>(&dirs, "damage");
 }
 
-fn two_hundred_sandboxes_leave_nothing<E: TestedEngine>() {
+fn many_sandboxes_leave_nothing<E: TestedEngine>() {
     let dirs = ScratchDirs::with_shared_cache();
     let count = rounds("60", "200");
     let process = seeded_subject::<E>(&dirs, &["--sandboxes", count, "--threads", "16", "stop"]);
@@ -339,9 +326,6 @@ fn every_start_leads_to_the_same_data<E: TestedEngine>() {
 }
 
 fn a_server_runs_without_a_container<E: TestedEngine>() {
-    if is_missing::<E>() {
-        return;
-    }
     let Some(dirs) = crate::process_mode::unprivileged_dirs() else { return };
     let mut command = crate::process_mode::command(&dirs, SUBJECT);
     command.args(["keep", "--engine", &name::<E>(), "obey"]);
