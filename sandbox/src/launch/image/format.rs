@@ -19,6 +19,7 @@ const LONGEST_DESCRIPTION: u64 = 16 << 20;
 pub(super) const FIRST_FILE: u64 = 3;
 pub(super) const IMAGE: u64 = 240;
 pub(super) const LAST_PID: u64 = 242;
+pub(super) const SHARED_MEMORY: u64 = 245;
 
 /// The most files of an image, by the numbers above.
 const MOST_FILES: usize = (IMAGE - FIRST_FILE) as usize;

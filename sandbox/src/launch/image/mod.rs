@@ -25,6 +25,9 @@ mod seal;
 #[cfg(not(target_arch = "x86_64"))]
 mod unsupported;
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
 pub(crate) use cache::{ProcessOrigin, distrust, verify_images};
 pub(super) use cache::{give_up, image_of};
 #[cfg(target_arch = "x86_64")]
@@ -36,6 +39,15 @@ pub(crate) use checkpoints::{Checkpoint, Draft, checkpoint_of, give_up_checkpoin
 pub(super) use restore::restore;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use unsupported::{capture, restore, take_checkpoint};
+
+/// What only init can open, and a checkpoint's lists use.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    /// The kernel's setting of the last process id, if it can be written.
+    pub(super) last_pid: Option<File>,
+    /// The root of a tmpfs for shared memory.
+    pub(super) shared_memory: Option<OwnedFd>,
+}
 
 /// The refusal of a program, for a reason in words.
 #[cfg(target_arch = "x86_64")]

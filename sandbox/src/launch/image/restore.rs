@@ -15,7 +15,8 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
 
-use super::format::{FIRST_FILE, IMAGE, Image, LAST_PID};
+use super::Handles;
+use super::format::{FIRST_FILE, IMAGE, Image, LAST_PID, SHARED_MEMORY};
 use super::kernel::ARRIVED;
 use crate::launch::command::ResolvedCommand;
 use crate::launch::protocol::{Holds, NoImage, encode};
@@ -31,8 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
 /// Starts a child that becomes the first process of the image, with these descriptors and no
-/// capability. `last_pid` is the kernel's setting of that name, for an image of processes with
-/// certain ids.
+/// capability. Only a checkpoint needs the handles.
 ///
 /// # Errors
 /// The reason. Processes that the first one has forked may be left.
@@ -40,13 +40,13 @@ pub(in crate::launch) fn restore(
     file: &File,
     command: &ResolvedCommand,
     stdio: [OwnedFd; 3],
-    last_pid: Option<&File>,
+    handles: &Handles,
 ) -> Result<Pid, NoImage> {
     let proof = SingleThreaded::check()?;
     let image = Image::read(file)?;
     let expected = image.description.id.and_then(|id| Pid::from_raw(id.cast_signed()));
     if let Some(id) = image.description.id {
-        let last_pid = last_pid.ok_or(Errno::NOENT)?;
+        let last_pid = handles.last_pid.as_ref().ok_or(Errno::NOENT)?;
         last_pid.write_all_at((id - 1).to_string().as_bytes(), 0)?;
     }
     let (report, reporter) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -57,7 +57,7 @@ pub(in crate::launch) fn restore(
         };
         match put(reporter.as_fd(), REPORT.unsigned_abs().into()) {
             Ok(kept) => {
-                let descriptors = Descriptors { image: file, reporter: &kept, last_pid };
+                let descriptors = Descriptors { image: file, reporter: &kept, handles };
                 let Err(why) = become_program(fresh, &image, command, &stdio, descriptors, &proof);
                 say(&kept, &why);
             }
@@ -114,7 +114,7 @@ pub(in crate::launch) fn restore(
 struct Descriptors<'a> {
     image: &'a File,
     reporter: &'a OwnedFd,
-    last_pid: Option<&'a File>,
+    handles: &'a Handles,
 }
 
 fn become_program(
@@ -131,15 +131,14 @@ fn become_program(
     chdir(&command.current_dir)?;
     reset_signals();
     let stored = put(descriptors.image.as_fd(), IMAGE)?;
-    let last_pid = descriptors.last_pid.map(|file| put(file.as_fd(), LAST_PID)).transpose()?;
+    let Handles { last_pid, shared_memory } = descriptors.handles;
+    let last_pid = last_pid.as_ref().map(|file| put(file.as_fd(), LAST_PID)).transpose()?;
+    let shared_memory = shared_memory.as_ref().map(|root| put(root.as_fd(), SHARED_MEMORY)).transpose()?;
     let mut calls = Calls::default();
     clear(image, &mut calls)?;
     calls.jump(image.description.entry);
-    fresh.keep_only(&[
-        stored.as_fd(),
-        descriptors.reporter.as_fd(),
-        last_pid.as_ref().unwrap_or(&stored).as_fd(),
-    ])?;
+    let kept = [Some(&stored), Some(descriptors.reporter), last_pid.as_ref(), shared_memory.as_ref()];
+    fresh.keep_only(&kept.into_iter().flatten().map(AsFd::as_fd).collect::<Vec<_>>())?;
     let mut files = Vec::new();
     for (file, number) in image.description.files.iter().zip(FIRST_FILE..) {
         let opened = file.open().map_err(|error| {

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::Pid;
 
+use super::Handles;
 use crate::launch::command::ResolvedCommand;
 use crate::launch::protocol::NoImage;
 
@@ -25,7 +26,7 @@ pub(in crate::launch) fn restore(
     _image: &File,
     _command: &ResolvedCommand,
     _stdio: [OwnedFd; 3],
-    _last_pid: Option<&File>,
+    _handles: &Handles,
 ) -> Result<Pid, NoImage> {
     Err(io::Error::from(io::ErrorKind::Unsupported).into())
 }

@@ -67,15 +67,15 @@ fn live(
         .map_err(|errno| Failure::new(LaunchStep::Hostname, "sandbox", errno))?;
     let proc = mounts::proc()?;
     limits::apply(&plan.limits, inherited.user, inherited.group, proc.as_fd())?;
-    let chooses_ids = matches!(server, Some((_, StartMethod::Resume(_))));
-    let Root { log, outer_proc, last_pid } = mounts::build(&plan, proc, chooses_ids)?;
+    let resumes = matches!(server, Some((_, StartMethod::Resume(_))));
+    let Root { log, outer_proc, handles } = mounts::build(&plan, proc, resumes)?;
     drop_capabilities(match server {
         None | Some((_, StartMethod::Execute)) => CapabilitySet::empty(),
         Some(_) => RESTORE,
     })?;
     let (ready, when_ready, env) = (plan.ready, plan.when_ready, plan.env);
     let notify = NOTIFY_SOCKET.to_owned();
-    let context = ServerContext { log, notify, ready, when_ready, last_pid, env, host: None };
+    let context = ServerContext { log, notify, ready, when_ready, handles, env, host: None };
     let up = Up { outer_proc, filtered: inherited.filters.is_some(), ..Up::default() };
     if let Some((command, StartMethod::Capture(image))) = server {
         return capture(control, command, image.into(), &context, up, inherited.filters);

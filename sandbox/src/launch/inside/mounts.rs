@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, pivot_root};
 
+use crate::launch::image::Handles;
 use crate::launch::path::SandboxPath;
 use crate::launch::plan::{Bind, Data, Plan};
 use crate::launch::protocol::{Failure, LaunchStep};
@@ -59,8 +60,8 @@ pub(super) struct Root {
     pub(super) log: File,
     /// `true` if /proc is the outer one, which shows outer processes.
     pub(super) outer_proc: bool,
-    /// The kernel's setting of the last process id, if it was asked for and can be written.
-    pub(super) last_pid: Option<File>,
+    /// Empty unless a server is resumed.
+    pub(super) handles: Handles,
 }
 
 /// A /proc that is still writable and not attached yet, or the outer one.
@@ -91,8 +92,8 @@ pub(super) fn proc() -> Result<Proc, Failure> {
     }
 }
 
-/// Builds the root and enters it. `chooses_ids` asks for [`Root::last_pid`].
-pub(super) fn build(plan: &Plan, proc: Proc, chooses_ids: bool) -> Result<Root, Failure> {
+/// Builds the root and enters it. `resumes` asks for the handles.
+pub(super) fn build(plan: &Plan, proc: Proc, resumes: bool) -> Result<Root, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(|errno| Failure::new(LaunchStep::PrivateMounts, "/", errno))?;
 
@@ -130,6 +131,7 @@ pub(super) fn build(plan: &Plan, proc: Proc, chooses_ids: bool) -> Result<Root, 
     for (name, device) in devices {
         mount_at(&device, &format!("dev/{name}"))?;
     }
+    let shared_memory = resumes.then(shared_memory).transpose()?;
     mount_at(&tmpfs(plan.shm_size, "1777", NO_EXEC)?, "dev/shm")?;
     for (tree, name) in writable {
         mount_at(&tree, name)?;
@@ -158,11 +160,11 @@ pub(super) fn build(plan: &Plan, proc: Proc, chooses_ids: bool) -> Result<Root, 
     mount_at(&data, &utf8(staged(&plan.data_dir)))?;
     let empty = empty_directories()?;
     let outer_proc = proc.is_outer;
-    let last_pid = mount_proc(proc, chooses_ids)?;
+    let last_pid = mount_proc(proc, resumes)?;
     mask_proc(empty)?;
     make_read_only(c".").map_err(|errno| Failure::new(LaunchStep::Attach, "the read-only root", errno))?;
     enter()?;
-    Ok(Root { log, outer_proc, last_pid })
+    Ok(Root { log, outer_proc, handles: Handles { last_pid, shared_memory } })
 }
 
 /// Where the programs of a root come from.
@@ -359,6 +361,17 @@ fn tmpfs_with(
     options.extend(further);
     create("tmpfs", &options, flags)
         .map_err(|error| refused(LaunchStep::Scratch, &format!("of {size} bytes"), error))
+}
+
+/// Mounts a tmpfs that the next mount hides: a detached one would cost its own wait for the kernel
+/// at the end. The memory of processes has no limit of bytes either.
+fn shared_memory() -> Result<OwnedFd, Failure> {
+    const UNLIMITED: &str = "0";
+    let options = [MountOption::Text("size", UNLIMITED), LARGE_PAGES];
+    let memory = create("tmpfs", &options, NO_EXEC)
+        .map_err(|error| refused(LaunchStep::Scratch, "for shared memory", error))?;
+    mount_at(&memory, "dev/shm")?;
+    Ok(memory)
 }
 
 fn skeleton(plan: &Plan) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ use super::paths::HostPaths;
 use super::privileges::drop_last_capability;
 use super::prober::{self, Place, Probe};
 use crate::launch::command::{Command, ResolvedCommand};
-use crate::launch::image;
+use crate::launch::image::{self, Handles};
 use crate::launch::plan::Symlink;
 use crate::launch::protocol::{
     Event, Exit, Failure, LONGEST_MESSAGE, LaunchStep, NoImage, Request, StartMethod, Up,
@@ -44,8 +44,8 @@ pub(super) struct ServerContext {
     pub(super) ready: Ready,
     /// Links to make when the server reports readiness.
     pub(super) when_ready: Vec<Symlink>,
-    /// The kernel's setting of the last process id, for a server that is resumed.
-    pub(super) last_pid: Option<File>,
+    /// For a server that is resumed.
+    pub(super) handles: Handles,
     /// Variables of an image.
     pub(super) env: Vec<(String, String)>,
     /// Absent in a container.
@@ -313,9 +313,9 @@ impl<'a> Supervisor<'a> {
         let command = self.context.resolve(&self.context.server(command.clone()));
         let log = || self.context.log.try_clone().map(OwnedFd::from);
         let stdio = || io::Result::Ok([File::open("/dev/null")?.into(), log()?, log()?]);
-        let last_pid = self.context.last_pid.as_ref();
+        let handles = &self.context.handles;
         let restored =
-            stdio().map_err(NoImage::from).and_then(|stdio| image::restore(image, &command, stdio, last_pid));
+            stdio().map_err(NoImage::from).and_then(|stdio| image::restore(image, &command, stdio, handles));
         drop_last_capability()?;
         Ok(match restored {
             Ok(server) => {

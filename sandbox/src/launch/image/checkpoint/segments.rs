@@ -4,7 +4,7 @@ use std::io;
 
 use super::frozen::Frozen;
 use super::memory::pages;
-use crate::launch::image::format::{IMAGE, ImageWriter, PAGE, is_zero};
+use crate::launch::image::format::{IMAGE, ImageWriter, PAGE, SHARED_MEMORY, is_zero};
 use crate::launch::image::refused;
 use crate::machine::maps::Mapping;
 use crate::sys::trampoline::{Calls, PASSING, StoredLists};
@@ -45,8 +45,10 @@ impl SharedMemory {
         list: &mut Calls,
     ) -> io::Result<()> {
         let (mapping, protection) = region;
-        let name = lists.lay(b"shared\0");
-        list.call_for(libc::SYS_memfd_create, &[name, libc::MFD_CLOEXEC.into()], free);
+        // A file of a tmpfs, unlike memfd_create(2), has folios as large as what is written.
+        const FLAGS: u64 = (libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC) as u64;
+        let here = lists.lay(b".\0");
+        list.call_for(libc::SYS_openat, &[SHARED_MEMORY, here, FLAGS, 0o600], free);
         let whole: Vec<u8> = self.runs.iter().flat_map(|(_, run)| run.iter().copied()).collect();
         if !whole.is_empty() {
             let (offset, length) = (image.add_pages(&whole)?, whole.len() as u64);
@@ -66,6 +68,8 @@ impl SharedMemory {
         let length = mapping.end - mapping.start;
         list.call(libc::SYS_ftruncate, &[free, length]);
         map_shared(mapping, protection, free, list);
+        // Pages that are still missing appear one by one. Kernels without large pages refuse that.
+        list.attempt(libc::SYS_madvise, &[mapping.start, length, libc::MADV_NOHUGEPAGE as u64]);
         list.call(libc::SYS_close, &[free]);
         Ok(())
     }

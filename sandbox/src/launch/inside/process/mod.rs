@@ -26,6 +26,7 @@ use super::limits;
 use super::paths::HostPaths;
 use super::supervisor::{HostProcess, ServerContext, Supervisor};
 use crate::cache::copy_tree;
+use crate::launch::image::Handles;
 use crate::launch::path::SandboxPath;
 use crate::launch::plan::{Data, Plan, ProcessMode};
 use crate::launch::protocol::{Event, Failure, LaunchStep, StartMethod, Up};
@@ -123,7 +124,7 @@ fn prepare(
     };
     let notify = root.join("run/notify").to_string_lossy().into_owned();
     let Plan { ready, when_ready, env, .. } = plan;
-    Ok(ServerContext { log, notify, ready, when_ready, last_pid: None, env, host: Some(host) })
+    Ok(ServerContext { log, notify, ready, when_ready, handles: Handles::default(), env, host: Some(host) })
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), Failure> {
