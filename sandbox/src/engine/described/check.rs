@@ -6,6 +6,7 @@ use crate::engine::{Command, Mode};
 
 /// A mistake, and a text by which its line is found.
 pub(super) struct Mistake {
+    #[cfg_attr(not(feature = "toml"), expect(dead_code, reason = "only a file has lines"))]
     pub(super) near: String,
     pub(super) cause: Cause,
 }

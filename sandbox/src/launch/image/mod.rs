@@ -42,6 +42,7 @@ pub(super) use unsupported::{capture, restore, take_checkpoint};
 
 /// What only init can open, and a checkpoint's lists use.
 #[derive(Debug, Default)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing is resumed"))]
 pub(super) struct Handles {
     /// The kernel's setting of the last process id, if it can be written.
     pub(super) last_pid: Option<File>,
