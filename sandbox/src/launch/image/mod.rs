@@ -40,7 +40,7 @@ pub(super) use restore::restore;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use unsupported::{capture, restore, take_checkpoint};
 
-/// What only init can open, and a checkpoint's lists use.
+/// Descriptors that only init can open, for the lists of a checkpoint.
 #[derive(Debug, Default)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing is resumed"))]
 pub(super) struct Handles {
