@@ -45,6 +45,9 @@ struct Arguments {
     /// settings.
     #[arg(long)]
     as_installed: bool,
+    /// A directory on XFS or Btrfs for clones by PostgreSQL 18's `file_copy_method`.
+    #[arg(long, value_name = "DIRECTORY")]
+    reflinks: Option<PathBuf>,
     /// The user that runs the contestants if root runs this program, since PostgreSQL refuses root.
     #[arg(long, value_name = "NAME", default_value = "postgres")]
     user: String,
@@ -141,7 +144,8 @@ fn main() -> Result<()> {
         endurance::measure(&mut figures, arguments.quick)?;
     }
     let peers = if wanted(Suite::Peers) {
-        let options = peers::Options { quick: arguments.quick, settings, user: arguments.user };
+        let (user, reflinks) = (arguments.user, arguments.reflinks);
+        let options = peers::Options { quick: arguments.quick, settings, user, reflinks };
         Some(peers::measure(&options)?)
     } else {
         None

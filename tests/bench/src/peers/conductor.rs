@@ -1,5 +1,6 @@
 //! Runs the contestants in turn.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::contestant::{Assignment, Contestant, Family};
@@ -29,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) settings: Settings,
     /// The user that runs the servers if this process is root.
     pub(crate) user: String,
+    /// A directory on a file system whose files can share blocks.
+    pub(crate) reflinks: Option<PathBuf>,
 }
 
 /// The size of a run.
@@ -74,7 +77,7 @@ pub(crate) fn measure(options: &Options) -> Result<Report> {
     let extent = if options.quick { QUICK } else { FULL };
     allow_descriptors()?;
     adopt_orphans()?;
-    let place = RunDirectories::new(&options.user)?;
+    let place = RunDirectories::new(&options.user, options.reflinks.as_deref())?;
     let accounting = Accounting::available()?;
     let mut report = Report {
         machine: Machine::this(place.postgres.version(), accounting)?,
@@ -124,21 +127,21 @@ fn enter(
     let files = workload.write(place.disk())?;
     let mut entrants = Vec::new();
     for (number, contestant) in Contestant::ALL.into_iter().enumerate() {
-        if let Err(reason) = contestant.joins(workload, place.postgres.major()) {
+        if let Err(reason) = contestant.joins(workload, place) {
             let reason = reason.map(|reason| format!("{}, {}: {reason}", workload.name(), contestant.name()));
             report.skipped.extend(reason);
             continue;
         }
         print(&format!("{}: preparing {}", workload.name(), contestant.name()));
         let meter = accounting.open(number)?;
-        let own = place.directory(settings, &format!("{workload:?}-{contestant:?}"))?;
+        let own = place.directory(contestant, settings, &format!("{workload:?}-{contestant:?}"))?;
         let server = match contestant.family() {
             Family::Databases => {
                 let command = |program: &str| place.command(place.postgres.program(program));
                 let server = Server::start(
                     &command,
-                    place.directory(settings, &format!("{workload:?}-{number}"))?,
-                    settings,
+                    place.directory(contestant, settings, &format!("{workload:?}-{number}"))?,
+                    (settings, contestant.configuration()),
                     MAX_CONNECTIONS,
                 )?;
                 // Children that exist already do hardly any work.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::directories::RunDirectories;
 #[cfg(feature = "embedded")]
 use super::embedded;
 use super::server::Settings;
@@ -24,6 +25,8 @@ pub(crate) enum Contestant {
     TemplateFileCopy,
     /// The same with `WAL_LOG`, the default since PostgreSQL 15.
     TemplateWalLog,
+    /// `FILE_COPY` with `file_copy_method = clone` of PostgreSQL 18: files share blocks.
+    TemplateClone,
     /// The code behind `#[sqlx::test]`.
     SqlxTest,
     PgTemp,
@@ -72,11 +75,12 @@ pub(crate) trait Tests: Send + Sync {
 }
 
 impl Contestant {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Sandboxed,
         Self::SandboxedPooled,
         Self::TemplateFileCopy,
         Self::TemplateWalLog,
+        Self::TemplateClone,
         Self::SqlxTest,
         Self::PgTemp,
         Self::Embedded,
@@ -90,6 +94,7 @@ impl Contestant {
             Self::SandboxedPooled => "sandboxed-db, with its pool",
             Self::TemplateFileCopy => "TEMPLATE, FILE_COPY",
             Self::TemplateWalLog => "TEMPLATE, WAL_LOG",
+            Self::TemplateClone => "TEMPLATE, clone",
             Self::SqlxTest => "#[sqlx::test]",
             Self::PgTemp => "pgtemp",
             Self::Embedded => "postgresql_embedded",
@@ -101,7 +106,9 @@ impl Contestant {
     pub(crate) fn family(self) -> Family {
         match self {
             Self::Sandboxed | Self::SandboxedPooled => Family::Sandboxes,
-            Self::TemplateFileCopy | Self::TemplateWalLog | Self::SqlxTest => Family::Databases,
+            Self::TemplateFileCopy | Self::TemplateWalLog | Self::TemplateClone | Self::SqlxTest => {
+                Family::Databases
+            }
             Self::PgTemp | Self::Embedded | Self::InitDb => Family::Servers,
             Self::Bubblewrap => Family::Containers,
         }
@@ -117,9 +124,18 @@ impl Contestant {
         self.family() == Family::Servers || self == Self::SqlxTest
     }
 
+    /// Returns what its server needs beside the settings of all.
+    pub(crate) fn configuration(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::TemplateClone => &[("file_copy_method", "clone")],
+            _ => &[],
+        }
+    }
+
     /// Checks whether it takes part in a workload. The inner `None` is a reason that the report
     /// omits.
-    pub(crate) fn joins(self, workload: Workload, major: u32) -> Result<(), Option<String>> {
+    pub(crate) fn joins(self, workload: Workload, place: &RunDirectories) -> Result<(), Option<String>> {
+        let major = place.postgres.major();
         let container = workload == Workload::Container;
         match self {
             Self::Sandboxed | Self::SandboxedPooled => Ok(()),
@@ -136,6 +152,12 @@ impl Contestant {
             Self::Embedded if !cfg!(feature = "embedded") => Err(Some("needs `--features embedded`".into())),
             Self::TemplateFileCopy | Self::TemplateWalLog if major < 15 => {
                 Err(Some(format!("PostgreSQL {major} has no option STRATEGY")))
+            }
+            Self::TemplateClone if major < 18 => {
+                Err(Some(format!("PostgreSQL {major} has no file_copy_method")))
+            }
+            Self::TemplateClone if !place.has_reflinks() => {
+                Err(Some("needs `--reflinks DIRECTORY` on XFS or Btrfs".into()))
             }
             _ if workload == Workload::Huge && self.replays() => {
                 Err(Some("the tool loads the whole data set for each test".into()))
@@ -167,7 +189,9 @@ impl Assignment {
                 Box::new(sandboxed::Containers::new()?)
             }
             Contestant::Sandboxed | Contestant::SandboxedPooled => Box::new(sandboxed::Sandboxes::new(self)?),
-            Contestant::TemplateFileCopy => Box::new(template::Clones::new(self, "file_copy")?),
+            Contestant::TemplateFileCopy | Contestant::TemplateClone => {
+                Box::new(template::Clones::new(self, "file_copy")?)
+            }
             Contestant::TemplateWalLog => Box::new(template::Clones::new(self, "wal_log")?),
             Contestant::SqlxTest => Box::new(sqlx_test::SqlxTests::new(self)?),
             Contestant::PgTemp => Box::new(pgtemp::PgTemp::new(self)),

@@ -11,6 +11,7 @@ use sandboxed_db::engine::Installation;
 use sandboxed_db::{Engine, Postgres};
 use tempfile::TempDir;
 
+use super::contestant::Contestant;
 use super::server::Settings;
 use crate::Result;
 
@@ -26,6 +27,8 @@ struct User {
 pub(crate) struct RunDirectories {
     disk: TempDir,
     memory: TempDir,
+    /// On a file system whose files can share blocks.
+    reflinks: Option<TempDir>,
     user: Option<User>,
     /// A copy of this program that the user can execute.
     program: PathBuf,
@@ -33,26 +36,39 @@ pub(crate) struct RunDirectories {
 }
 
 impl RunDirectories {
-    /// Creates the directories. `user` runs the contestants if this process is root.
-    pub(crate) fn new(user: &str) -> Result<Self> {
+    /// Creates the directories. `user` runs the contestants if this process is root. `reflinks` is
+    /// on a file system whose files can share blocks.
+    pub(crate) fn new(user: &str, reflinks: Option<&Path>) -> Result<Self> {
         let user = if rustix::process::getuid().is_root() { Some(User::of(user)?) } else { None };
         let named = |parent: &Path| tempfile::Builder::new().prefix("sandboxed-db-bench.").tempdir_in(parent);
         let disk = named(&std::env::temp_dir())?;
         let memory = named(Path::new("/dev/shm"))?;
+        let reflinks = reflinks.map(named).transpose()?;
         let program = disk.path().join("sandboxed-db-bench");
         fs::copy("/proc/self/exe", &program)?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-        let place = Self { disk, memory, user, program, postgres: Postgres::new().locate()? };
+        let place = Self { disk, memory, reflinks, user, program, postgres: Postgres::new().locate()? };
         place.give(place.disk.path())?;
         place.give(place.memory.path())?;
+        place.reflinks.iter().try_for_each(|reflinks| place.give(reflinks.path()))?;
         Ok(place)
     }
 
-    /// Creates a directory of the user, in memory or on disk as the settings need.
-    pub(crate) fn directory(&self, settings: Settings, name: &str) -> io::Result<PathBuf> {
-        let parent = match settings {
-            Settings::Fastest => &self.memory,
-            Settings::AsInstalled => &self.disk,
+    pub(crate) fn has_reflinks(&self) -> bool {
+        self.reflinks.is_some()
+    }
+
+    /// Creates a directory of the user, in memory or on disk as contestant and settings need.
+    pub(crate) fn directory(
+        &self,
+        contestant: Contestant,
+        settings: Settings,
+        name: &str,
+    ) -> io::Result<PathBuf> {
+        let parent = match (contestant, &self.reflinks, settings) {
+            (Contestant::TemplateClone, Some(reflinks), _) => reflinks,
+            (_, _, Settings::Fastest) => &self.memory,
+            (_, _, Settings::AsInstalled) => &self.disk,
         };
         let directory = parent.path().join(name);
         fs::create_dir_all(&directory)?;

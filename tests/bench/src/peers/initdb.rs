@@ -27,7 +27,7 @@ impl Tests for InitDb {
         let Assignment { place, programs, settings, files, .. } = &self.assignment;
         let directory = tempfile::tempdir_in(place)?;
         let command = |program: &str| Command::new(programs.join(program));
-        let server = Server::start(&command, directory.path().to_owned(), *settings, MAX_CONNECTIONS)?;
+        let server = Server::start(&command, directory.path().to_owned(), (*settings, &[]), MAX_CONNECTIONS)?;
         let mut client = Client::connect(&server.url("postgres"), NoTls)?;
         load(&mut client, files)?;
         client.query_one(query, &[])?;

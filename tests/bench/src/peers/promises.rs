@@ -45,14 +45,14 @@ const RATIOS: [Ratio; 6] = [
         workload: Workload::Empty,
         access: Access::Small,
         rivals: Rivals::Family(Family::Servers),
-        times: 25.0,
+        times: 50.0,
         throughput: false,
     },
     Ratio {
         workload: Workload::Migrations,
         access: Access::Small,
         rivals: Rivals::Only(Contestant::SqlxTest),
-        times: 5.0,
+        times: 10.0,
         throughput: false,
     },
     Ratio {
@@ -79,9 +79,9 @@ const RATIOS: [Ratio; 6] = [
 ];
 
 /// The limit for one test at a time, from the request to the first answer, in milliseconds.
-const COLD_MS: f64 = 15.0;
+const COLD_MS: f64 = 6.5;
 /// The limit of processor time for a test with one query, in milliseconds.
-const PROCESSOR_MS: f64 = 18.0;
+const PROCESSOR_MS: f64 = 8.0;
 /// The limit for the teardown of a container without a server, in milliseconds.
 const TEARDOWN_MS: f64 = 1.0;
 
@@ -173,10 +173,10 @@ mod tests {
     fn a_ratio_is_to_the_fastest_rival_of_the_scenario() {
         let at_once = |at_once| Scenario { workload: Workload::Empty, access: Access::Small, at_once };
         let report = report(&[
-            (at_once(1), Contestant::Sandboxed, 10.0),
-            (at_once(1), Contestant::TemplateFileCopy, 20.0),
-            (at_once(1), Contestant::SqlxTest, 30.0),
-            (at_once(1), Contestant::PgTemp, 200.0),
+            (at_once(1), Contestant::Sandboxed, 5.0),
+            (at_once(1), Contestant::TemplateFileCopy, 10.0),
+            (at_once(1), Contestant::SqlxTest, 15.0),
+            (at_once(1), Contestant::PgTemp, 100.0),
             (at_once(8), Contestant::TemplateFileCopy, 1.0),
         ]);
         let promises = judge(&report);
@@ -186,7 +186,7 @@ mod tests {
         let servers = found("latency beside pgtemp");
         assert_eq!((&*servers.measured, servers.kept), ("20.0×", false));
         let cold = found("start to first answer");
-        assert_eq!((&*cold.measured, cold.kept), ("10.0 ms", true));
+        assert_eq!((&*cold.measured, cold.kept), ("5.0 ms", true));
         // No cell of this library has eight concurrent tests.
         assert!(!promises.iter().any(|promise| promise.name.contains("8 at a time")));
     }

@@ -60,7 +60,7 @@ impl Server {
     pub(crate) fn start(
         command: &dyn Fn(&str) -> Command,
         directory: PathBuf,
-        settings: Settings,
+        (settings, further): (Settings, &[(&str, &str)]),
         max_connections: u32,
     ) -> Result<Self> {
         let data = directory.join("data");
@@ -77,7 +77,7 @@ impl Server {
         let mut server = command("postgres");
         server.arg("-D").arg(&data).arg("-k").arg(&directory).args(["-c", "listen_addresses="]);
         server.arg("-c").arg(format!("max_connections={max_connections}"));
-        for (name, value) in settings.configuration() {
+        for (name, value) in settings.configuration().iter().chain(further) {
             server.arg("-c").arg(format!("{name}={value}"));
         }
         let log = fs::File::create(directory.join("log"))?;
