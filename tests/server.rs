@@ -24,6 +24,18 @@ pub fn alone(test: &str) -> Command {
     command
 }
 
+/// A command that runs the `#[ignore]`d tests of a module of the calling program, one by one in a
+/// process of their own.
+///
+/// # Panics
+/// If the path of the program is unknown.
+#[must_use]
+pub fn alone_in(module: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test program knows its path"));
+    command.args(["--ignored", module, "--test-threads", "1"]).env(ALONE, "1").stdin(Stdio::null());
+    command
+}
+
 /// Returns `true` if [`alone`] runs the test, and not a user who runs all ignored tests.
 #[must_use]
 pub fn is_alone() -> bool {

@@ -25,10 +25,28 @@ pub(super) fn list(layers: &[LayerInfo]) -> String {
             ByteSize(layer.size).to_string(),
             ByteSize(layer.shared).to_string(),
             if layer.in_use { "now".to_owned() } else { used(layer.last_used) },
+            layer.origin.as_deref().map(repository).unwrap_or_default().to_owned(),
             steps,
         ]
     });
-    Table::new(["DIGEST", "ENGINE", "SIZE", "SHARED", "USED", "STEPS"], 2..4, rows).text("")
+    let mut table = Table::new(["DIGEST", "ENGINE", "SIZE", "SHARED", "USED", "FROM", "STEPS"], 2..4, rows);
+    if layers.iter().all(|layer| layer.origin.is_none()) {
+        table.drop_column("FROM");
+    }
+    table.text("")
+}
+
+/// Returns the repository of a place in a registry.
+fn repository(origin: &str) -> &str {
+    let name = origin.split('@').next().unwrap_or_default();
+    name.rsplit_once(':').map_or(name, |(name, _)| name)
+}
+
+pub(super) fn removed(layer: &LayerInfo) -> String {
+    match &layer.origin {
+        Some(origin) => format!("removed {}, pulled from {}\n", layer.digest, repository(origin)),
+        None => format!("removed {}\n", layer.digest),
+    }
 }
 
 pub(super) fn damage(damaged: &[Damage]) -> String {
@@ -37,7 +55,9 @@ pub(super) fn damage(damaged: &[Damage]) -> String {
     }
     let mut text = String::new();
     for damage in damaged {
-        text.push_str(&format!("{} was damaged and is set aside:\n", damage.digest));
+        let origin = damage.origin.as_ref().map(|origin| format!(", pulled from {}", repository(origin)));
+        let origin = origin.unwrap_or_default();
+        text.push_str(&format!("{}{origin} was damaged and is set aside:\n", damage.digest));
         damage.differences.iter().for_each(|difference| text.push_str(&format!("  {difference}\n")));
     }
     text

@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod serve;
 mod table;
+mod transfer;
 mod units;
 
 use std::error::Error;
@@ -49,7 +50,8 @@ struct Format {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    success
-  1    doctor: sandboxes do not work on this machine; verify: a layer was damaged
+  1    doctor: sandboxes do not work on this machine; verify: a layer was damaged; push, pull: a
+       layer cannot be moved
   2    the command failed, or its arguments are wrong
   run and open exit with the code of the program that they run, or with 128 + N if signal N killed it";
 
@@ -131,6 +133,16 @@ enum Subcommand {
         #[command(flatten)]
         format: Format,
     },
+    /// Push layers to a registry.
+    ///
+    /// Layers that the registry has are left out. Credentials are those of `docker login`. The
+    /// chapter `layers_in_a_registry` of the guide describes how tests do it by themselves.
+    Push(transfer::TransferArguments),
+    /// Pull layers from a registry.
+    ///
+    /// Layers that the cache has are left out. Pull only from registries that you trust: a layer
+    /// can run code in the sandboxes that start from it.
+    Pull(transfer::TransferArguments),
     /// Compare the contents of all layers with their manifests.
     ///
     /// Sets damaged layers aside, and exits with 1 if there are any.
@@ -215,9 +227,11 @@ fn perform(Arguments { subcommand }: Arguments) -> Result<ExitCode, Box<dyn Erro
             let states: Vec<_> = kept.iter().map(open::json).collect();
             print(format, &serde_json::json!({ "layers": layers, "kept": states }), || {
                 let kept = kept.iter().map(|state| format!("removed the kept data of {}\n", state.name));
-                kept.chain(layers.iter().map(|layer| format!("removed {}\n", layer.digest))).collect()
+                kept.chain(layers.iter().map(layers::removed)).collect()
             })?;
         }
+        Subcommand::Push(arguments) => return arguments.perform(transfer::Direction::Push),
+        Subcommand::Pull(arguments) => return arguments.perform(transfer::Direction::Pull),
         Subcommand::Completions { shell } => {
             let script = manual::completions(shell, &mut Arguments::command());
             write(&mut io::stdout(), &script)?;

@@ -9,10 +9,13 @@
 //! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
 //! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
 //! | `SANDBOXED_DB_MYSQL` | the MySQL to use | directories that hold `mysqld` and `mysql`, separated by `:` | the first in `PATH` or the usual directories |
+//! | `SANDBOXED_DB_ONLY` | the part of each test that is run: with `layers`, a test of the attribute passes once its [layers are prepared](crate::guide::layers_in_a_registry#a-job-that-prepares-layers) | `layers` | all |
 //! | `SANDBOXED_DB_POOL` | how many prewarmed sandboxes a process may have | a whole number from 0 on | one a processor |
 //! | `SANDBOXED_DB_POSTGRES` | the PostgreSQL to use | `packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:` | the first in `PATH`, or else the newest installed, or else the distribution's packages |
+//! | `SANDBOXED_DB_PUSH` | whether layers that are built are pushed to `SANDBOXED_DB_REGISTRY` | `0` or `1` | `0` |
 //! | `SANDBOXED_DB_REBUILD` | whether all layers are rebuilt once in this run | `0` or `1` | `0` |
 //! | `SANDBOXED_DB_REDIS` | the Redis or Valkey to use | `packages`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
+//! | `SANDBOXED_DB_REGISTRY` | the registry in which [layers are looked for](crate::guide::layers_in_a_registry) before they are built | a repository, such as `ghcr.io/team/test-layers` | no registry |
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
 //! | `SANDBOXED_DB_START` | how servers are started: from a checkpoint of a ready one, from the image of a linked one, or by execution; where one is not possible, by the next | `checkpoint`, `linked` or `exec` | `linked` |
 //!
@@ -46,6 +49,7 @@ pub(crate) const MYSQL: Variable = Variable {
     name: "SANDBOXED_DB_MYSQL",
     values: Values::Path("directories that hold `mysqld` and `mysql`, separated by `:`"),
 };
+pub(crate) const ONLY: Variable = Variable { name: "SANDBOXED_DB_ONLY", values: Values::Words(&["layers"]) };
 pub(crate) const POOL: Variable = Variable { name: "SANDBOXED_DB_POOL", values: Values::Number { least: 0 } };
 pub(crate) const POSTGRES: Variable = Variable {
     name: "SANDBOXED_DB_POSTGRES",
@@ -53,6 +57,7 @@ pub(crate) const POSTGRES: Variable = Variable {
         "`packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:`",
     ),
 };
+pub(crate) const PUSH: Variable = Variable { name: "SANDBOXED_DB_PUSH", values: Values::Words(&["0", "1"]) };
 pub(crate) const REBUILD: Variable =
     Variable { name: "SANDBOXED_DB_REBUILD", values: Values::Words(&["0", "1"]) };
 pub(crate) const REDIS: Variable = Variable {
@@ -61,13 +66,19 @@ pub(crate) const REDIS: Variable = Variable {
         "`packages`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:`",
     ),
 };
+pub(crate) const REGISTRY: Variable = Variable {
+    name: "SANDBOXED_DB_REGISTRY",
+    values: Values::Path("a repository, such as `ghcr.io/team/test-layers`"),
+};
 pub(crate) const REPORT: Variable =
     Variable { name: "SANDBOXED_DB_REPORT", values: Values::Path("a file, which need not exist") };
 pub(crate) const START: Variable =
     Variable { name: "SANDBOXED_DB_START", values: Values::Words(&["checkpoint", "linked", "exec"]) };
 
-const ALL: [Variable; 13] =
-    [CACHE, ISOLATION, KEEP, MARIADB, MAX, MISSING, MYSQL, POOL, POSTGRES, REBUILD, REDIS, REPORT, START];
+const ALL: [Variable; 16] = [
+    CACHE, ISOLATION, KEEP, MARIADB, MAX, MISSING, MYSQL, ONLY, POOL, POSTGRES, PUSH, REBUILD, REDIS,
+    REGISTRY, REPORT, START,
+];
 
 /// A variable of the table above.
 #[derive(Debug, Clone, Copy)]
@@ -130,11 +141,12 @@ impl Variable {
             .with_hint(format!("{} takes {}", self.name, self.accepted()))
     }
 
-    fn accepted(&self) -> String {
+    pub(crate) fn accepted(&self) -> String {
         match self.values {
             Values::Words([words @ .., last]) => {
                 let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
-                format!("{} or `{last}`", words.join(", "))
+                let or = if words.is_empty() { "" } else { " or " };
+                format!("{}{or}`{last}`", words.join(", "))
             }
             Values::Words([]) => String::new(),
             Values::Number { least } => format!("a whole number from {least} on"),

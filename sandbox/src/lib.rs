@@ -44,6 +44,7 @@
 //! | `sqlx-mysql`, `sqlx-0-8-mysql`, `mysql`, `mysql_async`, `diesel-mysql`, `diesel-mysql-r2d2`, `diesel-async-mysql`, `diesel-async-0-8-mysql`, `diesel-async-0-7-mysql`, `sea-orm-mysql`, `sea-orm-1-mysql` | the same of a [`MariaDb`] | no |
 //! | `redis` | the same of a [`Redis`] | no |
 //! | `images`, `registries` | [servers of OCI and Docker images](guide::images): of files, of registries too | no |
+//! | `registries` | [layers in a registry](guide::layers_in_a_registry) | no |
 //! | `toml` | [servers that a file describes](engine::Described) | no |
 //! | `tls` | [TLS](guide::parameters#tls) for clients by TCP | no |
 //! | `cli` | the program [`sandboxed-db`](guide::command_line) | no |
@@ -110,6 +111,8 @@ pub mod cache {
     pub(crate) use tree::{copy_tree, copy_tree_by};
 
     pub use crate::kept::{Kept, KeptState};
+    #[cfg(feature = "registries")]
+    pub use crate::layer::Transfer;
     pub use crate::layer::{Damage, LayerInfo, Layers, Limit};
 }
 

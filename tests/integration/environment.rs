@@ -1,7 +1,7 @@
 //! Environment variables: a value that cannot be used is an error with the accepted values.
 
 use rstest::rstest;
-use sandboxed_db_tests::ScratchDirs;
+use sandboxed_db_tests::{ScratchDirs, assert_says};
 
 use crate::simulated_host::SUBJECT;
 
@@ -14,8 +14,10 @@ const NUMBER: &str = "a whole number from";
 #[case::start("SANDBOXED_DB_START", &["no", "1"], "`checkpoint`, `linked` or `exec`")]
 #[case::max("SANDBOXED_DB_MAX", &["0", "-1", "many", "1.5"], NUMBER)]
 #[case::missing("SANDBOXED_DB_MISSING", &["ignore"], "`fail` or `skip`")]
+#[case::only("SANDBOXED_DB_ONLY", &["tests"], "`layers`")]
 #[case::pool("SANDBOXED_DB_POOL", &["-1", "many", "1.5"], NUMBER)]
 #[case::postgres("SANDBOXED_DB_POSTGRES", &["/no/such/directory", "/etc"], "`packages`, or directories that hold")]
+#[case::push("SANDBOXED_DB_PUSH", &["yes"], "`0` or `1`")]
 #[case::rebuild("SANDBOXED_DB_REBUILD", &["true"], "`0` or `1`")]
 #[case::report("SANDBOXED_DB_REPORT", &["/no/such/directory/run.jsonl", "/etc"], "a file, which need not exist")]
 fn an_unusable_value_is_refused(#[case] name: &str, #[case] values: &[&str], #[case] accepted: &str) {
@@ -27,6 +29,39 @@ fn an_unusable_value_is_refused(#[case] name: &str, #[case] values: &[&str], #[c
         assert!(report.contains(&format!("could not use {name}={value}\n")), "{report}");
         assert!(report.contains(&format!("\n  hint: {name} takes {accepted}")), "{report}");
     }
+}
+
+/// Returns what a start with these variables reports.
+fn refused(variables: &[(&str, &str)]) -> String {
+    let dirs = ScratchDirs::with_shared_cache();
+    let output = dirs.command(SUBJECT).envs(variables.iter().copied()).arg("return").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+#[cfg(not(feature = "images"))]
+fn a_registry_without_its_feature_is_refused_with_the_fix() {
+    for variables in [("SANDBOXED_DB_REGISTRY", "ghcr.io/team/layers"), ("SANDBOXED_DB_PUSH", "1")] {
+        let report = refused(&[variables]);
+        let cause = "cause: sandboxed-db is built without its feature `registries`";
+        assert_says(&report, &[cause, "--features registries`, or unset the variable"]);
+    }
+}
+
+#[test]
+#[cfg(feature = "images")]
+fn a_registry_is_a_repository_without_a_tag() {
+    for value in ["ghcr.io/team/layers:1", "oci:layers", "http://ghcr.io/team/layers", "Team/layers"] {
+        let report = refused(&[("SANDBOXED_DB_REGISTRY", value)]);
+        let hint = "hint: SANDBOXED_DB_REGISTRY takes a repository, such as `ghcr.io/team/test-layers`";
+        assert_says(&report, &[&format!("could not use SANDBOXED_DB_REGISTRY={value}\n"), "cause: ", hint]);
+    }
+    let report = refused(&[("SANDBOXED_DB_PUSH", "1")]);
+    assert_says(
+        &report,
+        &["cause: SANDBOXED_DB_REGISTRY is not set", "hint: set SANDBOXED_DB_REGISTRY to a"],
+    );
 }
 
 #[rstest]

@@ -33,6 +33,8 @@ mod integrity;
 mod isolation;
 mod kept;
 mod killed;
+#[cfg(feature = "images")]
+mod layer_registry;
 mod layers;
 mod lifecycle;
 mod limits;

@@ -15,20 +15,30 @@ use sandboxed_db_tests::{
 use tempfile::TempDir;
 
 /// Debian's registry on a port of the loopback, with its files in a directory.
-struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
     place: TempDir,
 }
 
 impl DockerRegistry {
     /// Returns `None` where it is not installed.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// Refuses all pushes.
+    pub(crate) fn read_only() -> Option<Self> {
+        Self::start_with("  maintenance:\n    readonly:\n      enabled: true\n")
+    }
+
+    /// With further settings of its storage.
+    fn start_with(storage: &str) -> Option<Self> {
         let place = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let files = place.path().join("files");
         let configuration = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\n{storage}http:\n  addr: 127.0.0.1:{port}\n",
             files.display()
         );
         fs::write(place.path().join("config.yml"), configuration).unwrap();

@@ -17,6 +17,7 @@
 //! | see why a test failed, and its data | [`failures`] |
 //! | see how long each part of a run took | [`reports`] |
 //! | run in CI, in Docker, in Kubernetes | [`ci`] |
+//! | prepare layers once for many machines | [`layers_in_a_registry`] |
 //! | test in Python, Node, Go | [`other_languages`], [`serve`] |
 //! | use the program `sandboxed-db` | [`command_line`] |
 //! | set environment variables | [`environment`](crate::environment) |
@@ -78,6 +79,9 @@ pub mod reports {}
 
 #[cfg_attr(not(doctest), doc = include_str!("ci.md"))]
 pub mod ci {}
+
+#[cfg_attr(not(doctest), doc = include_str!("layers_in_a_registry.md"))]
+pub mod layers_in_a_registry {}
 
 #[cfg_attr(not(doctest), doc = include_str!("other_languages.md"))]
 pub mod other_languages {}

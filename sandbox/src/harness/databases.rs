@@ -61,6 +61,12 @@ pub trait Databases {
     /// # Errors
     /// The error of the first database that does not start.
     fn start(self, test: Test, witnesses: &mut Vec<Witness>) -> crate::Result<Self::Leases>;
+
+    /// Prepares the layers, and starts nothing.
+    ///
+    /// # Errors
+    /// The error of the first layer that cannot be built.
+    fn prepare(&self) -> crate::Result<()>;
 }
 
 /// Running databases, `(first, (second, ()))`.
@@ -75,6 +81,10 @@ impl Databases for () {
     fn start(self, _: Test, _: &mut Vec<Witness>) -> crate::Result<()> {
         Ok(())
     }
+
+    fn prepare(&self) -> crate::Result<()> {
+        Ok(())
+    }
 }
 
 impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
@@ -86,6 +96,11 @@ impl<E: Engine, D: Databases> Databases for (Snapshot<E>, D) {
         let postmortem = sandbox.postmortem().clone();
         let lease = Lease { sandbox: RefCell::new(Some(sandbox)), description: self.0, postmortem };
         Ok((lease, self.1.start(test, witnesses)?))
+    }
+
+    fn prepare(&self) -> crate::Result<()> {
+        self.0.prepare_layer()?;
+        self.1.prepare()
     }
 }
 

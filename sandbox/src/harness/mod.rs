@@ -18,6 +18,7 @@ use std::thread;
 #[cfg(feature = "toml")]
 use crate::engine::Described;
 use crate::engine::{Engine, Postgres};
+use crate::environment::ONLY;
 use crate::error::Error;
 use crate::report::with_causes;
 use crate::snapshot::Snapshot;
@@ -124,18 +125,15 @@ pub fn run_async<D: Databases, F>(
 /// Starts the servers of a test, runs it, and reports a failure before the servers are gone.
 #[track_caller]
 fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -> ExitCode) -> ExitCode {
+    // Other words are refused at the start.
+    if matches!(ONLY.word(), Ok(Some("layers"))) {
+        let why = format!("its layers are prepared, and {}=layers runs no test", ONLY.name);
+        return databases.prepare().map_or_else(|error| not_started(test, &[], error), |()| skip(test, &why));
+    }
     let mut witnesses = Vec::new();
     let leases = match databases.start(test, &mut witnesses) {
         Ok(leases) => leases,
-        Err(error) => {
-            let error = match missing::may_be_skipped(&error) {
-                Ok(true) => return skip(test, &error),
-                Ok(false) => error,
-                Err(unclear) => unclear,
-            };
-            note_outcome(&witnesses, Some(&format!("could not {}", with_causes(&error))));
-            return not_run(test, format!("{error:?}"));
-        }
+        Err(error) => return not_started(test, &witnesses, error),
     };
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(&leases)));
     let failed = match &outcome {
@@ -157,6 +155,18 @@ fn judge<D: Databases>(test: Test, databases: D, body: impl FnOnce(&D::Leases) -
             Err(payload) => panic::resume_unwind(payload),
         },
     }
+}
+
+/// Skips or fails a test whose servers cannot be started.
+#[track_caller]
+fn not_started(test: Test, witnesses: &[Witness], error: Error) -> ExitCode {
+    let error = match missing::may_be_skipped(&error) {
+        Ok(true) => return skip(test, &format!("{error:?}")),
+        Ok(false) => error,
+        Err(unclear) => unclear,
+    };
+    note_outcome(witnesses, Some(&format!("could not {}", with_causes(&error))));
+    not_run(test, format!("{error:?}"))
 }
 
 /// Records the outcome of a test for each of its sandboxes: passed, unless there is a reason why it
@@ -195,9 +205,9 @@ fn not_run(test: Test, why: String) -> ExitCode {
 
 /// Passes a test that is skipped, since libtest cannot skip at run time. A `#[should_panic]` test
 /// passes by a panic that runs no hook.
-fn skip(test: Test, why: &Error) -> ExitCode {
+fn skip(test: Test, why: &str) -> ExitCode {
     let Test { module, name, .. } = test;
-    failure::print(&format!("sandboxed-db: skipped `{module}::{name}`: {why:?}"));
+    failure::print(&format!("sandboxed-db: skipped `{module}::{name}`: {why}"));
     match test.should_panic {
         None => ExitCode::SUCCESS,
         Some(expected) => panic::resume_unwind(Box::new(expected)),

@@ -11,8 +11,8 @@ use super::digest::{self, Digest};
 use super::manifest::{self, Manifest};
 use super::published::Layer;
 use super::store::{Store, create_data_directory, data_directory};
-use super::{history, lookup, run, upkeep};
-use crate::cache::{self, copy_tree};
+use super::{history, lookup, registry, run, upkeep};
+use crate::cache::{self, LockFile, copy_tree};
 use crate::diagnosis::check_file_size;
 use crate::engine::{Engine, Installation};
 use crate::error::{Error, ErrorKind, Result};
@@ -115,12 +115,15 @@ pub(crate) fn obtain<E: Engine>(recipe: &Recipe<'_, E>) -> Result<(Arc<Layer>, b
     if let Some(layer) = in_use(&store, wanted)? {
         return Ok((layer, false));
     }
-    let (done, found) = longest_prefix(&store, base, &chain)?;
+    let links: Vec<_> = chain.iter().flatten().copied().collect();
+    let (done, found) = match longest_prefix(&store, base, &chain)? {
+        published if registry::is_used() => pulled_prefix(&store, recipe, &chain, published)?,
+        published => published,
+    };
     let (mut layer, mut built) = match found {
         Some(layer) => (layer, false),
         None => ensure(&store, recipe, base, &Stage::Base)?,
     };
-    let links: Vec<_> = chain.iter().flatten().copied().collect();
     let edited = history::edited_after(store.cache(), description, &links);
     let mut end = 0;
     for (input, digests) in inputs.iter().zip(&chain) {
@@ -160,6 +163,55 @@ fn longest_prefix(store: &Store, base: Digest, chain: &[Vec<Digest>]) -> Result<
     Ok((0, None))
 }
 
+/// How many links at the end of a chain are looked for in a registry, beside the ends of its steps:
+/// a branch appends a few migrations to those whose layer is there.
+const NEAREST: usize = 8;
+
+/// Pulls the layer of a prefix that is longer than the published one, if the registry has one.
+fn pulled_prefix<E: Engine>(
+    store: &Store,
+    recipe: &Recipe<'_, E>,
+    chain: &[Vec<Digest>],
+    published: (usize, Option<Arc<Layer>>),
+) -> Result<(usize, Option<Arc<Layer>>)> {
+    let links: Vec<_> = chain.iter().flatten().collect();
+    let ends = chain.iter().scan(0, |end, step| {
+        *end += step.len();
+        Some(*end)
+    });
+    let ends: Vec<_> = ends.collect();
+    let is_likely = |count: &usize| ends.contains(count) || count + NEAREST > links.len();
+    for count in (published.0 + 1..=links.len()).rev().filter(is_likely) {
+        let digest = *links[count - 1];
+        let Some(found) = registry::look(store, digest) else { continue };
+        let (_lock, layer) = lock_build(store, recipe, digest, "prepare the layer")?;
+        let layer = match layer {
+            Some(layer) => Some(layer),
+            None => found.pull(store).map(|layer| register(Arc::new(layer))),
+        };
+        if layer.is_some() {
+            return Ok((count, layer));
+        }
+    }
+    Ok(published)
+}
+
+/// Waits until no other process builds a layer, which may then be there.
+fn lock_build<E: Engine>(
+    store: &Store,
+    recipe: &Recipe<'_, E>,
+    digest: Digest,
+    work: &str,
+) -> Result<(LockFile, Option<Arc<Layer>>)> {
+    let deadline = Instant::now() + recipe.build_timeout;
+    let mut waiting = None;
+    let lock = store.lock_build(digest, deadline, &mut |holder| {
+        waiting.get_or_insert_with(|| Progress::start(&format!("waiting for {holder} to {work}")));
+    })?;
+    drop(waiting);
+    Ok((lock, in_use(store, digest)?))
+}
+
 fn in_use(store: &Store, digest: Digest) -> Result<Option<Arc<Layer>>> {
     let known = registered(|layers| layers.get(&digest).cloned());
     if let Some(layer) = known.filter(|layer| layer.exists() && store.accepts(layer)) {
@@ -185,18 +237,16 @@ fn ensure<E: Engine>(
     stage: &Stage<'_, E>,
 ) -> Result<(Arc<Layer>, bool)> {
     let label = stage.label();
-    let deadline = Instant::now() + recipe.build_timeout;
-    let mut waiting = None;
-    let _lock = store.lock_build(digest, deadline, &mut |holder| {
-        waiting.get_or_insert_with(|| Progress::start(&format!("waiting for {holder} to build {label}")));
-    })?;
-    drop(waiting);
-    if let Some(layer) = in_use(store, digest)? {
+    let (lock, layer) = lock_build(store, recipe, digest, &format!("build {label}"))?;
+    if let Some(layer) = layer {
         return Ok((layer, false));
     }
     let refused = || REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(error) = refused().as_ref().and_then(|errors| errors.get(&digest)) {
         return Err(error.clone());
+    }
+    if let Some(layer) = registry::look(store, digest).and_then(|found| found.pull(store)) {
+        return Ok((register(Arc::new(layer)), false));
     }
     check_file_size(&format!("build {label}"))?;
     let staged = store.stage(digest)?;
@@ -213,6 +263,8 @@ fn ensure<E: Engine>(
     progress.step("storing");
     let layer = register(Arc::new(store.publish(staged, digest, &manifest)?));
     tracing::info!(%digest, took = ?begin.elapsed(), "built {label}");
+    drop((progress, lock));
+    registry::push(store, &layer);
     // The layer is locked by now, and so is its parent.
     upkeep::prune_if_due(store.cache());
     Ok((layer, true))
@@ -271,6 +323,8 @@ fn fill<E: Engine>(
         steps: stage.steps(),
         oldest_step: parent.map(|parent| parent.oldest_step().unwrap_or(began)),
         run: run::id().to_owned(),
+        pipeline: run::pipeline().map(str::to_owned),
+        origin: None,
         entries: manifest::entries(&data).map_err(failed)?,
     };
     if let Some(parent) = parent {

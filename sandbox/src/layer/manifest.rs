@@ -27,12 +27,18 @@ pub(super) struct Manifest {
     pub(super) steps: Vec<String>,
     /// When the oldest of all steps was run, the parent's included; none for a fresh server.
     pub(super) oldest_step: Option<SystemTime>,
-    /// The test run that built the layer.
+    /// The test run that built the layer, or pulled it.
     pub(super) run: String,
+    /// The run of CI that built the layer, of which `run` is a part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pipeline: Option<String>,
+    /// The place in a registry from which the layer was pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) origin: Option<String>,
     pub(super) entries: Vec<FileEntry>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileEntry {
     pub(super) path: PathBuf,
     /// Permission bits.
@@ -41,7 +47,7 @@ pub(super) struct FileEntry {
     pub(super) kind: Kind,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
 pub(super) enum Kind {
     Directory,
@@ -126,6 +132,24 @@ impl Manifest {
     }
 }
 
+#[cfg(test)]
+impl Manifest {
+    pub(super) fn empty() -> Self {
+        Self {
+            digest: "00".into(),
+            engine: "e".into(),
+            version: "1".into(),
+            parent: None,
+            steps: vec!["s".into()],
+            oldest_step: Some(SystemTime::UNIX_EPOCH),
+            run: String::new(),
+            pipeline: None,
+            origin: None,
+            entries: Vec::new(),
+        }
+    }
+}
+
 fn hash(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(fs::File::open(path)?)?;
@@ -149,7 +173,7 @@ mod tests {
         symlink("x/file", a.join("link")).unwrap();
         fs::set_permissions(a.join("x"), fs::Permissions::from_mode(0o700)).unwrap();
         copy_tree(&a, &b, &mut || Ok(())).unwrap();
-        let manifest = |data: &Path| Manifest { entries: entries(data).unwrap(), ..empty() };
+        let manifest = |data: &Path| Manifest { entries: entries(data).unwrap(), ..Manifest::empty() };
         let json = |manifest: &Manifest| serde_json::to_string(manifest).unwrap();
         assert_eq!(json(&manifest(&a)), json(&manifest(&b)));
 
@@ -161,18 +185,5 @@ mod tests {
         assert_ne!(inode(a.join("changed")), inode(b.join("changed")));
         let read: Manifest = serde_json::from_str(&json(&manifest(&b))).unwrap();
         assert_eq!(read.entries.len(), 5);
-    }
-
-    fn empty() -> Manifest {
-        Manifest {
-            digest: "00".into(),
-            engine: "e".into(),
-            version: "1".into(),
-            parent: None,
-            steps: vec!["s".into()],
-            oldest_step: Some(SystemTime::UNIX_EPOCH),
-            run: String::new(),
-            entries: Vec::new(),
-        }
     }
 }

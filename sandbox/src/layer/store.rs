@@ -59,8 +59,18 @@ impl Store {
         Ok(lock.map(|lock| Layer::new(self.cache.clone(), digest, lock)))
     }
 
+    /// The intact layer of that digest, however old it is.
+    #[cfg(feature = "registries")]
+    pub(super) fn intact(&self, digest: Digest) -> Result<Option<Layer>> {
+        self.find_if(digest, |_| true)
+    }
+
     /// The intact layer of that digest, if it is published. A cache that cannot be written will do.
     pub(super) fn find(&self, digest: Digest) -> Result<Option<Layer>> {
+        self.find_if(digest, |layer| self.accepts(layer))
+    }
+
+    fn find_if(&self, digest: Digest, accepts: impl Fn(&Layer) -> bool) -> Result<Option<Layer>> {
         let Some(layer) = self.lock_layer(digest)? else { return Ok(None) };
         let directory = layer.directory();
         let metadata = layer.lock().metadata().map_err(|error| cache::failed("read", directory, error))?;
@@ -69,7 +79,7 @@ impl Store {
             return Err(Error::new(ErrorKind::Cache, format!("use the layer `{}`", directory.display()))
                 .with_fix(cache::another_directory(format!("it belongs to user {owner}"))));
         }
-        if !directory.join(MANIFEST).exists() || !directory.join(DATA).exists() || !self.accepts(&layer) {
+        if !directory.join(MANIFEST).exists() || !directory.join(DATA).exists() || !accepts(&layer) {
             return Ok(None);
         }
         let damage = match layer.damage() {
@@ -89,12 +99,21 @@ impl Store {
 
     /// Returns `true` if the layer is new enough.
     pub(super) fn accepts(&self, layer: &Layer) -> bool {
-        if run::rebuilds() && layer.manifest().is_ok_and(|manifest| manifest.run != run::id()) {
+        if run::rebuilds() && layer.manifest().is_ok_and(|manifest| !run::has_built(&manifest)) {
             return false;
         }
-        let Some((max_age, run)) = self.max_age.zip(self.max_age.and_then(|_| layer.oldest_step())) else {
-            return true;
-        };
+        self.accepts_age(self.max_age.and_then(|_| layer.oldest_step()))
+    }
+
+    /// Returns `true` if layers can be too old.
+    #[cfg(feature = "registries")]
+    pub(super) fn limits_age(&self) -> bool {
+        self.max_age.is_some()
+    }
+
+    /// Returns `true` if steps that ran at that time are new enough.
+    pub(super) fn accepts_age(&self, oldest_step: Option<SystemTime>) -> bool {
+        let Some((max_age, run)) = self.max_age.zip(oldest_step) else { return true };
         // A step that ran in the future is as old as can be: the clock was wrong then, or is now.
         SystemTime::now().duration_since(run).is_ok_and(|age| age <= max_age)
     }
@@ -112,6 +131,12 @@ impl Store {
                 "another process builds it and does not finish: look at it, or raise `build_timeout`",
             )
         })
+    }
+
+    /// The same lock, if no other process holds it.
+    #[cfg(feature = "registries")]
+    pub(super) fn try_lock_build(&self, digest: Digest) -> Result<Option<LockFile>> {
+        self.cache.lock(&digest.to_string(), Instant::now(), &mut |_| ())
     }
 
     /// An empty directory to build that layer in.

@@ -47,7 +47,7 @@ const CHAIN_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// ```
 #[derive(Debug)]
 pub struct Layers {
-    store: Store,
+    pub(super) store: Store,
 }
 
 /// A layer, as [`Layers::list`] describes it.
@@ -65,6 +65,8 @@ pub struct LayerInfo {
     pub parent: Option<String>,
     /// The files that were run on the parent.
     pub steps: Vec<String>,
+    /// The place in a registry from which it was pulled; none if it was built on this machine.
+    pub origin: Option<String>,
     /// Bytes on disk.
     pub size: u64,
     /// Bytes of them that other layers share: removing this layer alone does not free these.
@@ -82,6 +84,8 @@ pub struct LayerInfo {
 pub struct Damage {
     /// The layer, the unpacked image, or the key of a prelinked image or a checkpoint.
     pub digest: String,
+    /// The place in a registry from which a layer was pulled.
+    pub origin: Option<String>,
     /// The differences, a line for each file.
     pub differences: Vec<String>,
 }
@@ -168,24 +172,27 @@ impl Layers {
             let differences = layer.differences();
             // Another process may have removed it meanwhile.
             if layer.exists() && !differences.as_ref().is_ok_and(Vec::is_empty) {
-                let differences = differences?;
+                let (differences, origin) = (differences?, layer.manifest().ok().and_then(|it| it.origin));
                 self.store.cache().set_aside(layer.lock(), MANIFEST)?;
-                damaged.push(Damage { digest, differences });
+                damaged.push(Damage { digest, origin, differences });
             }
         }
         #[cfg(feature = "images")]
         damaged.extend(
-            Images::of(self.store.cache())
-                .verify()?
-                .into_iter()
-                .map(|(digest, differences)| Damage { digest, differences }),
+            Images::of(self.store.cache()).verify()?.into_iter().map(|(digest, differences)| Damage {
+                digest,
+                origin: None,
+                differences,
+            }),
         );
         damaged.extend(verify_images()?.into_iter().map(|key| Damage {
             digest: key,
+            origin: None,
             differences: vec!["this prelinked image of a server was changed".to_owned()],
         }));
         damaged.extend(verify_checkpoints()?.into_iter().map(|key| Damage {
             digest: key,
+            origin: None,
             differences: vec!["this checkpoint of a server was changed".to_owned()],
         }));
         Ok(damaged)
@@ -207,6 +214,7 @@ impl Layers {
                 version,
                 parent: None,
                 steps: Vec::new(),
+                origin: None,
                 size,
                 shared: 0,
                 last_used,
@@ -241,8 +249,8 @@ impl Layers {
         let path = self.store.path(digest);
         let mut disk = Disk::default();
         disk.add(&path)?;
-        let (engine, version, parent, steps) = Manifest::read(&path)
-            .map(|manifest| (manifest.engine, manifest.version, manifest.parent, manifest.steps))
+        let (engine, version, parent, steps, origin) = Manifest::read(&path)
+            .map(|it| (it.engine, it.version, it.parent, it.steps, it.origin))
             .unwrap_or_default();
         Ok(LayerInfo {
             digest: digest.to_owned(),
@@ -250,6 +258,7 @@ impl Layers {
             version,
             parent,
             steps,
+            origin,
             size: disk.size,
             shared: disk.linked,
             last_used: self.store.last_used(digest),

@@ -1,6 +1,8 @@
 //! SHA-256, by which images name their contents.
 
 use std::fmt;
+#[cfg(feature = "registries")]
+use std::io::Write;
 use std::io::{self, Read};
 use std::str::FromStr;
 
@@ -68,19 +70,19 @@ impl Serialize for Sha256 {
 }
 
 /// A reader that hashes what passes through it.
-pub(super) struct Hashed<R> {
+pub(crate) struct Hashed<R> {
     reader: R,
     context: Context,
     pub(super) bytes: u64,
 }
 
 impl<R: Read> Hashed<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         Self { reader, context: Context::new(&SHA256), bytes: 0 }
     }
 
     /// Reads the rest, and returns the digest of all.
-    pub(super) fn finish(mut self) -> io::Result<Sha256> {
+    pub(crate) fn finish(mut self) -> io::Result<Sha256> {
         io::copy(&mut self, &mut io::sink())?;
         Ok(Sha256::finish(self.context))
     }
@@ -92,6 +94,40 @@ impl<R: Read> Read for Hashed<R> {
         self.context.update(&buffer[..read]);
         self.bytes += read as u64;
         Ok(read)
+    }
+}
+
+/// A writer that hashes what passes through it.
+#[cfg(feature = "registries")]
+pub(crate) struct HashedWriter<W> {
+    writer: W,
+    context: Context,
+    bytes: u64,
+}
+
+#[cfg(feature = "registries")]
+impl<W: Write> HashedWriter<W> {
+    pub(crate) fn new(writer: W) -> Self {
+        Self { writer, context: Context::new(&SHA256), bytes: 0 }
+    }
+
+    /// Returns the writer, with the digest and the number of all bytes.
+    pub(crate) fn finish(self) -> (W, Sha256, u64) {
+        (self.writer, Sha256::finish(self.context), self.bytes)
+    }
+}
+
+#[cfg(feature = "registries")]
+impl<W: Write> Write for HashedWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.writer.write(bytes)?;
+        self.context.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
     }
 }
 

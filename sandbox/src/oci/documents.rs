@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::digest::Sha256;
 
 /// The most bytes of a document; registries accept no larger ones.
-pub(super) const LARGEST: u64 = 4 << 20;
+pub(crate) const LARGEST: u64 = 4 << 20;
 /// The annotation that holds a tag in an image layout.
 const TAG: &str = "org.opencontainers.image.ref.name";
 
@@ -37,6 +37,12 @@ impl Descriptor {
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         let (digest, size) = (Sha256::of(document), document.len() as u64);
         Self { media_type, digest, size, platform: None, annotations: None }
+    }
+
+    /// Describes bytes by their digest and size alone.
+    #[cfg(feature = "registries")]
+    pub(super) fn of_blob(digest: Sha256, size: u64) -> Self {
+        Self { media_type: String::new(), digest, size, platform: None, annotations: None }
     }
 
     pub(super) fn is_index(&self) -> bool {
@@ -166,7 +172,7 @@ pub(super) fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> io::Result
 }
 
 /// The name of this machine's architecture in images, which is that of Go.
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -2,6 +2,8 @@
 //! cache by an ordinary user.
 
 #[cfg(feature = "registries")]
+mod challenge;
+#[cfg(feature = "registries")]
 mod credentials;
 mod digest;
 mod documents;
@@ -9,6 +11,8 @@ mod listing;
 mod reference;
 #[cfg(feature = "registries")]
 mod registry;
+#[cfg(feature = "registries")]
+mod repository;
 mod source;
 mod store;
 #[cfg(feature = "registries")]
@@ -16,5 +20,13 @@ mod tls;
 mod tree;
 mod unpack;
 
+#[cfg(feature = "registries")]
+pub(crate) use digest::{Hashed, HashedWriter, Sha256};
+#[cfg(feature = "registries")]
+pub(crate) use documents::{LARGEST as LARGEST_DOCUMENT, architecture};
 pub(crate) use reference::Reference;
+#[cfg(feature = "registries")]
+pub(crate) use reference::RegistryReference;
+#[cfg(feature = "registries")]
+pub(crate) use repository::{Blob, Repository};
 pub(crate) use store::{Images, obtain};

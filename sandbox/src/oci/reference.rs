@@ -150,7 +150,7 @@ fn name_and_port(host: &str) -> (&str, Option<&str>) {
 }
 
 /// Returns `true` for a host that is this machine, where nobody listens in between.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let (name, _) = name_and_port(host);
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

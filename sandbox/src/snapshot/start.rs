@@ -150,6 +150,13 @@ impl<E: Engine> Snapshot<E> {
         Sandbox::new(prepared, timings, holdings, keeping)
     }
 
+    /// Builds or pulls the layer of the description, unless it is in the cache.
+    pub(crate) fn prepare_layer(&self) -> Result<()> {
+        self.check()?;
+        let (engine, installation) = self.located()?;
+        layer::obtain(&self.recipe(&engine, &installation)).map(drop)
+    }
+
     /// Returns the engine of the version asked for, and its programs.
     pub(crate) fn located(&self) -> Result<(E, Installation)> {
         let engine = match &self.version {
@@ -202,6 +209,7 @@ impl<E: Engine> Snapshot<E> {
             Err(Error::new(ErrorKind::InvalidConfig, format!("set `{what}`")).with_hint(hint))
         };
         environment::check()?;
+        layer::check_registry()?;
         report::check()?;
         if !self.engine.is_opened_by_path() {
             isolation::wanted()?;
