@@ -14,6 +14,7 @@ mod serve;
 mod table;
 mod transfer;
 mod units;
+mod update;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -147,6 +148,17 @@ enum Subcommand {
     ///
     /// Sets damaged layers aside, and exits with 1 if there are any.
     Verify(Format),
+    /// Ask registries again for the images that sandboxed-db.lock records.
+    ///
+    /// A name without a digest, such as postgres:17, is recorded when it is first used, and stands
+    /// for the same image until this command asks again. The file lies beside Cargo.lock, or at the
+    /// top of the repository.
+    Update {
+        #[command(flatten)]
+        arguments: update::UpdateArguments,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Print the completion script of a shell.
     ///
     /// For bash: `sandboxed-db completions bash >
@@ -232,6 +244,7 @@ fn perform(Arguments { subcommand }: Arguments) -> Result<ExitCode, Box<dyn Erro
         }
         Subcommand::Push(arguments) => return arguments.perform(transfer::Direction::Push),
         Subcommand::Pull(arguments) => return arguments.perform(transfer::Direction::Pull),
+        Subcommand::Update { arguments, format } => arguments.perform(format)?,
         Subcommand::Completions { shell } => {
             let script = manual::completions(shell, &mut Arguments::command());
             write(&mut io::stdout(), &script)?;

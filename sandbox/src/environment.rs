@@ -5,6 +5,7 @@
 //! | `SANDBOXED_DB_CACHE` | the directory of layers, images and unpacked packages | a directory, which need not exist | `$XDG_CACHE_HOME/sandboxed-db`, or else `~/.cache/sandboxed-db` |
 //! | `SANDBOXED_DB_ISOLATION` | whether servers run in containers, or as processes of the host with far less isolation | `container` or `process` | `container` |
 //! | `SANDBOXED_DB_KEEP` | when the data of a test is kept for `sandboxed-db open` | `never`, `on_failure` or `always` | [`Snapshot::keep`](crate::Snapshot::keep) |
+//! | `SANDBOXED_DB_LOCKED` | whether only images are used whose names `sandboxed-db.lock` [records](crate::guide::images#pinned-names) | `0` or `1` | `0` |
 //! | `SANDBOXED_DB_MARIADB` | the MariaDB to use | `packages`, or directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
 //! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
@@ -36,6 +37,8 @@ pub(crate) const ISOLATION: Variable =
     Variable { name: "SANDBOXED_DB_ISOLATION", values: Values::Words(&["container", "process"]) };
 pub(crate) const KEEP: Variable =
     Variable { name: "SANDBOXED_DB_KEEP", values: Values::Words(&["never", "on_failure", "always"]) };
+pub(crate) const LOCKED: Variable =
+    Variable { name: "SANDBOXED_DB_LOCKED", values: Values::Words(&["0", "1"]) };
 pub(crate) const MARIADB: Variable = Variable {
     name: "SANDBOXED_DB_MARIADB",
     values: Values::Path(
@@ -75,8 +78,8 @@ pub(crate) const REPORT: Variable =
 pub(crate) const START: Variable =
     Variable { name: "SANDBOXED_DB_START", values: Values::Words(&["checkpoint", "linked", "exec"]) };
 
-const ALL: [Variable; 16] = [
-    CACHE, ISOLATION, KEEP, MARIADB, MAX, MISSING, MYSQL, ONLY, POOL, POSTGRES, PUSH, REBUILD, REDIS,
+const ALL: [Variable; 17] = [
+    CACHE, ISOLATION, KEEP, LOCKED, MARIADB, MAX, MISSING, MYSQL, ONLY, POOL, POSTGRES, PUSH, REBUILD, REDIS,
     REGISTRY, REPORT, START,
 ];
 

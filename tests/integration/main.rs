@@ -51,6 +51,8 @@ mod other_attributes;
 mod packages;
 mod parameters;
 mod paths;
+#[cfg(feature = "images")]
+mod pinned_images;
 mod pool;
 mod prelinked;
 mod pristine;

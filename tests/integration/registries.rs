@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub(crate) struct DockerRegistry {
     process: Child,
     pub(crate) port: u16,
-    place: TempDir,
+    pub(crate) place: TempDir,
 }
 
 impl DockerRegistry {
@@ -50,7 +50,7 @@ impl DockerRegistry {
         Some(registry)
     }
 
-    fn copy(&self, from: &str, name: &str) {
+    pub(crate) fn copy(&self, from: &str, name: &str) {
         let to = format!("docker://127.0.0.1:{}/{name}", self.port);
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", from, &to]);
@@ -78,7 +78,10 @@ fn pull_alone() {
     let layout = OciLayout::write(&registry.place.path().join("layout"), &layer, &[]);
     registry.copy(&layout.reference(), "team/db:1");
     let name = format!("127.0.0.1:{}/team/db", registry.port);
-    let snapshot = |reference: &str| Snapshot::new(Postgres::new()).image(reference);
+    // Outside of repositories, so that nothing is recorded.
+    let directory = tempfile::tempdir().unwrap();
+    let snapshot =
+        |reference: &str| Snapshot::new(Postgres::new()).relative_to(directory.path()).image(reference);
     let db = snapshot(&format!("{name}:1")).start().unwrap();
     assert_eq!(value_at::<i32>(db.url(), "select 1"), 1);
     assert!(db.root().join("usr/bin").symlink_metadata().is_err(), "it is the host's server");
@@ -194,7 +197,9 @@ impl Difficult {
 #[ignore = "runs alone, with its own cache and credentials"]
 fn difficulties_alone() {
     let Ok(registry) = std::env::var("SANDBOXED_DB_TEST_REGISTRY") else { return };
-    let error = Snapshot::new(Postgres::new()).image(format!("{registry}/x")).start().unwrap_err();
+    let directory = tempfile::tempdir().unwrap();
+    let snapshot = Snapshot::new(Postgres::new()).relative_to(directory.path());
+    let error = snapshot.image(format!("{registry}/x")).start().unwrap_err();
     // It was pulled and unpacked.
     assert_says(&format!("{error:?}"), &["could not find `postgres` in the image sha256:"]);
 }

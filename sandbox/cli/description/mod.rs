@@ -37,6 +37,9 @@ pub(super) struct Description {
     /// The image whose server runs, such as oci:images/postgres:17.
     #[arg(long, value_name = "REFERENCE")]
     image: Option<String>,
+    /// Refuse an image whose name sandboxed-db.lock does not record.
+    #[arg(long)]
+    locked: bool,
     #[command(flatten)]
     steps: Steps,
     /// A setting of the server, as in its configuration file.
@@ -154,6 +157,9 @@ impl Description {
         }
         if let Some(image) = &self.image {
             snapshot = snapshot.image(image);
+        }
+        if self.locked {
+            snapshot = snapshot.locked();
         }
         if let Some(limit) = self.start_timeout {
             snapshot = snapshot.start_timeout(limit);

@@ -19,6 +19,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// such a program, never to the host's files.
 #[derive(Debug, Clone)]
 pub struct Image {
+    reference: String,
     root: PathBuf,
     id: String,
     env: Vec<(String, String)>,
@@ -30,8 +31,19 @@ pub(crate) type RunInImage = fn(&Image, Command) -> Result<String>;
 
 impl Image {
     #[cfg(any(feature = "images", test))]
-    pub(crate) fn new(root: PathBuf, id: String, env: Vec<(String, String)>, run: RunInImage) -> Self {
-        Self { root, id, env, run }
+    pub(crate) fn new(
+        reference: String,
+        root: PathBuf,
+        id: String,
+        env: Vec<(String, String)>,
+        run: RunInImage,
+    ) -> Self {
+        Self { reference, root, id, env, run }
+    }
+
+    /// Returns a reference that leads to this image from any directory.
+    pub(crate) fn reference(&self) -> &str {
+        &self.reference
     }
 
     /// Returns the digest that names the image: that of its configuration, which covers its files
@@ -135,7 +147,8 @@ mod tests {
         symlink("../../../../usr/lib", root.path().join("lib")).unwrap();
         symlink("/etc/passwd", root.path().join("users")).unwrap();
         let env = vec![("PATH".to_owned(), "/a:b:/c".to_owned())];
-        let image = Image::new(root.path().to_owned(), "x".to_owned(), env, |_, _| Ok(String::new()));
+        let run: RunInImage = |_, _| Ok(String::new());
+        let image = Image::new("x".to_owned(), root.path().to_owned(), "x".to_owned(), env, run);
         assert_eq!(image.canonical(Path::new("/lib/server")).unwrap(), Path::new("/usr/lib/db/bin/server"));
         assert!(image.is_file(Path::new("/lib/server")) && !image.is_file(Path::new("/users")));
         assert_eq!(image.children(Path::new("/lib/db")), [Path::new("/lib/db/bin")]);

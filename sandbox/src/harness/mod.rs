@@ -3,6 +3,8 @@
 mod databases;
 mod discovery;
 mod failure;
+#[cfg(feature = "registries")]
+mod images;
 mod missing;
 mod parameter;
 mod runtime;
@@ -27,6 +29,8 @@ use crate::test_id::Function;
 pub use crate::machine::search::not_executed;
 pub use crate::sandbox::KeepOutcome;
 pub use databases::{Databases, Lease, Leases, Witness};
+#[cfg(feature = "registries")]
+pub use images::{UpdatedImage, update_images};
 pub use parameter::{Asked, ByTrait, Ready, Unmade};
 #[cfg(feature = "tokio")]
 pub use runtime::Flavor;

@@ -95,7 +95,7 @@ impl KeptState {
         let report = report::Recorder::asked(engine.name(), None);
         let installation = match &self.image {
             None => engine.locate()?.with_packages(&self.packages)?,
-            Some(image) => engine.locate_in(&ImageReference::absolute(image).obtain()?)?,
+            Some(image) => engine.locate_in(&ImageReference::absolute(image).obtain(false)?)?,
         };
         let prepared = Prepared::new(StartOptions {
             engine: &engine,

@@ -8,6 +8,10 @@ mod credentials;
 mod digest;
 mod documents;
 mod listing;
+#[cfg(feature = "registries")]
+mod names;
+#[cfg(feature = "registries")]
+mod pins;
 mod reference;
 #[cfg(feature = "registries")]
 mod registry;
@@ -24,9 +28,11 @@ mod unpack;
 pub(crate) use digest::{Hashed, HashedWriter, Sha256};
 #[cfg(feature = "registries")]
 pub(crate) use documents::{LARGEST as LARGEST_DOCUMENT, architecture};
+#[cfg(feature = "registries")]
+pub(crate) use names::update;
 pub(crate) use reference::Reference;
 #[cfg(feature = "registries")]
 pub(crate) use reference::RegistryReference;
 #[cfg(feature = "registries")]
 pub(crate) use repository::{Blob, Repository};
-pub(crate) use store::{Images, obtain};
+pub(crate) use store::{Images, NewNames, obtain};

@@ -171,6 +171,10 @@ impl fmt::Display for Reference {
 
 impl fmt::Display for RegistryReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Else it would be read as one without TLS.
+        if !self.is_http && is_loopback(&self.host) {
+            f.write_str("https://")?;
+        }
         write!(f, "{}/{}", self.host, self.repository)?;
         match (&self.tag, &self.digest) {
             (Some(tag), None) => write!(f, ":{tag}"),
@@ -205,6 +209,8 @@ mod tests {
             ("pgvector/pgvector:pg17", "docker.io/pgvector/pgvector:pg17"),
             ("localhost:5000/a/b:c", "localhost:5000/a/b:c"),
             ("http://127.0.0.1:5000/a", "127.0.0.1:5000/a:latest"),
+            ("https://127.0.0.1:5000/a", "https://127.0.0.1:5000/a:latest"),
+            ("https://ghcr.io/a/b", "ghcr.io/a/b:latest"),
             (&pinned, &pinned),
         ] {
             assert_eq!(shown(text), expected);
@@ -251,7 +257,8 @@ mod tests {
         #[test]
         fn an_accepted_reference_reads_as_it_is_written(text in "[a-zA-Z0-9:/@._\\[\\] -]{0,60}") {
             if let Ok(reference) = text.parse::<Reference>() {
-                prop_assert_eq!(reference.to_string().parse::<Reference>().map(|it| it.to_string()), Ok(reference.to_string()));
+                let again = reference.to_string().parse::<Reference>();
+                prop_assert_eq!(again.map(|again| again.to_string()), Ok(reference.to_string()));
             }
         }
 

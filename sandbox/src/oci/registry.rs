@@ -23,6 +23,7 @@ use super::documents::{self, Descriptor, Manifest};
 use super::reference::{RegistryReference, is_loopback};
 use super::source::{self, Blob, Source, same};
 use super::tls;
+use super::unpack::MOST_BYTES;
 use crate::progress::Progress;
 
 /// The media types of documents that can be used.
@@ -37,6 +38,9 @@ const PAUSES: [Duration; 4] =
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a registry may send nothing.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How slow the answers of a registry may be: a second for so many bytes, and a start.
+const SLOWEST: u64 = 10_000;
+const START: Duration = Duration::from_secs(60);
 /// How often progress is shown.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -44,6 +48,8 @@ const TICK: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Remote {
     registry: Registry,
+    /// The digest of the document to which the reference leads.
+    digest: Sha256,
     manifest: Manifest,
     configuration: Vec<u8>,
 }
@@ -72,7 +78,12 @@ impl Remote {
         })?;
         let (configuration, _) = registry.document(&format!("blobs/{}", manifest.config.digest), ANY)?;
         same("the configuration", manifest.config.digest, Sha256::of(&configuration))?;
-        Ok(Self { registry, manifest, configuration })
+        Ok(Self { registry, digest: top.digest, manifest, configuration })
+    }
+
+    /// Returns the digest by which a reference names the image, for all its platforms.
+    pub(super) fn digest(&self) -> Sha256 {
+        self.digest
     }
 
     /// Returns the digest of the configuration, which names the image.
@@ -82,16 +93,27 @@ impl Remote {
 
     /// Downloads all layers into a directory.
     pub(super) fn download(&self, into: &Path, progress: &Progress) -> io::Result<Source> {
-        let all = self.manifest.layers.iter().map(|layer| layer.size).sum();
+        let all = total(&self.manifest.layers)?;
         let mut meter = Meter::new(progress, "downloading", all);
         let mut blobs = Vec::new();
         for layer in &self.manifest.layers {
             let file = into.join(layer.digest.hex());
-            self.registry.blob(layer, &file, &mut meter)?;
+            // A manifest may name a layer twice, such as an empty one.
+            if !file.exists() {
+                self.registry.blob(layer, &file, &mut meter)?;
+            }
             blobs.push(Blob { file, offset: 0, size: layer.size });
         }
         source::from_manifest(&self.manifest, &self.configuration, blobs)
     }
+}
+
+/// Returns the size of all layers, as far as a disk may be filled with them.
+fn total(layers: &[Descriptor]) -> io::Result<u64> {
+    let total = layers.iter().try_fold(0_u64, |total, layer| total.checked_add(layer.size));
+    total
+        .filter(|total| *total <= MOST_BYTES)
+        .ok_or_else(|| io::Error::other(format!("its layers have more than {} GiB", MOST_BYTES >> 30)))
 }
 
 /// Bytes that have been moved, of all layers.
@@ -205,7 +227,7 @@ impl Registry {
             let response = self.get(path, accept, 0)?;
             let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
             let media_type = media_type.unwrap_or_default().to_owned();
-            Ok((documents::read(response.into_body().into_reader()).map_err(Trouble::of_body)?, media_type))
+            Ok((read_document(response)?, media_type))
         })
     }
 
@@ -223,7 +245,8 @@ impl Registry {
             file.set_len(done)?;
             file.seek(SeekFrom::Start(done))?;
             // One byte more shows a blob that is too long.
-            let mut reader = response.into_body().into_reader().take(blob.size - done + 1);
+            let body = response.into_body().into_reader().take((blob.size - done).saturating_add(1));
+            let mut reader = Bounded::new(body, blob.size - done);
             let mut buffer = vec![0; 1 << 17];
             loop {
                 let read = reader.read(&mut buffer).map_err(Trouble::of_body)?;
@@ -370,7 +393,7 @@ impl Registry {
         if !response.status().is_success() {
             return Err(self.refused(response.status()));
         }
-        let bytes = documents::read(response.into_body().into_reader()).map_err(Trouble::of_body)?;
+        let bytes = read_document(response)?;
         let token: Token = documents::parse("token", &bytes)?;
         let token = token.token.or(token.access_token);
         let token = token.ok_or_else(|| Trouble::Final(io::Error::other("the registry's token is empty")))?;
@@ -416,6 +439,32 @@ impl Registry {
         }
         let error = last.expect("it was tried at least once");
         Err(io::Error::new(error.kind(), format!("{}: {error}", self.host)))
+    }
+}
+
+fn read_document(response: Response<Body>) -> Result<Vec<u8>, Trouble> {
+    let body = Bounded::new(response.into_body().into_reader(), 0);
+    documents::read(body).map_err(Trouble::of_body)
+}
+
+/// A body that must arrive in time, though its sender never pauses for long.
+struct Bounded<R> {
+    body: R,
+    deadline: Instant,
+}
+
+impl<R> Bounded<R> {
+    fn new(body: R, size: u64) -> Self {
+        Self { body, deadline: Instant::now() + START + Duration::from_secs(size / SLOWEST) }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if Instant::now() > self.deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the registry sends too slowly"));
+        }
+        self.body.read(buffer)
     }
 }
 
@@ -472,6 +521,27 @@ impl From<io::Error> for Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_of_absurd_sizes_are_refused() {
+        let digest = Sha256::of(b"x");
+        let layers = |sizes: [u64; 2]| {
+            let text = sizes.map(|size| format!(r#"{{"digest":"{digest}","size":{size}}}"#)).join(",");
+            documents::parse::<Vec<Descriptor>>("layers", format!("[{text}]").as_bytes()).unwrap()
+        };
+        assert_eq!(total(&layers([1, 2])).unwrap(), 3);
+        for sizes in [[u64::MAX, 1], [MOST_BYTES, 1], [u64::MAX, u64::MAX]] {
+            assert!(total(&layers(sizes)).unwrap_err().to_string().contains("more than 32 GiB"));
+        }
+    }
+
+    #[test]
+    fn a_body_that_drips_ends_at_its_deadline() {
+        let mut body = Bounded::new(io::repeat(0), 0);
+        body.read_exact(&mut [0; 10]).unwrap();
+        body.deadline = Instant::now() - Duration::from_secs(1);
+        assert_eq!(body.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 
     #[test]
     fn another_port_is_another_origin() {

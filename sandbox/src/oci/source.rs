@@ -1,5 +1,6 @@
 //! Images on this machine: from a directory or an archive to a configuration and layers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -8,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use super::digest::{Hashed, Sha256};
 use super::documents::{self, Configuration, Descriptor, DockerImage, Index, Manifest};
 use super::reference::Reference;
+use super::unpack::Metered;
 
 /// An image whose documents are read and checked, and whose layers are not read yet.
 #[derive(Debug, Clone)]
@@ -96,12 +98,15 @@ impl Files {
     fn archive(path: &Path) -> io::Result<Self> {
         /// The archive of an image holds a file for each layer.
         const MOST: usize = 10_000;
+        /// Their headers are read, and what lies between is skipped.
+        const MOST_BYTES: u64 = 64 << 20;
         let mut start = [0; 4];
         let read = File::open(path)?.take(4).read(&mut start)?;
         if Compression::of(&start[..read]) != Compression::None {
             return Err(io::Error::other("the archive is compressed as a whole: uncompress it first"));
         }
-        let mut archive = tar::Archive::new(File::open(path)?);
+        let allowance = Cell::new(MOST_BYTES);
+        let mut archive = tar::Archive::new(Metered { reader: File::open(path)?, allowance: &allowance });
         let (mut files, mut links) = (BTreeMap::new(), Vec::new());
         for entry in archive.entries_with_seek()?.take(MOST) {
             let entry = entry?;

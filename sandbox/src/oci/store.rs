@@ -5,7 +5,8 @@
 //! <cache>/images/<digest>/image.json                         where it came from, its environment
 //! <cache>/images/<digest>/files                              the list of its files
 //! <cache>/images/<digest>/seal, checked, used                as in a layer
-//! <cache>/image-names/<hash of a reference>                  the image to which a registry led
+//! <cache>/image-names/<hash of a reference with a digest>    the image to which a registry led
+//! <cache>/image-digests/<hash of a reference>                the digest to which a registry led
 //! ```
 //!
 //! An image is unpacked in the staging directory and published by a rename, so one under its final
@@ -71,26 +72,60 @@ fn in_use<T>(work: impl FnOnce(&mut HashMap<Sha256, Arc<UnpackedImage>>) -> T) -
     work(IN_USE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
-/// Returns the image, which is unpacked unless it is in the cache.
+/// Whether names may be used that the lock file of a repository does not record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NewNames {
+    Recorded,
+    Refused,
+}
+
+/// Returns the image, which is unpacked unless it is in the cache, and its reference, with the
+/// digest for which a name in a registry stands in a directory.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] for an image that is missing, damaged or of another platform;
 /// [`ErrorKind::Cache`] if the cache cannot be written.
-pub(crate) fn obtain(reference: &Reference) -> Result<Arc<UnpackedImage>> {
+pub(crate) fn obtain(
+    reference: &Reference,
+    directory: &Path,
+    new: NewNames,
+) -> Result<(Arc<UnpackedImage>, Reference)> {
     let cache = Cache::open()?;
-    if let Some(id) = noted(&cache, reference)
+    let (reference, found) = resolved(&cache, reference, directory, new)?;
+    if let Some(id) = noted(&cache, &reference)
         && let Some(image) = find(&cache, id)?
     {
-        return Ok(image);
+        return Ok((image, reference));
     }
-    let found = Found::open(reference).map_err(|error| unusable(reference, error))?;
+    let found = match found {
+        Some(found) => found,
+        None => Found::open(&reference).map_err(|error| unusable(&reference, error))?,
+    };
     let id = found.id();
     let image = match find(&cache, id)? {
         Some(image) => image,
-        None => register(unpack_once(&cache, &found, reference)?),
+        None => register(unpack_once(&cache, &found, &reference)?),
     };
-    note(&cache, reference, id);
-    Ok(image)
+    note(&cache, &reference, id);
+    Ok((image, reference))
+}
+
+/// Returns a reference that always leads to the same image, as far as one is known, and the image
+/// if a registry had to be asked.
+fn resolved(
+    cache: &Cache,
+    reference: &Reference,
+    directory: &Path,
+    new: NewNames,
+) -> Result<(Reference, Option<Found>)> {
+    #[cfg(feature = "registries")]
+    if let Reference::Registry(name) = reference {
+        let resolved = super::names::resolve(cache, name, directory, new)?;
+        let found = resolved.remote.map(Box::new).map(Found::InRegistry);
+        return Ok((Reference::Registry(resolved.reference), found));
+    }
+    let _ = (cache, directory, new);
+    Ok((reference.clone(), None))
 }
 
 /// An image whose layers are not read yet.
@@ -144,14 +179,14 @@ fn register(image: UnpackedImage) -> Arc<UnpackedImage> {
     image
 }
 
-/// Returns the image to which a name in a registry led. A registry is asked again only once that
+/// Returns the image to which a digest in a registry led. A registry is asked again only once that
 /// image has left the cache.
 fn noted(cache: &Cache, reference: &Reference) -> Option<Sha256> {
     let Reference::Registry(_) = reference else { return None };
     fs::read_to_string(note_path(cache, reference)).ok()?.parse().ok()
 }
 
-/// Notes the image to which a name in a registry led. Without the note it is asked each time.
+/// Notes the image to which a digest in a registry led. Without the note it is asked each time.
 fn note(cache: &Cache, reference: &Reference, id: Sha256) {
     if let Reference::Registry(_) = reference {
         let _ = cache.write(&note_path(cache, reference), id.to_string());
@@ -162,7 +197,7 @@ fn note_path(cache: &Cache, reference: &Reference) -> PathBuf {
     cache.path(NAMES).join(blake3::hash(reference.to_string().as_bytes()).to_hex().as_str())
 }
 
-fn unusable(reference: &Reference, error: io::Error) -> Error {
+pub(super) fn unusable(reference: &Reference, error: io::Error) -> Error {
     let missing = error.kind() == io::ErrorKind::NotFound;
     let kind = match error.kind() {
         // Tests may be skipped on a machine without a network.

@@ -47,6 +47,11 @@ impl TreePath {
         self.0.file_name()
     }
 
+    /// Returns the number of its bytes.
+    pub(super) fn size(&self) -> usize {
+        self.0.as_os_str().len()
+    }
+
     pub(super) fn parent(&self) -> Self {
         Self(self.0.parent().unwrap_or(Path::new("")).to_owned())
     }

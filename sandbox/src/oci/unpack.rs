@@ -28,6 +28,8 @@ use super::tree::{Tree, TreePath};
 pub(super) const MOST_BYTES: u64 = 32 << 30;
 /// The most entries of all layers together.
 const MOST_ENTRIES: u64 = 2_000_000;
+/// The most bytes of a layer's names, which are held in memory.
+const MOST_OF_NAMES: usize = 256 << 20;
 /// The most bytes between the contents of two entries: headers, long names, extended attributes.
 const MOST_OF_HEADERS: u64 = 1 << 20;
 
@@ -45,15 +47,23 @@ struct Own {
     entries: HashSet<TreePath>,
     /// The directories above them.
     above: HashSet<TreePath>,
+    /// The bytes of all.
+    size: usize,
 }
 
 impl Own {
-    fn insert(&mut self, path: TreePath) {
+    fn insert(&mut self, path: TreePath) -> io::Result<()> {
+        self.size += path.size();
         let mut above = path.parent();
         while self.above.insert(above.clone()) && above.name().is_some() {
+            self.size += above.size();
             above = above.parent();
         }
         self.entries.insert(path);
+        if self.size > MOST_OF_NAMES {
+            return Err(io::Error::other(format!("its names have more than {} MiB", MOST_OF_NAMES >> 20)));
+        }
+        Ok(())
     }
 
     fn spares(&self, path: &TreePath) -> bool {
@@ -137,8 +147,7 @@ impl Unpacking {
                 kind.as_byte().escape_ascii()
             )));
         }
-        own.insert(path);
-        Ok(())
+        own.insert(path)
     }
 
     /// Removes what the layers below have, "layer.md" of the image specification.
@@ -204,9 +213,9 @@ fn write(mut reader: impl Read, file: &mut File) -> io::Result<()> {
 }
 
 /// A reader that ends with an error when more is read than allowed.
-struct Metered<'a, R> {
-    reader: R,
-    allowance: &'a Cell<u64>,
+pub(super) struct Metered<'a, R> {
+    pub(super) reader: R,
+    pub(super) allowance: &'a Cell<u64>,
 }
 
 impl<R: Read> Read for Metered<'_, R> {
@@ -215,6 +224,12 @@ impl<R: Read> Read for Metered<'_, R> {
         let left = self.allowance.get().checked_sub(read as u64);
         self.allowance.set(left.ok_or_else(|| io::Error::other("the header of an entry is too long"))?);
         Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Metered<'_, R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.reader.seek(to)
     }
 }
 

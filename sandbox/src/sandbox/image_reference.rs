@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::engine::Image;
+#[cfg(feature = "images")]
+use crate::environment::LOCKED;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A reference to an image, and where its relative path starts.
@@ -19,35 +21,23 @@ impl ImageReference {
         Self { written: written.to_owned(), base: PathBuf::new() }
     }
 
-    /// Returns the unpacked image.
+    /// Returns the unpacked image. With `locked` a name must be recorded by the lock file.
     #[cfg(feature = "images")]
-    pub(crate) fn obtain(&self) -> Result<Image> {
-        let reference = self.parse()?;
-        let image = crate::oci::obtain(&reference)?;
-        Ok(Image::new(image.root(), image.id(), image.env().to_vec(), super::run_in_image::run_in_image))
-    }
-
-    /// Returns the reference with an absolute path, for programs with another working directory.
-    #[cfg(feature = "images")]
-    pub(crate) fn resolved(&self) -> Result<String> {
-        self.parse().map(|reference| reference.to_string())
-    }
-
-    #[cfg(feature = "images")]
-    fn parse(&self) -> Result<crate::oci::Reference> {
+    pub(crate) fn obtain(&self, locked: bool) -> Result<Image> {
         let reference = self.written.parse::<crate::oci::Reference>().map_err(|why| {
             Error::new(ErrorKind::InvalidConfig, format!("use the image `{}`", self.written)).caused_by(why)
         })?;
-        Ok(reference.relative_to(&self.base))
+        let new = match locked || LOCKED.word()? == Some("1") {
+            true => crate::oci::NewNames::Refused,
+            false => crate::oci::NewNames::Recorded,
+        };
+        let (image, reference) = crate::oci::obtain(&reference.relative_to(&self.base), &self.base, new)?;
+        let (id, env) = (image.id(), image.env().to_vec());
+        Ok(Image::new(reference.to_string(), image.root(), id, env, super::run_in_image::run_in_image))
     }
 
     #[cfg(not(feature = "images"))]
-    pub(crate) fn obtain(&self) -> Result<Image> {
-        Err(without_feature(&self.written))
-    }
-
-    #[cfg(not(feature = "images"))]
-    pub(crate) fn resolved(&self) -> Result<String> {
+    pub(crate) fn obtain(&self, _locked: bool) -> Result<Image> {
         Err(without_feature(&self.written))
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{LOG_TAIL, certificate, image};
 use crate::cache;
 use crate::diagnosis::{explain, limits, own_limit_too_low};
-use crate::engine::{Engine, Installation, Mode, Server, Stop};
+use crate::engine::{Engine, Image, Installation, Mode, Server, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fix::Fix;
 use crate::isolation;
@@ -80,6 +80,11 @@ impl ReadyServer {
 }
 
 impl<E: Engine> Prepared<E> {
+    /// Returns the image that holds the server; `None` for the host's.
+    pub(crate) fn image(&self) -> Option<&Image> {
+        self.installation.image()
+    }
+
     pub(crate) fn new(options: StartOptions<'_, E>) -> Result<Self> {
         let StartOptions { engine, installation, settings, start_timeout, limits, tls, source } = options;
         let is_empty = matches!(source, DataSource::Empty { .. });

@@ -49,6 +49,7 @@ pub struct Snapshot<E: Engine = Postgres> {
     version: Option<String>,
     packages: Vec<String>,
     image: Option<ImageReference>,
+    locked: bool,
     steps: Vec<Step<E>>,
     settings: Vec<(String, String)>,
     tls: bool,
@@ -80,6 +81,7 @@ impl<E: Engine> Snapshot<E> {
             version: None,
             packages: Vec::new(),
             image: None,
+            locked: false,
             steps: Vec::new(),
             settings: Vec::new(),
             tls: false,
@@ -257,6 +259,14 @@ impl<E: Engine> Snapshot<E> {
     pub fn image(mut self, reference: impl Into<String>) -> Self {
         let base = self.base(Location::caller()).directory;
         self.image = Some(ImageReference { written: reference.into(), base });
+        self
+    }
+
+    /// Refuses an image whose name `sandboxed-db.lock` does not record, as `SANDBOXED_DB_LOCKED=1`
+    /// does for all tests of a run; see [the guide](crate::guide::images#pinned-names).
+    #[must_use]
+    pub fn locked(mut self) -> Self {
+        self.locked = true;
         self
     }
 

@@ -14,9 +14,7 @@ use crate::kept::{self, Keep, KeepContext, StateKeeper};
 use crate::layer::{self, Recipe};
 use crate::pool::{self, Prewarmed, Starting};
 use crate::report;
-use crate::sandbox::{
-    DataSource, Holdings, ImageReference, Keeping, Prepared, Sandbox, StartOptions, tls_is_possible,
-};
+use crate::sandbox::{DataSource, Holdings, Keeping, Prepared, Sandbox, StartOptions, tls_is_possible};
 use crate::test_id::{self, Function};
 use crate::timings::Timings;
 
@@ -135,7 +133,7 @@ impl<E: Engine> Snapshot<E> {
             Keeping::Never
         } else {
             let package = self.package.clone();
-            let image = self.image.as_ref().map(ImageReference::resolved).transpose()?;
+            let image = prepared.image().map(|image| image.reference().to_owned());
             let context = KeepContext {
                 keep,
                 name,
@@ -165,7 +163,7 @@ impl<E: Engine> Snapshot<E> {
         };
         let installation = match &self.image {
             None => engine.locate()?,
-            Some(image) => engine.locate_in(&image.obtain()?)?,
+            Some(image) => engine.locate_in(&image.obtain(self.locked)?)?,
         };
         let installation = installation.with_packages(&self.packages)?;
         Ok((engine, installation))
