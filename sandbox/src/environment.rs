@@ -6,16 +6,16 @@
 //! | `SANDBOXED_DB_ISOLATION` | whether servers run in containers, or as processes of the host with far less isolation | `container` or `process` | `container` |
 //! | `SANDBOXED_DB_KEEP` | when the data of a test is kept for `sandboxed-db open` | `never`, `on_failure` or `always` | [`Snapshot::keep`](crate::Snapshot::keep) |
 //! | `SANDBOXED_DB_LOCKED` | whether only images are used whose names `sandboxed-db.lock` [records](crate::guide::images#pinned-names) | `0` or `1` | `0` |
-//! | `SANDBOXED_DB_MARIADB` | the MariaDB to use | `packages`, or directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
+//! | `SANDBOXED_DB_MARIADB` | the MariaDB to use | `packages`, an image such as `docker://mariadb:11`, or directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
 //! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
-//! | `SANDBOXED_DB_MYSQL` | the MySQL to use | directories that hold `mysqld` and `mysql`, separated by `:` | the first in `PATH` or the usual directories |
+//! | `SANDBOXED_DB_MYSQL` | the MySQL to use | an image such as `docker://mysql:8.4`, or directories that hold `mysqld` and `mysql`, separated by `:` | the first in `PATH` or the usual directories |
 //! | `SANDBOXED_DB_ONLY` | the part of each test that is run: with `layers`, a test of the attribute passes once its [layers are prepared](crate::guide::layers_in_a_registry#a-job-that-prepares-layers) | `layers` | all |
 //! | `SANDBOXED_DB_POOL` | how many prewarmed sandboxes a process may have | a whole number from 0 on | one a processor |
-//! | `SANDBOXED_DB_POSTGRES` | the PostgreSQL to use | `packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:` | the first in `PATH`, or else the newest installed, or else the distribution's packages |
+//! | `SANDBOXED_DB_POSTGRES` | the PostgreSQL to use | `packages`, an image such as `docker://postgres:17`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:` | the first in `PATH`, or else the newest installed, or else the distribution's packages |
 //! | `SANDBOXED_DB_PUSH` | whether layers that are built are pushed to `SANDBOXED_DB_REGISTRY` | `0` or `1` | `0` |
 //! | `SANDBOXED_DB_REBUILD` | whether all layers are rebuilt once in this run | `0` or `1` | `0` |
-//! | `SANDBOXED_DB_REDIS` | the Redis or Valkey to use | `packages`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
+//! | `SANDBOXED_DB_REDIS` | the Redis or Valkey to use | `packages`, an image such as `docker://valkey/valkey:8`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_REGISTRY` | the registry in which [layers are looked for](crate::guide::layers_in_a_registry) before they are built | a repository, such as `ghcr.io/team/test-layers` | no registry |
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
 //! | `SANDBOXED_DB_START` | how servers are started: from a checkpoint of a ready one, from the image of a linked one, or by execution; where one is not possible, by the next | `checkpoint`, `linked` or `exec` | `linked` |
@@ -42,7 +42,8 @@ pub(crate) const LOCKED: Variable =
 pub(crate) const MARIADB: Variable = Variable {
     name: "SANDBOXED_DB_MARIADB",
     values: Values::Path(
-        "`packages`, or directories that hold `mariadbd`, `mariadb-install-db` and `mariadb`, separated by `:`",
+        "`packages`, an image such as `docker://mariadb:11`, or directories that hold `mariadbd`, \
+         `mariadb-install-db` and `mariadb`, separated by `:`",
     ),
 };
 pub(crate) const MAX: Variable = Variable { name: "SANDBOXED_DB_MAX", values: Values::Number { least: 1 } };
@@ -50,14 +51,17 @@ pub(crate) const MISSING: Variable =
     Variable { name: "SANDBOXED_DB_MISSING", values: Values::Words(&["fail", "skip"]) };
 pub(crate) const MYSQL: Variable = Variable {
     name: "SANDBOXED_DB_MYSQL",
-    values: Values::Path("directories that hold `mysqld` and `mysql`, separated by `:`"),
+    values: Values::Path(
+        "an image such as `docker://mysql:8.4`, or directories that hold `mysqld` and `mysql`, separated by `:`",
+    ),
 };
 pub(crate) const ONLY: Variable = Variable { name: "SANDBOXED_DB_ONLY", values: Values::Words(&["layers"]) };
 pub(crate) const POOL: Variable = Variable { name: "SANDBOXED_DB_POOL", values: Values::Number { least: 0 } };
 pub(crate) const POSTGRES: Variable = Variable {
     name: "SANDBOXED_DB_POSTGRES",
     values: Values::Path(
-        "`packages`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:`",
+        "`packages`, an image such as `docker://postgres:17`, or directories that hold `postgres`, `initdb` \
+         and `psql`, separated by `:`",
     ),
 };
 pub(crate) const PUSH: Variable = Variable { name: "SANDBOXED_DB_PUSH", values: Values::Words(&["0", "1"]) };
@@ -66,7 +70,8 @@ pub(crate) const REBUILD: Variable =
 pub(crate) const REDIS: Variable = Variable {
     name: "SANDBOXED_DB_REDIS",
     values: Values::Path(
-        "`packages`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:`",
+        "`packages`, an image such as `docker://valkey/valkey:8`, or directories that hold `redis-server` or \
+         `valkey-server`, and a client, separated by `:`",
     ),
 };
 pub(crate) const REGISTRY: Variable = Variable {
@@ -111,6 +116,12 @@ pub(crate) fn check() -> Result<()> {
 }
 
 impl Variable {
+    /// Returns the variable that names the server of an engine.
+    pub(crate) fn of_server(engine: &str) -> Option<&'static Self> {
+        let servers = [("mariadb", &MARIADB), ("mysql", &MYSQL), ("postgres", &POSTGRES), ("redis", &REDIS)];
+        servers.into_iter().find_map(|(name, variable)| (name == engine).then_some(variable))
+    }
+
     /// Returns the value; `None` if it is unset or empty.
     pub(crate) fn value(&self) -> Option<OsString> {
         env::var_os(self.name).filter(|value| !value.is_empty())

@@ -240,7 +240,7 @@ fn a_failed_start_is_no_expected_panic() {
             &format!("test attribute::{name} - should panic ... FAILED"),
             "note: test did not panic as expected",
             "could not use SANDBOXED_DB_POSTGRES=/nonexistent",
-            "\n  hint: SANDBOXED_DB_POSTGRES takes `packages`, or directories",
+            "\n  hint: SANDBOXED_DB_POSTGRES takes `packages`, an image such",
         ];
         assert_says(&text, &parts);
     }

@@ -16,7 +16,7 @@ const NUMBER: &str = "a whole number from";
 #[case::missing("SANDBOXED_DB_MISSING", &["ignore"], "`fail` or `skip`")]
 #[case::only("SANDBOXED_DB_ONLY", &["tests"], "`layers`")]
 #[case::pool("SANDBOXED_DB_POOL", &["-1", "many", "1.5"], NUMBER)]
-#[case::postgres("SANDBOXED_DB_POSTGRES", &["/no/such/directory", "/etc"], "`packages`, or directories that hold")]
+#[case::postgres("SANDBOXED_DB_POSTGRES", &["/no/such/directory", "/etc"], "`packages`, an image such as")]
 #[case::push("SANDBOXED_DB_PUSH", &["yes"], "`0` or `1`")]
 #[case::rebuild("SANDBOXED_DB_REBUILD", &["true"], "`0` or `1`")]
 #[case::report("SANDBOXED_DB_REPORT", &["/no/such/directory/run.jsonl", "/etc"], "a file, which need not exist")]

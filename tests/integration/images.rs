@@ -253,6 +253,26 @@ fn kept_data_opens_in_its_image() {
     kept.remove(&state).unwrap();
 }
 
+#[test]
+#[ignore = "runs alone, with an image in the environment"]
+fn of_the_variable_alone() {
+    if !is_alone() {
+        return;
+    }
+    let db = start(&Snapshot::new(Postgres::new()));
+    assert!(db.root().join("usr/bin").symlink_metadata().is_err(), "it is the host's server");
+    let missing = Snapshot::new(Postgres::new()).image("oci:none");
+    assert_says(&refused(&missing), &["could not use the image `oci:"]);
+    let report = sandboxed_db::doctor();
+    assert!(report.works && report.to_string().contains("the image oci:"), "{report}");
+}
+
+#[test]
+fn the_variable_of_an_engine_names_an_image() {
+    let Some(image) = image() else { return };
+    passed(alone("images::of_the_variable_alone").env("SANDBOXED_DB_POSTGRES", image.reference()));
+}
+
 #[sandboxed_db(image = "oci:no/such/image", migrations = none)]
 #[ignore = "runs alone, and fails"]
 fn of_the_attribute_alone(_db: Sandbox) {}

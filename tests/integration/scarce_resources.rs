@@ -134,8 +134,8 @@ fn a_directory_without_a_server_is_reported() {
         let machine = SimulatedHost::new("export SANDBOXED_DB_POSTGRES=\"$TOP\"\nexec");
         let report = machine.doctor(false);
         let failed = report.lines().find(|line| line.starts_with("FAILED   postgres"));
-        let hint = "SANDBOXED_DB_POSTGRES takes `packages`, or directories that hold `postgres`, `initdb` and `psql`, \
-                    separated by `:`";
+        let hint = "SANDBOXED_DB_POSTGRES takes `packages`, an image such as `docker://postgres:17`, or \
+                    directories that hold `postgres`, `initdb` and `psql`, separated by `:`";
         assert!(failed.is_some_and(|line| line.contains("No such file") && line.ends_with(hint)), "{report}");
         // The other checks still run.
         assert!(report.contains("ok       overlay "), "{report}");

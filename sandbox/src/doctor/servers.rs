@@ -10,6 +10,7 @@ use super::examination::{Examination, fix_of};
 use crate::engine::version::Version;
 use crate::engine::{Engine, Survey, install_command, survey};
 use crate::fix::Fix;
+use crate::sandbox::ImageReference;
 
 /// Each program found is run once, for at most ten seconds.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -30,6 +31,9 @@ pub struct ServerInfo {
 
 pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
     const NAME: &str = "postgres";
+    if is_image(examination, NAME, NAME) {
+        return Vec::new();
+    }
     let Survey { found, used } = match within(LIMIT, "to look for PostgreSQL", survey) {
         Ok(survey) => survey,
         Err(fix) => {
@@ -67,6 +71,9 @@ pub(super) fn examine(examination: &mut Examination) -> Vec<ServerInfo> {
 pub(super) fn examine_engine<E: Engine>(examination: &mut Examination, engine: &E) -> Vec<ServerInfo> {
     const NAME: &str = "server";
     let (name, wanted) = (engine.name().to_owned(), engine.clone());
+    if is_image(examination, NAME, &name) {
+        return Vec::new();
+    }
     let located = within(LIMIT, "to look for the server", move || wanted.locate());
     let installation = match located.map(|located| located.map_err(|error| fix_of(&error))) {
         Ok(Ok(installation)) => installation,
@@ -79,6 +86,16 @@ pub(super) fn examine_engine<E: Engine>(examination: &mut Examination, engine: &
     let directory = installation.bin().to_owned();
     examination.ok(NAME, format!("{name} {version} in {}", directory.display()));
     vec![ServerInfo { engine: name, directory, version: Some(version), used: Some("found first") }]
+}
+
+/// Returns `true` if a variable names an image, which the trial that follows uses.
+fn is_image(examination: &mut Examination, check: &'static str, engine: &str) -> bool {
+    match ImageReference::of_environment(engine) {
+        Ok(None) => return false,
+        Ok(Some(image)) => examination.ok(check, format!("the image {}", image.written)),
+        Err(error) => examination.fail(check, fix_of(&error)),
+    }
+    true
 }
 
 /// A warning only: the trial that follows shows whether the packages can be downloaded.

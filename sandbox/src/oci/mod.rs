@@ -18,6 +18,7 @@ mod registry;
 #[cfg(feature = "registries")]
 mod repository;
 mod source;
+mod states;
 mod store;
 #[cfg(feature = "registries")]
 mod tls;

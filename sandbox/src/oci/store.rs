@@ -4,7 +4,9 @@
 //! <cache>/images/<digest of the configuration>/root/         the files
 //! <cache>/images/<digest>/image.json                         where it came from, its environment
 //! <cache>/images/<digest>/files                              the list of its files
-//! <cache>/images/<digest>/seal, checked, used                as in a layer
+//! <cache>/images/<digest>/states                             the states of its files, when it was whole
+//! <cache>/images/<digest>/checked                            the boot and the run that compared all
+//! <cache>/images/<digest>/used                               as in a layer
 //! <cache>/image-names/<hash of a reference with a digest>    the image to which a registry led
 //! <cache>/image-digests/<hash of a reference>                the digest to which a registry led
 //! ```
@@ -29,9 +31,11 @@ use super::reference::Reference;
 #[cfg(feature = "registries")]
 use super::registry::Remote;
 use super::source::{self, Compression, Layer, Source, same};
+use super::states::{self, Extent};
 use super::unpack::{MOST_BYTES, Unpacking};
-use crate::cache::{self, Cache, DirectoryLock, add_states};
+use crate::cache::{self, Cache, DirectoryLock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::boot_id;
 use crate::progress::{Progress, notice};
 use crate::test_id::shared_run;
 use crate::zstd::Zstd;
@@ -43,10 +47,12 @@ const INFO: &str = "image.json";
 const NAMES: &str = "image-names";
 const ROOT: &str = "root";
 const FILES: &str = "files";
-const SEAL: &str = "seal";
+const STATES: &str = "states";
 const CHECKED: &str = "checked";
 const USED: &str = "used";
 
+/// How long a comparison of all files holds: until then, only the directories are compared.
+const RECENT: Duration = Duration::from_secs(60 * 60);
 /// How long another process may unpack the same image.
 const LOCK_LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -54,6 +60,16 @@ const LOCK_LIMIT: Duration = Duration::from_secs(30 * 60);
 struct Info {
     reference: String,
     env: Vec<(String, String)>,
+}
+
+/// A comparison that found an image intact.
+#[derive(Debug, Serialize, Deserialize)]
+struct Check {
+    boot: String,
+    /// When all files were compared.
+    at: SystemTime,
+    /// The last run that looked.
+    run: Option<String>,
 }
 
 /// An image in the cache, locked as long as this lives.
@@ -72,7 +88,7 @@ fn in_use<T>(work: impl FnOnce(&mut HashMap<Sha256, Arc<UnpackedImage>>) -> T) -
     work(IN_USE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
-/// Whether names may be used that the lock file of a repository does not record.
+/// The right to use names that the lock file of a repository does not record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NewNames {
     Recorded,
@@ -241,7 +257,7 @@ fn unpack_once(cache: &Cache, found: &Found, reference: &Reference) -> Result<Un
     let info = Info { reference: reference.to_string(), env: source.configuration.env() };
     let write = || -> io::Result<()> {
         fs::write(staged.path().join(FILES), listing::of(&root)?)?;
-        fs::write(staged.path().join(SEAL), seal(id, staged.path())?)?;
+        fs::write(staged.path().join(STATES), states::list(id, &root)?)?;
         fs::write(staged.path().join(USED), "")?;
         fs::write(staged.path().join(INFO), serde_json::to_vec(&info)?)
     };
@@ -288,14 +304,6 @@ fn contents(reader: impl io::Read, unpacking: &mut Unpacking) -> io::Result<Sha2
     contents.finish()
 }
 
-/// Returns a hash of the states of an image's files.
-fn seal(id: Sha256, directory: &Path) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(id.hex().as_bytes());
-    add_states(&mut hasher, &directory.join(ROOT))?;
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
 impl UnpackedImage {
     /// Returns the digest of its configuration, which covers its files and its environment.
     pub(crate) fn id(&self) -> String {
@@ -315,19 +323,20 @@ impl UnpackedImage {
     /// Finds an intact image.
     fn find(cache: &Cache, id: Sha256) -> Result<Option<Self>> {
         let Some(image) = Self::lock(cache, id)? else { return Ok(None) };
-        let run = shared_run();
+        let last = image.last_check();
         // A run of many processes looks once, as a run of one does.
-        let checked = image.lock.path().join(CHECKED);
-        if run.is_some_and(|run| fs::read_to_string(&checked).is_ok_and(|checked| checked == run)) {
+        if last.as_ref().is_some_and(|last| last.run.is_some() && last.run.as_deref() == shared_run()) {
             return Ok(Some(image));
         }
-        let is_sealed = image.is_sealed();
-        let differences = if is_sealed { Vec::new() } else { image.differences()? };
+        let extent = if last.is_some() { Extent::Directories } else { Extent::Everything };
+        let states = image.lock.path().join(STATES);
+        let is_same = states::hold(&states, id, &image.root(), extent);
+        let differences = if is_same { Vec::new() } else { image.differences()? };
         if !image.lock.exists() {
             return Ok(None);
         }
         if differences.is_empty() {
-            image.note_use(is_sealed, run);
+            image.note_use(is_same, last);
             return Ok(Some(image));
         }
         cache.set_aside(&image.lock, INFO)?;
@@ -357,9 +366,12 @@ impl UnpackedImage {
         Ok(info.map(|info| Self { cache: cache.clone(), id, lock, env: info.env }))
     }
 
-    fn is_sealed(&self) -> bool {
-        let sealed = fs::read_to_string(self.lock.path().join(SEAL));
-        sealed.is_ok_and(|sealed| seal(self.id, self.lock.path()).is_ok_and(|current| current == sealed))
+    /// Returns the last comparison of all files in this boot, if it is recent.
+    fn last_check(&self) -> Option<Check> {
+        let check = fs::read(self.lock.path().join(CHECKED)).ok()?;
+        let check: Check = serde_json::from_slice(&check).ok()?;
+        let is_recent = check.at.elapsed().is_ok_and(|since| since < RECENT);
+        (is_recent && check.boot == boot_id().ok()?).then_some(check)
     }
 
     /// Compares all files with their list.
@@ -374,21 +386,26 @@ impl UnpackedImage {
         }
     }
 
-    /// Seals an image that was found intact, and notes its use. In a cache that cannot be written
-    /// it is compared each time.
-    fn note_use(&self, is_sealed: bool, run: Option<&str>) {
+    /// Notes that an image was found intact, and its use. In a cache that cannot be written all
+    /// files are compared each time.
+    fn note_use(&self, is_same: bool, last: Option<Check>) {
         const HOUR: Duration = Duration::from_secs(60 * 60);
-        let write = |name: &str, text: &str| {
-            let _ = self.cache.write(&self.lock.path().join(name), text);
+        let write = |name: &str, contents: &[u8]| {
+            let _ = self.cache.write(&self.lock.path().join(name), contents);
         };
-        if !is_sealed && let Ok(seal) = seal(self.id, self.lock.path()) {
-            write(SEAL, &seal);
+        if !is_same && let Ok(list) = states::list(self.id, &self.root()) {
+            write(STATES, &list);
         }
         if !cache::is_younger(&self.lock.path().join(USED), HOUR) {
-            write(USED, "");
+            write(USED, b"");
         }
-        if let Some(run) = run {
-            write(CHECKED, run);
+        let run = shared_run().map(str::to_owned);
+        if (last.is_none() || run.is_some())
+            && let Ok(boot) = boot_id()
+        {
+            // A look at directories does not make the last comparison younger.
+            let at = last.map_or_else(SystemTime::now, |last| last.at);
+            write(CHECKED, &serde_json::to_vec(&Check { boot, at, run }).unwrap_or_default());
         }
     }
 }

@@ -5,7 +5,16 @@ use std::path::PathBuf;
 use crate::engine::Image;
 #[cfg(feature = "images")]
 use crate::environment::LOCKED;
+use crate::environment::Variable;
 use crate::error::{Error, ErrorKind, Result};
+
+/// The beginnings of references by which a variable names an image, and no directories.
+const SCHEMES: [&str; 6] = ["docker://", "http://", "https://", "oci:", "oci-archive:", "docker-archive:"];
+
+fn server_variable(engine: &str) -> Option<(&'static Variable, String)> {
+    let variable = Variable::of_server(engine)?;
+    Some((variable, variable.value()?.into_string().ok()?))
+}
 
 /// A reference to an image, and where its relative path starts.
 #[derive(Debug, Clone)]
@@ -19,6 +28,18 @@ impl ImageReference {
     /// Returns a reference without a relative path.
     pub(crate) fn absolute(written: &str) -> Self {
         Self { written: written.to_owned(), base: PathBuf::new() }
+    }
+
+    /// Returns the image that the variable of an engine names, in place of the machine's servers.
+    /// Its relative path starts in the working directory.
+    pub(crate) fn of_environment(engine: &str) -> Result<Option<Self>> {
+        let Some((variable, value)) = server_variable(engine) else { return Ok(None) };
+        if !SCHEMES.iter().any(|scheme| value.starts_with(scheme)) {
+            return Ok(None);
+        }
+        let base =
+            std::env::current_dir().map_err(|error| variable.refused(value.as_ref()).caused_by(error))?;
+        Ok(Some(Self { written: value, base }))
     }
 
     /// Returns the unpacked image. With `locked` a name must be recorded by the lock file.

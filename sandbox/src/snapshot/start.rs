@@ -14,7 +14,9 @@ use crate::kept::{self, Keep, KeepContext, StateKeeper};
 use crate::layer::{self, Recipe};
 use crate::pool::{self, Prewarmed, Starting};
 use crate::report;
-use crate::sandbox::{DataSource, Holdings, Keeping, Prepared, Sandbox, StartOptions, tls_is_possible};
+use crate::sandbox::{
+    DataSource, Holdings, ImageReference, Keeping, Prepared, Sandbox, StartOptions, tls_is_possible,
+};
 use crate::test_id::{self, Function};
 use crate::timings::Timings;
 
@@ -161,7 +163,8 @@ impl<E: Engine> Snapshot<E> {
             None => self.engine.clone(),
             Some(version) => self.engine.clone().of_version(version)?,
         };
-        let installation = match &self.image {
+        let of_run = ImageReference::of_environment(engine.name())?;
+        let installation = match self.image.as_ref().or(of_run.as_ref()) {
             None => engine.locate()?,
             Some(image) => engine.locate_in(&image.obtain(self.locked)?)?,
         };
