@@ -17,6 +17,7 @@
 //! | `SANDBOXED_DB_REBUILD` | whether all layers are rebuilt once in this run | `0` or `1` | `0` |
 //! | `SANDBOXED_DB_REDIS` | the Redis or Valkey to use | `packages`, an image such as `docker://valkey/valkey:8`, or directories that hold `redis-server` or `valkey-server`, and a client, separated by `:` | the first in `PATH` or the usual directories, or else the distribution's packages |
 //! | `SANDBOXED_DB_REGISTRY` | the registry in which [layers are looked for](crate::guide::layers_in_a_registry) before they are built | a repository, such as `ghcr.io/team/test-layers` | no registry |
+//! | `SANDBOXED_DB_REGISTRY_KEY` | the key with which layers of a registry must be [signed](crate::guide::layers_in_a_registry#signatures) | a file with a public key, such as `cosign.pub` | layers need no signature |
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
 //! | `SANDBOXED_DB_START` | how servers are started: from a checkpoint of a ready one, from the image of a linked one, or by execution; where one is not possible, by the next | `checkpoint`, `linked` or `exec` | `linked` |
 //!
@@ -78,14 +79,34 @@ pub(crate) const REGISTRY: Variable = Variable {
     name: "SANDBOXED_DB_REGISTRY",
     values: Values::Path("a repository, such as `ghcr.io/team/test-layers`"),
 };
+pub(crate) const REGISTRY_KEY: Variable = Variable {
+    name: "SANDBOXED_DB_REGISTRY_KEY",
+    values: Values::Path("a file with a public key, such as `cosign.pub`"),
+};
 pub(crate) const REPORT: Variable =
     Variable { name: "SANDBOXED_DB_REPORT", values: Values::Path("a file, which need not exist") };
 pub(crate) const START: Variable =
     Variable { name: "SANDBOXED_DB_START", values: Values::Words(&["checkpoint", "linked", "exec"]) };
 
-const ALL: [Variable; 17] = [
-    CACHE, ISOLATION, KEEP, LOCKED, MARIADB, MAX, MISSING, MYSQL, ONLY, POOL, POSTGRES, PUSH, REBUILD, REDIS,
-    REGISTRY, REPORT, START,
+const ALL: [Variable; 18] = [
+    CACHE,
+    ISOLATION,
+    KEEP,
+    LOCKED,
+    MARIADB,
+    MAX,
+    MISSING,
+    MYSQL,
+    ONLY,
+    POOL,
+    POSTGRES,
+    PUSH,
+    REBUILD,
+    REDIS,
+    REGISTRY,
+    REGISTRY_KEY,
+    REPORT,
+    START,
 ];
 
 /// A variable of the table above.

@@ -57,6 +57,8 @@ fn a_registry_is_a_repository_without_a_tag() {
         let hint = "hint: SANDBOXED_DB_REGISTRY takes a repository, such as `ghcr.io/team/test-layers`";
         assert_says(&report, &[&format!("could not use SANDBOXED_DB_REGISTRY={value}\n"), "cause: ", hint]);
     }
+    let report = refused(&[("SANDBOXED_DB_REGISTRY_KEY", "/etc/passwd")]);
+    assert_says(&report, &["cause: it is no public key of ECDSA on P-256", "takes a file with a public key"]);
     let report = refused(&[("SANDBOXED_DB_PUSH", "1")]);
     assert_says(
         &report,

@@ -6,15 +6,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use sandboxed_db::cache::Layers;
 use sandboxed_db::{MariaDb, Postgres, Redis, Snapshot, Sqlite};
 use sandboxed_db_tests::{
     TestedEngine, alone, alone_in, assert_says, is_alone, is_exhaustive, is_installed, is_missing, passed,
-    skip,
+    sha256, skip,
 };
 use tempfile::TempDir;
 
@@ -220,6 +221,103 @@ fn a_suite_in_two_partitions_builds_each_layer_once() {
     assert_eq!(machines.built().len(), 6);
     assert_says(&run("three", "part_1", "2", &[]), &["2 passed"]);
     assert_eq!(machines.built().len(), 6);
+}
+
+/// A suite of 400 tests of the shop, in two parts.
+mod large {
+    use rstest::rstest;
+    use sandboxed_db::{Sandbox, sandboxed_db};
+    use sandboxed_db_fixtures::shop_snapshot;
+    use sandboxed_db_tests::{is_alone, value_at};
+
+    fn writes(db: &Sandbox) {
+        if is_alone() {
+            let update = "with gone as (delete from reviews returning 1) select count(*) from gone";
+            assert!(value_at::<i64>(db.url(), update) > 0);
+        }
+    }
+
+    macro_rules! parts {
+        ($($part:ident),+) => {$(
+            mod $part {
+                use super::{Sandbox, rstest, sandboxed_db, shop_snapshot, writes};
+
+                #[sandboxed_db(snapshot = shop_snapshot)]
+                #[rstest]
+                #[ignore = "runs as a part of a suite, with its own cache"]
+                fn test(
+                    #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)] _one: u8,
+                    #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)] _other: u8,
+                    db: &Sandbox,
+                ) {
+                    writes(db);
+                }
+            }
+        )+};
+    }
+
+    parts!(part_1, part_2);
+}
+
+/// Runs a command for each machine, all at once, each on a processor of its own. Prints the time
+/// and the processor time that the whole machine has spent.
+#[expect(clippy::print_stderr, reason = "the figures are for people")]
+fn at_once(what: &str, commands: Vec<Command>) {
+    let busy = || {
+        let text = fs::read_to_string("/proc/stat").unwrap();
+        let ticks: Vec<f64> = text.lines().next().unwrap().split_whitespace().flat_map(str::parse).collect();
+        // User, nice, system; a tick is a hundredth of a second.
+        ticks[..3].iter().sum::<f64>() / 100.0
+    };
+    let (began, before) = (Instant::now(), busy());
+    let run = |(number, command): (usize, Command)| {
+        let mut pinned = Command::new("taskset");
+        pinned.args(["-c", &number.to_string()]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => pinned.env(name, value),
+                None => pinned.env_remove(name),
+            };
+        }
+        pinned.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let running: Vec<_> = commands.into_iter().enumerate().map(run).collect();
+    for machine in running {
+        let output = machine.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    eprintln!("{what}: {:.1?}, {:.1} s of processors", began.elapsed(), busy() - before);
+}
+
+/// Run it alone for its figures:
+///
+/// ```sh
+/// SANDBOXED_DB_TESTS=all cargo test -p sandboxed-db-tests --features images --test integration \
+///     a_large_suite -- --nocapture
+/// ```
+#[test]
+fn a_large_suite_in_two_partitions_builds_each_layer_once() {
+    if !is_exhaustive("runs 400 tests twice") || is_missing::<Postgres>() {
+        return;
+    }
+    let Some(registry) = registry() else { return };
+    if !is_installed("taskset") || std::thread::available_parallelism().unwrap().get() < 2 {
+        return skip("each machine needs a processor of its own");
+    }
+    let machines = Machines::of::<Postgres>("postgres");
+    let part = |machine: &str, tests: &str, registry: &str| {
+        let mut command = machines.command_of(machine, &format!("layer_registry::large::{tests}"));
+        command.env("SANDBOXED_DB_REGISTRY", registry);
+        command
+    };
+    at_once("one machine alone", vec![part("alone", "", "")]);
+    let mut prepare = part("preparing", "", &registry.layers());
+    prepare.env("SANDBOXED_DB_PUSH", "1").env("SANDBOXED_DB_ONLY", "layers");
+    at_once("a job that prepares the layers", vec![prepare]);
+    let parts = ["part_1", "part_2"].map(|name| part(name, name, &registry.layers()));
+    at_once("two machines", parts.into());
+    assert!(machines.all_pulled("part_1") && machines.all_pulled("part_2"));
+    assert_eq!(machines.layers("part_1").len(), machines.layers("preparing").len());
 }
 
 /// Machines, each a cache, and what they share.
@@ -636,6 +734,81 @@ fn a_registry_that_never_answers_is_given_up() {
     assert_eq!(Machines::notices(&said), [""; 0]);
     assert_eq!(proxy.requests.lock().unwrap().len(), asked);
     assert_eq!(machines.built(), ["first", "first", "more"]);
+}
+
+/// Sends a request to a registry, and returns the path in the header `Location` of its answer.
+fn send(registry: &DockerRegistry, request: &str, kind: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", registry.port)).unwrap();
+    let (port, length) = (registry.port, body.len());
+    let head = format!("{request} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {kind}\r\n");
+    let head = format!("{head}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 20"), "{request}: {answer}");
+    let place = answer.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap_or_default();
+    place.split_once(&format!(":{port}")).map(|(_, path)| path.to_owned()).unwrap_or_default()
+}
+
+/// Signs a layer as cosign does, by openssl(1).
+fn sign(registry: &DockerRegistry, directory: &Path, digest: &str) {
+    let repository = "/v2/team/test-layers";
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(directory).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    let there = format!("docker://{}:{digest}", registry.layers());
+    let manifest = sha256(&run("skopeo", &["inspect", "--raw", "--tls-verify=false", &there]));
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":""}},
+            "image":{{"docker-manifest-digest":"sha256:{manifest}"}},
+            "type":"cosign container image signature"}},"optional":null}}"#
+    );
+    fs::write(directory.join("payload"), &payload).unwrap();
+    let signing = "openssl dgst -sha256 -sign cosign.key payload | base64 --wrap 0";
+    let signature = String::from_utf8(run("sh", &["-c", signing])).unwrap();
+    let push = |bytes: &[u8]| {
+        let place = send(registry, &format!("POST {repository}/blobs/uploads/"), "text/plain", b"");
+        let digest = sha256(bytes);
+        send(registry, &format!("PUT {place}&digest=sha256:{digest}"), "application/octet-stream", bytes);
+        format!(r#""digest":"sha256:{digest}","size":{}"#, bytes.len())
+    };
+    let (config, payload) = (push(b"{}"), push(payload.as_bytes()));
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let signatures = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{kind}",
+            "config":{{"mediaType":"application/vnd.oci.image.config.v1+json",{config}}},
+            "layers":[{{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json",{payload},
+            "annotations":{{"dev.cosignproject.cosign/signature":"{signature}"}}}}]}}"#
+    );
+    send(registry, &format!("PUT {repository}/manifests/sha256-{manifest}.sig"), kind, signatures.as_bytes());
+}
+
+#[test]
+fn only_signed_layers_are_used_where_a_key_is_given() {
+    let Some((registry, machines)) = filled_registry() else { return };
+    if !is_installed("openssl") || !is_installed("skopeo") {
+        return skip("openssl or skopeo is not installed");
+    }
+    let place = machines.place.path();
+    let keys = "openssl ecparam -genkey -name prime256v1 -noout -out cosign.key && \
+                openssl ec -in cosign.key -pubout -out cosign.pub";
+    let made = Command::new("sh").args(["-c", keys]).current_dir(place).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let run = |machine: &str| {
+        let mut command = machines.command(machine, &registry.layers());
+        passed(command.env("SANDBOXED_DB_REGISTRY_KEY", place.join("cosign.pub")))
+    };
+    let said = run("strict");
+    assert_says(&said, &["cannot be used, and is built: it has no signature"]);
+    assert!(machines.layers("strict").iter().all(|(_, is_pulled)| !is_pulled), "{said}");
+    for (digest, _) in machines.layers("one") {
+        sign(&registry, place, &digest);
+    }
+    let said = run("two");
+    assert!(machines.all_pulled("two"), "{said}");
+    assert_eq!(machines.built(), ["first", "first"]);
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use super::digest::Digest;
 use super::published::Layer;
 use super::store::Store;
-use crate::environment::{PUSH, REGISTRY};
+use crate::environment::{PUSH, REGISTRY, REGISTRY_KEY};
 use crate::error::Result;
 
 /// Refuses variables that need the feature.
 pub(crate) fn check() -> Result<()> {
-    for variable in [REGISTRY, PUSH] {
+    for variable in [REGISTRY, PUSH, REGISTRY_KEY] {
         if let Some(value) = variable.value().filter(|value| value != "0") {
             return Err(variable
                 .refused(&value)

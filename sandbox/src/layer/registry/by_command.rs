@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::transfer::Place;
-use super::{kind, short};
+use super::{key, kind, short};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layers;
 use crate::layer::digest::Digest;
@@ -93,7 +93,7 @@ fn open(reference: &str, verb: &str) -> Result<(Place, Option<String>)> {
     let RegistryReference { tag, .. } = parsed.as_ref().map_err(|why| wrong(reference, verb, why.clone()))?;
     let tag = tag.clone();
     let parsed = RegistryReference { tag: None, ..parsed.map_err(|why| wrong(reference, verb, why))? };
-    let place = Place::of(&parsed).map_err(|error| wrong(reference, verb, error.to_string()))?;
+    let place = Place::of(&parsed, key()?).map_err(|error| wrong(reference, verb, error.to_string()))?;
     Ok((place, tag))
 }
 

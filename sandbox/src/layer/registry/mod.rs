@@ -7,6 +7,7 @@ mod archive;
 mod artifact;
 mod by_command;
 mod contents;
+mod signature;
 mod transfer;
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use artifact::Artifact;
 pub use by_command::Transfer;
+use signature::Key;
 use transfer::Place;
 
 use super::digest::Digest;
@@ -25,7 +27,7 @@ use super::published::Layer;
 use super::run;
 use super::store::Store;
 use crate::cache;
-use crate::environment::{PUSH, REGISTRY};
+use crate::environment::{PUSH, REGISTRY, REGISTRY_KEY};
 use crate::error::{Error, Result};
 use crate::oci::{Reference, RegistryReference};
 use crate::progress::{Progress, notice};
@@ -58,6 +60,7 @@ struct State {
 /// Refuses values of the variables that cannot be used.
 pub(crate) fn check() -> Result<()> {
     let reference = wanted()?;
+    key()?;
     match (reference, PUSH.value()) {
         (None, Some(value)) if value != "0" => Err(PUSH
             .refused(&value)
@@ -72,6 +75,12 @@ fn wanted() -> Result<Option<RegistryReference>> {
     let Some(value) = REGISTRY.value() else { return Ok(None) };
     let reference = value.to_str().ok_or_else(|| "it is no text".to_owned()).and_then(repository);
     reference.map(Some).map_err(|why| REGISTRY.refused(&value).caused_by(why))
+}
+
+/// Returns the key that the environment names, with which layers must be signed.
+fn key() -> Result<Option<Key>> {
+    let Some(value) = REGISTRY_KEY.value() else { return Ok(None) };
+    Key::read(value.as_ref()).map(Some).map_err(|error| REGISTRY_KEY.refused(&value).caused_by(error))
 }
 
 /// Reads a repository, which has no tag.
@@ -89,8 +98,8 @@ fn shared() -> Option<&'static Shared> {
     static SHARED: OnceLock<Option<Shared>> = OnceLock::new();
     let open = || {
         // Wrong values are refused at the beginning of each start.
-        let reference = wanted().ok()??;
-        match Place::of(&reference) {
+        let (reference, key) = (wanted().ok()??, key().ok()?);
+        match Place::of(&reference, key) {
             Ok(place) => Some(Shared { place, state: Mutex::default() }),
             Err(error) => {
                 notice(&format!("{} cannot be used, and layers are built: {error}", REGISTRY.name));

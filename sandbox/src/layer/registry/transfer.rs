@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::archive;
 use super::artifact::{self, Artifact, CheckedLink, Link, MANIFEST, MOST_LINKS, Named, Packed};
 use super::contents::Contents;
+use super::signature::Key;
 use crate::cache::StagedDirectory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::digest::Digest;
@@ -31,6 +32,8 @@ const PACKED: &str = "packed";
 pub(super) struct Place {
     pub(super) reference: RegistryReference,
     repository: Repository,
+    /// The key with which layers must be signed.
+    key: Option<Key>,
 }
 
 /// A packed difference, and the hashes of the contents that it leads from and to.
@@ -42,8 +45,8 @@ struct Note {
 }
 
 impl Place {
-    pub(super) fn of(reference: &RegistryReference) -> io::Result<Self> {
-        Ok(Self { reference: reference.clone(), repository: Repository::of(reference)? })
+    pub(super) fn of(reference: &RegistryReference, key: Option<Key>) -> io::Result<Self> {
+        Ok(Self { reference: reference.clone(), repository: Repository::of(reference)?, key })
     }
 
     /// Returns its name, without a tag.
@@ -62,6 +65,9 @@ impl Place {
         let repository = self.repository.until(Instant::now() + QUESTION);
         let Some(manifest) = repository.manifest(&digest.to_string())? else { return Ok(None) };
         let named = Named::parse(&manifest).map_err(io::Error::other)?;
+        if let Some(key) = &self.key {
+            key.check(&repository, named.digest)?;
+        }
         let configuration = repository.document(named.configuration)?;
         Artifact::parse(&named, &configuration, digest).map(Some).map_err(io::Error::other)
     }
