@@ -166,14 +166,14 @@ fn tooltip(begin: u64, length: u64, bars: &[&Bar<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::lanes;
-    use super::super::timeline::tests::record;
+    use super::super::timeline::tests::{record, timeline};
     use super::*;
 
     #[test]
     fn a_picture_of_thousands_stays_small() {
         for (records, most) in [(3000, 1), (3000, 16), (3000, 3000)] {
             let records: Vec<_> = (0..records).map(|number| record(number / most * 7_000, 7)).collect();
-            let run = Timeline::new(&records.iter().collect::<Vec<_>>());
+            let run = timeline(&records.iter().collect::<Vec<_>>());
             let (lanes, count) = lanes::pack(run.bars.iter().map(|bar| (bar.begin, bar.end)));
             assert_eq!(count as u64, most);
             for height in [3.0, 20.0] {

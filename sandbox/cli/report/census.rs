@@ -62,13 +62,13 @@ pub(super) fn take(run: &Timeline<'_>, columns: usize) -> Vec<Census> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timeline::tests::record;
+    use super::super::timeline::tests::{record, timeline};
     use super::*;
 
     #[test]
     fn the_fullest_moment_of_each_part_counts() {
         let (first, second) = (record(0, 7), record(3_000, 7));
-        let run = Timeline::new(&[&first, &second]);
+        let run = timeline(&[&first, &second]);
         // Each part is a millisecond long, as is each phase.
         for (part, census) in take(&run, 10).into_iter().enumerate() {
             for (number, phase) in Phase::ALL.into_iter().enumerate() {
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn consecutive_sandboxes_never_count_together() {
         let records = [0, 7_000, 14_000].map(|asked| record(asked, 7));
-        let run = Timeline::new(&records.each_ref());
+        let run = timeline(&records.each_ref());
         assert!(take(&run, 1000).iter().all(|census| census.all() <= 1));
     }
 }

@@ -33,6 +33,25 @@ pub(super) fn pack(intervals: impl IntoIterator<Item = (u64, u64)>) -> (Vec<usiz
     (lanes, count)
 }
 
+/// Packs the intervals of each machine into lanes below those of the machine before.
+///
+/// Returns the lane of each interval, and the first lane of each machine, then their number.
+pub(super) fn pack_machines(
+    intervals: impl Iterator<Item = (usize, (u64, u64))> + Clone,
+    machines: usize,
+) -> (Vec<usize>, Vec<usize>) {
+    let mut firsts = vec![0];
+    let mut lanes: Vec<_> = intervals.clone().map(|_| 0).collect();
+    for machine in 0..machines {
+        let own = intervals.clone().enumerate().filter(|(_, (of, _))| *of == machine);
+        let (packed, count) = pack(own.clone().map(|(_, (_, interval))| interval));
+        let first = firsts[machine];
+        own.zip(packed).for_each(|((index, _), lane)| lanes[index] = first + lane);
+        firsts.push(first + count);
+    }
+    (lanes, firsts)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -43,6 +62,12 @@ mod tests {
     fn an_interval_takes_the_topmost_free_lane() {
         let (lanes, count) = pack([(0, 10), (1, 3), (2, 8), (3, 5), (9, 12), (10, 11)]);
         assert_eq!((lanes, count), (vec![0, 1, 2, 1, 1, 0], 3));
+    }
+
+    #[test]
+    fn the_lanes_of_machines_follow_each_other() {
+        let intervals = [(1, (0, 10)), (0, (0, 5)), (1, (2, 4)), (0, (6, 8)), (2, (0, 1))];
+        assert_eq!(pack_machines(intervals.into_iter(), 3), (vec![1, 0, 2, 0, 3], vec![0, 1, 3, 4]));
     }
 
     proptest! {

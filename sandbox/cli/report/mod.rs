@@ -1,5 +1,6 @@
 //! `sandboxed-db report`: a run of tests as figures, tables and pictures.
 
+mod bands;
 mod bars;
 mod cells;
 mod census;
@@ -14,6 +15,7 @@ mod tables;
 mod timeline;
 mod trace;
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,7 @@ use serde::Serialize;
 
 use self::census::Census;
 use self::figures::Figures;
-use self::timeline::Timeline;
+use self::timeline::{Machine, Timeline};
 use crate::Format;
 use crate::failure::Failure;
 use crate::units::counted;
@@ -32,7 +34,11 @@ use crate::units::counted;
 #[derive(Debug, Args)]
 pub(super) struct ReportArguments {
     /// The file that the tests wrote [default: SANDBOXED_DB_REPORT].
-    file: Option<PathBuf>,
+    ///
+    /// Several files are those of the machines of one run, which are shown below each other by the
+    /// names of their files.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// Write a self-contained page of HTML.
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
@@ -54,34 +60,54 @@ struct Json<'a> {
     figures: &'a Figures,
     /// The number of lines that are not records.
     skipped_lines: usize,
-    records: &'a [&'a Record],
+    records: Vec<JsonRecord<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonRecord<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    /// The machine, if there are several.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    machine: &'a str,
 }
 
 impl ReportArguments {
     pub(super) fn perform(self, format: Format) -> Result<(), Box<dyn Error>> {
         let variable = || std::env::var_os("SANDBOXED_DB_REPORT").filter(|file| !file.is_empty());
-        let file = self.file.or_else(|| variable().map(PathBuf::from));
-        let file = file.ok_or_else(|| {
-            Failure::new("report a run").because("neither an argument nor SANDBOXED_DB_REPORT names a file").hint(
+        let mut files = self.files;
+        if files.is_empty() {
+            files.extend(variable().map(PathBuf::from));
+        }
+        if files.is_empty() {
+            return Err(Failure::new("report a run").because("neither an argument nor SANDBOXED_DB_REPORT names a file").hint(
                 "record a run by `SANDBOXED_DB_REPORT=run.jsonl cargo test`, then `sandboxed-db report run.jsonl`",
-            )
-        })?;
-        let Report { records, skipped, .. } = Report::read(&file)?;
-        let (records, mut notes) = choose(&records, self.all);
+            ).into());
+        }
+        let reports = files.iter().map(|file| Report::read(file)).collect::<Result<Vec<_>, _>>()?;
+        let (mut machines, mut notes) = (Vec::new(), Vec::new());
+        for (report, name) in reports.iter().zip(names(&files)) {
+            let (records, left_out) = choose(&report.records, self.all);
+            let of = if name.is_empty() { String::new() } else { format!("{name}: ") };
+            notes.extend(left_out.into_iter().map(|note| format!("{of}{note}")));
+            machines.push(Machine { name, records });
+        }
+        let skipped: usize = reports.iter().map(|report| report.skipped).sum();
         if skipped > 0 {
             notes.push(format!(
                 "left out: {}",
                 counted(skipped, "line that is not a record", "lines that are not records")
             ));
         }
-        if records.is_empty() {
+        if machines.iter().all(|machine| machine.records.is_empty()) {
+            let file = &files[0];
             let notes: String = notes.iter().map(|note| format!(" ({note})")).collect();
             return Err(Failure::new("report a run")
                 .because(format!("`{}` holds no record of a sandbox{notes}", file.display()))
                 .hint("set SANDBOXED_DB_REPORT for a run of tests that use sandboxes")
                 .into());
         }
-        let run = Timeline::new(&records);
+        let run = Timeline::new(&machines);
         let census = census::take(&run, picture::COLUMNS);
         let most_alive = census.iter().map(|census| census.alive()).max().unwrap_or_default();
         let figures = Figures::of(&run, most_alive);
@@ -95,10 +121,30 @@ impl ReportArguments {
         if let Some(out) = &self.trace {
             write(out, &serde_json::to_string(&trace::of(&run, &census))?)?;
         }
-        let value = Json { figures: &figures, skipped_lines: skipped, records: &records };
+        let records = machines.iter().flat_map(|machine| {
+            machine.records.iter().map(|&record| JsonRecord { record, machine: &machine.name })
+        });
+        let value = Json { figures: &figures, skipped_lines: skipped, records: records.collect() };
         super::print(format, &value, || text(&run, &census, &figures, &notes))?;
         Ok(())
     }
+}
+
+/// Returns the names of the machines that wrote several files: the parts in which these differ.
+fn names(files: &[PathBuf]) -> Vec<String> {
+    if let [_] = files {
+        return vec![String::new()];
+    }
+    let stem = |file: &Path| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stems: Vec<_> = files.iter().map(|file| stem(file)).collect();
+    // `shard-1/run.jsonl` and `shard-2/run.jsonl`.
+    let differ = stems.iter().collect::<BTreeSet<_>>().len() == stems.len();
+    let directory = |file: &PathBuf| file.parent().map(stem).filter(|name| !name.is_empty());
+    let names = files.iter().zip(&stems).map(|(file, stem)| match directory(file) {
+        Some(directory) if !differ => directory,
+        _ => stem.clone(),
+    });
+    names.collect()
 }
 
 /// Selects the records to report, and describes those left out.

@@ -6,7 +6,7 @@ use super::census::Census;
 use super::geometry::{LEFT, PLOT, Scale, WIDTH, px};
 use super::phase::Phase;
 use super::timeline::{Status, Timeline};
-use super::{bars, cells, lanes};
+use super::{bands, bars, cells, lanes};
 use crate::units;
 
 /// The number of columns in the chart of live sandboxes.
@@ -26,7 +26,9 @@ const LOWEST_LANE: f64 = 3.0;
 /// Draws the whole run, with title and subtitle if the picture stands alone.
 pub(super) fn draw(run: &Timeline<'_>, census: &[Census], title: Option<(&str, &str)>) -> Markup {
     let scale = Scale { span: run.span };
-    let (lanes, count) = lanes::pack(run.bars.iter().map(|bar| (bar.begin, bar.end)));
+    let intervals = run.bars.iter().map(|bar| (bar.machine, (bar.begin, bar.end)));
+    let (lanes, firsts) = lanes::pack_machines(intervals, run.machines.len());
+    let count = firsts.last().copied().unwrap_or_default();
     let aggregated = count > MOST_LANES || run.bars.len() > MOST_BARS;
     let rows = count.clamp(1, MOST_LANES);
     let height = (LANES / rows as f64).clamp(LOWEST_LANE, HIGHEST_LANE);
@@ -49,6 +51,9 @@ pub(super) fn draw(run: &Timeline<'_>, census: &[Census], title: Option<(&str, &
             (time_axis(scale, area, bottom))
             (draw_chart(census, area))
             (draw_flags(run, scale, flags))
+            @if run.machines.len() > 1 {
+                (bands::draw(&run.machines, &firsts, top, rows as f64 * height))
+            }
             @if aggregated {
                 (cells::draw(run, &lanes, count, rows, top, height))
             } @else {

@@ -43,6 +43,9 @@ pub(super) fn details(run: &Timeline<'_>, figures: &Figures) -> String {
     servers.sort_unstable();
     servers.dedup();
     let mut parts = vec![servers.join(", ")];
+    if run.machines.len() > 1 {
+        parts.push(counted(run.machines.len(), "machine", "machines"));
+    }
     parts.push(counted(figures.processes, "process", "processes"));
     parts.push(format!("at most {} alive", figures.most_alive));
     if let Some(start) = figures.start {
@@ -81,9 +84,25 @@ pub(super) fn phases(figures: &Figures) -> TitledTable {
     TitledTable { title: "Phases".to_owned(), table }
 }
 
+/// Returns the table of machines; without rows for one machine.
+fn machines(run: &Timeline<'_>) -> TitledTable {
+    let of = |machine: usize| run.bars.iter().filter(move |bar| bar.machine == machine);
+    let rows = run.machines.iter().enumerate().filter(|_| run.machines.len() > 1).map(|(index, name)| {
+        let begin = of(index).map(|bar| bar.begin).min().unwrap_or_default();
+        let end = of(index).map(|bar| bar.end).max().unwrap_or_default();
+        let failed = of(index).filter(|bar| bar.status == Status::Failed).count();
+        let built = of(index).filter(|bar| bar.record.layer_built).count();
+        let counts = [of(index).count(), failed, built].map(|count| count.to_string());
+        [printable(name), duration(begin), duration(end)].into_iter().chain(counts).collect()
+    });
+    let columns = ["machine", "first at", "last at", "sandboxes", "failed", "built layers"];
+    TitledTable { title: "Machines".to_owned(), table: Table::new(columns, 1..6, rows) }
+}
+
 /// Returns the lists: failed and unfinished tests, the slowest starts, the slowest tests.
 pub(super) fn lists(run: &Timeline<'_>) -> Vec<TitledTable> {
-    let mut tables = Vec::new();
+    let mut tables = vec![machines(run)];
+    let machine = |bar: &Bar<'_>| printable(&run.machines[bar.machine]);
     for (status, title) in [(Status::Failed, "Failed"), (Status::Unfinished, "Unfinished")] {
         let bars: Vec<_> = run.bars.iter().filter(|bar| bar.status == status).collect();
         let rows = bars.iter().take(LISTED).map(|bar| {
@@ -93,6 +112,7 @@ pub(super) fn lists(run: &Timeline<'_>) -> Vec<TitledTable> {
                 duration(bar.begin),
                 duration(bar.end - bar.begin),
                 printable(bar.name()),
+                machine(bar),
                 program(bar),
                 reopen,
                 reason,
@@ -103,22 +123,27 @@ pub(super) fn lists(run: &Timeline<'_>) -> Vec<TitledTable> {
                 0 => title.to_owned(),
                 more => format!("{title} (the first {LISTED}, and {more} more)"),
             },
-            table: Table::new(["at", "after", "test", "program", "its data", "reason"], 0..2, rows),
+            table: Table::new(
+                ["at", "after", "test", "machine", "program", "its data", "reason"],
+                0..2,
+                rows,
+            ),
         });
     }
-    let rows = slowest(run, |bar| bar.start())
-        .into_iter()
-        .map(|(bar, time)| vec![duration(time), printable(bar.name()), program(bar), longest_phases(bar)]);
+    let rows = slowest(run, |bar| bar.start()).into_iter().map(|(bar, time)| {
+        vec![duration(time), printable(bar.name()), machine(bar), program(bar), longest_phases(bar)]
+    });
     tables.push(TitledTable {
         title: format!("Slowest {SLOWEST} starts"),
-        table: Table::new(["start", "test", "program", "longest phases"], 0..1, rows),
+        table: Table::new(["start", "test", "machine", "program", "longest phases"], 0..1, rows),
     });
     let rows = slowest(run, |bar| bar.length(Phase::Test)).into_iter().map(|(bar, time)| {
-        vec![duration(time), printable(bar.name()), program(bar), bar.status.name().to_owned()]
+        let status = bar.status.name().to_owned();
+        vec![duration(time), printable(bar.name()), machine(bar), program(bar), status]
     });
     tables.push(TitledTable {
         title: format!("Slowest {SLOWEST} tests"),
-        table: Table::new(["time", "test", "program", "outcome"], 0..1, rows),
+        table: Table::new(["time", "test", "machine", "program", "outcome"], 0..1, rows),
     });
     tables.retain(|TitledTable { table, .. }| !table.rows.is_empty());
     let programs: BTreeSet<_> = run.bars.iter().map(program).collect();

@@ -12,10 +12,20 @@ use crate::units::printable;
 /// The maximum length of a run, a century: a file may hold any number as a time.
 const LONGEST: u64 = 100 * 365 * 24 * 60 * 60 * 1_000_000;
 
+/// The part of a run that one machine recorded.
+#[derive(Debug)]
+pub(super) struct Machine<'a> {
+    /// Empty for the only machine.
+    pub(super) name: String,
+    pub(super) records: Vec<&'a Record>,
+}
+
 /// The sandboxes of a run, in the order of their requests.
 #[derive(Debug)]
 pub(super) struct Timeline<'a> {
     pub(super) bars: Vec<Bar<'a>>,
+    /// The names of the machines, at least one.
+    pub(super) machines: Vec<String>,
     /// The length of the run in microseconds, at least one.
     pub(super) span: u64,
     /// The first request, in microseconds since 1970-01-01 UTC.
@@ -26,6 +36,8 @@ pub(super) struct Timeline<'a> {
 #[derive(Debug)]
 pub(super) struct Bar<'a> {
     pub(super) record: &'a Record,
+    /// Index of the machine.
+    pub(super) machine: usize,
     pub(super) begin: u64,
     pub(super) end: u64,
     /// The phases from `begin` to `end`, without gaps.
@@ -96,21 +108,27 @@ pub(super) fn split(records: &[Record]) -> Vec<Vec<&Record>> {
 }
 
 impl<'a> Timeline<'a> {
-    pub(super) fn new(records: &[&'a Record]) -> Self {
-        let begin = records.iter().map(|record| record.asked_at_us).min().unwrap_or_default();
-        // A sandbox without a recorded end lived at least until the last record of its process.
-        let mut last_seen = HashMap::<(&str, u32), u64>::new();
-        for record in records {
-            let last = last_seen.entry((&record.run, record.process)).or_default();
-            *last = last_time(record).max(*last);
+    /// Lays out the parts of all machines, by their clocks.
+    pub(super) fn new(machines: &[Machine<'a>]) -> Self {
+        let all = || machines.iter().flat_map(|machine| &machine.records);
+        let begin = all().map(|record| record.asked_at_us).min().unwrap_or_default();
+        let mut bars = Vec::new();
+        for (index, machine) in machines.iter().enumerate() {
+            // A sandbox without a recorded end lived at least until the last record of its process.
+            let mut last_seen = HashMap::<(&str, u32), u64>::new();
+            for record in &machine.records {
+                let last = last_seen.entry((&record.run, record.process)).or_default();
+                *last = last_time(record).max(*last);
+            }
+            bars.extend(machine.records.iter().map(|record| {
+                let last_seen = last_seen[&(record.run.as_str(), record.process)];
+                Bar { machine: index, ..Bar::new(record, begin, last_seen) }
+            }));
         }
-        let mut bars: Vec<_> = records
-            .iter()
-            .map(|record| Bar::new(record, begin, last_seen[&(record.run.as_str(), record.process)]))
-            .collect();
         bars.sort_by_key(|bar| bar.begin);
         let span = bars.iter().map(|bar| bar.end).max().unwrap_or_default().max(1);
-        Self { bars, span, origin: begin }
+        let machines = machines.iter().map(|machine| machine.name.clone()).collect();
+        Self { bars, machines, span, origin: begin }
     }
 
     /// Returns when the run began, such as `2026-11-28 14:25:01 UTC`.
@@ -134,8 +152,8 @@ impl<'a> Timeline<'a> {
     }
 
     pub(super) fn processes(&self) -> usize {
-        let processes: BTreeSet<_> =
-            self.bars.iter().map(|bar| (&bar.record.run, bar.record.process)).collect();
+        let process = |bar: &'_ Bar<'a>| (bar.machine, &bar.record.run, bar.record.process);
+        let processes: BTreeSet<_> = self.bars.iter().map(process).collect();
         processes.len()
     }
 }
@@ -166,7 +184,7 @@ impl<'a> Bar<'a> {
                 break;
             }
         }
-        Self { record, begin, end, segments, last, status }
+        Self { record, machine: 0, begin, end, segments, last, status }
     }
 
     /// Returns its name in tables and pictures.
@@ -259,6 +277,11 @@ pub(super) mod tests {
         record
     }
 
+    /// Returns the timeline of one machine.
+    pub(in super::super) fn timeline<'a>(records: &[&'a Record]) -> Timeline<'a> {
+        Timeline::new(&[Machine { name: String::new(), records: records.to_vec() }])
+    }
+
     fn phases(bar: &Bar<'_>) -> Vec<(Phase, u64)> {
         bar.segments.iter().map(|segment| (segment.phase, segment.length())).collect()
     }
@@ -266,7 +289,7 @@ pub(super) mod tests {
     #[test]
     fn a_bar_has_all_phases_without_gaps() {
         let (first, second) = (record(5_000, 7), record(6_000, 7));
-        let run = Timeline::new(&[&second, &first]);
+        let run = timeline(&[&second, &first]);
         assert_eq!(run.span, 8_000);
         assert_eq!((run.bars[0].begin, run.bars[1].begin), (0, 1_000));
         assert_eq!(phases(&run.bars[1]), Phase::ALL.map(|phase| (phase, 1_000)));
@@ -278,7 +301,7 @@ pub(super) mod tests {
     fn a_skipped_phase_takes_no_time() {
         let mut record = record(0, 7);
         record.connected_at_us = None;
-        let run = Timeline::new(&[&record]);
+        let run = timeline(&[&record]);
         assert_eq!(run.bars[0].length(Phase::Connect), None);
         assert_eq!(run.bars[0].length(Phase::Test), Some(2_000));
     }
@@ -288,7 +311,7 @@ pub(super) mod tests {
         let mut record = record(0, 2);
         record.outcome = Outcome::Failed;
         (record.ended_at_us, record.gone_at_us) = (Some(9_000), Some(9_000));
-        let run = Timeline::new(&[&record]);
+        let run = timeline(&[&record]);
         let bar = &run.bars[0];
         assert_eq!(
             (bar.status, bar.last, bar.end, bar.start()),
@@ -301,20 +324,32 @@ pub(super) mod tests {
     fn an_unfinished_sandbox_lasts_until_its_process_was_last_seen() {
         let (killed, mut sibling, mut stranger) = (record(0, 5), record(20_000, 7), record(50_000, 7));
         (sibling.process, stranger.process) = (0, 1);
-        let run = Timeline::new(&[&killed, &sibling, &stranger]);
+        let run = timeline(&[&killed, &sibling, &stranger]);
         let bar = &run.bars[0];
         assert_eq!((bar.status, bar.last, bar.end), (Status::Unfinished, Phase::Test, 27_000));
         assert_eq!(run.count(Status::Unfinished), 1);
     }
 
     #[test]
+    fn machines_share_the_time_and_nothing_else() {
+        // Processes of two machines may have one number.
+        let (killed, mut other) = (record(0, 5), record(20_000, 7));
+        other.test = Some("other".to_owned());
+        let machine = |name: &str, record| Machine { name: name.to_owned(), records: vec![record] };
+        let run = Timeline::new(&[machine("a", &other), machine("b", &killed)]);
+        let bars: Vec<_> = run.bars.iter().map(|bar| (bar.machine, bar.begin, bar.end)).collect();
+        assert_eq!(bars, [(1, 0, 5_000), (0, 20_000, 27_000)]);
+        assert_eq!((run.machines, run.span), (vec!["a".to_owned(), "b".to_owned()], 27_000));
+    }
+
+    #[test]
     fn impossible_times_are_clamped() {
         let mut late = record(1, 7);
         late.gone_at_us = Some(u64::MAX);
-        assert_eq!(Timeline::new(&[&record(0, 7), &late]).span, LONGEST);
+        assert_eq!(timeline(&[&record(0, 7), &late]).span, LONGEST);
         let mut record = record(5_000, 7);
         (record.ready_at_us, record.gone_at_us) = (Some(1), Some(2));
-        let run = Timeline::new(&[&record]);
+        let run = timeline(&[&record]);
         assert!(run.bars[0].segments.iter().all(|segment| segment.begin < segment.end));
         assert_eq!((run.bars[0].begin, run.bars[0].end, run.span), (0, 0, 1));
     }

@@ -16,6 +16,8 @@ use crate::units::printable;
 
 /// The process of the counters, which belong to the whole run. No user process has this id.
 const RUN: u32 = 0;
+/// More than the kernel has process ids: those of each machine get a range.
+const MOST_PROCESSES: u32 = 5_000_000;
 
 /// The file: an object with the events, in microseconds since the begin of the run.
 #[derive(Debug, Serialize)]
@@ -46,12 +48,19 @@ struct Event {
 pub(super) fn of(run: &Timeline<'_>, census: &[Census]) -> Trace {
     let mut processes = BTreeMap::<u32, Vec<&Bar<'_>>>::new();
     for bar in &run.bars {
-        processes.entry(bar.record.process).or_default().push(bar);
+        let range = MOST_PROCESSES.wrapping_mul(bar.machine as u32);
+        processes.entry(range.wrapping_add(bar.record.process)).or_default().push(bar);
     }
     let mut events = vec![named("process_name", RUN, 0, "run")];
     events.extend(counters(run, census));
     for (pid, bars) in processes {
-        let programs: BTreeSet<_> = bars.iter().map(|bar| printable(&bar.record.program)).collect();
+        let programs: BTreeSet<_> = bars
+            .iter()
+            .map(|bar| match run.machines[bar.machine].as_str() {
+                "" => printable(&bar.record.program),
+                machine => printable(&format!("{machine}: {}", bar.record.program)),
+            })
+            .collect();
         events.push(named("process_name", pid, 0, &programs.into_iter().collect::<Vec<_>>().join(", ")));
         let (lanes, count) = lanes::pack(bars.iter().map(|bar| (bar.begin, bar.end)));
         events.extend((1..=count).map(|lane| named("thread_name", pid, lane, &format!("lane {lane}"))));

@@ -130,6 +130,33 @@ fn the_latest_run_of_a_file_is_reported_unless_all_are_wanted() {
 }
 
 #[test]
+fn the_runs_of_several_machines_are_one_report() {
+    let place = tempfile::tempdir().unwrap();
+    // Records of two machines may have one id and one process.
+    let parts = [("shard-1", line(1, "a", "failed")), ("shard-2", line(1, "b", "passed"))];
+    let files = parts.map(|(machine, contents)| {
+        let directory = place.path().join(machine);
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("run.jsonl"), contents).unwrap();
+        directory.join("run.jsonl").display().to_string()
+    });
+    let [first, second] = files.each_ref();
+    let page = place.path().join("run.svg");
+    let shown = report(&[first, second, "--svg", page.to_str().unwrap()]);
+    let shown = text(&shown.stdout);
+    for expected in ["2 sandboxes in 93", "2 machines · 2 processes", "Machines\n", "shard-1", "shard-2"] {
+        assert!(shown.contains(expected), "{expected} is not in\n{shown}");
+    }
+    let picture = std::fs::read_to_string(page).unwrap();
+    assert!(picture.contains(">shard-1</text>") && picture.contains(">shard-2</text>"), "{picture}");
+    let json: serde_json::Value = serde_json::from_slice(&report(&["--json", first, second]).stdout).unwrap();
+    let records = json["records"].as_array().unwrap();
+    let machines: Vec<_> = records.iter().map(|record| (&record["machine"], &record["test"])).collect();
+    assert_eq!(machines, [(&"shard-1".into(), &"a".into()), (&"shard-2".into(), &"b".into())]);
+    assert!(json.get("machine").is_none());
+}
+
+#[test]
 fn a_file_without_records_is_an_error() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("run.jsonl");
