@@ -30,6 +30,7 @@ mod documentation {
         packages = "../sandbox/src/guide/packages.md",
         images = "../sandbox/src/guide/images.md",
         layers_in_a_registry = "../sandbox/src/guide/layers_in_a_registry.md",
+        many_machines = "../sandbox/src/guide/many_machines.md",
         other_engines = "../sandbox/src/guide/other_engines.md",
         writing_an_engine = "../sandbox/src/guide/writing_an_engine.md",
         failures = "../sandbox/src/guide/failures.md",

@@ -18,6 +18,7 @@
 //! | see how long each part of a run took | [`reports`] |
 //! | run in CI, in Docker, in Kubernetes | [`ci`] |
 //! | prepare layers once for many machines | [`layers_in_a_registry`] |
+//! | run a suite on many machines | [`many_machines`] |
 //! | test in Python, Node, Go | [`other_languages`], [`serve`] |
 //! | use the program `sandboxed-db` | [`command_line`] |
 //! | set environment variables | [`environment`](crate::environment) |
@@ -82,6 +83,9 @@ pub mod ci {}
 
 #[cfg_attr(not(doctest), doc = include_str!("layers_in_a_registry.md"))]
 pub mod layers_in_a_registry {}
+
+#[cfg_attr(not(doctest), doc = include_str!("many_machines.md"))]
+pub mod many_machines {}
 
 #[cfg_attr(not(doctest), doc = include_str!("other_languages.md"))]
 pub mod other_languages {}
