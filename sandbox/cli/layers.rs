@@ -55,7 +55,7 @@ pub(super) fn damage(damaged: &[Damage]) -> String {
     }
     let mut text = String::new();
     for damage in damaged {
-        let origin = damage.origin.as_ref().map(|origin| format!(", pulled from {}", repository(origin)));
+        let origin = damage.origin.as_ref().map(|origin| format!(", pulled from {},", repository(origin)));
         let origin = origin.unwrap_or_default();
         text.push_str(&format!("{}{origin} was damaged and is set aside:\n", damage.digest));
         damage.differences.iter().for_each(|difference| text.push_str(&format!("  {difference}\n")));

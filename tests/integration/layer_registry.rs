@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sandboxed_db::cache::Layers;
 use sandboxed_db::{MariaDb, Postgres, Redis, Snapshot, Sqlite};
@@ -20,6 +20,7 @@ use sandboxed_db_tests::{
 use tempfile::TempDir;
 
 use crate::registries::DockerRegistry;
+use crate::simulated_host::SUBJECT;
 
 /// The directory of a test, which all its machines share: seeds, and a line for each build.
 const SHARED: &str = "SANDBOXED_DB_TEST_SHARED";
@@ -428,16 +429,48 @@ fn second_machine_builds_nothing<E: TestedEngine>(engine: &'static str) {
     assert_eq!(machines.built(), ["first"]);
     assert!(machines.all_pulled("two"), "{:?}", machines.layers("two"));
     assert_eq!(machines.layers("one").len(), machines.layers("two").len());
-    // A step more is built on what is there, and its parent is not packed again.
-    passed(machines.command("three", &registry.layers()).env(MORE, "second").env("SANDBOXED_DB_PUSH", "1"));
-    passed(machines.command("four", &registry.layers()).env(MORE, "second"));
-    assert_eq!(machines.built(), ["first", "second"]);
-    assert!(machines.all_pulled("four"), "{:?}", machines.layers("four"));
+    // A step more is built on the pulled layers, here by two machines that push it at once.
+    let push = |machine: &str| {
+        let mut command = machines.command(machine, &registry.layers());
+        command.env(MORE, "second").env("SANDBOXED_DB_PUSH", "1");
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    for machine in [push("three"), push("four")] {
+        let output = machine.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    passed(machines.command("five", &registry.layers()).env(MORE, "second"));
+    assert!((2..=3).contains(&machines.built().len()), "{:?}", machines.built());
+    assert!(machines.all_pulled("five"), "{:?}", machines.layers("five"));
 }
 
 #[test]
 fn a_layer_is_built_by_one_machine_and_pulled_by_others() {
     second_machine_builds_nothing::<Redis>("redis");
+}
+
+#[test]
+fn a_migration_more_is_run_on_those_that_are_pulled() {
+    let (Some(registry), false) = (registry(), is_missing::<Postgres>()) else { return };
+    let machines = Machines::of::<Postgres>("postgres");
+    let migrations = machines.place.path().join("migrations");
+    fs::create_dir(&migrations).unwrap();
+    let add = |number: u8| {
+        fs::write(migrations.join(format!("{number}_t.sql")), format!("create table t{number} ();")).unwrap();
+    };
+    let start = |machine: &str, push: &str| {
+        let mut command = machines.on_machine(Command::new(SUBJECT), machine);
+        command.arg("--migrations").arg(&migrations).arg("return");
+        command.env("SANDBOXED_DB_REGISTRY", registry.layers()).env("SANDBOXED_DB_PUSH", push);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    (1..=3).for_each(add);
+    start("one", "1");
+    add(4);
+    start("two", "0");
+    let built: Vec<_> = machines.layers("two").into_iter().filter(|(_, is_pulled)| !is_pulled).collect();
+    assert_eq!((machines.layers("two").len(), built.len()), (3, 1));
 }
 
 #[test]
@@ -477,7 +510,13 @@ fn other_programs_copy_and_unpack_a_pushed_layer() {
         assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    for (digest, _) in machines.layers("one") {
+    // The layer that no other one was built on has the archives of all.
+    let manifest = |name: &str| machines.cache("one").join("layers").join(name).join("manifest.json");
+    let layers = machines.layers("one");
+    let manifests: Vec<_> =
+        layers.iter().map(|(name, _)| fs::read_to_string(manifest(name)).unwrap()).collect();
+    let is_parent = |name: &str| manifests.iter().any(|it| it.contains(&format!("\"parent\":\"{name}\"")));
+    for (digest, _) in layers.iter().filter(|(name, _)| !is_parent(name)) {
         let there = format!("docker://{}:{digest}", registry.layers());
         let inspected = tool("skopeo", &["inspect", "--tls-verify=false", &there]);
         assert_says(
@@ -487,9 +526,9 @@ fn other_programs_copy_and_unpack_a_pushed_layer() {
         let here = format!("oci:layout:{digest}");
         let copy = ["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", &there, &here];
         tool("skopeo", &copy);
-        tool("umoci", &["unpack", "--rootless", "--image", &format!("layout:{digest}"), &digest]);
-        let data = machines.cache("one").join("layers").join(&digest).join("data");
-        assert_eq!(tree(&place.join(&digest).join("rootfs")), tree(&data));
+        tool("umoci", &["unpack", "--rootless", "--image", &format!("layout:{digest}"), digest]);
+        let data = manifest(digest).with_file_name("data");
+        assert_eq!(tree(&place.join(digest).join("rootfs")), tree(&data));
         // The copy elsewhere can be pulled, too.
         let elsewhere = format!("docker://127.0.0.1:{}/mirror/layers:{digest}", registry.port);
         let copy = ["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", &here, &elsewhere];
@@ -539,6 +578,10 @@ enum Mischief {
     /// Ends amid archives, or amid documents.
     CutsArchives,
     CutsDocuments,
+    /// Sends archives a byte at a time.
+    Drips,
+    /// Denies all reads, as registries do for a repository that does not exist yet.
+    HidesRepositories,
     /// Refuses what is sent to it.
     IsFull,
     /// Answers no request, and keeps the connection.
@@ -605,6 +648,9 @@ impl Proxy {
                 self.held.lock().unwrap().push(client);
                 return None;
             }
+            Mischief::HidesRepositories if method == "GET" => {
+                return say("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            }
             Mischief::IsFull if method == "PUT" => {
                 return say(
                     "HTTP/1.1 507 Insufficient Storage\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
@@ -640,6 +686,13 @@ impl Proxy {
         match self.mischief {
             Mischief::LiesInArchives if is_archive => self.change(&mut answer, |last| *last ^= 1),
             Mischief::LiesInDocuments if is_document => self.change(&mut answer, |last| *last = b' '),
+            Mischief::Drips if is_archive => {
+                for byte in &answer {
+                    client.write_all(&[*byte]).ok()?;
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+                return None;
+            }
             Mischief::CutsArchives if is_archive => self.cut(&mut answer, body),
             Mischief::CutsDocuments if is_document => self.cut(&mut answer, body),
             Mischief::SendsElsewhere if method == "POST" => {
@@ -719,6 +772,33 @@ fn a_registry_that_is_down_or_takes_no_push_is_one_line() {
     assert_eq!(Machines::notices(&said).len(), 1, "{said}");
     assert_says(&said, &["cannot be used, and layers are built", "Connection refused"]);
     assert_eq!(machines.built(), ["first", "more", "first", "first"]);
+}
+
+#[test]
+fn the_first_push_makes_a_repository_that_cannot_be_read() {
+    let (Some(registry), false) = (registry(), is_missing::<Redis>()) else { return };
+    let machines = Machines::of::<Redis>("redis");
+    let proxy = Proxy::serve(&registry, Mischief::HidesRepositories);
+    let said = machines.run_and_push("one", &proxy.layers());
+    assert_eq!(Machines::notices(&said), [""; 0]);
+    let said = machines.run("two", &proxy.layers());
+    assert_says(&said, &["does not let `team/test-layers` be read without credentials, if it exists"]);
+    machines.run("three", &registry.layers());
+    assert!(machines.all_pulled("three"));
+    assert_eq!(machines.built(), ["first", "first"]);
+}
+
+#[test]
+fn a_registry_that_is_slow_is_given_up() {
+    if !is_exhaustive("waits for the deadline of a download") {
+        return;
+    }
+    let Some((registry, machines)) = filled_registry() else { return };
+    let proxy = Proxy::serve(&registry, Mischief::Drips);
+    let said = machines.run("slow", &proxy.layers());
+    assert_eq!(Machines::notices(&said).len(), 1, "{said}");
+    assert_says(&said, &["cannot be used, and layers are built", "no answer in time"]);
+    assert_eq!(machines.built(), ["first", "first"]);
 }
 
 #[test]

@@ -28,6 +28,8 @@ const LIMIT: Limit = Limit { size: 10 << 30, age: None };
 const IMAGE: &str = "image";
 /// How often a build prunes the layers.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// The directory of notes that a registry cannot be used.
+pub(super) const REGISTRIES: &str = "registries";
 /// How long the chain of a description is remembered.
 const CHAIN_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -154,6 +156,7 @@ impl Layers {
         }
         self.store.cache().sweep();
         Kept::open()?.prune_without(|layer| self.store.path(layer).exists())?;
+        self.store.cache().remove_older(REGISTRIES, INTERVAL, |_| false);
         history::prune(self.store.cache(), CHAIN_AGE);
         lookup::prune(self.store.cache(), INTERVAL, |layer| self.store.path(layer).exists());
         Ok(removed)

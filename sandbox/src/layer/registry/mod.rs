@@ -26,9 +26,10 @@ use super::digest::Digest;
 use super::published::Layer;
 use super::run;
 use super::store::Store;
+use super::upkeep::REGISTRIES;
 use crate::cache;
 use crate::environment::{PUSH, REGISTRY, REGISTRY_KEY};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Reference, RegistryReference};
 use crate::progress::{Progress, notice};
 use crate::report::with_causes;
@@ -37,8 +38,6 @@ use crate::report::with_causes;
 const AWAY: Duration = Duration::from_secs(60);
 /// How long a layer counts as missing after it was looked for.
 const MISSING: Duration = Duration::from_secs(10);
-/// The directory of notes that a registry cannot be used.
-const NOTES: &str = "registries";
 
 /// The registry of the environment, as this process has found it.
 #[derive(Debug)]
@@ -94,6 +93,11 @@ fn repository(text: &str) -> Result<RegistryReference, String> {
     }
 }
 
+/// Returns `true` if layers are pushed.
+fn pushes() -> bool {
+    matches!(PUSH.word(), Ok(Some("1")))
+}
+
 fn shared() -> Option<&'static Shared> {
     static SHARED: OnceLock<Option<Shared>> = OnceLock::new();
     let open = || {
@@ -135,6 +139,12 @@ pub(super) fn look(store: &Store, digest: Digest) -> Option<Found> {
             shared.state().missing.insert(digest, Instant::now());
             None
         }
+        // Many registries hide a repository that the first push will make.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && pushes() => {
+            tracing::debug!(%error, "the registry may have no such repository yet");
+            shared.state().missing.insert(digest, Instant::now());
+            None
+        }
         Err(error) => {
             shared.failed_to_read(store, digest, &error.to_string(), error.kind());
             None
@@ -163,7 +173,7 @@ impl Found {
             }
             Err(error) => {
                 drop(progress);
-                shared.failed_to_read(store, digest, &with_causes(&error), kind(&error));
+                shared.failed_to_read(store, digest, &why(&error), kind(&error));
                 None
             }
         }
@@ -173,7 +183,7 @@ impl Found {
 /// Pushes a layer that was built, where that is wanted.
 pub(super) fn push(store: &Store, layer: &Layer) {
     let Some(shared) = shared() else { return };
-    if !matches!(PUSH.word(), Ok(Some("1"))) || shared.state().is_unwritable || !shared.is_readable(store) {
+    if !pushes() || shared.state().is_unwritable || !shared.is_readable(store) {
         return;
     }
     let digest = layer.digest();
@@ -182,7 +192,7 @@ pub(super) fn push(store: &Store, layer: &Layer) {
     let progress = Progress::start(&format!("pushing layer {} to {}", short(digest), shared.place.name()));
     let pushed = match shared.place.has(digest) {
         Ok(true) if !replaces => return,
-        Ok(_) => shared.place.push(store, layer, &progress).map_err(|error| with_causes(&error)),
+        Ok(_) => shared.place.push(store, layer, &progress).map_err(|error| why(&error)),
         Err(error) => Err(error.to_string()),
     };
     drop(progress);
@@ -198,6 +208,12 @@ pub(super) fn push(store: &Store, layer: &Layer) {
 /// The digits of a digest that `sandboxed-db layers` shows.
 fn short(digest: Digest) -> String {
     digest.to_string().chars().take(12).collect()
+}
+
+/// Returns the cause of an error, whose operation the notice has already named.
+fn why(error: &Error) -> String {
+    let cause = error.source().filter(|_| error.kind() == ErrorKind::Layer);
+    cause.map_or_else(|| with_causes(error), ToString::to_string)
 }
 
 /// Returns the kind of the failed operation below an error.
@@ -245,6 +261,6 @@ impl Shared {
     }
 
     fn note(&self, store: &Store) -> PathBuf {
-        store.cache().path(NOTES).join(blake3::hash(self.place.name().as_bytes()).to_hex().as_str())
+        store.cache().path(REGISTRIES).join(blake3::hash(self.place.name().as_bytes()).to_hex().as_str())
     }
 }
