@@ -21,9 +21,9 @@
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
 //! | `SANDBOXED_DB_START` | how servers are started: from a checkpoint of a ready one, from the image of a linked one, or by execution; where one is not possible, by the next | `checkpoint`, `linked` or `exec` | `linked` |
 //!
-//! An empty variable counts as unset. A value that cannot be used is an error of the kind
-//! [`InvalidConfig`](crate::ErrorKind::InvalidConfig) at the next start of a sandbox, and is never
-//! ignored.
+//! An empty variable counts as unset. A value that cannot be used, or a name with a wrong letter,
+//! is an error of the kind [`InvalidConfig`](crate::ErrorKind::InvalidConfig) at the next start of
+//! a sandbox, and is never ignored.
 //!
 //! `SANDBOXED_DB_LAUNCHER` is set by this library, for the processes that it starts.
 
@@ -127,13 +127,41 @@ enum Values {
     Path(&'static str),
 }
 
-/// Checks all variables whose values are known in advance.
+/// Checks all variables whose values are known in advance, and refuses misspelt names. Other names
+/// may belong to engines outside of this library.
 pub(crate) fn check() -> Result<()> {
+    for (name, value) in env::vars_os() {
+        if let Some(meant) = name.to_str().and_then(misspelt) {
+            let operation = format!("use {}={}", name.to_string_lossy(), value.to_string_lossy());
+            return Err(Error::new(ErrorKind::InvalidConfig, operation)
+                .with_hint(format!("the variable is called {}", meant.name)));
+        }
+    }
     ALL.iter().try_for_each(|variable| match variable.values {
         Values::Words(_) => variable.word().map(drop),
         Values::Number { .. } => variable.number().map(drop),
         Values::Path(_) => Ok(()),
     })
+}
+
+/// Returns the variable of whose name this is a misspelling.
+fn misspelt(name: &str) -> Option<&'static Variable> {
+    let is_ours = name.starts_with("SANDBOXED_DB_") && ALL.iter().all(|variable| variable.name != name);
+    let mut all = if is_ours { ALL.iter() } else { [].iter() };
+    all.find(|variable| is_one_edit(name.as_bytes(), variable.name.as_bytes()))
+}
+
+/// Returns `true` if a letter more, a letter less, another letter, or two swapped ones are all that
+/// differs.
+fn is_one_edit(one: &[u8], other: &[u8]) -> bool {
+    let before = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    let (one, other) = (&one[before..], &other[before..]);
+    let after = one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count();
+    match (&one[..one.len() - after], &other[..other.len() - after]) {
+        ([], [_]) | ([_], []) | ([_], [_]) => true,
+        ([a, b], [c, d]) => (a, b) == (d, c),
+        _ => false,
+    }
 }
 
 impl Variable {
@@ -226,6 +254,21 @@ mod tests {
                 assert_eq!(variable.parse_word(OsStr::new(other)), None, "{}={other}", variable.name);
             }
         }
+    }
+
+    #[test]
+    fn a_misspelt_name_is_answered_with_the_right_one() {
+        let meant = |name: &str| misspelt(name).map(|variable| variable.name);
+        for name in ["KEP", "KEEEP", "KEEO", "KEPE"] {
+            assert_eq!(meant(&format!("SANDBOXED_DB_{name}")), Some(KEEP.name), "{name}");
+        }
+        assert_eq!(meant("SANDBOXED_DB_POOLS"), Some(POOL.name));
+        for name in ["SANDBOXED_DB_KEEP", "SANDBOXED_DB_TESTS", "SANDBOXED_DB_MONGO", "SANDBOXED_DB_", "KEP"]
+        {
+            assert_eq!(meant(name), None, "{name}");
+        }
+        // Two names of the table are never taken for each other.
+        assert!(ALL.iter().all(|variable| misspelt(variable.name).is_none()));
     }
 
     proptest! {

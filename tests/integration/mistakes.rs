@@ -70,9 +70,10 @@ struct Failing(
     (&'static str, &'static str),
 );
 
-const FAILING: [Failing; 4] = [
+const FAILING: [Failing; 5] = [
     Failing("migrated_twice", "migrates", &[USERS], ("SANDBOXED_DB_POOL", "0")),
     Failing("statement_that_fails", "queries", &[], ("SANDBOXED_DB_POOL", "0")),
+    Failing("variable_with_a_typo", "passes", &[], ("SANDBOXED_DB_KEP", "always")),
     Failing("variable_with_another_value", "passes", &[], ("SANDBOXED_DB_KEEP", "yes")),
     Failing("directory_without_a_server", "passes", &[], ("SANDBOXED_DB_POSTGRES", "/nonexistent")),
 ];
@@ -149,13 +150,20 @@ fn common_mistakes_are_answered_with_their_fix() {
         let package = directory(files);
         (name, normalised(&report(test, package.path(), *variable), package.path()))
     });
-    let mut differences = String::new();
+    let (mut differences, mut names) = (String::new(), Vec::new());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mistakes");
     for (name, message) in described.chain(failing) {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("data/mistakes/{name}.txt"));
+        names.push(format!("{name}.txt"));
+        let file = directory.join(format!("{name}.txt"));
         let expected = fs::read_to_string(&file).unwrap_or_default();
         if message != expected {
             differences.push_str(&format!("{name}, expected:\n{expected}found:\n{message}\n"));
         }
     }
     assert!(differences.is_empty(), "{differences}");
+    names.sort();
+    let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut files: Vec<_> = files.collect();
+    files.sort();
+    assert_eq!(files, names);
 }
