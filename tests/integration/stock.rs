@@ -154,6 +154,20 @@ fn housekeeping_goes_on_after_a_table_that_cannot_be_analysed() {
 }
 
 #[test]
+fn time_zones_of_the_host_are_listed() {
+    let db = start();
+    let zones = "select count(*) from pg_timezone_names where name in ('UTC', 'Europe/Berlin')";
+    assert_eq!(value::<i64>(&mut connect(db.url()), zones), 2);
+}
+
+#[test]
+fn asynchronous_commits_are_decoded_as_soon_as_stock() {
+    let db = fresh().setting("wal_level", "logical").start().unwrap();
+    let delay = "select setting = boot_val from pg_settings where name = 'wal_writer_delay'";
+    assert!(value::<bool>(&mut connect(db.url()), delay));
+}
+
+#[test]
 fn a_server_connects_to_itself_without_a_password() {
     let db = start();
     let mut client = connect(db.url());
