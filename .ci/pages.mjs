@@ -185,12 +185,16 @@ async function checkDocumentation(browser) {
   check("documentation", `${pages.length} pages in ${documentation}`, pages.length > 20);
   const server = await serve(documentation);
   const root = `http://127.0.0.1:${server.address().port}/`;
-  const tab = await browser.tab();
-  for (const page of pages.filter((it) => it.endsWith("/index.html"))) {
-    await tab.open(root + page);
-    const errors = tab.errors.splice(0);
-    check(page, errors.join("; "), errors.length === 0);
+  for (const dark of [true, false]) {
+    const tab = await browser.tab({ dark });
+    for (const page of pages.filter((it) => it.endsWith("/index.html"))) {
+      await tab.open(root + page);
+      const errors = tab.errors.splice(0);
+      check(page, errors.join("; "), errors.length === 0);
+    }
+    await tab.close();
   }
+  const tab = await browser.tab();
   const read = async (page) => {
     const text = await (await fetch(page)).text();
     const parsed = new DOMParser().parseFromString(text, "text/html");
