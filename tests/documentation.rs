@@ -168,6 +168,17 @@ fn files_in_the_readme_are_those_of_the_examples() {
 }
 
 #[test]
+fn the_readme_shows_each_recording() {
+    let readme = read(&repository().join("README.md"));
+    let recordings =
+        with_extension("svg").into_iter().filter(|file| file.starts_with(repository().join("examples")));
+    for recording in recordings {
+        let path = recording.strip_prefix(repository()).unwrap().display().to_string();
+        assert!(readme.contains(&format!("]({path})")), "{path}");
+    }
+}
+
+#[test]
 fn each_chapter_is_a_page_and_is_tested() {
     let guide = repository().join("sandbox/src/guide");
     let files = with_extension("md").into_iter().filter(|file| file.starts_with(&guide));
