@@ -48,6 +48,11 @@ pub(crate) fn shell(db: &Sandbox, command: &str) -> String {
     output
 }
 
+/// Returns `true` if the servers of this run are those of an image.
+pub(crate) fn runs_an_image() -> bool {
+    std::env::var("SANDBOXED_DB_POSTGRES").is_ok_and(|image| image.starts_with("oci:"))
+}
+
 /// Runs a command that must fail; 127 says that there is no such program, which proves nothing.
 pub(crate) fn fails(db: &Sandbox, command: &str, because: &str) {
     let (output, exit) = run(db, command);
@@ -227,6 +232,8 @@ fn files_of_the_host_are_hidden() {
 
     let mut hidden: Vec<PathBuf> =
         ["/root", "/home", "/etc/shadow", "/etc/ssh", "/var/log", "/boot", "/sys"].map(PathBuf::from).into();
+    // An image has its own.
+    hidden.retain(|path| !runs_an_image() || path != "/var/log");
     hidden.push(env!("CARGO_MANIFEST_DIR").into());
     hidden.push(std::env::current_exe().unwrap());
     hidden.extend(std::env::home_dir());

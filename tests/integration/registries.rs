@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use sandboxed_db::{ErrorKind, Postgres, Snapshot};
 use sandboxed_db_tests::{
     DEADLINE, OciLayout, alone, assert_says, installed_postgres, is_alone, passed, refused, sha256, skip,
-    value_at, wait_until,
+    skip_without_root, value_at, wait_until,
 };
 use tempfile::TempDir;
 
@@ -100,6 +100,40 @@ fn pull_alone() {
 fn an_image_is_pulled_once_from_a_registry() {
     let cache = tempfile::tempdir().unwrap();
     passed(alone("registries::pull_alone").env("SANDBOXED_DB_CACHE", cache.path()));
+}
+
+#[test]
+fn images_of_buildah_are_read() {
+    if !rustix::process::geteuid().is_root() {
+        return skip_without_root("buildah needs a range of user ids");
+    }
+    let Some(registry) = DockerRegistry::start() else { return skip("docker-registry is not installed") };
+    let place = registry.place.path();
+    let [storage, run] = ["storage", "run"].map(|name| place.join(name));
+    let buildah = |args: &[&str]| {
+        let mut buildah = Command::new("buildah");
+        buildah.arg("--root").arg(&storage).arg("--runroot").arg(&run).args(["--storage-driver", "vfs"]);
+        let output = buildah.args(args).current_dir(place).output().ok()?;
+        assert!(output.status.success(), "{output:?}");
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(container) = buildah(&["from", "scratch"]) else { return skip("buildah is not installed") };
+    fs::write(place.join("file"), "contents").unwrap();
+    buildah(&["add", "--quiet", &container, "file", "/directory/file"]);
+    let name = format!("127.0.0.1:{}/team/buildah", registry.port);
+    // Docker's documents and those of OCI.
+    for format in ["docker", "oci"] {
+        buildah(&["commit", "--quiet", "--format", format, &container, format]);
+        buildah(&["push", "--quiet", "--tls-verify=false", format, &format!("docker://{name}:{format}")]);
+        buildah(&["push", "--quiet", format, &format!("{format}-archive:{format}.tar")]);
+    }
+    let files = ["docker-archive:docker.tar".to_owned(), "oci-archive:oci.tar".to_owned()];
+    for reference in files.into_iter().chain(["docker", "oci"].map(|tag| format!("{name}:{tag}"))) {
+        let snapshot = Snapshot::new(Postgres::new()).relative_to(place).image(&reference);
+        let error = snapshot.start().unwrap_err();
+        // It was read and unpacked.
+        assert_says(&format!("{error:?}"), &["could not find `postgres` in the image sha256:"]);
+    }
 }
 
 /// A registry of one image, which asks for a token, is busy at first, sends its clients elsewhere

@@ -7,6 +7,8 @@ mod challenge;
 mod credentials;
 mod digest;
 mod documents;
+#[cfg(test)]
+mod hostile_tests;
 mod listing;
 #[cfg(feature = "registries")]
 mod names;

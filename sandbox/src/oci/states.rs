@@ -133,6 +133,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_list_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let place = tempfile::tempdir().unwrap();
+            let id = Sha256::of(b"x");
+            let list = [header(id, bytes.len()).as_bytes(), &bytes].concat();
+            let _ = compare(&list, id, place.path(), Extent::Everything);
+        }
+    }
+
     #[test]
     fn a_damaged_list_says_nothing() {
         let place = tempfile::tempdir().unwrap();

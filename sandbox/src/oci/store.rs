@@ -17,7 +17,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -274,7 +274,7 @@ fn directory(cache: &Cache, id: Sha256) -> PathBuf {
 }
 
 /// Unpacks all layers, and checks the digests of what was read.
-fn unpack(source: &Source, root: &Path, progress: &Progress) -> io::Result<()> {
+pub(super) fn unpack(source: &Source, root: &Path, progress: &Progress) -> io::Result<()> {
     fs::create_dir(root)?;
     let mut unpacking = Unpacking::into(root, MOST_BYTES)?;
     for (index, layer) in source.layers.iter().enumerate() {
@@ -298,7 +298,9 @@ fn unpack_layer(layer: &Layer, unpacking: &mut Unpacking) -> io::Result<()> {
 }
 
 /// Unpacks an uncompressed archive, and returns its digest.
-fn contents(reader: impl io::Read, unpacking: &mut Unpacking) -> io::Result<Sha256> {
+fn contents(reader: impl Read, unpacking: &mut Unpacking) -> io::Result<Sha256> {
+    // Bytes after the entries are hashed too, and may be zeros without end.
+    let reader = reader.take(2 * MOST_BYTES);
     let mut contents = Hashed::new(BufReader::with_capacity(1 << 18, reader));
     unpacking.layer(&mut contents)?;
     contents.finish()
