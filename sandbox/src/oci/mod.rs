@@ -19,6 +19,8 @@ mod reference;
 mod registry;
 #[cfg(feature = "registries")]
 mod repository;
+#[cfg(feature = "registries")]
+mod requests;
 mod source;
 mod states;
 mod store;

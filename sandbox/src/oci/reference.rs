@@ -80,6 +80,14 @@ impl FromStr for Reference {
     }
 }
 
+impl FromStr for RegistryReference {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        registry(text)
+    }
+}
+
 fn registry(text: &str) -> Result<RegistryReference, String> {
     let wrong = |why: &str| format!("`{text}` is no reference to an image: {why}");
     let (is_http, rest) = match text.strip_prefix("http://") {

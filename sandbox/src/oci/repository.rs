@@ -10,13 +10,15 @@ use std::time::Instant;
 
 use serde::Deserialize;
 use ureq::Body;
-use ureq::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LINK};
+use ureq::http::header::{ACCEPT, CONTENT_TYPE, LINK};
 use ureq::http::{Method, Response, StatusCode};
 
 use super::digest::Sha256;
 use super::documents::{self, Descriptor};
 use super::reference::RegistryReference;
-use super::registry::{ANY, Access, Ask, DOCUMENTS, Meter, Payload, Registry, Trouble, origin};
+use super::requests::{
+    ANY, Access, Ask, DOCUMENTS, Meter, Payload, Registry, Trouble, origin, read_document,
+};
 use super::source::same;
 use crate::progress::Progress;
 
@@ -66,7 +68,7 @@ impl Repository {
             let response = asked(&self.reader, &ask(&self.reader, Method::GET, &path, DOCUMENTS))?;
             match response.status() {
                 StatusCode::NOT_FOUND => Ok(None),
-                status if status.is_success() => body(response).map(Some),
+                status if status.is_success() => read_document(response).map(Some),
                 status => Err(self.reader.refused(status)),
             }
         })
@@ -82,7 +84,7 @@ impl Repository {
             let response = asked(&self.reader, &ask(&self.reader, Method::GET, &path, ANY))?;
             match response.status() {
                 status if status.is_success() => {
-                    let bytes = body(response)?;
+                    let bytes = read_document(response)?;
                     same("a document", blob.digest, Sha256::of(&bytes))?;
                     Ok(bytes)
                 }
@@ -114,7 +116,7 @@ impl Repository {
                     StatusCode::NOT_FOUND => Ok((Tags { tags: None }, None)),
                     status if status.is_success() => {
                         let more = next_page(&response).map(str::to_owned);
-                        Ok((documents::parse("list of tags", &body(response)?)?, more))
+                        Ok((documents::parse("list of tags", &read_document(response)?)?, more))
                     }
                     status => Err(self.reader.refused(status)),
                 }
@@ -219,17 +221,6 @@ fn asked(registry: &Registry, request: &Ask<'_>) -> Result<Response<Body>, Troub
     let may_pass = status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE
         || status == StatusCode::TOO_MANY_REQUESTS;
     if may_pass { Err(registry.refused(status)) } else { Ok(response) }
-}
-
-fn body(response: Response<Body>) -> Result<Vec<u8>, Trouble> {
-    let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    let length = length.and_then(|length| length.parse::<u64>().ok());
-    let bytes = documents::read(response.into_body().into_reader()).map_err(Trouble::of_body)?;
-    if length.is_some_and(|length| length != bytes.len() as u64) {
-        let why = "the registry cut the connection";
-        return Err(Trouble::Passing(io::Error::new(io::ErrorKind::NotConnected, why)));
-    }
-    Ok(bytes)
 }
 
 /// The path of the next page of a list, RFC 8288. Another place is never asked.

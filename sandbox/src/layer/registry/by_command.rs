@@ -11,7 +11,7 @@ use super::{key, kind, short};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layers;
 use crate::layer::digest::Digest;
-use crate::oci::{Reference, RegistryReference};
+use crate::oci::RegistryReference;
 use crate::progress::Progress;
 use crate::report::with_causes;
 
@@ -84,17 +84,14 @@ impl Layers {
     }
 }
 
+/// Returns a repository, and the tag that stands for one of its layers.
 fn open(reference: &str, verb: &str) -> Result<(Place, Option<String>)> {
-    let parsed = match reference.parse() {
-        Ok(Reference::Registry(parsed)) if parsed.digest.is_none() => Ok(parsed),
-        Ok(_) => Err("it is no repository of a registry, such as `ghcr.io/team/test-layers`".to_owned()),
-        Err(why) => Err(why),
-    };
-    let RegistryReference { tag, .. } = parsed.as_ref().map_err(|why| wrong(reference, verb, why.clone()))?;
-    let tag = tag.clone();
-    let parsed = RegistryReference { tag: None, ..parsed.map_err(|why| wrong(reference, verb, why))? };
+    let parsed: RegistryReference = reference.parse().map_err(|why| wrong(reference, verb, why))?;
+    if parsed.digest.is_some() {
+        return Err(wrong(reference, verb, "a layer is named by its own digest, as a tag".to_owned()));
+    }
     let place = Place::of(&parsed, key()?).map_err(|error| wrong(reference, verb, error.to_string()))?;
-    Ok((place, tag))
+    Ok((place, parsed.tag))
 }
 
 fn wrong(reference: &str, verb: &str, why: String) -> Error {

@@ -30,7 +30,7 @@ use super::upkeep::REGISTRIES;
 use crate::cache;
 use crate::environment::{PUSH, REGISTRY, REGISTRY_KEY};
 use crate::error::{Error, ErrorKind, Result};
-use crate::oci::{Reference, RegistryReference};
+use crate::oci::RegistryReference;
 use crate::progress::{Progress, notice};
 use crate::report::with_causes;
 
@@ -84,12 +84,10 @@ fn key() -> Result<Option<Key>> {
 
 /// Reads a repository, which has no tag.
 fn repository(text: &str) -> Result<RegistryReference, String> {
-    match text.parse()? {
-        Reference::Registry(reference) if reference.tag.is_none() && reference.digest.is_none() => {
-            Ok(reference)
-        }
-        Reference::Registry(_) => Err("it has a tag or a digest: each layer has a tag of its own".to_owned()),
-        _ => Err("it is no repository of a registry".to_owned()),
+    let reference: RegistryReference = text.parse()?;
+    match (&reference.tag, &reference.digest) {
+        (None, None) => Ok(reference),
+        _ => Err("it has a tag or a digest, and each layer has a tag of its own".to_owned()),
     }
 }
 
