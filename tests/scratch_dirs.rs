@@ -96,7 +96,8 @@ impl ScratchDirs {
         command
     }
 
-    /// Every file that is left, except for finished entries of the cache.
+    /// Every file that is left, except for finished entries of the cache, and for checkpoints of
+    /// processes that were ended while they made one: the next process that makes one removes them.
     #[must_use]
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let mut left = Vec::new();
@@ -112,7 +113,9 @@ impl ScratchDirs {
                     ) => {
                         left.extend(entries(&part).into_iter().filter(|path| !is_finished(path)));
                     }
-                    Some("staging") => left.extend(entries(&part)),
+                    Some("staging") => {
+                        left.extend(entries(&part).into_iter().filter(|path| !is_abandoned(path)));
+                    }
                     Some("live") => {}
                     _ => left.push(part),
                 }
@@ -173,6 +176,13 @@ pub fn directory(files: &[(&str, &str)]) -> TempDir {
 
 /// Returns `true` if a path is a finished entry of the cache, by its name and shape: a layer, a
 /// lock, a lookup, ...
+/// Returns `true` for a checkpoint in the making that no process makes any more.
+fn is_abandoned(path: &Path) -> bool {
+    let locked = |directory: fs::File| directory.try_lock().is_err();
+    let is_layer = ["data", "manifest.json"].iter().any(|part| path.join(part).exists());
+    path.is_dir() && !is_layer && !fs::File::open(path).is_ok_and(locked)
+}
+
 fn is_finished(path: &Path) -> bool {
     if (path.ends_with("locks/prune") || path.ends_with("locks/packages")) && path.is_file() {
         return true;

@@ -19,7 +19,7 @@
 //! | `SANDBOXED_DB_REGISTRY` | the registry in which [layers are looked for](crate::guide::layers_in_a_registry) before they are built | a repository, such as `ghcr.io/team/test-layers` | no registry |
 //! | `SANDBOXED_DB_REGISTRY_KEY` | the key with which layers of a registry must be [signed](crate::guide::layers_in_a_registry#signatures) | a file with a public key, such as `cosign.pub` | layers need no signature |
 //! | `SANDBOXED_DB_REPORT` | the file to which the [report](crate::report) of a run is appended | a file, which need not exist | no report |
-//! | `SANDBOXED_DB_START` | how servers are started: from a checkpoint of a ready one, from the image of a linked one, or by execution; where one is not possible, by the next | `checkpoint`, `linked` or `exec` | `linked` |
+//! | `SANDBOXED_DB_START` | how servers are started: from a checkpoint of a ready one, from the image of a linked one, or by execution; where one is not possible, by the next | `checkpoint`, `linked` or `exec` | `checkpoint`, made by the 24th start of a description instead of the second |
 //!
 //! An empty variable counts as unset. A value that cannot be used, or a name with a wrong letter,
 //! is an error of the kind [`InvalidConfig`](crate::ErrorKind::InvalidConfig) at the next start of

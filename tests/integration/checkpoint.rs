@@ -290,7 +290,7 @@ fn start_some(cache: &Path) {
 }
 
 /// The checkpoints of a cache.
-fn checkpoints(cache: &Path) -> Vec<PathBuf> {
+pub(crate) fn checkpoints(cache: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(cache.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.is_dir()).collect()
 }

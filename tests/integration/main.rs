@@ -7,6 +7,7 @@ mod cache_faults;
 mod checkouts;
 #[cfg(target_arch = "x86_64")]
 mod checkpoint;
+mod checkpoint_faults;
 mod conformance;
 #[cfg(feature = "drivers")]
 mod connections;
@@ -31,6 +32,7 @@ mod host_refusals;
 mod images;
 mod integrity;
 mod isolation;
+mod judges;
 mod kept;
 mod killed;
 #[cfg(feature = "images")]

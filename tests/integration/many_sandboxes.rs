@@ -44,6 +44,8 @@ fn a_sandbox_costs_four_descriptors_and_no_thread(#[case] alive: u32) {
     let mut command = dirs.command(SUBJECT);
     // The pool's threads come and go, and prewarmed sandboxes would be counted too.
     command.env("SANDBOXED_DB_MAX", &count).env("SANDBOXED_DB_POOL", "0");
+    // A process holds two descriptors more for each checkpoint in use.
+    command.env("SANDBOXED_DB_START", "linked");
     let mut process = TestProcess::start(command.args(["keep", "--sandboxes", &count, "descriptors"]));
     // The deadline is that of each line.
     (0..5).for_each(|_| drop(process.wait_for("refused true")));

@@ -15,8 +15,13 @@ use sandboxed_db_tests::{
     eventually, processes_in, status, value_at, wait_until,
 };
 
-use crate::lifecycle::{SUBJECT, kill, launcher, limit_descriptors, postmaster, started, subject};
+use crate::lifecycle::{SUBJECT, kill, launcher, limit_descriptors, postmaster, started};
 use crate::requests::dirs_with_base;
+
+/// A process whose sandboxes are requested or prewarmed: no server is started for a checkpoint.
+fn subject(dirs: &ScratchDirs, args: &[&str]) -> TestProcess {
+    TestProcess::start(dirs.command(SUBJECT).env("SANDBOXED_DB_START", "linked").arg("keep").args(args))
+}
 
 /// A test process, and the inits of the sandboxes that it was ordered to start.
 struct Obeying {

@@ -5,12 +5,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::checkpoint::start_resumed;
-use sandboxed_db::Sandbox;
+use sandboxed_db::{Sandbox, Snapshot};
 use sandboxed_db_tests::{
-    DEADLINE, ScratchDirs, alone, children, connect, eventually, is_alone, passed, printed, processes_beside,
-    skip, start, status, value,
+    DEADLINE, ScratchDirs, alone, children, connect, eventually, fresh, is_alone, passed, printed,
+    processes_beside, skip, start, status, value,
 };
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
@@ -41,10 +42,17 @@ fn is_restored(process: u32) -> bool {
     mapped(process).iter().any(|name| name.contains(&format!("/{IMAGES}/")))
 }
 
-/// Starts sandboxes until the image is ready.
+/// Starts sandboxes until the image is ready, and none from a checkpoint: there is none with a
+/// limit that no other test has.
 fn start_restored() -> Sandbox {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = u64::from(std::process::id()) << 8 | NUMBER.fetch_add(1, Ordering::Relaxed);
+    restored(&fresh().memory((4 << 30) + number))
+}
+
+fn restored(snapshot: &Snapshot) -> Sandbox {
     eventually(DEADLINE, "a server is restored", || {
-        let db = start();
+        let db = snapshot.start().unwrap();
         is_restored(server(&db)).then_some(db)
     })
 }
@@ -148,7 +156,7 @@ fn a_server_is_described() {
     let way = std::env::var(VARIABLE).unwrap();
     let db = match way.as_str() {
         "exec" => start(),
-        "linked" => start_restored(),
+        "linked" => restored(&fresh()),
         _ => start_resumed(),
     };
     assert_eq!(is_restored(server(&db)), way == "linked");

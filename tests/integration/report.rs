@@ -77,8 +77,8 @@ fn every_process_of_a_run_records_its_sandboxes() {
             record.pid.is_some() && record.layer.as_ref().is_some_and(|layer| layer.len() == 64),
             "{record:?}"
         );
-        // A server writes some files when it starts.
-        assert!(record.disk_bytes.is_some_and(|bytes| (1..100 << 20).contains(&bytes)), "{record:?}");
+        // A resumed server has written nothing yet.
+        assert!(record.disk_bytes.is_some_and(|bytes| bytes < 100 << 20), "{record:?}");
         assert_eq!((record.outcome, &record.run), (Outcome::Unknown, &records[0].run), "{record:?}");
     }
 }

@@ -137,6 +137,12 @@ impl StagedDirectory {
     pub(crate) fn publish(self, target: &Path, mark: &str) -> io::Result<DirectoryLock> {
         // One call for a thousand files, instead of a thousand.
         rustix::fs::syncfs(&self.lock)?;
+        self.publish_for_boot(target, mark)
+    }
+
+    /// As [`publish`](Self::publish), for an entry that is read until the next boot only: its
+    /// contents need not be on disk.
+    pub(crate) fn publish_for_boot(self, target: &Path, mark: &str) -> io::Result<DirectoryLock> {
         let staging = self.path().parent().unwrap_or(self.path());
         let in_the_way = match fs::rename(self.path(), target) {
             Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {

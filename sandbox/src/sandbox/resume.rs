@@ -13,7 +13,7 @@ use crate::launch::{Container, Draft, Holds, NoImage, Stdin, checkpoint_of, give
 const TASK: Duration = Duration::from_secs(10);
 
 impl<E: Engine> Prepared<E> {
-    /// Resumes a ready server from the checkpoint of a plan, which the second start of the plan
+    /// Resumes a ready server from the checkpoint of a plan, which one of the plan's first starts
     /// makes.
     ///
     /// # Errors
@@ -23,7 +23,14 @@ impl<E: Engine> Prepared<E> {
             // Its key would be shared.
             return Ok(Err(NoImage::new("it has a certificate", Holds::Process)));
         }
-        let checkpoint = match checkpoint_of(plan, |draft| self.draft(plan, draft)) {
+        let task = match self.engine().warm_up(self.installation()) {
+            Ok(Some(task)) => task,
+            Ok(None) => {
+                return Ok(Err(NoImage::new("its engine excludes checkpoints", Holds::Process)));
+            }
+            Err(error) => return Ok(Err(NoImage::new(format!("{error:?}"), Holds::Process))),
+        };
+        let checkpoint = match checkpoint_of(plan, |draft| self.draft(plan, draft, &task)) {
             Ok(checkpoint) => checkpoint,
             Err(why) => return Ok(Err(why)),
         };
@@ -38,18 +45,16 @@ impl<E: Engine> Prepared<E> {
 
     /// Takes the checkpoint of a server in a container of its own, once it has done its first work,
     /// and resumes a server from it, which must do the same work.
-    fn draft(&self, plan: &Plan, draft: &Draft) -> Result<(), NoImage> {
+    fn draft(&self, plan: &Plan, draft: &Draft, task: &Task) -> Result<(), NoImage> {
         let once = |error: crate::error::Error| NoImage::new(format!("{error:?}"), Holds::Once);
-        let none = || NoImage::new("its engine excludes checkpoints", Holds::Process);
-        let task = self.engine().warm_up(self.installation()).map_err(once)?.ok_or_else(none)?;
         let container = Container::launch(plan).map_err(|error| once(explain(error)))?;
         self.wait_ready(&container).map_err(once)?;
-        run(&container, &task)?;
+        run(&container, task)?;
         let data = self.data_dir(&container);
         container.take_checkpoint(plan, draft, &data).map_err(|error| once(explain(error)))??;
         drop(container);
         let resumed = Container::try_draft(plan, draft).map_err(|error| once(explain(error)))??;
-        run(&resumed, &task)
+        run(&resumed, task)
     }
 }
 

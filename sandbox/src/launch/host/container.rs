@@ -316,8 +316,8 @@ impl Container {
     }
 
     /// Returns why its server is not from a checkpoint.
-    pub(crate) fn not_resumed(&self) -> Option<&str> {
-        self.not_resumed.as_ref().map(|reason| reason.why.as_str())
+    pub(crate) fn not_resumed(&self) -> Option<&NoImage> {
+        self.not_resumed.as_ref()
     }
 
     pub(crate) fn log(&self) -> &Arc<Log> {

@@ -4,21 +4,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use super::platform::Platform;
 use super::seal::{Fingerprint, Seal};
 use crate::cache::{self, Cache, StagedFile};
 use crate::environment::START;
 use crate::launch::limits::Limits;
 use crate::launch::plan::{Data, Plan};
 use crate::launch::protocol::{Holds, NoImage};
-use crate::machine::boot_id;
 
 /// Enters the name of an image, so that an image of another form is never read.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 /// The most images, of some megabytes each; the oldest are removed.
 const MOST: usize = 16;
@@ -190,22 +189,17 @@ fn eligible(plan: &Plan) -> Result<(), String> {
     Err(refusal.to_owned())
 }
 
-/// Returns a hash of everything that an image depends on. The kernel's own mappings, and the C
-/// library's knowledge of the processors, are the same for a boot. The linker's cache, written anew
-/// whenever a library is installed, stands for the libraries; each mapped file is compared when the
-/// image is used.
+/// Returns a hash of everything that an image depends on.
 fn key(plan: &Plan) -> Result<String, String> {
-    let boot = boot_id().map_err(|error| error.to_string())?;
+    let text = |error: io::Error| error.to_string();
+    let platform = Platform::current().map_err(text)?;
     let Plan { image, env, usr, binds, files, server, .. } = plan;
     // Libraries read this configuration before the image is taken.
     let configuration: Vec<_> =
         files.iter().filter(|file| file.path.as_path().starts_with("/etc/ssl")).collect();
-    let linker =
-        fs::metadata("/etc/ld.so.cache").map(|cache| (cache.ino(), cache.ctime(), cache.ctime_nsec())).ok();
     let root = (image, env, usr, binds);
-    let all = serde_json::to_vec(&(FORMAT, boot, linker, root, configuration, server));
-    let all = all.map_err(|error| error.to_string())?;
-    Ok(blake3::hash(&all).to_hex().to_string())
+    let all = serde_json::to_vec(&(FORMAT, platform, root, configuration, server));
+    Ok(blake3::hash(&all.map_err(|error| text(error.into()))?).to_hex().to_string())
 }
 
 /// Makes an image, unless another process is making it, which is not waited for.

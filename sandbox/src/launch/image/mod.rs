@@ -17,6 +17,7 @@ mod format;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod memory;
+mod platform;
 #[cfg(target_arch = "x86_64")]
 mod prelink;
 #[cfg(target_arch = "x86_64")]
@@ -34,7 +35,9 @@ pub(super) use cache::{give_up, image_of};
 pub(super) use capture::capture;
 #[cfg(target_arch = "x86_64")]
 pub(super) use checkpoint::take as take_checkpoint;
-pub(crate) use checkpoints::{Checkpoint, Draft, checkpoint_of, give_up_checkpoint, verify_checkpoints};
+pub(crate) use checkpoints::{
+    Checkpoint, Draft, PAYS_FROM, checkpoint_of, give_up_checkpoint, verify_checkpoints,
+};
 #[cfg(target_arch = "x86_64")]
 pub(super) use restore::restore;
 #[cfg(not(target_arch = "x86_64"))]

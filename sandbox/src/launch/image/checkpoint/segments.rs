@@ -49,7 +49,7 @@ impl SharedMemory {
         const FLAGS: u64 = (libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC) as u64;
         let here = lists.lay(b".\0");
         list.call_for(libc::SYS_openat, &[SHARED_MEMORY, here, FLAGS, 0o600], free);
-        let whole: Vec<u8> = self.runs.iter().flat_map(|(_, run)| run.iter().copied()).collect();
+        let whole = self.runs.iter().map(|(_, run)| run.as_slice()).collect::<Vec<_>>().concat();
         if !whole.is_empty() {
             let (offset, length) = (image.add_pages(&whole)?, whole.len() as u64);
             let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_POPULATE) as u64;
