@@ -81,6 +81,30 @@ fn migrations_and_seeds_prepare_the_database() {
 }
 
 #[test]
+fn locked_refuses_an_image_that_is_not_recorded() {
+    let directory = files(&[("Cargo.lock", ""), ("sandboxed-db.lock", "version = 1\n[images]\n")]);
+    let run = |args: &[&str]| {
+        let output = Command::new(PROGRAM).args(args).current_dir(directory.path()).output().unwrap();
+        (output.status.code(), text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+    };
+    // Nothing listens there, and nothing is asked.
+    let (code, _, error) = run(&["run", "--image", "localhost:1/db:17", "--locked", "--", "true"]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("sandboxed-db.lock` does not record it"), "{error}");
+    assert!(
+        error.contains("hint: record it, and commit the file: `sandboxed-db update localhost:1/db:17`"),
+        "{error}"
+    );
+    let (code, shown, _) = run(&["update"]);
+    assert!(code == Some(0) && shown.ends_with("sandboxed-db.lock` records no image"), "{shown}");
+    let (code, _, error) = run(&["update", "oci:images"]);
+    assert!(code == Some(2) && error.contains("it is no name in a registry"), "{error}");
+    let outside = files(&[]);
+    let output = Command::new(PROGRAM).arg("update").current_dir(outside.path()).output().unwrap();
+    assert!(text(&output.stderr).contains("touch sandboxed-db.lock"), "{output:?}");
+}
+
+#[test]
 fn steps_run_in_the_order_they_are_written() {
     let directory = files(&[
         (

@@ -119,7 +119,15 @@ fn images_without_damage_are_unpacked() {
     assert!(layout(&Image::of(&archive, ZSTD.to_vec())));
 }
 
+/// Each case writes files.
+fn fewer() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases / 4, ..usual }
+}
+
 proptest! {
+    #![proptest_config(fewer())]
+
     #[test]
     fn a_damaged_layer_panics_nowhere(damage in damage()) {
         let archive = damaged(layer(), &damage);
