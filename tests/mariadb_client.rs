@@ -1,5 +1,7 @@
 //! MariaDB as the tests of all engines use it, by the client of the host.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use sandboxed_db::{MariaDb, Sandbox, Tcp};
@@ -62,6 +64,28 @@ impl TestedEngine for MariaDb {
             size / 64
         );
         query(db, &sql).map(drop)
+    }
+
+    fn check(db: &Sandbox<Self>) -> Result<(), String> {
+        let tables = query(db, "CHECK TABLE store, mysql.global_priv, mysql.innodb_table_stats EXTENDED")?;
+        match tables.lines().all(|line| line.ends_with("\tOK")) {
+            true => Ok(()),
+            false => Err(tables),
+        }
+    }
+
+    /// The salt of a new connection, and what SQL draws.
+    fn draw(db: &Sandbox<Self>) -> Result<Vec<String>, String> {
+        // Number, version, id of the connection, and the first part of the salt.
+        let mut greeting = [0; 256];
+        let socket = Self::socket().below(&db.root());
+        let mut stream = UnixStream::connect(socket).map_err(|error| error.to_string())?;
+        let length = stream.read(&mut greeting).map_err(|error| error.to_string())?;
+        let version = 5;
+        let end = greeting[version..length].iter().position(|byte| *byte == 0).expect("a version");
+        let salt = version + end + 1 + 4;
+        let salt = format!("{:?}", &greeting[salt..salt + 8]);
+        Ok(vec![salt, query(db, "SELECT uuid()")?, query(db, "SELECT hex(random_bytes(16))")?])
     }
 
     fn seed_by_tcp(tcp: &Tcp, password: &str) -> Result<String, String> {

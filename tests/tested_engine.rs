@@ -53,6 +53,24 @@ pub trait TestedEngine: Engine + Scripts {
     /// The server's message.
     fn write_to_disk(db: &Sandbox<Self>, size: usize) -> Result<(), String>;
 
+    /// Makes the server check its data, or write it by a process or thread of its own.
+    ///
+    /// # Errors
+    /// The server's message, or what is wrong.
+    fn check(db: &Sandbox<Self>) -> Result<(), String> {
+        let _ = db;
+        Ok(())
+    }
+
+    /// Returns values that the server draws, and that no other server may draw.
+    ///
+    /// # Errors
+    /// The server's message.
+    fn draw(db: &Sandbox<Self>) -> Result<Vec<String>, String> {
+        let _ = db;
+        Ok(Vec::new())
+    }
+
     /// Returns the value under the key `seed`, asked through a port with a password.
     ///
     /// # Errors
@@ -125,6 +143,11 @@ impl TestedEngine for Postgres {
         connect(db.url()).batch_execute(&sql).map_err(|error| error.to_string())
     }
 
+    fn draw(db: &Sandbox<Self>) -> Result<Vec<String>, String> {
+        let row = connect(db.url()).query_one("select gen_random_uuid()::text, random()::text", &[]);
+        row.map(|row| vec![row.get(0), row.get(1)]).map_err(|error| error.to_string())
+    }
+
     fn seed_by_tcp(tcp: &Tcp, password: &str) -> Result<String, String> {
         let url = tcp.url().replace(tcp.password(), password);
         let mut client = postgres::Client::connect(&url, NoTls).map_err(|error| format!("{error:?}"))?;
@@ -169,6 +192,17 @@ impl TestedEngine for Redis {
         let mut stream = unix(db);
         redis(&mut stream, &["EVAL", script, "0", &size.to_string()])?;
         redis(&mut stream, &["SAVE"]).map(drop)
+    }
+
+    /// A forked process writes all data.
+    fn check(db: &Sandbox<Self>) -> Result<(), String> {
+        let mut stream = unix(db);
+        redis(&mut stream, &["BGSAVE"])?;
+        crate::wait_until(crate::DEADLINE, "the data is written", || {
+            let info = redis(&mut stream, &["INFO", "persistence"]).expect("an answer").unwrap_or_default();
+            ["rdb_bgsave_in_progress:0", "rdb_last_bgsave_status:ok"].iter().all(|line| info.contains(line))
+        });
+        Ok(())
     }
 
     fn seed_by_tcp(tcp: &Tcp, password: &str) -> Result<String, String> {

@@ -1,16 +1,16 @@
 //! The promises that no engine may break, each tested with every engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use sandboxed_db::cache::Layers;
-use sandboxed_db::{MariaDb, Postgres, Redis, Sandbox, Snapshot, Sqlite};
+use sandboxed_db::{MariaDb, Postgres, Redis, Sandbox, ServerStart, Snapshot, Sqlite};
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone, is_alone, passed,
-    processes_beside, rounds, seeded, status, wait_until,
+    CLEANUP_DEADLINE, DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone,
+    eventually, is_alone, passed, processes_beside, rounds, seeded, status, wait_until,
 };
 
 use crate::lifecycle::{SUBJECT, subject};
@@ -67,7 +67,7 @@ alone!(Postgres postgres, Redis redis, MariaDb mariadb, Sqlite sqlite);
 mod servers {
     use super::{
         a_full_disk_fails_one_server_only, a_port_asks_for_the_password, a_server_has_no_privileges,
-        a_setting_reaches_the_server,
+        a_setting_reaches_the_server, resumed_siblings_work_and_share_no_secret,
     };
     use sandboxed_db::{MariaDb, Postgres, Redis};
 
@@ -76,6 +76,7 @@ mod servers {
         a_port_asks_for_the_password,
         a_server_has_no_privileges,
         a_setting_reaches_the_server,
+        resumed_siblings_work_and_share_no_secret,
     ]);
 }
 
@@ -170,8 +171,41 @@ fn in_a_cache_of_its_own<E: TestedEngine>() {
             assert!(first.timings().layer_built, "a damaged layer is served");
             assert_eq!(Layers::open().unwrap().verify().unwrap(), []);
         }
+        "resumed" => {
+            drop(first);
+            eventually(DEADLINE, "a server is resumed", || is_resumed(&start(&snapshot)).then_some(()));
+            let siblings: Vec<_> = (0..6).map(|_| start(&snapshot)).collect();
+            let mut drawn = BTreeSet::new();
+            for db in &siblings {
+                assert!(is_resumed(db));
+                check(db);
+                E::set(db, "mine", "well").unwrap();
+                E::write_to_disk(db, 1 << 20).unwrap();
+                E::check(db).unwrap();
+                assert_eq!(E::get(db, "mine"), Ok(Some("well".to_owned())));
+                let values = E::draw(db).unwrap();
+                let count = drawn.len() + values.len();
+                drawn.extend(values);
+                assert_eq!(drawn.len(), count, "two servers draw the same: {drawn:?}");
+            }
+            siblings.into_iter().for_each(|db| db.stop().unwrap());
+            let another = start(&snapshot);
+            assert!(is_resumed(&another));
+            assert_eq!(E::get(&another, "mine"), Ok(None));
+        }
         other => panic!("no such check: {other}"),
     }
+}
+
+fn is_resumed<E: TestedEngine>(db: &Sandbox<E>) -> bool {
+    db.timings().start == ServerStart::Resumed
+}
+
+fn resumed_siblings_work_and_share_no_secret<E: TestedEngine>() {
+    let dirs = ScratchDirs::with_shared_cache();
+    let mut command = alone(&format!("every_engine::alone::{}", name::<E>()));
+    command.env("SANDBOXED_DB_CACHE", dirs.cache()).env("SANDBOXED_DB_TESTS_WHAT", "resumed");
+    passed(command.env("SANDBOXED_DB_START", "checkpoint").env("SANDBOXED_DB_POOL", "0"));
 }
 
 fn a_lower_never_changes<E: TestedEngine>() {

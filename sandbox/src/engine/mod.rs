@@ -177,8 +177,8 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// servers are resumed. By default there is none, and servers are started in other ways.
     ///
     /// All servers of a checkpoint share what the first one has in memory. An engine must return
-    /// none for a server that draws secrets before its first client, by other generators than
-    /// OpenSSL's.
+    /// none for a server that draws secrets which protect it before its first client, by other
+    /// generators than OpenSSL's.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when its program is missing.

@@ -1,6 +1,8 @@
 //! Processes as the kernel lists them, proc_pid_stat(5).
 
 use std::fs;
+#[cfg(any(test, target_arch = "x86_64"))]
+use std::io;
 
 /// Returns an identity of a process that no later process has, though its id comes again: the id
 /// and the time of the start.
@@ -41,6 +43,19 @@ pub(crate) fn children(process: &str) -> Vec<u32> {
     }
 }
 
+/// Returns the ids of a process's threads.
+///
+/// # Errors
+/// There is no such process.
+#[cfg(any(test, target_arch = "x86_64"))]
+pub(crate) fn threads(process: u32) -> io::Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{process}/task"))? {
+        ids.extend(entry?.file_name().to_str().and_then(|id| id.parse::<u32>().ok()));
+    }
+    Ok(ids)
+}
+
 /// Returns the children of a process by a look at all processes.
 fn children_by_parent(process: &str) -> Vec<u32> {
     let own = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -77,6 +92,13 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(!children("self").contains(&child.id()));
+    }
+
+    #[test]
+    fn the_threads_of_a_process_are_listed() {
+        let own = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        assert!(threads(std::process::id()).unwrap().contains(&own));
+        assert!(threads(u32::MAX).is_err());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! System calls that no safe library offers. The only folder with `unsafe`; it has no notion of
 //! layers or engines.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod call_list;
 pub(crate) mod clone;
 pub(crate) mod constructor;
 pub(crate) mod lock;

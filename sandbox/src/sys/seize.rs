@@ -1,19 +1,19 @@
-//! ptrace(2), as far as it takes to stop a process that runs and to ask the kernel about it.
+//! ptrace(2), as far as it takes to stop a thread that runs and to ask the kernel about it.
 
 use std::fmt;
 use std::ptr;
 
-use nix::sys::ptrace::{self, Options, regset};
+use nix::sys::ptrace::{self, Options};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use super::{errno, last_errno};
 
-/// The general registers of a stopped process.
+/// The general registers of a stopped thread.
 pub(crate) type Registers = libc::user_regs_struct;
 
-/// A process that this one has stopped. It is killed when this process ends, and never runs again
-/// but for calls that are made in it.
+/// A thread that this process has stopped. Its process is killed when this one ends, and never runs
+/// again but for calls that are made in it.
 pub(crate) struct Seized {
     pid: Pid,
     registers: Registers,
@@ -34,7 +34,7 @@ pub(crate) struct SequenceArea {
 }
 
 impl Seized {
-    /// Stops a process.
+    /// Stops a thread, or a process with one.
     ///
     /// # Errors
     /// `EAGAIN` if it is about to get a signal.
@@ -58,11 +58,32 @@ impl Seized {
         &self.registers
     }
 
-    /// Returns the control words of floating point: of the x87, and of vectors without its status.
-    pub(crate) fn control_words(&self) -> Result<(u16, u32), Errno> {
-        const STATUS: u32 = 0x3f;
-        let all = ptrace::getregset::<regset::NT_PRFPREG>(number(self.pid)).map_err(errno)?;
-        Ok((all.cwd, all.mxcsr & !STATUS))
+    /// Returns the extended state: floating point and vectors, as the instruction XSAVE lays them
+    /// out.
+    ///
+    /// # References
+    /// ptrace(2), PTRACE_GETREGSET
+    pub(crate) fn extended_state(&self) -> Result<Vec<u8>, Errno> {
+        const NT_X86_XSTATE: usize = 0x202;
+        // More than any processor has.
+        let mut state = vec![0_u8; 64 << 10];
+        let mut area =
+            libc::iovec { iov_base: state.as_mut_ptr().cast::<libc::c_void>(), iov_len: state.len() };
+        // SAFETY: the request writes at most `iov_len` bytes to `iov_base`, which is the memory of
+        // `state`, and the number of bytes to `area`; it keeps no pointer.
+        let result = unsafe {
+            libc::ptrace(
+                libc::PTRACE_GETREGSET,
+                self.pid.as_raw_nonzero().get(),
+                ptr::without_provenance_mut::<libc::c_void>(NT_X86_XSTATE),
+                ptr::from_mut(&mut area),
+            )
+        };
+        if result == -1 {
+            return Err(last_errno());
+        }
+        state.truncate(area.iov_len);
+        Ok(state)
     }
 
     /// Lets the process make a system call. `instruction` is the address of one in its memory.
@@ -87,11 +108,13 @@ impl Seized {
         Ok(result)
     }
 
-    /// Lets the process call a function. `frame` is the address of a return address in free memory
-    /// of its stack that leads to the address zero. Returns the function's value.
+    /// Lets the process call a function, whose further arguments are zeroes. `frame` is the address
+    /// of a return address in free memory of its stack that leads to the address zero. Returns the
+    /// function's value.
     pub(crate) fn enter(&self, function: u64, arguments: [u64; 2], frame: u64) -> Result<u64, Errno> {
         let mut registers = self.registers;
         [registers.rdi, registers.rsi] = arguments;
+        [registers.rdx, registers.rcx, registers.r8, registers.r9] = [0; 4];
         (registers.rip, registers.rsp, registers.rax, registers.orig_rax) = (function, frame, 0, u64::MAX);
         ptrace::setregs(number(self.pid), registers).map_err(errno)?;
         ptrace::cont(number(self.pid), None).map_err(errno)?;
@@ -163,15 +186,26 @@ impl Seized {
 /// Returns `true` if two descriptors of two processes share an open file, kcmp(2).
 pub(crate) fn share_open_file(one: (Pid, i32), other: (Pid, i32)) -> Result<bool, Errno> {
     const FILE: libc::c_int = 0;
+    are_same(one.0, other.0, FILE, [one.1.into(), other.1.into()])
+}
+
+/// Returns `true` if two threads share their descriptors, and their directory and umask, kcmp(2).
+pub(crate) fn share_files(one: Pid, other: Pid) -> Result<bool, Errno> {
+    const FILES: libc::c_int = 2;
+    const FS: libc::c_int = 3;
+    Ok(are_same(one, other, FILES, [0; 2])? && are_same(one, other, FS, [0; 2])?)
+}
+
+fn are_same(one: Pid, other: Pid, kind: libc::c_int, numbers: [libc::c_long; 2]) -> Result<bool, Errno> {
     // SAFETY: the call takes integers only.
     let order = unsafe {
         libc::syscall(
             libc::SYS_kcmp,
-            one.0.as_raw_nonzero().get(),
-            other.0.as_raw_nonzero().get(),
-            FILE,
-            libc::c_long::from(one.1),
-            libc::c_long::from(other.1),
+            one.as_raw_nonzero().get(),
+            other.as_raw_nonzero().get(),
+            kind,
+            numbers[0],
+            numbers[1],
         )
     };
     if order < 0 { Err(last_errno()) } else { Ok(order == 0) }

@@ -2,159 +2,16 @@
 //! carry out a list of system calls, and jump to the new program.
 
 use std::convert::Infallible;
-use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use rustix::io::Errno;
 
+use super::call_list::{CALL, Call, Calls, OWN, PAGE, PLACE, REPORT, ROOM, STORED};
 use super::last_errno;
 use super::process::SingleThreaded;
 
-/// The address of the instructions and their lists: low, away from every address that the kernel or
-/// a linker chooses.
-const PLACE: u64 = 0x2_0000_0000;
-const PAGE: u64 = 4096;
-/// Room for the list that a process makes for itself.
-const OWN: u64 = 64 << 10;
-/// The address of lists that come from a file, and the room for them.
-const STORED: u64 = PLACE + PAGE + OWN;
-const ROOM: u64 = 4 << 20;
-/// A place for mappings that a list makes for a moment, of up to a terabyte.
-pub(crate) const PASSING: Range<u64> = 0x4_0000_0000..0x100_0000_0000;
-
-/// The addresses that lists need.
-pub(crate) const RANGE: Range<u64> = PLACE..STORED + ROOM;
-
-/// The descriptor to which a process reports the call that failed.
-pub(crate) const REPORT: RawFd = 241;
-
-/// A system call. If `store` is not null, the lower half of the result is written there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct Call {
-    number: u64,
-    arguments: [u64; 6],
-    store: u64,
-    expect: u64,
-}
-
-/// The bytes of a [`Call`], as a failed one is reported.
-pub(crate) const CALL: usize = size_of::<Call>();
-
-/// Any result but an error.
-const NO_ERROR: u64 = u64::MAX;
-/// Any result.
-const ANY: u64 = u64::MAX - 1;
-
-/// The initial control word of vector floating point (System V ABI for x86-64, "Process
-/// Initialization").
-const MXCSR: u64 = 0x1f80;
-
-/// Ends a list of calls: no system call has this number, nor those of the next two.
-const END: u64 = u64::MAX;
-/// Forks the process; the child goes on with another list.
-const FORK: u64 = u64::MAX - 1;
-/// Goes on with another list.
-const JUMP: u64 = u64::MAX - 2;
-
-/// The jump into the new program.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Trampoline {
-    /// The address to continue at. Registers are as the kernel or a dynamic linker leaves them.
-    pub(crate) entry: u64,
-    /// The word below this address is overwritten.
-    pub(crate) stack: u64,
-    pub(crate) at_exit: u64,
-    /// The address of two instructions of the program, a system call and a return. They unmap the
-    /// list, last.
-    pub(crate) farewell: u64,
-}
-
-/// System calls in their order.
-#[derive(Debug, Default)]
-pub(crate) struct Calls(Vec<Call>);
-
-impl Calls {
-    /// Adds a call that must not fail.
-    pub(crate) fn call(&mut self, number: libc::c_long, arguments: &[u64]) {
-        self.add(number, arguments, 0, NO_ERROR);
-    }
-
-    /// Adds a call that must have this result.
-    pub(crate) fn call_for(&mut self, number: libc::c_long, arguments: &[u64], result: u64) {
-        self.add(number, arguments, 0, result);
-    }
-
-    /// Adds a call that may fail.
-    pub(crate) fn attempt(&mut self, number: libc::c_long, arguments: &[u64]) {
-        self.add(number, arguments, 0, ANY);
-    }
-
-    /// Adds a call that must not fail; the lower half of its result is written to an address.
-    pub(crate) fn call_and_store(&mut self, number: libc::c_long, arguments: &[u64], store: u64) {
-        self.add(number, arguments, store, NO_ERROR);
-    }
-
-    /// Forks. The child must get this id, and goes on with the list at `list`.
-    pub(crate) fn fork(&mut self, id: u32, list: u64) {
-        self.push(FORK, &[libc::SIGCHLD.unsigned_abs().into()], list, id.into());
-    }
-
-    /// Goes on with the list at that address.
-    pub(crate) fn jump(&mut self, list: u64) {
-        self.push(JUMP, &[list], 0, 0);
-    }
-
-    /// Unmaps all lists and jumps into the program.
-    pub(crate) fn end(&mut self, trampoline: Trampoline) {
-        let Trampoline { entry, stack, at_exit, farewell } = trampoline;
-        // The registers of the last call, munmap(2), which returns to the entry point.
-        let arguments = [RANGE.start, RANGE.end - RANGE.start, at_exit, stack, entry, farewell];
-        self.push(END, &arguments, MXCSR, 0);
-    }
-
-    fn add(&mut self, number: libc::c_long, arguments: &[u64], store: u64, expect: u64) {
-        self.push(number.unsigned_abs(), arguments, store, expect);
-    }
-
-    fn push(&mut self, number: u64, arguments: &[u64], store: u64, expect: u64) {
-        let mut all = [0; 6];
-        all[..arguments.len()].copy_from_slice(arguments);
-        self.0.push(Call { number, arguments: all, store, expect });
-    }
-}
-
-/// Lists and the data that they refer to, as they are stored in a file.
-#[derive(Debug, Default)]
-pub(crate) struct StoredLists(Vec<u8>);
-
-impl StoredLists {
-    /// Adds data for a call, aligned to sixteen bytes, and returns the address that it will have.
-    pub(crate) fn lay(&mut self, bytes: &[u8]) -> u64 {
-        self.0.resize(self.0.len().next_multiple_of(16), 0);
-        let address = STORED + self.0.len() as u64;
-        self.0.extend_from_slice(bytes);
-        address
-    }
-
-    /// Adds a list, and returns the address that it will have.
-    pub(crate) fn lay_list(&mut self, calls: &Calls) -> u64 {
-        let words = calls.0.iter().flat_map(|call| {
-            let Call { number, arguments: [a, b, c, d, e, f], store, expect } = *call;
-            [number, a, b, c, d, e, f, store, expect]
-        });
-        self.lay(&words.flat_map(u64::to_ne_bytes).collect::<Vec<_>>())
-    }
-
-    /// # Errors
-    /// There is no room for that many bytes.
-    pub(crate) fn bytes(&self) -> Result<&[u8], Errno> {
-        if self.0.len() as u64 > ROOM { Err(Errno::TOOBIG) } else { Ok(&self.0) }
-    }
-}
-
-/// The part of a file that holds [`StoredLists`].
+/// The part of a file that holds [`StoredLists`](super::call_list::StoredLists).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredAt<'a> {
     pub(crate) file: BorrowedFd<'a>,
@@ -251,7 +108,7 @@ std::arch::global_asm!(
     "mov r8, [r12 + 40]",
     "mov r9, [r12 + 48]",
     "mov rax, [r12]",
-    "cmp rax, -3",
+    "cmp rax, -4",
     "jae 6f",
     "syscall",
     "mov rcx, [r12 + 64]",
@@ -293,9 +150,12 @@ std::arch::global_asm!(
     "cmp rax, -2",
     "je 7f",
     "ja 5f",
+    "cmp rax, -4",
+    "je 12f",
     "mov r12, rdi",
     "jmp 2b",
-    // clone(2) as fork(2): the child goes on with its list.
+    // clone(2): the new process or thread goes on with its list. Without a stack in rsi it has the
+    // caller's, which no instruction uses before the list ends.
     "7:",
     "mov eax, 56",
     "syscall",
@@ -309,6 +169,19 @@ std::arch::global_asm!(
     "7:",
     "mov r12, [r12 + 56]",
     "jmp 2b",
+    // The call that follows, by the program's own instructions. They return to the address on
+    // that stack.
+    "12:",
+    "mov rsp, rdi",
+    "mov r13, rsi",
+    "mov rax, [r12 + 72]",
+    "mov rdi, [r12 + 80]",
+    "mov rsi, [r12 + 88]",
+    "mov rdx, [r12 + 96]",
+    "mov r10, [r12 + 104]",
+    "mov r8, [r12 + 112]",
+    "mov r9, [r12 + 120]",
+    "jmp r13",
     // Floating point as execve(2) leaves it.
     "5:",
     "fninit",

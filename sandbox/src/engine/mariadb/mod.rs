@@ -21,7 +21,7 @@ use crate::engine::{
     ClientExit, Command, Dialect, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready,
     SandboxPath, ScriptError, Scripts, Server, Signal, Sql, Task, TcpAccess, TcpRequest,
 };
-use crate::environment::MARIADB;
+use crate::environment::{MARIADB, START};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use mysql::MySql;
@@ -50,6 +50,10 @@ pub use mysql::MySql;
 /// name in `my.cnf`, such as `sql_mode`, `default_time_zone`, `collation_server` or
 /// `lower_case_table_names`. Those that decide the outcome of SQL have the server's own defaults,
 /// except the character set, which is `utf8mb4`. The time zone of the server is UTC.
+///
+/// # Checkpoints
+/// Servers that are resumed from one checkpoint (`SANDBOXED_DB_START=checkpoint`) share the state
+/// of `RAND()` and the node of `UUID()`. Salts and `RANDOM_BYTES()` differ.
 ///
 /// # Example
 /// ```no_run
@@ -173,6 +177,14 @@ impl Engine for MariaDb {
 
     fn settle(&self, installation: &Installation) -> Result<Option<Task>> {
         Ok(Some(Task::new(client::own(installation)?, SETTLE)))
+    }
+
+    fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
+        // Siblings share numbers of `RAND()`: only on request.
+        if START.word()? != Some("checkpoint") {
+            return Ok(None);
+        }
+        Ok(Some(Task::new(client::own(installation)?, "SELECT 1;\n")))
     }
 
     fn server(

@@ -10,7 +10,7 @@ use crate::engine::{
     ClientExit, Command, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready, SandboxPath,
     ScriptError, Scripts, Server, Signal, Task, TcpAccess, TcpRequest,
 };
-use crate::environment::REDIS;
+use crate::environment::{REDIS, START};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Redis from version 6 on, or Valkey.
@@ -32,6 +32,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// `10mb`. Background work runs once a second (`hz 1`), so that idle servers sleep: a key that
 /// expires is gone at once for whoever reads it, but its event of keyspace notifications may come a
 /// second late. Nothing is written to the data directory before the server stops.
+///
+/// # Checkpoints
+/// Servers that are resumed from one checkpoint (`SANDBOXED_DB_START=checkpoint`) share what the
+/// server drew at its start: `run_id`, the replication id, and the passwords of `ACL GENPASS`.
 ///
 /// # Passwords
 /// Redis has one password for all of its addresses. The URL of the Unix socket works without one
@@ -93,6 +97,14 @@ impl Engine for Redis {
 
     fn data_dir(&self) -> SandboxPath {
         DATA.into()
+    }
+
+    fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
+        // Siblings share passwords of `ACL GENPASS`: only on request.
+        if START.word()? != Some("checkpoint") {
+            return Ok(None);
+        }
+        Ok(files::ask(installation).ok().map(|client| Task::new(client, "SELECT 0\n")))
     }
 
     fn server(

@@ -17,7 +17,7 @@ use crate::launch::plan::{Data, Plan};
 use crate::launch::protocol::{Holds, NoImage};
 
 /// Enters the name of an image, so that an image of another form is never read.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 
 /// The most images, of some megabytes each; the oldest are removed.
 const MOST: usize = 16;

@@ -17,15 +17,15 @@ use super::kernel::{
     FAREWELL, Layout, NO_SIGNAL_STACK, arrive, auxiliary, close_files, draw_canary, draw_randomness,
     find_instructions, page_of, read_auxiliary, set_name, set_signal_stack,
 };
-use super::memory::{Files, Region, Source, check_mapping, merge, protection, special};
+use super::memory::{Copies, Files, Region, Source, check_mapping, may_be_given_back, merge, special};
 use super::prelink::{Binding, PrelinkCall};
 use super::refused;
 use crate::launch::command::ResolvedCommand;
 use crate::machine::maps::Mapping;
 use crate::machine::process;
+use crate::sys::call_list::{Calls, StoredLists, Trampoline};
 use crate::sys::process::SingleThreaded;
 use crate::sys::trace::{Registers, Stop, Tracee};
-use crate::sys::trampoline::{Calls, StoredLists, Trampoline};
 
 /// The breakpoint instruction of x86-64.
 const BREAKPOINT: u64 = 0xcc;
@@ -189,7 +189,11 @@ impl Program {
         let mut files = Files::below(Path::new("/"));
         let mut image = ImageWriter::new(into)?;
         let (mut regions, mut system, mut farewell) = (Vec::new(), Vec::new(), None);
-        for mapping in &self.mappings("smaps")? {
+        let layout = Layout::read(&self.proc, end_of_heap)?;
+        let (mut copies, mut previous) = (Copies::default(), None);
+        let mappings = self.mappings("smaps")?;
+        for mapping in &mappings {
+            let before = previous.replace(mapping);
             if mapping.is_system() {
                 system.push((mapping.name.clone(), mapping.start, mapping.end));
                 continue;
@@ -221,15 +225,19 @@ impl Program {
             } else if mapping.written == 0 {
                 Source::Zeroes
             } else {
-                Source::Pages { offset: image.add_pages(&self.bytes(mapping.start, mapping.end)?)? }
+                let bytes = self.bytes(mapping.start, mapping.end)?;
+                match may_be_given_back(mapping, before, &layout) {
+                    true => copies.add(mapping, &bytes),
+                    false => Source::Pages { offset: image.add_pages(&bytes)? },
+                }
             };
-            let Mapping { start, end, .. } = *mapping;
-            regions.push(Region { start, end, protection: protection(mapping), source });
+            regions.push(Region::of(mapping, source));
         }
         let (mut lists, mut list) = (StoredLists::default(), Calls::default());
         merge(regions).iter().for_each(|region| region.map(&mut list));
+        copies.make(&mut image, &mut lists, &mut list)?;
         let program = fs::canonicalize(&command.program)?;
-        let layout = Layout::read(&self.proc, end_of_heap)?.without_variable(binding.bytes);
+        let layout = layout.without_variable(binding.bytes);
         let number = files.number(&program.to_string_lossy())?;
         layout.set(&mut lists, &mut list, &self.auxiliary, Some(number));
         let name = command.program.file_name().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The difference between a data directory and the layer below it, as a lower of an overlay.
 
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -36,11 +36,10 @@ pub(super) fn write(data: &Path, lower: &Path, into: &Path, most: u64) -> io::Re
             return Err(io::Error::other(format!("`{}` is no file", below.display())));
         } else if !is_same(entry.path(), &new, &old)? {
             parent(data, into, below)?;
-            let length =
-                io::copy(&mut File::open(entry.path())?.take(left + 1), &mut File::create_new(&target)?)?;
-            left = left.checked_sub(length).ok_or_else(|| {
+            left = left.checked_sub(new.len()).ok_or_else(|| {
                 io::Error::other(format!("its data differs from the layer by more than {} MB", most >> 20))
             })?;
+            copy_without_zeroes(&File::open(entry.path())?, &File::create_new(&target)?)?;
             fs::set_permissions(&target, Permissions::from_mode(new.mode() & 0o7777))?;
         }
     }
@@ -67,6 +66,25 @@ pub(super) fn write(data: &Path, lower: &Path, into: &Path, most: u64) -> io::Re
         }
     }
     Ok(())
+}
+
+/// Copies a file. Zeroes become holes, which the kernel does not copy again for a server that opens
+/// the file for writing.
+fn copy_without_zeroes(from: &File, to: &File) -> io::Result<()> {
+    const PIECE: usize = 64 << 10;
+    let (mut piece, mut offset) = (vec![0; PIECE], 0);
+    loop {
+        let length = from.read_at(&mut piece, offset)?;
+        if length == 0 {
+            return to.set_len(offset);
+        }
+        for (page, number) in piece[..length].chunks(4 << 10).zip(0_u64..) {
+            if page.iter().any(|&byte| byte != 0) {
+                to.write_all_at(page, offset + number * (4 << 10))?;
+            }
+        }
+        offset += length as u64;
+    }
 }
 
 /// Makes the directories above a path, as they are in the data.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::trampoline::StoredLists;
+use crate::sys::call_list::StoredLists;
 
 pub(super) const PAGE: u64 = 4096;
 

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::format::{FIRST_FILE, IMAGE, PAGE};
 use crate::machine::process;
-use crate::sys::trampoline::{Calls, REPORT, StoredLists};
+use crate::sys::call_list::{Calls, REPORT, StoredLists};
 
 /// The parts of a process's memory that the kernel knows, in the order of PR_SET_MM(2const).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,12 @@ impl Layout {
             field(50),
             field(51),
         ]))
+    }
+
+    /// Returns `true` for memory of the program's data or of its heap, brk(2).
+    pub(super) fn has_data_at(&self, range: &Range<u64>) -> bool {
+        let [_, _, data, _, _, end_of_heap, ..] = self.0;
+        range.start >= page_of(data) && range.end <= end_of_heap.next_multiple_of(PAGE)
     }
 
     /// Removes bytes from the end of the environment.
@@ -87,6 +94,14 @@ impl Thread {
     pub(super) fn register(&self, list: &mut Calls) {
         self.point(list);
         self.register_child(list);
+        self.register_sequences(list);
+    }
+
+    /// Sets those that clone(2) has not set for a further thread.
+    pub(super) fn register_thread(&self, list: &mut Calls) {
+        if let Some(arguments) = self.robust {
+            list.call(libc::SYS_set_robust_list, &arguments);
+        }
         self.register_sequences(list);
     }
 
@@ -154,13 +169,18 @@ pub(super) const NO_SIGNAL_STACK: [u64; 3] = [0, 2, 0];
 /// The report of a process that has arrived.
 pub(super) const ARRIVED: u8 = 0;
 
-/// Drops the last capability, as execve(2) does for all users but root, sets the signal at the
-/// parent's death, reports the arrival, and closes the descriptors of the image.
-pub(super) fn arrive(lists: &mut StoredLists, list: &mut Calls, death_signal: u32) {
-    // _LINUX_CAPABILITY_VERSION_3, and the calling process.
+/// Drops the last capability, as execve(2) does for all users but root. Each thread has its own.
+pub(super) fn drop_capabilities(lists: &mut StoredLists, list: &mut Calls) {
+    // _LINUX_CAPABILITY_VERSION_3, and the calling thread.
     let header = lists.lay(&[0x2008_0522_u32.to_ne_bytes(), [0; 4]].concat());
     let none = lists.lay(&[0; 24]);
     list.call(libc::SYS_capset, &[header, none]);
+}
+
+/// Drops the last capability, sets the signal at the parent's death, reports the arrival, and
+/// closes the descriptors of the image.
+pub(super) fn arrive(lists: &mut StoredLists, list: &mut Calls, death_signal: u32) {
+    drop_capabilities(lists, list);
     if death_signal != 0 {
         list.call(libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, death_signal.into()]);
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::format::{FIRST_FILE, IMAGE, MappedFile};
+use super::format::{FIRST_FILE, IMAGE, ImageWriter, MappedFile, PAGE, is_zero};
+use super::kernel::{Layout, bytes};
 use super::refused;
 use crate::machine::maps::Mapping;
-use crate::sys::trampoline::Calls;
+use crate::sys::call_list::{Calls, StoredLists};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
@@ -16,6 +17,7 @@ pub(super) struct Region {
     /// PROT_READ and so on, mmap(2).
     pub(super) protection: u64,
     pub(super) source: Source,
+    pub(super) advice: Vec<libc::c_int>,
 }
 
 /// The source of a region's bytes.
@@ -36,6 +38,8 @@ pub(super) enum Source {
         offset: u64,
     },
     Zeroes,
+    /// Zeroes, into which [`Copies`] are written.
+    Copied,
     /// No memory: addresses that are reserved.
     Reserved,
     /// The stack. The image's pages hold the part from `used` on.
@@ -46,6 +50,11 @@ pub(super) enum Source {
 }
 
 impl Region {
+    pub(super) fn of(mapping: &Mapping, source: Source) -> Self {
+        let Mapping { start, end, .. } = *mapping;
+        Self { start, end, protection: protection(mapping), source, advice: advice(mapping) }
+    }
+
     /// Returns `true` if `next` continues this region in memory and in the same file, and neither
     /// is writable.
     fn goes_on_in(&self, next: &Self) -> bool {
@@ -56,7 +65,8 @@ impl Region {
         };
         let length = self.end - self.start;
         let writable = (self.protection | next.protection) & libc::PROT_WRITE as u64 != 0;
-        file == of_next && self.end == next.start && offset + length == next_offset && !writable
+        let is_plain = self.advice.is_empty() && next.advice.is_empty();
+        file == of_next && self.end == next.start && offset + length == next_offset && !writable && is_plain
     }
 
     /// Adds the calls that map the region.
@@ -70,19 +80,113 @@ impl Region {
                 ((libc::MAP_SHARED | libc::MAP_FIXED) as u64, FIRST_FILE + file as u64, offset)
             }
             Source::Pages { offset } => (private, IMAGE, offset),
-            Source::Zeroes => (anonymous, NONE, 0),
+            Source::Zeroes | Source::Copied => (anonymous, NONE, 0),
             Source::Reserved => (anonymous | libc::MAP_NORESERVE as u64, NONE, 0),
             Source::Stack { .. } => (anonymous | (libc::MAP_GROWSDOWN | libc::MAP_STACK) as u64, NONE, 0),
         };
         let length = self.end - self.start;
-        let arguments = [self.start, length, self.protection, flags, file, offset];
+        let protection = match self.source {
+            Source::Copied => self.protection | WRITABLE,
+            _ => self.protection,
+        };
+        let arguments = [self.start, length, protection, flags, file, offset];
         list.call_for(libc::SYS_mmap, &arguments, self.start);
+        for advice in &self.advice {
+            list.call(libc::SYS_madvise, &[self.start, length, advice.unsigned_abs().into()]);
+        }
         if let Source::Stack { used, offset } = self.source {
             let (into, length) = (self.start + used, length - used);
             list.call_for(libc::SYS_pread64, &[IMAGE, into, length, offset], length);
         }
     }
 }
+
+const WRITABLE: u64 = libc::PROT_WRITE as u64;
+
+/// Returns `true` for memory that a program may give back by `MADV_DONTNEED` and use again. It must
+/// then find zeroes, on which allocators rely, and not the pages of an image: so these are copied.
+/// The heap is given back by brk(2), and data not at all.
+pub(super) fn may_be_given_back(mapping: &Mapping, previous: Option<&Mapping>, layout: &Layout) -> bool {
+    // The data of a library without bytes in its file follows that with some.
+    let follows_data = previous
+        .is_some_and(|previous| previous.end == mapping.start && previous.inode != 0 && previous.may('w'));
+    mapping.inode == 0 && mapping.name.is_empty() && !follows_data && !layout.has_data_at(&mapping.range())
+}
+
+/// Pages that are copied into memory instead of being mapped. Those of zeroes are left out.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    /// Address and length of each run.
+    runs: Vec<[u64; 2]>,
+    bytes: Vec<u8>,
+    /// Memory that cannot be written afterwards: address, length and protection.
+    protected: Vec<[u64; 3]>,
+}
+
+impl Copies {
+    /// Adds the bytes of a mapping.
+    pub(super) fn add(&mut self, mapping: &Mapping, bytes: &[u8]) -> Source {
+        for (page, number) in bytes.chunks(PAGE as usize).zip(0..) {
+            if is_zero(page) {
+                continue;
+            }
+            let (at, length) = (mapping.start + number * PAGE, page.len() as u64);
+            match self.runs.last_mut() {
+                Some([start, so_far]) if *start + *so_far == at => *so_far += length,
+                _ => self.runs.push([at, length]),
+            }
+            self.bytes.extend_from_slice(page);
+        }
+        if !mapping.may('w') {
+            self.protected.push([mapping.start, mapping.end - mapping.start, protection(mapping)]);
+        }
+        Source::Copied
+    }
+
+    /// Adds the calls that copy everything into memory that is mapped.
+    pub(super) fn make(
+        &self,
+        image: &mut ImageWriter<'_>,
+        lists: &mut StoredLists,
+        list: &mut Calls,
+    ) -> io::Result<()> {
+        // IOV_MAX of linux/uio.h.
+        const AT_A_TIME: usize = 1024;
+        if self.runs.is_empty() {
+            return Ok(());
+        }
+        // For a few pages of each, no larger one is cleared.
+        list.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1]);
+        let mut offset = image.add_pages(&self.bytes)?;
+        for runs in self.runs.chunks(AT_A_TIME) {
+            let length = runs.iter().map(|[_, length]| length).sum();
+            let vector = lists.lay(&bytes(runs.as_flattened()));
+            let arguments = [IMAGE, vector, runs.len() as u64, offset, 0];
+            list.call_for(libc::SYS_preadv, &arguments, length);
+            offset += length;
+        }
+        list.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 0]);
+        for protected in &self.protected {
+            list.call(libc::SYS_mprotect, protected);
+        }
+        Ok(())
+    }
+}
+
+/// Properties of memory with the advice that gives them, madvise(2): no part of core files; no
+/// large pages, as the kernel advises for stacks.
+const ADVICE: [(&str, libc::c_int); 2] = [("dd", libc::MADV_DONTDUMP), ("nh", libc::MADV_NOHUGEPAGE)];
+
+/// Returns what the kernel has been advised about memory.
+fn advice(mapping: &Mapping) -> Vec<libc::c_int> {
+    let is_set = |flag: &str| mapping.flags.iter().any(|found| found == flag);
+    // A stack is mapped as one.
+    let all = if mapping.name == STACK { &[][..] } else { &ADVICE };
+    all.iter().filter(|(flag, _)| is_set(flag)).map(|&(_, advice)| advice).collect()
+}
+
+/// The name of the first thread's stack.
+const STACK: &str = "[stack]";
 
 /// Joins a library's instructions with the adjacent constants of its file: a process then makes,
 /// copies at fork(2) and unmaps 150 mappings instead of 230. Constants become executable by that,
@@ -113,11 +217,10 @@ pub(super) fn check_mapping(mapping: &Mapping) -> io::Result<()> {
     const PLAIN: [&str; 11] = ["rd", "wr", "ex", "mr", "mw", "me", "gd", "ac", "sd", "nr", "dw"];
     const SHARED: [&str; 2] = ["sh", "ms"];
     let is_shared = mapping.permissions.ends_with('s');
-    // Memory that was mapped as a stack has no large pages.
-    const STACK: &str = "nh";
-    let is_stack = mapping.name == "[stack]";
     let known = |flag: &str| {
-        PLAIN.contains(&flag) || is_shared && SHARED.contains(&flag) || is_stack && flag == STACK
+        PLAIN.contains(&flag)
+            || is_shared && SHARED.contains(&flag)
+            || !is_shared && ADVICE.iter().any(|(advised, _)| *advised == flag)
     };
     if mapping.flags.iter().any(|flag| !known(flag)) {
         return Err(special(mapping));
@@ -191,6 +294,7 @@ mod tests {
             end: (page + 1) * PAGE,
             protection,
             source,
+            advice: Vec::new(),
         };
         let file = |file, page: u64| Source::File { file, offset: page * PAGE };
         let pages = Source::Pages { offset: 0 };

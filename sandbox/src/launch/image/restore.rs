@@ -21,9 +21,10 @@ use super::kernel::ARRIVED;
 use crate::launch::command::ResolvedCommand;
 use crate::launch::protocol::{Holds, NoImage, encode};
 use crate::machine::maps::Mapping;
+use crate::sys::call_list::{CALL, Calls, RANGE, REPORT};
 use crate::sys::process::{FreshProcess, SingleThreaded, fork, reset_signals};
 use crate::sys::socket;
-use crate::sys::trampoline::{CALL, Calls, RANGE, REPORT, StoredAt, go, leave_restartable_sequences};
+use crate::sys::trampoline::{StoredAt, go, leave_restartable_sequences};
 
 /// The deadline of a restore, which takes about a millisecond.
 const TIMEOUT: Duration = Duration::from_secs(5);

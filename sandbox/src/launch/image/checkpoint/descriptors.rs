@@ -14,13 +14,14 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketAddrV4, SocketAddrV6, Soc
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::frozen::Frozen;
+use super::locks::Lock;
 use super::restless;
 use super::scratch::lay_path;
 use crate::launch::image::format::IMAGE;
 use crate::launch::image::refused;
+use crate::sys::call_list::{Calls, StoredLists};
 use crate::sys::seize::share_open_file;
 use crate::sys::socket::wait_readable;
-use crate::sys::trampoline::{Calls, StoredLists};
 
 /// A descriptor between those of the image, for a moment.
 const PASSING: [u64; 2] = [IMAGE + 3, IMAGE + 4];
@@ -31,6 +32,10 @@ const DEVICES: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
 
 const CLOEXEC: u64 = libc::O_CLOEXEC as u64;
 const NONBLOCK: u64 = libc::O_NONBLOCK as u64;
+/// A file that has never had a name.
+const UNNAMED: u64 = libc::O_TMPFILE as u64;
+/// The most bytes of such a file.
+const MOST_UNNAMED: u64 = 64 << 10;
 
 /// The descriptors of a process.
 #[derive(Debug)]
@@ -44,6 +49,7 @@ struct Descriptor {
     kind: Kind,
     /// As of open(2).
     flags: u64,
+    locks: Vec<Lock>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +60,12 @@ enum Kind {
     Standard,
     File {
         path: PathBuf,
+        position: u64,
+    },
+    /// A file without a name.
+    Unnamed {
+        directory: PathBuf,
+        contents: Vec<u8>,
         position: u64,
     },
     /// One end of a pipe, by its number.
@@ -151,9 +163,7 @@ impl<'a> Table<'a> {
             u64::from_str_radix(text, radix).map_err(|_| refused(&format!("descriptor {number} is unclear")))
         };
         let flags = parse(value("flags")?, 8)?;
-        if info.lines().any(|line| line.starts_with("lock:")) {
-            return Err(refused(&format!("it holds a lock on `{text}`")));
-        }
+        let locks = Lock::parse_all(&info)?;
         let metadata = fs::metadata(&path)?;
         let identity = (metadata.dev(), metadata.ino());
         if number < 3 {
@@ -162,14 +172,14 @@ impl<'a> Table<'a> {
             if !(if number == 0 { is_null } else { logs.contains(&identity) }) {
                 return Err(refused("its standard input, output or error is not that of a server"));
             }
-            return Ok(Descriptor { kind: Kind::Standard, flags });
+            return Ok(Descriptor { kind: Kind::Standard, flags, locks });
         }
         let pid = self.process.pid();
         for (&other, descriptor) in lower {
             if !matches!(descriptor.kind, Kind::Copy(_))
                 && share_open_file((pid, number as i32), (pid, other as i32))?
             {
-                return Ok(Descriptor { kind: Kind::Copy(other), flags });
+                return Ok(Descriptor { kind: Kind::Copy(other), flags, locks });
             }
         }
         let kind = if let Some(pipe) = text.strip_prefix("pipe:[") {
@@ -191,13 +201,20 @@ impl<'a> Table<'a> {
                 return Err(refused("it has a semaphore"));
             }
             Kind::Counter(parse(value("eventfd-count")?, 16)?)
-        } else if metadata.is_file() && link.is_absolute() {
+        } else if (metadata.is_file() || metadata.is_dir()) && link.is_absolute() {
             let below = self.process.proc.join("root").join(link.strip_prefix("/").unwrap_or(&link));
             let named = fs::symlink_metadata(below).map(|file| (file.dev(), file.ino())).ok();
-            if named != Some(identity) {
+            let position = parse(value("pos")?, 10)?;
+            if metadata.is_dir() && position != 0 {
+                return Err(restless("it reads a directory"));
+            } else if named == Some(identity) {
+                Kind::File { path: link, position }
+            } else if flags & UNNAMED == UNNAMED && metadata.len() <= MOST_UNNAMED {
+                let directory = link.parent().unwrap_or(Path::new("/")).to_owned();
+                Kind::Unnamed { directory, contents: fs::read(&path)?, position }
+            } else {
                 return Err(refused(&format!("it has `{text}` open, which has no name")));
             }
-            Kind::File { path: link, position: parse(value("pos")?, 10)? }
         } else if metadata.file_type().is_char_device()
             && DEVICES.contains(&(major(metadata.rdev()), minor(metadata.rdev())))
         {
@@ -205,7 +222,7 @@ impl<'a> Table<'a> {
         } else {
             return Err(refused(&format!("it has `{text}` open, whose kind is not understood")));
         };
-        Ok(Descriptor { kind, flags })
+        Ok(Descriptor { kind, flags, locks })
     }
 
     /// Recognises a socket that listens, and has no connection waiting.
@@ -288,6 +305,7 @@ impl<'a> Table<'a> {
             }
         }
         self.all.iter().for_each(|(&number, descriptor)| descriptor.fill(number, lists, list));
+        self.lock(lists, list);
         Ok(())
     }
 
@@ -338,7 +356,15 @@ impl<'a> Table<'a> {
         }
         let made = self.all.iter().filter(|(number, _)| !kept.contains(number));
         made.for_each(|(&number, descriptor)| descriptor.fill(number, lists, list));
+        self.lock(lists, list);
         Ok(())
+    }
+
+    /// Takes the locks, which no process inherits.
+    fn lock(&self, lists: &mut StoredLists, list: &mut Calls) {
+        for (&number, descriptor) in &self.all {
+            descriptor.locks.iter().for_each(|lock| lock.take(number, lists, list));
+        }
     }
 
     fn create(
@@ -364,6 +390,19 @@ impl<'a> Table<'a> {
                 let path = lay_path(lists, path);
                 let flags = flags & !u64::from(ONCE.unsigned_abs());
                 open.create(number, exec, libc::SYS_openat, &[HERE, path, flags, 0], list);
+                if *position != 0 {
+                    list.call_for(libc::SYS_lseek, &[number, *position, 0], *position);
+                }
+            }
+            Kind::Unnamed { directory, contents, position } => {
+                const HERE: u64 = libc::AT_FDCWD as u64;
+                const OWNER: u64 = 0o600;
+                let directory = lay_path(lists, directory);
+                open.create(number, exec, libc::SYS_openat, &[HERE, directory, flags, OWNER], list);
+                if !contents.is_empty() {
+                    let (bytes, length) = (lists.lay(contents), contents.len() as u64);
+                    list.call_for(libc::SYS_pwrite64, &[number, bytes, length, 0], length);
+                }
                 if *position != 0 {
                     list.call_for(libc::SYS_lseek, &[number, *position, 0], *position);
                 }

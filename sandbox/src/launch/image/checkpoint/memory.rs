@@ -9,11 +9,13 @@ use super::frozen::Frozen;
 use super::restless;
 use super::segments::{Segment, SharedMemory};
 use crate::launch::image::format::{ImageWriter, PAGE};
-use crate::launch::image::kernel::page_of;
-use crate::launch::image::memory::{Files, Region, Source, check_mapping, merge, protection, special};
+use crate::launch::image::kernel::{Layout, page_of};
+use crate::launch::image::memory::{
+    Copies, Files, Region, Source, check_mapping, may_be_given_back, merge, special,
+};
 use crate::launch::image::refused;
 use crate::machine::maps::Mapping;
-use crate::sys::trampoline::{Calls, PASSING, RANGE};
+use crate::sys::call_list::{Calls, PASSING, RANGE, StoredLists};
 
 /// The most private memory of a process, in bytes.
 const MOST: u64 = 512 << 20;
@@ -22,6 +24,7 @@ const MOST: u64 = 512 << 20;
 #[derive(Debug)]
 pub(super) struct FirstMemory {
     pub(super) regions: Vec<Region>,
+    pub(super) copies: Copies,
     /// The kernel's own mappings.
     pub(super) system: Vec<(String, u64, u64)>,
     pub(super) shared: Vec<(Mapping, Shared)>,
@@ -41,10 +44,20 @@ pub(super) enum Shared {
 }
 
 impl FirstMemory {
-    pub(super) fn look(process: &Frozen, files: &mut Files, image: &mut ImageWriter<'_>) -> io::Result<Self> {
-        let mut memory =
-            Self { regions: Vec::new(), system: Vec::new(), shared: Vec::new(), private: Vec::new() };
-        for mapping in &process.mappings {
+    pub(super) fn look(
+        stopped: &Stopped<'_>,
+        files: &mut Files,
+        image: &mut ImageWriter<'_>,
+    ) -> io::Result<Self> {
+        let mut memory = Self {
+            regions: Vec::new(),
+            copies: Copies::default(),
+            system: Vec::new(),
+            shared: Vec::new(),
+            private: Vec::new(),
+        };
+        let process = stopped.process;
+        for (mapping, before) in stopped.mappings() {
             if mapping.name == "[vsyscall]" {
                 continue;
             }
@@ -53,14 +66,13 @@ impl FirstMemory {
                 continue;
             }
             check(mapping)?;
-            let Mapping { start, end, offset, .. } = *mapping;
-            let region = |source| Region { start, end, protection: protection(mapping), source };
+            let offset = mapping.offset;
             if mapping.permissions.ends_with('s') {
                 match Self::shared(process, mapping)? {
                     Some(shared) => memory.shared.push((mapping.clone(), shared)),
                     None => {
                         let file = files.number(&mapping.name)?;
-                        memory.regions.push(region(Source::SharedFile { file, offset }));
+                        memory.regions.push(Region::of(mapping, Source::SharedFile { file, offset }));
                     }
                 }
                 continue;
@@ -75,10 +87,10 @@ impl FirstMemory {
             } else if mapping.inode == 0 && mapping.written == 0 {
                 (if mapping.permissions.starts_with("---") { Source::Reserved } else { Source::Zeroes }, None)
             } else {
-                let contents = contents(process, mapping)?;
-                (add(process, mapping, &contents, image)?, Some(contents))
+                let contents = stopped.contents(mapping)?;
+                (stopped.add((mapping, before), &contents, image, &mut memory.copies)?, Some(contents))
             };
-            memory.regions.push(region(source));
+            memory.regions.push(Region::of(mapping, source));
             memory.private.push((mapping.clone(), contents));
         }
         memory.regions = merge(memory.regions);
@@ -108,12 +120,14 @@ impl FirstMemory {
     /// Adds the calls that turn a copy of this memory into that of a child.
     pub(super) fn turn_into(
         &self,
-        child: &Frozen,
+        stopped: &Stopped<'_>,
         image: &mut ImageWriter<'_>,
+        lists: &mut StoredLists,
         list: &mut Calls,
     ) -> io::Result<()> {
-        let mut regions = Vec::new();
-        for mapping in &child.mappings {
+        let child = stopped.process;
+        let (mut regions, mut copies) = (Vec::new(), Copies::default());
+        for (mapping, before) in stopped.mappings() {
             if mapping.is_system() || mapping.name == "[vsyscall]" {
                 continue;
             }
@@ -142,16 +156,16 @@ impl FirstMemory {
             let source = if is_empty {
                 if mapping.permissions.starts_with("---") { Source::Reserved } else { Source::Zeroes }
             } else {
-                let contents = contents(child, mapping)?;
+                let contents = stopped.contents(mapping)?;
                 if first.is_some_and(|(_, of_first)| of_first.as_ref() == Some(&contents)) {
                     continue;
                 }
-                add(child, mapping, &contents, image)?
+                stopped.add((mapping, before), &contents, image, &mut copies)?
             };
-            let Mapping { start, end, .. } = *mapping;
-            regions.push(Region { start, end, protection: protection(mapping), source });
+            regions.push(Region::of(mapping, source));
         }
         regions.iter().for_each(|region| region.map(list));
+        copies.make(image, lists, list)?;
         // Last, and never memory that is mapped again: the kernel may write to a thread's data at
         // any time.
         let firsts = self.private.iter().map(|(mapping, _)| mapping);
@@ -191,32 +205,59 @@ fn is_of_programs(process: &Frozen, path: &str) -> bool {
     path.starts_with('/') && below.is_file() && statvfs(&below).is_ok_and(is_read_only)
 }
 
-/// Reads the contents of a mapping; of a stack only the part in use.
-fn contents(process: &Frozen, mapping: &Mapping) -> io::Result<Vec<u8>> {
-    if mapping.end - mapping.start > MOST {
-        return Err(refused("it has too much memory"));
-    }
-    process.read(begin(process, mapping), mapping.end)
+/// A stopped process whose memory is looked at.
+pub(super) struct Stopped<'a> {
+    pub(super) process: &'a Frozen,
+    pub(super) layout: Layout,
+    /// The lowest address of the first thread's stack that is in use.
+    pub(super) stack: u64,
 }
 
-fn begin(process: &Frozen, mapping: &Mapping) -> u64 {
-    match mapping.name.as_str() {
-        "[stack]" => page_of(process.frame() - 8).max(mapping.start),
-        _ => mapping.start,
+impl<'a> Stopped<'a> {
+    /// Returns each mapping with the one before it.
+    fn mappings(&self) -> impl Iterator<Item = (&'a Mapping, Option<&'a Mapping>)> {
+        let mappings = &self.process.mappings;
+        let before = [None].into_iter().chain(mappings.iter().map(Some));
+        mappings.iter().zip(before)
     }
-}
 
-fn add(
-    process: &Frozen,
-    mapping: &Mapping,
-    contents: &[u8],
-    image: &mut ImageWriter<'_>,
-) -> io::Result<Source> {
-    let offset = image.add_pages(contents)?;
-    Ok(match mapping.name.as_str() {
-        "[stack]" => Source::Stack { used: begin(process, mapping) - mapping.start, offset },
-        _ => Source::Pages { offset },
-    })
+    /// Reads the contents of a mapping; of a stack only the part in use.
+    fn contents(&self, mapping: &Mapping) -> io::Result<Vec<u8>> {
+        if mapping.end - mapping.start > MOST {
+            return Err(refused("it has too much memory"));
+        }
+        match mapping.inode {
+            0 => self.process.read_touched(self.begin(mapping), mapping.end),
+            _ => self.process.read(mapping.start, mapping.end),
+        }
+    }
+
+    fn begin(&self, mapping: &Mapping) -> u64 {
+        match mapping.name.as_str() {
+            "[stack]" => page_of(self.stack).max(mapping.start),
+            _ => mapping.start,
+        }
+    }
+
+    /// Adds contents of a mapping to an image, and returns how they are mapped.
+    fn add(
+        &self,
+        (mapping, before): (&Mapping, Option<&Mapping>),
+        contents: &[u8],
+        image: &mut ImageWriter<'_>,
+        copies: &mut Copies,
+    ) -> io::Result<Source> {
+        if mapping.name == "[stack]" {
+            let used = self.begin(mapping) - mapping.start;
+            return Ok(Source::Stack { used, offset: image.add_pages(contents)? });
+        }
+        // Where there are threads, the kernel has joined more of what it mapped side by side.
+        let before = before.filter(|_| self.process.others.is_empty());
+        match may_be_given_back(mapping, before, &self.layout) {
+            true => Ok(copies.add(mapping, contents)),
+            false => Ok(Source::Pages { offset: image.add_pages(contents)? }),
+        }
+    }
 }
 
 /// The parts of a range that no mapping covers.

@@ -5,12 +5,17 @@
 //! State that it does not know refuses the server: each file of this folder has a closed list.
 
 mod descriptors;
+mod frame;
 mod frozen;
+mod locks;
 mod memory;
 mod random;
 mod rest;
 mod scratch;
 mod segments;
+mod status;
+mod thread;
+mod threads;
 mod tree;
 
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Random generators, whose state all servers of a checkpoint would share.
 //!
 //! OpenSSL's generators are made empty in each process; they draw from the kernel at their next
-//! use. The C library's and PostgreSQL's generators of a new backend are seeded by OpenSSL or by
-//! the kernel.
+//! use. Those of further threads are made to. The C library's and PostgreSQL's generators of a new
+//! backend are seeded by OpenSSL or by the kernel.
 
 use std::io;
 use std::path::Path;
@@ -13,9 +13,19 @@ use crate::launch::image::refused;
 use crate::machine::maps::Mapping;
 
 /// The libraries of OpenSSL with their functions: those that return a generator, the one that
-/// others draw from last, and the function that empties one. EVP_RAND(7), RAND_DRBG(7).
-const KNOWN: [(&str, [&str; 4]); 2] = [
-    (LIBRARY, ["RAND_get0_public", "RAND_get0_private", "RAND_get0_primary", "EVP_RAND_uninstantiate"]),
+/// others draw from last, the function that empties one, and the one that seeds it again.
+/// EVP_RAND(7), RAND_DRBG(7).
+const KNOWN: [(&str, [&str; 5]); 2] = [
+    (
+        LIBRARY,
+        [
+            "RAND_get0_public",
+            "RAND_get0_private",
+            "RAND_get0_primary",
+            "EVP_RAND_uninstantiate",
+            "EVP_RAND_reseed",
+        ],
+    ),
     (
         "libcrypto.so.1.1",
         [
@@ -23,6 +33,7 @@ const KNOWN: [(&str, [&str; 4]); 2] = [
             "RAND_DRBG_get0_private",
             "RAND_DRBG_get0_master",
             "RAND_DRBG_uninstantiate",
+            "RAND_DRBG_reseed",
         ],
     ),
 ];
@@ -34,7 +45,7 @@ const UNKNOWN: [&str; 4] = ["libcrypto.so", "libssl3.so", "libnss3.so", "libsoft
 /// libraries.
 #[derive(Debug)]
 pub(super) struct Generators {
-    library: Option<(u64, [u64; 4])>,
+    library: Option<(u64, [u64; 5])>,
 }
 
 impl Generators {
@@ -51,19 +62,31 @@ impl Generators {
         if library(process)?.map(|(library, _)| library.start) != self.library.map(|(start, _)| start) {
             return Err(refused("its processes have different random generators"));
         }
-        let Some((_, [generators @ .., empty])) = self.library else { return Ok(()) };
-        for generator in generators {
-            let generator = process.enter(generator, [0, 0])?;
-            if generator == 0 || process.enter(empty, [generator, 0])? != 1 {
-                return Err(refused("its random generator cannot be emptied"));
-            }
+        let Some((_, [public, private, primary, empty, seed])) = self.library else { return Ok(()) };
+        let enter = |function, arguments| process.first.enter(process, function, arguments);
+        let refuse = || refused("its random generator cannot be emptied");
+        let get = |function| match enter(function, [0, 0])? {
+            0 => Err(refuse()),
+            generator => Ok(generator),
+        };
+        // Such functions return one as an `int`.
+        let change = |function, generator| match enter(function, [generator, 0])? as i32 {
+            1 => Ok(()),
+            _ => Err(refuse()),
+        };
+        // Each thread has two generators, and seeds them again from the primary one as soon as
+        // that has been seeded again.
+        let primary = get(primary)?;
+        change(seed, primary)?;
+        for generator in [get(public)?, get(private)?, primary] {
+            change(empty, generator)?;
         }
         Ok(())
     }
 }
 
 /// Returns the first mapping of OpenSSL's library, and the names of its functions.
-fn library(process: &Frozen) -> io::Result<Option<(&Mapping, [&'static str; 4])>> {
+fn library(process: &Frozen) -> io::Result<Option<(&Mapping, [&'static str; 5])>> {
     let mut found = None;
     for mapping in process.mappings.iter().filter(|mapping| mapping.offset == 0) {
         let name = Path::new(&mapping.name).file_name().unwrap_or_default().to_string_lossy();

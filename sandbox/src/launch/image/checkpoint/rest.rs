@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::restless;
-use crate::machine::process::children;
+use crate::machine::process::{children, threads};
 
 /// How long no process may have run.
 const QUIET: Duration = Duration::from_millis(60);
@@ -54,16 +54,19 @@ pub(super) fn wait(init: u32) -> io::Result<Processes> {
     }
 }
 
-/// The processes, and how often each has been switched to.
-fn state(init: u32) -> io::Result<(Processes, Vec<String>)> {
+/// The processes, and how often each of their threads has been switched to.
+fn state(init: u32) -> io::Result<(Processes, Vec<(u32, String)>)> {
     let processes = Processes::below(init)?;
     let mut switches = Vec::new();
     for process in processes.all() {
-        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-        if !status.contains("\nState:\tS") {
-            return Err(restless("one of its processes runs"));
+        for thread in threads(process)? {
+            let status = fs::read_to_string(format!("/proc/{thread}/status"))?;
+            if !status.contains("\nState:\tS") {
+                return Err(restless("one of its processes runs"));
+            }
+            let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+            switches.extend(counts.map(|line| (thread, line.to_owned())));
         }
-        switches.extend(status.lines().filter(|line| line.contains("ctxt_switches")).map(str::to_owned));
     }
     Ok((processes, switches))
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use crate::launch::image::refused;
-use crate::sys::trampoline::{Calls, StoredLists};
+use crate::sys::call_list::{Calls, StoredLists};
 
 /// The directories, which every sandbox has.
 const DIRECTORIES: [&str; 3] = ["tmp", "run", "dev/shm"];

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::frozen::Frozen;
+use super::frozen::{Frozen, Room};
 use super::memory::pages;
 use crate::launch::image::format::{IMAGE, ImageWriter, PAGE, SHARED_MEMORY, is_zero};
 use crate::launch::image::refused;
 use crate::machine::maps::Mapping;
-use crate::sys::trampoline::{Calls, PASSING, StoredLists};
+use crate::sys::call_list::{Calls, PASSING, StoredLists};
 
 /// Memory without a name, by its pages that are not zero.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ fn present(process: &Frozen, mapping: &Mapping) -> io::Result<Vec<u64>> {
     let (all, mut found) = (pages(mapping), Vec::new());
     for first in (0..all).step_by(AT_A_TIME as usize) {
         let count = AT_A_TIME.min(all - first);
-        let room = process.room();
+        let Room(room) = process.room();
         process.call(libc::SYS_mincore, &[mapping.start + first * PAGE, count * PAGE, room])?;
         let flags = process.read(room, room + count)?;
         let here = flags.iter().zip(first..).filter(|(flag, _)| *flag & 1 == 1);
@@ -113,7 +113,7 @@ impl Segment {
     pub(super) fn look(process: &Frozen, mapping: &Mapping, key: &str) -> io::Result<Self> {
         let unknown = || refused("its System V shared memory is not understood");
         let key = key.get(..8).and_then(|key| u64::from_str_radix(key, 16).ok()).ok_or_else(unknown)?;
-        let room = process.room();
+        let Room(room) = process.room();
         const STAT: u64 = libc::IPC_STAT as u64;
         process.call(libc::SYS_shmctl, &[mapping.inode, STAT, room])?;
         // `shmid64_ds` of linux/shm.h: the mode at byte 20, the size at byte 48.
@@ -148,7 +148,7 @@ pub(super) fn check_namespace(process: &Frozen, segments: usize) -> io::Result<(
     const SHM_INFO: u64 = 14;
     const SEM_INFO: u64 = 19;
     const MSG_INFO: u64 = 12;
-    let room = process.room();
+    let Room(room) = process.room();
     // The number of sets is the eighth number of a `seminfo`, that of queues the first of a
     // `msginfo`, and that of segments the first of a `shm_info`.
     let count = |at: u64| -> io::Result<u32> {

@@ -6,18 +6,19 @@ use std::path::Path;
 
 use super::descriptors::{Open, Table};
 use super::frozen::{Frozen, State};
-use super::memory::{FirstMemory, Shared};
+use super::memory::{FirstMemory, Shared, Stopped};
 use super::random::Generators;
 use super::rest::Processes;
 use super::restless;
 use super::scratch::{Scratch, lay_path};
 use super::segments::{check_namespace, map_shared};
+use super::threads::PreparedThread;
 use crate::launch::image::format::{Description, ImageWriter, LAST_PID};
 use crate::launch::image::kernel::{arrive, close_files, draw_randomness, set_name, set_signal_stack};
 use crate::launch::image::memory::{Files, protection};
 use crate::launch::image::refused;
 use crate::launch::plan::NOTIFY_SOCKET;
-use crate::sys::trampoline::{Calls, StoredLists, Trampoline};
+use crate::sys::call_list::{Calls, Exit, StoredLists};
 
 /// Options of rt_sigprocmask(2) and clone(2) that libc has as other types.
 const SETMASK: u64 = libc::SIG_SETMASK as u64;
@@ -50,10 +51,11 @@ impl Tree {
         let first = &self.first;
         let root = first.proc.join("root");
         let state = first.state()?;
-        first.write_frame(&state)?;
+        let (mut lists, mut list) = (StoredLists::default(), Calls::default());
+        let ending = Ending::prepare(first, &state, &mut lists)?;
         let mut files = Files::below(&root);
         let mut image = ImageWriter::new(into)?;
-        let memory = FirstMemory::look(first, &mut files, &mut image)?;
+        let memory = FirstMemory::look(&ending.stopped(first, &state), &mut files, &mut image)?;
         let segments = memory.shared.iter().filter(|(_, shared)| matches!(shared, Shared::Segment(_)));
         check_namespace(first, segments.count())?;
         let scratch = Scratch::look(&root, Path::new(NOTIFY_SOCKET))?;
@@ -63,13 +65,16 @@ impl Tree {
         let program = fs::read_link(first.proc.join("exe"))?;
         let program = files.number(&program.to_string_lossy())?;
 
-        let (mut lists, mut list) = (StoredLists::default(), Calls::default());
         let every_signal = lists.lay(&[0xff; 8]);
         list.call(libc::SYS_rt_sigprocmask, &[SETMASK, every_signal, 0, 8]);
         memory.regions.iter().for_each(|region| region.map(&mut list));
+        memory.copies.make(&mut image, &mut lists, &mut list)?;
+        if state.has_small_pages {
+            list.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1]);
+        }
         state.layout.set(&mut lists, &mut list, &state.auxiliary, Some(program));
-        set_name(&mut lists, &mut list, &state.name);
-        state.thread.register(&mut list);
+        set_name(&mut lists, &mut list, &state.thread.name);
+        state.thread.registrations.register(&mut list);
         draw_randomness(&mut list, &state.auxiliary);
         close_files(&mut list);
         let mut open = Open::standard();
@@ -103,26 +108,28 @@ impl Tree {
             let before = if signal == libc::SIGXFSZ as u64 { [0xff; 32] } else { [0; 32] };
             set_action(&mut lists, &mut list, signal, action, &before);
         }
-        set_signal_stack(&mut lists, &mut list, state.signal_stack);
+        set_signal_stack(&mut lists, &mut list, state.thread.signal_stack);
         table.make(&mut open, &scratch.sockets, &mut lists, &mut list)?;
         list.call(libc::SYS_umask, &[state.umask]);
         for child in &self.children {
             let child_list = self.child(child, (&state, &memory, &table, &open), &mut image, &mut lists)?;
             let child_list = lists.lay_list(&child_list);
-            let before = (child.id - 1).to_string();
-            let text = lists.lay(before.as_bytes());
-            let length = before.len() as u64;
-            list.call_for(libc::SYS_pwrite64, &[LAST_PID, text, length, 0], length);
-            list.fork(child.id, child_list);
+            choose_next_id(child.first.id, &mut lists, &mut list);
+            list.fork(child.first.id, child_list);
         }
         if state.leads || state.death_signal != 0 {
             return Err(refused("its first process leads a session or depends on its parent"));
         }
-        end(first, &state, &mut lists, &mut list);
+        ending.add(&state, &mut lists, &mut list);
         let entry = lists.lay_list(&list);
         let processes = 1 + self.children.len();
-        let description =
-            Description { files: files.all, system: memory.system, entry, id: Some(first.id), processes };
+        let description = Description {
+            files: files.all,
+            system: memory.system,
+            entry,
+            id: Some(first.first.id),
+            processes,
+        };
         image.finish(&lists, &description)
     }
 
@@ -135,20 +142,23 @@ impl Tree {
         lists: &mut StoredLists,
     ) -> io::Result<Calls> {
         let state = child.state()?;
-        child.write_frame(&state)?;
-        let thread = &state.thread;
-        if (thread.pointer, thread.sequences) != (of_first.thread.pointer, of_first.thread.sequences) {
+        let ending = Ending::prepare(child, &state, lists)?;
+        let (thread, of_first_thread) = (&state.thread.registrations, &of_first.thread.registrations);
+        if (thread.pointer, thread.sequences) != (of_first_thread.pointer, of_first_thread.sequences) {
             return Err(refused("its processes have different threads"));
+        }
+        if state.has_small_pages || of_first.has_small_pages {
+            return Err(refused("it has several processes and excludes large pages"));
         }
         let mut list = Calls::default();
         if state.leads {
             list.call(libc::SYS_setsid, &[]);
         }
-        memory.turn_into(child, image, &mut list)?;
+        memory.turn_into(&ending.stopped(child, &state), image, lists, &mut list)?;
         if state.layout != of_first.layout {
             state.layout.set(lists, &mut list, &state.auxiliary, None);
         }
-        set_name(lists, &mut list, &state.name);
+        set_name(lists, &mut list, &state.thread.name);
         thread.register_child(&mut list);
         draw_randomness(&mut list, &state.auxiliary);
         if state.directory != of_first.directory {
@@ -157,15 +167,15 @@ impl Tree {
         for ((action, of_first), signal) in state.actions.iter().zip(&of_first.actions).zip(1_u64..) {
             set_action(lists, &mut list, signal, action, of_first);
         }
-        if state.signal_stack != of_first.signal_stack {
-            set_signal_stack(lists, &mut list, state.signal_stack);
+        if state.thread.signal_stack != of_first.thread.signal_stack {
+            set_signal_stack(lists, &mut list, state.thread.signal_stack);
         }
         let own = Table::look(child, self.init)?;
         own.turn_from(table, open.clone(), lists, &mut list)?;
         if state.umask != of_first.umask {
             list.call(libc::SYS_umask, &[state.umask]);
         }
-        end(child, &state, lists, &mut list);
+        ending.add(&state, lists, &mut list);
         Ok(list)
     }
 }
@@ -180,11 +190,36 @@ fn log(first: &Frozen) -> io::Result<Vec<u8>> {
     Ok(log)
 }
 
-/// Ends a list: the process continues where it was stopped.
-fn end(process: &Frozen, state: &State, lists: &mut StoredLists, list: &mut Calls) {
-    arrive(lists, list, state.death_signal);
-    let (entry, stack, farewell) = (process.sigreturn, process.frame(), process.farewell);
-    list.end(Trampoline { entry, stack, at_exit: 0, farewell });
+/// The end of a process's list: its threads are made, and all continue where they were stopped.
+struct Ending {
+    exit: Exit,
+    threads: Vec<PreparedThread>,
+}
+
+impl Ending {
+    /// Writes the frames of all threads.
+    fn prepare(process: &Frozen, state: &State, lists: &mut StoredLists) -> io::Result<Self> {
+        let exit = process.prepare(&process.first, &state.thread)?;
+        Ok(Self { exit, threads: PreparedThread::all(process, lists)? })
+    }
+
+    /// The process, whose memory is complete by now.
+    fn stopped<'a>(&self, process: &'a Frozen, state: &State) -> Stopped<'a> {
+        Stopped { process, layout: state.layout, stack: self.exit.stack }
+    }
+
+    fn add(self, state: &State, lists: &mut StoredLists, list: &mut Calls) {
+        PreparedThread::make_all(self.threads, lists, list);
+        arrive(lists, list, state.death_signal);
+        list.leave_and_unmap(self.exit);
+    }
+}
+
+/// Gives the next process or thread an id, by what the kernel keeps as the last one.
+pub(super) fn choose_next_id(id: u32, lists: &mut StoredLists, list: &mut Calls) {
+    let before = (id - 1).to_string();
+    let (text, length) = (lists.lay(before.as_bytes()), before.len() as u64);
+    list.call_for(libc::SYS_pwrite64, &[LAST_PID, text, length, 0], length);
 }
 
 fn change_directory(lists: &mut StoredLists, list: &mut Calls, directory: &Path) {
