@@ -55,6 +55,12 @@ pub fn skip_as_root(reason: &str) {
     note(&format!("skipped, needs an unprivileged user: {reason}"));
 }
 
+/// Says that a test is skipped because CI has no server for it. This is no failure even if
+/// [`MUST_RUN`] is set.
+pub fn skip_untested(reason: &str) {
+    note(&format!("skipped, not in CI: {reason}"));
+}
+
 /// Returns `true` if the exhaustive run is asked for; if not, says that the test is left to it.
 #[must_use]
 pub fn is_exhaustive(reason: &str) -> bool {

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, WaitOptions, WaitStatus, getpid, getrlimit, set_child_subreaper, setrlimit, wait,
 };
-use sandboxed_db::{Error, MariaDb, Postgres, Redis, Sandbox, Snapshot, Sqlite};
+use sandboxed_db::{Error, MariaDb, MySql, Postgres, Redis, Sandbox, Snapshot, Sqlite};
 use sandboxed_db_tests::TestedEngine;
 
 /// Prints an event for the test that runs this program.
@@ -53,6 +53,7 @@ fn main() -> Result<ExitCode, Error> {
         "redis" => run::<Redis>(args),
         "sqlite" => run::<Sqlite>(args),
         "mariadb" => run::<MariaDb>(args),
+        "mysql" => run::<MySql>(args),
         other => panic!("no such engine: {other}"),
     }
 }
@@ -147,6 +148,8 @@ impl Options for Postgres {
 }
 
 impl Options for Redis {}
+
+impl Options for MySql {}
 
 impl Options for Sqlite {}
 

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use postgres::NoTls;
 use sandboxed_db::engine::Scripts;
 use sandboxed_db::{Engine, ErrorKind, Postgres, Redis, Sandbox, Snapshot, Sqlite, Tcp};
 
-use crate::{connect, is_installed, skip};
+use crate::{connect, is_installed, printed, skip, skip_untested};
 
 /// An engine that every promise is tested with.
 pub trait TestedEngine: Engine + Scripts {
@@ -20,6 +21,9 @@ pub trait TestedEngine: Engine + Scripts {
     /// The program of the host by which the tests reach the server, if they need one.
     const CLIENT: Option<&str> = None;
 
+    /// `true` for a server that no distribution of CI has: its tests are skipped there.
+    const IS_RARE: bool = false;
+
     /// A seed that stores `seeded` under the key `seed`.
     const SEED: &str;
 
@@ -28,6 +32,9 @@ pub trait TestedEngine: Engine + Scripts {
 
     /// A setting, and a value that is not its default, as the server shows it.
     const SETTING: (&str, &str);
+
+    /// A setting by which the server has many threads from its start on, if it has few otherwise.
+    const THREADS: Option<(&str, &str)> = None;
 
     /// Returns `true` if the server answers.
     fn answers(db: &Sandbox<Self>) -> bool;
@@ -71,6 +78,18 @@ pub trait TestedEngine: Engine + Scripts {
         Ok(Vec::new())
     }
 
+    /// Runs the database's check of data in files, of a stopped server or beside one that has it.
+    ///
+    /// # Errors
+    /// The faults.
+    fn check_files(db: &Sandbox<Self>, data: &Path) -> Result<(), String>;
+
+    /// Makes the server take a gigabyte of memory, which it may survive.
+    fn take_memory(db: &Sandbox<Self>);
+
+    /// Makes the server have a hundred processes or threads.
+    fn take_processes(db: &Sandbox<Self>);
+
     /// Returns the value under the key `seed`, asked through a port with a password.
     ///
     /// # Errors
@@ -85,7 +104,8 @@ pub fn is_missing<E: TestedEngine>() -> bool {
     let located = E::engine().locate();
     let missing = located.as_ref().err().filter(|error| error.kind() == ErrorKind::NotInstalled);
     if let Some(error) = missing {
-        skip(&format!("no {} is installed: {error}", E::engine().name()));
+        let reason = format!("no {} is installed: {error}", E::engine().name());
+        if E::IS_RARE { skip_untested(&reason) } else { skip(&reason) }
     }
     let client = E::CLIENT.filter(|client| !is_installed(client));
     if let Some(client) = client {
@@ -143,6 +163,19 @@ impl TestedEngine for Postgres {
         connect(db.url()).batch_execute(&sql).map_err(|error| error.to_string())
     }
 
+    fn check_files(db: &Sandbox<Self>, _data: &Path) -> Result<(), String> {
+        let sql = "create extension if not exists amcheck; select bt_index_parent_check('store_pkey', true)";
+        connect(db.url()).batch_execute(sql).map_err(|error| error.to_string())
+    }
+
+    fn take_memory(db: &Sandbox<Self>) {
+        let _ = connect(db.url()).batch_execute("select length(repeat('x', 1000000000))");
+    }
+
+    fn take_processes(db: &Sandbox<Self>) {
+        connections(&db.root().join("run/postgresql/.s.PGSQL.5432"));
+    }
+
     fn draw(db: &Sandbox<Self>) -> Result<Vec<String>, String> {
         let row = connect(db.url()).query_one("select gen_random_uuid()::text, random()::text", &[]);
         row.map(|row| vec![row.get(0), row.get(1)]).map_err(|error| error.to_string())
@@ -164,6 +197,7 @@ impl TestedEngine for Redis {
     const SEED: &str = "SET seed seeded\n";
     const SEED_NAME: &str = "store.redis";
     const SETTING: (&str, &str) = ("maxmemory-samples", "7");
+    const THREADS: Option<(&str, &str)> = Some(("io-threads", "64"));
 
     fn answers(db: &Sandbox<Self>) -> bool {
         let stream = UnixStream::connect(Self::socket().below(&db.root()));
@@ -193,6 +227,29 @@ impl TestedEngine for Redis {
         redis(&mut stream, &["EVAL", script, "0", &size.to_string()])?;
         redis(&mut stream, &["SAVE"]).map(drop)
     }
+
+    fn check_files(_db: &Sandbox<Self>, data: &Path) -> Result<(), String> {
+        // A server without keys has no such file.
+        let file = data.join("dump.rdb");
+        if !file.exists() {
+            return Ok(());
+        }
+        let check = Command::new("redis-check-rdb").arg(file).output().map_err(|error| error.to_string())?;
+        match check.status.success() && printed(&check).contains("RDB looks OK!") {
+            true => Ok(()),
+            false => Err(printed(&check)),
+        }
+    }
+
+    fn take_memory(db: &Sandbox<Self>) {
+        // A value may have half of it.
+        for key in ["one", "two"] {
+            let stream = UnixStream::connect(Self::socket().below(&db.root()));
+            let _ = stream.map(|mut stream| redis(&mut stream, &["SETRANGE", key, "500000000", "x"]));
+        }
+    }
+
+    fn take_processes(_db: &Sandbox<Self>) {}
 
     /// A forked process writes all data.
     fn check(db: &Sandbox<Self>) -> Result<(), String> {
@@ -285,6 +342,23 @@ impl TestedEngine for Sqlite {
         .map(drop)
     }
 
+    fn check_files(_db: &Sandbox<Self>, data: &Path) -> Result<(), String> {
+        // A layer without steps has no file yet.
+        let file = data.join("database.sqlite");
+        match sqlite_file(&file, "pragma integrity_check")?.as_str() {
+            "ok\n" => Ok(()),
+            faults => Err(faults.to_owned()),
+        }
+    }
+
+    fn take_memory(_db: &Sandbox<Self>) {
+        panic!("SQLite has no server");
+    }
+
+    fn take_processes(_db: &Sandbox<Self>) {
+        panic!("SQLite has no server");
+    }
+
     fn seed_by_tcp(_tcp: &Tcp, _password: &str) -> Result<String, String> {
         panic!("SQLite has no ports");
     }
@@ -292,12 +366,25 @@ impl TestedEngine for Sqlite {
 
 /// Runs SQL in this process's namespaces, as a test's own library does.
 fn sqlite(db: &Sandbox<Sqlite>, sql: &str) -> Result<String, String> {
+    sqlite_file(&Sqlite::file().below(&db.root()), sql)
+}
+
+fn sqlite_file(file: &Path, sql: &str) -> Result<String, String> {
     let mut command = Command::new("sqlite3");
-    let output =
-        command.args(["-batch", "-bail", "-init", "/dev/null"]).arg(Sqlite::file().below(&db.root()));
-    let output = output.arg(sql).output().map_err(|error| error.to_string())?;
+    let output = command.args(["-batch", "-bail", "-init", "/dev/null"]).arg(file).arg(sql).output();
+    let output = output.map_err(|error| error.to_string())?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+/// Connects a hundred times, and waits for the answer to the last: a server with a process or a
+/// thread for each client has refused it.
+pub(crate) fn connections(socket: &Path) {
+    let mut all: Vec<_> = (0..100).map_while(|_| UnixStream::connect(socket).ok()).collect();
+    if let Some(last) = all.last_mut() {
+        last.set_read_timeout(Some(crate::DEADLINE)).expect("a timeout");
+        let _ = last.read(&mut [0]);
     }
 }

@@ -7,26 +7,39 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use sandboxed_db::cache::Layers;
-use sandboxed_db::{MariaDb, Postgres, Redis, Sandbox, ServerStart, Snapshot, Sqlite};
+use sandboxed_db::{Sandbox, ServerStart, Snapshot};
 use sandboxed_db_tests::{
     CLEANUP_DEADLINE, DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone,
-    eventually, is_alone, passed, processes_beside, rounds, seeded, status, wait_until,
+    eventually, is_alone, passed, rounds, seeded, status, wait_until,
 };
 
 use crate::lifecycle::{SUBJECT, subject};
 
-/// Makes a module for each engine, with every test of this file.
+/// Makes a module for each engine, with every test of a list.
 macro_rules! for_every_engine {
+    ($tests:tt) => {
+        for_engines!(Postgres postgres, Redis redis, MariaDb mariadb, MySql mysql, Sqlite sqlite; $tests);
+    };
+}
+
+/// Makes a module for each engine with a server.
+macro_rules! for_every_server {
+    ($tests:tt) => {
+        for_engines!(Postgres postgres, Redis redis, MariaDb mariadb, MySql mysql; $tests);
+    };
+}
+
+macro_rules! for_engines {
     ($($engine:ident $module:ident),+; $tests:tt) => {
-        $(for_every_engine!(@ $engine $module $tests);)+
+        $(for_engines!(@ $engine $module $tests);)+
     };
     (@ $engine:ident $module:ident [$($test:ident),+ $(,)?]) => {
         mod $module {
             $(
                 #[test]
                 fn $test() {
-                    if !sandboxed_db_tests::is_missing::<super::$engine>() {
-                        super::$test::<super::$engine>();
+                    if !sandboxed_db_tests::is_missing::<sandboxed_db::$engine>() {
+                        super::$test::<sandboxed_db::$engine>();
                     }
                 }
             )+
@@ -34,7 +47,11 @@ macro_rules! for_every_engine {
     };
 }
 
-for_every_engine!(Postgres postgres, Redis redis, MariaDb mariadb, Sqlite sqlite; [
+mod isolation;
+mod kept;
+mod limits;
+
+for_every_engine!([
     servers_that_live_together_are_pristine,
     a_lower_never_changes,
     many_sandboxes_leave_nothing,
@@ -61,20 +78,16 @@ macro_rules! alone {
     };
 }
 
-alone!(Postgres postgres, Redis redis, MariaDb mariadb, Sqlite sqlite);
+alone!(Postgres postgres, Redis redis, MariaDb mariadb, MySql mysql, Sqlite sqlite);
 
 /// Promises of servers.
 mod servers {
     use super::{
-        a_full_disk_fails_one_server_only, a_port_asks_for_the_password, a_server_has_no_privileges,
-        a_setting_reaches_the_server, resumed_siblings_work_and_share_no_secret,
+        a_port_asks_for_the_password, a_setting_reaches_the_server, resumed_siblings_work_and_share_no_secret,
     };
-    use sandboxed_db::{MariaDb, Postgres, Redis};
 
-    for_every_engine!(Postgres postgres, Redis redis, MariaDb mariadb; [
-        a_full_disk_fails_one_server_only,
+    for_every_server!([
         a_port_asks_for_the_password,
-        a_server_has_no_privileges,
         a_setting_reaches_the_server,
         resumed_siblings_work_and_share_no_secret,
     ]);
@@ -165,7 +178,9 @@ fn in_a_cache_of_its_own<E: TestedEngine>() {
             first.stop().unwrap();
             let after: Vec<_> = layers(&cache).iter().map(|layer| contents(layer)).collect();
             assert!(before == after, "a layer has changed");
-            check(&start(&snapshot));
+            let another = start(&snapshot);
+            check(&another);
+            layers(&cache).iter().for_each(|layer| assert_eq!(E::check_files(&another, layer), Ok(())));
         }
         "damage" => {
             assert!(first.timings().layer_built, "a damaged layer is served");
@@ -281,17 +296,6 @@ fn killed_builds_leave_no_half_built_layer<E: TestedEngine>() {
     }
 }
 
-fn a_full_disk_fails_one_server_only<E: TestedEngine>() {
-    let (_directory, snapshot) = seeded::<E>();
-    let small = snapshot.clone().disk(48 << 20);
-    let (full, neighbour) = (start(&small), start(&small));
-    let refused = (0..8).find_map(|_| E::write_to_disk(&full, 32 << 20).err());
-    assert!(refused.is_some(), "the limit does not hold");
-    E::set(&neighbour, "mine", "well").unwrap();
-    E::write_to_disk(&neighbour, 1 << 20).unwrap();
-    assert_eq!(E::get(&neighbour, "mine"), Ok(Some("well".to_owned())));
-}
-
 fn a_port_asks_for_the_password<E: TestedEngine>() {
     let (_directory, snapshot) = seeded::<E>();
     let (db, other) = (start(&snapshot), start(&snapshot));
@@ -309,27 +313,6 @@ fn a_setting_reaches_the_server<E: TestedEngine>() {
     assert_eq!(E::setting(&db, name), value);
     let unknown = Snapshot::new(E::engine()).setting("no_such_setting", 1).start().unwrap_err();
     assert!(format!("{unknown:?}").contains("no_such_setting"), "{unknown:?}");
-}
-
-fn a_server_has_no_privileges<E: TestedEngine>() {
-    let db = start(&Snapshot::new(E::engine()));
-    let processes = processes_beside(db.pid());
-    assert!(processes.len() > 1, "the server is no process of the sandbox");
-    for process in processes {
-        for (name, value) in [
-            ("CapEff", "0000000000000000"),
-            ("CapPrm", "0000000000000000"),
-            ("CapBnd", "0000000000000000"),
-            ("NoNewPrivs", "1"),
-            ("Seccomp", "2"),
-        ] {
-            assert_eq!(status(process, name).as_deref(), Some(value), "{name} of {process}");
-        }
-        for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
-            let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/{kind}")).unwrap();
-            assert_ne!(namespace(&process.to_string()), namespace("self"), "{kind}");
-        }
-    }
 }
 
 fn a_server_that_is_stopped_ends_cleanly<E: TestedEngine>() {

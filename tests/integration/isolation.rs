@@ -1,5 +1,5 @@
 //! The server sees no host file beyond its programs, no host process and no network, and no other
-//! user reaches it.
+//! user reaches it. `every_engine/isolation.rs` tests what /proc shows of each engine.
 //!
 //! The tests run programs inside, from a superuser's SQL: no test can do more.
 

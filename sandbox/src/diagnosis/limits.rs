@@ -8,8 +8,8 @@ use crate::fix::Fix;
 use crate::launch::{Limits, Log, Reached};
 use crate::machine::rlimit::{Resource, Rlimit};
 
-/// How many lines of a log's end are searched.
-pub(crate) const LOG_LINES: usize = 200;
+/// How many lines of a log's end are searched: a report of a crash after the complaint has hundreds.
+pub(crate) const LOG_LINES: usize = 1000;
 
 /// Returns the fix for a full data directory. `in_cache`: it is that of a layer being built.
 pub(crate) fn disk(data: &Path, in_cache: bool) -> Option<Fix> {
@@ -136,7 +136,12 @@ fn complaint(log: &str) -> Option<Complaint> {
         let has = |text: &str| line.contains(text);
         // Servers, shells and most other programs name the call; PostgreSQL's COPY does not.
         let is_fork = has("fork") || has("could not execute command");
-        if is_fork && (has("resource temporarily unavailable") || has("cannot fork")) {
+        let is_refused = has("resource temporarily unavailable") || has("cannot fork");
+        // Redis gives no reason. MariaDB takes a client that gets no thread for one without memory.
+        let is_thread = has("can't initialize io thread")
+            || has("can't initialize background jobs")
+            || has("'unauthenticated'") && has("(out of memory.)");
+        if is_fork && is_refused || is_thread {
             Some(Complaint::Limit(Reached::Pids))
         } else if has("out of memory") || has("cannot allocate memory") {
             Some(Complaint::Limit(Reached::Memory))
@@ -168,6 +173,11 @@ mod tests {
                 Some(Complaint::Limit(Reached::Pids)),
             ),
             ("bash: fork: retry: Resource temporarily unavailable", Some(Complaint::Limit(Reached::Pids))),
+            ("# Fatal: Can't initialize IO thread.", Some(Complaint::Limit(Reached::Pids))),
+            (
+                "[Warning] Aborted connection 7 to db: 'unconnected' user: 'unauthenticated' (Out of memory.)",
+                Some(Complaint::Limit(Reached::Pids)),
+            ),
             (
                 "ERROR:  out of memory\nDETAIL:  Failed on request of size 1073741820",
                 Some(Complaint::Limit(Reached::Memory)),

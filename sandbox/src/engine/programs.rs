@@ -173,7 +173,8 @@ impl Programs {
             .flat_map(|server| with(server).into_iter().map(move |directory| (server, directory)))
         {
             let found = Installation::inspect_in(image, &directory, server, self.version_arg.as_deref())?;
-            if version.is_some_and(|wanted| !Version(found.version()).is(wanted)) {
+            let is_other = self.other_than.is_some_and(|word| found.version().contains(word));
+            if is_other || version.is_some_and(|wanted| !Version(found.version()).is(wanted)) {
                 others.push(found.version().to_owned());
                 continue;
             }

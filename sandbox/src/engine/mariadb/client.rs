@@ -103,11 +103,12 @@ fn program(installation: &Installation) -> Result<PathBuf> {
 }
 
 /// Adds the arguments that all uses have in common. MySQL's client does not know those that are
-/// loose elsewhere.
+/// loose elsewhere. From version 9 on it obeys `source` and `DELIMITER` only on request, which
+/// MariaDB's does not know.
 fn connected(client: Command) -> Command {
     client
         .args(["--no-defaults", "--user=root", "--protocol=socket", "--default-character-set=utf8mb4"])
-        .args(["--batch", "--skip-reconnect"])
+        .args(["--batch", "--skip-reconnect", "--loose-commands"])
         .prefixed_path_arg("--socket=", SOCKET)
 }
 

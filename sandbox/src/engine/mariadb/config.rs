@@ -30,9 +30,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("sync_binlog", "0"),
     // The sandbox denies io_uring.
     ("innodb_use_native_aio", "0"),
-    // Each sandbox copies the log up, and writes the beginning of the file of temporary tables.
+    // Each sandbox copies the log up.
     ("innodb_log_file_size", "16M"),
-    ("innodb_temp_data_file_path", "ibtmp1:1M:autoextend"),
     ("innodb_autoextend_increment", "1"),
     // A server touches all of these at its start.
     ("innodb_log_buffer_size", "2M"),
@@ -42,8 +41,12 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("innodb_buffer_pool_load_at_startup", "0"),
 ];
 
-/// Tuning of MariaDB: MySQL has this value for tests of its own only.
-const OF_MARIADB: (&str, &str) = ("innodb_flush_method", "nosync");
+/// Tuning of MariaDB: MySQL has the first value for tests of its own only, and refuses the second.
+const OF_MARIADB: &[(&str, &str)] = &[
+    ("innodb_flush_method", "nosync"),
+    // Each sandbox writes the beginning of the file of temporary tables.
+    ("innodb_temp_data_file_path", "ibtmp1:1M:autoextend"),
+];
 
 /// Settings that the server's arguments set, or that would let clients in without a password.
 const FIXED: &[&str] = &[
@@ -65,7 +68,7 @@ const FIXED: &[&str] = &[
 /// Returns the configuration file: defaults, then the user's settings.
 pub(super) fn configuration(product: Product, settings: &[(String, String)]) -> Result<String> {
     let mut config = "[mysqld]\n".to_owned();
-    let own = (product == Product::MariaDb).then_some(&OF_MARIADB);
+    let own = if product == Product::MariaDb { OF_MARIADB } else { &[] };
     for (name, value) in DEFAULTS.iter().chain(own) {
         config.push_str(&format!("loose_{name}={value}\n"));
     }

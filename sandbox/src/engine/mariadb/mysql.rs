@@ -7,15 +7,16 @@ use super::accounts;
 use super::client;
 use super::config::{DATA, Product, SOCKET, TEMPORARY, setting};
 use crate::engine::{
-    Command, Dialect, Engine, Installation, Mode, Programs, SandboxPath, Server, Task, TcpAccess, TcpRequest,
+    Command, Dialect, Engine, Image, Installation, Mode, Programs, SandboxPath, Server, Task, TcpAccess,
+    TcpRequest,
 };
 use crate::environment::MYSQL;
 use crate::error::{Error, ErrorKind, Result};
 
 /// MySQL from version 8 on, by the same means as [`MariaDb`](crate::MariaDb).
 ///
-/// No test of this library runs it: its packages are in no distribution that the tests use. The
-/// server, `mysqld`, and its client, `mysql`, are found in the directories that
+/// The tests of this library run it where a server is installed, which CI has not: its packages are
+/// in no distribution that CI uses. The server, `mysqld`, and its client, `mysql`, are found in the directories that
 /// `SANDBOXED_DB_MYSQL` names, else in those of `PATH`, else in the usual ones such as `/usr/sbin`.
 /// A `mysqld` that is MariaDB's is passed over.
 ///
@@ -112,15 +113,16 @@ impl Engine for MySql {
     }
 
     fn locate(&self) -> Result<Installation> {
-        let programs = Programs::new("mysqld").client("mysql").variable(MYSQL.name);
-        let programs = programs.extensions("/usr/lib/mysql/plugin").other_than("MariaDB");
-        let found = programs.find(self.version.as_deref())?;
-        if found.major() < 8 {
-            let step = format!("use `{}`", found.version());
-            return Err(Error::new(ErrorKind::InvalidConfig, step)
-                .with_hint(format!("name the directory of MySQL 8 or newer by {}", MYSQL.name)));
-        }
-        Ok(found)
+        recent(programs().find(self.version.as_deref())?)
+    }
+
+    fn locate_in(&self, image: &Image) -> Result<Installation> {
+        recent(programs().find_in(image, self.version.as_deref())?)
+    }
+
+    fn identity(&self) -> Vec<(String, String)> {
+        // For kept states, whose clients need it.
+        vec![("database".to_owned(), self.database.clone())]
     }
 
     fn data_dir(&self) -> SandboxPath {
@@ -187,4 +189,21 @@ impl Engine for MySql {
     fn is_client_variable(&self, name: &str) -> bool {
         super::is_client_variable(name)
     }
+}
+fn programs() -> Programs {
+    Programs::new("mysqld")
+        .client("mysql")
+        .variable(MYSQL.name)
+        .extensions("/usr/lib/mysql/plugin")
+        .other_than("MariaDB")
+}
+
+/// Refuses versions before 8, whose data is made otherwise.
+fn recent(found: Installation) -> Result<Installation> {
+    if found.major() < 8 {
+        let step = format!("use `{}`", found.version());
+        return Err(Error::new(ErrorKind::InvalidConfig, step)
+            .with_hint(format!("name the directory of MySQL 8 or newer by {}", MYSQL.name)));
+    }
+    Ok(found)
 }
