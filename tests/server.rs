@@ -1,4 +1,4 @@
-//! Servers, connections to them, and tests in processes of their own.
+//! Servers, connections to them, and tests in separate processes.
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -12,7 +12,7 @@ use crate::skip;
 /// Set in the processes of [`alone`].
 const ALONE: &str = "SANDBOXED_DB_TESTS_ALONE";
 
-/// A command that runs one `#[ignore]`d test of the calling program in a process of its own: a test
+/// A command that runs one `#[ignore]`d test of the calling program in a separate process: a test
 /// that needs another environment, shares nothing with other threads, or has to fail.
 ///
 /// # Panics
@@ -25,7 +25,7 @@ pub fn alone(test: &str) -> Command {
 }
 
 /// A command that runs the `#[ignore]`d tests of a module of the calling program, one by one in a
-/// process of their own.
+/// separate process.
 ///
 /// # Panics
 /// If the path of the program is unknown.
@@ -42,7 +42,7 @@ pub fn is_alone() -> bool {
     std::env::var_os(ALONE).is_some()
 }
 
-/// Runs one test in a process of its own, and returns its success and all that it printed.
+/// Runs one test in a separate process, and returns its success and all that it printed.
 ///
 /// # Panics
 /// If there is no such test.
@@ -156,7 +156,7 @@ pub fn value<T: FromSqlOwned>(client: &mut impl GenericClient, query: &str) -> T
     client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
 }
 
-/// Returns the first column of the one row of a query, over a connection of its own.
+/// Returns the first column of the one row of a query, over a separate connection.
 ///
 /// # Panics
 /// If the query fails.

@@ -60,7 +60,7 @@ pub trait TestedEngine: Engine + Scripts {
     /// The server's message.
     fn write_to_disk(db: &Sandbox<Self>, size: usize) -> Result<(), String>;
 
-    /// Makes the server check its data, or write it by a process or thread of its own.
+    /// Makes the server check its data, or write it by a separate process or thread.
     ///
     /// # Errors
     /// The server's message, or what is wrong.

@@ -175,7 +175,7 @@ impl<'a> Databases<'a> {
     }
 }
 
-/// Returns the arguments of the parameters with a database of their own.
+/// Returns the arguments of the parameters with a separate database.
 fn own<'a>(
     filled: &[Filled<'_>],
     arguments: &'a Arguments,

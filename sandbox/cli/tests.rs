@@ -509,7 +509,7 @@ fn diff_shows_the_changes_of_a_test() {
         checkpoint";
     let snapshot = Snapshot::new(Postgres::new()).migrations(place.path());
     let db = snapshot.keep(Keep::Always).keep_as("cli::what changed").start().unwrap();
-    // CREATE DATABASE and ALTER SYSTEM must be statements of their own.
+    // CREATE DATABASE and ALTER SYSTEM must be separate statements.
     let mut client = Client::connect(db.url(), NoTls).unwrap();
     changes.split(';').for_each(|change| client.batch_execute(change).unwrap());
     drop((client, db));

@@ -116,7 +116,7 @@ pub mod cache {
     pub use crate::layer::{Damage, LayerInfo, Layers, Limit};
 }
 
-/// Makes a function that takes a database a test with a pristine server of its own.
+/// Makes a function that takes a database a test with a separate, pristine server.
 ///
 /// The function may be `async` with the feature `tokio`, which is on by default: it runs on a tokio
 /// runtime, single-threaded unless `flavor` says otherwise. It returns `()`, a `Result<(), E>` with

@@ -17,13 +17,13 @@ const INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Progress {
     files: OnceLock<usize>,
     /// None if no thread can be started.
-    line: Option<Line>,
+    line: Option<ProgressLine>,
 }
 
 impl Progress {
     pub(crate) fn start(work: &str) -> Self {
         tracing::info!("{work}");
-        let line = Line::start(work).ok();
+        let line = ProgressLine::start(work).ok();
         Self { files: OnceLock::new(), line }
     }
 
@@ -46,7 +46,7 @@ impl Progress {
     }
 
     fn show(&self, text: String) {
-        if let Some(Line { texts: Some(texts), .. }) = &self.line {
+        if let Some(ProgressLine { texts: Some(texts), .. }) = &self.line {
             // The thread ends early only if the terminal is gone.
             let _ = texts.send(text);
         }
@@ -55,12 +55,12 @@ impl Progress {
 
 /// A line that a thread draws, or its repetitions.
 #[derive(Debug)]
-struct Line {
+struct ProgressLine {
     texts: Option<Sender<String>>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Line {
+impl ProgressLine {
     fn start(work: &str) -> io::Result<Self> {
         let (texts, received) = mpsc::channel();
         let work = work.to_owned();
@@ -73,7 +73,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.texts = None;
         if let Some(thread) = self.thread.take() {

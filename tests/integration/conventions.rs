@@ -402,7 +402,7 @@ const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::â€
     None,
     &[("1_x.sql", ""), ("1_x_rollback.sql", "")],
     "`1_x_rollback.sql` may be the way back of `1_x.sql`",
-    "move it to a directory of its own",
+    "move it to a separate directory",
 )]
 #[case::directories_of_both_ways(
     None,

@@ -305,7 +305,7 @@ fn mounts_are_not_shared() {
     if !has_its_own_proc(&one) {
         return;
     }
-    // Each mount of the kernel has a number of its own.
+    // Each mount of the kernel has a separate number.
     let ids = |text: String| -> BTreeSet<u32> {
         text.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
     };

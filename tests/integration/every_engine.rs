@@ -63,13 +63,13 @@ for_every_engine!([
     a_server_runs_without_a_container,
 ]);
 
-/// Makes a test of layers for each engine, which runs in a process of its own.
+/// Makes a test of layers for each engine, which runs in a separate process.
 macro_rules! alone {
     ($($engine:ident $test:ident),+) => {
         mod alone {
             $(
                 #[test]
-                #[ignore = "run with a cache of its own, by tests of that cache"]
+                #[ignore = "run with a separate cache, by tests of that cache"]
                 fn $test() {
                     super::in_a_cache_of_its_own::<sandboxed_db::$engine>();
                 }

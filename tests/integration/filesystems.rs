@@ -46,7 +46,7 @@ fn the_cache_works_on_a_disk_with(#[case] kind: &str) {
 }
 
 #[test]
-#[ignore = "run by the tests of this file, in namespaces of their own"]
+#[ignore = "run by the tests of this file, in separate namespaces"]
 fn store_on() {
     if !is_alone() {
         return;
@@ -143,7 +143,7 @@ fn a_cache_in_an_image_is_used_extended_repaired_and_pruned() {
 }
 
 #[test]
-#[ignore = "run by a test of this file, in namespaces of its own"]
+#[ignore = "run by a test of this file, in separate namespaces"]
 fn store_in_an_image() {
     if !is_alone() {
         return;

@@ -119,7 +119,7 @@ fn a_client_that_has_said_all_gets_its_answer() {
 }
 
 #[test]
-fn a_server_that_has_said_all_can_still_be_told() {
+fn a_server_that_has_sent_all_can_still_receive() {
     let (_db, tcp) = echo();
     let mut stream = order(&tcp, b'h');
     assert_eq!(rest(&mut stream), b"goodbye");

@@ -36,7 +36,7 @@ fn a_build_reports_that_it_is_out_of(#[case] trial: &str) {
 }
 
 #[test]
-#[ignore = "run by the tests of this file, in namespaces of their own"]
+#[ignore = "run by the tests of this file, in separate namespaces"]
 fn ever_more_room() {
     if !is_alone() {
         return;
@@ -79,7 +79,7 @@ fn a_disk_that_fills_up_during_a_build_is_reported() {
 }
 
 #[test]
-#[ignore = "run by a test of this file, in namespaces of its own"]
+#[ignore = "run by a test of this file, in separate namespaces"]
 fn ever_less_room() {
     let moments = rounds(4, 30);
     if !is_alone() {
@@ -107,7 +107,7 @@ fn ever_less_room() {
 
 const PLENTY: u64 = 1 << 30;
 
-/// A cache on a file system of its own, whose limits can be set.
+/// A cache on a separate file system, whose limits can be set.
 struct Small {
     mounted: PathBuf,
     cache: TestCache,

@@ -28,7 +28,7 @@ fn migrations_run_from_hidden_and_covered_directories() {
 }
 
 #[test]
-#[ignore = "run by the test above, in namespaces of its own"]
+#[ignore = "run by the test above, in separate namespaces"]
 fn among_the_programs_and_in_memory() {
     if !is_alone() {
         return;

@@ -142,7 +142,7 @@ fn only_its_own_processes_are_seen() {
 #[test]
 fn processes_that_lose_their_parent_are_reaped() {
     let db = start();
-    // In sessions of their own, as daemons are.
+    // In separate sessions, as daemons are.
     shell(&db, "for i in 1 2 3; do setsid sh -c 'setsid sleep 0.1 & exit' & done; wait");
     wait_until(DEADLINE, "no zombie is left", || {
         let beside = processes_beside(db.pid());

@@ -216,7 +216,7 @@ fn daemons_and_their_objects_are_removed(
     #[values(End::Return, End::Kill, End::Interrupt, End::KillTheLauncher, End::KillTheInits)] end: End,
 ) {
     // Objects in shared memory come first, since forks may fail once the last daemon runs. The
-    // daemons are orphans in sessions of their own, and the last one forks without end.
+    // daemons are orphans in separate sessions, and the last one forks without end.
     const DAEMONS: &str = "ipcmk -M 4096 -S 1 -Q; echo here > /dev/shm/here; echo here > /tmp/here; \
         setsid sh -c ''setsid sleep 1000 & setsid sh -c \"setsid sleep 1000 &\" & exit'' \
         < /dev/null > /dev/null 2>&1 & \

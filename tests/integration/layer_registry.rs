@@ -1,4 +1,4 @@
-//! Layers that machines share by a registry: machines with caches of their own, and Debian's
+//! Layers that machines share by a registry: machines with separate caches, and Debian's
 //! docker-registry between them.
 
 mod machines;

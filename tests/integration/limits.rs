@@ -250,7 +250,7 @@ fn many_memory_hogs_are_held_together_by_a_group() {
     reports("fails_by_many_memory_hogs", "may take 256 MB of memory and wanted more: raise `memory`");
 }
 
-// Reports of tests that fail, each in a process of its own.
+// Reports of tests that fail, each in a separate process.
 
 /// Fails after the database has been used.
 fn fail_after(url: &str, body: impl FnOnce(&str)) {

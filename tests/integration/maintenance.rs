@@ -12,7 +12,7 @@ use crate::requests::{TestCache, files};
 const DO: &str = "UPKEEP_TEST_DO";
 
 #[test]
-#[ignore = "run by the tests of this file, with a cache of their own"]
+#[ignore = "run by the tests of this file, with a separate cache"]
 #[expect(clippy::print_stdout, reason = "the test reads it")]
 fn looks_after_the_cache() {
     if !is_alone() {

@@ -17,7 +17,7 @@ use crate::requests::{Request, TestCache};
 /// The query whose answer an extension and its dependency make together.
 const FABLE: (&str, &str) = ("sql", "select fable()");
 
-/// A repository with an extension for the installed server, and a cache of its own.
+/// A repository with an extension for the installed server, and a separate cache.
 struct Fable {
     repository: AptRepository,
     cache: TestCache,
@@ -231,7 +231,7 @@ fn packages_for_which_there_is_no_space_are_reported() {
 }
 
 #[test]
-#[ignore = "run by the test above, in namespaces of its own"]
+#[ignore = "run by the test above, in separate namespaces"]
 fn little_space_then_more() {
     if !is_alone() {
         return;

@@ -48,7 +48,7 @@ impl Repository {
         digest(&read(manifest))
     }
 
-    /// A process that uses an image, as on a machine of its own.
+    /// A process that uses an image, as on a separate machine.
     fn user(&self, tag: &str, cache: &str) -> Command {
         let mut test = alone("pinned_images::use_alone");
         test.arg("--nocapture")

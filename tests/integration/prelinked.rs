@@ -257,7 +257,7 @@ fn memory_of_its_own_is_printed() {
     }
 }
 
-/// A cache with the layers of the usual one, and images of its own.
+/// A cache with the layers of the usual one, and separate images.
 pub(crate) fn cache_with_its_own_images(dirs: &ScratchDirs) -> PathBuf {
     // The usual cache then has the layer.
     drop(start());
@@ -278,7 +278,7 @@ fn images(cache: &Path) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_none_or(|name| name != "seal")).collect()
 }
 
-/// Starts a sandbox in a process of its own.
+/// Starts a sandbox in a separate process.
 fn start_in(cache: &Path) {
     start_by(Command::new(SUBJECT).arg("return"), cache);
 }

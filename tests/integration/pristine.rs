@@ -192,7 +192,7 @@ fn a_crash_does_not_cross() {
     other.batch_execute("begin; update orders set note = 'kept'").unwrap();
     let backend: i32 = value(&mut one, "select pg_backend_pid()");
     let kill = format!("copy (select where false) to program 'kill -9 {backend}'");
-    // The session may or may not be told before it is cut off.
+    // The server may or may not answer before it is cut off.
     let _ = connect(sandboxes[0].url()).batch_execute(&kill);
     wait_until(DEADLINE, "the server has noticed", || {
         let log = sandboxes[0].log().unwrap();
@@ -213,7 +213,7 @@ fn the_death_of_a_server_does_not_cross() {
     let (sandboxes, [one, mut other]) = two();
     drop(one);
     let kill = "copy (select where false) to program 'kill -9 $(head -1 postmaster.pid)'";
-    // The session may or may not be told before it is cut off.
+    // The server may or may not answer before it is cut off.
     let _ = connect(sandboxes[0].url()).batch_execute(kill);
     eventually(DEADLINE, "the killed server is gone", || {
         Client::connect(sandboxes[0].url(), postgres::NoTls).err()
@@ -344,7 +344,7 @@ fn fingerprint(directory: &Path) -> BTreeMap<PathBuf, String> {
 
 /// Uses the shop as hard as it can and compares its layer before and after.
 #[test]
-#[ignore = "run by `a_layers_bytes_never_change`, with a cache of its own"]
+#[ignore = "run by `a_layers_bytes_never_change`, with a separate cache"]
 fn a_layer_is_used_hard() {
     if !is_alone() {
         return;

@@ -24,7 +24,7 @@ const ANSWERS: &str = "SANDBOXED_DB_TESTS_ANSWERS";
 const DEADLINE: Duration = Duration::from_secs(300);
 
 #[test]
-#[ignore = "run by tests that send requests, with a cache of their own"]
+#[ignore = "run by tests that send requests, with a separate cache"]
 fn another_process() {
     if !is_alone() {
         return;

@@ -155,7 +155,7 @@ fn ipv6_works_where_it_is() {
 // Passwords.
 
 #[test]
-fn whoever_has_no_password_is_refused() {
+fn a_client_without_the_password_is_refused() {
     let db = start();
     let tcp = tcp(&db);
     let code = |url: &str| match Client::connect(url, NoTls) {

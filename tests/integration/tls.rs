@@ -77,7 +77,7 @@ fn a_client_that_does_not_encrypt_is_refused() {
     let Some(psql) = program(&db, "psql") else { return };
     let tcp = db.tcp().unwrap();
     assert_refused(&ask(&psql, &tcp.url().replace("verify-full", "disable")), "no encryption");
-    // A client that neither encrypts nor verifies is told so before it sends a password.
+    // A client that neither encrypts nor verifies learns that before it sends a password.
     let plain = tcp.url().split('?').next().unwrap();
     let error = postgres::Client::connect(plain, postgres::NoTls).err().unwrap();
     assert_eq!(error.code(), Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION), "{error:?}");

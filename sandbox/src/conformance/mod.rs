@@ -23,7 +23,7 @@ pub type Checked = Result<(), Violation>;
 
 /// The checks of an engine, with what they need to know about its database.
 ///
-/// Each check is a method of its own; [`check_all`](Self::check_all) runs those that apply. They
+/// Each check is a separate method; [`check_all`](Self::check_all) runs those that apply. They
 /// start servers as tests do, in the same cache, and take some seconds.
 #[derive(Clone)]
 pub struct Conformance<E: Engine> {

@@ -8,7 +8,7 @@ use crate::launch::{Command, Exit, Ready, SandboxPath, Signal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// In a container with a network of its own: all clients on its loopback are inside the
+    /// In a container with a separate network: all clients on its loopback are inside the
     /// sandbox.
     Container,
     /// Without a container, where `SANDBOXED_DB_ISOLATION=process` is set. The server shares the

@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn shortages_are_told_from_refusals() {
+    fn shortages_differ_from_refusals() {
         let of = |errno| is_shortage(&io::Error::from_raw_os_error(errno));
         assert!([libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOSPC].into_iter().all(of));
         assert!(![libc::EPERM, libc::EACCES, libc::ENOENT].into_iter().any(of));

@@ -202,7 +202,7 @@ pub(super) fn check_names(listing: &Listing) -> Result<(), Refusal> {
             return Err(Refusal::new(
                 format!("`{name}` may be the way back of `{undone}`"),
                 format!(
-                    "move it to a directory of its own, or name it `….down.sql`; {} runs both",
+                    "move it to a separate directory, or name it `….down.sql`; {} runs both",
                     MigrationTool::Plain.choice()
                 ),
             ));

@@ -40,7 +40,7 @@ pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(50);
 /// How long a server may take to shut down cleanly.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running database server in a container of its own.
+/// A running database server in a separate container.
 ///
 /// Dropping it kills the server and every other process in the container; the kernel frees the
 /// rest. The end of the test process does the same, even by SIGKILL. Where the data may be
@@ -193,7 +193,7 @@ impl<E: Engine> Sandbox<E> {
     ///
     /// Every user of the machine can reach the port, so the server asks for a password there. The
     /// first call gives the superuser a password of 160 random bits; roles that a test makes need a
-    /// password of their own. The Unix socket needs none. The port closes when the sandbox ends.
+    /// separate password. The Unix socket needs none. The port closes when the sandbox ends.
     ///
     /// The first call takes some hundredths of a second, for a client that sets the password;
     /// without a call there is no port and no cost. A call in code that

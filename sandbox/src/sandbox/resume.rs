@@ -43,7 +43,7 @@ impl<E: Engine> Prepared<E> {
         Ok(Err(why))
     }
 
-    /// Takes the checkpoint of a server in a container of its own, once it has done its first work,
+    /// Takes the checkpoint of a server in a separate container, once it has done its first work,
     /// and resumes a server from it, which must do the same work.
     fn draft(&self, plan: &Plan, draft: &Draft, task: &Task) -> Result<(), NoImage> {
         let once = |error: crate::error::Error| NoImage::new(format!("{error:?}"), Holds::Once);

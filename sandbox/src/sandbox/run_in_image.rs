@@ -12,7 +12,7 @@ use crate::launch::{Command, Container, Stdin};
 /// How long a program may take to print its version.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs a program of an image in a container of its own, and returns its standard output.
+/// Runs a program of an image in a separate container, and returns its standard output.
 pub(super) fn run_in_image(image: &Image, command: Command) -> Result<String> {
     let data = Cache::open()?.stage("inspection")?;
     let source = data.path().to_owned();

@@ -62,7 +62,7 @@ insert into large select seq, repeat(md5(seq), 15) from seq_1_to_100000;
 ";
 const LARGE_QUERY: &str = "select id from large where id = 77777";
 
-/// Measures in another process, whose environment leads sqlx to the server that the other ways
+/// Measures in another process, whose environment leads sqlx to the server that the others
 /// share: by default a sandbox, whose files are in memory and whose settings are those of tests.
 pub(crate) fn compare(quick: bool, settings: Settings) -> Result<Figures> {
     let measure = |url: &str| {
@@ -97,31 +97,36 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool, settings: Settings) ->
         &dump,
         dump_of(&Snapshot::new(MariaDb::new()).seed(write(directory.path(), "large.sql", LARGE)?))?,
     )?;
-    let ways = [
-        Way::sandbox("sandbox", Snapshot::new(MariaDb::new()).migrations(&migrations), QUERY),
-        Way::sqlx_test(&migrations)?,
-        Way::replay(&url, &migrations)?,
-        Way::copied_server(&migrations, settings)?,
+    let contenders = [
+        Contender::sandbox("sandbox", Snapshot::new(MariaDb::new()).migrations(&migrations), QUERY),
+        Contender::sqlx_test(&migrations)?,
+        Contender::replay(&url, &migrations)?,
+        Contender::copied_server(&migrations, settings)?,
     ];
-    compare_ways(figures, "40 migrations", &ways, rounds)?;
-    let ways = [
-        Way::sandbox("sandbox", Snapshot::new(MariaDb::new()).seed(&dump).disk(1 << 30), LARGE_QUERY),
-        Way::restore(&url, &dump),
+    compare_contenders(figures, "40 migrations", &contenders, rounds)?;
+    let contenders = [
+        Contender::sandbox("sandbox", Snapshot::new(MariaDb::new()).seed(&dump).disk(1 << 30), LARGE_QUERY),
+        Contender::restore(&url, &dump),
     ];
-    compare_ways(figures, "dump of 50 MB", &ways, rounds.div_ceil(4))
+    compare_contenders(figures, "dump of 50 MB", &contenders, rounds.div_ceil(4))
 }
 
 /// A way to a database for a test, up to the answer to its query.
-struct Way {
+struct Contender {
     name: &'static str,
     test: Box<dyn Fn() -> Result<()> + Sync>,
 }
 
-fn compare_ways(figures: &mut Figures, what: &str, ways: &[Way], rounds: usize) -> Result<()> {
+fn compare_contenders(
+    figures: &mut Figures,
+    what: &str,
+    contenders: &[Contender],
+    rounds: usize,
+) -> Result<()> {
     for at_a_time in [1, 8] {
         let mut fastest: Option<f64> = None;
         let mut own = 0.0;
-        for (index, way) in ways.iter().enumerate() {
+        for (index, way) in contenders.iter().enumerate() {
             (way.test)()?;
             let (times, took) = concurrently(rounds.max(at_a_time), at_a_time, || {
                 let begin = Instant::now();
@@ -145,7 +150,7 @@ fn compare_ways(figures: &mut Figures, what: &str, ways: &[Way], rounds: usize) 
     Ok(())
 }
 
-impl Way {
+impl Contender {
     fn sandbox(name: &'static str, snapshot: Snapshot<MariaDb>, query: &'static str) -> Self {
         let test = move || {
             let db = snapshot.start()?;

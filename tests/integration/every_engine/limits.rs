@@ -11,7 +11,7 @@ for_every_server!([
     a_server_without_processes_names_the_limit,
 ]);
 
-/// Names the limit that the test in a process of its own is to reach.
+/// Names the limit that the test in a separate process is to reach.
 const LIMIT: &str = "SANDBOXED_DB_TESTS_LIMIT";
 
 /// The bytes of memory of a server that is to need more.
@@ -51,7 +51,7 @@ fn reach<E: TestedEngine>(db: &Sandbox<E>) {
     }
 }
 
-/// Tests that fail, each in a process of its own.
+/// Tests that fail, each in a separate process.
 mod reaching {
     use super::*;
 

@@ -147,7 +147,7 @@ mod large {
     parts!(part_1, part_2);
 }
 
-/// Runs a command for each machine, all at once, each on a processor of its own. Prints the time
+/// Runs a command for each machine, all at once, each on a separate processor. Prints the time
 /// and the processor time that the whole machine has spent.
 #[expect(clippy::print_stderr, reason = "the figures are for people")]
 fn at_once(what: &str, commands: Vec<Command>) {
@@ -190,7 +190,7 @@ fn a_large_suite_in_two_partitions_builds_each_layer_once() {
     }
     let Some(registry) = registry() else { return };
     if !is_installed("taskset") || std::thread::available_parallelism().unwrap().get() < 2 {
-        return skip("each machine needs a processor of its own");
+        return skip("each machine needs a separate processor");
     }
     let machines = Machines::of::<Postgres>("postgres");
     let part = |machine: &str, tests: &str, registry: &str| {

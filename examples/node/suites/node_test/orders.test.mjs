@@ -5,7 +5,7 @@ import { sandbox, withSandbox } from 'sandboxed-db';
 
 const orders = { seed: 'orders.sql' };
 
-/** Returns the function of a test with a client of its own server. */
+/** Returns the function of a test with a client of its server. */
 function withClient(body) {
   return withSandbox(orders, async (db) => {
     const client = new pg.Client(db.url);

@@ -34,7 +34,7 @@ class Stopped:
 
 
 class Sandbox:
-    """A running server with a database of its own. `with` and `stop` end it, as does the end of the process."""
+    """A running server with a separate database. `with` and `stop` end it, as does the end of the process."""
 
     def __init__(self, client: Client, result: Mapping[str, Any]) -> None:
         self._client = client

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::description::{Description, Never, Password, Seed, Settings, TcpPart, Way};
+use super::description::{Description, Never, Password, Seed, SettingForm, Settings, TcpPart};
 use super::forms::{CommandLine, SignalName, Texts, VersionArg};
 use super::sign::{Look, Sign};
-use super::template::{Absolute, Inside, Place, Template};
+use super::template::{Absolute, Inside, Scope, Template};
 use crate::launch::Signal;
 
 impl Description {
@@ -57,7 +57,7 @@ impl Description {
         }
     }
 
-    fn template<P: Place>(&mut self, text: impl Into<String>) -> Option<Template<P>> {
+    fn template<P: Scope>(&mut self, text: impl Into<String>) -> Option<Template<P>> {
         self.note(Template::try_from(text.into()))
     }
 
@@ -65,7 +65,7 @@ impl Description {
         self.note(Absolute::try_from(path.into()))
     }
 
-    fn line<P: Place, W: Into<String>>(
+    fn line<P: Scope, W: Into<String>>(
         &mut self,
         words: impl IntoIterator<Item = W>,
     ) -> Option<CommandLine<P>> {
@@ -236,7 +236,7 @@ impl Description {
     #[must_use]
     pub fn setting_args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         let args: Vec<_> = args.into_iter().filter_map(|arg| self.template(arg)).collect();
-        self.settings.get_or_insert_with(Settings::none).way = Way::Args(args);
+        self.settings.get_or_insert_with(Settings::none).way = SettingForm::Args(args);
         self
     }
 
@@ -244,7 +244,7 @@ impl Description {
     #[must_use]
     pub fn setting_line(mut self, file: impl Into<PathBuf>, line: impl Into<String>) -> Self {
         if let (Some(file), Some(line)) = (self.absolute(file), self.template(line)) {
-            self.settings.get_or_insert_with(Settings::none).way = Way::Line(file, line);
+            self.settings.get_or_insert_with(Settings::none).way = SettingForm::Line(file, line);
         }
         self
     }
@@ -376,6 +376,6 @@ impl Description {
 impl Settings {
     /// Neither arguments nor lines.
     fn none() -> Self {
-        Self { way: Way::Args(Vec::new()), defaults: BTreeMap::new(), fixed: Vec::new() }
+        Self { way: SettingForm::Args(Vec::new()), defaults: BTreeMap::new(), fixed: Vec::new() }
     }
 }

@@ -1,6 +1,6 @@
 //! The rules of a description that concern several of its parts.
 
-use super::description::{Description, Password, Way};
+use super::description::{Description, Password, SettingForm};
 use super::server::{Cause, Inside, command_env};
 use crate::engine::{Command, Mode};
 
@@ -70,7 +70,7 @@ impl Description {
         if self
             .settings
             .as_ref()
-            .is_some_and(|settings| matches!(&settings.way, Way::Args(args) if args.is_empty()))
+            .is_some_and(|settings| matches!(&settings.way, SettingForm::Args(args) if args.is_empty()))
         {
             return Err(Mistake::new("", "settings have neither arguments nor a line of a file"));
         }

@@ -103,13 +103,13 @@ pub(super) fn url_variable() -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "SettingsForm", into = "SettingsForm")]
 pub(super) struct Settings {
-    pub(super) way: Way,
+    pub(super) way: SettingForm,
     pub(super) defaults: BTreeMap<String, String>,
     pub(super) fixed: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Way {
+pub(super) enum SettingForm {
     /// Arguments of the server.
     Args(Vec<Template<OfSetting>>),
     /// A line at the end of a file.
@@ -138,8 +138,8 @@ impl TryFrom<SettingsForm> for Settings {
     fn try_from(form: SettingsForm) -> Result<Self, Self::Error> {
         let SettingsForm { args, file, line, defaults, fixed } = form;
         let way = match (file, line) {
-            (None, None) if !args.is_empty() => Way::Args(args),
-            (Some(file), Some(line)) if args.is_empty() => Way::Line(file, line),
+            (None, None) if !args.is_empty() => SettingForm::Args(args),
+            (Some(file), Some(line)) if args.is_empty() => SettingForm::Line(file, line),
             _ => return Err("a setting becomes `args`, or a `line` of a `file`: write the one or the other"),
         };
         Ok(Self { way, defaults, fixed })
@@ -149,8 +149,8 @@ impl TryFrom<SettingsForm> for Settings {
 impl From<Settings> for SettingsForm {
     fn from(Settings { way, defaults, fixed }: Settings) -> Self {
         let (args, file, line) = match way {
-            Way::Args(args) => (args, None, None),
-            Way::Line(file, line) => (Vec::new(), Some(file), Some(line)),
+            SettingForm::Args(args) => (args, None, None),
+            SettingForm::Line(file, line) => (Vec::new(), Some(file), Some(line)),
         };
         Self { args, file, line, defaults, fixed }
     }

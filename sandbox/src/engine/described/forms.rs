@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::template::{Place, Template};
+use super::template::{Scope, Template};
 use crate::launch::Signal;
 
 /// A text, or a list of them.
@@ -44,13 +44,13 @@ impl<'de> Deserialize<'de> for Texts {
 /// A program and its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>", bound = "")]
-pub(super) struct CommandLine<P: Place> {
+pub(super) struct CommandLine<P: Scope> {
     pub(super) program: String,
     pub(super) args: Vec<Template<P>>,
     place: PhantomData<P>,
 }
 
-impl<P: Place> TryFrom<Vec<String>> for CommandLine<P> {
+impl<P: Scope> TryFrom<Vec<String>> for CommandLine<P> {
     type Error = String;
 
     fn try_from(words: Vec<String>) -> Result<Self, String> {
@@ -65,7 +65,7 @@ impl<P: Place> TryFrom<Vec<String>> for CommandLine<P> {
     }
 }
 
-impl<P: Place> From<CommandLine<P>> for Vec<String> {
+impl<P: Scope> From<CommandLine<P>> for Vec<String> {
     fn from(line: CommandLine<P>) -> Self {
         std::iter::once(line.program).chain(line.args.into_iter().map(String::from)).collect()
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::description::{Description, Settings, Way};
+use super::description::{Description, SettingForm, Settings};
 use super::forms::CommandLine;
 use super::sign::{Look, Sign};
-use super::template::{self, Place, Setting, Template, Values, Word};
+use super::template::{self, Scope, Setting, Template, Values, Word};
 use crate::engine::{Command, Endpoint, Mode, Ready, SandboxPath, Server};
 
 /// The reason why a description cannot be carried out.
@@ -34,7 +34,7 @@ impl<'a> Inside<'a> {
     }
 
     /// Adds arguments to a command.
-    pub(super) fn words<P: Place>(&self, command: Command, args: &[Template<P>]) -> Result<Command, Cause> {
+    pub(super) fn words<P: Scope>(&self, command: Command, args: &[Template<P>]) -> Result<Command, Cause> {
         args.iter().try_fold(command, |command, arg| {
             Ok(match arg.word(self)? {
                 Word::Text(text) => command.arg(text),
@@ -128,10 +128,10 @@ impl Description {
                     let setting = Setting { name: &name, value: &value };
                     let filled = |template: &Template<_>| template.fill(&setting, "/".as_ref());
                     match &described.way {
-                        Way::Args(args) => {
+                        SettingForm::Args(args) => {
                             command = command.args(args.iter().map(filled).collect::<Result<Vec<_>, _>>()?);
                         }
-                        Way::Line(file, line) => {
+                        SettingForm::Line(file, line) => {
                             let text = files.entry(file.clone()).or_default();
                             if !text.is_empty() && !text.ends_with('\n') {
                                 text.push('\n');

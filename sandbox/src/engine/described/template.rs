@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::launch::SandboxPath;
 
 /// The place of a template, which decides its placeholders.
-pub(super) trait Place: Clone + PartialEq + std::fmt::Debug {
+pub(super) trait Scope: Clone + PartialEq + std::fmt::Debug {
     /// Names of values.
     const VALUES: &'static [&'static str];
 }
@@ -20,7 +20,7 @@ macro_rules! places {
             #[derive(Debug, Clone, PartialEq)]
             pub(super) struct $name;
 
-            impl Place for $name {
+            impl Scope for $name {
                 const VALUES: &'static [&'static str] = &$values;
             }
         )*
@@ -52,7 +52,7 @@ enum Piece {
 /// A text with placeholders: names of values, and paths in the sandbox such as `{/run/x.sock}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String", bound = "")]
-pub(super) struct Template<P: Place> {
+pub(super) struct Template<P: Scope> {
     text: String,
     pieces: Vec<Piece>,
     place: PhantomData<P>,
@@ -70,13 +70,13 @@ pub(super) enum Word {
     Path(String, SandboxPath),
 }
 
-impl<P: Place> From<Template<P>> for String {
+impl<P: Scope> From<Template<P>> for String {
     fn from(template: Template<P>) -> Self {
         template.text
     }
 }
 
-impl<P: Place> TryFrom<String> for Template<P> {
+impl<P: Scope> TryFrom<String> for Template<P> {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -108,7 +108,7 @@ impl<P: Place> TryFrom<String> for Template<P> {
     }
 }
 
-fn piece<P: Place>(name: &str) -> Result<Piece, String> {
+fn piece<P: Scope>(name: &str) -> Result<Piece, String> {
     if P::VALUES.contains(&name) {
         return Ok(Piece::Value(name.to_owned()));
     }
@@ -122,7 +122,7 @@ fn piece<P: Place>(name: &str) -> Result<Piece, String> {
     Err(format!("unknown placeholder `{{{name}}}`, expected one of {}", choices.join(", ")))
 }
 
-impl<P: Place> Template<P> {
+impl<P: Scope> Template<P> {
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    fn template<P: Place>(text: &str) -> Result<Template<P>, String> {
+    fn template<P: Scope>(text: &str) -> Result<Template<P>, String> {
         text.to_owned().try_into()
     }
 

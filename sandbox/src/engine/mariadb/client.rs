@@ -156,7 +156,7 @@ pub(super) fn included_files(contents: &str) -> Vec<String> {
     contents.lines().filter_map(included).collect()
 }
 
-/// Returns the failure that the client reported. Errors of its own commands, such as a missing
+/// Returns the failure that the client reported. Errors of the client's commands, such as a missing
 /// file, may leave the exit status 0.
 pub(super) fn failure(exit: &ClientExit<'_>) -> Option<ScriptError> {
     let reported = exit.stderr.lines().any(|line| line.starts_with("ERROR"));

@@ -41,7 +41,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("innodb_buffer_pool_load_at_startup", "0"),
 ];
 
-/// Tuning of MariaDB: MySQL has the first value for tests of its own only, and refuses the second.
+/// Tuning of MariaDB: MySQL has the first value only for its own tests, and refuses the second.
 const OF_MARIADB: &[(&str, &str)] = &[
     ("innodb_flush_method", "nosync"),
     // Each sandbox writes the beginning of the file of temporary tables.

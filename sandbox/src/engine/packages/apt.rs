@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_packages_are_told_from_other_files() {
+    fn lists_of_packages_differ_from_other_files() {
         assert!(is_package_list("mirror_dists_stable_main_binary-amd64_Packages.lz4".as_ref()));
         assert!(!is_package_list("partial".as_ref()));
     }

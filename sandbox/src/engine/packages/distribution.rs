@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn distributions_are_told_apart() {
+    fn distributions_are_recognised() {
         assert_eq!(name("ID=debian\nVERSION_ID=\"12\"\n", "x86_64"), "debian-12-x86_64");
         assert_eq!(name("VERSION_CODENAME=forky\nID=debian\n", "aarch64"), "debian-forky-aarch64");
         assert_eq!(name("ID=a/b\n", "x86_64"), "a_b-rolling-x86_64");

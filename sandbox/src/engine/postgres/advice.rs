@@ -40,7 +40,7 @@ pub(super) fn on_failure(file: &FileRun, message: &str) -> Option<String> {
             }
             (true, false) => {
                 "the tool sends all of the file to the server as one request, which is one transaction: give the \
-                 statement a file of its own"
+                 statement a separate file"
             }
             (false, false) => return None,
         }

@@ -66,7 +66,7 @@ const DEFAULTS: [(&str, &str, u32); 27] = [
     ("log_line_prefix", "'%m [%p] '", 0),
 ];
 
-/// The least and the most write-ahead log that is kept, for segments of so many MB. The server
+/// The least and the most write-ahead log that is kept, for segments of that many MB. The server
 /// wants two segments at least.
 fn wal_sizes(segment: u32) -> [(&'static str, String); 2] {
     let least = segment.saturating_mul(2);

@@ -30,8 +30,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Settings
 /// A [setting](crate::Snapshot::setting) is a line of `redis.conf`, such as `maxmemory` with
 /// `10mb`. Background work runs once a second (`hz 1`), so that idle servers sleep: a key that
-/// expires is gone at once for whoever reads it, but its event of keyspace notifications may come a
-/// second late. Nothing is written to the data directory before the server stops.
+/// expires is gone at once for readers, but its event of keyspace notifications may come a second
+/// late. Nothing is written to the data directory before the server stops.
 ///
 /// # Checkpoints
 /// Servers that are resumed from one checkpoint (`SANDBOXED_DB_START=checkpoint`) share what the

@@ -19,7 +19,7 @@ pub(super) fn client(installation: &Installation) -> Command {
         .args(["-batch", "-bail", "-init", "/dev/null"])
 }
 
-/// Each text is a command of its own, so that the lines of a file are counted from its first.
+/// Each text is a separate command, so that the lines of a file are counted from its first.
 pub(super) fn run_file(installation: &Installation, run: &FileRun) -> Command {
     let FileRun { path, format, from_stdin, transaction, before, after, requests: _ } = run;
     let path_of_file = if *from_stdin { "/dev/stdin".into() } else { path.to_string_lossy() };

@@ -259,7 +259,7 @@ impl Container {
             tracing::warn!("no filter of system calls is known for this architecture");
         }
         if up.outer_proc {
-            tracing::warn!("/proc of the sandbox shows outer processes: this machine hides parts of its own");
+            tracing::warn!("/proc of the sandbox shows outer processes: this machine hides parts of /proc");
         }
         Self {
             owner: std::process::id(),

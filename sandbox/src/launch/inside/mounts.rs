@@ -411,7 +411,7 @@ fn mount_proc(proc: Proc, chooses_ids: bool) -> Result<Option<File>, Failure> {
         return Ok(last_pid);
     }
     mount_at(&proc.root, "proc")?;
-    // By a mount of its own: one with a file open for writing cannot be made read-only.
+    // By a separate mount: one with a file open for writing cannot be made read-only.
     let last_pid = match chooses_ids {
         true => {
             let writable = take("proc", NO_EXEC)?;

@@ -1,7 +1,7 @@
 //! The process that looks for the sign of a ready server: a fork of init, which ends with success
 //! once it has seen the sign.
 //!
-//! A process of its own, so that no server that accepts and stays silent can keep init from its
+//! A separate process, so that no server that accepts and stays silent can keep init from its
 //! control socket.
 
 use std::io::{self, Read, Write};
@@ -29,14 +29,14 @@ const LONGEST_ANSWER: usize = 64 << 10;
 
 /// A sign to look for, with the paths of the process that looks.
 pub(super) enum Probe {
-    Connect(Place),
-    Answer { at: Place, send: Vec<u8>, expect: Vec<u8>, end: Vec<u8> },
-    Http { at: Place, path: String, status: u16 },
+    Connect(ProbeAddress),
+    Answer { at: ProbeAddress, send: Vec<u8>, expect: Vec<u8>, end: Vec<u8> },
+    Http { at: ProbeAddress, path: String, status: u16 },
     Command(ResolvedCommand),
 }
 
 /// The address of a server.
-pub(super) enum Place {
+pub(super) enum ProbeAddress {
     Unix(PathBuf),
     Tcp(Ipv4Addr, u16),
 }
@@ -117,7 +117,7 @@ trait Stream: Read + Write {}
 
 impl<T: Read + Write> Stream for T {}
 
-impl Place {
+impl ProbeAddress {
     fn connect(&self) -> io::Result<Box<dyn Stream>> {
         match self {
             Self::Unix(path) => {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     /// Serves one connection: what it reads must be `request`, and `answer` is sent.
-    fn server(request: &'static [u8], answer: &'static [u8]) -> Place {
+    fn server(request: &'static [u8], answer: &'static [u8]) -> ProbeAddress {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {
@@ -157,7 +157,7 @@ mod tests {
                 stream.flush().unwrap();
             }
         });
-        Place::Tcp(Ipv4Addr::LOCALHOST, port)
+        ProbeAddress::Tcp(Ipv4Addr::LOCALHOST, port)
     }
 
     #[test]

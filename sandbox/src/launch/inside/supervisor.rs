@@ -21,7 +21,7 @@ use super::child::send;
 use super::forwarder;
 use super::paths::HostPaths;
 use super::privileges::drop_last_capability;
-use super::prober::{self, Place, Probe};
+use super::prober::{self, Probe, ProbeAddress};
 use crate::launch::command::{Command, ResolvedCommand};
 use crate::launch::image::{self, Handles};
 use crate::launch::plan::Symlink;
@@ -61,11 +61,11 @@ impl ServerContext {
     /// Returns the sign as a process here looks for it; `None` for the server's own report.
     fn probe(&self, ready: &Ready) -> Option<Probe> {
         let place = |endpoint: &Endpoint| match endpoint {
-            Endpoint::Unix(path) => Place::Unix(match &self.host {
+            Endpoint::Unix(path) => ProbeAddress::Unix(match &self.host {
                 Some(host) => host.paths.on_host(path),
                 None => path.as_path().to_owned(),
             }),
-            Endpoint::Tcp(port) => Place::Tcp(self.loopback(), *port),
+            Endpoint::Tcp(port) => ProbeAddress::Tcp(self.loopback(), *port),
         };
         Some(match ready {
             Ready::Notify => return None,

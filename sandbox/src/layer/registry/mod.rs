@@ -87,7 +87,7 @@ fn repository(text: &str) -> Result<RegistryReference, String> {
     let reference: RegistryReference = text.parse()?;
     match (&reference.tag, &reference.digest) {
         (None, None) => Ok(reference),
-        _ => Err("it has a tag or a digest, and each layer has a tag of its own".to_owned()),
+        _ => Err("it has a tag or a digest, and each layer has a separate tag".to_owned()),
     }
 }
 

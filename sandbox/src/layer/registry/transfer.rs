@@ -21,7 +21,7 @@ use crate::progress::Progress;
 
 /// How long a question may take, such as whether a layer is there.
 const QUESTION: Duration = Duration::from_secs(5);
-/// How long a transfer may take: a start, and a second for so many bytes.
+/// The time that each transfer has, and its least speed after that, in bytes a second.
 const START: Duration = Duration::from_secs(30);
 const SLOWEST: u64 = 500_000;
 /// The note of a layer with its difference as it was packed last.

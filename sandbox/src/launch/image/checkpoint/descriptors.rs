@@ -347,7 +347,7 @@ impl<'a> Table<'a> {
                 _ => false,
             };
             if is_refused {
-                return Err(refused("one of its processes has a pipe or a socket of its own"));
+                return Err(refused("one of its processes has a separate pipe or socket"));
             }
             if open.0.contains(&number) {
                 continue;

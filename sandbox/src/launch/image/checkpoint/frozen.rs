@@ -69,7 +69,7 @@ impl Frozen {
         for thread in frozen.threads() {
             thread.check_rest(&frozen)?;
             if !share_files(frozen.pid(), thread.pid())? {
-                return Err(refused("one of its threads has descriptors or a directory of its own"));
+                return Err(refused("one of its threads has separate descriptors or a separate directory"));
             }
         }
         for mapping in frozen.mappings.iter().filter(|mapping| mapping.may('x') && is_libc(mapping)) {

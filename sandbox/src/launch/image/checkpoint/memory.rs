@@ -140,7 +140,7 @@ impl FirstMemory {
                             && region.end >= mapping.end
                     });
                 if !of_first {
-                    return Err(refused("one of its processes has shared memory of its own"));
+                    return Err(refused("one of its processes has separate shared memory"));
                 }
                 continue;
             }
