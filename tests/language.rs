@@ -19,6 +19,9 @@ const NAME: usize = 60;
 /// Words that no comment and no sentence of a comment opens with.
 const OPENINGS: [&str; 8] = ["who", "whoever", "whose", "what", "whatever", "which", "whichever", "whether"];
 
+/// Phrases for which there are plainer ones.
+const PHRASES: [&str; 4] = ["as ever", "so many", "of its own", "of their own"];
+
 /// Attributes that make a function a test, by the last part of their path.
 const TEST_ATTRIBUTES: [&str; 4] = ["test", "sandboxed_db", "rstest", "proptest"];
 
@@ -69,6 +72,10 @@ fn check(text: &str, marker: &str) -> Vec<(usize, String)> {
             }
             if !is_code {
                 offences.extend(openings(comment, opens).map(|offence| (number, offence)));
+                let words: Vec<_> = comment.split(|it: char| !it.is_alphabetic()).collect();
+                let text = format!(" {} ", words.join(" ").to_lowercase());
+                let phrases = PHRASES.iter().filter(|phrase| text.contains(&format!(" {phrase} ")));
+                offences.extend(phrases.map(|phrase| (number, format!("the comment says `{phrase}`"))));
             }
             opens = comment.is_empty() || comment.ends_with(['.', '!', '?']);
             continue;
@@ -123,6 +130,43 @@ fn function(code: &str) -> Option<&str> {
     rest.split(['(', '<']).next()
 }
 
+/// Returns the offences in a page, each with the number of its line. Headings may ask.
+fn check_page(text: &str) -> Vec<(usize, String)> {
+    let mut offences = Vec::new();
+    let (mut opens, mut is_code) = (true, false);
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
+        is_code ^= line.starts_with("```");
+        if is_code || line.starts_with(['#', '|', '`']) {
+            opens = true;
+            continue;
+        }
+        let text = line.trim_start_matches("- ");
+        let opens_here = (opens || text != line) && text.starts_with(char::is_uppercase);
+        offences.extend(openings(line, opens_here).map(|offence| (number, offence)));
+        opens = line.is_empty() || line.ends_with(['.', '!', '?']);
+    }
+    offences
+}
+
+#[test]
+fn pages_follow_the_language_rules() {
+    let pages = repository_files(|file| file.extension().is_some_and(|it| it == "md"));
+    assert!(pages.len() > 30, "only {} pages were found", pages.len());
+    assert_eq!(
+        check_page("# What it is\n\nIt is.\n- Who waits\n```\nwhat\n```\nwhich ends. What else?").len(),
+        2
+    );
+    let mut offences = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let found = check_page(&text)
+            .into_iter()
+            .map(|(line, offence)| format!("{}:{line}: {offence}", page.display()));
+        offences.extend(found);
+    }
+    assert!(offences.is_empty(), "{} offences:\n{}", offences.len(), offences.join("\n"));
+}
+
 #[test]
 fn the_check_finds_each_kind_of_offence() {
     let long = "x".repeat(WIDTH);
@@ -133,6 +177,7 @@ fn the_check_finds_each_kind_of_offence() {
         "/// - which one\n".to_owned(),
         "// It waits. What comes next is served.".to_owned(),
         "let a = 1; // whose value counts".to_owned(),
+        "// It has a process of its own.".to_owned(),
         format!("// {long}"),
         format!("#[test]\nfn {name}() {{}}"),
         format!("#[tokio::test(flavor = \"multi_thread\")]\n#[ignore]\nasync fn {name}() {{}}"),

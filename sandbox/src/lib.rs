@@ -194,8 +194,8 @@ pub mod cache {
 /// test postgres_17` runs the tests of one version. The tests of an engine are named for its type,
 /// or for the function that returns it: `engine = [Postgres, with_checksums()]` makes `t::postgres`
 /// and `t::with_checksums`. Both lists together make a test of each pair. Beside `snapshot` the
-/// tests are called `version_15`, since only the compiler knows the engine. Parameters with lists
-/// of their own are the same in all tests.
+/// tests are called `version_15`, since only the compiler knows the engine. Parameters with
+/// separate lists are the same in all tests.
 ///
 /// A version is searched among the servers that are installed side by side, see [`Postgres`] and
 /// [`Redis`]. The test of a missing version fails. With `SANDBOXED_DB_MISSING=skip` in the

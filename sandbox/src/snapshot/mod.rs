@@ -348,7 +348,7 @@ impl<E: Engine> Snapshot<E> {
     /// |---|---|---|
     /// | `users.csv` | rows of the table `users`; `shop.users.csv` is of `users` in the schema `shop` | into the columns that its first line names, in PostgreSQL by `COPY`, which is required; an unquoted empty value is `NULL`; sequences of serial and identity columns continue after the largest value |
     /// | made by pg_dump(1) in its custom, directory or tar format, whatever its name | objects and rows | by pg_restore(1), which ends at the first error |
-    /// | any other | SQL, with everything that the database's client accepts; in PostgreSQL that is psql(1), with `COPY … FROM stdin` and its data, and `\ir` of further files | by the client, in a session of its own |
+    /// | any other | SQL, with everything that the database's client accepts; in PostgreSQL that is psql(1), with `COPY … FROM stdin` and its data, and `\ir` of further files | by the client, in a separate session |
     ///
     /// Files of SQL and of rows may be compressed: `.gz` by gzip(1), `.zst` by zstd(1). Text is
     /// UTF-8 unless it says otherwise.
