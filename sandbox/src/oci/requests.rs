@@ -36,7 +36,7 @@ const PAUSES: [Duration; 4] =
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a registry may send nothing.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How slow the answers of a registry may be: a second for each of these amounts of bytes, and a start.
+/// The slowest transfer, in bytes a second after [`START`].
 const SLOWEST: u64 = 10_000;
 const START: Duration = Duration::from_secs(60);
 /// How often progress is shown.
