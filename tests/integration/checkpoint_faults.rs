@@ -188,7 +188,7 @@ impl Place {
 }
 
 #[test]
-#[ignore = "run by another test, in a namespace of its own"]
+#[ignore = "run by another test, in a separate namespace"]
 fn faults_and_starts_alternate() {
     let Some((directory, _)) = mount_task().filter(|_| is_alone()) else { return };
     let mounted = directory.join("mounted");
