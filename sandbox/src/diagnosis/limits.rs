@@ -8,7 +8,8 @@ use crate::fix::Fix;
 use crate::launch::{Limits, Log, Reached};
 use crate::machine::rlimit::{Resource, Rlimit};
 
-/// How many lines of a log's end are searched: a report of a crash after the complaint has hundreds.
+/// The lines of a log's end that are searched: a report of a crash after the complaint has
+/// hundreds.
 pub(crate) const LOG_LINES: usize = 1000;
 
 /// Returns the fix for a full data directory. `in_cache`: it is that of a layer being built.

@@ -16,9 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// MySQL from version 8 on, by the same means as [`MariaDb`](crate::MariaDb).
 ///
 /// The tests of this library run it where a server is installed, which CI has not: its packages are
-/// in no distribution that CI uses. The server, `mysqld`, and its client, `mysql`, are found in the directories that
-/// `SANDBOXED_DB_MYSQL` names, else in those of `PATH`, else in the usual ones such as `/usr/sbin`.
-/// A `mysqld` that is MariaDB's is passed over.
+/// in no distribution that CI uses. The server, `mysqld`, and its client, `mysql`, are found in the
+/// directories that `SANDBOXED_DB_MYSQL` names, else in those of `PATH`, else in the usual ones
+/// such as `/usr/sbin`. A `mysqld` that is MariaDB's is passed over.
 ///
 /// Accounts and files are those of [`MariaDb`](crate::MariaDb). Settings are system variables and
 /// options of the server, with the server's own defaults where they decide the outcome of SQL; a
