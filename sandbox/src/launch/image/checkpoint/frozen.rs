@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
+use super::status::{Limit, changed_limits};
 use super::thread::{FrozenThread, ThreadState};
 use super::{restless, status};
 use crate::launch::image::format::PAGE;
@@ -50,6 +51,7 @@ pub(super) struct State {
     pub(super) actions: Vec<[u8; 32]>,
     pub(super) death_signal: u32,
     pub(super) umask: u64,
+    pub(super) limits: Vec<Limit>,
     /// `true` if it has excluded itself from large pages.
     pub(super) has_small_pages: bool,
     pub(super) directory: PathBuf,
@@ -150,7 +152,8 @@ impl Frozen {
     }
 
     /// Asks for the kernel's state. Writes to memory below the stack.
-    pub(super) fn state(&self) -> io::Result<State> {
+    /// `init` is the container's.
+    pub(super) fn state(&self, init: u32) -> io::Result<State> {
         let (proc, Room(room)) = (&self.proc, self.room());
         let mut actions = Vec::new();
         for signal in 1..=SIGNALS {
@@ -189,6 +192,7 @@ impl Frozen {
                 .collect(),
             death_signal,
             umask: umask.ok_or_else(|| refused("its status is not readable"))?,
+            limits: changed_limits(proc, init)?,
             has_small_pages: self.call(libc::SYS_prctl, &[libc::PR_GET_THP_DISABLE as u64])? != 0,
             directory: fs::read_link(proc.join("cwd"))?,
             leads,

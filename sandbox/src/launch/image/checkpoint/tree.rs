@@ -50,7 +50,7 @@ impl Tree {
     pub(super) fn write(&self, into: &File) -> io::Result<()> {
         let first = &self.first;
         let root = first.proc.join("root");
-        let state = first.state()?;
+        let state = first.state(self.init)?;
         let (mut lists, mut list) = (StoredLists::default(), Calls::default());
         let ending = Ending::prepare(first, &state, &mut lists)?;
         let mut files = Files::below(&root);
@@ -111,6 +111,10 @@ impl Tree {
         set_signal_stack(&mut lists, &mut list, state.thread.signal_stack);
         table.make(&mut open, &scratch.sockets, &mut lists, &mut list)?;
         list.call(libc::SYS_umask, &[state.umask]);
+        for (number, limit) in &state.limits {
+            let limit = lists.lay(&limit.map(u64::to_ne_bytes).concat());
+            list.call(libc::SYS_prlimit64, &[0, *number, limit, 0]);
+        }
         for child in &self.children {
             let child_list = self.child(child, (&state, &memory, &table, &open), &mut image, &mut lists)?;
             let child_list = lists.lay_list(&child_list);
@@ -141,11 +145,14 @@ impl Tree {
         image: &mut ImageWriter<'_>,
         lists: &mut StoredLists,
     ) -> io::Result<Calls> {
-        let state = child.state()?;
+        let state = child.state(self.init)?;
         let ending = Ending::prepare(child, &state, lists)?;
         let (thread, of_first_thread) = (&state.thread.registrations, &of_first.thread.registrations);
         if (thread.pointer, thread.sequences) != (of_first_thread.pointer, of_first_thread.sequences) {
             return Err(refused("its processes have different threads"));
+        }
+        if state.limits != of_first.limits {
+            return Err(refused("its processes have different limits"));
         }
         if state.has_small_pages || of_first.has_small_pages {
             return Err(refused("it has several processes and excludes large pages"));
