@@ -169,7 +169,7 @@ fn a_file_that_mariadb_refuses_fails_with_its_line() {
         ("id,n\r1,2\r", "carriage returns"),
     ] {
         std::fs::write(path.join("users.csv"), rows).unwrap();
-        let error = seeded(&path, "table.sql").seed(path.join("users.csv")).start().unwrap_err();
+        let error = seeded(&path, "table.sql").seed(path.join("users.csv")).start().expect_err(rows);
         assert_says(&format!("{error:?}"), &["users.csv", expected]);
     }
 }

@@ -46,7 +46,7 @@ const LINES_BEFORE: u64 = 2;
 /// Returns the client for scripts of this library, which it reads from the standard input. It does
 /// not repeat a statement that fails, which may hold a password.
 pub(super) fn own(installation: &Installation) -> Result<Command> {
-    let client = connected(environment(Command::new(program(installation)?)));
+    let client = connected(environment(Command::new(program(installation)?)), installation);
     Ok(client.arg("--loose-print-query-on-error=0"))
 }
 
@@ -66,16 +66,17 @@ pub(super) fn run_file(installation: &Installation, database: &str, run: &FileRu
                 .with_hint("seed with a file of SQL, as mariadb-dump(1) writes it"));
         }
         Format::Csv { table, columns } => {
-            let client = connected(shell(rows::LOAD).arg(file).arg(client));
+            let client = connected(shell(rows::LOAD).arg(file).arg(client), installation);
             client.args(["--local-infile=1", "--show-warnings", "--execute"]).arg(rows::load(table, columns))
         }
         Format::Sql if *requests => {
             let before = format!("{before}\nDELIMITER {END_OF_REQUEST}");
-            let client = connected(shell(REQUESTS).args([before, after, client]));
+            let client = connected(shell(REQUESTS).args([before, after, client]), installation);
             client.args(["--comments", "--binary-mode"])
         }
         Format::Sql => {
-            let client = connected(shell(SOURCE).args([file.into_owned(), before, after, client]));
+            let client =
+                connected(shell(SOURCE).args([file.into_owned(), before, after, client]), installation);
             client.args(["--comments", "--loose-abort-source-on-error", "--execute", SOURCES])
         }
     };
@@ -103,13 +104,14 @@ fn program(installation: &Installation) -> Result<PathBuf> {
 }
 
 /// Adds the arguments that all uses have in common. MySQL's client does not know those that are
-/// loose elsewhere. From version 9 on it obeys `source` and `DELIMITER` only on request, which
-/// MariaDB's does not know.
-fn connected(client: Command) -> Command {
-    client
+/// loose elsewhere. From version 9 on it obeys `source` and `DELIMITER` only on request.
+fn connected(client: Command, installation: &Installation) -> Command {
+    let client = client
         .args(["--no-defaults", "--user=root", "--protocol=socket", "--default-character-set=utf8mb4"])
-        .args(["--batch", "--skip-reconnect", "--loose-commands"])
-        .prefixed_path_arg("--socket=", SOCKET)
+        .args(["--batch", "--skip-reconnect"]);
+    let is_mysql = !installation.version().contains("MariaDB");
+    let client = if is_mysql && installation.major() >= 9 { client.arg("--commands") } else { client };
+    client.prefixed_path_arg("--socket=", SOCKET)
 }
 
 /// Says what to do about a file that failed with this message.

@@ -10,7 +10,7 @@ use crate::engine::Dialect;
 /// warnings, so each warning is an error here.
 pub(super) const LOAD: &str = r#"
 file=$1; shift
-warnings=$(awk '
+warnings=$({ { awk '
     function fail(cause) {
         failed = 1
         print "ERROR at line " begin " in file: \047/dev/stdin\047: " cause >"/dev/stderr"
@@ -42,7 +42,8 @@ warnings=$(awk '
     }
     { emit(record); record = "" }
     END { if (open && !failed) fail("a quote is not closed") }
-' <"$file" | "$@") || exit 1
+' <"$file" || echo refused >&3; } | "$@" 3>&-; } 3>&1) || exit 1
+! printf '%s\n' "$warnings" | grep -qx refused || exit 1
 refused=$(printf '%s\n' "$warnings" | grep -E '^(Warning|Error) ' | head -n 1)
 [ -z "$refused" ] || { printf 'ERROR: %s\n' "$refused" >&2; exit 1; }
 "#;
