@@ -140,8 +140,8 @@ impl From<Vec<u8>> for Contents {
 /// The source of the data directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Data {
-    /// An overlay over a layer; writes go to a tmpfs of at most `upper_size` bytes. `changes` is
-    /// what a checkpoint's server had changed of the layer, and lies between.
+    /// An overlay over a layer; writes go to a tmpfs of at most `upper_size` bytes. `changes`
+    /// is what a checkpoint's server had changed of the layer, and lies between.
     Overlay { lower: PathBuf, changes: Option<PathBuf>, upper_size: u64 },
     /// A directory of the host, written in place: the way layers are built.
     Writable { source: PathBuf },

@@ -43,12 +43,12 @@ pub enum MigrationTool {
     /// golang-migrate: `<version>_<name>.up.sql`, in the order of their versions. Fills
     /// `schema_migrations` with the last.
     GolangMigrate,
-    /// dbmate: `<version>_<name>.sql` with the sections `-- migrate:up` and `-- migrate:down`, of
-    /// which the first is run; in a transaction, unless its line says `transaction:false`. Fills
+    /// dbmate: `<version>_<name>.sql` with the sections `-- migrate:up` and `-- migrate:down`,
+    /// of which the first is run; in a transaction, unless its line says `transaction:false`. Fills
     /// `schema_migrations`.
     Dbmate,
-    /// goose: `<version>_<name>.sql` with the sections `-- +goose Up` and `-- +goose Down`, of
-    /// which the first is run, statement by statement; in a transaction, unless `-- +goose NO
+    /// goose: `<version>_<name>.sql` with the sections `-- +goose Up` and `-- +goose Down`,
+    /// of which the first is run, statement by statement; in a transaction, unless `-- +goose NO
     /// TRANSACTION` is in the file. Fills `goose_db_version`.
     Goose,
     /// node-pg-migrate: `<timestamp>_<name>.sql` with the sections `-- Up Migration` and `-- Down

@@ -128,8 +128,8 @@ pub(crate) struct Update {
     pub(crate) after: Sha256,
 }
 
-/// Asks registries again for names, or for all that are recorded. Returns the file and the changes,
-/// which are written only if every name is found.
+/// Asks registries again for names, or for all that are recorded. Returns the file and the
+/// changes, which are written only if every name is found.
 pub(crate) fn update(directory: &Path, names: &[String]) -> Result<(PathBuf, Vec<Update>)> {
     let cache = Cache::open()?;
     let failed = |name: &str, cause: String| {

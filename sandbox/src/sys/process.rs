@@ -83,8 +83,9 @@ impl FreshProcess {
 /// # References
 /// fork(2)
 pub(crate) fn fork(_proof: &SingleThreaded, child: impl FnOnce(FreshProcess)) -> Result<Pid, Errno> {
-    // SAFETY: fork takes nothing. `SingleThreaded` proves that no other thread can hold a lock
-    // which the child would then find locked for ever, so the child may do whatever its parent may.
+    // SAFETY: fork takes nothing. `SingleThreaded` proves that no other thread can hold a
+    // lock which the child would then find locked for ever, so the child may do whatever its parent
+    // may.
     match unsafe { libc::fork() } {
         ..0 => Err(last_errno()),
         0 => FreshProcess::run(child),

@@ -10,8 +10,8 @@ use crate::launch::Command;
 
 /// pg_hba.conf. Clients at the Unix socket belong to the user who runs the test.
 ///
-/// The loopback of a container has no other clients than the sandbox itself and the forwarder,
-/// which any user of the machine may reach and which has an address of 127.0.0.0/8 for itself; the
+/// The loopback of a container has no other clients than the sandbox itself and the forwarder.
+/// Any user of the machine may reach the forwarder, whose address of 127.0.0.0/8 is its own; the
 /// first match counts. In process mode every user of the machine reaches the host's loopback.
 pub(super) fn access_rules(mode: Mode) -> String {
     let trusted = ["127.0.0.1/32", "::1/128"].map(|address| (address, "trust"));

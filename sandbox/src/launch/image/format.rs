@@ -45,8 +45,8 @@ pub(super) struct MappedFile {
     state: FileState,
 }
 
-/// The state excludes the device, which differs for each mount of an overlay, and the change time,
-/// which a hard link changes.
+/// The state excludes the device, which differs for each mount of an overlay, and the change
+/// time, which a hard link changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct FileState {
     inode: u64,

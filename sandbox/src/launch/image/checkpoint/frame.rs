@@ -44,8 +44,8 @@ pub(super) fn below(stack: u64) -> u64 {
 }
 
 impl Context<'_> {
-    /// Returns the frame that continues the thread before the instruction of the system call in
-    /// which it was interrupted, which is thereby made again. Programs may have values in vector
+    /// Returns the frame that continues the thread before the instruction of the system call
+    /// in which it was interrupted, which is thereby made again. Programs may have values in vector
     /// registers over a call, which keeps them.
     pub(super) fn frame(mut self) -> Frame {
         let of = self.registers;

@@ -1,8 +1,8 @@
 //! The threads of a process beside its first one.
 //!
 //! They are made when everything else of their process is there. None continues before all exist,
-//! and none uses its list when the first one unmaps it: a thread waits at a gate, and the call by
-//! which it leaves its list tells the first thread so.
+//! and none uses its list when the first one unmaps it: a thread waits at a gate, and the call
+//! by which it leaves its list tells the first thread so.
 
 use std::io;
 

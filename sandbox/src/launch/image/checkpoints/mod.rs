@@ -103,8 +103,8 @@ fn known() -> MutexGuard<'static, HashMap<String, Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the checkpoint of a plan's server. One of the first calls of a boot makes it by `make`,
-/// which takes as long as some starts; calls meanwhile do without.
+/// Returns the checkpoint of a plan's server. One of the first calls of a boot makes it by
+/// `make`, which takes as long as some starts; calls meanwhile do without.
 ///
 /// # Errors
 /// The reason to start the server in another way.
