@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use sandboxed_db_tests::{repository, repository_files};
 
@@ -176,6 +177,30 @@ fn the_readme_shows_each_recording() {
         let path = recording.strip_prefix(repository()).unwrap().display().to_string();
         assert!(readme.contains(&format!("]({path})")), "{path}");
     }
+}
+
+#[test]
+fn the_command_of_the_chapter_on_sqlx_rewrites_tests() {
+    let chapter = read(&repository().join("sandbox/src/guide/from_sqlx_test.md"));
+    let command = chapter.split("```sh\n").find(|code| code.starts_with("perl")).expect("it has a command");
+    let directory = tempfile::tempdir().unwrap();
+    let tests = directory.path().join("tests");
+    fs::create_dir(&tests).unwrap();
+    let before = concat!(
+        "#[sqlx::test]\n#[sqlx::test(fixtures(\"a\", \"b.sql\"))]\n#[sqlx::test(fixtures(\"./fixtures/c.sql\"))]\n",
+        "#[sqlx::test(\n    migrations = false,\n    fixtures(\"d\",),\n)]\n#[test]\n",
+    );
+    fs::write(tests.join("a.rs"), before).unwrap();
+    let command = command.split("```").next().unwrap();
+    let status = Command::new("sh").args(["-c", command]).current_dir(directory.path()).status().unwrap();
+    assert!(status.success(), "{status}");
+    let name = "#[sandboxed_db::sandboxed_db";
+    let after = [
+        format!("{name}]\n{name}(seed = [\"tests/fixtures/a.sql\", \"tests/fixtures/b.sql\"])]\n"),
+        format!("{name}(seed = [\"tests/fixtures/c.sql\"])]\n"),
+        format!("{name}(\n    migrations = none,\n    seed = [\"tests/fixtures/d.sql\"],\n)]\n#[test]\n"),
+    ];
+    assert_eq!(read(&tests.join("a.rs")), after.concat());
 }
 
 #[test]

@@ -59,6 +59,10 @@ pub(super) fn render(error: &(dyn Error + 'static), subcommand: &Command) -> Str
 
 /// Replaces each method in backticks, with or without arguments, by the option of that name.
 fn with_options(hint: &str, subcommand: &Command) -> String {
+    // A path may have the name of a method.
+    if hint.contains("` is relative to `") {
+        return hint.to_owned();
+    }
     replace_calls(hint, |code| option(&Call::parse(code), subcommand))
 }
 

@@ -347,6 +347,10 @@ fn a_missing_path_is_reported_with_its_directory() {
     assert!(message.starts_with("sandboxed-db: could not read `"), "{message}");
     let expected = format!("hint: `none.sql` is relative to `{}`", directory.path().display());
     assert!(message.contains(&expected), "{message}");
+    // An option has that name, too.
+    let output = run_in(directory.path(), &["--migrations", "migrations"], "select 1");
+    let expected = format!("hint: `migrations` is relative to `{}`", directory.path().display());
+    assert!(text(&output.stderr).contains(&expected), "{output:?}");
 }
 
 #[test]
