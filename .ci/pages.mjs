@@ -194,7 +194,9 @@ async function checkDocumentation(browser) {
     }
     await tab.close();
   }
+  // Only a page of the server may read the others.
   const tab = await browser.tab();
+  await tab.open(root + pages[0]);
   const read = async (page) => {
     const text = await (await fetch(page)).text();
     const parsed = new DOMParser().parseFromString(text, "text/html");
