@@ -101,6 +101,9 @@ pub trait TestedEngine: Engine + Scripts {
 /// test is skipped.
 #[must_use]
 pub fn is_missing<E: TestedEngine>() -> bool {
+    if runs_an_image::<E>() {
+        return false;
+    }
     let located = E::engine().locate();
     let missing = located.as_ref().err().filter(|error| error.kind() == ErrorKind::NotInstalled);
     if let Some(error) = missing {
@@ -112,6 +115,13 @@ pub fn is_missing<E: TestedEngine>() -> bool {
         skip(&format!("no `{client}` is installed"));
     }
     missing.is_some() || client.is_some()
+}
+
+/// Returns `true` if the servers of this run are those of an image.
+#[must_use]
+pub fn runs_an_image<E: TestedEngine>() -> bool {
+    let variable = format!("SANDBOXED_DB_{}", E::engine().name().to_uppercase());
+    std::env::var(variable).is_ok_and(|image| image.starts_with("oci:"))
 }
 
 /// A snapshot with the engine's seed, and the directory of that file.

@@ -218,27 +218,6 @@ fn secrets_are_drawn() {
 }
 
 #[test]
-fn siblings_share_no_writable_memory_and_no_files() {
-    resumed("siblings_write");
-}
-
-#[test]
-#[ignore = "run by another test"]
-fn siblings_write() {
-    if !is_alone() {
-        return;
-    }
-    let (one, other) = (start_resumed(), start_resumed());
-    connect(one.url()).batch_execute("create table t (a int); insert into t values (1); checkpoint").unwrap();
-    let mut client = connect(other.url());
-    assert!(client.batch_execute("select * from t").is_err());
-    client.batch_execute("create table t (a text); insert into t values ('x'); checkpoint").unwrap();
-    assert_eq!(value::<i32>(&mut connect(one.url()), "select a from t"), 1);
-    // A third one is as the first was.
-    assert!(connect(start_resumed().url()).batch_execute("select * from t").is_err());
-}
-
-#[test]
 fn every_start_is_resumed_once_there_is_a_checkpoint() {
     resumed("many_servers_are_resumed");
 }

@@ -9,8 +9,8 @@ use rstest::rstest;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use sandboxed_db::ErrorKind;
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, DEADLINE, PidNamespace, ScratchDirs, TestProcess, assert_says, children, mounts,
-    pid_namespace, processes_beside, processes_in, start, status, wait_until,
+    CLEANUP_DEADLINE, DEADLINE, PidNamespace, ScratchDirs, TestProcess, assert_says, children, pid_namespace,
+    processes_beside, processes_in, start, status, wait_until,
 };
 
 use crate::requests::dirs_with_base;
@@ -88,31 +88,6 @@ fn init_works_while_readiness_messages_flood_its_socket() {
     };
     wait_until(DEADLINE, "init reads all and reaps", || programs() == 0);
     client.batch_execute("select pg_read_file('/tmp/done')").unwrap();
-}
-
-#[track_caller]
-fn assert_no_mount_since(before: &std::collections::BTreeSet<String>) {
-    wait_until(CLEANUP_DEADLINE, "no mount is left", || mounts().is_subset(before));
-}
-
-#[rstest]
-#[case::returning("return", "code 0")]
-#[case::stopping("stop", "code 0")]
-#[case::returning_an_error("error", "code 1")]
-#[case::panicking("panic", "code 101")]
-#[case::exiting("exit", "code 7")]
-#[case::aborting("abort", "signal 6")]
-#[case::overflowing_the_stack("overflow", "signal 6")]
-fn nothing_is_left_after(#[case] end: &str, #[case] expected: &str) {
-    let dirs = ScratchDirs::with_shared_cache();
-    let before = mounts();
-    let mut process = subject(&dirs, &["--sandboxes", "4", "--threads", "2", end]);
-    process.wait_for("started ");
-    let (ended, lines) = process.gone();
-    assert_eq!(ended, expected, "{lines:?}");
-    assert!(lines.iter().any(|line| line == "all 4"), "{lines:?}");
-    dirs.assert_no_leftovers();
-    assert_no_mount_since(&before);
 }
 
 #[test]

@@ -272,12 +272,6 @@ fn fails_by_a_fork_bomb(url: String) {
 }
 
 #[sandboxed_db(snapshot = small)]
-#[ignore = "run by `a_report_names_the_limit_that_was_reached`"]
-fn fails_by_a_memory_hog(url: String) {
-    fail_after(&url, |url| drop(connect(url).batch_execute(HOGS[0])));
-}
-
-#[sandboxed_db(snapshot = small)]
 #[ignore = "run by `many_memory_hogs_are_held_together_by_a_group`"]
 fn fails_by_many_memory_hogs(url: String) {
     fail_after(&url, |url| drop(connect(url).batch_execute(MANY_HOGS)));
@@ -312,7 +306,6 @@ fn a_report_names_the_limit_that_was_reached() {
     if is_contained(&db) {
         reports("fails_by_a_fork_bomb", "the sandbox has as many processes as it may, 60: raise `pids`");
     }
-    reports("fails_by_a_memory_hog", "may take 256 MB of memory and wanted more: raise `memory`");
     reports(
         "fails_by_too_many_files",
         "the sandbox's disk of 64 MB holds 16384 files, as many as it may: raise `disk`",

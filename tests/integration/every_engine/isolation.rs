@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sandboxed_db::{Sandbox, Snapshot};
-use sandboxed_db_tests::{DEADLINE, TestedEngine, processes_beside, skip, status, wait_until};
+use sandboxed_db_tests::{DEADLINE, TestedEngine, processes_beside, runs_an_image, skip, status, wait_until};
 
 use super::start;
 
@@ -47,19 +47,18 @@ fn namespaces_are_those_of_one_sandbox<E: TestedEngine>() {
 fn processes_have_no_privileges<E: TestedEngine>() {
     let db = fresh::<E>();
     for process in processes(&db) {
-        for (name, value) in [
-            ("CapEff", "0000000000000000"),
-            ("CapPrm", "0000000000000000"),
-            ("CapBnd", "0000000000000000"),
-            ("NoNewPrivs", "1"),
-            ("Seccomp", "2"),
-        ] {
+        let none = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| (name, "0000000000000000"));
+        for (name, value) in none.into_iter().chain([("NoNewPrivs", "1"), ("Seccomp", "2")]) {
             assert_eq!(status(process, name).as_deref(), Some(value), "{name} of {process}");
         }
+        let score = fs::read_to_string(format!("/proc/{process}/oom_score_adj")).unwrap();
+        assert_eq!(score.trim(), "1000", "the kernel kills tests first");
         let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
     }
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    assert_ne!(own.trim(), "1000", "the test's own score is raised");
 }
 
 fn only_its_own_processes_are_seen<E: TestedEngine>() {
@@ -117,9 +116,10 @@ fn first(path: &Path) -> String {
 fn files_of_the_host_are_hidden<E: TestedEngine>() {
     let db = fresh::<E>();
     let root = db.root();
-    let bin = E::engine().locate().unwrap().bin().to_owned();
+    let server = server(&db);
     let data = E::engine().data_dir().below(Path::new("/"));
-    let known: BTreeSet<_> = ROOT.map(str::to_owned).into_iter().chain([first(&data), first(&bin)]).collect();
+    let known: BTreeSet<_> =
+        ROOT.map(str::to_owned).into_iter().chain([first(&data), first(&server)]).collect();
     let there = fs::read_dir(&root).unwrap().flatten();
     let there: BTreeSet<_> = there.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     assert!(there.is_subset(&known), "{:?}", there.difference(&known));
@@ -128,6 +128,8 @@ fn files_of_the_host_are_hidden<E: TestedEngine>() {
     mark.write_all(b"of the host").unwrap();
     let mut hidden: Vec<PathBuf> =
         ["/root", "/home", "/etc/shadow", "/etc/ssh", "/var/log", "/boot", "/sys"].map(PathBuf::from).into();
+    // An image has its own.
+    hidden.retain(|path| !runs_an_image::<E>() || path != "/var/log");
     hidden.extend([env!("CARGO_MANIFEST_DIR").into(), mark.path().to_owned()]);
     hidden.extend([std::env::current_exe().unwrap()].into_iter().chain(std::env::home_dir()));
     for path in hidden.iter().filter(|path| !path.starts_with("/usr") && path.parent().is_some()) {
@@ -136,13 +138,19 @@ fn files_of_the_host_are_hidden<E: TestedEngine>() {
     }
 }
 
+/// The program of a server.
+fn server<E: TestedEngine>(db: &Sandbox<E>) -> PathBuf {
+    let server = processes(db).into_iter().find(|process| *process != db.pid()).unwrap();
+    fs::read_link(format!("/proc/{server}/exe")).unwrap()
+}
+
 /// Where programs of servers may lie, which are the host's.
 const PROGRAMS: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/opt", "/nix", "/home", "/root"];
 
 fn mounts_are_closed<E: TestedEngine>() {
     let db = fresh::<E>();
     let data = E::engine().data_dir().below(Path::new("/"));
-    let bin = E::engine().locate().unwrap().bin().to_owned();
+    let server = server(&db);
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", db.pid())).unwrap();
     let writable = ["/tmp", "/run", "/dev/shm", data.to_str().unwrap()];
     let mut points = BTreeSet::new();
@@ -155,7 +163,8 @@ fn mounts_are_closed<E: TestedEngine>() {
             .any(|name| point.strip_prefix("/dev/") == Some(name));
         let holds_programs = PROGRAMS.iter().any(|programs| point.starts_with(programs))
             || point.starts_with("/etc/")
-            || first(Path::new(point)) == first(&bin);
+            || first(Path::new(point)) == first(&server)
+            || point == "/" && runs_an_image::<E>();
         assert!(has("nosuid"), "{line}");
         assert!(has("nodev") || is_device, "{line}");
         assert!(has("noexec") || holds_programs, "{line}");
