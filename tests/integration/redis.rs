@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rstest::rstest;
 use sandboxed_db::{Engine, ErrorKind, Redis, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{alone, passed, skip};
 
@@ -114,6 +115,29 @@ fn settings_are_lines_of_the_configuration() {
     assert!(ask(&start(&snapshot), "CONFIG GET maxmemory").contains("10485760"));
     let error = Snapshot::new(Redis::new()).setting("port", 1).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+}
+
+#[rstest]
+#[case::without_a_save_point("save", "\"\"")]
+#[case::without_the_command("rename-command", "SHUTDOWN \"\"")]
+#[case::without_the_permission("user", "default on nopass ~* +@all -shutdown")]
+fn a_layer_holds_its_data_whatever_is_set(#[case] name: &str, #[case] value: &str) {
+    if is_missing() {
+        return;
+    }
+    let (_place, file) = seed("a.redis", b"SET seed seeded\n");
+    let db = start(&Snapshot::new(Redis::new()).setting(name, value).seed(file));
+    assert_eq!(ask(&db, "GET seed"), "$6\r\nseeded\r\n");
+}
+
+#[test]
+fn a_setting_says_what_the_stop_signal_does() {
+    if is_missing() || Redis::new().locate().unwrap().version().starts_with('6') {
+        return;
+    }
+    let (_place, file) = seed("a.redis", b"SET seed seeded\n");
+    let snapshot = Snapshot::new(Redis::new()).setting("shutdown-on-sigterm", "nosave").seed(file);
+    assert_eq!(ask(&start(&snapshot), "GET seed"), "$-1\r\n");
 }
 
 #[test]

@@ -90,8 +90,8 @@ pub mod conformance {
 /// - The server runs in the foreground, keeps all of its state in the [data
 ///   directory](Self::data_dir), and listens at a Unix socket or at 127.0.0.1. It may write to
 ///   `/tmp` and `/run` besides, whose contents are lost.
-/// - At its stop signal it writes everything into the data directory and ends
-///   [cleanly](Server::clean_status). A layer is not stored otherwise.
+/// - At its stop signal, or [request](Server::stop_request), it writes everything into the data
+///   directory and ends [cleanly](Server::clean_status). A layer is not stored otherwise.
 /// - A data directory that was copied after a clean stop is as good as the original. Files that
 ///   name a process, a socket or a host are removed by [`tidy`](Self::tidy).
 /// - The name of a layer covers the installation's version and build, the words and the environment

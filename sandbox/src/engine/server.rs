@@ -1,8 +1,12 @@
 //! Description of a server: its command, and what the sandbox provides for it.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use crate::launch::{Command, Exit, Ready, SandboxPath, Signal};
+use crate::sys::socket::connect_now;
 
 /// How a sandbox confines its server; see [`Engine::server`](super::Engine::server).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +50,22 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stop {
     pub(crate) signal: Signal,
+    /// The text that is sent to a socket before the signal.
+    pub(crate) request: Option<(SandboxPath, String)>,
     pub(crate) clean_codes: Vec<i32>,
     pub(crate) clean_signals: Vec<Signal>,
 }
 
 impl Stop {
+    /// Sends the request, and returns the connection on which the server refuses it. `None` without
+    /// a request, or where it cannot be sent. `root` is the sandbox's root as seen from outside.
+    pub(crate) fn request(&self, root: &Path) -> Option<UnixStream> {
+        let (socket, text) = self.request.as_ref()?;
+        let mut stream = connect_now(&socket.below(root)).ok()?;
+        stream.write_all(text.as_bytes()).ok()?;
+        Some(stream)
+    }
+
     pub(crate) fn is_clean(&self, exit: Exit) -> bool {
         matches!(exit, Exit::Code(code) if self.clean_codes.contains(&code))
             || self.clean_signals.iter().any(|signal| exit.was_by(*signal))
@@ -70,7 +85,12 @@ impl Server {
             idle_memory: 8_000_000,
             io_uring: false,
             processes: 0,
-            stop: Stop { signal: stop_signal, clean_codes: vec![0], clean_signals: Vec::new() },
+            stop: Stop {
+                signal: stop_signal,
+                request: None,
+                clean_codes: vec![0],
+                clean_signals: Vec::new(),
+            },
             end_signal: Signal::Kill,
         }
     }
@@ -103,6 +123,17 @@ impl Server {
     #[must_use]
     pub fn idle_memory(mut self, bytes: u64) -> Self {
         self.idle_memory = bytes;
+        self
+    }
+
+    /// Requests a clean shutdown by this text, sent to a Unix socket, before the stop signal: for a
+    /// server that looks for signals only now and then. By default there is only the signal.
+    ///
+    /// The signal follows at once if the server answers, since a server that shuts down does not,
+    /// and otherwise after a second.
+    #[must_use]
+    pub fn stop_request(mut self, socket: impl Into<SandboxPath>, text: impl Into<String>) -> Self {
+        self.stop.request = Some((socket.into(), text.into()));
         self
     }
 

@@ -112,11 +112,13 @@ impl StateKeeper {
     /// it ended cleanly.
     fn end_server(&self) -> Result<bool> {
         let container = &self.holdings.container;
-        let stop = |signal, limit| container.stop_server(signal, limit).map_err(diagnosis::explain);
-        let clean = match stop(self.stop.signal, STOP) {
+        let stop = |signal, requested, limit| {
+            container.stop_server(signal, requested, limit).map_err(diagnosis::explain)
+        };
+        let clean = match stop(self.stop.signal, self.stop.request(&container.root()), STOP) {
             Ok(exit) => self.stop.is_clean(exit),
             Err(error) if error.kind() == ErrorKind::Timeout => {
-                stop(Signal::Kill, KILL)?;
+                stop(Signal::Kill, None, KILL)?;
                 false
             }
             // The container has ended, and its data is gone.

@@ -277,7 +277,9 @@ impl<E: Engine> Sandbox<E> {
 
     pub(crate) fn stop_server(&self) -> Result<Exit> {
         let log = || self.container().log().tail(LOG_TAIL).unwrap_or_default();
-        let stopped = self.container().stop_server(self.prepared.stop().signal, STOP_TIMEOUT);
+        let stop = self.prepared.stop();
+        let requested = stop.request(&self.root());
+        let stopped = self.container().stop_server(stop.signal, requested, STOP_TIMEOUT);
         stopped.map_err(|error| explain(error).with_log(log()))
     }
 

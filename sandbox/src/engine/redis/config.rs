@@ -26,6 +26,10 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// A seed of an RDB file is loaded by `DEBUG RELOAD`, which servers before version 7 always allow.
 const DEBUG: (&str, &str) = ("enable-debug-command", "local");
 
+/// The setting of the stop signal, at which a server from version 7 on writes the data even without
+/// a save point.
+pub(super) const AT_SIGNAL: &str = "shutdown-on-sigterm";
+
 /// Set by the arguments of the server.
 const FIXED: &[&str] = &[
     "dir",
@@ -43,7 +47,8 @@ const FIXED: &[&str] = &[
 pub(super) fn configuration(settings: &[(String, String)], major: u32) -> Result<String> {
     let mut lines = vec!["dbfilename dump.rdb".to_owned()];
     let is_set = |name: &str| settings.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
-    let defaults = DEFAULTS.iter().chain((major >= 7).then_some(&DEBUG)).filter(|(name, _)| !is_set(name));
+    let since_7: &[_] = if major >= 7 { &[DEBUG, (AT_SIGNAL, "save")] } else { &[] };
+    let defaults = DEFAULTS.iter().chain(since_7).filter(|(name, _)| !is_set(name));
     lines.extend(defaults.map(|(name, value)| format!("{name} {value}")));
     for (name, value) in settings {
         let refused = |cause: &str, hint: &str| {

@@ -5,7 +5,7 @@ mod files;
 
 use std::path::Path;
 
-use self::config::{ACCOUNT, CONFIG, DATA, PORT, SOCKET, SOCKETS, configuration};
+use self::config::{ACCOUNT, AT_SIGNAL, CONFIG, DATA, PORT, SOCKET, SOCKETS, configuration};
 use crate::engine::{
     ClientExit, Command, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready, SandboxPath,
     ScriptError, Scripts, Server, Signal, Task, TcpAccess, TcpRequest,
@@ -22,10 +22,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// client, `redis-cli` or `valkey-cli`, is needed for seeds and for [`tcp`](crate::Sandbox::tcp).
 ///
 /// # Data
-/// A layer is an RDB file, which each server loads at its start. A [seed](crate::Snapshot::seed) is
-/// a file of commands, one a line as redis-cli(1) takes them, or an RDB file, whatever its name. In
-/// a file of commands, empty lines and lines that begin with `#` are left out, and the first
-/// command that the server refuses is an error. An RDB file replaces all data.
+/// A layer is an RDB file, which each server loads at its start. A server writes it at its clean
+/// stop, by `SHUTDOWN SAVE`, or at the stop signal where that command is refused. A
+/// [seed](crate::Snapshot::seed) is a file of commands, one a line as redis-cli(1) takes them, or
+/// an RDB file, whatever its name. In a file of commands, empty lines and lines that begin with `#`
+/// are left out, and the first command that the server refuses is an error. An RDB file replaces
+/// all data.
 ///
 /// # Settings
 /// A [setting](crate::Snapshot::setting) is a line of `redis.conf`, such as `maxmemory` with
@@ -134,10 +136,13 @@ impl Engine for Redis {
             }
             Mode::Process { address: None } => command.args(["--port", "0"]),
         };
-        Ok(Server::new(command, Signal::Terminate, ready)
+        let server = Server::new(command, Signal::Terminate, ready)
             .account(ACCOUNT)
             .directory(SOCKETS, 0o700)
-            .file(CONFIG, configuration(settings, installation.major())?))
+            .file(CONFIG, configuration(settings, installation.major())?);
+        // At `hz 1` it takes a second to look for signals, which do what the user's setting says.
+        let is_own = settings.iter().any(|(name, _)| name.eq_ignore_ascii_case(AT_SIGNAL));
+        Ok(if is_own { server } else { server.stop_request(SOCKET, "SHUTDOWN SAVE\r\n") })
     }
 
     fn url(&self, root: &Path) -> Option<String> {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -437,11 +438,18 @@ impl Container {
     /// Sends the server a signal and waits for its end.
     ///
     /// The signal is sent again after a second, and after twice as long each time: a server loses
-    /// one that arrives before its main loop runs.
-    pub(crate) fn stop_server(&self, signal: Signal, timeout: Duration) -> Result<Exit> {
+    /// one that arrives before its main loop runs. A server that was `requested` to end gets the
+    /// first signal when it answers, and after a second otherwise.
+    pub(crate) fn stop_server(
+        &self,
+        signal: Signal,
+        mut requested: Option<UnixStream>,
+        timeout: Duration,
+    ) -> Result<Exit> {
         let mut control = lock(&self.control);
         let begin = Instant::now();
-        let (deadline, mut again) = (begin + timeout, begin);
+        let deadline = begin + timeout;
+        let mut again = if requested.is_some() { begin + STOP_AGAIN } else { begin };
         control.take_event(begin)?;
         loop {
             if let Some(exit) = control.server_exit {
@@ -455,7 +463,20 @@ impl Container {
                 control.request(&Request::Signal(signal), &[])?;
                 again = Instant::now() + (begin.elapsed() * 2).max(STOP_AGAIN);
             }
-            control.take_event(again.min(deadline))?;
+            if let Some(stream) = &requested {
+                let both = [control.socket.as_fd(), stream.as_fd()];
+                socket::wait_readable(&both, again.min(deadline)).map_err(|errno| {
+                    Error::new(ErrorKind::Control, "wait for the end of the server")
+                        .caused_by(io::Error::from(errno))
+                })?;
+                if is_readable(stream) {
+                    // The server refuses, or ends in this moment, when a signal does nothing.
+                    (requested, again) = (None, Instant::now());
+                }
+                control.take_event(Instant::now())?;
+            } else {
+                control.take_event(again.min(deadline))?;
+            }
         }
     }
 
