@@ -116,7 +116,7 @@ impl CheckpointPath {
             && difference::hash(&self.directory.join(CHANGES), true)? == seals.changes)
     }
 
-    fn write_seals(&self, directory: &Path) -> io::Result<()> {
+    fn write_seals(&self, directory: &Path) -> Result<(), NoImage> {
         let changes = directory.join(CHANGES);
         let seals = Seals {
             key: self.key.clone(),
@@ -124,7 +124,10 @@ impl CheckpointPath {
             fingerprint: difference::hash(&changes, false)?,
             changes: difference::hash(&changes, true)?,
         };
-        fs::write(directory.join(SEAL), serde_json::to_vec(&seals)?)
+        // Another process may read the seals of a published checkpoint.
+        self.cache
+            .write(&directory.join(SEAL), serde_json::to_vec(&seals).map_err(io::Error::from)?)
+            .map_err(in_cache)
     }
 
     /// Makes the checkpoint, unless another process is making it, which is not waited for. The next
@@ -141,7 +144,6 @@ impl CheckpointPath {
         if let Some(found) = self.find()? {
             return Ok(found);
         }
-        let in_cache = |error: crate::error::Error| NoImage::new(error.to_string(), Holds::Process);
         let staged = self.cache.stage(&self.key).map_err(in_cache)?;
         let path = staged.path().to_owned();
         let mut options = File::options();
@@ -191,4 +193,8 @@ impl CheckpointPath {
             let _ = fs::remove_file(note);
         }
     }
+}
+
+fn in_cache(error: crate::error::Error) -> NoImage {
+    NoImage::new(error.to_string(), Holds::Process)
 }
