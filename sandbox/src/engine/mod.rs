@@ -187,6 +187,13 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Names the values that servers of one checkpoint share and that differ between started ones,
+    /// such as "the numbers of `RAND()`". Those servers are resumed with
+    /// `SANDBOXED_DB_START=checkpoint` only. By default there are none.
+    fn shared_by_resumed(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Returns where the data directory is mounted. Default `/data`.
     fn data_dir(&self) -> SandboxPath {
         "/data".into()

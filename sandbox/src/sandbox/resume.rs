@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::start::Prepared;
 use crate::diagnosis::explain;
 use crate::engine::{Engine, Task};
+use crate::environment::START;
 use crate::error::Result;
 use crate::launch::plan::Plan;
 use crate::launch::{Container, Draft, Holds, NoImage, Stdin, checkpoint_of, give_up_checkpoint};
@@ -23,10 +24,16 @@ impl<E: Engine> Prepared<E> {
             // Its key would be shared.
             return Ok(Err(NoImage::new("it has a certificate", Holds::Process)));
         }
+        if let Some(shared) = self.engine().shared_by_resumed()
+            && START.word()? != Some("checkpoint")
+        {
+            let why = format!("resumed servers share {shared}, and {}=checkpoint is not set", START.name);
+            return Ok(Err(NoImage::new(why, Holds::Process)));
+        }
         let task = match self.engine().warm_up(self.installation()) {
             Ok(Some(task)) => task,
             Ok(None) => {
-                return Ok(Err(NoImage::new("its engine excludes checkpoints", Holds::Process)));
+                return Ok(Err(NoImage::new("its engine has no checkpoints", Holds::Process)));
             }
             Err(error) => return Ok(Err(NoImage::new(format!("{error:?}"), Holds::Process))),
         };

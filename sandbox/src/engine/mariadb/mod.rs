@@ -21,7 +21,7 @@ use crate::engine::{
     ClientExit, Command, Dialect, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready,
     SandboxPath, ScriptError, Scripts, Server, Signal, Sql, Task, TcpAccess, TcpRequest,
 };
-use crate::environment::{MARIADB, START};
+use crate::environment::MARIADB;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use mysql::MySql;
@@ -179,11 +179,11 @@ impl Engine for MariaDb {
         Ok(Some(Task::new(client::own(installation)?, SETTLE)))
     }
 
+    fn shared_by_resumed(&self) -> Option<&'static str> {
+        Some("the numbers of `RAND()`")
+    }
+
     fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
-        // Siblings share numbers of `RAND()`: only on request.
-        if START.word()? != Some("checkpoint") {
-            return Ok(None);
-        }
         Ok(Some(Task::new(client::own(installation)?, "SELECT 1;\n")))
     }
 

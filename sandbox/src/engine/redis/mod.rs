@@ -10,7 +10,7 @@ use crate::engine::{
     ClientExit, Command, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready, SandboxPath,
     ScriptError, Scripts, Server, Signal, Task, TcpAccess, TcpRequest,
 };
-use crate::environment::{REDIS, START};
+use crate::environment::REDIS;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Redis from version 6 on, or Valkey.
@@ -101,11 +101,11 @@ impl Engine for Redis {
         DATA.into()
     }
 
+    fn shared_by_resumed(&self) -> Option<&'static str> {
+        Some("`run_id` and the passwords of `ACL GENPASS`")
+    }
+
     fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
-        // Siblings share passwords of `ACL GENPASS`: only on request.
-        if START.word()? != Some("checkpoint") {
-            return Ok(None);
-        }
         Ok(files::ask(installation).ok().map(|client| Task::new(client, "SELECT 0\n")))
     }
 
