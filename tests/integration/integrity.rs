@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rstest::rstest;
+use sandboxed_db_tests::{assert_says, connect, directory, fresh, rounds, value};
 
 use crate::requests::{TestCache, files};
 
@@ -158,4 +159,26 @@ fn a_rebuild_uses_no_layer_of_earlier_runs() {
     cache.environment = vec![("SANDBOXED_DB_REBUILD", "0")];
     assert!(!is_built(&cache), "the rebuilt layer was not found");
     assert_eq!(cache.layers().len(), 2);
+}
+
+/// The server recovers when a build stops it. A layer of that moment would lack rows.
+///
+/// PostgreSQL misses a request to stop in some of these moments, for which a build waits a minute.
+#[test]
+fn a_crash_at_the_end_of_a_build_loses_no_rows() {
+    for delay in rounds(&["0.003"][..], &["0.001", "0.003", "0.005", "0.01", "0.015"]) {
+        let crash = format!(
+            "create table t as select i from generate_series(1, 250000) i;
+            do $$ declare process int; begin
+                select pid into process from pg_stat_activity where backend_type = 'checkpointer';
+                execute format('copy (select 1) to program %L',
+                    format('cat >/dev/null; (sleep {delay}; kill -SEGV %s) >/dev/null 2>&1 &', process));
+            end $$;"
+        );
+        let directory = directory(&[("seed.sql", &crash)]);
+        match fresh().seed(directory.path().join("seed.sql")).start() {
+            Ok(db) => assert_eq!(value::<i64>(&mut connect(db.url()), "select count(*) from t"), 250_000),
+            Err(error) => assert_says(&format!("{error:?}"), &["terminated by signal 11"]),
+        }
+    }
 }

@@ -313,7 +313,9 @@ fn fill<E: Engine>(
             .with_hint("run the tests again"));
     }
     let failed = |error| cache::failed("finish the layer in", &data, error);
-    engine.tidy(&data).map_err(failed)?;
+    engine.tidy(&data).map_err(|error| {
+        failed(error).with_log(sandbox.container().log().tail(LOG_TAIL).unwrap_or_default())
+    })?;
     let parent = stage.parent();
     let manifest = Manifest {
         digest: digest.to_string(),

@@ -246,6 +246,7 @@ impl Engine for Postgres {
     }
 
     fn tidy(&self, data: &Path) -> io::Result<()> {
+        wal::check_shut_down(data)?;
         for tablespace in children(&data.join("pg_tblspc")) {
             if tablespace.is_symlink() {
                 return Err(io::Error::other(

@@ -7,6 +7,19 @@ use std::path::Path;
 
 use crate::engine::children;
 
+/// Refuses data that the server has not completed: one that is stopped while it recovers from a
+/// crash ends with status 0, and the rest of the log would be removed as spare.
+pub(super) fn check_shut_down(data: &Path) -> io::Result<()> {
+    // `state` of `ControlFileData` in pg_control.h, `DB_SHUTDOWNED`.
+    const SHUT_DOWN: u32 = 1;
+    let control = fs::read(data.join("global/pg_control"))?;
+    let state = control.get(16..20).and_then(|state| state.try_into().ok()).map(u32::from_ne_bytes);
+    if state != Some(SHUT_DOWN) {
+        return Err(io::Error::other("the server crashed, and was stopped before it had recovered"));
+    }
+    Ok(())
+}
+
 /// Removes all segments after the one that the last checkpoint is in. Where that is not to be
 /// found, none.
 pub(super) fn remove_spare_segments(data: &Path) -> io::Result<()> {
@@ -63,6 +76,22 @@ mod tests {
         assert_eq!(name(0x1_2345_6789, 1 << 20), "000000010000000100000234");
         assert_eq!(last_in_use(&control(1), 0), None);
         assert_eq!(last_in_use(&[0; 20], 1 << 20), None);
+    }
+
+    #[test]
+    fn only_a_server_that_was_shut_down_has_complete_data() {
+        let data = tempfile::tempdir().unwrap();
+        fs::create_dir(data.path().join("global")).unwrap();
+        let is_complete = |control: Vec<u8>| {
+            fs::write(data.path().join("global/pg_control"), control).unwrap();
+            check_shut_down(data.path()).is_ok()
+        };
+        let in_state = |state: u32| [vec![0; 16], state.to_ne_bytes().to_vec(), vec![0; 8172]].concat();
+        assert!(is_complete(in_state(1)));
+        for other in [0, 2, 3, 4, 5, 6] {
+            assert!(!is_complete(in_state(other)), "{other}");
+        }
+        assert!(!is_complete(Vec::new()));
     }
 
     #[test]
