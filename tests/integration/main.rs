@@ -70,6 +70,7 @@ mod seeds;
 mod shapes;
 mod simulated_host;
 mod sqlite;
+mod sqlite_conventions;
 mod steps;
 mod stock;
 mod tcp;

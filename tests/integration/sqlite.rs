@@ -8,11 +8,11 @@ use rstest::rstest;
 use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot, Sqlite, sandboxed_db};
 use sandboxed_db_tests::{alone, assert_says, directory, is_missing, passed};
 
-fn file(db: &Sandbox<Sqlite>) -> PathBuf {
+pub(crate) fn file(db: &Sandbox<Sqlite>) -> PathBuf {
     Sqlite::file().below(&db.root())
 }
 
-fn sqlite(db: &Sandbox<Sqlite>, sql: &str) -> String {
+pub(crate) fn sqlite(db: &Sandbox<Sqlite>, sql: &str) -> String {
     let output = Command::new("sqlite3").arg(file(db)).arg(sql).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -119,7 +119,8 @@ pub struct FileRun {
     pub requests: bool,
     /// All of it is one transaction.
     pub transaction: bool,
-    /// SQL to run first, in the same session and transaction.
+    /// SQL to run first, in the same session; in the same transaction where the database can make
+    /// tables in one and change settings in it. A second run after a failure repeats it.
     pub before: Option<String>,
     /// SQL to run last, in the same session and transaction.
     pub after: Option<String>,

@@ -42,11 +42,11 @@ impl Tool for Dbmate {
         Ok(Execution::request(transaction, contents, up))
     }
 
-    /// dbmate, `pkg/driver/postgres/postgres.go` and `pkg/driver/mysql/mysql.go`.
+    /// dbmate, `pkg/driver`: `postgres/postgres.go`, `mysql/mysql.go` and `sqlite/sqlite.go`.
     fn create_table(&self, dialect: Dialect, _all: &[Migration]) -> String {
         let version = match dialect {
-            Dialect::Postgres | Dialect::Sqlite => "varchar",
-            Dialect::MySql => "varchar(128)",
+            Dialect::Postgres => "varchar",
+            Dialect::MySql | Dialect::Sqlite => "varchar(128)",
         };
         format!("CREATE TABLE IF NOT EXISTS schema_migrations (version {version} primary key)")
     }
@@ -58,10 +58,10 @@ impl Tool for Dbmate {
         );
         match dialect {
             // Where a dump has emptied the search path, dbmate uses `public`.
-            Dialect::Postgres | Dialect::Sqlite => format!(
+            Dialect::Postgres => format!(
                 "SELECT set_config('search_path', 'public', false) WHERE current_schema() IS NULL; {insert}"
             ),
-            Dialect::MySql => insert,
+            Dialect::MySql | Dialect::Sqlite => insert,
         }
     }
 }

@@ -18,10 +18,6 @@ impl Tool for Diesel {
         "Diesel"
     }
 
-    fn dialects(&self) -> &'static [Dialect] {
-        &[Dialect::Postgres, Dialect::MySql, Dialect::Sqlite]
-    }
-
     fn is_named(&self, listing: &Listing) -> Result<bool, Refusal> {
         let Some((_, up)) = listing.below(UP).next() else {
             return Ok(false);

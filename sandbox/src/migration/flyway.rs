@@ -15,10 +15,6 @@ impl Tool for Flyway {
         "Flyway"
     }
 
-    fn dialects(&self) -> &'static [Dialect] {
-        &[Dialect::Postgres, Dialect::MySql, Dialect::Sqlite]
-    }
-
     /// `V1__a.sql` and `U2__b.sql` may be refinery's too. A version of several parts, a repeatable
     /// migration, and `U1__a.sql` beside `V1__a.sql` are not.
     fn is_named(&self, listing: &Listing) -> Result<bool, Refusal> {

@@ -22,22 +22,36 @@ impl Tool for GolangMigrate {
         Ok(Execution::whole(false, contents))
     }
 
-    /// golang-migrate, `database/postgres/postgres.go` and `database/mysql/mysql.go`.
-    fn create_table(&self, _dialect: Dialect, _all: &[Migration]) -> String {
-        "CREATE TABLE IF NOT EXISTS schema_migrations (version bigint not null primary key, \
-         dirty boolean not null)"
-            .to_owned()
+    /// golang-migrate, `database/sqlite3/sqlite3.go`, unless the URL says `x-no-tx-wrap`.
+    fn begins_transactions(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::Sqlite
+    }
+
+    /// golang-migrate, `database`: `postgres/postgres.go`, `mysql/mysql.go`, `sqlite3/sqlite3.go`.
+    fn create_table(&self, dialect: Dialect, _all: &[Migration]) -> String {
+        let definition = match dialect {
+            Dialect::Postgres | Dialect::MySql => {
+                "CREATE TABLE IF NOT EXISTS schema_migrations (version bigint not null primary key, \
+                 dirty boolean not null)"
+            }
+            Dialect::Sqlite => {
+                "CREATE TABLE IF NOT EXISTS schema_migrations (version uint64,dirty bool); \
+                 CREATE UNIQUE INDEX IF NOT EXISTS version_unique ON schema_migrations (version)"
+            }
+        };
+        definition.to_owned()
     }
 
     /// golang-migrate looks its schema up before the first migration, when `search_path` is that of
     /// a new session.
     fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
-        let reset = match dialect {
-            Dialect::Postgres | Dialect::Sqlite => "RESET search_path; ",
-            Dialect::MySql => "",
+        let empty = match dialect {
+            Dialect::Postgres => "RESET search_path; TRUNCATE schema_migrations",
+            Dialect::MySql => "TRUNCATE schema_migrations",
+            Dialect::Sqlite => "DELETE FROM schema_migrations",
         };
         format!(
-            "{reset}TRUNCATE schema_migrations; INSERT INTO schema_migrations (version, dirty) VALUES ({}, false)",
+            "{empty}; INSERT INTO schema_migrations (version, dirty) VALUES ({}, false)",
             migration.version
         )
     }

@@ -10,6 +10,13 @@ use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex};
 pub(super) const SCRIPT: &str = "migration.sql";
 const LOCK: &str = "migration_lock.toml";
 
+/// Types of the columns for the id, the checksum and the name.
+const LIMITED: [&str; 3] = ["VARCHAR(36)", "VARCHAR(64)", "VARCHAR(255)"];
+
+/// A random UUID, version 4.
+const UUID_OF_SQLITE: &str = "lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || \
+    substr(hex(randomblob(2)), 2) || '-a' || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))";
+
 pub(super) struct Prisma;
 
 impl Tool for Prisma {
@@ -54,34 +61,45 @@ impl Tool for Prisma {
         Ok(Execution::whole(false, contents))
     }
 
-    /// prisma-engines, `flavour/postgres.rs` and `flavour/mysql.rs`.
+    /// The SQLite of Prisma's engine enforces foreign keys, and its migrations say where not.
+    fn session(&self, dialect: Dialect) -> &'static str {
+        if dialect == Dialect::Sqlite { "PRAGMA foreign_keys = ON" } else { "" }
+    }
+
+    /// prisma-engines, `flavour`: `postgres.rs`, `mysql.rs` and `sqlite.rs`.
     fn create_table(&self, dialect: Dialect, _all: &[Migration]) -> String {
-        let (time, now, number, options) = match dialect {
-            Dialect::Postgres | Dialect::Sqlite => ("TIMESTAMPTZ", "now()", "INTEGER", ""),
+        // The text is repeated to find the place of an error, outside its transaction in SQLite.
+        let unless = if dialect == Dialect::Sqlite { "IF NOT EXISTS " } else { "" };
+        let ([id, checksum, name], time, now, number, options) = match dialect {
+            Dialect::Postgres => (LIMITED, "TIMESTAMPTZ", "now()", "INTEGER", ""),
             Dialect::MySql => (
+                LIMITED,
                 "DATETIME(3)",
                 "CURRENT_TIMESTAMP(3)",
                 "INTEGER UNSIGNED",
                 " DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
             ),
+            Dialect::Sqlite => (["TEXT"; 3], "DATETIME", "current_timestamp", "INTEGER UNSIGNED", ""),
         };
         format!(
-            "CREATE TABLE _prisma_migrations (id VARCHAR(36) PRIMARY KEY NOT NULL, checksum VARCHAR(64) NOT NULL, \
-             finished_at {time}, migration_name VARCHAR(255) NOT NULL, logs TEXT, rolled_back_at {time}, \
+            "CREATE TABLE {unless}_prisma_migrations (id {id} PRIMARY KEY NOT NULL, checksum {checksum} NOT NULL, \
+             finished_at {time}, migration_name {name} NOT NULL, logs TEXT, rolled_back_at {time}, \
              started_at {time} NOT NULL DEFAULT {now}, applied_steps_count {number} NOT NULL DEFAULT 0){options}"
         )
     }
 
     fn record(&self, dialect: Dialect, migration: &Migration, contents: &str, _all: &[Migration]) -> String {
         let (id, now) = match dialect {
-            Dialect::Postgres | Dialect::Sqlite => ("md5(random()::text)::uuid::text", "clock_timestamp()"),
+            Dialect::Postgres => ("md5(random()::text)::uuid::text", "clock_timestamp()"),
             Dialect::MySql => ("uuid()", "SYSDATE(3)"),
+            // Milliseconds.
+            Dialect::Sqlite => (UUID_OF_SQLITE, "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"),
         };
+        let checksum = hex(&hmac_sha256::Hash::hash(contents.as_bytes()));
+        let name = dialect.literal(&migration.name);
         format!(
-            "INSERT INTO _prisma_migrations (id, checksum, finished_at, migration_name, applied_steps_count) \
-             VALUES ({id}, '{}', {now}, {}, 1)",
-            hex(&hmac_sha256::Hash::hash(contents.as_bytes())),
-            dialect.literal(&migration.name),
+            "INSERT INTO _prisma_migrations (id, checksum, started_at, finished_at, migration_name, applied_steps_count) \
+             VALUES ({id}, '{checksum}', {now}, {now}, {name}, 1)"
         )
     }
 }

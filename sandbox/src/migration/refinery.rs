@@ -73,10 +73,11 @@ impl Tool for Refinery {
         all: &[Migration],
     ) -> String {
         let now = match dialect {
-            Dialect::Postgres | Dialect::Sqlite => {
+            Dialect::Postgres => {
                 "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
             }
             Dialect::MySql => "DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')",
+            Dialect::Sqlite => "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
         };
         format!(
             "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) VALUES ({version}, {}, {now}, '{}')",

@@ -21,10 +21,12 @@ impl Tool for Sqlx {
         Ok(Execution::whole(!contents.starts_with("-- no-transaction"), contents))
     }
 
-    /// sqlx-mysql, `options/connect.rs`. The time is kept for [`record`](Tool::record).
+    /// sqlx-mysql and sqlx-sqlite, `options/connect.rs`. MySQL's time is kept for
+    /// [`record`](Tool::record).
     fn session(&self, dialect: Dialect) -> &'static str {
         match dialect {
-            Dialect::Postgres | Dialect::Sqlite => "",
+            Dialect::Postgres => "",
+            Dialect::Sqlite => "PRAGMA foreign_keys = ON",
             Dialect::MySql => {
                 "SET sql_mode = (SELECT CONCAT(@@sql_mode, ',PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION')), \
                  time_zone = '+00:00', NAMES utf8mb4, @sqlx_began = SYSDATE(6)"
@@ -32,11 +34,11 @@ impl Tool for Sqlx {
         }
     }
 
-    /// sqlx-postgres and sqlx-mysql, `migrate.rs`.
+    /// sqlx-postgres, sqlx-mysql and sqlx-sqlite, `migrate.rs`.
     fn create_table(&self, dialect: Dialect, _all: &[Migration]) -> String {
         let (time, bytes) = match dialect {
-            Dialect::Postgres | Dialect::Sqlite => ("TIMESTAMPTZ NOT NULL DEFAULT now()", "BYTEA"),
-            Dialect::MySql => ("TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP", "BLOB"),
+            Dialect::Postgres => ("TIMESTAMPTZ NOT NULL DEFAULT now()", "BYTEA"),
+            Dialect::MySql | Dialect::Sqlite => ("TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP", "BLOB"),
         };
         format!(
             "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
@@ -45,7 +47,8 @@ impl Tool for Sqlx {
         )
     }
 
-    /// The age of the session stands for the time that sqlx measures.
+    /// The age of the session stands for the time that sqlx measures. SQLite has no such clock, so
+    /// the time is -1, which sqlx itself writes until it has measured.
     fn record(
         &self,
         dialect: Dialect,
@@ -55,7 +58,7 @@ impl Tool for Sqlx {
     ) -> String {
         let checksum = hex(&hmac_sha512::sha384::Hash::hash(contents.as_bytes()));
         let (checksum, time) = match dialect {
-            Dialect::Postgres | Dialect::Sqlite => (
+            Dialect::Postgres => (
                 format!("decode('{checksum}', 'hex')"),
                 "(extract(epoch from clock_timestamp() - backend_start) * 1000000000)::bigint \
                  FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
@@ -63,6 +66,7 @@ impl Tool for Sqlx {
             Dialect::MySql => {
                 (format!("X'{checksum}'"), "TIMESTAMPDIFF(MICROSECOND, @sqlx_began, SYSDATE(6)) * 1000")
             }
+            Dialect::Sqlite => (format!("X'{checksum}'"), "-1"),
         };
         format!(
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \

@@ -143,7 +143,13 @@ pub(crate) trait Tool: Sync {
 
     /// The dialects that the tool speaks.
     fn dialects(&self) -> &'static [Dialect] {
-        &[Dialect::Postgres, Dialect::MySql]
+        &[Dialect::Postgres, Dialect::MySql, Dialect::Sqlite]
+    }
+
+    /// Returns `true` if the tool runs each file in a transaction on databases of that dialect,
+    /// whatever the [execution](Self::execution) says.
+    fn begins_transactions(&self, _dialect: Dialect) -> bool {
+        false
     }
 
     /// Refuses migrations in a dialect that the tool does not speak.

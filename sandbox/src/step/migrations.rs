@@ -80,7 +80,8 @@ pub(super) fn read(
             Ok(execution)
         });
         let execution = execution.map_err(|refusal| refused("run", path, refusal))?;
-        (file.transaction, file.requests) = (execution.transaction, execution.requests);
+        file.transaction = execution.transaction || rules.begins_transactions(dialect);
+        file.requests = execution.requests;
         let sql = |sql: String| (!sql.is_empty()).then_some(sql);
         let table = if index == 0 { rules.create_table(dialect, &migrations) } else { String::new() };
         file.before = sql(joined(rules.session(dialect), &table));

@@ -29,16 +29,17 @@ pub(super) fn run_file(installation: &Installation, run: &FileRun) -> Command {
         Format::Archive => vec![format!(".restore main {file}")],
         Format::Csv { table, columns } => load_rows(&file, table, columns),
     };
+    // The text before the file may set `PRAGMA foreign_keys`, which does nothing in a transaction.
     // `BEGIN` fails in a transaction, which would be lost silently.
     let (begin, end) = match (format, transaction) {
         (Format::Archive, _) => (None, None),
         (_, true) => (Some("BEGIN"), Some("COMMIT")),
         (_, false) => (None, Some("BEGIN")),
     };
-    let commands = begin
-        .map(str::to_owned)
+    let commands = before
+        .clone()
         .into_iter()
-        .chain(before.clone())
+        .chain(begin.map(str::to_owned))
         .chain(body)
         .chain(after.clone())
         .chain(end.map(str::to_owned));
