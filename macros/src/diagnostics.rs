@@ -111,13 +111,6 @@ pub(crate) fn unnamed_engine(ty: impl ToTokens, parameter: Option<&Ident>) -> Er
     Error::new_spanned(ty, message)
 }
 
-pub(crate) fn engine_of_a_snapshot(engine: impl ToTokens) -> Error {
-    Error::new_spanned(
-        engine,
-        "the snapshot has an engine already; choose it in the function that returns the snapshot",
-    )
-}
-
 pub(crate) fn engine_without_toml(file: &LitStr) -> Error {
     Error::new(
         file.span(),
@@ -138,21 +131,6 @@ pub(crate) fn duplicate_version(version: &LitStr) -> Error {
     Error::new(version.span(), format!("version `{}` is in the list twice", version.value()))
 }
 
-pub(crate) fn matrix_of_a_parameter(at: Span) -> Error {
-    Error::new(
-        at,
-        "a list makes several tests, so it applies to the whole test; write it outside the list of a parameter",
-    )
-}
-
-pub(crate) fn runtime_without_async(at: Span) -> Error {
-    Error::new(at, "only an `async fn` runs on a runtime; remove this, or write `async fn`")
-}
-
-pub(crate) fn workers_of_one_thread(at: Span) -> Error {
-    Error::new(at, "`worker_threads` needs `flavor = \"multi_thread\"`: the other flavor has one thread")
-}
-
 pub(crate) fn duplicate_argument(name: &Ident, hint: Option<&str>) -> Error {
     let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
     Error::new(name.span(), format!("argument `{name}` is given twice{hint}"))
@@ -160,14 +138,6 @@ pub(crate) fn duplicate_argument(name: &Ident, hint: Option<&str>) -> Error {
 
 pub(crate) fn malformed_argument(at: Span, expected: &str, example: &str) -> Error {
     Error::new(at, format!("expected {expected}, as in {example}"))
-}
-
-pub(crate) fn missing_comma(at: Span) -> Error {
-    Error::new(at, "expected `,` before this")
-}
-
-pub(crate) fn empty_path(at: Span) -> Error {
-    Error::new(at, "the path is empty")
 }
 
 pub(crate) fn no_such_file(path: &LitStr, neighbours: &[String]) -> Error {
@@ -192,39 +162,12 @@ pub(crate) fn not_a_directory(path: &LitStr) -> Error {
     Error::new(path.span(), message)
 }
 
-pub(crate) fn empty_list(at: Span) -> Error {
-    Error::new(at, "the list is empty")
-}
-
-pub(crate) fn not_a_duration(at: Span) -> Error {
-    Error::new(
-        at,
-        "expected a duration: a whole number and `ms`, `s`, `m`, `h` or `d`, as in \"500ms\", \"30s\" or \"2m\"",
-    )
-}
-
 pub(crate) fn unquoted_unit(at: Span, literal: &dyn ToTokens) -> Error {
     Error::new(at, format!("a number with a unit is written as a string: \"{}\"", literal.to_token_stream()))
 }
 
-pub(crate) fn zero_duration(at: Span) -> Error {
-    Error::new(at, "a duration of zero is too short; the shortest is \"1ms\"")
-}
-
-pub(crate) fn not_a_setting_name(at: Span) -> Error {
-    Error::new(
-        at,
-        "expected the name of a server setting, as in `max_connections = 50`, \
-         `auto_explain.log_min_duration = 0` or `\"my.setting\" = \"x\"`",
-    )
-}
-
 pub(crate) fn setting_without_value(at: Span, name: &str) -> Error {
     Error::new(at, format!("expected `=` and a value after `{name}`, as in `max_connections = 50`"))
-}
-
-pub(crate) fn not_a_setting_value(at: Span) -> Error {
-    Error::new(at, "expected the value of a setting: a string, an integer, a float, `true` or `false`")
 }
 
 pub(crate) fn duplicate_setting(at: Span, name: &str) -> Error {
@@ -254,49 +197,6 @@ pub(crate) fn qualifier(tokens: impl ToTokens, keyword: &str) -> Error {
     signature(tokens, &format!("a test cannot be `{keyword}`"))
 }
 
-pub(crate) fn generic_parameter(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a test cannot be generic: nothing chooses its types")
-}
-
-pub(crate) fn lifetime_parameter(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a test needs no named lifetime: the database lives as long as the test runs")
-}
-
-pub(crate) fn no_parameter(tokens: impl ToTokens) -> Error {
-    signature(
-        tokens,
-        "a test with `#[sandboxed_db]` takes a parameter made from its database, and this one takes none; `#[rstest]`, \
-         `#[test_case]` and `#[serial]` stand below `#[sandboxed_db]`",
-    )
-}
-
-pub(crate) fn result_of_a_case(at: impl ToTokens) -> Error {
-    Error::new_spanned(
-        at,
-        "the harness judges the result of the function, so `=>` has nothing to compare; pass the expected value as a further \
-         argument and compare it in the body",
-    )
-}
-
-pub(crate) fn case_without_name(at: impl ToTokens) -> Error {
-    Error::new_spanned(at, "the parameter of a case needs a name; destructure it in the body")
-}
-
-pub(crate) fn awaited_without_async(tokens: impl ToTokens) -> Error {
-    Error::new_spanned(tokens, "only an `async fn` awaits a fixture; write `async fn`")
-}
-
-pub(crate) fn variadic(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a test cannot be variadic")
-}
-
-pub(crate) fn two_owners(ty: impl ToTokens) -> Error {
-    signature(
-        ty,
-        "another parameter takes the sandbox by value already; take it by reference, as in `db: &Sandbox`",
-    )
-}
-
 pub(crate) fn feature_is_off(ty: impl ToTokens, driver: &str, version: &str, features: &[&str]) -> Error {
     let message = format!(
         "the parameter is of {driver} {version}: enable `{}`, or take `url: String`\nrun `cargo add --dev sandboxed-db \
@@ -320,19 +220,65 @@ pub(crate) fn version_without_feature(
     Error::new_spanned(ty, message)
 }
 
-pub(crate) fn receiver(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a test is a free function, it has no `self`")
+/// Declares messages without values, each with a function that returns the error at a place.
+macro_rules! messages {
+    ($place:ident: $ty:ty => $error:expr; $($name:ident: $message:literal;)*) => {
+        $(pub(crate) fn $name($place: $ty) -> Error {
+            $error($place, $message)
+        })*
+    };
 }
 
-pub(crate) fn mutable_reference(tokens: impl ToTokens) -> Error {
-    signature(
-        tokens,
-        "a parameter is taken by value or by `&`; to change it, take it by value, as in `mut db: Sandbox`",
-    )
+messages! {
+    at: Span => Error::new;
+    matrix_of_a_parameter:
+        "a list makes several tests, so it applies to the whole test; write it outside the list \
+         of a parameter";
+    runtime_without_async: "only an `async fn` runs on a runtime; remove this, or write `async fn`";
+    workers_of_one_thread:
+        "`worker_threads` needs `flavor = \"multi_thread\"`: the other flavor has one thread";
+    missing_comma: "expected `,` before this";
+    empty_path: "the path is empty";
+    empty_list: "the list is empty";
+    not_a_duration:
+        "expected a duration: a whole number and `ms`, `s`, `m`, `h` or `d`, as in \"500ms\", \
+         \"30s\" or \"2m\"";
+    zero_duration: "a duration of zero is too short; the shortest is \"1ms\"";
+    not_a_setting_name:
+        "expected the name of a server setting, as in `max_connections = 50`, \
+         `auto_explain.log_min_duration = 0` or `\"my.setting\" = \"x\"`";
+    not_a_setting_value:
+        "expected the value of a setting: a string, an integer, a float, `true` or `false`";
 }
 
-pub(crate) fn impl_trait(tokens: impl ToTokens) -> Error {
-    signature(tokens, "a parameter needs a named type, and `impl Trait` names none")
+messages! {
+    tokens: impl ToTokens => Error::new_spanned;
+    engine_of_a_snapshot:
+        "the snapshot has an engine already; choose it in the function that returns the snapshot";
+    result_of_a_case:
+        "the harness judges the result of the function, so `=>` has nothing to compare; pass the \
+         expected value as a further argument and compare it in the body";
+    case_without_name: "the parameter of a case needs a name; destructure it in the body";
+    awaited_without_async: "only an `async fn` awaits a fixture; write `async fn`";
+}
+
+messages! {
+    tokens: impl ToTokens => signature;
+    generic_parameter: "a test cannot be generic: nothing chooses its types";
+    lifetime_parameter:
+        "a test needs no named lifetime: the database lives as long as the test runs";
+    no_parameter:
+        "a test with `#[sandboxed_db]` takes a parameter made from its database, and this one \
+         takes none; `#[rstest]`, `#[test_case]` and `#[serial]` stand below `#[sandboxed_db]`";
+    variadic: "a test cannot be variadic";
+    two_owners:
+        "another parameter takes the sandbox by value already; take it by reference, as in `db: \
+         &Sandbox`";
+    receiver: "a test is a free function, it has no `self`";
+    mutable_reference:
+        "a parameter is taken by value or by `&`; to change it, take it by value, as in `mut db: \
+         Sandbox`";
+    impl_trait: "a parameter needs a named type, and `impl Trait` names none";
 }
 
 fn signature(at: impl ToTokens, mistake: &str) -> Error {

@@ -26,114 +26,45 @@ struct Driver {
 /// A compatible range of versions: its number, the feature for it, and whether that is on.
 type Version = (&'static str, &'static str, bool);
 
-macro_rules! versions {
-    ($($number:literal: $feature:literal),*) => {
-        &[$(($number, $feature, cfg!(feature = $feature))),*]
+/// Declares the drivers: package, own names, common names, versions.
+macro_rules! drivers {
+    ($(
+        $package:literal, [$($own:literal),*], [$($common:literal),*],
+        {$($number:literal: $feature:literal),*};
+    )*) => {
+        &[$(Driver {
+            package: $package,
+            own_names: &[$($own),*],
+            common_names: &[$($common),*],
+            versions: &[$(($number, $feature, cfg!(feature = $feature))),*],
+        }),*]
     };
 }
 
-const DRIVERS: [Driver; 14] = [
-    Driver {
-        package: "sqlx",
-        own_names: &[
-            "PgPool",
-            "PgConnection",
-            "PgConnectOptions",
-            "PgPoolOptions",
-            "PoolConnection<Postgres>",
-        ],
-        common_names: &[],
-        versions: versions!("0.9": "sqlx", "0.8": "sqlx-0-8"),
-    },
-    Driver {
-        package: "sqlx",
-        own_names: &[
-            "MySqlPool",
-            "MySqlConnection",
-            "MySqlConnectOptions",
-            "MySqlPoolOptions",
-            "PoolConnection<MySql>",
-        ],
-        common_names: &[],
-        versions: versions!("0.9": "sqlx-mysql", "0.8": "sqlx-0-8-mysql"),
-    },
-    Driver {
-        package: "sea-orm",
-        own_names: &["DatabaseConnection"],
-        common_names: &[],
-        versions: versions!("2": "sea-orm", "1": "sea-orm-1"),
-    },
-    Driver {
-        package: "sea-orm",
-        own_names: &["DatabaseConnection"],
-        common_names: &[],
-        versions: versions!("2": "sea-orm-mysql", "1": "sea-orm-1-mysql"),
-    },
-    Driver {
-        package: "diesel",
-        own_names: &["PgConnection"],
-        common_names: &[],
-        versions: versions!("2": "diesel"),
-    },
-    Driver {
-        package: "diesel",
-        own_names: &["MysqlConnection"],
-        common_names: &[],
-        versions: versions!("2": "diesel-mysql"),
-    },
-    Driver {
-        package: "diesel-async",
-        own_names: &["AsyncPgConnection"],
-        common_names: &[],
-        versions: versions!("0.9": "diesel-async", "0.8": "diesel-async-0-8", "0.7": "diesel-async-0-7"),
-    },
-    Driver {
-        package: "diesel-async",
-        own_names: &["AsyncMysqlConnection"],
-        common_names: &[],
-        versions: versions!(
-            "0.9": "diesel-async-mysql",
-            "0.8": "diesel-async-0-8-mysql",
-            "0.7": "diesel-async-0-7-mysql"
-        ),
-    },
-    Driver {
-        package: "mysql",
-        own_names: &[],
-        common_names: &["Conn", "Pool", "Opts"],
-        versions: versions!("28": "mysql"),
-    },
-    Driver {
-        package: "mysql_async",
-        own_names: &[],
-        common_names: &["Conn", "Pool", "Opts"],
-        versions: versions!("0.37": "mysql_async"),
-    },
-    Driver {
-        package: "tokio-postgres",
-        own_names: &[],
-        common_names: &["Client", "Config"],
-        versions: versions!("0.7": "tokio-postgres"),
-    },
-    Driver {
-        package: "postgres",
-        own_names: &[],
-        common_names: &["Client", "Config"],
-        versions: versions!("0.19": "postgres"),
-    },
-    Driver {
-        package: "redis",
-        own_names: &[],
-        common_names: &["Client", "Connection", "MultiplexedConnection", "ConnectionManager"],
-        versions: versions!("1": "redis"),
-    },
-    Driver {
-        package: "deadpool-postgres",
-        own_names: &[],
-        common_names: &["Pool"],
-        versions: versions!("0.14": "deadpool-postgres"),
-    },
-];
+const DRIVERS: &[Driver] = drivers! {
+    "sqlx",
+        ["PgPool", "PgConnection", "PgConnectOptions", "PgPoolOptions", "PoolConnection<Postgres>"], [],
+        {"0.9": "sqlx", "0.8": "sqlx-0-8"};
+    "sqlx",
+        ["MySqlPool", "MySqlConnection", "MySqlConnectOptions", "MySqlPoolOptions", "PoolConnection<MySql>"],
+        [],
+        {"0.9": "sqlx-mysql", "0.8": "sqlx-0-8-mysql"};
+    "sea-orm", ["DatabaseConnection"], [], {"2": "sea-orm", "1": "sea-orm-1"};
+    "sea-orm", ["DatabaseConnection"], [], {"2": "sea-orm-mysql", "1": "sea-orm-1-mysql"};
+    "diesel", ["PgConnection"], [], {"2": "diesel"};
+    "diesel", ["MysqlConnection"], [], {"2": "diesel-mysql"};
+    "diesel-async", ["AsyncPgConnection"], [],
+        {"0.9": "diesel-async", "0.8": "diesel-async-0-8", "0.7": "diesel-async-0-7"};
+    "diesel-async", ["AsyncMysqlConnection"], [],
+        {"0.9": "diesel-async-mysql", "0.8": "diesel-async-0-8-mysql", "0.7": "diesel-async-0-7-mysql"};
+    "mysql", [], ["Conn", "Pool", "Opts"], {"28": "mysql"};
+    "mysql_async", [], ["Conn", "Pool", "Opts"], {"0.37": "mysql_async"};
+    "tokio-postgres", [], ["Client", "Config"], {"0.7": "tokio-postgres"};
+    "postgres", [], ["Client", "Config"], {"0.19": "postgres"};
+    "redis", [], ["Client", "Connection", "MultiplexedConnection", "ConnectionManager"],
+        {"1": "redis"};
+    "deadpool-postgres", [], ["Pool"], {"0.14": "deadpool-postgres"};
+};
 
 /// A parameter that needs a feature which is off.
 pub(crate) enum Missing {

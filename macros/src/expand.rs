@@ -247,9 +247,9 @@ fn returns_nothing(signature: &Signature) -> bool {
 mod tests {
     use super::*;
 
-    fn expand(arguments: &TokenStream, item: &TokenStream) -> String {
+    fn expand(arguments: TokenStream, item: &str) -> String {
         // With a path, so that the tests do not depend on a manifest.
-        sandboxed_db(quote!(crate = ::db, #arguments), item, None).to_string()
+        sandboxed_db(quote!(crate = ::db, #arguments), &item.parse().unwrap(), None).to_string()
     }
 
     #[test]
@@ -268,14 +268,7 @@ mod tests {
                 let _: ::std::process::ExitCode = ::db::harness::Asked::<Sandbox>::new().run_default(test, adds);
             }
         };
-        let expansion = expand(
-            &quote!(),
-            &quote!(
-                fn adds(db: Sandbox) {
-                    assert!(db.works());
-                }
-            ),
-        );
+        let expansion = expand(quote!(), "fn adds(db: Sandbox) { assert!(db.works()); }");
         assert_eq!(expansion, expected.to_string());
     }
 
@@ -293,13 +286,10 @@ mod tests {
             worker_threads = 4,
             own(snapshot = crate::other, seed = "c.csv", keep = "on_failure"),
         };
-        let item = quote! {
-            /// Documented.
-            #[ignore]
-            pub(crate) async fn adds(mut db: &Sandbox, own: Pool) -> Result<(), Error> { db.add().await }
-        };
+        let item = "#[doc = \"d\"] #[ignore] pub(crate) async fn adds(mut db: &Sandbox, own: Pool) \
+                    -> Result<(), Error> { db.add().await }";
         let expected = quote! {
-            /// Documented.
+            #[doc = "d"]
             #[ignore]
             #[::core::prelude::v1::test]
             pub(crate) fn adds() -> ::core::result::Result<::std::process::ExitCode, ::core::convert::Infallible> {
@@ -344,7 +334,7 @@ mod tests {
         };
         // The lexer takes `1.0` for one number.
         let expected = expected.to_string().replace("leases . 1.0", "leases . 1 . 0");
-        assert_eq!(expand(&arguments, &item), expected);
+        assert_eq!(expand(arguments, item), expected);
     }
 
     #[test]
@@ -368,23 +358,14 @@ mod tests {
                 .depends_on(["b", "c"])
                 .prepare("schema-1", migrate);
         };
-        let expansion = expand(
-            &arguments,
-            &quote!(
-                fn t(db: Sandbox) {}
-            ),
-        );
+        let expansion = expand(arguments, "fn t(db: Sandbox) {}");
         assert!(expansion.contains(&expected.to_string()), "{expansion}");
     }
 
     #[test]
     fn rstest_is_left_what_it_fills() {
-        let item = quote! {
-            #[rstest]
-            #[case(1)]
-            async fn t(db: Sandbox, #[case] mut n: u8, #[future] later: u8) {}
-        };
-        let expansion = expand(&quote!(), &item);
+        let item = "#[rstest] #[case(1)] async fn t(db: Sandbox, #[case] mut n: u8, #[future] later: u8) {}";
+        let expansion = expand(quote!(), item);
         let outer = quote! {
             #[rstest]
             #[case(1)]
@@ -402,37 +383,27 @@ mod tests {
 
     #[test]
     fn lists_describe_databases_of_parameters() {
-        let reports = |arguments: TokenStream, item: TokenStream, complaint: &str| {
-            let expansion = expand(&arguments, &item);
+        let one = "fn t(one: Pool) {}";
+        for (arguments, item, complaint) in [
+            (quote!(other()), one, "own database: `one`"),
+            (quote!(one(), one()), one, "given twice"),
+            (quote!(one(crate = db)), one, "`crate` applies to the whole test"),
+            (quote!(one(one())), one, "unknown argument `one`"),
+            (quote!(seed = "a.sql", one()), one, "every parameter has its own database"),
+            (quote!(flavor = "multi_thread"), one, "only an `async fn` runs on a runtime"),
+            (quote!(worker_threads = 2), "async fn t(one: Pool) {}", "needs `flavor ="),
+            (quote!(), "fn t(one: Sandbox, two: &Sandbox) {}", "takes the sandbox by value already"),
+        ] {
+            let expansion = expand(arguments, item);
             assert!(expansion.contains(complaint), "{complaint}: {expansion}");
-        };
-        let one = quote!(
-            fn t(one: Pool) {}
-        );
-        reports(quote!(other()), one.clone(), "own database: `one`");
-        reports(quote!(one(), one()), one.clone(), "given twice");
-        reports(quote!(one(crate = db)), one.clone(), "`crate` applies to the whole test");
-        reports(quote!(one(one())), one.clone(), "unknown argument `one`");
-        reports(quote!(seed = "a.sql", one()), one.clone(), "every parameter has its own database");
-        reports(quote!(flavor = "multi_thread"), one, "only an `async fn` runs on a runtime");
-        let asynchronous = quote!(
-            async fn t(one: Pool) {}
-        );
-        reports(quote!(worker_threads = 2), asynchronous, "needs `flavor =");
-        let two = quote!(
-            fn t(one: Sandbox, two: &Sandbox) {}
-        );
-        reports(quote!(), two, "takes the sandbox by value already");
+        }
     }
 
     #[test]
     fn an_engine_is_named_where_it_would_be_a_guess() {
         let mistake = "nothing names the one for this parameter; write `url(engine = Postgres)`";
         let is_refused = |arguments: TokenStream| {
-            let item = quote!(
-                fn t(url: String, cache: Sandbox<Redis>) {}
-            );
-            expand(&arguments, &item).contains(mistake)
+            expand(arguments, "fn t(url: String, cache: Sandbox<Redis>) {}").contains(mistake)
         };
         for arguments in [
             quote!(cache(engine = Redis)),
@@ -451,10 +422,7 @@ mod tests {
         ] {
             assert!(!is_refused(arguments.clone()), "{arguments}");
         }
-        let item = quote!(
-            fn t(db: Pool, cache: Connection) {}
-        );
-        let expansion = expand(&quote!(cache(engine = Redis)), &item);
+        let expansion = expand(quote!(cache(engine = Redis)), "fn t(db: Pool, cache: Connection) {}");
         let check = quote!(::db::harness::Asked::<Pool>::new().name_the_engine(););
         assert!(expansion.contains(&check.to_string()), "{expansion}");
         assert_eq!(expansion.matches("name_the_engine").count(), 1, "{expansion}");
@@ -462,51 +430,31 @@ mod tests {
 
     #[test]
     fn without_an_argument_the_crate_is_found_or_guessed() {
-        let expansion = sandboxed_db(
-            quote!(),
-            &quote!(
-                fn t(db: Sandbox) {}
-            ),
-            None,
-        )
-        .to_string();
+        let item = "fn t(db: Sandbox) {}".parse().unwrap();
+        let expansion = sandboxed_db(quote!(), &item, None).to_string();
         assert!(expansion.contains(":: sandboxed_db :: harness :: Test"), "{expansion}");
     }
 
     #[test]
     fn a_mistake_leaves_the_function_as_it_was() {
-        let function = quote!(
-            fn t(db: Sandbox) {
-                body();
-            }
-        );
-        let expansion = expand(&quote!(sed = "a"), &function);
-        assert!(expansion.contains(&function.to_string()), "{expansion}");
+        let function = "fn t(db: Sandbox) { body(); }";
+        let expansion = expand(quote!(sed = "a"), function);
+        assert!(expansion.contains(&function.parse::<TokenStream>().unwrap().to_string()), "{expansion}");
         assert!(expansion.contains("unknown argument `sed`"), "{expansion}");
         assert!(!expansion.contains("harness"), "{expansion}");
     }
 
     #[test]
     fn mistakes_on_both_sides_are_shown_together() {
-        let expansion = expand(
-            &quote!(sed = "a", start_timeout = 0),
-            &quote!(
-                fn t() {}
-            ),
-        );
+        let expansion = expand(quote!(sed = "a", start_timeout = 0), "fn t() {}");
         assert_eq!(expansion.matches("compile_error !").count(), 3, "{expansion}");
     }
 
     #[test]
     fn other_items_stay_unchanged() {
-        let item = quote!(
-            #[derive(Debug)]
-            struct Test {
-                run: fn(),
-            }
-        );
-        let expansion = expand(&quote!(), &item);
-        assert!(expansion.starts_with(&item.to_string()), "{expansion}");
+        let item = "#[derive(Debug)] struct Test { run: fn() }";
+        let expansion = expand(quote!(), item);
+        assert!(expansion.starts_with(&item.parse::<TokenStream>().unwrap().to_string()), "{expansion}");
         assert!(expansion.contains("goes on a function"), "{expansion}");
     }
 }

@@ -267,6 +267,10 @@ mod tests {
 
     use super::*;
 
+    fn tokens(item: &str) -> TokenStream {
+        item.parse().unwrap()
+    }
+
     fn mistakes(item: TokenStream) -> Vec<String> {
         let mut diagnostics = Diagnostics::default();
         if let Some(function) = diagnostics.collect(Function::parse(item)) {
@@ -292,51 +296,24 @@ mod tests {
 
     #[test]
     fn a_parameter_is_taken_by_value_or_by_reference() {
-        assert_eq!(
-            parameter(quote!(
-                fn t(db: Sandbox) {}
-            )),
-            ("Sandbox".into(), false)
-        );
-        assert_eq!(
-            parameter(quote!(
-                async fn t(db: &Sandbox) {}
-            )),
-            ("Sandbox".into(), true)
-        );
-        assert_eq!(
-            parameter(quote!(
-                fn t(db: &'_ Sandbox) {}
-            )),
-            ("Sandbox".into(), true)
-        );
-        assert_eq!(
-            parameter(quote!(
-                fn t(db: (&Sandbox)) {}
-            )),
-            ("Sandbox".into(), true)
-        );
-        assert_eq!(
-            parameter(quote!(
-                fn t(url: String) -> Result<(), E> {}
-            )),
-            ("String".into(), false)
-        );
+        for (item, ty, by_reference) in [
+            ("fn t(db: Sandbox) {}", "Sandbox", false),
+            ("async fn t(db: &Sandbox) {}", "Sandbox", true),
+            ("fn t(db: &'_ Sandbox) {}", "Sandbox", true),
+            ("fn t(db: (&Sandbox)) {}", "Sandbox", true),
+            ("fn t(url: String) -> Result<(), E> {}", "String", false),
+            ("fn t(#[allow(unused)] db: (A, B)) {}", "(A , B)", false),
+        ] {
+            assert_eq!(parameter(tokens(item)), (ty.to_owned(), by_reference), "{item}");
+        }
     }
 
     #[test]
-    fn a_parameter_can_be_any_pattern_and_type() {
-        for pattern in
-            [quote!(_), quote!(mut db), quote!(ref db), quote!(Sandbox { .. }), quote!((a, [b, ..]))]
-        {
-            assert_eq!(parameter(quote!(fn t(#pattern: Pool<Postgres, 5>) {})).0, "Pool < Postgres , 5 >");
+    fn a_parameter_can_be_any_pattern() {
+        for pattern in ["_", "mut db", "ref db", "Sandbox { .. }", "(a, [b, ..])"] {
+            let item = tokens(&format!("fn t({pattern}: Pool<Postgres, 5>) {{}}"));
+            assert_eq!(parameter(item).0, "Pool < Postgres , 5 >");
         }
-        assert_eq!(
-            parameter(quote!(
-                fn t(#[allow(unused)] db: (A, B)) {}
-            )),
-            ("(A , B)".into(), false)
-        );
     }
 
     #[test]
@@ -347,91 +324,44 @@ mod tests {
 
     #[test]
     fn the_body_is_not_parsed() {
-        let function = Function::parse(quote!(pub fn t(db: Sandbox) { db. let ~ })).unwrap();
-        assert_eq!(function.body.to_string(), quote!({ db. let ~ }).to_string());
+        let function = Function::parse(tokens("pub fn t(db: Sandbox) { db. let ~ }")).unwrap();
+        assert_eq!(function.body.to_string(), tokens("{ db. let ~ }").to_string());
     }
 
     #[test]
-    fn a_parameter_is_required() {
-        let none = mistakes(quote!(
-            fn t() {}
-        ));
-        assert!(
-            none[0].contains("takes a parameter made from its database, and this one takes none"),
-            "{none:?}"
-        );
-        let several = mistakes(quote!(
-            fn t(a: Sandbox, b: String, c: u8) {}
-        ));
-        assert_eq!(several, [""; 0]);
-        let variadic = mistakes(quote!(
-            fn t(a: Sandbox, ...) {}
-        ));
-        assert_eq!(variadic, ["a test cannot be variadic"]);
-    }
-
-    #[test]
-    fn parameters_that_cannot_be_made_are_refused() {
-        for function in [
-            quote!(
-                fn t(self) {}
+    fn functions_that_cannot_be_tests_are_refused() {
+        let receiver = "a test is a free function, it has no `self`";
+        let generic = "a test cannot be generic: nothing chooses its types";
+        let lifetime = "a test needs no named lifetime: the database lives as long as the test runs";
+        let no_function = "`#[sandboxed_db]` goes on a function";
+        for (item, mistake) in [
+            ("fn t() {}", "a test with `#[sandboxed_db]` takes a parameter made from its database, and"),
+            ("fn t(a: Sandbox, ...) {}", "a test cannot be variadic"),
+            ("fn t(self) {}", receiver),
+            ("fn t(&self, db: Sandbox) {}", receiver),
+            (
+                "fn t(db: &mut Sandbox) {}",
+                "a parameter is taken by value or by `&`; to change it, take it by",
             ),
-            quote!(
-                fn t(&self, db: Sandbox) {}
-            ),
+            ("fn t(db: impl Db) {}", "a parameter needs a named type, and `impl Trait` names none"),
+            ("fn t(db: &impl Db) {}", "a parameter needs a named type, and `impl Trait` names none"),
+            ("fn t<T>(db: T) {}", generic),
+            ("fn t<const N: usize>(db: Db<N>) {}", generic),
+            ("fn t<'a>(db: &'a Sandbox) {}", lifetime),
+            ("fn t(db: &'static Sandbox) {}", lifetime),
+            ("struct T { f: fn() }", no_function),
+            ("const X: u8 = 1;", no_function),
+            ("impl T { fn f() {} }", no_function),
         ] {
-            assert_eq!(mistakes(function), ["a test is a free function, it has no `self`"]);
+            let found = mistakes(tokens(item));
+            assert!(found.len() == 1 && found[0].starts_with(mistake), "{item}: {found:?}");
         }
-        assert!(
-            mistakes(quote!(
-                fn t(db: &mut Sandbox) {}
-            ))[0]
-                .contains("`mut db: Sandbox`")
-        );
-        for function in [
-            quote!(
-                fn t(db: impl Db) {}
-            ),
-            quote!(
-                fn t(db: &impl Db) {}
-            ),
-        ] {
-            assert!(mistakes(function)[0].contains("`impl Trait`"));
-        }
-    }
-
-    #[test]
-    fn generic_functions_are_refused() {
-        for function in [
-            quote!(
-                fn t<T>(db: T) {}
-            ),
-            quote!(
-                fn t<const N: usize>(db: Db<N>) {}
-            ),
-        ] {
-            assert_eq!(mistakes(function), ["a test cannot be generic: nothing chooses its types"]);
-        }
-        for function in [
-            quote!(
-                fn t<'a>(db: &'a Sandbox) {}
-            ),
-            quote!(
-                fn t(db: &'static Sandbox) {}
-            ),
-        ] {
-            let named = "a test needs no named lifetime: the database lives as long as the test runs";
-            assert_eq!(mistakes(function), [named]);
-        }
+        assert_eq!(mistakes(tokens("fn t(a: Sandbox, b: String, c: u8) {}")), [""; 0]);
     }
 
     #[test]
     fn several_mistakes_are_collected() {
-        let found = mistakes(quote! {
-            #[test]
-            #[sandboxed_db]
-            const unsafe extern "C" fn t<T>() {}
-        });
+        let found = mistakes(tokens("#[test] #[sandboxed_db] const unsafe extern \"C\" fn t<T>() {}"));
         let beginnings = [
             "remove `#[test]`",
             "`#[sandboxed_db]` is given twice",
@@ -450,51 +380,19 @@ mod tests {
     #[test]
     fn other_test_attributes_are_named_as_written() {
         for path in ["test", "tokio::test", "other::test"] {
-            let attribute: syn::Path = syn::parse_str(path).unwrap();
-            let found = mistakes(quote!(#[#attribute] fn t(db: Sandbox) {}));
+            let found = mistakes(tokens(&format!("#[{path}] fn t(db: Sandbox) {{}}")));
             assert!(found[0].starts_with(&format!("remove `#[{path}]`: ")), "{found:?}");
         }
-        for attribute in
-            [quote!(ignore), quote!(should_panic(expected = "test")), quote!(cfg(test)), quote!(test_log)]
-        {
-            assert_eq!(mistakes(quote!(#[#attribute] fn t(db: Sandbox) {})), [""; 0]);
-        }
-    }
-
-    #[test]
-    fn other_items_are_refused() {
-        for item in [
-            quote!(
-                struct T {
-                    f: fn(),
-                }
-            ),
-            quote!(
-                const X: u8 = 1;
-            ),
-            quote!(impl T { fn f() {} }),
-        ] {
-            assert_eq!(mistakes(item), ["`#[sandboxed_db]` goes on a function"]);
+        for attribute in ["ignore", "should_panic(expected = \"test\")", "cfg(test)", "test_log"] {
+            assert_eq!(mistakes(tokens(&format!("#[{attribute}] fn t(db: Sandbox) {{}}"))), [""; 0]);
         }
     }
 
     #[test]
     fn the_function_alone_keeps_other_attributes() {
-        let function = quote!(
-            #[doc = "d"]
-            #[tokio::test]
-            #[sandboxed_db]
-            pub const fn t(db: &mut Sandbox) {
-                body
-            }
-        );
-        let expected = quote!(
-            #[doc = "d"]
-            #[allow(unused)]
-            pub fn t(db: &mut Sandbox) {
-                body
-            }
-        );
-        assert_eq!(Function::parse(function).unwrap().without_test().to_string(), expected.to_string());
+        let item = "#[doc = \"d\"] #[tokio::test] #[sandboxed_db] pub const fn t(db: &mut Sandbox) { body }";
+        let expected = tokens("#[doc = \"d\"] #[allow(unused)] pub fn t(db: &mut Sandbox) { body }");
+        let function = Function::parse(tokens(item)).unwrap();
+        assert_eq!(function.without_test().to_string(), expected.to_string());
     }
 }
