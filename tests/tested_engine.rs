@@ -117,6 +117,16 @@ pub fn is_missing<E: TestedEngine>() -> bool {
     missing.is_some() || client.is_some()
 }
 
+/// Skips the test that it stands in without a server of an engine, see [`is_missing`].
+#[macro_export]
+macro_rules! skip_without {
+    ($engine:ty) => {
+        if $crate::is_missing::<$engine>() {
+            return;
+        }
+    };
+}
+
 /// Returns `true` if the servers of this run are those of an image.
 #[must_use]
 pub fn runs_an_image<E: TestedEngine>() -> bool {

@@ -13,7 +13,7 @@ use sandboxed_db::engine::{
     Server, Signal,
 };
 use sandboxed_db::{Engine, MariaDb, Postgres, Redis, Result, Sandbox, Sqlite};
-use sandboxed_db_tests::{assert_says, skip};
+use sandboxed_db_tests::{assert_says, skip_without};
 
 #[test]
 fn postgres_keeps_the_contract() {
@@ -36,9 +36,7 @@ fn postgres_keeps_the_contract() {
 
 #[test]
 fn redis_keeps_the_contract() {
-    if let Err(error) = Redis::new().locate() {
-        return skip(&format!("no Redis is installed: {error}"));
-    }
+    skip_without!(Redis);
     let ask = |db: &Sandbox<Redis>, command: &str| {
         let mut stream = UnixStream::connect(Redis::socket().below(&db.root()))?;
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
@@ -57,9 +55,7 @@ fn redis_keeps_the_contract() {
 
 #[test]
 fn sqlite_keeps_the_contract() {
-    if let Err(error) = Sqlite::new().locate() {
-        return skip(&format!("no SQLite is installed: {error}"));
-    }
+    skip_without!(Sqlite);
     let query = |db: &Sandbox<Sqlite>, sql: &str| {
         let file = Sqlite::file().below(&db.root());
         let output = std::process::Command::new("sqlite3").arg(file).arg(sql).output()?;
@@ -80,9 +76,7 @@ fn sqlite_keeps_the_contract() {
 
 #[test]
 fn mariadb_keeps_the_contract() {
-    if let Err(error) = MariaDb::new().locate() {
-        return skip(&format!("no MariaDB is installed: {error}"));
-    }
+    skip_without!(MariaDb);
     let query = |db: &Sandbox<MariaDb>, sql: &str| {
         let socket = format!("--socket={}", MariaDb::socket().below(&db.root()).display());
         let args = ["--no-defaults", "--user=root", &socket, "--execute", sql, "test"];

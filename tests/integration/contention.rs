@@ -4,7 +4,6 @@
 use std::fs;
 use std::time::Instant;
 
-use rstest::rstest;
 use rustix::process::Signal;
 use sandboxed_db_tests::{CLEANUP_DEADLINE, Random, TestProcess, mounts, rounds, wait_until};
 
@@ -38,17 +37,9 @@ fn processes_that_need_the_same_layers_build_each_once() {
     assert_eq!(cache.ask(&[&request[..], &[("verify", "")]].concat()).answers, responses[0].answers);
 }
 
-/// The layers that are missing when a build begins.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    All,
-    Migrations,
-}
-
-#[rstest]
-#[case::of_base_and_migrations(Missing::All, rounds(2, 20))]
-#[case::of_migrations(Missing::Migrations, rounds(5, 80))]
-fn the_next_build_removes_what_a_killed_build_left(#[case] missing: Missing, #[case] kills: u32) {
+#[test]
+fn the_next_build_removes_what_a_killed_build_left() {
+    let kills = rounds(5, 80);
     let mut random = Random::new();
     let dirs = dirs_with_base();
     let mut cache = TestCache::empty();
@@ -71,7 +62,7 @@ fn the_next_build_removes_what_a_killed_build_left(#[case] missing: Missing, #[c
     let before = mounts();
     let make_room = || {
         for (_, data) in cache.layers() {
-            if missing == Missing::All || !base.contains(&data) {
+            if !base.contains(&data) {
                 fs::remove_dir_all(data.parent().unwrap()).unwrap();
             }
         }

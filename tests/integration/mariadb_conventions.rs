@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rstest::rstest;
 use sandboxed_db::{MariaDb, MigrationTool, Sandbox, Snapshot};
-use sandboxed_db_tests::{assert_says, directory, is_missing, mariadb, printed, refused};
+use sandboxed_db_tests::{assert_says, directory, is_missing, mariadb, printed, refused, skip_without};
 use sqlx::Connection as _;
 use sqlx::migrate::Migrator;
 
@@ -162,9 +162,7 @@ fn a_tool_finds_its_rows_in_mariadb(
     #[case] definition: &[&str],
     #[case] rows: &str,
 ) {
-    if is_missing::<MariaDb>() {
-        return;
-    }
+    skip_without!(MariaDb);
     let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let directory = directory(&files);
     let db = fresh().migrations_of(tool, directory.path()).start();
@@ -186,9 +184,7 @@ fn a_tool_finds_its_rows_in_mariadb(
 #[case(MigrationTool::NodePgMigrate, "1_a.sql")]
 #[case(MigrationTool::Tern, "001_a.sql")]
 fn tools_of_postgres_are_refused_for_mariadb(#[case] tool: MigrationTool, #[case] name: &str) {
-    if is_missing::<MariaDb>() {
-        return;
-    }
+    skip_without!(MariaDb);
     let directory = directory(&[(name, MORE)]);
     let report = refused(&fresh().migrations_of(tool, directory.path()));
     assert_says(&report, &["which does not know this database", "`MigrationTool::Sqlx` (`--tool sqlx`)"]);
@@ -197,9 +193,7 @@ fn tools_of_postgres_are_refused_for_mariadb(#[case] tool: MigrationTool, #[case
 
 #[test]
 fn a_failed_request_of_mariadb_names_its_place() {
-    if is_missing::<MariaDb>() {
-        return;
-    }
+    skip_without!(MariaDb);
     for (text, place) in [
         ("create table a (id int);\n\ncreate tabel b (id int);\n", "1_a.sql:3`"),
         ("create table a (id int);\ncreate table a (id int);\n", "1_a.sql`"),
@@ -228,9 +222,7 @@ fn apply_by_sqlx(directory: &Path, db: &Sandbox<MariaDb>) -> usize {
 
 #[test]
 fn sqlx_finds_its_migrations_applied() {
-    if is_missing::<MariaDb>() {
-        return;
-    }
+    skip_without!(MariaDb);
     // sqlx has `||` join texts.
     let joined = AUTHORS.replace("('Grace\r\nHopper')", "('Grace' || '\r\nHopper')");
     let files =
@@ -246,9 +238,7 @@ fn sqlx_finds_its_migrations_applied() {
 #[cfg(feature = "drivers")]
 #[test]
 fn diesel_finds_its_migrations_applied() {
-    if is_missing::<MariaDb>() {
-        return;
-    }
+    skip_without!(MariaDb);
     let files = [
         ("1_notes/up.sql", NOTES.into()),
         ("2_authors/up.sql", AUTHORS.into()),
@@ -272,9 +262,7 @@ fn diesel_finds_its_migrations_applied() {
 
 #[test]
 fn refinery_finds_its_migrations_applied() {
-    if is_missing::<MariaDb>() {
-        return;
-    }
+    skip_without!(MariaDb);
     let files = [
         ("V1__notes.sql", NOTES.into()),
         ("V2__it_has_authors.sql", AUTHORS.into()),

@@ -151,15 +151,6 @@ mod with_rstest {
         assert!(url.starts_with("postgresql://"));
         assert_eq!(later.await, 7);
     }
-
-    #[sandboxed_db]
-    #[rstest]
-    #[case::one("1")]
-    #[case::two("2")]
-    fn each_case_has_a_server_of_its_own(url: String, #[case] n: &str) {
-        connect(&url).batch_execute("create table t (x int)").unwrap();
-        assert_eq!(value_at::<String>(&url, &format!("select {n}::text")), n);
-    }
 }
 
 // Failures: a test below runs each of these and reads its output.

@@ -16,7 +16,6 @@ use std::thread::{self, Thread};
 
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
-use rstest::rstest;
 use sandboxed_db::Sandbox;
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
@@ -63,54 +62,6 @@ fn ruin(client: &mut Client) {
 
 // Separation of two sandboxes.
 
-/// Counts in the sandbox that runs statements, and in another one.
-type Counts = &'static [(&'static str, i64, i64)];
-
-#[rstest]
-#[case::rows(
-    "update orders set note = 'ruined'; delete from order_items; truncate audit_log",
-    &[
-        ("orders where note = 'ruined'", 3000, 0),
-        ("order_items", 0, 6536),
-        ("audit_log", 0, 8731),
-    ],
-)]
-#[case::tables_and_types(
-    "create table loot (i int); create type booty as enum ('gold'); drop table reviews cascade",
-    &[
-        ("pg_class where relname = 'loot'", 1, 0),
-        ("pg_type where typname = 'booty'", 1, 0),
-        ("pg_class where relname = 'reviews'", 0, 1),
-    ],
-)]
-#[case::unlogged_tables(
-    "create unlogged table loot as select generate_series(1, 1000) i; checkpoint",
-    &[("pg_class where relname = 'loot'", 1, 0)],
-)]
-#[case::roles(
-    "create role intruder superuser; alter role postgres set work_mem = '1MB'",
-    &[("pg_roles where rolname = 'intruder'", 1, 0), ("pg_db_role_setting", 1, 0)],
-)]
-#[case::large_objects("select lo_from_bytea(4711, 'treasure')", &[("pg_largeobject_metadata", 1, 0)])]
-fn changes_do_not_cross(#[case] change: &str, #[case] counts: Counts) {
-    let (_sandboxes, [mut one, mut other]) = two();
-    one.batch_execute(change).unwrap();
-    for (what, here, there) in counts {
-        let count = |client| value::<i64>(client, &format!("select count(*) from {what}"));
-        assert_eq!((count(&mut one), count(&mut other)), (*here, *there), "{what}");
-    }
-    // The same is possible in the other one.
-    other.batch_execute(change).unwrap();
-}
-
-#[test]
-fn the_same_row_can_be_locked_in_both() {
-    let (_sandboxes, [mut one, mut other]) = two();
-    let lock = "set lock_timeout = '10s'; begin; select * from customers for update; lock table orders";
-    one.batch_execute(lock).unwrap();
-    other.batch_execute(lock).unwrap();
-}
-
 #[test]
 fn sequences_do_not_cross() {
     let (_sandboxes, [mut one, mut other]) = two();
@@ -120,17 +71,6 @@ fn sequences_do_not_cross() {
         assert_eq!(value::<i64>(&mut one, next), first + step);
     }
     assert_eq!(value::<i64>(&mut other, next), first);
-}
-
-#[test]
-fn advisory_locks_do_not_cross() {
-    let (_sandboxes, [mut one, mut other]) = two();
-    let lock = "select pg_try_advisory_lock(4711)";
-    assert!(value::<bool>(&mut one, lock));
-    assert!(value::<bool>(&mut other, lock));
-    // The lock holds inside its sandbox.
-    let mut second = connect(_sandboxes[0].url());
-    assert!(!value::<bool>(&mut second, lock));
 }
 
 #[test]
@@ -147,17 +87,6 @@ fn notifications_do_not_cross() {
         client.batch_execute("select 1").unwrap();
         assert!(client.notifications().iter().next().unwrap().is_none());
     }
-}
-
-#[test]
-fn alter_system_does_not_cross() {
-    let (sandboxes, [mut one, mut other]) = two();
-    one.batch_execute("alter system set work_mem = '1MB'").unwrap();
-    one.batch_execute("select pg_reload_conf()").unwrap();
-    other.batch_execute("select pg_reload_conf()").unwrap();
-    wait_until(DEADLINE, "the new setting holds", || value::<String>(&mut one, "show work_mem") == "1MB");
-    assert_eq!(value::<String>(&mut other, "show work_mem"), "4MB");
-    assert_eq!(value::<String>(&mut connect(sandboxes[1].url()), "show work_mem"), "4MB");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rstest::rstest;
 use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot, Sqlite, sandboxed_db};
-use sandboxed_db_tests::{alone, assert_says, directory, is_missing, passed};
+use sandboxed_db_tests::{alone, assert_says, directory, passed, skip_without};
 
 pub(crate) fn file(db: &Sandbox<Sqlite>) -> PathBuf {
     Sqlite::file().below(&db.root())
@@ -35,9 +35,7 @@ fn with(name: &str, contents: impl AsRef<[u8]>) -> sandboxed_db::Result<Sandbox<
 
 #[test]
 fn the_url_leads_to_the_file() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let db = Snapshot::new(Sqlite::new()).start().unwrap();
     assert_eq!(db.url(), format!("sqlite://{}", file(&db).display()));
     assert_eq!(sqlite(&db, "pragma integrity_check"), "ok\n");
@@ -49,9 +47,7 @@ fn the_url_leads_to_the_file() {
 
 #[test]
 fn migrations_run_in_their_order() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let migrations = directory(&[
         (
             "1_tables.sql",
@@ -68,9 +64,7 @@ fn migrations_run_in_their_order() {
 #[case::a_constraint("insert into t values (1, 'a');\ninsert into t values (1, 'b');\n", &[":2`", "UNIQUE"])]
 #[case::an_open_transaction("begin;\ninsert into t values (1, 'a');\n", &["ends inside a transaction", "COMMIT"])]
 fn a_script_that_fails_names_its_place(#[case] script: &str, #[case] expected: &[&str]) {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let error = with("bad.sql", script).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert_says(&format!("{error:?}"), &[&["bad.sql"], expected].concat());
@@ -78,9 +72,7 @@ fn a_script_that_fails_names_its_place(#[case] script: &str, #[case] expected: &
 
 #[test]
 fn rows_are_a_seed_of_sqlite() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let db = with("t.csv", "name,id\n\"a, \"\"b\"\"\",7\nc,8\n").unwrap();
     assert_eq!(sqlite(&db, "select id, name from t order by id"), "7|a, \"b\"\n8|c\n");
     let error = with("t.csv", "name,id\nc,8\nd\n").unwrap_err();
@@ -91,9 +83,7 @@ fn rows_are_a_seed_of_sqlite() {
 
 #[test]
 fn a_database_file_is_a_seed() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let source = with("rows.sql", "insert into t values (1, 'from the file');").unwrap();
     let db = with("copy.db", fs::read(file(&source)).unwrap()).unwrap();
     assert_eq!(sqlite(&db, "select name from t"), "from the file\n");
@@ -102,9 +92,7 @@ fn a_database_file_is_a_seed() {
 /// An attribute cannot skip a test.
 #[test]
 fn attributes_name_sqlite() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     for test in ["an_attribute_names_sqlite", "several_databases::postgres", "several_databases::sqlite"] {
         passed(&mut alone(&format!("sqlite::{test}")));
     }

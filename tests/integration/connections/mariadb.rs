@@ -4,8 +4,8 @@ use diesel::r2d2::ConnectionManager;
 use diesel::{MysqlConnection, RunQueryDsl as _, sql_query};
 use mysql::prelude::Queryable as _;
 use mysql_async::prelude::Queryable as _;
-use sandboxed_db::{Engine, MariaDb, Postgres, Redis, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{alone, printed, skip};
+use sandboxed_db::{MariaDb, Postgres, Redis, Sandbox, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{alone, is_missing, printed, skip_without};
 use sea_orm::{ConnectionTrait as _, DatabaseBackend, DatabaseConnection, Statement};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::pool::PoolConnection;
@@ -18,21 +18,10 @@ fn shop() -> Snapshot<MariaDb> {
     Snapshot::new(MariaDb::new().database("shop"))
 }
 
-/// Returns `true` without a server, for which a test is skipped.
-fn is_missing(engine: &impl Engine) -> bool {
-    let located = engine.locate();
-    if let Err(error) = &located {
-        skip(&format!("no {} is installed: {error}", engine.name()));
-    }
-    located.is_err()
-}
-
 /// An attribute cannot skip a test.
 #[test]
 fn every_driver_of_mariadb_makes_parameters() {
-    if is_missing(&MariaDb::new()) {
-        return;
-    }
+    skip_without!(MariaDb);
     let tests = [
         "sqlx_makes_all_its_types",
         "sqlx_0_8_makes_all_its_types",
@@ -50,7 +39,7 @@ fn every_driver_of_mariadb_makes_parameters() {
         "engines_make_one_type::maria_db",
     ];
     let mut tests = tests.map(|test| format!("connections::mariadb::{test}")).to_vec();
-    if !is_missing(&Redis::new()) {
+    if !is_missing::<Redis>() {
         tests.push("connections::mariadb::three_engines_serve_one_test".to_owned());
     }
     let output = alone(&tests[0]).args(&tests[1..]).output().unwrap();
