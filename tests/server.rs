@@ -19,9 +19,7 @@ const ALONE: &str = "SANDBOXED_DB_TESTS_ALONE";
 /// If the path of the program is unknown.
 #[must_use]
 pub fn alone(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a test program knows its path"));
-    command.args(["--ignored", "--exact", test, "--test-threads", "1"]).env(ALONE, "1").stdin(Stdio::null());
-    command
+    this_program(&["--ignored", "--exact", test])
 }
 
 /// A command that runs the `#[ignore]`d tests of a module of the calling program, one by one in a
@@ -31,12 +29,47 @@ pub fn alone(test: &str) -> Command {
 /// If the path of the program is unknown.
 #[must_use]
 pub fn alone_in(module: &str) -> Command {
+    this_program(&["--ignored", module])
+}
+
+fn this_program(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a test program knows its path"));
-    command.args(["--ignored", module, "--test-threads", "1"]).env(ALONE, "1").stdin(Stdio::null());
+    command.args(args).args(["--test-threads", "1"]).env(ALONE, "1").stdin(Stdio::null());
     command
 }
 
-/// Returns `true` if [`alone`] runs the test, and not a user who runs all ignored tests.
+/// Has the test that calls it, with its own function, continue in a separate process, which
+/// `set_up` prepares. Returns `true` in that process, and `false` in the calling one once the test
+/// has passed.
+///
+/// # Panics
+/// If the test fails.
+#[track_caller]
+pub fn continues_alone(test: impl Fn(), set_up: impl FnOnce(&mut Command)) -> bool {
+    if is_alone() {
+        return true;
+    }
+    let (_, name) = std::any::type_name_of_val(&test).split_once("::").expect("a test is in a crate");
+    let mut command = this_program(&["--exact", name]);
+    set_up(&mut command);
+    passed(&mut command);
+    false
+}
+
+/// The same in a process with an empty cache.
+///
+/// # Panics
+/// If the test fails.
+#[track_caller]
+pub fn continues_in_cache(test: impl Fn()) -> bool {
+    let cache = tempfile::tempdir().expect("a temporary directory");
+    continues_alone(test, |process| {
+        process.env("SANDBOXED_DB_CACHE", cache.path());
+    })
+}
+
+/// Returns `true` in a process of [`alone`] or [`continues_alone`], and not if a user runs all
+/// ignored tests.
 #[must_use]
 pub fn is_alone() -> bool {
     std::env::var_os(ALONE).is_some()

@@ -15,7 +15,7 @@ use postgres::error::SqlState;
 use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::{Sandbox, ServerStart};
 use sandboxed_db_tests::{
-    DEADLINE, ScratchDirs, alone, children, column, connect, eventually, fresh, is_alone, passed, printed,
+    DEADLINE, ScratchDirs, children, column, connect, continues_alone, eventually, fresh, printed,
     processes_beside, rounds, start, value, wait_until,
 };
 
@@ -33,14 +33,11 @@ fn is_resumed(db: &Sandbox) -> bool {
     db.timings().start == ServerStart::Resumed
 }
 
-/// Runs an ignored test of this file in a process whose servers have checkpoints.
-fn resumed(test: &str) -> String {
-    passed(
-        alone(&format!("checkpoint::{test}"))
-            .arg("--nocapture")
-            .env(VARIABLE, "checkpoint")
-            .env("SANDBOXED_DB_POOL", "0"),
-    )
+/// Has a test continue in a process whose servers have checkpoints.
+fn continues_resumed(test: impl Fn()) -> bool {
+    continues_alone(test, |process| {
+        process.env(VARIABLE, "checkpoint").env("SANDBOXED_DB_POOL", "0");
+    })
 }
 
 #[test]
@@ -52,13 +49,7 @@ fn a_resumed_server_equals_an_executed_one() {
 
 #[test]
 fn a_resumed_server_does_all_that_a_server_does() {
-    resumed("a_server_works");
-}
-
-#[test]
-#[ignore = "run by another test"]
-fn a_server_works() {
-    if !is_alone() {
+    if !continues_resumed(a_resumed_server_does_all_that_a_server_does) {
         return;
     }
     let db = start_resumed();
@@ -105,19 +96,13 @@ fn a_server_works() {
     assert_eq!(note.unwrap().unwrap().payload(), "hello");
 }
 
-#[test]
-fn a_resumed_server_recovers_from_a_killed_backend() {
-    resumed("a_backend_is_killed");
-}
-
 fn kill(process: u32) {
     kill_process(Pid::from_raw(process.cast_signed()).unwrap(), Signal::KILL).unwrap();
 }
 
 #[test]
-#[ignore = "run by another test"]
-fn a_backend_is_killed() {
-    if !is_alone() {
+fn a_resumed_server_recovers_from_a_killed_backend() {
+    if !continues_resumed(a_resumed_server_recovers_from_a_killed_backend) {
         return;
     }
     let db = start_resumed();
@@ -147,13 +132,7 @@ fn a_backend_is_killed() {
 
 #[test]
 fn a_resumed_server_stops_cleanly() {
-    resumed("a_server_is_stopped");
-}
-
-#[test]
-#[ignore = "run by another test"]
-fn a_server_is_stopped() {
-    if !is_alone() {
+    if !continues_resumed(a_resumed_server_stops_cleanly) {
         return;
     }
     let db = start_resumed();
@@ -191,13 +170,7 @@ fn cancel_key(db: &Sandbox) -> [u8; 8] {
 
 #[test]
 fn resumed_siblings_share_no_secret() {
-    resumed("secrets_are_drawn");
-}
-
-#[test]
-#[ignore = "run by another test"]
-fn secrets_are_drawn() {
-    if !is_alone() {
+    if !continues_resumed(resumed_siblings_share_no_secret) {
         return;
     }
     let servers: Vec<_> = (0..6).map(|_| start_resumed()).collect();
@@ -219,13 +192,7 @@ fn secrets_are_drawn() {
 
 #[test]
 fn every_start_is_resumed_once_there_is_a_checkpoint() {
-    resumed("many_servers_are_resumed");
-}
-
-#[test]
-#[ignore = "run by another test"]
-fn many_servers_are_resumed() {
-    if !is_alone() {
+    if !continues_resumed(every_start_is_resumed_once_there_is_a_checkpoint) {
         return;
     }
     drop(start_resumed());
@@ -238,13 +205,7 @@ fn many_servers_are_resumed() {
 
 #[test]
 fn settings_have_checkpoints_of_their_own() {
-    resumed("settings_differ");
-}
-
-#[test]
-#[ignore = "run by another test"]
-fn settings_differ() {
-    if !is_alone() {
+    if !continues_resumed(settings_have_checkpoints_of_their_own) {
         return;
     }
     drop(start_resumed());

@@ -10,7 +10,7 @@ use sandboxed_db::engine::{
     Command, Endpoint, Installation, Mode, Ready, Server, Signal, Task, TcpAccess, TcpRequest,
 };
 use sandboxed_db::{Engine, ErrorKind, Result, Sandbox, Snapshot, Tcp};
-use sandboxed_db_tests::{DEADLINE, alone, assert_says, is_alone, passed, wait_until};
+use sandboxed_db_tests::{DEADLINE, assert_says, continues_alone, wait_until};
 
 use crate::tcp::{forwarder, is_refused, rest, tcp};
 
@@ -202,13 +202,7 @@ fn a_server_that_ends_ends_its_connections() {
 
 #[test]
 fn five_hundred_connections_are_carried_at_once() {
-    passed(&mut alone("forwarding::five_hundred_connections_echo"));
-}
-
-#[test]
-#[ignore = "run by `five_hundred_connections_are_carried_at_once`"]
-fn five_hundred_connections_echo() {
-    if !is_alone() {
+    if !continues_alone(five_hundred_connections_are_carried_at_once, |_| ()) {
         return;
     }
     let (_db, tcp) = echo();

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use sandboxed_db::cache::{Kept, Layers, Limit};
 use sandboxed_db::{Engine, ErrorKind, Keep, Postgres, Redis, Sandbox, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{
-    OciLayout, alone, assert_says, connect, installed_postgres, is_alone, passed, refused, sha256, skip,
-    value_at,
+    OciLayout, alone, assert_says, connect, continues_in_cache, installed_postgres, is_alone, passed,
+    refused, sha256, skip, value_at,
 };
 use tempfile::TempDir;
 
@@ -38,12 +38,6 @@ fn lacking<E: Engine>(snapshot: &Snapshot<E>) -> String {
 
 fn start(snapshot: &Snapshot) -> Sandbox {
     snapshot.start().unwrap_or_else(|error| panic!("{error:?}"))
-}
-
-/// A directory for the cache of a test that runs alone.
-fn run_alone(test: &str) {
-    let cache = tempfile::tempdir().unwrap();
-    passed(alone(test).env("SANDBOXED_DB_CACHE", cache.path()));
 }
 
 fn unpacked() -> Vec<PathBuf> {
@@ -161,9 +155,8 @@ fn images_that_cannot_be_used_are_refused() {
 }
 
 #[test]
-#[ignore = "runs alone, with its own cache"]
-fn damage_alone() {
-    if !is_alone() {
+fn a_damaged_image_is_refused_and_leaves_nothing() {
+    if !continues_in_cache(a_damaged_image_is_refused_and_leaves_nothing) {
         return;
     }
     let place = tempfile::tempdir().unwrap();
@@ -187,14 +180,11 @@ fn damage_alone() {
 }
 
 #[test]
-fn a_damaged_image_is_refused_and_leaves_nothing() {
-    run_alone("images::damage_alone");
-}
-
-#[test]
-#[ignore = "runs alone, with its own cache"]
-fn change_alone() {
-    let Some(image) = image().filter(|_| is_alone()) else { return };
+fn a_changed_image_is_unpacked_again() {
+    if !continues_in_cache(a_changed_image_is_unpacked_again) {
+        return;
+    }
+    let Some(image) = image() else { return };
     let snapshot = || Snapshot::new(Postgres::new()).image(image.reference());
     drop(start(&snapshot()));
     let [directory] = &unpacked()[..] else { panic!("one image is unpacked") };
@@ -228,11 +218,6 @@ fn unpacks_again_alone() {
     let Some(reference) = std::env::var_os("SANDBOXED_DB_TEST_LAYOUT") else { return };
     let db = start(&Snapshot::new(Postgres::new()).image(reference.into_string().unwrap()));
     assert_eq!(value_at::<i32>(db.url(), "select 1"), 1);
-}
-
-#[test]
-fn a_changed_image_is_unpacked_again() {
-    run_alone("images::change_alone");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use sandboxed_db::Sandbox;
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    DEADLINE, alone, bin, connect, eventually, is_alone, passed, processes_beside, skip, skip_without_root,
-    start, status as status_of, value, wait_until,
+    DEADLINE, bin, connect, continues_alone, eventually, processes_beside, skip, skip_without_root, start,
+    status as status_of, value, wait_until,
 };
 
 /// Runs a shell command in the sandbox, as the server's child, and returns what it prints and its
@@ -176,9 +176,11 @@ fn the_root_is_read_only() {
 }
 
 #[test]
-#[ignore = "run by `a_secret_in_the_environment_is_hidden`"]
-fn a_secret_is_looked_for() {
-    if !is_alone() {
+fn a_secret_in_the_environment_is_hidden() {
+    let set_up = |process: &mut Command| {
+        process.env("ISOLATION_TEST_TOKEN", "xyzzy-4711");
+    };
+    if !continues_alone(a_secret_in_the_environment_is_hidden, set_up) {
         return;
     }
     let secret = std::env::var("ISOLATION_TEST_TOKEN").unwrap();
@@ -188,14 +190,8 @@ fn a_secret_is_looked_for() {
 }
 
 #[test]
-fn a_secret_in_the_environment_is_hidden() {
-    passed(alone("isolation::a_secret_is_looked_for").env("ISOLATION_TEST_TOKEN", "xyzzy-4711"));
-}
-
-#[test]
-#[ignore = "run by `descriptors_are_not_inherited`"]
-fn a_descriptor_is_looked_for() {
-    if !is_alone() {
+fn descriptors_are_not_inherited() {
+    if !continues_alone(descriptors_are_not_inherited, |_| ()) {
         return;
     }
     // C libraries open files without close-on-exec. The launcher has not started yet.
@@ -220,11 +216,6 @@ fn a_descriptor_is_looked_for() {
     let mut rest = Vec::new();
     rustix::io::ioctl_fionbio(&reader, true).unwrap();
     std::io::Read::read_to_end(&mut &reader, &mut rest).expect("the launcher holds no end of the pipe");
-}
-
-#[test]
-fn descriptors_are_not_inherited() {
-    passed(&mut alone("isolation::a_descriptor_is_looked_for"));
 }
 
 // Apart from others.

@@ -19,7 +19,7 @@ use postgres::fallible_iterator::FallibleIterator;
 use sandboxed_db::Sandbox;
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
-    DEADLINE, alone, connect, connect_async, eventually, fresh, is_alone, passed, rounds, value, wait_until,
+    DEADLINE, connect, connect_async, continues_in_cache, eventually, fresh, rounds, value, wait_until,
 };
 
 fn shop() -> Sandbox {
@@ -273,9 +273,8 @@ fn fingerprint(directory: &Path) -> BTreeMap<PathBuf, String> {
 
 /// Uses the shop as hard as it can and compares its layer before and after.
 #[test]
-#[ignore = "run by `a_layers_bytes_never_change`, with a separate cache"]
-fn a_layer_is_used_hard() {
-    if !is_alone() {
+fn a_layers_bytes_never_change() {
+    if !continues_in_cache(a_layers_bytes_never_change) {
         return;
     }
     let layers = PathBuf::from(std::env::var_os("SANDBOXED_DB_CACHE").unwrap()).join("layers");
@@ -306,10 +305,4 @@ fn a_layer_is_used_hard() {
     let changed: Vec<_> =
         before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).collect();
     assert!(changed.is_empty(), "changed: {changed:?}");
-}
-
-#[test]
-fn a_layers_bytes_never_change() {
-    let cache = tempfile::tempdir().unwrap();
-    passed(alone("pristine::a_layer_is_used_hard").env("SANDBOXED_DB_CACHE", cache.path()));
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use sandboxed_db::{ErrorKind, Postgres, Snapshot};
 use sandboxed_db_tests::{
-    DEADLINE, OciLayout, alone, assert_says, installed_postgres, is_alone, passed, refused, sha256, skip,
-    skip_without_root, value_at, wait_until,
+    DEADLINE, OciLayout, alone, assert_says, continues_in_cache, installed_postgres, passed, refused, sha256,
+    skip, skip_without_root, value_at, wait_until,
 };
 use tempfile::TempDir;
 
@@ -67,9 +67,8 @@ impl Drop for DockerRegistry {
 }
 
 #[test]
-#[ignore = "runs alone, with its own cache"]
-fn pull_alone() {
-    if !is_alone() {
+fn an_image_is_pulled_once_from_a_registry() {
+    if !continues_in_cache(an_image_is_pulled_once_from_a_registry) {
         return;
     }
     let (Some(registry), Some(layer)) = (DockerRegistry::start(), installed_postgres()) else {
@@ -94,12 +93,6 @@ fn pull_alone() {
     let error = snapshot(&format!("{name}:3")).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotInstalled, "{error:?}");
     assert_says(&format!("{error:?}"), &["could not use the image", "Connection refused"]);
-}
-
-#[test]
-fn an_image_is_pulled_once_from_a_registry() {
-    let cache = tempfile::tempdir().unwrap();
-    passed(alone("registries::pull_alone").env("SANDBOXED_DB_CACHE", cache.path()));
 }
 
 #[test]
