@@ -4,17 +4,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit, held_memory, median};
+use crate::figures::{Figures, Unit, held_memory, median};
+use crate::peers::allow_descriptors;
 
 /// The number of starts in one median.
 const BLOCK: usize = 50;
 
 pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
-    raise_descriptors()?;
+    allow_descriptors()?;
     let marks: &[usize] = if quick { &[100, 300] } else { &[1000, 2000, 3000] };
     let snapshot = Snapshot::new(Postgres::new());
     for _ in 0..20 {
@@ -29,13 +29,13 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
         let last = median(&took[took.len() - BLOCK..]);
         if first.is_none() {
             first = Some(median(&took[..BLOCK]));
-            figures.push(milliseconds(format!("first {BLOCK} alive: start"), first.unwrap_or_default()));
+            figures.time(format!("first {BLOCK} alive: start"), first.unwrap_or_default());
         }
-        figures.push(milliseconds(format!("{BLOCK} more, {mark} alive: start"), last));
+        figures.time(format!("{BLOCK} more, {mark} alive: start"), last);
         let ratio = last.as_secs_f64() / first.unwrap_or_default().as_secs_f64();
-        figures.push(Figure::of(format!("{mark} alive: start, ratio to the first"), ratio, Unit::Count));
-        let held = held_memory()?.saturating_sub(before) as f64 / f64::from(1 << 20);
-        figures.push(Figure::of(format!("{mark} alive: memory of all"), held, Unit::Megabytes));
+        figures.push(format!("{mark} alive: start, ratio to the first"), ratio, Unit::Count);
+        let held = held_memory()?.saturating_sub(before) as f64;
+        figures.memory(format!("{mark} alive: memory of all"), held);
     }
     // Every tenth server must still answer.
     let mut answers = Vec::new();
@@ -44,7 +44,7 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
         Client::connect(db.url(), NoTls)?.query_one("select 1", &[])?;
         answers.push(begin.elapsed());
     }
-    figures.push(milliseconds(format!("{} alive: first query of one", alive.len()), median(&answers)));
+    figures.time(format!("{} alive: first query of one", alive.len()), median(&answers));
     let count = alive.len();
     let mut ends = Vec::new();
     for db in alive.drain(..) {
@@ -52,9 +52,8 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
         drop(db);
         ends.push(begin.elapsed());
     }
-    figures
-        .push(milliseconds(format!("{count} alive: teardown of the first {BLOCK}"), median(&ends[..BLOCK])));
-    figures.push(milliseconds("a few alive: teardown".to_owned(), median(&ends[count - BLOCK..])));
+    figures.time(format!("{count} alive: teardown of the first {BLOCK}"), median(&ends[..BLOCK]));
+    figures.time("a few alive: teardown", median(&ends[count - BLOCK..]));
     Ok(())
 }
 
@@ -67,15 +66,4 @@ fn start(snapshot: &Snapshot, until: usize, alive: &mut Vec<Sandbox>) -> Result<
         took.push(begin.elapsed());
     }
     Ok(took)
-}
-
-fn milliseconds(name: String, value: Duration) -> Figure {
-    Figure::of(name, value.as_secs_f64() * 1e3, Unit::Milliseconds)
-}
-
-/// Raises the limit of descriptors, since this process holds some for each live sandbox.
-fn raise_descriptors() -> Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit, memory};
+use crate::figures::{Figures, Unit, memory};
 
 /// The time in which the kernel must have freed deferred memory: namespaces one after another, and
 /// later the charges of control groups.
@@ -34,9 +34,9 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     }
     let what = format!("{rounds} in sequence");
     let (first, last) = (tenths[0], tenths[9]);
-    figures.push(Figure::of(format!("{what}: each of the first tenth"), first, Unit::Milliseconds));
-    figures.push(Figure::of(format!("{what}: each of the last tenth"), last, Unit::Milliseconds));
-    figures.push(Figure::of(format!("{what}: ratio of the last to the first"), last / first, Unit::Count));
+    figures.push(format!("{what}: each of the first tenth"), first, Unit::Milliseconds);
+    figures.push(format!("{what}: each of the last tenth"), last, Unit::Milliseconds);
+    figures.push(format!("{what}: ratio of the last to the first"), last / first, Unit::Count);
     Usage::settled(&before)?.report(&before, &what, figures);
 
     // Kernel tables of many sandboxes stay allocated for reuse.
@@ -44,12 +44,10 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let begin = Instant::now();
     let sandboxes = (0..at_once).map(|_| snapshot.start()).collect::<Result<Vec<Sandbox>, _>>()?;
     let what = format!("{at_once} at once");
-    let took = begin.elapsed().as_secs_f64() * 1e3 / f64::from(at_once);
-    figures.push(Figure::of(format!("{what}: each"), took, Unit::Milliseconds));
+    figures.time(format!("{what}: each"), begin.elapsed() / at_once);
     let begin = Instant::now();
     drop(sandboxes);
-    let took = begin.elapsed().as_secs_f64() * 1e3 / f64::from(at_once);
-    figures.push(Figure::of(format!("{what}: teardown of each"), took, Unit::Milliseconds));
+    figures.time(format!("{what}: teardown of each"), begin.elapsed() / at_once);
     Usage::settled(&before)?.report(&before, &what, figures);
     Ok(())
 }
@@ -97,7 +95,7 @@ impl Usage {
     fn report(&self, before: &Self, what: &str, figures: &mut Figures) {
         let mut more = |name: &str, now: usize, before: usize| {
             let more = now as f64 - before as f64;
-            figures.push(Figure::of(format!("{what}: {name} left"), more, Unit::Count));
+            figures.push(format!("{what}: {name} left"), more, Unit::Count);
         };
         more("descriptors", self.descriptors, before.descriptors);
         more("threads", self.threads, before.threads);
@@ -106,8 +104,8 @@ impl Usage {
         if let (Some(now), Some(before)) = (self.net_namespaces, before.net_namespaces) {
             more("network namespaces", now as usize, before as usize);
         }
-        let megabytes = (self.unreclaimable as f64 - before.unreclaimable as f64) / f64::from(1 << 20);
-        figures.push(Figure::of(format!("{what}: kernel memory left"), megabytes, Unit::Megabytes));
+        let more = self.unreclaimable as f64 - before.unreclaimable as f64;
+        figures.memory(format!("{what}: kernel memory left"), more);
     }
 }
 

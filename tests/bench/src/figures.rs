@@ -37,18 +37,22 @@ pub(crate) struct Figure {
     unit: Unit,
 }
 
-impl Figure {
-    pub(crate) fn of(name: String, value: f64, unit: Unit) -> Self {
-        Self { name, value, p99: None, unit }
-    }
-}
-
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures(Vec<Figure>);
 
 impl Figures {
-    pub(crate) fn push(&mut self, figure: Figure) {
-        self.0.push(figure);
+    pub(crate) fn push(&mut self, name: impl Into<String>, value: f64, unit: Unit) {
+        self.0.push(Figure { name: name.into(), value, p99: None, unit });
+    }
+
+    /// Adds a time, in milliseconds.
+    pub(crate) fn time(&mut self, name: impl Into<String>, took: Duration) {
+        self.push(name, took.as_secs_f64() * 1e3, Unit::Milliseconds);
+    }
+
+    /// Adds an amount of memory, in megabytes of 2^20 bytes.
+    pub(crate) fn memory(&mut self, name: impl Into<String>, bytes: f64) {
+        self.push(name, bytes / f64::from(1 << 20), Unit::Megabytes);
     }
 
     pub(crate) fn extend(&mut self, other: Self) {
@@ -59,12 +63,8 @@ impl Figures {
         samples.sort();
         let at =
             |share: usize| samples[(samples.len() * share / 100).min(samples.len() - 1)].as_secs_f64() * 1e3;
-        self.push(Figure {
-            name: name.to_owned(),
-            value: at(50),
-            p99: Some(at(99)),
-            unit: Unit::Milliseconds,
-        });
+        let (value, p99) = (at(50), Some(at(99)));
+        self.0.push(Figure { name: name.to_owned(), value, p99, unit: Unit::Milliseconds });
     }
 
     #[expect(clippy::print_stdout, reason = "the output of the program")]

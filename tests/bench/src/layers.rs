@@ -12,7 +12,7 @@ use sandboxed_db::{Postgres, Snapshot};
 use walkdir::WalkDir;
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit, by_another_process};
+use crate::figures::{Figures, Unit, by_another_process};
 
 /// Files that changed less than two seconds ago are read again by each lookup.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -32,17 +32,14 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
         let timings = snapshot.start()?.timings();
         if timings.layer_built { Ok(timings.layer) } else { Err("the layer was in the cache".into()) }
     };
-    let mut push = |name: &str, took: Duration| {
-        figures.push(Figure::of(name.to_owned(), took.as_secs_f64() * 1e3, Unit::Milliseconds));
-    };
-    push("a fresh server: built", built(&empty())?);
+    figures.time("a fresh server: built", built(&empty())?);
     for count in if quick { [1, 50, 200] } else { [1, 50, 500] } {
         let directory = place.path().join(format!("{count}"));
         (1..=count).try_for_each(|index| write(&directory, count, index))?;
         let migrations = empty().migrations(&directory);
-        push(&format!("{count} migrations: built"), built(&migrations)?);
+        figures.time(format!("{count} migrations: built"), built(&migrations)?);
         write(&directory, count, count + 1)?;
-        push(&format!("{count} migrations: one appended"), built(&migrations)?);
+        figures.time(format!("{count} migrations: one appended"), built(&migrations)?);
     }
     let directory = place.path().join("200 files");
     (1..=200).try_for_each(|index| write(&directory, 200, index))?;
@@ -58,7 +55,7 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
         return Err("a layer is damaged".into());
     }
     let per_gigabyte = begin.elapsed().as_secs_f64() * 1e3 / (bytes as f64 / 1e9);
-    figures.push(Figure::of("verify: each GB of layers".to_owned(), per_gigabyte, Unit::Milliseconds));
+    figures.push("verify: each GB of layers", per_gigabyte, Unit::Milliseconds);
     Ok(())
 }
 
@@ -116,12 +113,8 @@ fn extensions(figures: &mut Figures, place: &Path) -> Result<()> {
     }
     let each = (bytes_on_disk(&cache, true)? - before) as f64 / 20.0 / 1e6;
     let whole = Layers::open()?.list()?.iter().map(|layer| layer.size).max().unwrap_or_default();
-    figures.push(Figure::of("20 extensions of the shop: disk, each".to_owned(), each, Unit::Megabytes));
-    figures.push(Figure::of(
-        "20 extensions of the shop: size of the last".to_owned(),
-        whole as f64 / 1e6,
-        Unit::Megabytes,
-    ));
+    figures.push("20 extensions of the shop: disk, each", each, Unit::Megabytes);
+    figures.push("20 extensions of the shop: size of the last", whole as f64 / 1e6, Unit::Megabytes);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use sqlx::{Connection, Executor, MySqlConnection, MySqlPool, Row};
 use tempfile::TempDir;
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit, by_another_process, concurrently, median};
+use crate::figures::{Figures, Unit, by_another_process, concurrently, median};
 use crate::peers::Settings;
 
 /// The areas of a web shop; each has the migrations of [`STAGES`].
@@ -137,7 +137,7 @@ fn compare_contenders(
             let title = format!("mariadb, {what}, {at_a_time} at a time, {}", way.name);
             let rate = times.len() as f64 / took.as_secs_f64();
             figures.distribution(&title, times);
-            figures.push(Figure::of(format!("{title}: rate"), rate, Unit::PerSecond));
+            figures.push(format!("{title}: rate"), rate, Unit::PerSecond);
             match index {
                 0 => own = each,
                 _ => fastest = Some(fastest.map_or(each, |fastest| fastest.min(each))),
@@ -145,7 +145,7 @@ fn compare_contenders(
         }
         let ratio = fastest.unwrap_or_default() / own;
         let title = format!("mariadb, {what}, {at_a_time} at a time: fastest other way / sandbox");
-        figures.push(Figure::of(title, ratio, Unit::Count));
+        figures.push(title, ratio, Unit::Count);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Snapshot};
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit, by_another_process, concurrently};
+use crate::figures::{Figures, Unit, by_another_process, concurrently};
 use crate::peers::Accounting;
 
 pub(crate) const VARIABLE: &str = "SANDBOXED_DB_POOL";
@@ -94,6 +94,6 @@ fn tests(
     let what = format!("{with}, {kind} tests, {at_a_time} at a time");
     figures.distribution(&format!("{what}: handed over"), handed_over);
     figures.distribution(&format!("{what}: first answer"), answered);
-    figures.push(Figure::of(what, per_second, Unit::PerSecond));
+    figures.push(what, per_second, Unit::PerSecond);
     Ok(())
 }

@@ -9,7 +9,7 @@ use sandboxed_db_tests::TestedEngine;
 
 use crate::Result;
 use crate::bare::Bare;
-use crate::figures::{Figure, Figures, Unit, concurrently, held_memory};
+use crate::figures::{Figures, Unit, concurrently, held_memory};
 use crate::peers::Meter;
 
 pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
@@ -89,11 +89,7 @@ fn one_at_a_time<E: Engine>(
     figures.distribution(&format!("{what}: container"), launch);
     figures.distribution(&format!("{what}: server"), server);
     figures.distribution(&format!("{what}: teardown"), teardown);
-    figures.push(Figure::of(
-        format!("{what}: processor time, each"),
-        processor.as_secs_f64() * 1e3,
-        Unit::Milliseconds,
-    ));
+    figures.time(format!("{what}: processor time, each"), processor);
     Ok(())
 }
 
@@ -114,7 +110,7 @@ fn many_at_a_time<E: Engine>(
     let per_second = rounds as f64 / took.as_secs_f64();
     let what = format!("{what}, {at_a_time} at a time");
     figures.distribution(&format!("{what}: start to first answer"), answered);
-    figures.push(Figure::of(format!("{what}: rate"), per_second, Unit::PerSecond));
+    figures.push(format!("{what}: rate"), per_second, Unit::PerSecond);
     Ok(())
 }
 
@@ -130,12 +126,8 @@ fn live<E: Engine>(
     thread::sleep(Duration::from_secs(2));
     let before = held_memory()?;
     let mut each = |what: &str| -> Result<()> {
-        let megabytes = held_memory()?.saturating_sub(before) as f64 / count as f64 / f64::from(1 << 20);
-        figures.push(Figure::of(
-            format!("{prefix}memory of each of {count} live servers, {what}"),
-            megabytes,
-            Unit::Megabytes,
-        ));
+        let each = held_memory()?.saturating_sub(before) as f64 / count as f64;
+        figures.memory(format!("{prefix}memory of each of {count} live servers, {what}"), each);
         Ok(())
     };
     let sandboxes = (0..count).map(|_| snapshot.start()).collect::<Result<Vec<_>, _>>()?;

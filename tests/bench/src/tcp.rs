@@ -7,7 +7,7 @@ use postgres::{Client, NoTls};
 use sandboxed_db::{Postgres, Snapshot};
 
 use crate::Result;
-use crate::figures::{Figure, Figures, Unit, median};
+use crate::figures::{Figures, Unit, median};
 
 /// A table of about 100 MB.
 const TABLE: &str =
@@ -58,11 +58,7 @@ pub(crate) fn measure(figures: &mut Figures, rounds: usize) -> Result<()> {
             client.batch_execute("rollback")?;
         }
         for (what, rates) in [("COPY out", rates_out), ("COPY in", rates_in)] {
-            figures.push(Figure::of(
-                format!("{transport}: {what}"),
-                median(&rates),
-                Unit::MegabytesPerSecond,
-            ));
+            figures.push(format!("{transport}: {what}"), median(&rates), Unit::MegabytesPerSecond);
         }
     }
     Ok(())

@@ -12,41 +12,10 @@ use crate::Result;
 const SCRIPT: &str = "echo ready; read -r word";
 
 /// Shows the same root as a sandbox: the host's programs, and private file systems.
-const ARGUMENTS: &[&str] = &[
-    "--unshare-all",
-    "--die-with-parent",
-    "--new-session",
-    "--cap-drop",
-    "ALL",
-    "--ro-bind",
-    "/usr",
-    "/usr",
-    "--symlink",
-    "usr/bin",
-    "/bin",
-    "--symlink",
-    "usr/lib",
-    "/lib",
-    "--symlink",
-    "usr/lib64",
-    "/lib64",
-    "--proc",
-    "/proc",
-    "--dev",
-    "/dev",
-    "--tmpfs",
-    "/run",
-    "--tmpfs",
-    "/tmp",
-    "--tmpfs",
-    "/data",
-    "--clearenv",
-    "--setenv",
-    "PATH",
-    "/usr/bin",
-    "/usr/bin/sh",
-    "-c",
-];
+const ARGUMENTS: &str = "\
+    --unshare-all --die-with-parent --new-session --cap-drop ALL --ro-bind /usr /usr --symlink \
+    usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --proc /proc --dev /dev \
+    --tmpfs /run --tmpfs /tmp --tmpfs /data --clearenv --setenv PATH /usr/bin /usr/bin/sh -c";
 
 #[derive(Debug)]
 pub(super) struct Bubblewrap;
@@ -54,7 +23,7 @@ pub(super) struct Bubblewrap;
 impl Tests for Bubblewrap {
     fn test(&self, _query: &'static str, answered: &Answered) -> Result<()> {
         let mut command = Command::new("bwrap");
-        command.args(ARGUMENTS).arg(SCRIPT).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(ARGUMENTS.split(' ')).arg(SCRIPT).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let mut output = BufReader::new(process.stdout.take().ok_or("the pipe is missing")?);
         let mut line = String::new();

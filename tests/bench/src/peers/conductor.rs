@@ -109,7 +109,7 @@ pub(crate) fn measure(options: &Options) -> Result<Report> {
 }
 
 /// Raises the limit of descriptors: a sandbox takes four, a client and a server some more.
-fn allow_descriptors() -> Result<()> {
+pub(crate) fn allow_descriptors() -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -194,12 +194,12 @@ impl Assignment {
             }
             Contestant::TemplateWalLog => Box::new(template::Clones::new(self, "wal_log")?),
             Contestant::SqlxTest => Box::new(sqlx_test::SqlxTests::new(self)?),
-            Contestant::PgTemp => Box::new(pgtemp::PgTemp::new(self)),
+            Contestant::PgTemp => Box::new(pgtemp::PgTemp(self.clone())),
             #[cfg(feature = "embedded")]
-            Contestant::Embedded => Box::new(embedded::Embedded::new(self)),
+            Contestant::Embedded => Box::new(embedded::Embedded(self.clone())),
             #[cfg(not(feature = "embedded"))]
             Contestant::Embedded => return Err("postgresql_embedded needs `--features embedded`".into()),
-            Contestant::InitDb => Box::new(initdb::InitDb::new(self)),
+            Contestant::InitDb => Box::new(initdb::InitDb(self.clone())),
             Contestant::Bubblewrap => Box::new(bubblewrap::Bubblewrap),
         })
     }

@@ -6,20 +6,11 @@ use super::contestant::{Answered, Assignment, Tests};
 use super::server::{connect_soon, load};
 use crate::Result;
 
-#[derive(Debug)]
-pub(super) struct Embedded {
-    assignment: Assignment,
-}
-
-impl Embedded {
-    pub(super) fn new(assignment: &Assignment) -> Self {
-        Self { assignment: assignment.clone() }
-    }
-}
+pub(super) struct Embedded(pub(super) Assignment);
 
 impl Tests for Embedded {
     fn test(&self, query: &'static str, answered: &Answered) -> Result<()> {
-        let Assignment { place, programs, settings, files, .. } = &self.assignment;
+        let Assignment { place, programs, settings, files, .. } = &self.0;
         let directory = tempfile::tempdir_in(place)?;
         let mut builder = SettingsBuilder::new()
             .installation_dir(

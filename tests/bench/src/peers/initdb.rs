@@ -11,20 +11,11 @@ use crate::Result;
 /// PostgreSQL's default.
 const MAX_CONNECTIONS: u32 = 100;
 
-#[derive(Debug)]
-pub(super) struct InitDb {
-    assignment: Assignment,
-}
-
-impl InitDb {
-    pub(super) fn new(assignment: &Assignment) -> Self {
-        Self { assignment: assignment.clone() }
-    }
-}
+pub(super) struct InitDb(pub(super) Assignment);
 
 impl Tests for InitDb {
     fn test(&self, query: &'static str, answered: &Answered) -> Result<()> {
-        let Assignment { place, programs, settings, files, .. } = &self.assignment;
+        let Assignment { place, programs, settings, files, .. } = &self.0;
         let directory = tempfile::tempdir_in(place)?;
         let command = |program: &str| Command::new(programs.join(program));
         let server = Server::start(&command, directory.path().to_owned(), (*settings, &[]), MAX_CONNECTIONS)?;

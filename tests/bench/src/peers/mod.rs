@@ -28,7 +28,7 @@ mod template;
 mod worker;
 mod workload;
 
-pub(crate) use conductor::{Options, measure};
+pub(crate) use conductor::{Options, allow_descriptors, measure};
 pub(crate) use meter::{Accounting, Meter};
 pub(crate) use plots::draw;
 pub(crate) use report::Report;

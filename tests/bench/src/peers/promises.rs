@@ -34,49 +34,18 @@ enum Rivals {
 }
 
 const RATIOS: [Ratio; 6] = [
-    Ratio {
-        workload: Workload::Empty,
-        access: Access::Small,
-        rivals: Rivals::All,
-        times: 1.5,
-        throughput: true,
-    },
-    Ratio {
-        workload: Workload::Empty,
-        access: Access::Small,
-        rivals: Rivals::Family(Family::Servers),
-        times: 50.0,
-        throughput: false,
-    },
-    Ratio {
-        workload: Workload::Migrations,
-        access: Access::Small,
-        rivals: Rivals::Only(Contestant::SqlxTest),
-        times: 10.0,
-        throughput: false,
-    },
-    Ratio {
-        workload: Workload::Large,
-        access: Access::Large,
-        rivals: Rivals::All,
-        times: 2.0,
-        throughput: false,
-    },
-    Ratio {
-        workload: Workload::Large,
-        access: Access::Small,
-        rivals: Rivals::All,
-        times: 10.0,
-        throughput: false,
-    },
-    Ratio {
-        workload: Workload::Container,
-        access: Access::Small,
-        rivals: Rivals::All,
-        times: 1.0,
-        throughput: false,
-    },
+    Ratio { throughput: true, ..ratio(Workload::Empty, Access::Small, Rivals::All, 1.5) },
+    ratio(Workload::Empty, Access::Small, Rivals::Family(Family::Servers), 50.0),
+    ratio(Workload::Migrations, Access::Small, Rivals::Only(Contestant::SqlxTest), 10.0),
+    ratio(Workload::Large, Access::Large, Rivals::All, 2.0),
+    ratio(Workload::Large, Access::Small, Rivals::All, 10.0),
+    ratio(Workload::Container, Access::Small, Rivals::All, 1.0),
 ];
+
+/// Returns a promise of latency.
+const fn ratio(workload: Workload, access: Access, rivals: Rivals, times: f64) -> Ratio {
+    Ratio { workload, access, rivals, times, throughput: false }
+}
 
 /// The limit for one test at a time, from the request to the first answer, in milliseconds.
 const COLD_MS: f64 = 6.5;
