@@ -40,11 +40,11 @@ pub struct Package<'a> {
 #[derive(Debug)]
 pub struct AptRepository {
     directory: TempDir,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Served>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Served {
     answer: Answer,
     /// The names of the package files that were asked for.
     asked: Vec<String>,
@@ -63,7 +63,7 @@ impl AptRepository {
             return None;
         }
         let directory = TempDir::new().expect("a temporary directory");
-        let state = Arc::new(Mutex::new(State { answer: Answer::File, asked: Vec::new() }));
+        let state = Arc::new(Mutex::new(Served { answer: Answer::File, asked: Vec::new() }));
         let repository = Self { directory, state };
         fs::create_dir(repository.files()).expect("there is room");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -175,7 +175,7 @@ impl AptRepository {
 }
 
 /// Answers one request.
-fn respond(mut stream: &TcpStream, files: &Path, state: &Mutex<State>) -> std::io::Result<()> {
+fn respond(mut stream: &TcpStream, files: &Path, state: &Mutex<Served>) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}

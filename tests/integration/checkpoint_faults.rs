@@ -145,14 +145,14 @@ fn no_fault_leads_to_a_wrong_server() {
 }
 
 /// A cache on a small file system, and the description of a server.
-struct Place {
+struct SmallCache {
     dirs: ScratchDirs,
     cache: PathBuf,
     seed: PathBuf,
     version: u32,
 }
 
-impl Place {
+impl SmallCache {
     fn seed(&mut self, version: u32) {
         self.version = version;
         let sql = format!("create table v as select {version} as v from generate_series(1, 1000);\n");
@@ -194,7 +194,7 @@ fn faults_and_starts_alternate() {
     let mounted = directory.join("mounted");
     fs::create_dir(&mounted).unwrap();
     mount("tmpfs", &mounted, "tmpfs", MountFlags::empty(), Some(c"size=400m")).unwrap();
-    let mut place = Place {
+    let mut place = SmallCache {
         dirs: ScratchDirs::new(),
         cache: mounted.join("cache"),
         seed: directory.join("seed.sql"),

@@ -11,10 +11,10 @@ use serde::Deserialize;
 /// The steps in the order in which they are written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(try_from = "Vec<StepObject>")]
-pub(super) struct Steps(Vec<Step>);
+pub(super) struct Steps(Vec<WrittenStep>);
 
 #[derive(Debug)]
-enum Step {
+enum WrittenStep {
     Migrations(PathBuf, Option<MigrationTool>),
     Seed(PathBuf),
     Program { program: String, args: Vec<String>, tcp: bool },
@@ -62,17 +62,23 @@ impl FromArgMatches for Steps {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let StepOptions { migrations, tool, seed, run, run_tcp, depends_on } =
             StepOptions::from_arg_matches(matches)?;
-        let shell =
-            |line, tcp| Step::Program { program: "sh".to_owned(), args: vec!["-c".to_owned(), line], tcp };
-        let mut steps: Vec<(usize, Step)> = Vec::new();
-        let mut add = |id, values: &mut dyn Iterator<Item = Step>| {
+        let shell = |line, tcp| WrittenStep::Program {
+            program: "sh".to_owned(),
+            args: vec!["-c".to_owned(), line],
+            tcp,
+        };
+        let mut steps: Vec<(usize, WrittenStep)> = Vec::new();
+        let mut add = |id, values: &mut dyn Iterator<Item = WrittenStep>| {
             steps.extend(matches.indices_of(id).into_iter().flatten().zip(values));
         };
-        add("migrations", &mut migrations.into_iter().map(|directory| Step::Migrations(directory, tool)));
-        add("seed", &mut seed.into_iter().map(Step::Seed));
+        add(
+            "migrations",
+            &mut migrations.into_iter().map(|directory| WrittenStep::Migrations(directory, tool)),
+        );
+        add("seed", &mut seed.into_iter().map(WrittenStep::Seed));
         add("run", &mut run.into_iter().map(|line| shell(line, false)));
         add("run_tcp", &mut run_tcp.into_iter().map(|line| shell(line, true)));
-        add("depends_on", &mut depends_on.into_iter().map(|path| Step::DependsOn(vec![path])));
+        add("depends_on", &mut depends_on.into_iter().map(|path| WrittenStep::DependsOn(vec![path])));
         steps.sort_by_key(|(index, _)| *index);
         Ok(Self(in_order(steps.into_iter().map(|(_, step)| step))))
     }
@@ -84,13 +90,13 @@ impl FromArgMatches for Steps {
 }
 
 /// Moves inputs before the commands that they follow, since an input counts from its place on.
-fn in_order(steps: impl Iterator<Item = Step>) -> Vec<Step> {
-    let mut ordered: Vec<Step> = Vec::new();
+fn in_order(steps: impl Iterator<Item = WrittenStep>) -> Vec<WrittenStep> {
+    let mut ordered: Vec<WrittenStep> = Vec::new();
     for step in steps {
         let at = match step {
-            Step::DependsOn(_) => ordered
+            WrittenStep::DependsOn(_) => ordered
                 .iter()
-                .rposition(|step| !matches!(step, Step::Program { .. }))
+                .rposition(|step| !matches!(step, WrittenStep::Program { .. }))
                 .map_or(0, |last| last + 1),
             _ => ordered.len(),
         };
@@ -127,14 +133,14 @@ impl TryFrom<Vec<StepObject>> for Steps {
             }
             let has_inputs = !depends_on.is_empty();
             if has_inputs {
-                steps.push(Step::DependsOn(depends_on));
+                steps.push(WrittenStep::DependsOn(depends_on));
             }
             steps.push(match (migrations, migrations_of, seed, prepare) {
-                (Some(directory), None, None, None) => Step::Migrations(directory, None),
+                (Some(directory), None, None, None) => WrittenStep::Migrations(directory, None),
                 (None, Some((name, directory)), None, None) => {
-                    Step::Migrations(directory, Some(tool(&name)?))
+                    WrittenStep::Migrations(directory, Some(tool(&name)?))
                 }
-                (None, None, Some(file), None) => Step::Seed(file),
+                (None, None, Some(file), None) => WrittenStep::Seed(file),
                 (None, None, None, Some(words)) => program(words, env, tcp)?,
                 (None, None, None, None) if has_inputs => continue,
                 (None, None, None, None) => return Err(format!("a step is empty, expected {KEYS}")),
@@ -155,7 +161,7 @@ fn tool(name: &str) -> Result<MigrationTool, String> {
 
 /// Returns the step of a program. env(1) sets its variables, and the layer is found by its
 /// arguments.
-fn program(words: Vec<String>, env: BTreeMap<String, String>, tcp: bool) -> Result<Step, String> {
+fn program(words: Vec<String>, env: BTreeMap<String, String>, tcp: bool) -> Result<WrittenStep, String> {
     if words.is_empty() {
         return Err("`prepare` is empty, expected a program".to_owned());
     }
@@ -163,7 +169,7 @@ fn program(words: Vec<String>, env: BTreeMap<String, String>, tcp: bool) -> Resu
     let pairs = env.into_iter().map(|(name, value)| format!("{name}={value}"));
     let mut words = setter.into_iter().chain(pairs).chain(words);
     let program = words.next().unwrap_or_default();
-    Ok(Step::Program { program, args: words.collect(), tcp })
+    Ok(WrittenStep::Program { program, args: words.collect(), tcp })
 }
 
 /// Adds migrations to a snapshot.
@@ -179,7 +185,7 @@ impl Steps {
     ) -> sandboxed_db::Result<Snapshot<E>> {
         self.0.iter().try_fold(snapshot, |snapshot, step| {
             Ok(match step {
-                Step::Migrations(directory, tool) => {
+                WrittenStep::Migrations(directory, tool) => {
                     let migrate = migrate.ok_or_else(|| {
                         Error::new(
                             ErrorKind::InvalidConfig,
@@ -194,10 +200,10 @@ impl Steps {
                     })?;
                     migrate(snapshot, directory, *tool)
                 }
-                Step::Seed(file) => snapshot.seed(file),
-                Step::Program { program, args, tcp: false } => snapshot.run(program, args),
-                Step::Program { program, args, tcp: true } => snapshot.run_tcp(program, args),
-                Step::DependsOn(paths) => snapshot.depends_on(paths),
+                WrittenStep::Seed(file) => snapshot.seed(file),
+                WrittenStep::Program { program, args, tcp: false } => snapshot.run(program, args),
+                WrittenStep::Program { program, args, tcp: true } => snapshot.run_tcp(program, args),
+                WrittenStep::DependsOn(paths) => snapshot.depends_on(paths),
             })
         })
     }

@@ -18,10 +18,11 @@ mod signal;
 
 pub use command::Command;
 pub(crate) use host::client::memory;
-pub(crate) use host::container::{Container, ProgramExit, Stdin};
+pub(crate) use host::container::Container;
 pub(crate) use host::control_group::Reached;
 pub(crate) use host::error::LaunchError;
 pub(crate) use host::log::Log;
+pub(crate) use host::program::{ProgramExit, Stdin};
 pub(crate) use image::{
     Draft, PAYS_FROM, ProcessOrigin, checkpoint_of, distrust, give_up_checkpoint, verify_checkpoints,
     verify_images,

@@ -1,8 +1,7 @@
 //! A running container, held by the test process.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,6 @@ use super::control_group::{self, Reached};
 use super::error::Result;
 use super::lock;
 use super::log::Log;
-use super::tail::Tail;
 use crate::error::{Error, ErrorKind};
 use crate::launch::command::Command;
 use crate::launch::image::{self, Checkpoint, Draft, ProcessOrigin};
@@ -40,26 +38,6 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_AGAIN: Duration = Duration::from_secs(1);
 /// The deadline for making an image, which takes about thirty milliseconds.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The deadline for init to start a forwarder, which takes less than a millisecond.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The standard input of a program in a container.
-#[derive(Debug)]
-pub(crate) enum Stdin<'a> {
-    Text(&'a str),
-    Descriptor(OwnedFd),
-}
-
-/// The end of a program in a container.
-#[derive(Debug)]
-pub(crate) struct ProgramExit {
-    pub(crate) exit: Exit,
-    /// The end of its standard output.
-    pub(crate) stdout: String,
-    /// The end of its standard error.
-    pub(crate) stderr: String,
-}
-
 /// A running container. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -76,9 +54,9 @@ pub(crate) struct Container {
     checkpoint: Option<Arc<Checkpoint>>,
     /// The control group, where one is delegated.
     group: Option<PathBuf>,
-    control: Mutex<Control>,
+    pub(super) control: Mutex<Control>,
     /// In process mode, with the private directory.
-    process_mode: Option<(ProcessMode, PathBuf)>,
+    pub(super) process_mode: Option<(ProcessMode, PathBuf)>,
 }
 
 impl Container {
@@ -362,79 +340,6 @@ impl Container {
         }
     }
 
-    /// Runs a program to its end.
-    pub(crate) fn run(&self, command: Command, stdin: Stdin<'_>, timeout: Duration) -> Result<ProgramExit> {
-        let name = command.name();
-        let failed =
-            |error: io::Error| Error::new(ErrorKind::Control, format!("run `{name}`")).caused_by(error);
-        let input = match stdin {
-            Stdin::Text(text) => {
-                memory(c"sandboxed-db stdin", text.as_bytes()).map_err(|errno| failed(errno.into()))?.into()
-            }
-            Stdin::Descriptor(input) => input,
-        };
-        let (mut stdout, output) = Tail::new().map_err(failed)?;
-        let (mut stderr, errors) = Tail::new().map_err(failed)?;
-        let deadline = Instant::now() + timeout;
-        let mut control = lock(&self.control);
-        control.runs += 1;
-        let number = control.runs;
-        let request = Request::Run { number, command };
-        control.request(&request, &[input.as_fd(), output.as_fd(), errors.as_fd()])?;
-        // A writer into a pipe must notice the end of the program, its last reader, and the reader
-        // the end of the last writer.
-        drop((input, output, errors));
-        let exit = loop {
-            stdout.take();
-            stderr.take();
-            let sources = [Some(control.socket.as_fd()), stdout.source(), stderr.source()];
-            let sources: Vec<_> = sources.into_iter().flatten().collect();
-            socket::wait_readable(&sources, deadline).map_err(|errno| failed(errno.into()))?;
-            // An earlier program, whose deadline has passed, may end now.
-            match control.take_event(Instant::now())? {
-                Some((ended, exit)) if ended == number => break exit,
-                _ => {}
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::new(ErrorKind::Timeout, format!("run `{name}` within {timeout:?}"))
-                    .with_hint("raise `build_timeout`")
-                    .into());
-            }
-        };
-        stdout.take();
-        stderr.take();
-        Ok(ProgramExit { exit, stdout: stdout.text(), stderr: stderr.text() })
-    }
-
-    /// Has connections to these listeners forwarded to a port of the container's loopback, for the
-    /// container's life.
-    ///
-    /// The container gets the listeners: once closed here they end with it.
-    pub(crate) fn forward(&self, listeners: &[TcpListener], port: u16) -> Result<()> {
-        let listeners: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-        let deadline = Instant::now() + FORWARD_TIMEOUT;
-        let mut control = lock(&self.control);
-        control.forwarding = None;
-        control.request(&Request::Forward { port }, &listeners)?;
-        let late = || {
-            Error::new(ErrorKind::Control, "start a process that forwards TCP in the sandbox")
-                .caused_by(format!("init did not answer within {FORWARD_TIMEOUT:?}"))
-        };
-        control.wait_for(deadline, late, |control| control.forwarding.filter(|it| *it == port).map(drop))
-    }
-
-    /// Returns `true` if a socket listens on this port of the container's loopback,
-    /// proc_pid_net(5). `true` where that is unknown.
-    pub(crate) fn listens(&self, port: u16) -> bool {
-        if let Some((mode, _)) = &self.process_mode {
-            return mode.listens;
-        }
-        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.pid()));
-        let listens = |table: &str| table.lines().any(|line| listening_port(line) == Some(port));
-        tables.iter().filter_map(|table| fs::read_to_string(table).ok()).any(|table| listens(&table))
-            || tables.iter().all(|table| fs::read_to_string(table).is_err())
-    }
-
     /// Sends the server a signal and waits for its end.
     ///
     /// The signal is sent again after a second, and after twice as long each time: a server loses
@@ -543,28 +448,5 @@ impl Drop for Container {
         if let Err(error) = self.kill() {
             tracing::error!(?error, "a sandbox did not end");
         }
-    }
-}
-
-/// Returns the port of a listening socket's line: number, `address:port` in hexadecimal, the
-/// peer's, state.
-fn listening_port(line: &str) -> Option<u16> {
-    const LISTEN: &str = "0A";
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let (_, port) = fields.next()?.rsplit_once(':')?;
-    (fields.nth(1)? == LISTEN).then(|| u16::from_str_radix(port, 16).ok())?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn listening_ports_are_recognised() {
-        let listening =
-            "   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   999        0 1 1";
-        assert_eq!(listening_port(listening), Some(5432));
-        assert_eq!(listening_port(&listening.replace(" 0A ", " 01 ")), None);
-        assert_eq!(listening_port("  sl  local_address rem_address   st tx_queue rx_queue"), None);
     }
 }

@@ -6,6 +6,8 @@ mod control;
 pub(super) mod control_group;
 pub(super) mod error;
 pub(super) mod log;
+mod network;
+pub(super) mod program;
 mod tail;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod child;
+mod file_systems;
 mod forwarder;
 mod init;
 mod launcher;

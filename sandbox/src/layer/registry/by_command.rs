@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::transfer::Place;
+use super::transfer::LayerRepository;
 use super::{key, kind, short};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layers;
@@ -85,12 +85,13 @@ impl Layers {
 }
 
 /// Returns a repository, and the tag that stands for one of its layers.
-fn open(reference: &str, verb: &str) -> Result<(Place, Option<String>)> {
+fn open(reference: &str, verb: &str) -> Result<(LayerRepository, Option<String>)> {
     let parsed: RegistryReference = reference.parse().map_err(|why| wrong(reference, verb, why))?;
     if parsed.digest.is_some() {
         return Err(wrong(reference, verb, "a layer is named by its own digest, as a tag".to_owned()));
     }
-    let place = Place::of(&parsed, key()?).map_err(|error| wrong(reference, verb, error.to_string()))?;
+    let place =
+        LayerRepository::of(&parsed, key()?).map_err(|error| wrong(reference, verb, error.to_string()))?;
     Ok((place, parsed.tag))
 }
 
@@ -98,7 +99,7 @@ fn wrong(reference: &str, verb: &str, why: String) -> Error {
     Error::new(ErrorKind::InvalidConfig, format!("{verb} `{reference}`")).caused_by(why)
 }
 
-fn unusable(verb: &str, place: &Place, error: io::Error) -> Error {
+fn unusable(verb: &str, place: &LayerRepository, error: io::Error) -> Error {
     Error::new(ErrorKind::Layer, format!("{verb} {}", place.name())).caused_by(error)
 }
 

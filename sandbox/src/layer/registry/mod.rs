@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use artifact::Artifact;
 pub use by_command::Transfer;
 use signature::Key;
-use transfer::Place;
+use transfer::LayerRepository;
 
 use super::digest::Digest;
 use super::published::Layer;
@@ -42,12 +42,12 @@ const MISSING: Duration = Duration::from_secs(10);
 /// The registry of the environment, as this process has found it.
 #[derive(Debug)]
 struct Shared {
-    place: Place,
-    state: Mutex<State>,
+    place: LayerRepository,
+    state: Mutex<Observed>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Observed {
     is_unreadable: bool,
     is_unwritable: bool,
     /// When layers were looked for in vain.
@@ -101,7 +101,7 @@ fn shared() -> Option<&'static Shared> {
     let open = || {
         // Wrong values are refused at the beginning of each start.
         let (reference, key) = (wanted().ok()??, key().ok()?);
-        match Place::of(&reference, key) {
+        match LayerRepository::of(&reference, key) {
             Ok(place) => Some(Shared { place, state: Mutex::default() }),
             Err(error) => {
                 notice(&format!("{} cannot be used, and layers are built: {error}", REGISTRY.name));
@@ -221,7 +221,7 @@ fn kind(error: &Error) -> io::ErrorKind {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Observed> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

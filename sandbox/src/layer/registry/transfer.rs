@@ -29,7 +29,7 @@ const PACKED: &str = "packed";
 
 /// A repository of layers.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct LayerRepository {
     pub(super) reference: RegistryReference,
     repository: Repository,
     /// The key with which layers must be signed.
@@ -44,7 +44,7 @@ struct Note {
     packed: Packed,
 }
 
-impl Place {
+impl LayerRepository {
     pub(super) fn of(reference: &RegistryReference, key: Option<Key>) -> io::Result<Self> {
         Ok(Self { reference: reference.clone(), repository: Repository::of(reference)?, key })
     }
