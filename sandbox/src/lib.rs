@@ -125,23 +125,24 @@ pub mod cache {
 /// comments work as on any test.
 ///
 /// # Parameters
-/// One or more, by value or by reference, of types that implement [`FromSandbox`]: `String` (the
-/// server's URL), connections and pools of drivers whose features are on, types of the suite. Or
-/// the [`Sandbox`] itself, which the test may [stop](Sandbox::stop) or drop. All are made from one
-/// server, which lives at least as long as the test runs.
+/// A test takes one or more parameters, by value or by reference. Their types implement
+/// [`FromSandbox`]: `String` (the server's URL), connections and pools of drivers whose features
+/// are on, and types of the suite. A parameter may also be the [`Sandbox`] itself, which the test
+/// may [stop](Sandbox::stop) or drop. All parameters are made from one server, which lives at least
+/// as long as the test runs.
 ///
-/// A list in the attribute that is named for a parameter describes a database for this parameter
+/// A list in the attribute with the name of a parameter describes a database for that parameter
 /// alone: `#[sandboxed_db(orders(snapshot = shop), audit(migrations = "audit"))] fn t(orders:
 /// Sandbox, audit: String)`. Arguments beside the lists describe the database of all other
 /// parameters.
 ///
 /// The databases may have different engines: `#[sandboxed_db(cache(engine = Redis))] fn t(db:
-/// PgPool, cache: redis::Connection)`. A database whose engine is not named is PostgreSQL's. Where
-/// another is named, a parameter that several engines can make, such as the `String`, is a compile
-/// error until its engine is named too.
+/// PgPool, cache: redis::Connection)`. The default engine is PostgreSQL. If an argument names
+/// another engine, a parameter that several engines can make, such as a `String`, is a compile
+/// error until its own engine is named.
 ///
 /// # Arguments
-/// All are optional. Each one has a method of the same name on [`Snapshot`], which documents
+/// All arguments are optional. Each has a method of the same name on [`Snapshot`], which documents
 /// defaults and errors, except `snapshot`, `engine`, `flavor`, `worker_threads` and `crate`.
 ///
 /// - `snapshot = path::of::function`: the function returns the [`Snapshot`] that the other
@@ -149,16 +150,17 @@ pub mod cache {
 /// - `engine = Postgres`, a type with a default, or an expression: `engine =
 ///   Postgres::new().locale("C")`, or a file that [describes](engine::Described) a server, with the
 ///   feature `toml`: `engine = "memcached.toml"`. Default: PostgreSQL, see [above](#parameters) for
-///   tests with several. A list makes a test of each, see [below](#several-servers). Refused beside
-///   `snapshot`, which has an engine already.
+///   tests with several. A list makes a test of each, see [below](#several-servers). The argument
+///   is refused beside `snapshot`, which already has an engine.
 /// - `version = "17"`, or `17`: see [`Snapshot::version`]. A list makes a test of each.
 /// - `packages = "package"` or `packages = ["a", "b"]`, of the distribution: see
 ///   [`Snapshot::package`].
 /// - `image = "oci:images/postgres:17"`: see [`Snapshot::image`].
 /// - `migrations = "directory"`: see [`Snapshot::migrations`]. Steps run in the order they are
 ///   written. Default: `migrations` in the test's package, before all other steps, if the directory
-///   holds files of SQL when the test runs. `migrations = none` leaves it out. So do `snapshot`,
-///   `engine`, `migrations_of`, `run`, `run_tcp` and `prepare`, and the list of a parameter.
+///   holds files of SQL when the test runs. `migrations = none` leaves the directory out. It is
+///   also left out beside `snapshot`, `engine`, `migrations_of`, `run`, `run_tcp` and `prepare`,
+///   and in the list of a parameter.
 /// - `migrations_of(Sqlx, "directory")`, or `migrations_of = (Sqlx, "directory")` as for each
 ///   argument with a list: see [`Snapshot::migrations_of`]; the tool is a variant of
 ///   [`MigrationTool`].

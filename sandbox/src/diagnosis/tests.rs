@@ -61,19 +61,6 @@ fn apparmor_of_ubuntu() {
 }
 
 #[test]
-fn the_switch_of_debian() {
-    let debian = HostFacts { userns_clone_off: true, ..facts() };
-    let command = "sudo sysctl -w kernel.unprivileged_userns_clone=1";
-    answers(
-        LaunchStep::Clone,
-        libc::EPERM,
-        &debian,
-        "unprivileged user namespaces are switched off",
-        command,
-    );
-}
-
-#[test]
 fn limited_numbers_of_namespaces() {
     for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
         let name = format!("user.max_{kind}_namespaces");
@@ -192,16 +179,6 @@ fn a_hidden_or_read_only_or_missing_proc() {
 }
 
 #[test]
-fn missing_devices() {
-    let missing = HostFacts { has_null: false, ..facts() };
-    let sentence = "/dev/null does not exist here: bind the host's /dev, or mount a devtmpfs there";
-    answers(LaunchStep::Launcher, libc::ENOENT, &missing, sentence, "");
-    let missing = Failure { object: "/dev/urandom".into(), ..failure(LaunchStep::HostTree, libc::ENOENT) };
-    let sentence = fix(&missing, &facts()).unwrap().sentence;
-    assert!(sentence.starts_with("the device `/dev/urandom` does not exist here"), "{sentence}");
-}
-
-#[test]
 fn root_without_capabilities() {
     let root = HostFacts { euid: 0, has_setfcap: false, ..facts() };
     let sentence = "root lacks CAP_SETFCAP here, which mapping its id needs";
@@ -220,17 +197,6 @@ fn root_without_capabilities() {
             command,
         );
     }
-}
-
-#[test]
-fn a_chroot_and_an_unmapped_id() {
-    let chroot = HostFacts { in_chroot: true, ..facts() };
-    let sentence = "a process in a chroot may not create user namespaces";
-    let bwrap = "bwrap --dev-bind DIRECTORY / --proc /proc cargo test";
-    answers(LaunchStep::Clone, libc::EPERM, &chroot, sentence, bwrap);
-    let unmapped = HostFacts { uid_mapped: false, ..facts() };
-    let sentence = "this process's user id is not mapped in its user namespace";
-    answers(LaunchStep::Clone, libc::EPERM, &unmapped, sentence, "unshare --user --map-current-user");
 }
 
 #[test]
@@ -282,13 +248,6 @@ fn exhausted_descriptors_processes_and_mounts() {
         ..failure(LaunchStep::Overlay, libc::EINVAL)
     };
     assert_eq!(fix(&deep, &facts()).unwrap().how, "set SANDBOXED_DB_CACHE to another directory, as in");
-}
-
-#[test]
-fn a_program_on_a_noexec_file_system() {
-    let sentence = "this program may not be executed again, as the launcher: its file system is mounted \
-                    noexec, or a security module forbids it";
-    answers(LaunchStep::Launcher, libc::EACCES, &facts(), sentence, "");
 }
 
 #[test]

@@ -251,7 +251,7 @@ impl<E: Engine> Sandbox<E> {
     /// Returns the process id of the sandbox's init, PID 1 inside, in the pid namespace of the
     /// caller.
     ///
-    /// `nsenter(1)` and `/proc/<pid>/root` take it. In process mode
+    /// `nsenter(1)` and `/proc/<pid>/root` accept it. In process mode
     /// (`SANDBOXED_DB_ISOLATION=process`) it is the id of the server's supervisor.
     #[must_use]
     pub fn pid(&self) -> u32 {
