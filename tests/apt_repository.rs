@@ -52,9 +52,6 @@ struct Served {
 
 impl AptRepository {
     /// Returns a repository without packages. Skips the test without apt-get and dpkg-deb.
-    ///
-    /// # Panics
-    /// If there is no port for it.
     #[must_use]
     pub fn serve() -> Option<Self> {
         let found = |program| Path::new("/usr/bin").join(program).exists();
@@ -85,9 +82,6 @@ impl AptRepository {
     }
 
     /// Adds a package.
-    ///
-    /// # Panics
-    /// If it cannot be made.
     pub fn add(&self, package: &Package<'_>) {
         let Package { name, depends, files, script } = *package;
         let source = self.directory.path().join(name);
@@ -136,18 +130,12 @@ impl AptRepository {
     }
 
     /// Makes apt-get ask at a port where nobody answers.
-    ///
-    /// # Panics
-    /// If the settings cannot be written.
     pub fn disappear(&self) {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         self.configure("[trusted=yes]", free.expect("a free port"));
     }
 
     /// Makes apt-get check signatures, which the repository does not have.
-    ///
-    /// # Panics
-    /// If the settings cannot be written.
     pub fn distrust(&self) {
         let sources = fs::read_to_string(self.sources()).expect("they were written");
         fs::write(self.sources(), sources.replace("[trusted=yes] ", "")).expect("there is room");

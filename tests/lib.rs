@@ -1,4 +1,9 @@
 //! Helpers that the tests share.
+#![expect(
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "a helper fails the test with its reason"
+)]
 
 mod apt_repository;
 mod mariadb_client;
@@ -35,9 +40,6 @@ pub const TESTS: &str = "SANDBOXED_DB_TESTS";
 
 /// Says why a test is skipped, or fails it if [`MUST_RUN`] is set. libtest cannot skip a test at
 /// run time, so the test returns after this call.
-///
-/// # Panics
-/// If `SANDBOXED_DB_TESTS_MUST_RUN` is set.
 pub fn skip(reason: &str) {
     assert!(std::env::var_os(MUST_RUN).is_none(), "{MUST_RUN} is set, but: {reason}");
     note(&format!("skipped: {reason}"));

@@ -10,12 +10,6 @@ use sandboxed_db::{Engine, MariaDb, MySql, Sandbox, Tcp};
 use crate::{TestedEngine, connections};
 
 /// Runs statements by MariaDB's client of the host, which finds the server by this environment.
-///
-/// # Errors
-/// The client's report.
-///
-/// # Panics
-/// If the host has no client.
 pub fn mariadb(env: &[(String, String)], sql: &str) -> Result<String, String> {
     run("mariadb".as_ref(), env, sql)
 }

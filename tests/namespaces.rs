@@ -43,9 +43,6 @@ impl MountUser {
 /// Runs one `#[ignore]`d test of the calling program in a new mount namespace. The test gets its
 /// task, and a directory to mount in, from [`mount_task`]. Skips it if no such namespace can be
 /// created.
-///
-/// # Panics
-/// If the test fails.
 pub fn in_mount_namespace(mounter: MountUser, test: &str, trial: &str) {
     if !mounter.unshare().arg("true").output().is_ok_and(|output| output.status.success()) {
         return skip(&format!("unshare(1) cannot make the namespaces of {mounter:?} here"));
@@ -73,9 +70,6 @@ pub fn mount_task() -> Option<(PathBuf, String)> {
 }
 
 /// Runs mount(8), or a program that prepares for it.
-///
-/// # Panics
-/// If it fails.
 #[track_caller]
 pub fn run_checked(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).env("PATH", with_sbin()).output();
@@ -95,9 +89,6 @@ fn with_sbin() -> String {
 }
 
 /// Returns `true` if two directories are on different file systems.
-///
-/// # Panics
-/// If one does not exist.
 #[must_use]
 pub fn on_different_file_systems(one: &Path, other: &Path) -> bool {
     let device = |path| fs::metadata(path).expect("it exists").dev();

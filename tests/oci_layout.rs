@@ -32,18 +32,12 @@ pub struct OciLayout {
 
 impl OciLayout {
     /// Writes an image of one layer, an uncompressed archive, with an environment.
-    ///
-    /// # Panics
-    /// If the directory cannot be written.
     #[must_use]
     pub fn write(directory: &Path, layer: &[u8], env: &[&str]) -> Self {
         Self::write_for(directory, image_architecture(), layer, env)
     }
 
     /// Writes an image for another architecture.
-    ///
-    /// # Panics
-    /// If the directory cannot be written.
     #[must_use]
     pub fn write_for(directory: &Path, architecture: &str, layer: &[u8], env: &[&str]) -> Self {
         let layout = Self { directory: directory.to_owned() };
@@ -92,9 +86,6 @@ impl OciLayout {
 
 /// Returns an archive of the installed PostgreSQL and the libraries that it needs, and no shell;
 /// `None` without an installed one.
-///
-/// # Panics
-/// If a file cannot be read.
 #[must_use]
 pub fn installed_postgres() -> Option<Vec<u8>> {
     let installation = Postgres::new().locate().ok()?;

@@ -13,9 +13,6 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const CLEANUP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Polls until there is a value.
-///
-/// # Panics
-/// If there is none within the limit.
 #[track_caller]
 pub fn eventually<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
@@ -29,18 +26,12 @@ pub fn eventually<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> O
 }
 
 /// Polls until the condition holds.
-///
-/// # Panics
-/// If it does not within the limit.
 #[track_caller]
 pub fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     eventually(limit, what, || holds().then_some(()));
 }
 
 /// The mounts of this process's mount namespace.
-///
-/// # Panics
-/// Without /proc.
 #[must_use]
 pub fn mounts() -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
@@ -49,9 +40,6 @@ pub fn mounts() -> BTreeSet<String> {
 
 /// The objects that outlive processes: mounts, and this user's shared memory, semaphores and
 /// message queues, of System V and of POSIX.
-///
-/// # Panics
-/// Without /proc.
 pub(crate) fn kernel_objects() -> BTreeSet<String> {
     let own = rustix::process::geteuid().as_raw();
     let mut kept = mounts();

@@ -12,9 +12,6 @@ impl Random {
     pub const SEED: &str = "SANDBOXED_DB_TESTS_SEED";
 
     /// Prints the seed; libtest shows it when the test fails.
-    ///
-    /// # Panics
-    /// If the seed in the environment is not a number.
     #[must_use]
     #[expect(clippy::print_stderr, reason = "a failed test shows it")]
     pub fn new() -> Self {

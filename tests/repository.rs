@@ -7,18 +7,12 @@ use std::path::{Path, PathBuf};
 const SKIPPED: [&str; 3] = ["target", "node_modules", ".git"];
 
 /// The directory of the workspace.
-///
-/// # Panics
-/// If the package of the tests is not in a workspace.
 #[must_use]
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace")
 }
 
 /// Returns the files that `is_wanted`, in the order of their paths.
-///
-/// # Panics
-/// If a directory cannot be read.
 pub fn repository_files(is_wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut directories = vec![repository().to_owned()];

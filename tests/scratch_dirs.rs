@@ -22,9 +22,6 @@ pub struct ScratchDirs {
 
 impl ScratchDirs {
     /// With an empty cache.
-    ///
-    /// # Panics
-    /// If the directories cannot be created.
     #[must_use]
     pub fn new() -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
@@ -34,9 +31,6 @@ impl ScratchDirs {
 
     /// With the cache of this process, whose layers need not be built again. [`Self::leftovers`]
     /// skips it.
-    ///
-    /// # Panics
-    /// If the directories cannot be created.
     #[must_use]
     pub fn with_shared_cache() -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -56,9 +50,6 @@ impl ScratchDirs {
     }
 
     /// Gives the directories to another user, with a copy of `program` that the user can run.
-    ///
-    /// # Panics
-    /// Without the permission to change owners.
     pub fn give_to(&self, user: u32, program: &Path) -> PathBuf {
         let copy = self.root.path().join("program");
         fs::copy(program, &copy).expect("there is room");
@@ -125,9 +116,6 @@ impl ScratchDirs {
     }
 
     /// Asserts that no file is left, except for finished entries of the cache.
-    ///
-    /// # Panics
-    /// If one is.
     #[track_caller]
     pub fn assert_no_leftovers(&self) {
         assert_eq!(self.leftovers(), Vec::<PathBuf>::new());
@@ -135,9 +123,6 @@ impl ScratchDirs {
 
     /// Asserts that neither a file nor an object of the kernel is left since these directories were
     /// made; the kernel has some seconds for its objects.
-    ///
-    /// # Panics
-    /// If one is.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         self.assert_no_leftovers();
@@ -160,9 +145,6 @@ impl Default for ScratchDirs {
 }
 
 /// A directory with files, each with its contents.
-///
-/// # Panics
-/// If they cannot be written.
 #[must_use]
 pub fn directory(files: &[(&str, &str)]) -> TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");

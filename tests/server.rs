@@ -14,9 +14,6 @@ const ALONE: &str = "SANDBOXED_DB_TESTS_ALONE";
 
 /// A command that runs one `#[ignore]`d test of the calling program in a separate process: a test
 /// that needs another environment, shares nothing with other threads, or has to fail.
-///
-/// # Panics
-/// If the path of the program is unknown.
 #[must_use]
 pub fn alone(test: &str) -> Command {
     this_program(&["--ignored", "--exact", test])
@@ -24,9 +21,6 @@ pub fn alone(test: &str) -> Command {
 
 /// A command that runs the `#[ignore]`d tests of a module of the calling program, one by one in a
 /// separate process.
-///
-/// # Panics
-/// If the path of the program is unknown.
 #[must_use]
 pub fn alone_in(module: &str) -> Command {
     this_program(&["--ignored", module])
@@ -41,9 +35,6 @@ fn this_program(args: &[&str]) -> Command {
 /// Has the test that calls it, with its own function, continue in a separate process, which
 /// `set_up` prepares. Returns `true` in that process, and `false` in the calling one once the test
 /// has passed.
-///
-/// # Panics
-/// If the test fails.
 #[track_caller]
 pub fn continues_alone(test: impl Fn(), set_up: impl FnOnce(&mut Command)) -> bool {
     if is_alone() {
@@ -57,9 +48,6 @@ pub fn continues_alone(test: impl Fn(), set_up: impl FnOnce(&mut Command)) -> bo
 }
 
 /// The same in a process with an empty cache.
-///
-/// # Panics
-/// If the test fails.
 #[track_caller]
 pub fn continues_in_cache(test: impl Fn()) -> bool {
     let cache = tempfile::tempdir().expect("a temporary directory");
@@ -76,9 +64,6 @@ pub fn is_alone() -> bool {
 }
 
 /// Runs one test in a separate process, and returns its success and all that it printed.
-///
-/// # Panics
-/// If there is no such test.
 #[track_caller]
 pub fn outcome(test: &mut Command) -> (bool, String) {
     let output = test.output().expect("the test program runs");
@@ -95,9 +80,6 @@ pub fn without_progress(printed: &str) -> String {
 }
 
 /// Runs one test that must pass, and returns all that it printed.
-///
-/// # Panics
-/// If it fails.
 #[track_caller]
 pub fn passed(test: &mut Command) -> String {
     let (success, text) = outcome(test);
@@ -106,9 +88,6 @@ pub fn passed(test: &mut Command) -> String {
 }
 
 /// Runs one test that must fail, and returns all that it printed.
-///
-/// # Panics
-/// If it passes.
 #[track_caller]
 pub fn failed(test: &mut Command) -> String {
     let (success, text) = outcome(test);
@@ -123,9 +102,6 @@ pub fn printed(output: &Output) -> String {
 }
 
 /// Asserts that a report has all parts.
-///
-/// # Panics
-/// If one is missing.
 #[track_caller]
 pub fn assert_says(report: &str, parts: &[&str]) {
     for part in parts {
@@ -140,9 +116,6 @@ pub fn fresh() -> Snapshot {
 }
 
 /// Starts a PostgreSQL server without steps.
-///
-/// # Panics
-/// If it does not start.
 #[must_use]
 #[track_caller]
 pub fn start() -> Sandbox {
@@ -150,9 +123,6 @@ pub fn start() -> Sandbox {
 }
 
 /// Returns the report of a description that must be refused.
-///
-/// # Panics
-/// If a server starts.
 #[track_caller]
 pub fn refused<E: Engine>(snapshot: &Snapshot<E>) -> String {
     let error = snapshot.start().expect_err("the description is refused");
@@ -161,9 +131,6 @@ pub fn refused<E: Engine>(snapshot: &Snapshot<E>) -> String {
 }
 
 /// Connects to a sandbox by its URL.
-///
-/// # Panics
-/// If the connection fails.
 #[must_use]
 #[track_caller]
 pub fn connect(url: &str) -> Client {
@@ -171,9 +138,6 @@ pub fn connect(url: &str) -> Client {
 }
 
 /// Connects a client whose messages a task of the caller's runtime carries.
-///
-/// # Errors
-/// If the connection fails.
 pub async fn connect_async(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
@@ -181,18 +145,12 @@ pub async fn connect_async(url: &str) -> Result<tokio_postgres::Client, tokio_po
 }
 
 /// Returns the first column of the one row of a query.
-///
-/// # Panics
-/// If the query fails.
 #[track_caller]
 pub fn value<T: FromSqlOwned>(client: &mut impl GenericClient, query: &str) -> T {
     client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
 }
 
 /// Returns the first column of the one row of a query, over a separate connection.
-///
-/// # Panics
-/// If the query fails.
 #[must_use]
 #[track_caller]
 pub fn value_at<T: FromSqlOwned>(url: &str, query: &str) -> T {
@@ -200,9 +158,6 @@ pub fn value_at<T: FromSqlOwned>(url: &str, query: &str) -> T {
 }
 
 /// Returns the first column of all rows of a query.
-///
-/// # Panics
-/// If the query fails.
 #[track_caller]
 pub fn column<T: FromSqlOwned>(client: &mut Client, query: &str) -> Vec<T> {
     let rows = client.query(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}"));

@@ -21,9 +21,6 @@ pub struct TestProcess {
 
 impl TestProcess {
     /// Runs `command`, which is `subject keep` with its arguments.
-    ///
-    /// # Panics
-    /// If it cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -67,9 +64,6 @@ impl TestProcess {
     }
 
     /// Waits for a line with that beginning and returns its rest.
-    ///
-    /// # Panics
-    /// If none comes.
     pub fn wait_for(&mut self, beginning: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -86,12 +80,6 @@ impl TestProcess {
     }
 
     /// Sends a command to `subject obey`, and returns the lines of its answer.
-    ///
-    /// # Errors
-    /// The report of the error with which the command failed.
-    ///
-    /// # Panics
-    /// If it does not answer.
     pub fn order(&mut self, command: &str) -> Result<Vec<String>, String> {
         let stdin = self.keeper.stdin.as_mut().expect("it is piped");
         writeln!(stdin, "{command}").expect("it reads");
@@ -119,9 +107,6 @@ impl TestProcess {
 
     /// Kills the process, waits until all descendants are gone, and returns the lines that it
     /// printed.
-    ///
-    /// # Panics
-    /// If it has ended before, or processes are left; they are killed.
     pub fn killed(self) -> Vec<String> {
         self.kill(Signal::KILL, false);
         let (ended, lines) = self.gone();
@@ -131,9 +116,6 @@ impl TestProcess {
 
     /// Waits until all descendants are gone, and returns how the process ended and the lines that
     /// it printed.
-    ///
-    /// # Panics
-    /// If processes are left; they are killed.
     pub fn gone(mut self) -> (String, Vec<String>) {
         drop(self.keeper.stdin.take());
         let ended = self.wait_for("ended ");

@@ -40,48 +40,30 @@ pub trait TestedEngine: Engine + Scripts {
     fn answers(db: &Sandbox<Self>) -> bool;
 
     /// Stores a value of letters under a key.
-    ///
-    /// # Errors
-    /// The server's message.
     fn set(db: &Sandbox<Self>, key: &str, value: &str) -> Result<(), String>;
 
     /// Returns the value under a key.
-    ///
-    /// # Errors
-    /// The server's message.
     fn get(db: &Sandbox<Self>, key: &str) -> Result<Option<String>, String>;
 
     /// Returns the value of a setting in the running server.
     fn setting(db: &Sandbox<Self>, name: &str) -> String;
 
     /// Makes the server write `size` bytes to its data directory.
-    ///
-    /// # Errors
-    /// The server's message.
     fn write_to_disk(db: &Sandbox<Self>, size: usize) -> Result<(), String>;
 
     /// Makes the server check its data, or write it by a separate process or thread.
-    ///
-    /// # Errors
-    /// The server's message, or what is wrong.
     fn check(db: &Sandbox<Self>) -> Result<(), String> {
         let _ = db;
         Ok(())
     }
 
     /// Returns values that the server draws, and that no other server may draw.
-    ///
-    /// # Errors
-    /// The server's message.
     fn draw(db: &Sandbox<Self>) -> Result<Vec<String>, String> {
         let _ = db;
         Ok(Vec::new())
     }
 
     /// Runs the database's check of data in files, of a stopped server or beside one that has it.
-    ///
-    /// # Errors
-    /// The faults.
     fn check_files(db: &Sandbox<Self>, data: &Path) -> Result<(), String>;
 
     /// Makes the server take a gigabyte of memory, which it may survive.
@@ -91,9 +73,6 @@ pub trait TestedEngine: Engine + Scripts {
     fn take_processes(db: &Sandbox<Self>);
 
     /// Returns the value under the key `seed`, asked through a port with a password.
-    ///
-    /// # Errors
-    /// The server's message.
     fn seed_by_tcp(tcp: &Tcp, password: &str) -> Result<String, String>;
 }
 
@@ -135,9 +114,6 @@ pub fn runs_an_image<E: TestedEngine>() -> bool {
 }
 
 /// A snapshot with the engine's seed, and the directory of that file.
-///
-/// # Panics
-/// If the file cannot be written.
 #[must_use]
 pub fn seeded<E: TestedEngine>() -> (tempfile::TempDir, Snapshot<E>) {
     let directory = crate::directory(&[(E::SEED_NAME, E::SEED)]);
