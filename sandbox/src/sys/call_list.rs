@@ -15,8 +15,8 @@ pub(super) const OWN: u64 = 64 << 10;
 /// The address of lists that come from a file, and the room for them.
 pub(super) const STORED: u64 = PLACE + PAGE + OWN;
 pub(super) const ROOM: u64 = 4 << 20;
-/// A place for mappings that a list makes for a moment, of up to a terabyte.
-pub(crate) const PASSING: Range<u64> = 0x4_0000_0000..0x100_0000_0000;
+/// A place for mappings that a list makes for a moment, of up to 700 GB, below the heap of Go.
+pub(crate) const PASSING: Range<u64> = 0x4_0000_0000..0xc0_0000_0000;
 
 /// The addresses that lists need.
 pub(crate) const RANGE: Range<u64> = PLACE..STORED + ROOM;

@@ -1,18 +1,22 @@
 //! Descriptors: a closed list of kinds, and the calls that make them anew under their numbers.
 
+mod listener;
+mod open;
+mod pipe;
+mod poll;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use rustix::fs::{major, minor};
-use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketAddrV4, SocketAddrV6, SocketType, getsockname};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use self::listener::Listener;
+pub(super) use self::open::Open;
+use self::pipe::Pipe;
+use self::poll::Poll;
 use super::frozen::Frozen;
 use super::locks::Lock;
 use super::restless;
@@ -21,10 +25,6 @@ use crate::launch::image::format::IMAGE;
 use crate::launch::image::refused;
 use crate::sys::call_list::{Calls, StoredLists};
 use crate::sys::seize::share_open_file;
-use crate::sys::socket::wait_readable;
-
-/// A descriptor between those of the image, for a moment.
-const PASSING: [u64; 2] = [IMAGE + 3, IMAGE + 4];
 
 /// Devices that processes may have open, by major and minor number: null, zero, full, random,
 /// urandom.
@@ -68,59 +68,15 @@ enum Kind {
         contents: Vec<u8>,
         position: u64,
     },
-    /// One end of a pipe, by its number.
-    Pipe(u64),
-    Listener {
-        address: Address,
-        options: [bool; 2],
-    },
+    /// One end of a pipe.
+    Pipe(Pipe),
+    Listener(Listener),
     /// signalfd(2), by its signals.
     Signals(u64),
-    /// epoll(7): descriptor, events and data of each entry.
-    Poll(Vec<(u64, u32, u64)>),
+    /// epoll(7).
+    Poll(Poll),
     /// eventfd(2), by its count.
     Counter(u64),
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Address {
-    Unix(PathBuf),
-    V4(SocketAddrV4),
-    V6(SocketAddrV6),
-}
-
-/// The numbers of the descriptors that a process has open at a point of its list.
-#[derive(Debug, Clone)]
-pub(super) struct Open(BTreeSet<u64>);
-
-impl Open {
-    /// Standard input, output and error.
-    pub(super) fn standard() -> Self {
-        Self((0..3).collect())
-    }
-
-    /// The number of the next descriptor.
-    pub(super) fn lowest(&self) -> u64 {
-        (0..).find(|number| !self.0.contains(number)).expect("there is no end")
-    }
-
-    /// Adds a call that makes a descriptor, and gives that its number.
-    fn create(
-        &mut self,
-        number: u64,
-        close_on_exec: u64,
-        call: libc::c_long,
-        arguments: &[u64],
-        list: &mut Calls,
-    ) {
-        let lowest = self.lowest();
-        list.call_for(call, arguments, lowest);
-        if lowest != number {
-            list.call_for(libc::SYS_dup3, &[lowest, number, close_on_exec], number);
-            list.call(libc::SYS_close, &[lowest]);
-        }
-        self.0.insert(number);
-    }
 }
 
 impl<'a> Table<'a> {
@@ -183,19 +139,13 @@ impl<'a> Table<'a> {
             }
         }
         let kind = if let Some(pipe) = text.strip_prefix("pipe:[") {
-            if flags & libc::O_ACCMODE as u64 == libc::O_RDONLY as u64 {
-                let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
-                if rustix::io::ioctl_fionread(&reader)? != 0 {
-                    return Err(restless("there is something in one of its pipes"));
-                }
-            }
-            Kind::Pipe(parse(pipe.trim_end_matches(']'), 10)?)
+            Kind::Pipe(Pipe::look(&path, flags, parse(pipe.trim_end_matches(']'), 10)?)?)
         } else if text.starts_with("socket:[") {
-            self.listener(number, &text)?
+            Kind::Listener(Listener::look(self.process, number, &text)?)
         } else if text == "anon_inode:[signalfd]" {
             Kind::Signals(parse(value("sigmask")?, 16)?)
         } else if text == "anon_inode:[eventpoll]" {
-            Kind::Poll(self.entries(&info)?)
+            Kind::Poll(Poll::look(self.process, &info)?)
         } else if text == "anon_inode:[eventfd]" {
             if value("eventfd-semaphore").is_ok_and(|semaphore| semaphore != "0") {
                 return Err(refused("it has a semaphore"));
@@ -225,67 +175,14 @@ impl<'a> Table<'a> {
         Ok(Descriptor { kind, flags, locks })
     }
 
-    /// Recognises a socket that listens, and has no connection waiting.
-    fn listener(&self, number: u64, text: &str) -> io::Result<Kind> {
-        let unknown = || refused(&format!("it has `{text}` open, which is no listener that is understood"));
-        let pidfd = pidfd_open(self.process.pid(), PidfdFlags::empty())?;
-        let socket: OwnedFd = pidfd_getfd(&pidfd, number as i32, PidfdGetfdFlags::empty())?;
-        if sockopt::socket_type(&socket)? != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
-            return Err(unknown());
-        }
-        if wait_readable(&[std::os::fd::AsFd::as_fd(&socket)], Instant::now())? {
-            return Err(restless("a client connects"));
-        }
-        if sockopt::socket_keepalive(&socket)? || sockopt::socket_linger(&socket)?.is_some() {
-            return Err(unknown());
-        }
-        let name = getsockname(&socket)?;
-        let address = match sockopt::socket_domain(&socket)? {
-            AddressFamily::UNIX => {
-                let unix = SocketAddrUnix::try_from(name)?;
-                let path = unix.path().ok_or_else(unknown)?;
-                Address::Unix(PathBuf::from(path.to_string_lossy().into_owned()))
-            }
-            AddressFamily::INET => Address::V4(SocketAddrV4::try_from(name)?),
-            AddressFamily::INET6 => Address::V6(SocketAddrV6::try_from(name)?),
-            _ => return Err(unknown()),
-        };
-        let only = matches!(address, Address::V6(_)) && sockopt::ipv6_v6only(&socket)?;
-        Ok(Kind::Listener { address, options: [sockopt::socket_reuseaddr(&socket)?, only] })
-    }
-
-    /// The entries of an epoll(7), proc_pid_fdinfo(5).
-    fn entries(&self, info: &str) -> io::Result<Vec<(u64, u32, u64)>> {
-        let unclear = || refused("its epoll is unclear");
-        let lines = info.lines().filter(|line| line.starts_with("tfd:"));
-        lines
-            .map(|line| {
-                let words: Vec<_> = line.split([' ', ':']).filter(|word| !word.is_empty()).collect();
-                let after = |name: &str, radix| {
-                    let at = words.iter().position(|word| *word == name)?;
-                    u64::from_str_radix(words.get(at + 1)?, radix).ok()
-                };
-                let read =
-                    || Some((after("tfd", 10)?, after("events", 16)?, after("data", 16)?, after("ino", 16)?));
-                let (descriptor, events, data, inode) = read().ok_or_else(unclear)?;
-                // The descriptor may have been closed while another process has it open.
-                let file = fs::metadata(self.process.proc.join("fd").join(descriptor.to_string()))?;
-                if file.ino() != inode {
-                    return Err(unclear());
-                }
-                Ok((descriptor, events as u32, data))
-            })
-            .collect()
-    }
-
     /// Refuses sockets in the file system that nobody listens to.
     pub(super) fn check_sockets(&self, sockets: &[(PathBuf, u32)]) -> io::Result<()> {
         let paths = self.all.values().filter_map(|descriptor| match &descriptor.kind {
-            Kind::Listener { address: Address::Unix(path), .. } => Some(path),
+            Kind::Listener(listener) => listener.path(),
             _ => None,
         });
         let paths: Vec<_> = paths.collect();
-        match sockets.iter().find(|(path, _)| !paths.contains(&path)) {
+        match sockets.iter().find(|(path, _)| !paths.contains(&path.as_path())) {
             None => Ok(()),
             Some((path, _)) => Err(refused(&format!("`{}` is not its own socket", path.display()))),
         }
@@ -300,11 +197,11 @@ impl<'a> Table<'a> {
         list: &mut Calls,
     ) -> io::Result<()> {
         for (&number, descriptor) in &self.all {
-            if !open.0.contains(&number) {
+            if !open.has(number) {
                 self.create(number, descriptor, open, sockets, lists, list)?;
             }
         }
-        self.all.iter().for_each(|(&number, descriptor)| descriptor.fill(number, lists, list));
+        self.fill(|_| true, lists, list);
         self.lock(lists, list);
         Ok(())
     }
@@ -336,28 +233,38 @@ impl<'a> Table<'a> {
                 return Err(refused("its processes have different standard input, output or error"));
             } else {
                 list.call(libc::SYS_close, &[number]);
-                open.0.remove(&number);
+                open.remove(number);
             }
         }
         for (&number, descriptor) in self.all.iter().filter(|(number, _)| !kept.contains(number)) {
             let is_refused = match descriptor.kind {
                 // Both ends must be new.
                 Kind::Pipe(_) => first.all.values().any(|end| end.kind == descriptor.kind),
-                Kind::Listener { .. } | Kind::Standard => true,
+                Kind::Listener(_) | Kind::Standard => true,
                 _ => false,
             };
             if is_refused {
                 return Err(refused("one of its processes has a separate pipe or socket"));
             }
-            if open.0.contains(&number) {
+            if open.has(number) {
                 continue;
             }
             self.create(number, descriptor, &mut open, &[], lists, list)?;
         }
-        let made = self.all.iter().filter(|(number, _)| !kept.contains(number));
-        made.for_each(|(&number, descriptor)| descriptor.fill(number, lists, list));
+        self.fill(|number| !kept.contains(&number), lists, list);
         self.lock(lists, list);
         Ok(())
+    }
+
+    /// Adds the entries of each epoll that is made.
+    fn fill(&self, is_made: impl Fn(u64) -> bool, lists: &mut StoredLists, list: &mut Calls) {
+        for (&number, descriptor) in &self.all {
+            if let Kind::Poll(poll) = &descriptor.kind
+                && is_made(number)
+            {
+                poll.fill(number, lists, list);
+            }
+        }
     }
 
     /// Takes the locks, which no process inherits.
@@ -382,7 +289,7 @@ impl<'a> Table<'a> {
             Kind::Standard => {}
             Kind::Copy(of) => {
                 list.call_for(libc::SYS_dup3, &[*of, number, exec], number);
-                open.0.insert(number);
+                open.add(number);
             }
             Kind::File { path, position } => {
                 const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY;
@@ -407,10 +314,8 @@ impl<'a> Table<'a> {
                     list.call_for(libc::SYS_lseek, &[number, *position, 0], *position);
                 }
             }
-            Kind::Pipe(pipe) => self.make_pipe(*pipe, open, lists, list)?,
-            Kind::Listener { address, options } => {
-                self.listen(number, (exec, block), address, *options, sockets, open, lists, list)?;
-            }
+            Kind::Pipe(pipe) => pipe.make(&self.all, open, lists, list)?,
+            Kind::Listener(listener) => listener.make((number, flags), sockets, open, lists, list)?,
             Kind::Signals(mask) => {
                 let mask = lists.lay(&mask.to_ne_bytes());
                 let arguments = [u64::MAX, mask, 8, exec | block];
@@ -424,119 +329,12 @@ impl<'a> Table<'a> {
         }
         Ok(())
     }
-
-    /// Makes both ends of a pipe.
-    fn make_pipe(
-        &self,
-        pipe: u64,
-        open: &mut Open,
-        lists: &mut StoredLists,
-        list: &mut Calls,
-    ) -> io::Result<()> {
-        let ends: Vec<_> =
-            self.all.iter().filter(|(_, descriptor)| descriptor.kind == Kind::Pipe(pipe)).collect();
-        let is_reader = |flags: u64| flags & libc::O_ACCMODE as u64 == libc::O_RDONLY as u64;
-        let (reader, writer) = match ends[..] {
-            [one, other] if is_reader(one.1.flags) && !is_reader(other.1.flags) => (one, other),
-            [one, other] if is_reader(other.1.flags) && !is_reader(one.1.flags) => (other, one),
-            _ => return Err(refused("it has one end of a pipe")),
-        };
-        let first = open.lowest();
-        open.0.insert(first);
-        let second = open.lowest();
-        open.0.remove(&first);
-        let place = lists.lay(&[0; 8]);
-        list.call(libc::SYS_pipe2, &[place, CLOEXEC]);
-        for (made, passing) in [first, second].into_iter().zip(PASSING) {
-            list.call_for(libc::SYS_dup3, &[made, passing, CLOEXEC], passing);
-            list.call(libc::SYS_close, &[made]);
-        }
-        for (passing, (number, descriptor)) in PASSING.into_iter().zip([reader, writer]) {
-            list.call_for(libc::SYS_dup3, &[passing, *number, descriptor.flags & CLOEXEC], *number);
-            list.call(libc::SYS_close, &[passing]);
-            let flags = descriptor.flags & NONBLOCK;
-            list.call(libc::SYS_fcntl, &[*number, libc::F_SETFL as u64, flags]);
-            open.0.insert(*number);
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "they are the parts of a socket and of its list")]
-    fn listen(
-        &self,
-        number: u64,
-        (exec, block): (u64, u64),
-        address: &Address,
-        options: [bool; 2],
-        sockets: &[(PathBuf, u32)],
-        open: &mut Open,
-        lists: &mut StoredLists,
-        list: &mut Calls,
-    ) -> io::Result<()> {
-        let (family, bytes) = address.bytes();
-        let kind = libc::SOCK_STREAM as u64 | exec | block;
-        open.create(number, exec, libc::SYS_socket, &[u64::from(family), kind, 0], list);
-        let names = [(libc::SOL_SOCKET, libc::SO_REUSEADDR), (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)];
-        let on = lists.lay(&1_i32.to_ne_bytes());
-        for ((level, name), _) in names.into_iter().zip(options).filter(|(_, on)| *on) {
-            list.call(libc::SYS_setsockopt, &[number, level as u64, name as u64, on, 4]);
-        }
-        let name = lists.lay(&bytes);
-        list.call(libc::SYS_bind, &[number, name, bytes.len() as u64]);
-        if let Address::Unix(path) = address {
-            let mode = sockets.iter().find(|(socket, _)| socket == path).map(|(_, mode)| *mode);
-            let mode = mode.ok_or_else(|| refused("its socket is not in /run or /tmp"))?;
-            let path = lay_path(lists, path);
-            list.call(libc::SYS_chmod, &[path, mode.into()]);
-        }
-        // The kernel shortens the queue to its limit, net.core.somaxconn; no call tells how long it
-        // was.
-        list.call(libc::SYS_listen, &[number, i32::MAX as u64]);
-        Ok(())
-    }
 }
 
 impl Descriptor {
     /// Returns `true` for what a child must make for itself.
     fn is_own(&self) -> bool {
         matches!(self.kind, Kind::Signals(_) | Kind::Poll(_))
-    }
-
-    /// Adds the entries of an epoll, whose descriptors exist by now.
-    fn fill(&self, number: u64, lists: &mut StoredLists, list: &mut Calls) {
-        let Kind::Poll(entries) = &self.kind else { return };
-        for (descriptor, events, data) in entries {
-            // A packed `epoll_event`, epoll_event(3type).
-            let event = [&events.to_ne_bytes()[..], &data.to_ne_bytes()[..]].concat();
-            let event = lists.lay(&event);
-            let add = libc::EPOLL_CTL_ADD as u64;
-            list.call(libc::SYS_epoll_ctl, &[number, add, *descriptor, event]);
-        }
-    }
-}
-
-impl Address {
-    /// The family and the bytes of a `sockaddr`.
-    fn bytes(&self) -> (u16, Vec<u8>) {
-        match self {
-            Self::Unix(path) => {
-                let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-                let family = libc::AF_UNIX as u16;
-                (family, [&family.to_ne_bytes()[..], path, b"\0"].concat())
-            }
-            Self::V4(address) => {
-                let family = libc::AF_INET as u16;
-                let port = address.port().to_be_bytes();
-                (family, [&family.to_ne_bytes()[..], &port, &address.ip().octets(), &[0; 8]].concat())
-            }
-            Self::V6(address) => {
-                let family = libc::AF_INET6 as u16;
-                let port = address.port().to_be_bytes();
-                let scope = address.scope_id().to_ne_bytes();
-                let parts = [&family.to_ne_bytes()[..], &port, &[0; 4], &address.ip().octets(), &scope];
-                (family, parts.concat())
-            }
-        }
     }
 }
 
