@@ -70,6 +70,7 @@ impl Frozen {
         let mut frozen = Self { first, others, proc, memory, mappings, farewell: 0, sigreturn: 0 };
         for thread in frozen.threads() {
             thread.check_rest(&frozen)?;
+            frozen.check_stack(thread)?;
             if !share_files(frozen.pid(), thread.pid())? {
                 return Err(refused("one of its threads has separate descriptors or a separate directory"));
             }
@@ -90,6 +91,23 @@ impl Frozen {
 
     pub(super) fn pid(&self) -> Pid {
         self.first.pid()
+    }
+
+    /// Refuses a thread whose stack is not that of the kernel or of the C library: memory below the
+    /// stack pointer may then hold other data, and frames are written there.
+    fn check_stack(&self, thread: &FrozenThread) -> io::Result<()> {
+        let registers = thread.registers();
+        let at = self.mappings.iter().position(|mapping| mapping.range().contains(&registers.rsp));
+        let has_its_own = at.is_some_and(|at| {
+            let stack = &self.mappings[at];
+            let is_guarded = at
+                .checked_sub(1)
+                .map(|before| &self.mappings[before])
+                .is_some_and(|guard| guard.end == stack.start && guard.permissions.starts_with("---"));
+            // The C library keeps a thread's data above its stack.
+            stack.name == "[stack]" || is_guarded && stack.range().contains(&registers.fs_base)
+        });
+        if has_its_own { Ok(()) } else { Err(refused("one of its threads has an unusual stack")) }
     }
 
     fn threads(&self) -> impl Iterator<Item = &FrozenThread> {
