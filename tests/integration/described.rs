@@ -5,10 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
+use sandboxed_db::doctor::doctor_of;
 use sandboxed_db::engine::conformance::Conformance;
 use sandboxed_db::engine::{Described, Description, SandboxPath};
-use sandboxed_db::{Engine, ErrorKind, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{alone, assert_says, failed, passed, skip};
+use sandboxed_db::{Engine, ErrorKind, Sandbox, ServerStart, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{DEADLINE, alone, assert_says, continues_alone, eventually, failed, passed, skip};
 
 /// Reads the description of an example. `None` without its server, for which the test is skipped.
 fn example(name: &str) -> Option<Described> {
@@ -125,9 +126,13 @@ const SCRIPT: &str = "use IO::Socket::UNIX; $SIG{{TERM}} = sub {{ exit 0 }}; \
     print $o join(' ', @ARGV); close $o; while (1) {{ my $c = $s->accept or next; print $c 'hello'; close $c }}";
 
 fn described() -> Description {
-    Description::new("perl-server", "perl")
+    perl("perl-server", SCRIPT)
+}
+
+fn perl(name: &str, script: &str) -> Description {
+    Description::new(name, "perl")
         .version(None)
-        .args(["-e", SCRIPT, "{socket}"])
+        .args(["-e", script, "{socket}"])
         .env("DATA", "{data}")
         .socket("/run/perl/server.sock")
         .directory("/run/perl")
@@ -228,4 +233,77 @@ fn failures_of_a_client_are_recognised() {
     let file = place.path().join("seed");
     let error = Snapshot::new(Described::new(early).unwrap()).seed(file).start().unwrap_err();
     assert_says(&format!("{error:?}"), &["does not end with `ok`"]);
+}
+
+/// Has a test continue in a process whose servers have checkpoints.
+fn continues_resumed(test: impl Fn()) -> bool {
+    continues_alone(test, |process| {
+        process.env("SANDBOXED_DB_START", "checkpoint").env("SANDBOXED_DB_POOL", "0");
+    })
+}
+
+/// Returns servers of one checkpoint.
+fn siblings(engine: Described) -> [Sandbox<Described>; 3] {
+    let snapshot = Snapshot::new(engine);
+    let start = || snapshot.start().unwrap_or_else(|error| panic!("{error:?}"));
+    let is_resumed = |db: &Sandbox<Described>| db.timings().start == ServerStart::Resumed;
+    eventually(DEADLINE, "a server is resumed", || Some(start()).filter(is_resumed));
+    let siblings = [start(), start(), start()];
+    assert!(siblings.iter().all(is_resumed));
+    siblings
+}
+
+#[test]
+fn a_described_server_is_resumed() {
+    if !continues_resumed(a_described_server_is_resumed) {
+        return;
+    }
+    for description in
+        [described().checkpoint(None), described().checkpoint(None).checkpoint_client(["true"])]
+    {
+        for db in siblings(Described::new(description).unwrap()) {
+            let socket = db.root().join("run/perl/server.sock");
+            assert_eq!(std::io::read_to_string(UnixStream::connect(socket).unwrap()).unwrap(), "hello");
+            db.stop().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_described_server_with_threads_is_resumed() {
+    if !continues_resumed(a_described_server_with_threads_is_resumed) {
+        return;
+    }
+    if let Some(engine) = example("memcached") {
+        let caches = siblings(engine);
+        for (number, db) in caches.iter().enumerate() {
+            assert_eq!(memcached(db, "get key\r\n").unwrap(), "END");
+            assert_eq!(memcached(db, &format!("set key 0 0 1\r\n{number}\r\n")).unwrap(), "STORED");
+        }
+        caches.into_iter().for_each(|db| db.stop().unwrap());
+    }
+}
+
+#[test]
+fn a_server_without_a_checkpoint_has_a_reason() {
+    if !continues_resumed(a_server_without_a_checkpoint_has_a_reason) {
+        return;
+    }
+    let way = |description: Description| {
+        let report = doctor_of(&Described::new(description).unwrap());
+        report.to_string().lines().find(|line| line.contains(" start ")).unwrap_or_default().to_owned()
+    };
+    assert_says(&way(described()), &["without a checkpoint: its engine has no checkpoints"]);
+    let locks = SCRIPT.replacen("close $o;", "flock $o, 2;", 1);
+    let locked = perl("perl-with-a-lock", &locks).checkpoint(None);
+    assert_says(&way(locked), &["without a checkpoint: it holds a lock of an unknown kind"]);
+}
+
+#[test]
+fn servers_that_share_values_are_resumed_on_request() {
+    if std::env::var_os("SANDBOXED_DB_START").is_none() {
+        let shares = described().checkpoint(Some("the seed of its hash table"));
+        let report = doctor_of(&Described::new(shares).unwrap()).to_string();
+        assert_says(&report, &["resumed servers share the seed of its hash table"]);
+    }
 }

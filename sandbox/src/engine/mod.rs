@@ -47,7 +47,7 @@ pub(crate) use server::Stop;
 pub use server::{Mode, Server};
 pub use sql::Dialect;
 pub use sqlite::Sqlite;
-pub use task::Task;
+pub use task::{Task, WarmUp};
 pub use tcp_access::{TcpAccess, TcpRequest};
 pub use tls_files::TlsFiles;
 
@@ -172,9 +172,9 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Returns a task for a server that has just become ready, after which it is at rest and has
-    /// done the work of a first client. Then its checkpoint can be taken, from which further
-    /// servers are resumed. By default there is none, and servers are started in other ways.
+    /// Returns the work of a first client for a server that has just become ready, after which it
+    /// is at rest. Then its checkpoint can be taken, from which further servers are resumed. By
+    /// default there is none, and servers are started in other ways.
     ///
     /// All servers of a checkpoint share what the first one has in memory. An engine must return
     /// none for a server that draws secrets which protect it before its first client, by other
@@ -182,7 +182,7 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when its program is missing.
-    fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
+    fn warm_up(&self, installation: &Installation) -> Result<Option<WarmUp>> {
         let _ = installation;
         Ok(None)
     }
@@ -190,7 +190,7 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// Names the values that servers of one checkpoint share and that differ between started ones,
     /// such as "the numbers of `RAND()`". Those servers are resumed with
     /// `SANDBOXED_DB_START=checkpoint` only. By default there are none.
-    fn shared_by_resumed(&self) -> Option<&'static str> {
+    fn shared_by_resumed(&self) -> Option<&str> {
         None
     }
 

@@ -23,3 +23,15 @@ impl Task {
         Self { command, input: input.into() }
     }
 }
+
+/// The work of a server's first client, after which the server's checkpoint can be taken, and by
+/// which a resumed server shows that it works. See [`Engine::warm_up`](super::Engine::warm_up).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WarmUp {
+    /// The look for the sign of readiness, which fails for a server that only
+    /// [notifies](super::Ready::Notify).
+    Sign,
+    /// A client.
+    Task(Task),
+}

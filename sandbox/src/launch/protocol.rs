@@ -98,6 +98,8 @@ pub(super) enum Request {
     /// Run a program to its end, which is reported with the number. Carries standard input, output
     /// and error.
     Run { number: u32, command: Command },
+    /// Look for the planned sign of readiness once more.
+    Probe,
     /// Send the server a signal.
     Signal(Signal),
     /// Forward connections to this port of the container's loopback. Carries the listening sockets

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::start::Prepared;
 use crate::diagnosis::explain;
-use crate::engine::{Engine, Task};
+use crate::engine::{Engine, Task, WarmUp};
 use crate::environment::START;
 use crate::error::Result;
 use crate::launch::plan::Plan;
 use crate::launch::{Container, Draft, Holds, NoImage, Stdin, checkpoint_of, give_up_checkpoint};
 
-/// How long the engine's task may take.
-const TASK: Duration = Duration::from_secs(10);
+/// How long the work of the first client may take.
+const WARM_UP: Duration = Duration::from_secs(10);
 
 impl<E: Engine> Prepared<E> {
     /// Resumes a ready server from the checkpoint of a plan, which one of the plan's first starts
@@ -30,14 +30,14 @@ impl<E: Engine> Prepared<E> {
             let why = format!("resumed servers share {shared}, and {}=checkpoint is not set", START.name);
             return Ok(Err(NoImage::new(why, Holds::Process)));
         }
-        let task = match self.engine().warm_up(self.installation()) {
-            Ok(Some(task)) => task,
+        let work = match self.engine().warm_up(self.installation()) {
+            Ok(Some(work)) => work,
             Ok(None) => {
                 return Ok(Err(NoImage::new("its engine has no checkpoints", Holds::Process)));
             }
             Err(error) => return Ok(Err(NoImage::new(format!("{error:?}"), Holds::Process))),
         };
-        let checkpoint = match checkpoint_of(plan, |draft| self.draft(plan, draft, &task)) {
+        let checkpoint = match checkpoint_of(plan, |draft| self.draft(plan, draft, &work)) {
             Ok(checkpoint) => checkpoint,
             Err(why) => return Ok(Err(why)),
         };
@@ -52,29 +52,31 @@ impl<E: Engine> Prepared<E> {
 
     /// Takes the checkpoint of a server in a separate container, once it has done its first work,
     /// and resumes a server from it, which must do the same work.
-    fn draft(&self, plan: &Plan, draft: &Draft, task: &Task) -> Result<(), NoImage> {
+    fn draft(&self, plan: &Plan, draft: &Draft, work: &WarmUp) -> Result<(), NoImage> {
         let once = |error: crate::error::Error| NoImage::new(format!("{error:?}"), Holds::Once);
         let container = Container::launch(plan).map_err(|error| once(explain(error)))?;
         self.wait_ready(&container).map_err(once)?;
-        run(&container, task)?;
+        warm_up(&container, work)?;
         let data = self.data_dir(&container);
         container.take_checkpoint(plan, draft, &data).map_err(|error| once(explain(error)))??;
         drop(container);
         let resumed = Container::try_draft(plan, draft).map_err(|error| once(explain(error)))??;
-        run(&resumed, task)
+        warm_up(&resumed, work)
     }
 }
 
-fn run(container: &Container, task: &Task) -> Result<(), NoImage> {
-    let Task { command, input } = task;
-    match container.run(command.clone(), Stdin::Text(input), TASK) {
-        Ok(run) if run.exit.success() => Ok(()),
-        Ok(run) => {
+fn warm_up(container: &Container, work: &WarmUp) -> Result<(), NoImage> {
+    let failed =
+        |error| NoImage::new(format!("its first client failed: {:?}", explain(error)), Holds::Process);
+    match work {
+        WarmUp::Sign => container.wait_for_sign(WARM_UP).map_err(failed),
+        WarmUp::Task(Task { command, input }) => {
+            let run = container.run(command.clone(), Stdin::Text(input), WARM_UP).map_err(failed)?;
+            if run.exit.success() {
+                return Ok(());
+            }
             let why = format!("its first client ended with {}: {}", run.exit, run.stderr.trim());
             Err(NoImage::new(why, Holds::Boot))
-        }
-        Err(error) => {
-            Err(NoImage::new(format!("its first client failed: {:?}", explain(error)), Holds::Process))
         }
     }
 }

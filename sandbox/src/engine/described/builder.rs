@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::description::{Description, Never, Password, Seed, SettingForm, Settings, TcpPart};
+use super::description::{
+    CheckpointPart, Description, Never, Password, Seed, SettingForm, Settings, Shares, TcpPart,
+};
 use super::forms::{CommandLine, SignalName, Texts, VersionArg};
 use super::sign::{Look, Sign};
 use super::template::{Absolute, Inside, Scope, Template};
@@ -41,6 +43,7 @@ impl Description {
             client_env: BTreeMap::new(),
             client_variables: Vec::new(),
             tcp: None,
+            checkpoint: None,
             idle_memory: None,
             processes: None,
         }
@@ -354,6 +357,28 @@ impl Description {
     pub fn tcp_password<W: Into<String>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
         if let (Some(line), Some(tcp)) = (self.line(words), &mut self.tcp) {
             tcp.password = Password::SetBy(line);
+        }
+        self
+    }
+
+    /// Lets servers be resumed from the [checkpoint](super::Described#checkpoints) of a ready one.
+    /// `shares` names the values that they then share and that differ between started ones; `None`
+    /// if there are none.
+    #[must_use]
+    pub fn checkpoint(mut self, shares: Option<&str>) -> Self {
+        let shares = shares.map_or(Shares::Nothing(Never), |values| Shares::Values(values.to_owned()));
+        self.checkpoint = Some(CheckpointPart { shares, client: None });
+        self
+    }
+
+    /// Sets the program, with its arguments, that is the first client of a server before its
+    /// checkpoint is taken, instead of the look for the sign of readiness. For checkpoints allowed
+    /// [before](Self::checkpoint).
+    #[must_use]
+    pub fn checkpoint_client<W: Into<String>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        let line = self.line(words);
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.client = line;
         }
         self
     }

@@ -1,7 +1,8 @@
 //! The rules of a description that concern several of its parts.
 
-use super::description::{Description, Password, SettingForm};
+use super::description::{Description, Password, SettingForm, Shares};
 use super::server::{Cause, Inside, command_env};
+use super::sign::Look;
 use crate::engine::{Command, Mode};
 
 /// A mistake, and a text by which its line is found.
@@ -22,7 +23,7 @@ impl Description {
     pub(super) fn programs_of_server(&self) -> impl Iterator<Item = &str> {
         let initialise = self.initialise.as_ref().map(|line| &line.program);
         let ready = match &self.ready.look {
-            super::sign::Look::Command(line) => Some(&line.program),
+            Look::Command(line) => Some(&line.program),
             _ => None,
         };
         initialise.into_iter().chain(ready).map(String::as_str)
@@ -35,7 +36,9 @@ impl Description {
             Password::SetBy(line) => Some(&line.program),
             Password::Never(_) => None,
         });
-        self.programs_of_server().chain(seed.into_iter().chain(password).map(String::as_str))
+        let first = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.client.as_ref());
+        let first = first.map(|line| &line.program);
+        self.programs_of_server().chain(seed.into_iter().chain(password).chain(first).map(String::as_str))
     }
 
     /// Checks that a server can be made of the description.
@@ -85,6 +88,16 @@ impl Description {
         {
             return Err(Mistake::new("password", "the command that sets the password has no `{password}`"));
         }
+        if let Some(checkpoint) = &self.checkpoint {
+            if checkpoint.shares == Shares::Values(String::new()) {
+                let cause = "`shares` is empty: write `false`, or what resumed servers share";
+                return Err(Mistake::new("shares", cause));
+            }
+            if checkpoint.client.is_none() && self.ready.is_only_reported() {
+                let cause = "a server that only notifies needs a `client` before its checkpoint is taken";
+                return Err(Mistake::new("checkpoint", cause));
+            }
+        }
         self.check_templates()
     }
 
@@ -100,6 +113,9 @@ impl Description {
         }
         if let Some(line) = &self.initialise {
             at("initialise", values.words(nothing(), &line.args))?;
+        }
+        if let Some(line) = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.client.as_ref()) {
+            at("client", values.words(nothing(), &line.args))?;
         }
         if let Some(seed) = &self.seed {
             let by_name = seed.command.args.iter().any(|arg| arg.has("file"));

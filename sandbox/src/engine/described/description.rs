@@ -82,6 +82,8 @@ pub struct Description {
     #[serde(default)]
     pub(super) tcp: Option<TcpPart>,
     #[serde(default)]
+    pub(super) checkpoint: Option<CheckpointPart>,
+    #[serde(default)]
     pub(super) idle_memory: Option<u64>,
     #[serde(default)]
     pub(super) processes: Option<u32>,
@@ -194,7 +196,7 @@ pub(super) enum Password {
     SetBy(CommandLine<OfPassword>),
 }
 
-/// `false`, written out so that an open port is never an oversight.
+/// `false`, written out so that an open port or a shared secret is never an oversight.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "bool", into = "bool")]
 pub(super) struct Never;
@@ -203,7 +205,7 @@ impl TryFrom<bool> for Never {
     type Error = &'static str;
 
     fn try_from(value: bool) -> Result<Self, Self::Error> {
-        if value { Err("expected `false`, or a command") } else { Ok(Self) }
+        if value { Err("expected `false`") } else { Ok(Self) }
     }
 }
 
@@ -211,4 +213,22 @@ impl From<Never> for bool {
     fn from(_: Never) -> Self {
         false
     }
+}
+
+/// Servers are resumed from checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckpointPart {
+    pub(super) shares: Shares,
+    #[serde(default)]
+    pub(super) client: Option<CommandLine<Inside>>,
+}
+
+/// The values that servers of one checkpoint share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected `false`, or what resumed servers share as a string")]
+pub(super) enum Shares {
+    /// `false`: none that differ between started ones.
+    Nothing(Never),
+    Values(String),
 }

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::description::Description;
-use self::description::Password;
+use self::description::{Password, Shares};
 use self::server::{Inside, OfPort, command_env};
 use crate::engine::{
-    Command, Engine, Installation, Mode, Programs, SandboxPath, Server, Task, TcpAccess, TcpRequest,
+    Command, Engine, Installation, Mode, Programs, SandboxPath, Server, Task, TcpAccess, TcpRequest, WarmUp,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -85,6 +85,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// | `client_env` | further variables by which clients find the server | `{}` |
 /// | `client_variables` | beginnings of variables that would lead clients elsewhere, such as `"REDIS"` | `[]` |
 /// | `tcp` | the port for clients outside, see [below](#ports) | none |
+/// | `checkpoint` | whether servers are resumed from a ready one, see [below](#checkpoints) | never |
 /// | `idle_memory` | bytes of memory that an idle server holds, see [`Server::idle_memory`] | 8 MB |
 /// | `processes` | processes and threads of the server, see [`Server::processes`] | 0 |
 /// | `account` | the name of the sandbox's only user | `"server"` |
@@ -123,6 +124,20 @@ use crate::error::{Error, ErrorKind, Result};
 /// `url` and `env` are as above, with `{address}`, `{host}`, `{port}` and `{password}`. Every user
 /// of the machine can reach the port. `password` is the command that sets a password, with
 /// `{password}` among its arguments, or `false` for a server that asks for none.
+///
+/// # Checkpoints
+/// With `checkpoint = { shares = false }` the 24th start of a layer keeps the memory of a ready
+/// server, and further ones are resumed from it, where the server's processes have nothing that a
+/// checkpoint cannot hold: locks by flock(2), instructions made at run time, statically linked
+/// programs and more exclude it. `sandboxed-db doctor --engine FILE` shows the reason. `client` is
+/// a program, with its arguments, that does the work of a first client beforehand and must succeed
+/// on a resumed server; without it the sign of readiness is looked for once more.
+///
+/// Servers resumed from one checkpoint share all that the server has drawn before: random state,
+/// seeds of hash tables, identifiers, its time of start. `shares` says which values those are; then
+/// servers are resumed with `SANDBOXED_DB_START=checkpoint` only. Write `false` for a server whose
+/// clients cannot see any, and leave `checkpoint` out where the server draws secrets that protect
+/// it, by other generators than OpenSSL's.
 ///
 /// # Layers
 /// The name of a layer covers the whole description, so each change of it builds new layers.
@@ -252,6 +267,24 @@ impl Engine for Described {
 
     fn data_dir(&self) -> SandboxPath {
         (&self.description.data.0).into()
+    }
+
+    fn shared_by_resumed(&self) -> Option<&str> {
+        match &self.description.checkpoint.as_ref()?.shares {
+            Shares::Nothing(_) => None,
+            Shares::Values(values) => Some(values),
+        }
+    }
+
+    fn warm_up(&self, installation: &Installation) -> Result<Option<WarmUp>> {
+        let Some(checkpoint) = &self.description.checkpoint else { return Ok(None) };
+        let Some(line) = &checkpoint.client else { return Ok(Some(WarmUp::Sign)) };
+        let values = Inside::of(&self.description);
+        let command = values.words(Command::new(self.program(installation, &line.program)?), &line.args);
+        command
+            .and_then(|command| command_env(command, &self.description.env, &values))
+            .map(|command| Some(WarmUp::Task(Task::new(command, ""))))
+            .map_err(|cause| self.refused("describe the first client of").caused_by(cause))
     }
 
     fn initialise(&self, installation: &Installation) -> Option<Command> {

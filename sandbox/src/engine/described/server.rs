@@ -188,6 +188,11 @@ impl Description {
 }
 
 impl Sign {
+    /// Returns `true` if only the server's own report shows that it is ready.
+    pub(super) fn is_only_reported(&self) -> bool {
+        self.notify && self.look == Look::Connect && self.socket.is_none() && self.port.is_none()
+    }
+
     fn ready(
         &self,
         description: &Description,
@@ -200,9 +205,7 @@ impl Sign {
             })
         };
         let looked_for = match &self.look {
-            Look::Connect if self.notify && self.socket.is_none() && self.port.is_none() => {
-                return Ok(Ready::Notify);
-            }
+            _ if self.is_only_reported() => return Ok(Ready::Notify),
             Look::Connect => Ready::Connect(at()?),
             Look::Answer { send, expect, end } => Ready::Answer {
                 at: at()?,

@@ -19,7 +19,7 @@ use self::config::{
 use crate::engine::url::{encode_path, percent_encode};
 use crate::engine::{
     ClientExit, Command, Dialect, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready,
-    SandboxPath, ScriptError, Scripts, Server, Signal, Sql, Task, TcpAccess, TcpRequest,
+    SandboxPath, ScriptError, Scripts, Server, Signal, Sql, Task, TcpAccess, TcpRequest, WarmUp,
 };
 use crate::environment::MARIADB;
 use crate::error::{Error, ErrorKind, Result};
@@ -183,8 +183,8 @@ impl Engine for MariaDb {
         Some("the numbers of `RAND()`")
     }
 
-    fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
-        Ok(Some(Task::new(client::own(installation)?, "SELECT 1;\n")))
+    fn warm_up(&self, installation: &Installation) -> Result<Option<WarmUp>> {
+        Ok(Some(WarmUp::Task(Task::new(client::own(installation)?, "SELECT 1;\n"))))
     }
 
     fn server(

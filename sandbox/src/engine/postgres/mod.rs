@@ -23,7 +23,7 @@ use self::files::with_environment;
 use crate::engine::url::{encode_path, percent_encode};
 use crate::engine::{
     ClientExit, Dialect, Engine, FileRun, Image, Installation, Mode, ScriptError, Scripts, Server, Sql, Task,
-    TcpAccess, TcpRequest, TlsFiles, children,
+    TcpAccess, TcpRequest, TlsFiles, WarmUp, children,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Command, Endpoint, Ready, SandboxPath, Signal};
@@ -185,13 +185,14 @@ impl Engine for Postgres {
         Ok(Some(Task::new(files::own_client(installation)?, psql::settle(&self.database))))
     }
 
-    fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
+    fn warm_up(&self, installation: &Installation) -> Result<Option<WarmUp>> {
         // Older servers have a collector of statistics, with a socket that no checkpoint holds.
         const SINCE: u32 = 15;
         if installation.major() < SINCE {
             return Ok(None);
         }
-        Ok(Some(Task::new(files::first_client(installation, &self.database)?, "SELECT 1;\n")))
+        let client = files::first_client(installation, &self.database)?;
+        Ok(Some(WarmUp::Task(Task::new(client, "SELECT 1;\n"))))
     }
 
     fn server(

@@ -8,7 +8,7 @@ use std::path::Path;
 use self::config::{ACCOUNT, AT_SIGNAL, CONFIG, DATA, PORT, SOCKET, SOCKETS, configuration};
 use crate::engine::{
     ClientExit, Command, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready, SandboxPath,
-    ScriptError, Scripts, Server, Signal, Task, TcpAccess, TcpRequest,
+    ScriptError, Scripts, Server, Signal, Task, TcpAccess, TcpRequest, WarmUp,
 };
 use crate::environment::REDIS;
 use crate::error::{Error, ErrorKind, Result};
@@ -105,8 +105,9 @@ impl Engine for Redis {
         Some("`run_id` and the passwords of `ACL GENPASS`")
     }
 
-    fn warm_up(&self, installation: &Installation) -> Result<Option<Task>> {
-        Ok(files::ask(installation).ok().map(|client| Task::new(client, "SELECT 0\n")))
+    fn warm_up(&self, installation: &Installation) -> Result<Option<WarmUp>> {
+        let client = files::ask(installation).ok();
+        Ok(client.map(|client| WarmUp::Task(Task::new(client, "SELECT 0\n"))))
     }
 
     fn server(

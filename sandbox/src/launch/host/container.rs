@@ -320,6 +320,17 @@ impl Container {
         control.request(&Request::Start(command), &[])
     }
 
+    /// Has init look once more for the sign of readiness, and waits until it is seen. A server
+    /// that only reports its readiness has none.
+    pub(crate) fn wait_for_sign(&self, timeout: Duration) -> Result<()> {
+        {
+            let mut control = lock(&self.control);
+            control.ready = false;
+            control.request(&Request::Probe, &[])?;
+        }
+        self.wait_ready(timeout)
+    }
+
     /// Waits until the server is ready.
     pub(crate) fn wait_ready(&self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;

@@ -212,6 +212,10 @@ impl<'a> Supervisor<'a> {
         self.report(|supervisor| match serde_json::from_slice(message) {
             Ok(Request::Start(command)) => supervisor.start_server(command),
             Ok(Request::Run { number, command }) => supervisor.run(number, &command, fds),
+            Ok(Request::Probe) => {
+                supervisor.ready = false;
+                supervisor.probe()
+            }
             Ok(Request::Forward { port }) => supervisor.forward(port, fds),
             Ok(Request::Signal(signal)) => {
                 if let Some(server) = supervisor.server {
