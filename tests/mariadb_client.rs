@@ -87,6 +87,12 @@ macro_rules! tested {
                 Self::query(db, &loot(size)).map(drop)
             }
 
+            fn save(db: &Sandbox<Self>) -> Result<(), String> {
+                let sql = "SET GLOBAL innodb_flush_log_at_trx_commit = 1; \
+                           REPLACE INTO store VALUES ('saved', '')";
+                Self::query(db, sql).map(drop)
+            }
+
             fn check(db: &Sandbox<Self>) -> Result<(), String> {
                 let checked = Self::query(db, &format!("CHECK TABLE store, {} EXTENDED", Self::TABLES))?;
                 match checked.lines().all(|line| line.ends_with("\tOK")) {

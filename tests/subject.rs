@@ -75,6 +75,11 @@ fn run<E: Options>(args: impl Iterator<Item = String>) -> Result<ExitCode, Error
             }
             return Ok(ExitCode::SUCCESS);
         }
+        "prune" => {
+            let limit = sandboxed_db::cache::Limit { size: u64::MAX, age: None };
+            sandboxed_db::cache::Layers::open()?.prune(limit)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         "descriptors" => return descriptors(&plan).map(|()| ExitCode::SUCCESS),
         _ => {}
     }

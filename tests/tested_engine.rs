@@ -51,6 +51,15 @@ pub trait TestedEngine: Engine + Scripts {
     /// Makes the server write `size` bytes to its data directory.
     fn write_to_disk(db: &Sandbox<Self>, size: usize) -> Result<(), String>;
 
+    /// Makes the server write what it has acknowledged, if it does not at once: it may be killed.
+    ///
+    /// # Errors
+    /// The server's message.
+    fn save(db: &Sandbox<Self>) -> Result<(), String> {
+        let _ = db;
+        Ok(())
+    }
+
     /// Makes the server check its data, or write it by a separate process or thread.
     fn check(db: &Sandbox<Self>) -> Result<(), String> {
         let _ = db;
@@ -246,6 +255,10 @@ impl TestedEngine for Redis {
     }
 
     fn take_processes(_db: &Sandbox<Self>) {}
+
+    fn save(db: &Sandbox<Self>) -> Result<(), String> {
+        redis(&mut unix(db), &["SAVE"]).map(drop)
+    }
 
     /// A forked process writes all data.
     fn check(db: &Sandbox<Self>) -> Result<(), String> {

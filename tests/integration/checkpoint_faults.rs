@@ -15,7 +15,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use sandboxed_db::Sandbox;
 use sandboxed_db_tests::{
     DEADLINE, MountUser, Random, ScratchDirs, TestProcess, alone, children, connect, eventually,
-    in_mount_namespace, is_alone, mount_task, passed, printed, rounds, start, value,
+    in_mount_namespace, is_alone, mount_task, passed, printed, rounds, start, value, wait_until,
 };
 
 use super::checkpoint::{checkpoints, start_resumed};
@@ -36,6 +36,12 @@ fn one_by_one(cache: &Path, arguments: &[&str]) -> Command {
 fn start_some(cache: &Path, arguments: &[&str]) {
     let output = one_by_one(cache, arguments).output().unwrap();
     assert!(output.status.success(), "{}", printed(&output));
+}
+
+/// The staged checkpoints of a cache, which have images.
+fn checkpoints_in_the_making(cache: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cache.join("staging")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.join("image").exists()).collect()
 }
 
 #[test]
@@ -61,6 +67,27 @@ fn the_next_process_removes_what_a_killed_maker_left() {
         assert_eq!((checkpoints(&cache).len(), staged()), (1, 0), "kill {kill}");
     }
     assert!(met > 0, "no kill met the making of a checkpoint");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn pruning_removes_what_a_killed_maker_left_only() {
+    let dirs = ScratchDirs::with_shared_cache();
+    let cache = cache_with_its_own_images(&dirs);
+    let prune = || {
+        let output = Command::new(SUBJECT).arg("prune").env("SANDBOXED_DB_CACHE", &cache).output().unwrap();
+        assert!(output.status.success(), "{}", printed(&output));
+    };
+    let made = || checkpoints_in_the_making(&cache).len();
+    let mut maker = one_by_one(&cache, &[]).stdout(Stdio::null()).spawn().unwrap();
+    wait_until(DEADLINE, "a checkpoint is being made", || made() == 1);
+    kill_process(Pid::from_child(&maker), Signal::STOP).unwrap();
+    prune();
+    assert_eq!(made(), 1, "its maker lives");
+    maker.kill().unwrap();
+    maker.wait().unwrap();
+    prune();
+    assert_eq!(made(), 0);
 }
 
 #[test]

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use sandboxed_db::cache::Layers;
-use sandboxed_db::{Sandbox, ServerStart, Snapshot};
+use rustix::process::Signal;
+use sandboxed_db::cache::{Kept, Layers};
+use sandboxed_db::{Keep, Sandbox, ServerStart, Snapshot};
 use sandboxed_db_tests::{
-    CLEANUP_DEADLINE, DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone,
-    eventually, is_alone, passed, rounds, seeded, status, wait_until,
+    CLEANUP_DEADLINE, DEADLINE, Namespaces, Random, ScratchDirs, TestProcess, TestedEngine, alone, children,
+    eventually, is_alone, passed, processes_beside, rounds, seeded, status, wait_until,
 };
 
-use crate::lifecycle::{SUBJECT, subject};
+use crate::lifecycle::{SUBJECT, kill, subject};
 
 /// Makes a module for each engine, with every test of a list.
 macro_rules! for_every_engine {
@@ -203,12 +204,35 @@ fn in_a_cache_of_its_own<E: TestedEngine>() {
                 assert_eq!(drawn.len(), count, "two servers draw the same: {drawn:?}");
             }
             siblings.into_iter().for_each(|db| db.stop().unwrap());
+            recovers(&snapshot);
             let another = start(&snapshot);
             assert!(is_resumed(&another));
             assert_eq!(E::get(&another, "mine"), Ok(None));
         }
         other => panic!("no such check: {other}"),
     }
+}
+
+/// Kills a resumed server, and starts another one on the data that it has left.
+fn recovers<E: TestedEngine>(snapshot: &Snapshot<E>) {
+    let snapshot = snapshot.clone().keep(Keep::OnFailure).keep_as("killed");
+    let killed = thread::spawn(move || {
+        let db = start(&snapshot);
+        assert!(is_resumed(&db));
+        E::set(&db, "mine", "acknowledged").unwrap();
+        E::save(&db).unwrap();
+        children(db.pid()).into_iter().for_each(|server| kill(server, Signal::KILL));
+        wait_until(DEADLINE, "only init is left", || processes_beside(db.pid()).len() == 1);
+        panic!("as the test expects");
+    });
+    killed.join().unwrap_err();
+    let kept = Kept::open().unwrap();
+    let state = kept.find("killed").unwrap_or_else(|error| panic!("{error:?}"));
+    assert!(!state.clean, "{state:?}");
+    let db = state.start_as(E::engine()).unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(E::get(&db, "seed"), Ok(Some("seeded".to_owned())));
+    assert_eq!(E::get(&db, "mine"), Ok(Some("acknowledged".to_owned())));
+    E::check(&db).unwrap();
 }
 
 fn is_resumed<E: TestedEngine>(db: &Sandbox<E>) -> bool {

@@ -4,11 +4,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use rstest::rstest;
-use sandboxed_db::{Engine, ErrorKind, Redis, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{alone, passed, skip_without};
+use sandboxed_db::{Engine, ErrorKind, Redis, Sandbox, ServerStart, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{
+    DEADLINE, alone, continues_alone, eventually, passed, processes_beside, skip_without, wait_until,
+};
 
 fn start(snapshot: &Snapshot<Redis>) -> Sandbox<Redis> {
     snapshot.start().unwrap_or_else(|error| panic!("{error:?}"))
@@ -163,4 +166,45 @@ mod connections {
         one.set::<_, _, ()>("key", 7).await.unwrap();
         assert_eq!(other.get::<_, u32>("key").await.unwrap(), 7);
     }
+}
+
+#[test]
+fn an_executed_redis_shuts_down_on_request() {
+    skip_without!(Redis);
+    if continues_alone(an_executed_redis_shuts_down_on_request, started("exec")) {
+        shuts_down(ServerStart::Executed);
+    }
+}
+
+#[test]
+fn a_resumed_redis_shuts_down_on_request() {
+    skip_without!(Redis);
+    if continues_alone(a_resumed_redis_shuts_down_on_request, started("checkpoint")) {
+        shuts_down(ServerStart::Resumed);
+    }
+}
+
+/// Prepares a process whose servers are started in that way.
+fn started(way: &str) -> impl FnOnce(&mut Command) {
+    move |process| {
+        process.env("SANDBOXED_DB_START", way).env("SANDBOXED_DB_POOL", "0");
+    }
+}
+
+fn shuts_down(way: ServerStart) {
+    let snapshot = Snapshot::new(Redis::new());
+    let db = eventually(DEADLINE, "a server is started in this way", || {
+        Some(start(&snapshot)).filter(|db| db.timings().start == way)
+    });
+    assert_eq!(ask(&db, "SET mine left"), "+OK\r\n");
+    let mut stream = UnixStream::connect(Redis::socket().below(&db.root())).unwrap();
+    stream.write_all(b"SHUTDOWN SAVE\r\n").unwrap();
+    // It closes the connection instead of an answer.
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    wait_until(DEADLINE, "only init is left", || processes_beside(db.pid()).len() == 1);
+    let log = db.log().unwrap();
+    assert!(log.contains("User requested shutdown") && log.contains("bye bye"), "{log}");
+    let saved = std::fs::read(db.root().join("var/lib/redis/dump.rdb")).unwrap();
+    assert!(saved.windows(4).any(|bytes| bytes == b"left"), "nothing is saved");
+    db.stop().unwrap();
 }
