@@ -155,6 +155,12 @@ impl AptRepository {
         fs::write(self.config(), text).expect("there is room");
     }
 
+    /// Returns the line by which a file of sources names it.
+    #[must_use]
+    pub fn source(&self) -> String {
+        fs::read_to_string(self.sources()).expect("it was written")
+    }
+
     /// Returns the file of settings for `APT_CONFIG`.
     #[must_use]
     pub fn config(&self) -> PathBuf {

@@ -84,10 +84,10 @@ impl OciLayout {
     }
 }
 
-/// Returns an archive of the installed PostgreSQL and the libraries that it needs, and no shell;
-/// `None` without an installed one.
+/// Returns an archive of the installed PostgreSQL and the libraries that it needs, and no shell,
+/// with these files by paths without the first slash; `None` without an installed one.
 #[must_use]
-pub fn installed_postgres() -> Option<Vec<u8>> {
+pub fn installed_postgres(further: &[(&str, &str)]) -> Option<Vec<u8>> {
     let installation = Postgres::new().locate().ok()?;
     let bin = fs::canonicalize(installation.bin()).ok()?;
     // Debian's layout; other machines skip the tests.
@@ -111,6 +111,12 @@ pub fn installed_postgres() -> Option<Vec<u8>> {
     for file in files {
         // Links are followed: a library has the name by which it is looked for.
         archive.append_path_with_name(&file, file.strip_prefix("/").ok()?).expect("a readable file");
+    }
+    for (path, contents) in further {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(contents.len() as u64);
+        archive.append_data(&mut header, path, contents.as_bytes()).expect("an archive in memory");
     }
     Some(archive.into_inner().expect("an archive in memory"))
 }

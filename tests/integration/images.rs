@@ -20,7 +20,7 @@ fn image() -> Option<&'static OciLayout> {
     let image = IMAGE.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
         let env = ["PATH=/nowhere:/usr/bin", "FROM_IMAGE=1", "PGUSER=nobody", "LC_ALL=xx_XX"];
-        let layout = OciLayout::write(directory.path(), &installed_postgres()?, &env);
+        let layout = OciLayout::write(directory.path(), &installed_postgres(&[])?, &env);
         Some((directory, layout))
     });
     if image.is_none() {
@@ -129,6 +129,11 @@ fn the_images_server_is_known_by_image() {
     );
     let report = lacking(&Snapshot::new(Redis::new()).image(image.reference()));
     assert_says(&report, &["find `redis-server` or `valkey-server` in the image sha256:"]);
+    let report = refused(&Snapshot::new(Postgres::new()).image(image.reference()).package("hello"));
+    assert_says(
+        &report,
+        &["could not add `hello` to the image sha256:", "hint: use an image that is made from"],
+    );
 }
 
 #[test]

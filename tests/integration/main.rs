@@ -51,6 +51,8 @@ mod mistakes;
 mod nextest;
 mod other_attributes;
 mod packages;
+#[cfg(feature = "images")]
+mod packages_of_images;
 mod parameters;
 mod paths;
 #[cfg(feature = "images")]

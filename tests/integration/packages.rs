@@ -17,6 +17,32 @@ use crate::requests::{Request, TestCache};
 /// The query whose answer an extension and its dependency make together.
 const FABLE: (&str, &str) = ("sql", "select fable()");
 
+/// Adds an extension for a version of PostgreSQL, and a package on which it depends; returns the
+/// name of the first. The text makes up the size of the second.
+pub(crate) fn add_fable(repository: &AptRepository, version: u32, text: &str) -> String {
+    let package = format!("postgresql-{version}-fable");
+    let directory = format!("usr/share/postgresql/{version}/extension");
+    let file = |name: &str| format!("{directory}/{name}");
+    repository.add(&Package {
+        name: &package,
+        depends: &format!("postgresql-{version}, fable-data"),
+        files: &[
+            (&file("fable-1.control"), "default_version = '1.0'\n"),
+            (
+                &file("fable--1.0.sql"),
+                "create function fable() returns text language sql as $$select pg_read_file('/usr/lib/fable/text')$$;",
+            ),
+        ],
+        // As the package of PostGIS does.
+        script: &format!(
+            "#!/bin/sh\nDIR=\"/{directory}\"\nupdate-alternatives \\\n  --install $DIR/fable.control fable.control \
+             $DIR/fable-1.control 10\n"
+        ),
+    });
+    repository.add(&Package { name: "fable-data", files: &[("lib/fable/text", text)], ..Package::default() });
+    package
+}
+
 /// A repository with an extension for the installed server, and a separate cache.
 struct Fable {
     repository: AptRepository,
@@ -39,31 +65,7 @@ impl Fable {
             skip("the server is of no package");
             return None;
         }
-        let version = server.major();
-        let package = format!("postgresql-{version}-fable");
-        let directory = format!("usr/share/postgresql/{version}/extension");
-        let file = |name: &str| format!("{directory}/{name}");
-        repository.add(&Package {
-            name: &package,
-            depends: &format!("postgresql-{version}, fable-data"),
-            files: &[
-                (&file("fable-1.control"), "default_version = '1.0'\n"),
-                (
-                    &file("fable--1.0.sql"),
-                    "create function fable() returns text language sql as $$select pg_read_file('/usr/lib/fable/text')$$;",
-                ),
-            ],
-            // As the package of PostGIS does.
-            script: &format!(
-                "#!/bin/sh\nDIR=\"/{directory}\"\nupdate-alternatives \\\n  --install $DIR/fable.control fable.control \
-                 $DIR/fable-1.control 10\n"
-            ),
-        });
-        repository.add(&Package {
-            name: "fable-data",
-            files: &[("lib/fable/text", text)],
-            ..Package::default()
-        });
+        let package = add_fable(&repository, server.major(), text);
         cache.write("fable.sql", "create extension fable;");
         let config = repository.config().to_str().unwrap().to_owned();
         cache.environment = vec![("APT_CONFIG", config.leak())];

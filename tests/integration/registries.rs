@@ -71,7 +71,7 @@ fn an_image_is_pulled_once_from_a_registry() {
     if !continues_in_cache(an_image_is_pulled_once_from_a_registry) {
         return;
     }
-    let (Some(registry), Some(layer)) = (DockerRegistry::start(), installed_postgres()) else {
+    let (Some(registry), Some(layer)) = (DockerRegistry::start(), installed_postgres(&[])) else {
         return skip("docker-registry or a PostgreSQL of Debian's layout is not installed");
     };
     let layout = OciLayout::write(&registry.place.path().join("layout"), &layer, &[]);

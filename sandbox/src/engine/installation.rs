@@ -210,14 +210,6 @@ impl Installation {
         if names.is_empty() {
             return Ok(self);
         }
-        if let Some(image) = &self.image {
-            let object = format!("add the packages `{}` to the image {}", names.join("`, `"), image.id());
-            return Err(Error::new(ErrorKind::InvalidConfig, object)
-                .caused_by(
-                    "they are those of this machine's distribution, and the image has its own libraries",
-                )
-                .with_hint("add them where the image is made, and leave out `package`"));
-        }
         let tree = on_top(
             names,
             &Below {
@@ -226,6 +218,7 @@ impl Installation {
                 package: self.supply.package.as_deref(),
                 variable: self.supply.variable.as_deref(),
                 tree: self.supply.tree.as_ref(),
+                image: self.image.as_ref(),
             },
         )?;
         Ok(self.below(&tree))

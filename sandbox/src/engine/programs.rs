@@ -178,6 +178,7 @@ impl Programs {
                 others.push(found.version().to_owned());
                 continue;
             }
+            let found = found.supplied(self.package.as_deref(), None);
             return Ok(self.clients.iter().fold(found, |found, client| {
                 match with(client).into_iter().next().filter(|_| !found.has(client)) {
                     Some(directory) => found.with_programs_in_image(directory),

@@ -30,8 +30,8 @@ pub trait Scripts: fmt::Debug + Send + Sync {
 
     /// Says in one sentence what to do about a file that failed with this message, where the
     /// message shows a usual cause. By default nothing.
-    fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
-        let _ = (run, message);
+    fn advice(&self, installation: &Installation, run: &FileRun, message: &str) -> Option<String> {
+        let _ = (installation, run, message);
         None
     }
 

@@ -94,9 +94,10 @@ impl KeptState {
         }
         let report = report::Recorder::asked(engine.name(), None);
         let installation = match &self.image {
-            None => engine.locate()?.with_packages(&self.packages)?,
+            None => engine.locate()?,
             Some(image) => engine.locate_in(&ImageReference::absolute(image).obtain(false)?)?,
         };
+        let installation = installation.with_packages(&self.packages)?;
         let prepared = Prepared::new(StartOptions {
             engine: &engine,
             installation: &installation,

@@ -30,7 +30,8 @@ pub(crate) struct Plan {
     pub(crate) image: Option<PathBuf>,
     /// Variables of an image, for all programs. Those of a command win, except for `PATH`.
     pub(crate) env: Vec<(String, String)>,
-    /// Host directories that show at `/usr`, the first on top. Usually `/usr` itself.
+    /// Host directories that show at `/usr`, the first on top. Usually `/usr` itself; with an image
+    /// usually none.
     pub(crate) usr: Vec<PathBuf>,
     /// Further files and trees of the host.
     pub(crate) binds: Vec<Bind>,

@@ -11,13 +11,23 @@ use crate::launch::plan::{self, Bind, Data, Plan};
 /// initdb(1) runs programs by a shell, which small images lack.
 const SHELL: &str = "/bin/sh";
 
-/// Returns the plan of a server of an image.
-pub(super) fn plan<E: Engine>(image: &Image, engine: &E, data: Data, account: &str) -> Plan {
+/// Returns the plan of a server of an image, on whose `/usr` trees of packages show.
+pub(super) fn plan<E: Engine>(
+    image: &Image,
+    packages: &[PathBuf],
+    engine: &E,
+    data: Data,
+    account: &str,
+) -> Plan {
     // The image's locale and the address of its server are not those of a sandbox.
     let foreign =
         |name: &str| name.starts_with("LC_") || name.starts_with("LANG") || engine.is_client_variable(name);
     let env = image.env().iter().filter(|(name, _)| !foreign(name)).cloned().collect();
-    plan::image_root(image.root(), env, data, engine.data_dir(), account)
+    let mut plan = plan::image_root(image.root(), env, data, engine.data_dir(), account);
+    if !packages.is_empty() {
+        plan.usr = packages.iter().cloned().chain(image.on_host(Path::new("/usr"))).collect();
+    }
+    plan
 }
 
 /// Returns the binds of a shell for an image without one: a static busybox(1) of the host, else the

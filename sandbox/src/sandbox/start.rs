@@ -102,7 +102,7 @@ impl<E: Engine> Prepared<E> {
         }
         let begin = Instant::now();
         let mut plan = match installation.image() {
-            Some(image) => image::plan(image, engine, data, &server.account),
+            Some(image) => image::plan(image, installation.usr(), engine, data, &server.account),
             None => plan::root(installation.usr().to_vec(), data, engine.data_dir(), &server.account),
         };
         if let Some(image) = installation.image().filter(|_| is_empty) {

@@ -157,6 +157,9 @@ impl<E: Engine> Snapshot<E> {
     /// from [packages](crate::environment). Later starts use the unpacked packages as they are,
     /// without a network. Layers depend on the packages' names, versions and contents.
     ///
+    /// With an [image](Self::image) of Debian, Ubuntu and their kin the packages are those of the
+    /// image's sources, checked by the image's keys.
+    ///
     /// `name=version` asks for one version. An extension that must be loaded when the server starts
     /// needs its [setting](Self::setting) too, such as `shared_preload_libraries`.
     ///
@@ -164,7 +167,7 @@ impl<E: Engine> Snapshot<E> {
     /// None here. [`start`](Self::start) returns
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a package that the
     /// distribution does not have, that is made for another version of the server, or that is to be
-    /// used with a server that is not the distribution's;
+    /// used with a server that is not the distribution's or an image without packages;
     /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) if it cannot be downloaded.
     ///
     /// # Example
@@ -210,8 +213,7 @@ impl<E: Engine> Snapshot<E> {
     /// # Errors
     /// None here. [`start`](Self::start) returns
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) without the feature, for an
-    /// image that is missing, damaged or made for another architecture, in process mode, and
-    /// together with [packages](Self::package), and
+    /// image that is missing, damaged or made for another architecture, and in process mode;
     /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled) for an image without the server,
     /// and for a registry that cannot be reached.
     ///

@@ -66,7 +66,8 @@ fn run_file<E: Engine>(
     match failure {
         None => Ok(()),
         Some(error) => {
-            let advice = scripts.advice(&run_as, &error.message);
+            let installation = sandbox.prepared().installation();
+            let advice = scripts.advice(installation, &run_as, &error.message);
             Err(worded(error, path).or_hint(|| advice))
         }
     }

@@ -232,7 +232,7 @@ macro_rules! run_files {
                 client::failure(exit)
             }
 
-            fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
+            fn advice(&self, _: &Installation, run: &FileRun, message: &str) -> Option<String> {
                 client::advice(run, message)
             }
 

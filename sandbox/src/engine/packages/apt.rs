@@ -1,8 +1,8 @@
 //! The package client of Debian and its kin, apt-get(8), run without root.
 //!
 //! It has its state, cache and lock in our directory, and uses the machine's sources, keys,
-//! preferences and proxies (`/etc/apt`). Its package status is made for it: see
-//! [`claims`](super::claims).
+//! preferences and proxies (`/etc/apt`), or for an image only its proxies. Its package status is
+//! made for it: see [`claims`](super::claims).
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -59,6 +59,8 @@ impl Archive {
 pub(super) struct Apt {
     dir: PathBuf,
     lists: PathBuf,
+    /// Options for the files of another system, in place of `/etc/apt`.
+    options: Vec<(&'static str, PathBuf)>,
     deadline: Instant,
     /// The output of all calls. Only the output shows that an update failed in part, since its exit
     /// status is then zero.
@@ -75,7 +77,22 @@ impl Apt {
         fs::write(dir.join("status"), status)?;
         fs::write(dir.join("settings"), SETTINGS)?;
         let lists = if machine_lists { PathBuf::from(MACHINE_LISTS) } else { dir.join("state/lists") };
-        Ok(Self { dir: dir.to_owned(), lists, deadline, output: String::new() })
+        Ok(Self { dir: dir.to_owned(), lists, options: Vec::new(), deadline, output: String::new() })
+    }
+
+    /// Uses the sources, keys and preferences of another system.
+    pub(super) fn of_system(
+        mut self,
+        architecture: &str,
+        options: Vec<(&'static str, PathBuf)>,
+    ) -> io::Result<Self> {
+        let settings = format!(
+            "{SETTINGS}# clear APT::Default-Release;\n# clear APT::Architectures;\n\
+             APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n"
+        );
+        fs::write(self.dir.join("settings"), settings)?;
+        self.options = options;
+        Ok(self)
     }
 
     /// Fetches the package lists.
@@ -103,14 +120,15 @@ impl Apt {
     fn run(&mut self, arguments: &[&str], on_wait: &dyn Fn()) -> io::Result<String> {
         let mut command = Command::new("apt-get");
         command.arg("--quiet").arg("--config-file").arg(self.dir.join("settings"));
-        for (option, path) in [
+        let own = [
             ("Dir::State", self.dir.join("state")),
             ("Dir::State::Lists", self.lists.clone()),
             ("Dir::State::status", self.dir.join("status")),
             ("Dir::Cache", self.dir.join("cache")),
             ("Dir::Cache::Archives", self.dir.join("cache/archives")),
             ("Dir::Log", self.dir.join("log")),
-        ] {
+        ];
+        for (option, path) in own.iter().chain(&self.options) {
             let mut value = OsString::from(format!("{option}="));
             value.push(path);
             command.arg("-o").arg(value);

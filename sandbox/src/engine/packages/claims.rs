@@ -67,6 +67,19 @@ pub(super) fn claims_of(status: &str, names: &[&str]) -> String {
     installed(status).filter(|stanza| names.contains(&name(stanza))).map(claim).collect()
 }
 
+/// Returns the claims for all installed packages but those that are asked for, in the status of an
+/// image, which never changes. `server` is claimed whatever is asked for.
+pub(super) fn claims_of_image(status: &str, wanted: &[String], server: &str) -> String {
+    let is_wanted = |name: &str| name != server && wanted.iter().any(|it| without_version(it) == name);
+    installed(status).filter(|stanza| !is_wanted(name(stanza))).map(claim).collect()
+}
+
+/// Returns the architecture of a system's C library, as packages name it.
+pub(super) fn architecture(status: &str) -> Option<&str> {
+    let libc = installed(status).find(|stanza| name(stanza) == "libc6")?;
+    libc.lines().find_map(|line| line.strip_prefix("Architecture: "))
+}
+
 /// Returns the claim for a package by its control file.
 pub(super) fn claim(control: &str) -> String {
     let is_kept = |line: &&str| line.split_once(':').is_some_and(|(field, _)| KEPT.contains(&field));
@@ -99,7 +112,8 @@ pub(super) fn owner<'a>(output: &'a str, file: &Path) -> Option<&'a str> {
 }
 
 fn installed(status: &str) -> impl Iterator<Item = &str> {
-    status.split("\n\n").filter(|stanza| has(stanza, "Status: install ok installed"))
+    let states = ["Status: install ok installed", "Status: hold ok installed"];
+    status.split("\n\n").filter(move |stanza| states.iter().any(|state| has(stanza, state)))
 }
 
 fn has(stanza: &str, line: &str) -> bool {
@@ -144,6 +158,15 @@ mod tests {
         let claims = claims(STATUS, &below, &["perl".to_owned(), "rsync=3.2".to_owned()]);
         assert!(lists(&claims, "curl") && lists(&claims, "socat"));
         assert!(!lists(&claims, "perl") && !lists(&claims, "rsync"));
+    }
+
+    #[test]
+    fn what_an_image_has_is_claimed_but_for_what_is_asked_for() {
+        let held = format!("{STATUS}\nPackage: db\nStatus: hold ok installed\nVersion: 1\n");
+        let claims = claims_of_image(&held, &["curl=8".to_owned(), "db".to_owned()], "db");
+        assert!(lists(&claims, "bash") && lists(&claims, "libc6") && lists(&claims, "db"), "{claims}");
+        assert!(!lists(&claims, "curl") && !claims.contains("i386"), "{claims}");
+        assert_eq!((architecture(&held), architecture("Package: x\n")), (Some("amd64"), None));
     }
 
     #[test]

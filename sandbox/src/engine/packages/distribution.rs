@@ -1,12 +1,20 @@
-//! The distribution of this machine: its name, and the command by which it installs a package.
+//! The distribution of this machine or of an image: its name, and the command by which it installs
+//! a package.
 
 use std::path::Path;
 
+use crate::engine::image::Image;
 use crate::machine::os_release::{field, read};
 
-/// Returns a name for the distribution, its release and the architecture, which a tree is made for.
-pub(super) fn directory() -> String {
-    name(&read(Path::new("/")), std::env::consts::ARCH)
+/// Returns a name for the distribution, its release and the architecture, which a tree is made for:
+/// those of an image, or of this machine.
+pub(super) fn directory(image: Option<&Image>) -> String {
+    let of_image = |image: &Image| {
+        let files = ["/etc/os-release", "/usr/lib/os-release"].map(Path::new);
+        let contents = files.iter().find_map(|file| image.read(file).ok()).unwrap_or_default();
+        String::from_utf8_lossy(&contents).into_owned()
+    };
+    name(&image.map_or_else(|| read(Path::new("/")), of_image), std::env::consts::ARCH)
 }
 
 fn name(os_release: &str, architecture: &str) -> String {

@@ -14,7 +14,9 @@ mod apt;
 mod claims;
 mod client;
 mod distribution;
+mod of_image;
 mod on_top;
+mod sources;
 mod trouble;
 mod unpack;
 
@@ -27,6 +29,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use self::apt::{Apt, Archive};
+use super::image::Image;
 use crate::cache::{self, Cache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
@@ -115,12 +118,21 @@ impl Selection<'_> {
         format!("{names}.{}", &hasher.finalize().to_hex()[..16])
     }
 
+    /// The image to which the packages are added; none for this machine.
+    fn image(&self) -> Option<&Image> {
+        self.below?.image
+    }
+
     fn step(&self) -> String {
-        format!("get {} from the distribution's packages", self.what)
+        match self.image() {
+            None => format!("get {} from the distribution's packages", self.what),
+            Some(image) => format!("get {} from the packages of the image {}", self.what, image.id()),
+        }
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        trouble::explained(self.step(), error, self.otherwise)
+        let sources = self.image().map_or("/etc/apt", |_| "/etc/apt of the image");
+        trouble::explained(self.step(), error, sources, self.otherwise)
     }
 }
 
@@ -144,15 +156,15 @@ pub(crate) fn names(prefix: &str) -> Option<Vec<String>> {
     (done.is_ok() && !names.is_empty()).then_some(names)
 }
 
-/// Returns the directory of this distribution's trees.
-fn store(cache: &Cache) -> PathBuf {
+/// Returns the directory of the trees for the distribution of an image, or of this machine.
+fn store(cache: &Cache, image: Option<&Image>) -> PathBuf {
     // A home directory may be shared by machines, or containers, of several distributions.
-    cache.path("packages").join(distribution::directory())
+    cache.path("packages").join(distribution::directory(image))
 }
 
 /// Returns the number of this distribution's trees in the cache.
 pub(crate) fn unpacked() -> usize {
-    let trees = Cache::open().ok().and_then(|cache| fs::read_dir(store(&cache)).ok());
+    let trees = Cache::open().ok().and_then(|cache| fs::read_dir(store(&cache, None)).ok());
     trees.into_iter().flatten().flatten().filter(|tree| tree.path().join(CONTENTS).is_file()).count()
 }
 
@@ -166,7 +178,7 @@ pub(crate) fn unpacked() -> usize {
 /// [`ErrorKind::Cache`] if the cache cannot be written or another process keeps it locked.
 pub(crate) fn obtain(selection: &Selection<'_>) -> Result<Tree> {
     let cache = Cache::open()?;
-    let root = store(&cache).join(selection.key());
+    let root = store(&cache, selection.image()).join(selection.key());
     if let Some(tree) = Tree::read(&root) {
         return Ok(tree);
     }
@@ -214,12 +226,16 @@ fn fetch(
     progress: &Progress,
 ) -> Result<(Vec<Archive>, PathBuf)> {
     // Without a status file there is no apt-get either, and starting that is what shall fail.
-    let machine = fs::read_to_string(MACHINE_STATUS).unwrap_or_default();
+    let of_machine = || fs::read_to_string(MACHINE_STATUS).unwrap_or_default();
+    let system = match selection.image() {
+        None => of_machine(),
+        Some(image) => of_image::status(image).ok_or_else(|| on_top::without_packages(selection, image))?,
+    };
     let below = match selection.below {
-        Some(below) => below.status(selection, &machine, temp, deadline)?,
+        Some(below) => below.status(selection, &system, temp, deadline)?,
         None => String::new(),
     };
-    let status = claims::claims(&machine, &below, selection.names);
+    let status = claims::claims(&system, &below, selection.names);
     let get = |apt: &mut Apt| -> io::Result<Result<_>> {
         let archives = apt.plan(selection.names)?;
         if let Some(error) = selection.below.and_then(|server| server.misfit(selection, &archives)) {
@@ -235,7 +251,8 @@ fn fetch(
         Ok(Ok((archives, files)))
     };
     // The machine's lists may be older than what its mirror has, or lack the package.
-    if apt::machine_has_lists()
+    if selection.image().is_none()
+        && apt::machine_has_lists()
         && let Ok(fetched) =
             Apt::new(&temp.join("apt"), true, &status, deadline).and_then(|mut apt| get(&mut apt))
     {
@@ -243,6 +260,10 @@ fn fetch(
     }
     let own_lists = || {
         let mut apt = Apt::new(&temp.join("apt-own-lists"), false, &status, deadline)?;
+        if let Some(image) = selection.image() {
+            let architecture = claims::architecture(&system).unwrap_or_default();
+            apt = apt.of_system(architecture, of_image::configure(image, &temp.join("apt-of-image"))?)?;
+        }
         progress.step("fetching the distribution's package lists");
         apt.update()?;
         get(&mut apt)

@@ -1,13 +1,14 @@
 //! Packages on top of a server: extensions, further languages and libraries.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use super::apt::Archive;
-use super::claims::{claims_of, lists, owner, without_version};
+use super::claims::{architecture, claims_of, claims_of_image, lists, owner, without_version};
 use super::client::run;
-use super::{Selection, Tree, obtain};
+use super::{Selection, Tree, obtain, of_image};
+use crate::engine::image::Image;
 use crate::engine::version::Version;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -24,6 +25,8 @@ pub(crate) struct Below<'a> {
     pub(crate) variable: Option<&'a str>,
     /// The packages that it is from, if those are unpacked.
     pub(crate) tree: Option<&'a Tree>,
+    /// The image that has it, with packages of another system than this machine's.
+    pub(crate) image: Option<&'a Image>,
 }
 
 /// Unpacks packages that fit over the server, once; later calls and runs find them in the cache.
@@ -36,6 +39,16 @@ pub(crate) fn on_top(names: &[String], below: &Below<'_>) -> Result<Tree> {
     obtain(&Selection { names, what: &listed(names), otherwise: None, below: Some(below) })
 }
 
+/// The error for packages on an image that has none, such as one of musl or without a distribution.
+pub(super) fn without_packages(selection: &Selection<'_>, image: &Image) -> Error {
+    let object = format!("add {} to the image {}", selection.what, image.id());
+    Error::new(ErrorKind::InvalidConfig, object)
+        .caused_by("it has no packages of Debian or Ubuntu: /var/lib/dpkg/status is missing or empty")
+        .with_hint(
+            "use an image that is made from Debian's or Ubuntu's, or one that has them, and leave out `package`",
+        )
+}
+
 fn listed(names: &[String]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
@@ -45,30 +58,37 @@ impl Below<'_> {
     /// Names the server in the name of a tree.
     pub(super) fn key(&self) -> Vec<u8> {
         let tree = self.tree.and_then(|tree| tree.root().file_name()).unwrap_or_default();
-        [self.server.as_os_str().as_encoded_bytes(), b"\0", tree.as_encoded_bytes()].concat()
+        let image = self.image.map_or("", Image::id);
+        [self.server.as_os_str().as_encoded_bytes(), b"\0", tree.as_encoded_bytes(), image.as_bytes()]
+            .concat()
     }
 
     /// Returns the server's packages as apt-get shall know them, so that it fetches none of them.
     pub(super) fn status(
         &self,
         selection: &Selection<'_>,
-        machine: &str,
+        system: &str,
         temp: &Path,
         deadline: Instant,
     ) -> Result<String> {
         if let Some(tree) = self.tree {
             return Ok(tree.contents.status.clone());
         }
-        let mut search = Command::new("dpkg-query");
         // A package may name the file by its path in a system that is not merged.
         let unmerged = self.server.strip_prefix("/usr").map(|path| Path::new("/").join(path));
-        let files = [Some(self.server.to_owned()), unmerged.ok()];
-        search.arg("--search").args(files.iter().flatten());
+        let files: Vec<PathBuf> = [self.server.to_owned()].into_iter().chain(unmerged).collect();
+        if let Some(image) = self.image {
+            architecture(system).ok_or_else(|| without_packages(selection, image))?;
+            let owner = of_image::owner(image, &files).ok_or_else(|| self.is_foreign(selection))?;
+            return Ok(claims_of_image(system, selection.names, &owner));
+        }
+        let mut search = Command::new("dpkg-query");
+        search.arg("--search").args(&files);
         let (_, output) = run(&mut search, &temp.join("owner"), deadline, &|| {})
             .map_err(|error| selection.failed(error))?;
-        let owner = files.iter().flatten().find_map(|file| owner(&output, file));
+        let owner = files.iter().find_map(|file| owner(&output, file));
         let owner = owner.ok_or_else(|| self.is_foreign(selection))?;
-        Ok(claims_of(machine, &[&[owner], self.package.as_slice()].concat()))
+        Ok(claims_of(system, &[&[owner], self.package.as_slice()].concat()))
     }
 
     /// The error for a server that was built elsewhere.
@@ -78,9 +98,11 @@ impl Below<'_> {
                 "`{}` is of no package, and packages are made for the distribution's server",
                 self.server.display()
             ))
-            .with_hint(
-                self.packages_instead().unwrap_or_else(|| "install the distribution's server".to_owned()),
-            )
+            .with_hint(match self.image {
+                Some(_) => "use an image that has the server from a package, and its list of files in /var/lib/dpkg/info"
+                    .to_owned(),
+                None => self.packages_instead().unwrap_or_else(|| "install the distribution's server".to_owned()),
+            })
     }
 
     fn refused(&self, what: &str) -> Error {
@@ -88,7 +110,7 @@ impl Below<'_> {
     }
 
     fn packages_instead(&self) -> Option<String> {
-        let variable = self.variable?;
+        let variable = self.variable.filter(|_| self.image.is_none())?;
         Some(format!("set {variable}=packages, for the distribution's server without an installation"))
     }
 
@@ -131,6 +153,10 @@ impl Below<'_> {
         let (dependent, needed) = unmet.next()?;
         let package = needed.split(' ').next().unwrap_or_default();
         let hint = match self.tree {
+            _ if self.image.is_some() => {
+                "use an image with that version of it, or fix the package's version, as `name=version`"
+                    .to_owned()
+            }
             Some(tree) => {
                 format!("remove the directory `{}`, and the newest server is fetched", tree.root().display())
             }
@@ -164,6 +190,7 @@ mod tests {
             package: Some("postgresql"),
             variable: Some("SANDBOXED_DB_POSTGRES"),
             tree: None,
+            image: None,
         }
     }
 

@@ -67,12 +67,12 @@ fn cause(error: &io::Error, text: &str) -> Cause {
     }
 }
 
-/// Returns the error of a failed `step`. `otherwise` is another way to what the step is for, where
-/// it is a server.
+/// Returns the error of a failed `step`, which asked the sources in `sources`. `otherwise` is
+/// another way to what the step is for, where it is a server.
 ///
 /// Tests may be skipped for a missing server and for a machine that cannot fetch packages, not for
 /// a wrong name.
-pub(super) fn explained(step: String, error: io::Error, otherwise: Option<&str>) -> Error {
+pub(super) fn explained(step: String, error: io::Error, sources: &str, otherwise: Option<&str>) -> Error {
     let text = error.to_string();
     let found = cause(&error, &text);
     let (kind, advice) = match found {
@@ -81,38 +81,44 @@ pub(super) fn explained(step: String, error: io::Error, otherwise: Option<&str>)
         }
         Cause::NoClient => (
             ErrorKind::NotInstalled,
-            "packages are unpacked by `apt-get` and `dpkg-deb`, the programs of Debian and Ubuntu",
+            "packages are unpacked by `apt-get` and `dpkg-deb` of this machine, the programs of Debian and Ubuntu".to_owned(),
         ),
         Cause::Damaged => (
             ErrorKind::NotInstalled,
-            "the mirror, or a proxy before it, delivered a damaged file, of which nothing is used: run the tests again",
+            "the mirror, or a proxy before it, delivered a damaged file, of which nothing is used: run the tests again"
+                .to_owned(),
         ),
         Cause::Unsigned => (
             ErrorKind::NotInstalled,
-            "a source in /etc/apt has no valid signature: `apt-get update` must accept it",
+            format!("a source in {sources} has no valid signature: `apt-get update` must accept it"),
         ),
         Cause::Network => (
             ErrorKind::NotInstalled,
-            "this machine does not reach the sources in /etc/apt: run once where it does, the cache directory keeps the \
-             packages",
+            format!(
+                "this machine does not reach the sources in {sources}: run once where it does, the cache directory keeps \
+                 the packages"
+            ),
         ),
         Cause::Unknown => (
             ErrorKind::InvalidConfig,
-            "the sources in /etc/apt have no such package: `apt-cache search` finds names, and further sources have more",
+            format!(
+                "the sources in {sources} have no such package: `apt-cache search` finds names, and further sources have \
+                 more"
+            ),
         ),
         Cause::Conflict => (
             ErrorKind::InvalidConfig,
-            "the sources in /etc/apt have no versions that fit together: they may be of several releases",
+            format!("the sources in {sources} have no versions that fit together: they may be of several releases"),
         ),
-        Cause::Other => (ErrorKind::NotInstalled, ""),
+        Cause::Other => (ErrorKind::NotInstalled, String::new()),
     };
     let advice = match (found, otherwise) {
         // A server's package is named by its engine, not by the user.
-        (Cause::Unknown, Some(_)) => "",
+        (Cause::Unknown, Some(_)) => String::new(),
         _ => advice,
     };
     let kind = if otherwise.is_some() { ErrorKind::NotInstalled } else { kind };
-    let hint = match (advice, otherwise) {
+    let hint = match (advice.as_str(), otherwise) {
         ("", None) => return Error::new(kind, step).caused_by(text),
         ("", Some(otherwise)) => otherwise.to_owned(),
         (advice, None) => advice.to_owned(),
@@ -147,13 +153,17 @@ mod tests {
 
     #[test]
     fn only_a_package_that_cannot_be_fetched_may_be_skipped() {
-        let kind = |text: &str| explained("get".to_owned(), io::Error::other(text.to_owned()), None).kind();
+        let kind = |text: &str| {
+            explained("get".to_owned(), io::Error::other(text.to_owned()), "/etc/apt", None).kind()
+        };
         assert_eq!(kind("Could not connect to mirror.example"), ErrorKind::NotInstalled);
         assert_eq!(kind("Unable to locate package x"), ErrorKind::InvalidConfig);
         assert_eq!(kind("No space left on device"), ErrorKind::Cache);
-        let error = explained("get".to_owned(), io::Error::other("Unable to fetch"), Some("install it"));
+        let error =
+            explained("get".to_owned(), io::Error::other("Unable to fetch"), "/etc/apt", Some("install it"));
         assert!(error.hint().unwrap().ends_with("keeps the packages; or install it"));
-        let error = explained("get".to_owned(), io::Error::other("was not found"), Some("install it"));
+        let error =
+            explained("get".to_owned(), io::Error::other("was not found"), "/etc/apt", Some("install it"));
         assert_eq!((error.kind(), error.hint()), (ErrorKind::NotInstalled, Some("install it")));
     }
 }

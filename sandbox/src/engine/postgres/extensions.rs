@@ -1,5 +1,6 @@
 //! Extensions that are not installed, and the distribution's packages that have them.
 
+use crate::engine::installation::Installation;
 use crate::engine::packages;
 
 /// Extensions whose package has another name than theirs, without `postgresql-<version>-`. The
@@ -32,11 +33,17 @@ const PACKAGES: [(&str, &str); 20] = [
 const LANGUAGES: [(&str, &str); 3] = [("plpython3u", "plpython3"), ("plperl", "plperl"), ("pltcl", "pltcl")];
 
 /// Returns the advice for a message of the server about an extension that it does not have.
-pub(super) fn advice(message: &str, version: impl FnOnce() -> Option<u32>) -> Option<String> {
-    let (_, rest) = message.split_once("extension \"")?;
-    let (extension, _) = rest.split_once("\" is not available")?;
-    let found = version().zip(packages::names("postgresql-"));
-    let found = found.and_then(|(version, index)| package(extension, version, &index));
+pub(super) fn advice(message: &str, installation: &Installation) -> Option<String> {
+    let extension = missing(message)?;
+    let version = installation.major();
+    // The index of this machine is not that of an image.
+    if installation.image().is_some() {
+        return Some(format!(
+            "use an image that has the extension; to one of Debian or Ubuntu its package can be added, as by \
+             `Snapshot::package(\"postgresql-{version}-NAME\")` (`--package postgresql-{version}-NAME`)"
+        ));
+    }
+    let found = packages::names("postgresql-").and_then(|index| package(extension, version, &index));
     Some(match found {
         Some(package) => format!(
             "the package `{package}` has it: add `Snapshot::package(\"{package}\")` (`--package {package}`), which needs no \
@@ -45,6 +52,12 @@ pub(super) fn advice(message: &str, version: impl FnOnce() -> Option<u32>) -> Op
         None => "install the package of the extension for the server's version, on Debian `postgresql-VERSION-NAME`"
             .to_owned(),
     })
+}
+
+/// Returns the name of the extension that the server does not have.
+fn missing(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("extension \"")?;
+    Some(rest.split_once("\" is not available")?.0)
 }
 
 /// Returns the package that has the extension, if it is in the index.
@@ -125,8 +138,7 @@ mod tests {
 
     #[test]
     fn other_messages_are_not_about_packages() {
-        assert_eq!(advice("ERROR:  relation \"x\" does not exist", || Some(15)), None);
-        let unknown = advice("ERROR:  extension \"x\" is not available", || None);
-        assert!(unknown.unwrap().ends_with("`postgresql-VERSION-NAME`"));
+        assert_eq!(missing("ERROR:  relation \"x\" does not exist"), None);
+        assert_eq!(missing("ERROR:  extension \"x\" is not available"), Some("x"));
     }
 }

@@ -342,9 +342,8 @@ impl Scripts for Postgres {
         (!exit.success).then(|| advice::unfinished(psql::script_error(exit.stderr)))
     }
 
-    fn advice(&self, run: &FileRun, message: &str) -> Option<String> {
-        let version = || Some(self.locate().ok()?.major());
-        advice::on_failure(run, message).or_else(|| extensions::advice(message, version))
+    fn advice(&self, installation: &Installation, run: &FileRun, message: &str) -> Option<String> {
+        advice::on_failure(run, message).or_else(|| extensions::advice(message, installation))
     }
 
     fn included_files(&self, contents: &str) -> Vec<String> {

@@ -48,10 +48,11 @@ pub(super) fn locate_in(image: &Image, version: Option<&str>) -> Result<Installa
         return Err(missing(image, "postgres"));
     }
     let versions: Vec<_> = found.iter().map(|found| found.version().to_owned()).collect();
-    choose(found, version).map_err(|error| match error.kind() {
+    let found = choose(found, version).map_err(|error| match error.kind() {
         ErrorKind::NotInstalled => other_version(image, version, &versions),
         _ => error,
-    })
+    })?;
+    Ok(found.supplied(Some(PACKAGE), None))
 }
 
 /// The newest of the installed client programs of that name that a sandbox can see.

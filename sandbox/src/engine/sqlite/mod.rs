@@ -127,7 +127,7 @@ impl Scripts for Sqlite {
         }
     }
 
-    fn advice(&self, _run: &FileRun, message: &str) -> Option<String> {
+    fn advice(&self, _: &Installation, _: &FileRun, message: &str) -> Option<String> {
         (message == files::IN_TRANSACTION).then(|| "end it with `COMMIT;`".to_owned())
     }
 

@@ -101,7 +101,7 @@ pub(super) fn build(plan: &Plan, proc: Proc, resumes: bool) -> Result<Root, Fail
     let devices = devices()?;
     let programs = match &plan.image {
         None => Programs::Usr(usr(&plan.usr)?),
-        Some(image) => Programs::Image(open_lower(image)?),
+        Some(image) => Programs::Image { root: open_lower(image)?, usr: open_lowers(&plan.usr)? },
     };
     let data = data(&plan.data)?;
     let binds = binds(plan)?;
@@ -121,11 +121,11 @@ pub(super) fn build(plan: &Plan, proc: Proc, resumes: bool) -> Result<Root, Fail
     let writable = writable.into_iter().collect::<Result<Vec<_>, Failure>>()?;
     match programs {
         Programs::Usr(usr) => mount_at(&usr, "usr")?,
-        Programs::Image(image) => {
+        Programs::Image { root, usr } => {
             for bind in &binds {
                 bind.make_mount_point()?;
             }
-            cover(image)?;
+            cover(root, usr)?;
         }
     }
     hide(plan)?;
@@ -172,19 +172,30 @@ pub(super) fn build(plan: &Plan, proc: Proc, resumes: bool) -> Result<Root, Fail
 enum Programs {
     /// A mount for /usr.
     Usr(OwnedFd),
-    /// The root directory of an image.
-    Image(OwnedFd),
+    /// The root directory of an image, and directories for its /usr if others show there too.
+    Image { root: OwnedFd, usr: Vec<OwnedFd> },
 }
 
 /// Covers the staged root by a read-only overlay of itself on an image. Nothing is written into the
 /// image, which may lack the places of all that is mounted.
-fn cover(image: OwnedFd) -> Result<(), Failure> {
+fn cover(image: OwnedFd, mut usr: Vec<OwnedFd>) -> Result<(), Failure> {
     let failed = |errno| Failure::new(LaunchStep::Overlay, "the image", errno);
-    let skeleton = open_directory(rustix::fs::CWD, ".").map_err(failed)?;
-    let whole = overlay(&[skeleton, image], None, CLOSED)
+    let skeleton = |path| open_directory(rustix::fs::CWD, path).map_err(failed);
+    let whole = overlay(&[skeleton(".")?, image], None, CLOSED)
         .map_err(|error| refused(LaunchStep::Overlay, "/", error))?;
+    // Beside the whole instead of on it: the kernel stacks two overlays, and the cache may be on
+    // one.
+    let usr = match usr.is_empty() {
+        true => None,
+        false => {
+            usr.insert(0, skeleton("usr")?);
+            let usr = overlay(&usr, None, READ_ONLY);
+            Some(usr.map_err(|error| refused(LaunchStep::Overlay, "/usr", error))?)
+        }
+    };
     attach(whole.as_fd(), STAGE).map_err(failed)?;
-    chdir(STAGE).map_err(failed)
+    chdir(STAGE).map_err(failed)?;
+    usr.map_or(Ok(()), |usr| mount_at(&usr, "usr"))
 }
 
 fn devices() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
@@ -248,10 +259,8 @@ fn holds_binds(plan: &Plan, hidden: &Path) -> bool {
 fn usr(lowers: &[PathBuf]) -> Result<OwnedFd, Failure> {
     match lowers {
         [only] => take(&utf8(only), READ_ONLY),
-        several => {
-            let lowers = several.iter().map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
-            overlay(&lowers, None, READ_ONLY).map_err(|error| refused(LaunchStep::Overlay, "/usr", error))
-        }
+        several => overlay(&open_lowers(several)?, None, READ_ONLY)
+            .map_err(|error| refused(LaunchStep::Overlay, "/usr", error)),
     }
 }
 
@@ -364,6 +373,10 @@ fn take(path: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
 fn open_lower(path: &Path) -> Result<OwnedFd, Failure> {
     open_directory(rustix::fs::CWD, &utf8(path))
         .map_err(|errno| Failure::new(LaunchStep::Overlay, &utf8(path), errno))
+}
+
+fn open_lowers(paths: &[PathBuf]) -> Result<Vec<OwnedFd>, Failure> {
+    paths.iter().map(|path| open_lower(path)).collect()
 }
 
 fn mount_at(mount: &OwnedFd, target: &str) -> Result<(), Failure> {
