@@ -4,6 +4,8 @@
 #[cfg(feature = "registries")]
 mod challenge;
 #[cfg(feature = "registries")]
+mod credential_helper;
+#[cfg(feature = "registries")]
 mod credentials;
 mod digest;
 mod documents;
