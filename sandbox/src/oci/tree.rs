@@ -3,6 +3,7 @@
 //! Paths are resolved by openat2(2) as a process would resolve them whose root is the directory, so
 //! absolute links and `..` stay inside. The last part of a path is never followed.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -11,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, linkat, mkdirat, openat, openat2,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, linkat, mkdirat, openat, openat2,
     readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
@@ -137,12 +138,23 @@ impl Tree {
         Ok(fchmod(openat(&place.directory, place.name, LISTING, Mode::empty())?, mode | Mode::RWXU)?)
     }
 
-    /// Removes from a directory everything but the paths that are `kept`, and those above them.
-    pub(super) fn clear(&self, path: &TreePath, kept: &dyn Fn(&TreePath) -> bool) -> io::Result<()> {
+    /// Removes from a directory everything but the paths that are `kept`, and those above them,
+    /// unless that is `done`.
+    pub(super) fn clear(
+        &self,
+        path: &TreePath,
+        kept: &dyn Fn(&TreePath) -> bool,
+        done: &mut Cleared,
+    ) -> io::Result<()> {
         let Some(directory) = self.directory(path)? else { return Ok(()) };
-        clear(&openat(&directory, ".", LISTING, Mode::empty())?, path, kept)
+        clear(&openat(&directory, ".", LISTING, Mode::empty())?, path, kept, done)
     }
 }
+
+/// Directories from which everything was removed that was to be. Each is listed once, however often
+/// an archive asks for that.
+#[derive(Debug, Default)]
+pub(super) struct Cleared(HashSet<(u64, u64)>);
 
 fn not_a_directory(path: &TreePath) -> io::Error {
     io::Error::other(format!("`{}` is used as a directory, and is none", path.0.display()))
@@ -154,13 +166,22 @@ fn depth(directory: &OwnedFd) -> io::Result<usize> {
     Ok(path.as_bytes().iter().filter(|byte| **byte == b'/').count())
 }
 
-fn clear(directory: &OwnedFd, path: &TreePath, kept: &dyn Fn(&TreePath) -> bool) -> io::Result<()> {
+fn clear(
+    directory: &OwnedFd,
+    path: &TreePath,
+    kept: &dyn Fn(&TreePath) -> bool,
+    done: &mut Cleared,
+) -> io::Result<()> {
+    let stat = fstat(directory)?;
+    if !done.0.insert((stat.st_dev, stat.st_ino)) {
+        return Ok(());
+    }
     for (name, kind) in entries(directory)? {
         let below = path.join(&name);
         if !kept(&below) {
             remove(directory, &name)?;
         } else if kind == FileType::Directory {
-            clear(&openat(directory, &name, LISTING, Mode::empty())?, &below, kept)?;
+            clear(&openat(directory, &name, LISTING, Mode::empty())?, &below, kept, done)?;
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{Mode, fchmod};
 
-use super::tree::{Tree, TreePath};
+use super::tree::{Cleared, Tree, TreePath};
 
 /// The most bytes of files.
 pub(super) const MOST_BYTES: u64 = 32 << 30;
@@ -80,7 +80,7 @@ impl Unpacking {
     pub(super) fn layer(&mut self, reader: impl Read) -> io::Result<()> {
         let allowance = Cell::new(MOST_OF_HEADERS);
         let mut archive = tar::Archive::new(Metered { reader, allowance: &allowance });
-        let mut own = Own::default();
+        let (mut own, mut cleared) = (Own::default(), Cleared::default());
         let mut entries = archive.entries()?;
         loop {
             allowance.set(MOST_OF_HEADERS);
@@ -95,13 +95,19 @@ impl Unpacking {
                 io::Error::other(format!("it unpacks into more than {} GiB", MOST_BYTES >> 30))
             })?;
             let path = entry.path()?.into_owned();
-            self.entry(&mut entry, &path, &mut own)
+            self.entry(&mut entry, &path, &mut own, &mut cleared)
                 .map_err(|error| io::Error::new(error.kind(), format!("`{}`: {error}", path.display())))?;
             io::copy(&mut entry, &mut io::sink())?;
         }
     }
 
-    fn entry(&self, entry: &mut tar::Entry<'_, impl Read>, path: &Path, own: &mut Own) -> io::Result<()> {
+    fn entry(
+        &self,
+        entry: &mut tar::Entry<'_, impl Read>,
+        path: &Path,
+        own: &mut Own,
+        cleared: &mut Cleared,
+    ) -> io::Result<()> {
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             return Ok(());
@@ -110,7 +116,7 @@ impl Unpacking {
         let path = TreePath::new(path).ok_or_else(|| io::Error::other("the path leads out of the image"))?;
         let Some(name) = path.name() else { return Ok(()) };
         if let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") {
-            return self.whiteout(&path, OsStr::from_bytes(hidden), own);
+            return self.whiteout(&path, OsStr::from_bytes(hidden), own, cleared);
         }
         let mode = Mode::from_raw_mode(entry.header().mode()? & 0o777) | Mode::RUSR;
         if kind.is_dir() {
@@ -151,9 +157,9 @@ impl Unpacking {
     }
 
     /// Removes what the layers below have, "layer.md" of the image specification.
-    fn whiteout(&self, path: &TreePath, hidden: &OsStr, own: &Own) -> io::Result<()> {
+    fn whiteout(&self, path: &TreePath, hidden: &OsStr, own: &Own, cleared: &mut Cleared) -> io::Result<()> {
         if hidden == ".wh..opq" {
-            return self.tree.clear(&path.parent(), &|path| own.spares(path));
+            return self.tree.clear(&path.parent(), &|path| own.spares(path), cleared);
         }
         // Notes of aufs.
         if hidden.as_bytes().starts_with(b".wh.") {
@@ -164,7 +170,7 @@ impl Unpacking {
         }
         let target = path.parent().join(hidden);
         if own.above.contains(&target) {
-            return self.tree.clear(&target, &|path| own.spares(path));
+            return self.tree.clear(&target, &|path| own.spares(path), cleared);
         }
         match self.tree.find(&target)? {
             Some(place) if !own.entries.contains(&target) => place.remove(),

@@ -144,6 +144,36 @@ fn upper_layers_replace_and_hide_files_of_lower_ones() {
 }
 
 #[test]
+fn repeated_and_nested_opaque_directories_keep_their_own_layer() {
+    let lower = ["a/x", "a/b/x", "a/b/c/x", "a/b/d/x", "e/x"];
+    let lower = lower.iter().fold(Archive::new(), |archive, name| archive.file(name, "1"));
+    // From below and from above, with entries of this layer between.
+    let upper = Archive::new()
+        .file("a/b/c/new", "2")
+        .file("a/b/c/.wh..wh..opq", "")
+        .file("a/b/.wh..wh..opq", "")
+        .file("a/b/late", "2")
+        .file("a/.wh..wh..opq", "")
+        .file("a/f/g/new", "2")
+        .file("a/f/.wh..wh..opq", "")
+        .file("a/f/later", "2")
+        .file(".wh.a", "")
+        .file("a/.wh..wh..opq", "");
+    let target = unpacked(&[lower.bytes(), upper.bytes()]);
+    for gone in ["a/x", "a/b/x", "a/b/c/x", "a/b/d"] {
+        assert!(!target.has(gone), "{gone}");
+    }
+    for own in ["a/b/c/new", "a/b/late", "a/f/g/new", "a/f/later"] {
+        assert_eq!(target.read(own), "2", "{own}");
+    }
+    assert_eq!(target.read("e/x"), "1");
+    // The next layer clears it again.
+    let next = Archive::new().file("a/.wh..wh..opq", "").file("a/last", "3");
+    target.unpack(&[next.bytes()]).unwrap();
+    assert!(!target.has("a/b") && !target.has("a/f") && target.has("a/last"));
+}
+
+#[test]
 fn a_whiteout_spares_what_its_own_layer_adds() {
     let lower = Archive::new().file("a/lower", "1");
     let upper = Archive::new().file("a/upper", "2").file(".wh.a", "").file("b", "2").file(".wh.b", "");
