@@ -15,12 +15,14 @@ pub(super) fn list(layers: &[LayerInfo]) -> String {
             |step: &String| Path::new(step).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let steps = match layer.steps.as_slice() {
             [] if layer.engine.is_empty() => "unreadable manifest".to_owned(),
+            [] if layer.engine == "image" => layer.version.clone(),
+            [] if layer.engine == "packages" => format!("{} for {}", names(&layer.digest), layer.version),
             [] => "fresh server".to_owned(),
             [one] => name(one),
             [first, .., last] => format!("{} … {} ({} steps)", name(first), name(last), layer.steps.len()),
         };
         vec![
-            layer.digest.get(..12).unwrap_or(&layer.digest).to_owned(),
+            hash(&layer.digest).get(..12).unwrap_or(&layer.digest).to_owned(),
             format!("{} {}", layer.engine, version(&layer.version)),
             ByteSize(layer.size).to_string(),
             ByteSize(layer.shared).to_string(),
@@ -34,6 +36,16 @@ pub(super) fn list(layers: &[LayerInfo]) -> String {
         table.drop_column("FROM");
     }
     table.text("")
+}
+
+/// Returns the hash in the name of unpacked packages, `names.hash`, or the whole name of others.
+fn hash(digest: &str) -> &str {
+    digest.rsplit_once('.').map_or(digest, |(_, hash)| hash)
+}
+
+/// Returns the names in that of unpacked packages.
+fn names(digest: &str) -> String {
+    digest.rsplit_once('.').map_or(digest, |(names, _)| names).replace('_', ", ")
 }
 
 /// Returns the repository of a place in a registry.

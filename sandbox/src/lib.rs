@@ -102,11 +102,13 @@ pub mod cache {
     mod directory;
     mod entry;
     pub(crate) mod iso_8601;
+    mod listed;
     mod state;
     mod tree;
 
     pub(crate) use directory::*;
     pub(crate) use entry::{DirectoryLock, LockFile, StagedDirectory, StagedFile, sweep};
+    pub(crate) use listed::Listed;
     pub(crate) use state::{add_state, add_states};
     pub(crate) use tree::{copy_tree, copy_tree_by};
 

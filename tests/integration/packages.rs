@@ -6,9 +6,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount, mount_remount};
+use sandboxed_db::cache::{LayerInfo, Layers, Limit};
 use sandboxed_db::{ErrorKind, Postgres, Snapshot};
 use sandboxed_db_tests::{
-    Answer, AptRepository, MountUser, Package, assert_says, in_mount_namespace, is_alone, mount_task, skip,
+    Answer, AptRepository, MountUser, Package, alone, assert_says, in_mount_namespace, is_alone, mount_task,
+    passed, skip,
 };
 
 use crate::errors::real;
@@ -215,6 +217,51 @@ fn a_process_killed_while_it_fetches_leaves_nothing() {
     fable.repository.answer(Answer::File);
     fable.works();
     assert_eq!(fable.trees(), 1);
+}
+
+#[test]
+#[ignore = "runs alone, with the repository and the cache of another test"]
+fn upkeep_alone() {
+    let Ok(package) = std::env::var("SANDBOXED_DB_TEST_PACKAGE") else { return };
+    let layers = Layers::open().unwrap();
+    let tree = || layers.list().unwrap().into_iter().find(|it| it.engine == "packages");
+    let path = |it: &LayerInfo| layers.directory().join("packages").join(&it.version).join(&it.digest);
+    // That of another process, which no process uses any more.
+    let unused = tree().unwrap();
+    assert!(unused.digest.starts_with(&package) && unused.size > 0 && !unused.in_use, "{unused:?}");
+    assert_eq!(layers.verify().unwrap(), Vec::new());
+    fs::write(path(&unused).join("usr/lib/fable/text"), "changed").unwrap();
+    let [damage] = &layers.verify().unwrap()[..] else { panic!("one tree is damaged") };
+    assert_eq!(
+        (&damage.digest, &damage.differences[..]),
+        (&unused.digest, &["`lib/fable/text` was changed".to_owned()][..])
+    );
+    assert!(tree().is_none());
+    // One that a process uses stays, whatever the limit.
+    let db = Snapshot::new(Postgres::new()).package(&package).start().unwrap();
+    drop(db);
+    layers.prune(Limit { size: 0, age: None }).unwrap();
+    assert!(tree().unwrap().in_use);
+}
+
+#[test]
+fn packages_are_verified_and_pruned_as_layers_are() {
+    let Some(fable) = Fable::new(TestCache::new()) else { return };
+    fable.works();
+    let mut upkeep = alone("packages::upkeep_alone");
+    upkeep.env("SANDBOXED_DB_CACHE", &fable.cache.cache).env("SANDBOXED_DB_TEST_PACKAGE", &fable.package);
+    passed(upkeep.env("APT_CONFIG", fable.repository.config()));
+    assert_eq!((fable.repository.asked().len(), fable.trees()), (4, 1));
+    passed(alone("packages::prune_alone").env("SANDBOXED_DB_CACHE", &fable.cache.cache));
+    assert_eq!(fable.trees(), 0);
+}
+
+#[test]
+#[ignore = "runs alone, with the cache of another test"]
+fn prune_alone() {
+    if is_alone() {
+        Layers::open().unwrap().prune(Limit { size: 0, age: None }).unwrap();
+    }
 }
 
 #[test]

@@ -14,18 +14,20 @@ use super::manifest::Manifest;
 use super::published::MANIFEST;
 use super::store::Store;
 use super::{history, lookup};
-use crate::cache::{self, Cache, DirectoryLock};
+use crate::cache::{self, Cache, DirectoryLock, Listed};
+use crate::engine::packages;
 use crate::error::Result;
 use crate::kept::Kept;
 use crate::launch::{verify_checkpoints, verify_images};
 #[cfg(feature = "images")]
-use crate::oci::Images;
+use crate::oci;
 
 /// The limit for the layers after a build; see [`Layers::prune`].
 const LIMIT: Limit = Limit { size: 10 << 30, age: None };
-/// The name for the engine of an unpacked image.
+/// The names for the engine of an unpacked image and of unpacked packages.
 #[cfg(feature = "images")]
 const IMAGE: &str = "image";
+const PACKAGES: &str = "packages";
 /// How often a build prunes the layers.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The directory of notes that a registry cannot be used.
@@ -58,10 +60,11 @@ pub struct Layers {
 pub struct LayerInfo {
     /// Its name.
     pub digest: String,
-    /// The engine's name, such as `postgres`; `image` for an unpacked image, which belongs to no
-    /// engine; empty when the manifest cannot be read.
+    /// The engine's name, such as `postgres`; `image` for an unpacked image and `packages` for
+    /// unpacked packages, which belong to no engine; empty when the manifest cannot be read.
     pub engine: String,
-    /// The version, as the server's program prints it; the reference of an unpacked image.
+    /// The version, as the server's program prints it; the reference of an unpacked image; the
+    /// distribution of unpacked packages.
     pub version: String,
     /// The digest of the layer it was built on.
     pub parent: Option<String>,
@@ -84,7 +87,7 @@ pub struct LayerInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The layer, the unpacked image, or the key of a prelinked image or a checkpoint.
+    /// The layer, the unpacked image or packages, or the key of a prelinked image or a checkpoint.
     pub digest: String,
     /// The place in a registry from which a layer was pulled.
     pub origin: Option<String>,
@@ -117,18 +120,22 @@ impl Layers {
         self.store.cache().root()
     }
 
-    /// All layers, the one used last first, and all unpacked images among them.
+    /// All layers, the one used last first, and all unpacked images and packages among them.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read.
     pub fn list(&self) -> Result<Vec<LayerInfo>> {
-        let names = self.store.names()?;
-        let mut layers = names.iter().map(|name| self.info(name)).collect::<Result<Vec<_>>>()?;
-        layers.extend(self.images()?);
+        Ok(self.entries()?.into_iter().map(|entry| entry.info).collect())
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let layer = |name: String| Ok(Entry { info: self.info(&name)?, listed: None });
+        let layers = self.store.names()?.into_iter().map(layer);
+        let mut entries = layers.chain(self.unpacked()?).collect::<Result<Vec<_>>>()?;
         // A layer that was removed meanwhile has no files left.
-        layers.retain(|layer| layer.size > 0);
-        layers.sort_by_key(|layer| std::cmp::Reverse(layer.last_used));
-        Ok(layers)
+        entries.retain(|entry| entry.info.size > 0);
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.info.last_used));
+        Ok(entries)
     }
 
     /// Removes layers that went unused for too long, and then the least recently used ones, until
@@ -137,21 +144,21 @@ impl Layers {
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
     pub fn prune(&self, limit: Limit) -> Result<Vec<LayerInfo>> {
-        let mut layers = self.list()?;
-        layers.reverse();
+        let mut entries = self.entries()?;
+        entries.reverse();
         let mut disk = Disk::default();
-        for layer in &layers {
-            disk.add(&self.directory_of(layer))?;
+        for entry in &entries {
+            disk.add(&self.directory_of(entry))?;
         }
         let now = SystemTime::now();
         let mut removed = Vec::new();
-        for (index, layer) in layers.into_iter().enumerate() {
-            let unused = now.duration_since(layer.last_used).unwrap_or_default();
+        for (index, entry) in entries.into_iter().enumerate() {
+            let unused = now.duration_since(entry.info.last_used).unwrap_or_default();
             let too_old = limit.age.is_some_and(|age| unused > age);
-            if (too_old || disk.size > limit.size) && self.remove(&layer)? {
+            if (too_old || disk.size > limit.size) && self.remove(&entry)? {
                 disk.take(index);
-                tracing::info!(layer = layer.digest, "removed");
-                removed.push(layer);
+                tracing::info!(layer = entry.info.digest, "removed");
+                removed.push(entry.info);
             }
         }
         self.store.cache().sweep();
@@ -180,14 +187,12 @@ impl Layers {
                 damaged.push(Damage { digest, origin, differences });
             }
         }
-        #[cfg(feature = "images")]
-        damaged.extend(
-            Images::of(self.store.cache()).verify()?.into_iter().map(|(digest, differences)| Damage {
-                digest,
-                origin: None,
-                differences,
-            }),
-        );
+        for (_, digest, _, listed) in self.listed()? {
+            let differences = listed.verify(self.store.cache())?;
+            if !differences.is_empty() {
+                damaged.push(Damage { digest, origin: None, differences });
+            }
+        }
         damaged.extend(verify_images()?.into_iter().map(|key| Damage {
             digest: key,
             origin: None,
@@ -201,50 +206,49 @@ impl Layers {
         Ok(damaged)
     }
 
-    /// Describes the unpacked images.
-    #[cfg(feature = "images")]
-    fn images(&self) -> Result<Vec<LayerInfo>> {
-        let images = Images::of(self.store.cache());
-        let info = |(digest, version): (String, String)| {
-            let path = images.path(&digest);
+    /// Returns what is unpacked: a name for the engine, the name, the version, and the directory.
+    fn listed(&self) -> Result<Vec<(&'static str, String, String, Listed)>> {
+        let cache = self.store.cache();
+        let of = |engine| move |(name, version, listed)| (engine, name, version, listed);
+        let found = packages::trees(cache)?.into_iter().map(of(PACKAGES));
+        #[cfg(feature = "images")]
+        let found = found.chain(oci::images(cache)?.into_iter().map(of(IMAGE)));
+        Ok(found.collect())
+    }
+
+    /// Describes what is unpacked.
+    fn unpacked(&self) -> Result<impl Iterator<Item = Result<Entry>> + use<>> {
+        let entry = |(engine, digest, version, listed): (&str, String, String, Listed)| {
             let mut disk = Disk::default();
-            disk.add(&path)?;
-            let (in_use, last_used) = (DirectoryLock::is_held(&path), images.last_used(&digest));
-            let (engine, size) = (IMAGE.to_owned(), disk.size);
-            Ok(LayerInfo {
+            disk.add(&listed.path)?;
+            let info = LayerInfo {
                 digest,
-                engine,
+                engine: engine.to_owned(),
                 version,
                 parent: None,
                 steps: Vec::new(),
                 origin: None,
-                size,
+                size: disk.size,
                 shared: 0,
-                last_used,
-                in_use,
-            })
+                last_used: listed.last_used(),
+                in_use: DirectoryLock::is_held(&listed.path),
+            };
+            Ok(Entry { info, listed: Some(listed) })
         };
-        images.list()?.into_iter().map(info).collect()
+        Ok(self.listed()?.into_iter().map(entry))
     }
 
-    #[cfg(not(feature = "images"))]
-    fn images(&self) -> Result<Vec<LayerInfo>> {
-        Ok(Vec::new())
+    fn directory_of(&self, entry: &Entry) -> PathBuf {
+        entry
+            .listed
+            .as_ref()
+            .map_or_else(|| self.store.path(&entry.info.digest), |listed| listed.path.clone())
     }
 
-    fn directory_of(&self, layer: &LayerInfo) -> PathBuf {
-        match layer.engine.as_str() {
-            #[cfg(feature = "images")]
-            IMAGE => Images::of(self.store.cache()).path(&layer.digest),
-            _ => self.store.path(&layer.digest),
-        }
-    }
-
-    fn remove(&self, layer: &LayerInfo) -> Result<bool> {
-        match layer.engine.as_str() {
-            #[cfg(feature = "images")]
-            IMAGE => Images::of(self.store.cache()).remove(&layer.digest),
-            _ => self.store.remove(&layer.digest),
+    fn remove(&self, entry: &Entry) -> Result<bool> {
+        match &entry.listed {
+            Some(listed) => listed.remove(self.store.cache()),
+            None => self.store.remove(&entry.info.digest),
         }
     }
 
@@ -268,6 +272,12 @@ impl Layers {
             in_use: DirectoryLock::is_held(&path),
         })
     }
+}
+
+/// A layer, or something unpacked.
+struct Entry {
+    info: LayerInfo,
+    listed: Option<Listed>,
 }
 
 /// Prunes, unless a process did so within the hour. A failure costs room, nothing else.

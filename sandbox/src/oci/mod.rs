@@ -11,7 +11,6 @@ mod digest;
 mod documents;
 #[cfg(test)]
 mod hostile_tests;
-mod listing;
 #[cfg(feature = "registries")]
 mod names;
 #[cfg(feature = "registries")]
@@ -42,4 +41,4 @@ pub(crate) use reference::Reference;
 pub(crate) use reference::RegistryReference;
 #[cfg(feature = "registries")]
 pub(crate) use repository::{Blob, Repository};
-pub(crate) use store::{Images, NewNames, obtain};
+pub(crate) use store::{NewNames, images, obtain};

@@ -26,14 +26,13 @@ use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Hashed, Sha256};
-use super::listing;
 use super::reference::Reference;
 #[cfg(feature = "registries")]
 use super::registry::Remote;
 use super::source::{self, Compression, Layer, Source, same};
 use super::states::{self, Extent};
 use super::unpack::{MOST_BYTES, Unpacking};
-use crate::cache::{self, Cache, DirectoryLock};
+use crate::cache::{self, Cache, DirectoryLock, Listed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::boot_id;
 use crate::progress::{Progress, notice};
@@ -46,10 +45,8 @@ const INFO: &str = "image.json";
 /// The directory of notes to which images the names in registries led.
 const NAMES: &str = "image-names";
 const ROOT: &str = "root";
-const FILES: &str = "files";
 const STATES: &str = "states";
 const CHECKED: &str = "checked";
-const USED: &str = "used";
 
 /// How long a comparison of all files holds: until then, only the directories are compared.
 const RECENT: Duration = Duration::from_secs(60 * 60);
@@ -256,9 +253,8 @@ fn unpack_once(cache: &Cache, found: &Found, reference: &Reference) -> Result<Un
     drop(downloads);
     let info = Info { reference: reference.to_string(), env: source.configuration.env() };
     let write = || -> io::Result<()> {
-        fs::write(staged.path().join(FILES), listing::of(&root)?)?;
+        listed(staged.path().to_owned()).write()?;
         fs::write(staged.path().join(STATES), states::list(id, &root)?)?;
-        fs::write(staged.path().join(USED), "")?;
         fs::write(staged.path().join(INFO), serde_json::to_vec(&info)?)
     };
     write().map_err(failed)?;
@@ -333,7 +329,7 @@ impl UnpackedImage {
         let extent = if last.is_some() { Extent::Directories } else { Extent::Everything };
         let states = image.lock.path().join(STATES);
         let is_same = states::hold(&states, id, &image.root(), extent);
-        let differences = if is_same { Vec::new() } else { image.differences()? };
+        let differences = if is_same { Vec::new() } else { image.listed().differences()? };
         if !image.lock.exists() {
             return Ok(None);
         }
@@ -376,31 +372,20 @@ impl UnpackedImage {
         (is_recent && check.boot == boot_id().ok()?).then_some(check)
     }
 
-    /// Compares all files with their list.
-    fn differences(&self) -> Result<Vec<String>> {
-        let compare = || -> io::Result<_> {
-            let expected = fs::read(self.lock.path().join(FILES))?;
-            Ok(listing::differences(&expected, &listing::of(&self.root())?))
-        };
-        match compare() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec!["a file is missing".to_owned()]),
-            differences => differences.map_err(|error| cache::failed("verify", self.lock.path(), error)),
-        }
+    fn listed(&self) -> Listed {
+        listed(self.lock.path().to_owned())
     }
 
     /// Notes that an image was found intact, and its use. In a cache that cannot be written all
     /// files are compared each time.
     fn note_use(&self, is_same: bool, last: Option<Check>) {
-        const HOUR: Duration = Duration::from_secs(60 * 60);
         let write = |name: &str, contents: &[u8]| {
             let _ = self.cache.write(&self.lock.path().join(name), contents);
         };
         if !is_same && let Ok(list) = states::list(self.id, &self.root()) {
             write(STATES, &list);
         }
-        if !cache::is_younger(&self.lock.path().join(USED), HOUR) {
-            write(USED, b"");
-        }
+        self.listed().note_use(&self.cache);
         let run = shared_run().map(str::to_owned);
         if (last.is_none() || run.is_some())
             && let Ok(boot) = boot_id()
@@ -412,62 +397,21 @@ impl UnpackedImage {
     }
 }
 
-/// All images of a cache, for those who look after it.
-#[derive(Debug)]
-pub(crate) struct Images {
-    cache: Cache,
+/// Returns all images of a cache for those who look after it, each with its name and the reference
+/// by which it was first used.
+pub(crate) fn images(cache: &Cache) -> Result<Vec<(String, String, Listed)>> {
+    let names = cache.names(IMAGES)?.into_iter();
+    let images = names.filter_map(|name| {
+        let listed = listed(directory(cache, id(&name)?));
+        let info = fs::read(listed.path.join(INFO)).ok();
+        let info = info.and_then(|text| serde_json::from_slice::<Info>(&text).ok());
+        Some((name, info.map(|info| info.reference).unwrap_or_default(), listed))
+    });
+    Ok(images.collect())
 }
 
-impl Images {
-    pub(crate) fn of(cache: &Cache) -> Self {
-        Self { cache: cache.clone() }
-    }
-
-    /// Returns the name of each image, and the reference by which it was first used.
-    pub(crate) fn list(&self) -> Result<Vec<(String, String)>> {
-        let names = self.cache.names(IMAGES)?.into_iter().filter(|name| id(name).is_some());
-        let info = |name: &str| {
-            let text = fs::read(self.path(name).join(INFO)).ok()?;
-            serde_json::from_slice::<Info>(&text).ok()
-        };
-        Ok(names
-            .map(|name| (name.clone(), info(&name).map(|info| info.reference).unwrap_or_default()))
-            .collect())
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.cache.path(IMAGES).join(name)
-    }
-
-    /// Returns when an image was last used, or else made.
-    pub(crate) fn last_used(&self, name: &str) -> SystemTime {
-        let time = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
-        let directory = self.path(name);
-        time(&directory.join(USED)).or_else(|_| time(&directory)).unwrap_or(SystemTime::UNIX_EPOCH)
-    }
-
-    /// Removes an image, unless it is in use.
-    pub(crate) fn remove(&self, name: &str) -> Result<bool> {
-        self.cache.remove(&self.path(name), INFO)
-    }
-
-    /// Compares all files of all images with their lists, and sets damaged images aside. Returns
-    /// these, with their differences.
-    pub(crate) fn verify(&self) -> Result<Vec<(String, Vec<String>)>> {
-        let mut damaged = Vec::new();
-        for name in self.cache.names(IMAGES)? {
-            let Some(image) = id(&name).map(|id| UnpackedImage::lock(&self.cache, id)).transpose()?.flatten()
-            else {
-                continue;
-            };
-            let differences = image.differences()?;
-            if image.lock.exists() && !differences.is_empty() {
-                self.cache.set_aside(&image.lock, INFO)?;
-                damaged.push((name, differences));
-            }
-        }
-        Ok(damaged)
-    }
+fn listed(path: PathBuf) -> Listed {
+    Listed { path, files: ROOT, mark: INFO }
 }
 
 /// The digest in the name of an image's directory.

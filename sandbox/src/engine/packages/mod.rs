@@ -4,10 +4,12 @@
 //! ```text
 //! <cache>/packages/<distribution>/<names>.<hash>/usr            shows over the machine's /usr
 //! <cache>/packages/<distribution>/<names>.<hash>/packages.json  its contents
+//! <cache>/packages/<distribution>/<names>.<hash>/files, used    as of an image
 //! ```
 //!
-//! A tree is staged in the cache, so a tree under its final name is whole. It stays as it is:
-//! removing it makes the next start fetch the newest packages.
+//! A tree is staged in the cache, so a tree under its final name is whole. It stays as it is until
+//! it is pruned: removing it makes the next start fetch the newest packages. It is locked shared
+//! until a process that uses it ends.
 
 mod alternatives;
 mod apt;
@@ -17,6 +19,7 @@ mod distribution;
 mod of_image;
 mod on_top;
 mod sources;
+mod tree;
 mod trouble;
 mod unpack;
 
@@ -26,9 +29,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use self::apt::{Apt, Archive};
+use self::tree::{CONTENTS, Contents, TREES, keep_locked, listed};
 use super::image::Image;
 use crate::cache::{self, Cache};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,58 +38,15 @@ use crate::progress::Progress;
 
 pub(crate) use distribution::InstallCommands;
 pub(crate) use on_top::{Below, on_top};
+pub(crate) use tree::{Tree, trees};
 
 /// How long downloading and unpacking may take together; a slow line needs minutes for 70 MB.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Longer than the holder of the lock may take.
 const LOCK_LIMIT: Duration = Duration::from_secs(16 * 60);
 /// Enters the name of a tree, so that a tree of another form is never used.
-const FORMAT: u32 = 1;
-const CONTENTS: &str = "packages.json";
+const FORMAT: u32 = 2;
 const MACHINE_STATUS: &str = "/var/lib/dpkg/status";
-
-/// Packages unpacked into the cache.
-#[derive(Debug, Clone)]
-pub(crate) struct Tree {
-    root: PathBuf,
-    contents: Contents,
-}
-
-/// The contents of a tree.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Contents {
-    /// The names of the package files, each with a hash of the file.
-    archives: Vec<(String, String)>,
-    /// The packages as apt-get shall know them if others are unpacked on top.
-    status: String,
-}
-
-impl Tree {
-    fn read(root: &Path) -> Option<Self> {
-        let text = fs::read(root.join(CONTENTS)).ok()?;
-        let contents = serde_json::from_slice(&text).ok()?;
-        root.join("usr").is_dir().then(|| Self { root: root.to_owned(), contents })
-    }
-
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// The place of a path of a sandbox, if it is in the tree.
-    pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// A hash of the packages' names, versions and contents.
-    pub(crate) fn identity(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&FORMAT.to_le_bytes());
-        for (file, hash) in &self.contents.archives {
-            hasher.update(file.as_bytes()).update(hash.as_bytes());
-        }
-        hasher.finalize().to_hex().to_string()
-    }
-}
 
 /// Packages that are unpacked together.
 #[derive(Debug)]
@@ -159,7 +118,7 @@ pub(crate) fn names(prefix: &str) -> Option<Vec<String>> {
 /// Returns the directory of the trees for the distribution of an image, or of this machine.
 fn store(cache: &Cache, image: Option<&Image>) -> PathBuf {
     // A home directory may be shared by machines, or containers, of several distributions.
-    cache.path("packages").join(distribution::directory(image))
+    cache.path(TREES).join(distribution::directory(image))
 }
 
 /// Returns the number of this distribution's trees in the cache.
@@ -179,7 +138,7 @@ pub(crate) fn unpacked() -> usize {
 pub(crate) fn obtain(selection: &Selection<'_>) -> Result<Tree> {
     let cache = Cache::open()?;
     let root = store(&cache, selection.image()).join(selection.key());
-    if let Some(tree) = Tree::read(&root) {
+    if let Some(tree) = Tree::find(&cache, &root) {
         return Ok(tree);
     }
     selection.names.iter().try_for_each(|name| check(name))?;
@@ -192,7 +151,7 @@ pub(crate) fn obtain(selection: &Selection<'_>) -> Result<Tree> {
         let hint = format!("find the process that holds `{}`, as by `fuser`, and end it", path.display());
         Error::new(ErrorKind::Cache, "wait for another process that fetches packages").with_hint(hint)
     })?;
-    if let Some(tree) = Tree::read(&root) {
+    if let Some(tree) = Tree::find(&cache, &root) {
         return Ok(tree);
     }
     let downloads = cache.stage("packages")?;
@@ -304,6 +263,7 @@ fn publish(
     let finish = || -> io::Result<()> {
         unpack::tidy(tree.path())?;
         alternatives::make(tree.path(), links)?;
+        listed(tree.path().to_owned()).write()?;
         fs::write(tree.path().join(CONTENTS), serde_json::to_vec(&contents)?)
     };
     finish().map_err(|error| cache::failed("unpack packages in", root, error))?;
@@ -311,8 +271,8 @@ fn publish(
     // A directory in its place is no whole tree.
     let published =
         tree.publish(root, CONTENTS).map_err(|error| cache::failed("unpack packages in", root, error))?;
-    drop(published);
-    Ok(Tree { root: root.to_owned(), contents })
+    keep_locked(published);
+    Ok(Tree::new(root, contents))
 }
 
 #[cfg(test)]
@@ -344,26 +304,5 @@ mod tests {
         {
             assert_eq!(check(name).unwrap_err().kind(), ErrorKind::InvalidConfig, "{name}");
         }
-    }
-
-    #[test]
-    fn a_tree_without_its_parts_is_not_used() {
-        let place = tempfile::tempdir().unwrap();
-        let root = place.path();
-        assert!(Tree::read(root).is_none());
-        fs::create_dir(root.join("usr")).unwrap();
-        assert!(Tree::read(root).is_none());
-        let contents = |hash: &str| Contents {
-            archives: vec![("a_1_all.deb".to_owned(), hash.to_owned())],
-            status: String::new(),
-        };
-        let identity = |hash: &str| {
-            fs::write(root.join(CONTENTS), serde_json::to_vec(&contents(hash)).unwrap()).unwrap();
-            Tree::read(root).unwrap().identity()
-        };
-        assert_ne!(identity("1"), identity("2"));
-        assert_eq!(identity("1"), identity("1"));
-        fs::remove_dir(root.join("usr")).unwrap();
-        assert!(Tree::read(root).is_none());
     }
 }
