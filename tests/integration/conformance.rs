@@ -189,7 +189,7 @@ impl Engine for One {
         Programs::new("perl").version_arg(None).find(None)
     }
 
-    fn identity(&self) -> Vec<(String, String)> {
+    fn identity(&self, _: &Installation) -> Vec<(String, String)> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = match self.defect {
             Defect::NameByChance => NUMBER.fetch_add(1, Ordering::Relaxed).to_string(),

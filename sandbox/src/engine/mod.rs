@@ -168,7 +168,8 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// Returns names and values of all that a layer depends on besides what is
     /// [covered](crate::engine::Engine#the-contract) anyway, such as a number that is raised when
     /// [`tidy`](Self::tidy) changes. By default nothing.
-    fn identity(&self) -> Vec<(String, String)> {
+    fn identity(&self, installation: &Installation) -> Vec<(String, String)> {
+        let _ = installation;
         Vec::new()
     }
 

@@ -76,7 +76,7 @@ impl StateKeeper {
             engine: engine.name().to_owned(),
             version: prepared.installation().version().to_owned(),
             image,
-            identity: engine.identity(),
+            identity: engine.identity(prepared.installation()),
             packages: packages.to_owned(),
             settings: settings.to_owned(),
             layer: layer.digest().to_string(),

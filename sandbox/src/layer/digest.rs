@@ -75,7 +75,7 @@ pub(super) fn base(engine: &impl Engine, installation: &Installation) -> Result<
         .field(engine.name())
         .field(installation.version())
         .field(installation.build());
-    for (name, value) in engine.identity() {
+    for (name, value) in engine.identity(installation) {
         hasher = hasher.field(name).field(value);
     }
     let server = engine.server(installation, &[], Mode::Container)?;

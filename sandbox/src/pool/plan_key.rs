@@ -20,7 +20,7 @@ pub(super) struct PlanKey {
 impl PlanKey {
     /// `None` for a plan that cannot be encoded, and so cannot be launched either.
     pub(super) fn of<E: Engine>(prepared: &Prepared<E>, layer: &Arc<Layer>) -> Option<Self> {
-        let described = (prepared.plan(), prepared.engine().identity());
+        let described = (prepared.plan(), prepared.engine().identity(prepared.installation()));
         let text = serde_json::to_vec(&described).ok()?;
         Some(Self { engine: TypeId::of::<E>(), text, layer: layer.clone() })
     }

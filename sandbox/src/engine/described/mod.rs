@@ -260,7 +260,7 @@ impl Engine for Described {
         Ok(installation)
     }
 
-    fn identity(&self) -> Vec<(String, String)> {
+    fn identity(&self, _: &Installation) -> Vec<(String, String)> {
         // Maps are in order, so that equal descriptions have the same text.
         vec![(IDENTITY.to_owned(), serde_json::to_string(&*self.description).unwrap_or_default())]
     }

@@ -147,7 +147,7 @@ impl Engine for MariaDb {
         programs().find_in(image, self.version.as_deref())
     }
 
-    fn identity(&self) -> Vec<(String, String)> {
+    fn identity(&self, _: &Installation) -> Vec<(String, String)> {
         // For kept states, whose clients need it.
         vec![("database".to_owned(), self.database.clone())]
     }

@@ -152,11 +152,12 @@ impl Engine for Postgres {
         programs::locate_in(image, self.version.as_deref())
     }
 
-    fn identity(&self) -> Vec<(String, String)> {
+    fn identity(&self, installation: &Installation) -> Vec<(String, String)> {
         let mut identity =
             vec![("database".to_owned(), self.database.clone()), ("locale".to_owned(), self.locale.clone())];
-        // The order of other locales is the C library's, and changes with it.
-        if !["C", "POSIX", LOCALE].contains(&self.locale.as_str()) {
+        // The order of other locales is the C library's, and changes with it. That of an image
+        // belongs to the build.
+        if installation.image().is_none() && !["C", "POSIX", LOCALE].contains(&self.locale.as_str()) {
             identity.push(("libc".to_owned(), libc_version()));
         }
         identity
