@@ -10,7 +10,7 @@
 //! | `SANDBOXED_DB_MAX` | how many sandboxes may live at once, over all processes with the same cache | a whole number from 1 on | as many idle servers as four fifths of the memory hold, at most 2048 a processor |
 //! | `SANDBOXED_DB_MISSING` | whether a test whose server is not installed fails or is skipped | `fail` or `skip` | `fail` |
 //! | `SANDBOXED_DB_MYSQL` | the MySQL to use | an image such as `docker://mysql:8.4`, or directories that hold `mysqld` and `mysql`, separated by `:` | the first in `PATH` or the usual directories |
-//! | `SANDBOXED_DB_ONLY` | the part of each test that is run: with `layers`, a test of the attribute passes once its [layers are prepared](crate::guide::layers_in_a_registry#a-job-that-prepares-layers) | `layers` | all |
+//! | `SANDBOXED_DB_ONLY` | the part of each test that is run: with `layers`, a test of the attribute passes once its [layers are prepared](crate::guide::layers_in_a_registry#a-job-that-prepares-layers), and one that calls `start` itself runs as always | `layers` | all |
 //! | `SANDBOXED_DB_POOL` | how many prewarmed sandboxes a process may have | a whole number from 0 on | one a processor |
 //! | `SANDBOXED_DB_POSTGRES` | the PostgreSQL to use | `packages`, an image such as `docker://postgres:17`, or directories that hold `postgres`, `initdb` and `psql`, separated by `:` | the first in `PATH`, or else the newest installed, or else the distribution's packages |
 //! | `SANDBOXED_DB_PUSH` | whether layers that are built are pushed to `SANDBOXED_DB_REGISTRY` | `0` or `1` | `0` |

@@ -40,6 +40,15 @@ fn refused(variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn a_server_started_by_hand_starts_where_only_layers_are() {
+    let dirs = ScratchDirs::with_shared_cache();
+    let mut subject = dirs.command(SUBJECT);
+    let output = subject.env("SANDBOXED_DB_ONLY", "layers").arg("return").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_says(&String::from_utf8_lossy(&output.stdout), &["started "]);
+}
+
+#[test]
 #[cfg(not(feature = "images"))]
 fn a_registry_without_its_feature_is_refused_with_the_fix() {
     for variables in [("SANDBOXED_DB_REGISTRY", "ghcr.io/team/layers"), ("SANDBOXED_DB_PUSH", "1")] {
