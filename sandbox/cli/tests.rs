@@ -2,6 +2,8 @@
 
 #[path = "tests/output.rs"]
 mod output;
+#[path = "tests/registry.rs"]
+mod registry;
 #[path = "tests/report.rs"]
 mod report;
 

@@ -144,7 +144,8 @@ impl Description {
         let foreign = parts.into_iter().find(|(_, given, owners)| *given && !owners.contains(&&*name));
         if let Some((part, _, owners)) = foreign {
             return Err(Error::new(ErrorKind::InvalidConfig, format!("set `{part}` of `{name}`"))
-                .caused_by(format!("it belongs to {}", owners.join(" and "))));
+                .caused_by(format!("it applies to {} only", owners.join(" and ")))
+                .with_hint(format!("leave out `{part}`")));
         }
         let snapshot = Snapshot::new(engine).relative_to(directory);
         let snapshot = snapshot.packages(&self.packages);

@@ -59,7 +59,10 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        let mut message = format!("could not {error}");
+        let step = error.to_string();
+        // A refused value is named by its method.
+        let step = if step.starts_with("set `") { with_keys(&step) } else { step };
+        let mut message = format!("could not {step}");
         let mut cause = error.source();
         while let Some(error) = cause {
             message.push_str(&format!("\n  cause: {}", error.to_string().replace('\n', "\n         ")));

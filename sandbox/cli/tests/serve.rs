@@ -132,12 +132,21 @@ fn a_sandbox_is_started_used_and_stopped() {
     let place = files(&[("users.sql", "create table users (name text); insert into users values ('Ada');")]);
     let params = json!({
         "snapshot": { "settings": { "work_mem": "5MB", "jit": false }, "database": "shop",
+            "initdb_args": ["--data-checksums"], "disk": "96MiB", "memory": 1 << 30,
             "steps": [{ "seed": "users.sql" }], "tls": true },
         "directory": place.path(), "tcp": true,
     });
     let sandbox = serve.start(params);
-    let statement = "select name || current_setting('work_mem') || current_setting('jit') from users";
-    assert_eq!(query(&sandbox, statement), "Ada5MBoff");
+    let statement = "select concat_ws(' ', name, current_database(), current_setting('work_mem'), \
+                     current_setting('jit'), current_setting('data_checksums')) from users";
+    assert_eq!(query(&sandbox, statement), "Ada shop 5MB off on");
+    let root = Path::new(sandbox["env"]["PGHOST"].as_str().unwrap()).ancestors().nth(2).unwrap();
+    let data = root.join(query(&sandbox, "show data_directory").trim_start_matches('/'));
+    let size = rustix::fs::statvfs(&data).unwrap();
+    assert_eq!(size.f_blocks * size.f_frsize, 96 << 20);
+    let limits = fs::read_to_string(root.with_file_name("limits")).unwrap();
+    let memory = limits.lines().find(|line| line.starts_with("Max data size")).unwrap();
+    assert!(memory.contains(&format!(" {} ", 1 << 30)), "{limits}");
     let mut by_tcp = Command::new("psql");
     let encrypted = by_tcp
         .arg(sandbox["tcp_url"].as_str().unwrap())
@@ -241,6 +250,43 @@ fn errors_have_a_kind_a_place_and_a_hint() {
         let refused = fails(json!({ "steps": [step] }));
         assert_eq!(refused["kind"], "request", "{refused}");
         assert!(refused["message"].as_str().unwrap().contains(expected), "{refused}");
+    }
+}
+
+/// Each key of a snapshot, with a value that is refused for what the key means.
+#[test]
+fn each_key_of_a_snapshot_has_its_meaning() {
+    let mut serve = Serve::new();
+    let mut refused = |snapshot: Value| {
+        let answer = serve.request("start", json!({ "snapshot": snapshot }));
+        answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let values = [
+        ("engine", json!("oracle"), json!({}), "unknown engine `oracle`"),
+        ("version", json!("9"), json!({}), "could not find PostgreSQL 9"),
+        ("packages", json!(["-y"]), json!({}), "could not use `-y` as a package"),
+        ("database", json!("a"), json!({ "engine": "redis" }), "could not set `database` of `redis`"),
+        ("image", json!("oci:/absent"), json!({}), "could not use the image `oci:/absent`"),
+        // Nothing listens there, and nothing is asked.
+        ("locked", json!(true), json!({ "image": "localhost:1/db:17" }), "allows recorded names only"),
+        ("steps", json!([{}]), json!({}), "a step is empty"),
+        ("settings", json!({ "jit": null }), json!({}), "the setting `jit` is no string"),
+        ("initdb_args", json!(["-k"]), json!({ "engine": "redis" }), "could not set `initdb_args` of `redis`"),
+        ("start_timeout", json!("0s"), json!({}), "could not set `start_timeout`"),
+        ("build_timeout", json!("0s"), json!({}), "could not set `build_timeout`"),
+        ("disk", json!(1024), json!({}), "could not set `disk`"),
+        ("memory", json!("1KiB"), json!({}), "could not set `memory`"),
+        ("pids", json!(1), json!({}), "could not set `pids`"),
+        ("tls", json!(true), json!({ "engine": "sqlite" }), "could not turn on TLS for `sqlite`"),
+    ];
+    let unknown = refused(json!({ "key": 1 }));
+    let all: BTreeSet<_> = unknown.split_once("expected one of ").unwrap().1.split(", ").collect();
+    let tested: Vec<_> = values.iter().map(|(key, ..)| format!("`{key}`")).collect();
+    assert_eq!(tested.iter().map(String::as_str).collect::<BTreeSet<_>>(), all);
+    for (key, value, mut snapshot, expected) in values {
+        snapshot[key] = value;
+        let message = refused(snapshot);
+        assert!(message.contains(expected), "{key}: {message}");
     }
 }
 

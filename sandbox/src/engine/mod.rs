@@ -309,8 +309,8 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     fn tls(&self, server: Server, settings: &[(String, String)], files: &TlsFiles) -> Result<Server> {
         let _ = (server, settings, files);
         Err(Error::new(ErrorKind::InvalidConfig, format!("turn on TLS for `{}`", self.name()))
-            .caused_by("its engine does not say how")
-            .with_hint("`Engine::tls` is for that; leave out `tls`"))
+            .caused_by("its engine does not implement `Engine::tls`")
+            .with_hint("leave out `tls`"))
     }
 
     /// Checks whether clients read a server's address or credentials from that environment
