@@ -5,7 +5,7 @@ const process = require('node:process');
 const { SandboxError } = require('./error.cjs');
 
 const OPTIONS = [
-  'engine', 'version', 'packages', 'settings', 'initdbArgs', 'migrations', 'tool', 'prepare', 'seed', 'directory', 'test', 'tcp', 'tls', 'keep',
+  'engine', 'version', 'image', 'locked', 'packages', 'settings', 'initdbArgs', 'migrations', 'tool', 'prepare', 'seed', 'directory', 'test', 'tcp', 'tls', 'keep',
   'database', 'startTimeout', 'buildTimeout', 'disk', 'memory', 'pids',
 ];
 const PREPARE = ['command', 'dependsOn', 'env'];
@@ -13,12 +13,14 @@ const PREPARE = ['command', 'dependsOn', 'env'];
 /** Returns the parameters of the request that starts a server. */
 function description(options) {
   check(options, OPTIONS, 'options');
-  const { engine, version, packages, settings, initdbArgs, directory, test, tcp, keep } = options;
+  const { engine, version, image, locked, packages, settings, initdbArgs, directory, test, tcp, keep } = options;
   const { database, tls, startTimeout, buildTimeout, disk, memory, pids } = options;
   return defined({
     snapshot: defined({
       engine: engine ?? 'postgres',
       version: version === undefined ? undefined : String(version),
+      image,
+      locked,
       packages,
       settings,
       initdb_args: initdbArgs,

@@ -17,6 +17,10 @@ export interface Options {
   engine?: string;
   /** Its version, such as `16`. Default: the newest found. */
   version?: string;
+  /** The image whose server runs, such as `docker://postgres:17`. */
+  image?: string;
+  /** Refuse an image whose name `sandboxed-db.lock` does not record. Default: false. */
+  locked?: boolean;
   /** Packages of the distribution on top of it, such as `postgresql-15-postgis-3`. */
   packages?: readonly string[];
   /** Settings, as in its configuration file. */

@@ -16,6 +16,7 @@ const require = createRequire(import.meta.url);
 const installed = path.dirname(require.resolve('sandboxed-db/package.json'));
 const { Client } = require(path.join(installed, 'lib/client.cjs'));
 const { findProgram, requireLinux } = require(path.join(installed, 'lib/program.cjs'));
+const { description } = require(path.join(installed, 'lib/description.cjs'));
 const directory = mkdtempSync(path.join(tmpdir(), 'client-'));
 after(() => rmSync(directory, { recursive: true }));
 
@@ -96,6 +97,41 @@ test('servers start side by side, and a program prepares them once', async () =>
   assert.equal(stdout, 't\n');
   assert.equal(readFileSync(path.join(directory, 'runs'), 'utf8'), 'run\n');
   await Promise.all(all.map((db) => db.stop()));
+});
+
+// Each option, and what a request says for it: of the snapshot, and beside it.
+const OPTIONS = {
+  engine: ['redis', { engine: 'redis' }],
+  version: [16, { version: '16' }],
+  image: ['oci:images/db', { image: 'oci:images/db' }],
+  locked: [true, { locked: true }],
+  packages: [['postgresql-16-cron'], { packages: ['postgresql-16-cron'] }],
+  settings: [{ jit: 'off' }, { settings: { jit: 'off' } }],
+  initdbArgs: [['--locale=C'], { initdb_args: ['--locale=C'] }],
+  migrations: ['m', { steps: [{ migrations: 'm' }] }],
+  tool: ['sqlx', { steps: [{ migrations_of: ['sqlx', 'm'] }] }],
+  prepare: [{ command: ['x'], dependsOn: 'y', env: { Z: '1' } }, { steps: [{ prepare: ['x'], depends_on: ['y'], env: { Z: '1' } }] }],
+  seed: [['a.sql', 'b.csv'], { steps: [{ seed: 'a.sql' }, { seed: 'b.csv' }] }],
+  directory: ['/', {}, { directory: '/' }],
+  test: ['t', {}, { test: 't' }],
+  tcp: [true, {}, { tcp: true }],
+  tls: [true, { tls: true }],
+  keep: ['always', {}, { keep: 'always' }],
+  database: ['shop', { database: 'shop' }],
+  startTimeout: ['9s', { start_timeout: '9s' }],
+  buildTimeout: ['9m', { build_timeout: '9m' }],
+  disk: ['2GiB', { disk: '2GiB' }],
+  memory: ['3GiB', { memory: '3GiB' }],
+  pids: [99, { pids: 99 }],
+};
+
+test('each option reaches the request', () => {
+  for (const [name, [value, snapshot, rest]] of Object.entries(OPTIONS)) {
+    const params = description({ ...(name === 'tool' && { migrations: 'm' }), [name]: value });
+    const expected = { snapshot: { engine: 'postgres', steps: [], ...snapshot }, directory: process.cwd(), ...rest };
+    assert.deepEqual(params, expected, name);
+  }
+  assert.throws(() => description({ unknown: 1 }), { hint: `the choices are ${Object.keys(OPTIONS).join(', ')}` });
 });
 
 for (const [options, message] of [

@@ -1,5 +1,6 @@
 """The client: programs that do not follow the protocol, forks, and the end of the tests' process."""
 
+import inspect
 import json
 import multiprocessing
 import os
@@ -48,6 +49,54 @@ def test_a_program_of_another_protocol_is_an_error(program, script, expected):
             client.request("start", {})
         finally:
             client.end()
+
+
+#: Each argument of `start`, a value, and what a request says for it: of the snapshot, and beside it.
+ARGUMENTS = [
+    ("engine", "redis", {"engine": "redis"}, {}),
+    ("version", "16", {"version": "16"}, {}),
+    ("image", "oci:images/db", {"image": "oci:images/db"}, {}),
+    ("locked", True, {"locked": True}, {}),
+    ("packages", ["postgresql-16-cron"], {"packages": ["postgresql-16-cron"]}, {}),
+    ("settings", {"jit": "off"}, {"settings": {"jit": "off"}}, {}),
+    ("initdb_args", ["--locale=C"], {"initdb_args": ["--locale=C"]}, {}),
+    ("migrations", "m", {"steps": [{"migrations": "m"}]}, {}),
+    ("tool", "sqlx", {"steps": [{"migrations_of": ["sqlx", "m"]}]}, {}),
+    ("prepare", sandboxed_db.Prepare("x", "y"), {"steps": [{"prepare": ["sh", "-c", "x"], "depends_on": ["y"]}]}, {}),
+    ("seed", ["a.sql", "b.csv"], {"steps": [{"seed": "a.sql"}, {"seed": "b.csv"}]}, {}),
+    ("directory", "/", {}, {"directory": "/"}),
+    ("test", "t", {}, {"test": "t"}),
+    ("tcp", True, {}, {"tcp": True}),
+    ("tls", True, {"tls": True}, {}),
+    ("keep", "always", {}, {"keep": "always"}),
+    ("database", "shop", {"database": "shop"}, {}),
+    ("start_timeout", "9s", {"start_timeout": "9s"}, {}),
+    ("build_timeout", "9m", {"build_timeout": "9m"}, {}),
+    ("disk", "2GiB", {"disk": "2GiB"}, {}),
+    ("memory", "3GiB", {"memory": "3GiB"}, {}),
+    ("pids", 99, {"pids": 99}, {}),
+]
+
+
+class Recorder:
+    """A client that keeps the request."""
+
+    def request(self, method, params):
+        self.params = params
+        return {"sandbox": 1, "url": "postgresql:///postgres", "env": {}}
+
+
+@pytest.mark.parametrize("name, value, snapshot, rest", ARGUMENTS, ids=lambda value: value if isinstance(value, str) else "")
+def test_an_argument_reaches_the_request(name, value, snapshot, rest):
+    client = Recorder()
+    needed = {"migrations": "m"} if name == "tool" else {}
+    sandboxed_db.start(**{**needed, name: value}, client=client)
+    expected = {"snapshot": {"engine": "postgres", "steps": [], **snapshot}, "directory": os.getcwd(), **rest}
+    assert client.params == expected
+
+
+def test_the_table_above_has_all_arguments():
+    assert [name for name, *_ in ARGUMENTS] + ["client"] == list(inspect.signature(sandboxed_db.start).parameters)
 
 
 def test_an_engine_is_a_name_or_a_file(tmp_path):

@@ -1,9 +1,11 @@
 """The plugin, by runs of pytest on real servers."""
 
+import json
 import re
 import textwrap
 
 import pytest
+from sandboxed_db.pytest_plugin import INI
 
 SCHEMA = "create table orders (id serial primary key, article text not null);"
 
@@ -191,6 +193,7 @@ def test_mistakes_are_named_without_a_traceback(run, marker, expected):
     [
         ({"prepare": "alembic upgrade head"}, ["read `sandboxed_db_prepare`*", "*`sandboxed_db_depends_on`"]),
         ({"settings": "work_mem"}, ["read `sandboxed_db_settings`: expected name=value*"]),
+        ({"pids": "many"}, ["read `sandboxed_db_pids`: expected a number, found 'many'"]),
         ({"program": "/absent"}, ["find the program `/absent`*", "*`sandboxed_db_program`*"]),
         ({"program": "/bin/true"}, ["talk to `/bin/true serve`: it ended with exit code 0"]),
     ],
@@ -276,6 +279,80 @@ def test_a_server_listens_on_a_port_on_request(run, tls):
         tls=tls,
     )
     result.assert_outcomes(passed=1)
+
+
+#: Each ini option but `program`, and what a request says for all of them.
+OPTIONS = {
+    "engine": "mariadb",
+    "version": "11",
+    "image": "oci:images/db",
+    "locked": "true",
+    "packages": "\n    a\n    b",
+    "settings": "\n    x = 1\n    y=2",
+    "initdb_args": "--locale=C '--wal dir'",
+    "migrations": "\n    m\n    n",
+    "tool": "sqlx",
+    "prepare": "alembic upgrade head",
+    "depends_on": "alembic",
+    "seed": "a.sql",
+    "keep": "always",
+    "tcp": "true",
+    "database": "shop",
+    "start_timeout": "9s",
+    "build_timeout": "9m",
+    "disk": "2GiB",
+    "memory": "3GiB",
+    "pids": "99",
+    "tls": "true",
+}
+STEPS = [
+    {"migrations_of": ["sqlx", "m"]},
+    {"migrations_of": ["sqlx", "n"]},
+    {"prepare": ["sh", "-c", "alembic upgrade head"], "depends_on": ["alembic"]},
+    {"seed": "a.sql"},
+]
+SNAPSHOT = {
+    "engine": "mariadb",
+    "version": "11",
+    "image": "oci:images/db",
+    "locked": True,
+    "packages": ["a", "b"],
+    "settings": {"x": "1", "y": "2"},
+    "initdb_args": ["--locale=C", "--wal dir"],
+    "database": "shop",
+    "start_timeout": "9s",
+    "build_timeout": "9m",
+    "disk": "2GiB",
+    "memory": "3GiB",
+    "pids": 99,
+    "tls": True,
+}
+#: The same by a marker; steps and `keep` have their own.
+MARKER = {name: value for name, value in SNAPSHOT.items() if name != "engine"}
+
+
+@pytest.mark.parametrize(
+    "tests, options, steps",
+    [
+        ("", OPTIONS, STEPS),
+        (f"@pytest.mark.engine('mariadb', tcp=True, **{MARKER})\n@pytest.mark.keep('always')\n", {}, []),
+    ],
+    ids=["ini", "markers"],
+)
+def test_each_option_reaches_the_request(run, pytester, tests, options, steps):
+    program = pytester.path / "program"
+    greeting = json.dumps({"serve": 1, "version": "0.1.0"})
+    program.write_text(f"#!/bin/sh\necho '{greeting}'\nread -r line\nprintf '%s' \"$line\" > request\n")
+    program.chmod(0o755)
+    run(f"{tests}def test_it(sandboxed_db): pass", program=program, **options).assert_outcomes(errors=1)
+    params = json.loads((pytester.path / "request").read_text())["params"]
+    assert params.pop("test").endswith("::test_it")
+    snapshot = {**SNAPSHOT, "steps": steps}
+    assert params == {"snapshot": snapshot, "directory": str(pytester.path), "tcp": True, "keep": "always"}
+
+
+def test_the_table_above_has_all_options():
+    assert [*OPTIONS, "program"] == [name for name, _, _ in INI]
 
 
 def test_runs_without_databases_start_no_program(run):

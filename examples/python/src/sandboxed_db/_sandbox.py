@@ -89,6 +89,8 @@ def start(
     *,
     engine: str = "postgres",
     version: Optional[str] = None,
+    image: Optional[str] = None,
+    locked: bool = False,
     packages: Sequence[str] = (),
     settings: Optional[Mapping[str, str]] = None,
     initdb_args: Sequence[str] = (),
@@ -116,6 +118,8 @@ def start(
 
     - `engine`: the server: "postgres", "mariadb", "redis", "sqlite", or a file of TOML that describes one.
     - `version`: its version, such as "16" (default: the newest found).
+    - `image`: run the server of an image, such as "docker://postgres:17"; `locked` refuses one whose name
+      `sandboxed-db.lock` does not record.
     - `packages`: of the distribution, on top of the server, such as "postgresql-15-postgis-3".
     - `settings`: as in the server's configuration file.
     - `migrations`: directories of SQL files; `tool` names the migration tool if file names do not show it.
@@ -124,13 +128,16 @@ def start(
     - `tcp`: also listen on a port of 127.0.0.1, with a password (`tcp_url`); `tls` encrypts its connections.
     - `keep`: keep the data for `sandboxed-db open`: "never" (default), "on_failure" or "always".
     - `database`: its name (default: postgres).
-    - `start_timeout`, `build_timeout`: times, such as "30s"; `disk`, `memory`: sizes, such as "1GiB".
+    - `start_timeout`, `build_timeout`: times, such as "30s"; `disk`, `memory`: sizes, such as "1GiB"; `pids`: the
+      number of processes.
 
     Raises `SandboxError`.
     """
     __tracebackhide__ = True
     optional = {
         "version": version,
+        "image": image,
+        "locked": locked or None,
         "settings": dict(settings) if settings else None,
         "database": database,
         "tls": tls or None,

@@ -24,6 +24,8 @@ MARKERS = (
 INI = (
     ("engine", "string", "the database server (default: postgres)"),
     ("version", "string", "the version of the server, such as 16 (default: the newest found)"),
+    ("image", "string", "the image whose server runs, such as docker://postgres:17"),
+    ("locked", "bool", "refuse an image whose name sandboxed-db.lock does not record"),
     ("packages", "linelist", "packages of the distribution on top of the server, one a line"),
     ("settings", "linelist", "settings of the server, name=value, one a line"),
     ("initdb_args", "args", "arguments for initdb"),
@@ -39,6 +41,7 @@ INI = (
     ("build_timeout", "string", "the time in which a step must end (default: 30m)"),
     ("disk", "string", "the size that the server may write (default: 1GiB)"),
     ("memory", "string", "the memory of the server's processes (default: 4GiB)"),
+    ("pids", "string", "the number of the server's processes (default: 512, or as max_connections needs)"),
     ("tls", "bool", "encrypt the connections of that port"),
     ("program", "string", "the program sandboxed-db (default: the one of the package)"),
 )
@@ -221,9 +224,13 @@ def _ini(config: pytest.Config) -> Dict[str, Any]:
             "read `sandboxed_db_prepare`: nothing says when to run it again",
             hint="list the files and directories that it reads in `sandboxed_db_depends_on`",
         )
+    if ini["pids"] and not ini["pids"].isdecimal():
+        raise SandboxError(f"read `sandboxed_db_pids`: expected a number, found {ini['pids']!r}")
     return {
         "engine": ini["engine"] or "postgres",
         "version": ini["version"] or None,
+        "image": ini["image"] or None,
+        "locked": ini["locked"],
         "settings": {name.strip(): value.strip() for name, _, value in settings},
         "packages": tuple(ini["packages"]),
         "initdb_args": ini["initdb_args"],
@@ -232,6 +239,7 @@ def _ini(config: pytest.Config) -> Dict[str, Any]:
         "prepare": tuple(Prepare(command, ini["depends_on"]) for command in ini["prepare"]),
         "seed": tuple(ini["seed"]),
         **{name: ini[name] or None for name in _PLAIN},
+        "pids": int(ini["pids"]) if ini["pids"] else None,
         "tcp": ini["tcp"],
         "tls": ini["tls"],
         "directory": config.inipath.parent if config.inipath else config.rootpath,
