@@ -191,7 +191,10 @@ fn the_command_of_the_chapter_on_sqlx_rewrites_tests() {
         "#[sqlx::test(\n    migrations = false,\n    fixtures(\"d\",),\n)]\n#[test]\n",
     );
     fs::write(tests.join("a.rs"), before).unwrap();
-    let command = command.split("```").next().unwrap();
+    let sources = directory.path().join("src");
+    fs::create_dir(&sources).unwrap();
+    fs::write(sources.join("lib.rs"), "    #[sqlx::test(fixtures(\"a\"))]\n").unwrap();
+    let command = command.split("cargo test").next().unwrap();
     let status = Command::new("sh").args(["-c", command]).current_dir(directory.path()).status().unwrap();
     assert!(status.success(), "{status}");
     let name = "#[sandboxed_db::sandboxed_db";
@@ -201,6 +204,7 @@ fn the_command_of_the_chapter_on_sqlx_rewrites_tests() {
         format!("{name}(\n    migrations = none,\n    seed = [\"tests/fixtures/d.sql\"],\n)]\n#[test]\n"),
     ];
     assert_eq!(read(&tests.join("a.rs")), after.concat());
+    assert_eq!(read(&sources.join("lib.rs")), format!("    {name}(seed = [\"src/fixtures/a.sql\"])]\n"));
 }
 
 #[test]

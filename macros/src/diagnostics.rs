@@ -71,8 +71,8 @@ fn in_another_attribute(name: &str) -> Option<&'static str> {
              in this order after the migrations"
         }
         "migrator" => {
-            "write `migrations_of(Sqlx, \"migrations\")` with the directory that the migrator embeds; without it \
-             `migrations` of the package is searched"
+            "leave it out if it embeds `migrations`, which is found without an argument; else name the directory that it \
+             embeds, as in `migrations_of(Sqlx, \"db/migrations\")`"
         }
         _ => return None,
     })

@@ -1,5 +1,5 @@
-//! A server on a TCP port of the host, for clients that know no Unix sockets: on request, and with
-//! a password.
+//! A server on a TCP port of the host, for clients that cannot use Unix sockets: on request, and
+//! with a password.
 
 use std::fmt;
 use std::io;

@@ -38,7 +38,7 @@ struct StepOptions {
     run: Vec<String>,
     /// Run a shell command that prepares the database by TCP.
     ///
-    /// As --prepare, for programs that know no Unix sockets.
+    /// As --prepare, for programs that cannot use Unix sockets.
     #[arg(long = "prepare-tcp", alias = "run-tcp", value_name = "COMMAND")]
     run_tcp: Vec<String>,
     /// Run commands again when this file or directory has changed.

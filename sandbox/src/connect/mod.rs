@@ -155,7 +155,7 @@ impl<E: Engine> FromSandbox<E> for String {
     }
 }
 
-/// A [port](Sandbox::tcp) with a password, for clients that know no Unix sockets.
+/// A [port](Sandbox::tcp) with a password, for clients that cannot use Unix sockets.
 #[diagnostic::do_not_recommend]
 impl<E: Engine> FromSandbox<E> for Tcp {
     type Error = crate::Error;

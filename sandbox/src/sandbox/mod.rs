@@ -128,7 +128,7 @@ impl<E: Engine> Sandbox<E> {
         }
         let (url, tcp) = match prepared.engine().url(&container.root()) {
             Some(url) => (url, None),
-            // The server knows only ports.
+            // The server listens on a port only.
             None => {
                 let root_certificate = prepared.root_certificate(container);
                 let tcp = Tcp::open(prepared.engine(), prepared.installation(), container, root_certificate)?;
