@@ -40,11 +40,14 @@ pub fn continues_alone(test: impl Fn(), set_up: impl FnOnce(&mut Command)) -> bo
     if is_alone() {
         return true;
     }
-    let (_, name) = std::any::type_name_of_val(&test).split_once("::").expect("a test is in a crate");
-    let mut command = this_program(&["--exact", name]);
+    let mut command = this_program(&["--exact", name_of(&test)]);
     set_up(&mut command);
     passed(&mut command);
     false
+}
+
+fn name_of<T>(test: &T) -> &'static str {
+    std::any::type_name_of_val(test).split_once("::").expect("a test is in a crate").1
 }
 
 /// The same in a process with an empty cache.
@@ -56,11 +59,50 @@ pub fn continues_in_cache(test: impl Fn()) -> bool {
     })
 }
 
+/// The same on a terminal. Returns `None` in that process, and all that the terminal shows in the
+/// calling one.
+///
+/// # Panics
+/// If the test fails.
+#[track_caller]
+pub fn continues_on_terminal(test: impl Fn()) -> Option<String> {
+    if is_alone() {
+        return None;
+    }
+    let cache = tempfile::tempdir().expect("a temporary directory");
+    let mut command = this_program(&["--exact", name_of(&test), "--nocapture"]);
+    Some(on_terminal(command.env("SANDBOXED_DB_CACHE", cache.path())))
+}
+
 /// Returns `true` in a process of [`alone`] or [`continues_alone`], and not if a user runs all
 /// ignored tests.
 #[must_use]
 pub fn is_alone() -> bool {
     std::env::var_os(ALONE).is_some()
+}
+
+/// Runs a command on a terminal, and returns all that the terminal shows.
+///
+/// # Panics
+/// If the command fails.
+#[must_use]
+#[track_caller]
+pub fn on_terminal(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    // script(1) of util-linux, which every Debian has.
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    let output = script.output().expect("script runs");
+    let text = printed(&output);
+    assert!(output.status.success(), "{command:?}:\n{text}");
+    text
 }
 
 /// Runs one test in a separate process, and returns its success and all that it printed.

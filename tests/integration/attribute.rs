@@ -221,7 +221,7 @@ fn the_death_of_the_server_is_reported(
 
 #[test]
 fn a_missing_directory_is_reported() {
-    let text = failed(&mut test("has_no_migrations"));
+    let text = failed(test("has_no_migrations").env("RUST_BACKTRACE", "1"));
     let expected = format!(": could not read `{}/no/such/directory`", env!("CARGO_MANIFEST_DIR"));
     let line = text.lines().find(|line| line.ends_with(&expected)).unwrap_or_else(|| panic!("{text}"));
     // The place of the test, and no backtrace, which would lead into the library.

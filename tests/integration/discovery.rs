@@ -1,7 +1,12 @@
 //! Migrations that no argument of the attribute names, and the tool that their names show.
 
+use std::fmt::Debug;
+
 use sandboxed_db::{Postgres, sandboxed_db};
 use sandboxed_db_tests::{alone, assert_says, connect, directory, is_alone, outcome, value_at};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata};
 
 /// Prints the tables of the server, for the test that runs this one with a package.
 #[expect(clippy::print_stdout, reason = "the test that runs this one reads it")]
@@ -39,6 +44,48 @@ shows!(
 fn migrates_itself(url: String) {
     if is_alone() {
         connect(&url).batch_execute("create table users (id int)").unwrap();
+    }
+}
+
+/// Prints the events of a test.
+struct Printer;
+
+impl tracing::Subscriber for Printer {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    #[expect(clippy::print_stdout, reason = "the test that runs this one reads it")]
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        println!("{}:{}", event.metadata().level(), fields.0);
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// The fields of an event, as text.
+struct Fields(String);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.push_str(&format!(" {field}={value:?}"));
+    }
+}
+
+#[test]
+#[ignore = "run with a package by other tests"]
+fn says_nothing_with_a_log() {
+    if is_alone() {
+        tracing::subscriber::with_default(Printer, says_nothing);
     }
 }
 
@@ -83,6 +130,10 @@ fn files_named_by_a_time_are_sqlxs_beside_sqlx() {
     let sqlx = ("Cargo.toml", "[dependencies]\nsqlx = \"0.8\"\n");
     let other = ("Cargo.toml", "[dependencies]\npostgres = \"0.19\"\n");
     assert_shows("says_nothing", &[BY_TIME, sqlx], "_sqlx_migrations users");
+    let log = run("says_nothing_with_a_log", &[BY_TIME, sqlx]);
+    let notice =
+        "INFO: message=run as sqlx does, since the package depends on it directory=PACKAGE/migrations";
+    assert_says(&log, &[notice]);
     assert_shows("says_nothing", &[BY_TIME, other], "users");
     assert_shows("says_nothing", &[USERS, sqlx], "users");
 }

@@ -275,6 +275,20 @@ fn processes_that_need_one_package_fetch_it_once() {
 }
 
 #[test]
+fn a_download_shows_its_bytes_on_a_terminal() {
+    let Some(fable) = Fable::with_text(TestCache::new(), &noise(40_000)) else { return };
+    let request = [("package", &*fable.package), ("seed", "fable.sql")];
+    let shown = fable.cache.ask_on_terminal(&request);
+    assert_says(&shown, &["downloading 2 packages, 0.0 of 0."]);
+    assert!(!shown.contains("of 0.0 MB"), "{shown}");
+}
+
+/// Text that cannot be compressed well.
+fn noise(numbers: u64) -> String {
+    (0..numbers).map(|number| format!("{:x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect()
+}
+
+#[test]
 fn packages_for_which_there_is_no_space_are_reported() {
     in_mount_namespace(MountUser::best(), "packages::little_space_then_more", "");
 }
@@ -289,8 +303,7 @@ fn little_space_then_more() {
     mount("tmpfs", &directory, "tmpfs", MountFlags::empty(), Some(c"size=2m")).unwrap();
     let mut cache = TestCache::empty();
     cache.cache = directory.clone();
-    let noise: String =
-        (0..400_000_u64).map(|number| format!("{:x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let noise = noise(400_000);
     let Some(fable) = Fable::with_text(cache, &noise) else { return };
     let report = fable.refused(&fable.package);
     assert_says(&report, &["could not get `postgresql-", "hint: the file system of the cache is full"]);

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::cache::Layers;
 use sandboxed_db::report::Report;
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
-use sandboxed_db_tests::{ScratchDirs, alone, connect, connect_async, is_alone, printed, value};
+use sandboxed_db_tests::{ScratchDirs, alone, connect, connect_async, is_alone, on_terminal, printed, value};
 use tempfile::TempDir;
 
 use crate::lifecycle::SUBJECT;
@@ -167,23 +167,32 @@ impl TestCache {
     pub(crate) fn begin(&self, request: &[(&str, &str)]) -> Request {
         let answers = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
         let answers = answers.into_temp_path().keep().unwrap();
+        let mut command = self.command(request, &answers);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Request { child, answers }
+    }
+
+    /// Sends a request from a terminal. Returns all that the terminal shows.
+    pub(crate) fn ask_on_terminal(&self, request: &[(&str, &str)]) -> String {
+        on_terminal(&self.command(request, &self.directory.path().join("answers")))
+    }
+
+    /// The command of a process that sends a request.
+    fn command(&self, request: &[(&str, &str)], answers: &Path) -> Command {
         let lines = request.iter().map(|(word, argument)| match *word {
             "migrations" | "seed" | "depends_on" => format!("{word}\t{}", self.path(argument)),
             word => format!("{word}\t{argument}"),
         });
         let lines: Vec<_> = lines.collect();
-        let child = alone("requests::another_process")
+        let mut command = alone("requests::another_process");
+        command
             .env("SANDBOXED_DB_CACHE", &self.cache)
             // Each process is a run, unless the test says otherwise.
             .env_remove("NEXTEST_RUN_ID")
             .envs(self.environment.iter().copied())
             .env(REQUEST, lines.join("\n"))
-            .env(ANSWERS, &answers)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Request { child, answers }
+            .env(ANSWERS, answers);
+        command
     }
 
     #[track_caller]

@@ -111,7 +111,7 @@ fn joined(one: &str, other: &str) -> String {
 fn of_sqlx(directory: &Path, manifest: &Path) -> Option<MigrationTool> {
     let manifest = fs::read_to_string(manifest).unwrap_or_default();
     migration::is_sqlx_a_dependency(&manifest).then(|| {
-        tracing::info!(directory = %directory.display(), "run as by sqlx, on which the package depends");
+        tracing::info!(directory = %directory.display(), "run as sqlx does, since the package depends on it");
         MigrationTool::Sqlx
     })
 }

@@ -201,9 +201,13 @@ fn fetch(
             return Ok(Err(error));
         }
         let all: u64 = archives.iter().map(|archive| archive.size).sum();
+        let packages = match archives.len() {
+            1 => "1 package".to_owned(),
+            count => format!("{count} packages"),
+        };
         let on_bytes = |bytes: u64| {
             let [bytes, all] = [bytes, all].map(|bytes| bytes as f64 / 1e6);
-            progress.step(&format!("downloading {} packages, {bytes:.1} of {all:.1} MB", archives.len()));
+            progress.step(&format!("downloading {packages}, {bytes:.1} of {all:.1} MB"));
         };
         on_bytes(0);
         let files = apt.download(selection.names, &on_bytes)?;
