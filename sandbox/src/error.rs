@@ -204,7 +204,7 @@ impl fmt::Debug for Error {
         write!(f, "could not {}", self.0.step)?;
         let mut cause = self.source();
         while let Some(error) = cause {
-            write!(f, "\n  cause: {}", Indented(&error.to_string(), "         "))?;
+            write!(f, "\n  cause: {}", Indented(&sentence(error), "         "))?;
             cause = error.source();
         }
         if let Some(hint) = &self.0.hint {
@@ -220,6 +220,14 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Returns the text of a cause. An error of this library displays its operation alone.
+fn sentence(cause: &(dyn StdError + 'static)) -> String {
+    match cause.downcast_ref::<Error>() {
+        Some(error) => format!("could not {error}"),
+        None => cause.to_string(),
     }
 }
 
@@ -262,6 +270,6 @@ mod tests {
             Error::new(ErrorKind::Layer, "copy `a`").caused_by(io::Error::from_raw_os_error(libc::ENOSPC));
         let outer = Error::new(ErrorKind::Layer, "build layer `b`").caused_by(inner);
         let report = format!("{outer:?}");
-        assert!(report.contains("cause: copy `a`\n  cause: No space left on device"), "{report}");
+        assert!(report.contains("cause: could not copy `a`\n  cause: No space left on device"), "{report}");
     }
 }

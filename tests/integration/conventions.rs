@@ -272,7 +272,7 @@ fn directories_of_no_particular_tool_run_by_name() {
 )]
 #[case::tern("create table k ();\n---- create above / drop below ----\ndrop table k;\n")]
 #[case::goose("-- +goose up\ncreate table k ();\n-- +goose down\ndrop table k;\n")]
-fn a_way_back_in_the_same_file_does_not_run(#[case] contents: &str) {
+fn a_down_in_the_same_file_does_not_run(#[case] contents: &str) {
     let directory = directory(&[("1_k.sql", contents)]);
     assert!(tables(&fresh().migrations(directory.path()).start().unwrap()).contains(&"k".to_owned()));
 }
@@ -379,10 +379,10 @@ const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::â€
     "`V1__x.sql` is a migration of goose by its line `-- +goose Up` and of refinery by its name",
     CHOICES,
 )]
-#[case::a_way_back_in_a_named_directory(
+#[case::a_down_in_a_named_directory(
     None,
     &[("1_x/up.sql", "create table x ();\n-- rollback\ndrop table x;\n")],
-    "`1_x/up.sql` line 2 may begin a way back: `-- rollback`",
+    "`1_x/up.sql` line 2 may begin a down migration: `-- rollback`",
     "split the file",
 )]
 #[case::sql_migrate(
@@ -390,7 +390,7 @@ const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::â€
     &[("1_x.sql", "-- +migrate Up\n")],
     "`1_x.sql` line 1 is a mark of sql-migrate: `-- +migrate Up`",
     "run sql-migrate itself in a step, by `Snapshot::run(\"sql-migrate\", [\"up\"])` (`--prepare`), or split the file; \
-     `MigrationTool::Plain` (`--tool plain`) runs all of it, the way back too",
+     `MigrationTool::Plain` (`--tool plain`) runs all of it, the down migration too",
 )]
 #[case::a_byte_order_mark(
     None,
@@ -398,16 +398,16 @@ const CHOICES: &str = "name the tool: `Snapshot::migrations_of(MigrationTool::â€
     "it has no `-- migrate:up`",
     "dbmate wants one",
 )]
-#[case::a_file_of_the_way_back(
+#[case::a_file_of_the_down_migration(
     None,
     &[("1_x.sql", ""), ("1_x_rollback.sql", "")],
-    "`1_x_rollback.sql` may be the way back of `1_x.sql`",
+    "`1_x_rollback.sql` may be the down migration of `1_x.sql`",
     "move it to a separate directory",
 )]
 #[case::directories_of_both_ways(
     None,
     &[("up/1_x.sql", ""), ("down/1_x.sql", "")],
-    "the directory `down` may hold the way back of `up`",
+    "the directory `down` may hold the down migrations of `up`",
     "name the directory `up` itself",
 )]
 #[case::a_subdirectory(

@@ -131,7 +131,7 @@ fn a_server_program_is_refused(#[case] contents: &str, #[case] mode: u32, #[case
     let bin = with_server(&dirs, contents);
     fs::set_permissions(bin.join("postgres"), fs::Permissions::from_mode(mode)).unwrap();
     let report = report(&dirs, &[("SANDBOXED_DB_POSTGRES", &bin)], &[]);
-    assert_says(&report, &["cause: use `", bin.join("postgres").to_str().unwrap()]);
+    assert_says(&report, &["cause: could not use `", bin.join("postgres").to_str().unwrap()]);
     assert_says(&report, parts);
     assert_says(&report, &["hint: SANDBOXED_DB_POSTGRES takes"]);
 }
@@ -200,9 +200,9 @@ fn a_missing_version_is_reported_with_the_installed_ones() {
     assert_eq!(error.kind(), ErrorKind::NotInstalled);
     let report = format!("{error:?}");
     let version = real().version().split(' ').nth(2).unwrap().to_owned();
-    assert_says(&report, &["could not find PostgreSQL 9\n", "hint: found were: ", &version]);
-    assert_says(&report, &["Install that version, or set SANDBOXED_DB_POSTGRES"]);
-    let list = report.split("found were: ").nth(1).unwrap().split(". Install").next().unwrap();
+    assert_says(&report, &["could not find PostgreSQL 9\n", "; found: ", &version]);
+    assert_says(&report, &["hint: install it, or set SANDBOXED_DB_POSTGRES to the directory"]);
+    let list = report.split("; found: ").nth(1).unwrap();
     let mut versions: Vec<_> = list.split(", ").collect();
     let count = versions.len();
     versions.sort_unstable();
@@ -412,7 +412,7 @@ fn a_server_that_dies_at_its_start_is_reported_with_its_log() {
             &report,
             &["could not start the server: it ended with exit status 3", "| FATAL: out of luck"],
         );
-        assert_says(&report, &["hint: check the settings `test.misbehave`"]);
+        assert_says(&report, &["hint: check the name and the value of the setting `test.misbehave`"]);
         if round == "building" {
             succeeds(&dirs, server, &[]);
         }

@@ -38,7 +38,7 @@ const MISTAKES: [Mistake; 17] = [
         of.migrations("migrations")
     }),
     Mistake(
-        "way_back_among_migrations",
+        "down_migration_among_migrations",
         &[USERS, ("migrations/2_orders.sql", "create table o ();\n-- Down\ndrop table o;")],
         |of| of.migrations("migrations"),
     ),
@@ -116,7 +116,7 @@ fn normalised(message: &str, package: &Path) -> String {
             }
             None => line.to_owned(),
         };
-        let line = between(&line, "found were: ", ". Install", "VERSIONS");
+        let line = between(&line, "; found: ", "", "VERSIONS");
         let line = between(&line, "thread 'mistakes::", "panicked", "TEST ");
         let line = between(&line, "DETAIL:  Could not open extension control file", "", ": …");
         let line = between(&line, "postgresql.conf\" line ", "", "LINE");

@@ -39,7 +39,7 @@ fn a_missing_file_names_the_directory_that_was_used() {
     let error = support::missing_migrations().start().unwrap_err();
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("support");
     let expected = format!(
-        "`no/such/directory` is relative to `{}`, the package of `tests/support/lib.rs`, which names it",
+        "`no/such/directory` is relative to `{}`, the package of `tests/support/lib.rs`, which names it; there is no `no`",
         package.display()
     );
     assert_eq!(error.hint(), Some(&*expected), "{error:?}");

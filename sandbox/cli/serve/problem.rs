@@ -65,7 +65,11 @@ impl From<Error> for Problem {
         let mut message = format!("could not {step}");
         let mut cause = error.source();
         while let Some(error) = cause {
-            message.push_str(&format!("\n  cause: {}", error.to_string().replace('\n', "\n         ")));
+            let text = match error.downcast_ref::<Error>() {
+                Some(error) => format!("could not {error}"),
+                None => error.to_string(),
+            };
+            message.push_str(&format!("\n  cause: {}", text.replace('\n', "\n         ")));
             cause = error.source();
         }
         Self(Box::new(Parts {

@@ -271,7 +271,12 @@ fn each_key_of_a_snapshot_has_its_meaning() {
         ("locked", json!(true), json!({ "image": "localhost:1/db:17" }), "allows recorded names only"),
         ("steps", json!([{}]), json!({}), "a step is empty"),
         ("settings", json!({ "jit": null }), json!({}), "the setting `jit` is no string"),
-        ("initdb_args", json!(["-k"]), json!({ "engine": "redis" }), "could not set `initdb_args` of `redis`"),
+        (
+            "initdb_args",
+            json!(["-k"]),
+            json!({ "engine": "redis" }),
+            "could not set `initdb_args` of `redis`",
+        ),
         ("start_timeout", json!("0s"), json!({}), "could not set `start_timeout`"),
         ("build_timeout", json!("0s"), json!({}), "could not set `build_timeout`"),
         ("disk", json!(1024), json!({}), "could not set `disk`"),

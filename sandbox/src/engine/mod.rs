@@ -276,8 +276,8 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Returns the URL under which clients outside reach the server by its Unix socket. `root` is
-    /// the sandbox's root as seen from outside. `None` for a server that knows only ports: its URL
-    /// is then that of [`tcp`](Self::tcp), whose port each start opens.
+    /// the sandbox's root as seen from outside. `None` for a server that listens on a port only:
+    /// its URL is then that of [`tcp`](Self::tcp), whose port each start opens.
     fn url(&self, root: &Path) -> Option<String>;
 
     /// Names the environment variable by which applications expect the URL. Default `DATABASE_URL`.

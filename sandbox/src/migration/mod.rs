@@ -3,6 +3,7 @@
 
 mod dbmate;
 mod diesel;
+mod down;
 mod flyway;
 mod golang_migrate;
 mod goose;
@@ -16,7 +17,6 @@ mod script;
 mod sqlx;
 mod tern;
 mod tool;
-mod way_back;
 
 pub(crate) use order::in_order;
 pub(crate) use recognise::{by_contents, by_names};

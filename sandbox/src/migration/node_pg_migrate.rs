@@ -82,7 +82,7 @@ impl Tool for NodePgMigrate {
             (None, None) => Ok(Execution::whole(true, contents)),
             (None, Some((_, down))) => Err(Refusal::new(
                 format!("it has `{}`, but no `-- Up Migration`", down.trim()),
-                "node-pg-migrate runs all of such a file, the way back too: add a line `-- Up Migration`",
+                "node-pg-migrate runs all of such a file, the down migration too: add a line `-- Up Migration`",
             )),
             (Some((up, _)), down) => {
                 let end = down.map(|(down, _)| down).filter(|down| *down > up);

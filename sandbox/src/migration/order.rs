@@ -21,7 +21,7 @@ pub(crate) fn in_order(tool: Option<MigrationTool>, listing: &Listing) -> Result
         if let Some(other) = migrations[..index].iter().find(|other| rules.key(other) == key) {
             return Err(Refusal::new(
                 format!("`{}` and `{}` have the same version, {key}", other.path, migration.path),
-                "give each migration another version",
+                "give each migration a different version",
             ));
         }
     }

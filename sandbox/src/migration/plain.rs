@@ -1,8 +1,8 @@
 //! Files of no tool, or of one that is not known: whole, and without bookkeeping.
 
+use super::down;
 use super::prisma;
 use super::tool::{Listing, Migration, Refusal, by_number, numbered, unpadded};
-use super::way_back;
 
 /// Returns the migrations in the order of their names, without `.down.sql` files.
 pub(super) fn migrations(listing: &Listing) -> Vec<Migration> {
@@ -15,10 +15,10 @@ pub(super) fn migrations(listing: &Listing) -> Vec<Migration> {
 /// all have one, as with the tools that share these names, else in that of their names.
 pub(super) fn unnamed(listing: &Listing) -> Result<Vec<Migration>, Refusal> {
     check_suffixes(listing)?;
-    way_back::check_directories(listing)?;
-    way_back::check_names(listing)?;
+    down::check_directories(listing)?;
+    down::check_names(listing)?;
     let mut migrations = migrations(listing);
-    migrations.retain(|migration| !way_back::is_counterpart(&migration.path, listing));
+    migrations.retain(|migration| !down::is_counterpart(&migration.path, listing));
     if let Some((_, path)) = listing.below(prisma::SCRIPT).next() {
         return match migrations.first() {
             Some(other) => Err(Refusal::mixed(&path, "a directory", &other.path)),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_of_a_pair_is_left_out() {
+    fn the_down_migration_of_a_pair_is_left_out() {
         let names = ["1_a.up.sql", "1_a.down.sql", "2_b.sql"];
         assert_eq!(order(&names), ["1_a.up.sql", "2_b.sql"]);
         assert_eq!(Plain.order(&names), ["1_a.up.sql", "2_b.sql"]);

@@ -1,9 +1,9 @@
 //! The tool that a directory is written for, by what only one tool does, or the reason why the
 //! directory is not run. Pure.
 
+use super::down;
 use super::order::in_order;
 use super::tool::{Listing, MigrationTool, Refusal, TOOLS, Tool};
-use super::way_back;
 
 /// Returns the tool of a directory, if its names alone show it.
 pub(crate) fn by_names(listing: &Listing) -> Result<Option<MigrationTool>, Refusal> {
@@ -18,7 +18,7 @@ pub(crate) fn by_names(listing: &Listing) -> Result<Option<MigrationTool>, Refus
 /// Returns the tool of a directory, given the one that its names show and the contents of its
 /// migrations.
 ///
-/// Refuses anything that may hold a way back which the tool does not leave out.
+/// Refuses anything that may hold a down migration which the tool does not leave out.
 pub(crate) fn by_contents(
     named: Option<MigrationTool>,
     listing: &Listing,
@@ -26,7 +26,7 @@ pub(crate) fn by_contents(
 ) -> Result<Option<MigrationTool>, Refusal> {
     let Some((tool, rules, marked, mark)) = marked(files) else {
         for (name, contents) in files {
-            way_back::check_contents(name, contents)?;
+            down::check_contents(name, contents)?;
         }
         return Ok(named);
     };
@@ -39,7 +39,7 @@ pub(crate) fn by_contents(
         let of_another = TOOLS.iter().any(|(other, rules)| *other != tool && rules.mark(contents).is_some());
         match rules.mark(contents) {
             Some(_) if !of_another => {}
-            None if !of_another && !rules.needs_mark() => way_back::check_contents(name, contents)?,
+            None if !of_another && !rules.needs_mark() => down::check_contents(name, contents)?,
             _ => return Err(Refusal::mixed(marked, &by_mark, name)),
         }
     }
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(cause(&of_goose), format!("{mark}, `2_b.sql` is not"));
         let divided = ("1_a.sql", "a;\n---- create above / drop below ----\n");
         assert_eq!(recognise(&[divided, ("2_b.sql", "b;")]), Ok(Some(MigrationTool::Tern)));
-        assert!(cause(&[divided, ("2_b.sql", "b;\n-- down\nc;")]).contains("may begin a way back"));
+        assert!(cause(&[divided, ("2_b.sql", "b;\n-- down\nc;")]).contains("may begin a down migration"));
         assert!(cause(&[divided, ("b.sql", "b;")]).ends_with("`b.sql` is not"));
     }
 }

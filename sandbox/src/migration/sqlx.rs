@@ -1,4 +1,4 @@
-//! sqlx: numbered files, with or without a way back, and `_sqlx_migrations`.
+//! sqlx: numbered files, with or without a down migration, and `_sqlx_migrations`.
 
 use std::path::Path;
 

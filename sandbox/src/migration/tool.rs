@@ -20,7 +20,7 @@ use super::{
 #[non_exhaustive]
 pub enum MigrationTool {
     /// No tool: whole `.sql` files in the order of their names, as psql(1) runs them. `.down.sql`
-    /// files are left out; a way back inside a file runs too.
+    /// files are left out; a down migration inside a file runs too.
     Plain,
     /// sqlx: `<version>_<name>.sql` or `<version>_<name>.up.sql`, in the order of their versions;
     /// each in a transaction, unless it begins with `-- no-transaction`. Fills `_sqlx_migrations`.

@@ -187,7 +187,7 @@ impl<E: Engine> Sandbox<E> {
         variables
     }
 
-    /// Opens a TCP port of 127.0.0.1 that leads to the server, for clients that know no Unix
+    /// Opens a TCP port of 127.0.0.1 that leads to the server, for clients without Unix
     /// sockets: JDBC, programs in containers that share the host's network. The kernel chooses a
     /// free port. Further calls return the same port.
     ///

@@ -293,7 +293,11 @@ impl<E: Engine> Prepared<E> {
                 return Some("raise `start_timeout`, or run fewer tests at a time".into());
             }
             let names: Vec<_> = self.settings.iter().map(|name| format!("`{name}`")).collect();
-            (!names.is_empty()).then(|| format!("check the settings {}", names.join(", ")))
+            match &names[..] {
+                [] => None,
+                [name] => Some(format!("check the name and the value of the setting {name}")),
+                names => Some(format!("check the names and the values of the settings {}", names.join(", "))),
+            }
         })
     }
 }

@@ -124,7 +124,7 @@ impl<E: Engine> Snapshot<E> {
         }
         let directory = self.steps.iter().find_map(|step| step.unrecorded_migrations(&self.engine))?;
         Some(format!(
-            "the migrations in `{directory}` ran before the test, and no bookkeeping table tells a migrator: name their tool, \
+            "the migrations in `{directory}` ran before the test, but no bookkeeping table records them for a migrator: name their tool, \
              as in `migrations_of(Sqlx, \"{directory}\")`",
             directory = directory.display()
         ))

@@ -50,8 +50,21 @@ impl StepPath {
             return error.with_hint(hint);
         }
         let missing = self.written.is_relative() && fs::metadata(self.path()).is_err();
-        error
-            .or_hint(|| missing.then(|| format!("`{}` is relative to {}", self.written.display(), self.base)))
+        let hint = || {
+            let hint = format!("`{}` is relative to {}", self.written.display(), self.base);
+            match self.missing_parent() {
+                Some(parent) => format!("{hint}; there is no `{}`", parent.display()),
+                None => hint,
+            }
+        };
+        error.or_hint(|| missing.then(hint))
+    }
+
+    /// Returns the first directory of the path that does not exist.
+    fn missing_parent(&self) -> Option<&Path> {
+        let parents = self.written.parent()?.ancestors();
+        let parents = parents.filter(|path| !path.as_os_str().is_empty());
+        parents.filter(|path| fs::metadata(self.base().join(path)).is_err()).last()
     }
 }
 
@@ -203,8 +216,13 @@ mod tests {
         let base = Base::of(Location::caller());
         assert_eq!(base.directory, Path::new(env!("CARGO_MANIFEST_DIR")));
         assert!(base.to_string().ends_with("base.rs`, which names it"), "{base}");
-        let error = Error::new(crate::ErrorKind::InvalidConfig, "read");
-        let error = StepPath::new("none".into(), base.clone()).explain(error);
-        assert_eq!(error.hint().unwrap(), format!("`none` is relative to {base}"));
+        let hint = |path: &str| {
+            let error = Error::new(crate::ErrorKind::InvalidConfig, "read");
+            let error = StepPath::new(path.into(), base.clone()).explain(error);
+            error.hint().unwrap().to_owned()
+        };
+        assert_eq!(hint("none"), format!("`none` is relative to {base}"));
+        assert_eq!(hint("src/none"), format!("`src/none` is relative to {base}"));
+        assert_eq!(hint("src/x/y/z"), format!("`src/x/y/z` is relative to {base}; there is no `src/x`"));
     }
 }

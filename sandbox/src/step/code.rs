@@ -69,7 +69,9 @@ impl<E: Engine> CodeStep<E> {
         match receiver.recv_timeout(limit + GRACE) {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(Failure::Error(error)))) => Err(failed().caused_by(error)),
-            Ok(Err(panic)) => Err(failed().caused_by(format!("it panicked: {}", message(&*panic)))),
+            Ok(Err(panic)) => Err(failed()
+                .caused_by(format!("it panicked: {}", message(&*panic)))
+                .with_hint("the message of the panic, printed above, names its place")),
             Ok(Ok(Err(Failure::Timeout))) | Err(_) => {
                 // Ends the server, and so any code that blocks on it.
                 sandbox.container().kill()?;

@@ -84,7 +84,9 @@ impl ProgramStep {
             let error = not_executed(command.get_program(), error);
             let missing = error.kind() == io::ErrorKind::NotFound;
             broken(error).or_hint(|| {
-                missing.then(|| format!("a name is looked up in PATH; a path starts at {}", self.base))
+                missing.then(|| {
+                    format!("install it, or correct its name: names are looked up in PATH, and paths are relative to {}", self.base)
+                })
             })
         })?;
         match wait(&mut child, deadline).map_err(broken)? {

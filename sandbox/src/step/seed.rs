@@ -38,7 +38,8 @@ fn columns(file: &Path) -> Result<Vec<String>> {
     let contents = compressed::open(file).map_err(|error| super::source::unreadable(file, error))?;
     let columns = header(contents).map_err(|error| refused(file, error))?;
     if columns.iter().all(String::is_empty) {
-        return Err(refused(file, "it has no header").with_hint("the first line names the table's columns"));
+        return Err(refused(file, "it has no header")
+            .with_hint("write the names of the table's columns in its first line"));
     }
     Ok(columns)
 }

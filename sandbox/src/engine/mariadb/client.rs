@@ -127,9 +127,9 @@ pub(super) fn advice(run: &FileRun, message: &str) -> Option<String> {
     } else if run.after.is_none() && message.contains("_migrations' doesn't exist") {
         "name the tool that makes the table: `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`)"
     } else if all(&["Table '", "' doesn't exist"]) {
-        "make it in a step before: steps run in the order written, migrations in the order of their numbers or names"
+        "create it in an earlier step: steps run in the order written, migrations in the order of their numbers or names"
     } else if all(&["Unknown database '"]) {
-        "name the database by `MariaDb::database` (`--database`), or make it in a step before"
+        "name the database by `MariaDb::database` (`--database`), or create it in an earlier step"
     } else {
         return None;
     };

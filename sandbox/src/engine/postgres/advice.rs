@@ -45,11 +45,11 @@ pub(super) fn on_failure(file: &FileRun, message: &str) -> Option<String> {
             (false, false) => return None,
         }
     } else if all(&["role \"", "\" does not exist"]) {
-        "make the role in a step before it (`create role …;`), or dump with `--no-owner --no-privileges`"
+        "create the role in an earlier step (`create role …;`), or dump with `--no-owner --no-privileges`"
     } else if all(&["role \"postgres\" already exists"]) {
         "dump one database by pg_dump instead of all by pg_dumpall, or remove `CREATE ROLE postgres` from the file"
     } else if all(&["schema \"public\" already exists"]) {
-        "drop it in a step before it (`drop schema public;`), or dump without `--schema=public`"
+        "drop it in an earlier step (`drop schema public;`), or dump without `--schema=public`"
     } else if all(&["unrecognized configuration parameter \"transaction_timeout\""]) {
         "pg_dump 17 or newer wrote the file: choose that version by `Postgres::version` (`--version`), or remove the line"
     } else if all(&["invalid command \\restrict"]) {
@@ -60,11 +60,11 @@ pub(super) fn on_failure(file: &FileRun, message: &str) -> Option<String> {
     } else if file.after.is_none() && message.contains("_migrations\" does not exist") {
         "name the tool that makes the table: `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`)"
     } else if is_csv && all(&["column \"", "\" of relation \"", "\" does not exist"]) {
-        "the first line names the columns: rename it there, or add the column by a step before it"
+        "the first line names the columns: rename it there, or add the column in an earlier step"
     } else if is_csv && all(&["relation \"", "\" does not exist"]) {
-        "the file is named for its table, as in `schema.table.csv`: rename the file, or make the table in a step before it"
+        "the file is named for its table, as in `schema.table.csv`: rename the file, or create the table in an earlier step"
     } else if all(&["relation \"", "\" does not exist"]) {
-        "make it in a step before: steps run in the order written, migrations in the order of their numbers or names"
+        "create it in an earlier step: steps run in the order written, migrations in the order of their numbers or names"
     } else if file.requests && message.contains("syntax error at or near \"\\\"") {
         "commands with a backslash are psql's, and the tool does not know them: move them to a seed, which psql runs"
     } else {

@@ -49,7 +49,7 @@ pub(super) fn advice(message: &str, installation: &Installation) -> Option<Strin
             "the package `{package}` has it: add `Snapshot::package(\"{package}\")` (`--package {package}`), which needs no \
              installation"
         ),
-        None => "install the package of the extension for the server's version, on Debian `postgresql-VERSION-NAME`"
+        None => "correct the name, or install the extension's package for the server's version, on Debian `postgresql-VERSION-NAME`"
             .to_owned(),
     })
 }

@@ -78,9 +78,9 @@ fn choose(found: Vec<Installation>, version: Option<&str>) -> Result<Installatio
             format!("find PostgreSQL {}", version.unwrap_or_default()),
         )
         .with_hint(format!(
-            "found were: {}. Install that version, or set {} to the directory of its programs",
-            numbers.join(", "),
-            POSTGRES.name
+            "install it, or set {} to the directory of its programs; found: {}",
+            POSTGRES.name,
+            numbers.join(", ")
         ))),
     }
 }

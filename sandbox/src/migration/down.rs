@@ -1,11 +1,11 @@
-//! A way back beside the way up, in a form that no known tool reads: found in comments and in
-//! names. Pure.
+//! Down migrations beside the up migrations, in a form that no known tool reads: found in comments
+//! and in names. Pure.
 
 use super::script::{Script, line};
 use super::tool::{Listing, MigrationTool, Refusal};
 
-/// Words that name a way back, and words that name its counterpart.
-const BACK: [&str; 13] = [
+/// Words that name a down migration, and words that name its counterpart.
+const DOWN: [&str; 13] = [
     "down",
     "downs",
     "downgrade",
@@ -74,7 +74,7 @@ const OTHER_TOOLS: [(&str, &str, &str); 7] = [
     ("==== down", "shmig", "\"shmig\", [\"up\"]"),
 ];
 
-/// Refuses a file that may hold a way back beside its way up, or that only another tool runs
+/// Refuses a file that may hold a down migration beside the one up, or that only another tool runs
 /// correctly.
 pub(super) fn check_contents(name: &str, contents: &str) -> Result<(), Refusal> {
     let script = Script::of(contents);
@@ -91,7 +91,7 @@ pub(super) fn check_contents(name: &str, contents: &str) -> Result<(), Refusal> 
                 ),
                 format!(
                     "run {tool} itself in a step, by `Snapshot::run({command})` (`--prepare`), or split the file; {} runs \
-                     all of it, the way back too",
+                     all of it, the down migration too",
                     MigrationTool::Plain.choice()
                 ),
             ));
@@ -103,17 +103,17 @@ pub(super) fn check_contents(name: &str, contents: &str) -> Result<(), Refusal> 
         let mut later = script.comments.iter().filter(|range| range.start > at);
         later.any(|range| is_mark(comment(range), &UP) && code_after(range.end))
     };
-    let is_back = |range: &&std::ops::Range<usize>| {
-        is_mark(comment(range), &BACK)
+    let is_down = |range: &&std::ops::Range<usize>| {
+        is_mark(comment(range), &DOWN)
             && code_after(range.end)
             && (code_before(range.start) || begins_up(range.end))
     };
-    let Some(range) = script.comments.iter().find(is_back) else {
+    let Some(range) = script.comments.iter().find(is_down) else {
         return Ok(());
     };
     Err(Refusal::new(
         format!(
-            "`{name}` line {} may begin a way back: `{}`",
+            "`{name}` line {} may begin a down migration: `{}`",
             line(contents, range.start) + 1,
             first_line(comment(range))
         ),
@@ -136,10 +136,10 @@ fn is_mark(comment: &str, vocabulary: &[&str]) -> bool {
     let in_vocabulary = |word: Option<&&str>| word.is_some_and(|word| vocabulary.contains(word));
     let has_colon = all.first().is_some_and(|first| comment.to_lowercase().contains(&format!("{first}:")));
     let drops_below =
-        vocabulary == BACK && all.windows(2).any(|pair| pair[0] == "drop" && pair[1] == "below");
-    let rolls_back = vocabulary == BACK
+        vocabulary == DOWN && all.windows(2).any(|pair| pair[0] == "drop" && pair[1] == "below");
+    let rolls_back = vocabulary == DOWN
         && significant.len() <= 3
-        && all.windows(2).any(|pair| pair[0] == "roll" && pair[1] == "back");
+        && all.windows(2).any(|pair| pair[0] == "roll" && pair[1] == "down");
     drops_below
         || rolls_back
         || (significant.len() <= 3
@@ -164,8 +164,8 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Returns `true` if a file is the way back of another one, and has its name but for the direction:
-/// `x_up.sql` and `x_down.sql`.
+/// Returns `true` if a file is the down migration of another one, and has its name but for the
+/// direction: `x_up.sql` and `x_down.sql`.
 pub(super) fn is_counterpart(name: &str, listing: &Listing) -> bool {
     let pairs = [
         ("down", "up"),
@@ -174,25 +174,25 @@ pub(super) fn is_counterpart(name: &str, listing: &Listing) -> bool {
         ("rollback", "apply"),
         ("backward", "forward"),
     ];
-    pairs.iter().any(|(back, up)| {
+    pairs.iter().any(|(down, up)| {
         let replaced = name
-            .match_indices(back)
-            .map(|(at, _)| format!("{}{up}{}", &name[..at], &name[at + back.len()..]));
+            .match_indices(down)
+            .map(|(at, _)| format!("{}{up}{}", &name[..at], &name[at + down.len()..]));
         let is_whole_word = |candidate: &String| words(candidate).iter().any(|word| word == up);
         replaced.filter(is_whole_word).any(|candidate| listing.sql().any(|other| other == candidate))
     })
 }
 
-/// Refuses a file whose name says that it may be the way back of another one.
+/// Refuses a file whose name says that it may be the down migration of another one.
 pub(super) fn check_names(listing: &Listing) -> Result<(), Refusal> {
     for name in listing.sql() {
         let stem = words(name.trim_end_matches(".sql"));
-        let Some(back) = stem.iter().position(|word| BACK.contains(&word.as_str())) else { continue };
+        let Some(down) = stem.iter().position(|word| DOWN.contains(&word.as_str())) else { continue };
         if name.ends_with(".down.sql") || is_counterpart(name, listing) {
             continue;
         }
         let mut without = stem.clone();
-        without.remove(back);
+        without.remove(down);
         let number = stem.first().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
         let undone = listing.sql().filter(|other| *other != name).find(|other| {
             let other = words(other.trim_end_matches(".sql"));
@@ -200,7 +200,7 @@ pub(super) fn check_names(listing: &Listing) -> Result<(), Refusal> {
         });
         if let Some(undone) = undone {
             return Err(Refusal::new(
-                format!("`{name}` may be the way back of `{undone}`"),
+                format!("`{name}` may be the down migration of `{undone}`"),
                 format!(
                     "move it to a separate directory, or name it `….down.sql`; {} runs both",
                     MigrationTool::Plain.choice()
@@ -211,7 +211,7 @@ pub(super) fn check_names(listing: &Listing) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses directories that hold the ways.
+/// Refuses directories that hold both directions.
 pub(super) fn check_directories(listing: &Listing) -> Result<(), Refusal> {
     let holding = |words: &'static [&'static str]| {
         let holds = move |(name, files): &&(String, Vec<String>)| {
@@ -219,9 +219,9 @@ pub(super) fn check_directories(listing: &Listing) -> Result<(), Refusal> {
         };
         listing.directories.iter().find(holds).map(|(name, _)| name)
     };
-    match (holding(&UP), holding(&BACK)) {
-        (Some(up), Some(back)) => Err(Refusal::new(
-            format!("the directory `{back}` may hold the way back of `{up}`"),
+    match (holding(&UP), holding(&DOWN)) {
+        (Some(up), Some(down)) => Err(Refusal::new(
+            format!("the directory `{down}` may hold the down migrations of `{up}`"),
             format!("name the directory `{up}` itself as the one of the migrations"),
         )),
         _ => Ok(()),
@@ -237,12 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn headings_of_a_way_back_are_refused() {
+    fn headings_of_a_down_are_refused() {
         for mark in [
             "-- Down",
             "--- DOWN ---",
             "-- rollback",
-            "-- Roll back:",
+            "-- Roll down:",
             "/* undo */",
             "-- @DOWN",
             "-- !Down",
@@ -259,7 +259,7 @@ mod tests {
             "-- section 2: reverse",
         ] {
             let contents = format!("create table k ();\n{mark}\ndrop table k;\n");
-            assert!(cause(&contents).contains("line 2 may begin a way back"), "{mark}");
+            assert!(cause(&contents).contains("line 2 may begin a down migration"), "{mark}");
         }
         assert!(cause("-- down\ndrop table k;\n-- up\ncreate table k ();\n").contains("line 1 may begin"));
         let open = "create table k (a text default 'it);\n-- down\ndrop table k;\n";
@@ -289,7 +289,7 @@ mod tests {
             "create table k ();\n-- down\n-- drop table k;\n",
             "-- Revert the type of a column\nalter table k alter c type int;",
             "create table k ();\n-- The cool down period of a machine in seconds\ncreate table m ();",
-            "create table k ();\n-- roll back is not possible here, since rows are lost\ndrop table o;",
+            "create table k ();\n-- roll down is not possible here, since rows are lost\ndrop table o;",
             "create function f() returns int language plpgsql as $$\nbegin\n  -- rollback\n  return 1;\nend $$;",
             "select '\n-- down\n';",
         ] {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_the_way_back_are_found_by_name() {
+    fn files_of_the_down_migration_are_found_by_name() {
         let counterpart = |name: &str, up: &str| is_counterpart(name, &Listing::of(&[name, up]));
         assert!(counterpart("1_a_down.sql", "1_a_up.sql"));
         assert!(counterpart("001.undo.a.sql", "001.do.a.sql"));
@@ -309,9 +309,9 @@ mod tests {
         };
         assert_eq!(
             cause(&["1_a.sql", "1_a_rollback.sql"]),
-            "`1_a_rollback.sql` may be the way back of `1_a.sql`"
+            "`1_a_rollback.sql` may be the down migration of `1_a.sql`"
         );
-        assert_eq!(cause(&["a.sql", "a.undo.sql"]), "`a.undo.sql` may be the way back of `a.sql`");
+        assert_eq!(cause(&["a.sql", "a.undo.sql"]), "`a.undo.sql` may be the down migration of `a.sql`");
         for names in
             [&["1_a.sql", "2_revert_a.sql"][..], &["1_a.up.sql", "1_a.down.sql"], &["a_up.sql", "a_down.sql"]]
         {
