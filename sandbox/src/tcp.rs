@@ -104,6 +104,9 @@ impl Tcp {
     /// `tokio-postgres` refuse these parameters, and take a configuration of
     /// [`address`](Self::address), [`password`](Self::password) and a connector that trusts the
     /// [root certificate](Self::root_certificate).
+    ///
+    /// MariaDB's parameters are `ssl-mode=VERIFY_IDENTITY` and `ssl-ca`, which sqlx reads. The
+    /// crates `mysql` and `mysql_async` refuse them, and take options with `SslOpts`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

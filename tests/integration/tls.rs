@@ -18,6 +18,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::errors::{real, with_server};
 
+mod other_engines;
+
 const ENCRYPTED: &str = "select ssl::text || version from pg_stat_ssl where pid = pg_backend_pid()";
 
 fn start() -> Sandbox {

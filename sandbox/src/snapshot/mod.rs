@@ -277,18 +277,23 @@ impl<E: Engine> Snapshot<E> {
     /// Turns TLS on, for clients that connect by [`Sandbox::tcp`](crate::Sandbox::tcp). Needs the
     /// feature `tls`.
     ///
-    /// Each sandbox has its own certificate and key, for 127.0.0.1, ::1 and `localhost`. The URL
-    /// and the environment of [`Tcp`](crate::Tcp) make clients verify it (`sslmode=verify-full`) by
-    /// [`Tcp::root_certificate`](crate::Tcp::root_certificate), and the port refuses clients that
-    /// do not encrypt. Connections by the Unix socket, within the sandbox, and of steps while a
-    /// layer is built are not encrypted.
+    /// Each sandbox has its own certificate and key, for 127.0.0.1, ::1 and `localhost`. Clients
+    /// verify it by [`Tcp::root_certificate`](crate::Tcp::root_certificate), and the port refuses
+    /// clients that do not encrypt. Connections by the Unix socket, and of steps while a layer is
+    /// built, are not encrypted.
+    ///
+    /// | engine | clients that verify the certificate |
+    /// |---|---|
+    /// | `Postgres` | by the URL or the environment of [`Tcp`](crate::Tcp): `sslmode=verify-full` |
+    /// | `MariaDb`, `MySql` | by the URL: `ssl-mode=VERIFY_IDENTITY` and `ssl-ca` |
+    /// | `Redis` | by the file; the URL begins with `rediss://` |
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) without the feature, for an
-    /// engine without TLS, and for settings that `tls` sets itself (`ssl`, `ssl_cert_file`,
-    /// `ssl_key_file`), and [`ErrorKind::Exited`](crate::ErrorKind::Exited) for a server that is
-    /// built without OpenSSL.
+    /// engine without TLS, and for settings that `tls` sets itself, such as `ssl`, `ssl_cert_file`,
+    /// `require_secure_transport` or `tls-port`, and
+    /// [`ErrorKind::Exited`](crate::ErrorKind::Exited) for a server that is built without TLS.
     ///
     /// # Example
     /// ```no_run

@@ -2,6 +2,7 @@
 
 use super::client;
 use super::config::{PORT, Product};
+use super::tls;
 use crate::engine::url::percent_encode;
 use crate::engine::{Dialect, Task, TcpAccess, TcpRequest};
 
@@ -31,15 +32,15 @@ pub(super) fn set_up(product: Product) -> String {
 
 /// Returns the access by TCP. Without a client the account stays locked.
 pub(super) fn access(product: Product, database: &str, request: &TcpRequest<'_>) -> TcpAccess {
-    let TcpRequest { installation, address, password, .. } = *request;
+    let TcpRequest { installation, address, password, root_certificate, .. } = *request;
     let path = percent_encode(database);
-    let jdbc = match product {
-        Product::MariaDb => format!("jdbc:mariadb://{address}/{path}?sslMode=disable"),
-        // The driver asks the server for the key that encrypts the password.
-        Product::MySql => format!("jdbc:mysql://{address}/{path}?allowPublicKeyRetrieval=true"),
-    };
-    let access = TcpAccess::new(PORT, format!("mysql://{SUPERUSER}:{password}@{address}/{path}"))
-        .jdbc_url(format!("{jdbc}&user={SUPERUSER}&password={password}"))
+    let scheme = if product == Product::MariaDb { "mariadb" } else { "mysql" };
+    let options = tls::jdbc_options(product, root_certificate);
+    let url =
+        format!("mysql://{SUPERUSER}:{password}@{address}/{path}{}", tls::url_options(root_certificate));
+    let jdbc = format!("jdbc:{scheme}://{address}/{path}?{options}&user={SUPERUSER}&password={password}");
+    let access = TcpAccess::new(PORT, url)
+        .jdbc_url(jdbc)
         .env("MYSQL_HOST", address.ip().to_string())
         .env("MYSQL_TCP_PORT", address.port().to_string())
         .env("MYSQL_USER", SUPERUSER)

@@ -6,6 +6,7 @@ mod config;
 mod holes;
 mod mysql;
 mod rows;
+mod tls;
 
 use std::fs;
 use std::io;
@@ -19,7 +20,7 @@ use self::config::{
 use crate::engine::url::{encode_path, percent_encode};
 use crate::engine::{
     ClientExit, Command, Dialect, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready,
-    SandboxPath, ScriptError, Scripts, Server, Signal, Sql, Task, TcpAccess, TcpRequest, WarmUp,
+    SandboxPath, ScriptError, Scripts, Server, Signal, Sql, Task, TcpAccess, TcpRequest, TlsFiles, WarmUp,
 };
 use crate::environment::MARIADB;
 use crate::error::{Error, ErrorKind, Result};
@@ -213,6 +214,10 @@ impl Engine for MariaDb {
 
     fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
         Some(accounts::access(Product::MariaDb, &self.database, request))
+    }
+
+    fn tls(&self, server: Server, settings: &[(String, String)], files: &TlsFiles) -> Result<Server> {
+        tls::turn_on(Product::MariaDb, server, settings, files)
     }
 
     fn is_client_variable(&self, name: &str) -> bool {

@@ -6,9 +6,10 @@ use std::path::Path;
 use super::accounts;
 use super::client;
 use super::config::{DATA, Product, SOCKET, TEMPORARY, setting};
+use super::tls;
 use crate::engine::{
     Command, Dialect, Engine, Image, Installation, Mode, Programs, SandboxPath, Server, Task, TcpAccess,
-    TcpRequest,
+    TcpRequest, TlsFiles,
 };
 use crate::environment::MYSQL;
 use crate::error::{Error, ErrorKind, Result};
@@ -184,6 +185,10 @@ impl Engine for MySql {
 
     fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
         Some(accounts::access(Product::MySql, &self.database, request))
+    }
+
+    fn tls(&self, server: Server, settings: &[(String, String)], files: &TlsFiles) -> Result<Server> {
+        tls::turn_on(Product::MySql, server, settings, files)
     }
 
     fn is_client_variable(&self, name: &str) -> bool {

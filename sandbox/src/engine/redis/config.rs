@@ -30,6 +30,9 @@ const DEBUG: (&str, &str) = ("enable-debug-command", "local");
 /// a save point.
 pub(super) const AT_SIGNAL: &str = "shutdown-on-sigterm";
 
+/// Set by `tls`.
+pub(super) const OF_TLS: &[&str] = &["tls-port", "tls-cert-file", "tls-key-file", "tls-auth-clients"];
+
 /// Set by the arguments of the server.
 const FIXED: &[&str] = &[
     "dir",

@@ -5,10 +5,10 @@ mod files;
 
 use std::path::Path;
 
-use self::config::{ACCOUNT, AT_SIGNAL, CONFIG, DATA, PORT, SOCKET, SOCKETS, configuration};
+use self::config::{ACCOUNT, AT_SIGNAL, CONFIG, DATA, OF_TLS, PORT, SOCKET, SOCKETS, configuration};
 use crate::engine::{
     ClientExit, Command, Endpoint, Engine, FileRun, Image, Installation, Mode, Programs, Ready, SandboxPath,
-    ScriptError, Scripts, Server, Signal, Task, TcpAccess, TcpRequest, WarmUp,
+    ScriptError, Scripts, Server, Signal, Task, TcpAccess, TcpRequest, TlsFiles, WarmUp,
 };
 use crate::environment::REDIS;
 use crate::error::{Error, ErrorKind, Result};
@@ -155,8 +155,9 @@ impl Engine for Redis {
     }
 
     fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
-        let TcpRequest { installation, address, password, .. } = *request;
-        let access = TcpAccess::new(PORT, format!("redis://:{password}@{address}"));
+        let TcpRequest { installation, address, password, root_certificate, .. } = *request;
+        let scheme = if root_certificate.is_some() { "rediss" } else { "redis" };
+        let access = TcpAccess::new(PORT, format!("{scheme}://:{password}@{address}"));
         // Without a client there is no password, and nobody may get in.
         let client = files::ask(installation).ok()?;
         let set = |client: Command, password: &str| {
@@ -164,6 +165,34 @@ impl Engine for Redis {
         };
         let reset = set(client.clone().env("REDISCLI_AUTH", password), "");
         Some(access.task(set(client, password)).reset(reset).env("REDISCLI_AUTH", password))
+    }
+
+    fn tls(&self, mut server: Server, settings: &[(String, String)], files: &TlsFiles) -> Result<Server> {
+        let is_set = |name: &&&str| settings.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        if let Some(name) = OF_TLS.iter().find(is_set) {
+            return Err(Error::new(ErrorKind::InvalidConfig, format!("set the Redis setting `{name}`"))
+                .caused_by("`tls` sets it, to the certificate of the sandbox")
+                .with_hint("leave out the setting, or `tls`"));
+        }
+        // In process mode without TCP there is no port to encrypt.
+        let listens = server.command.words().iter().any(|word| word == "--bind");
+        let command = server.command.arg("--tls-cert-file").path_arg(files.certificate.clone());
+        let command = command.arg("--tls-key-file").path_arg(files.key.clone());
+        let command = command.args(["--tls-auth-clients", "no"]);
+        server.command = match listens {
+            true => command.args(["--port", "0", "--tls-port", &PORT.to_string()]),
+            false => command,
+        };
+        Ok(server)
+    }
+
+    fn reached_limit(&self, log: &str) -> Option<String> {
+        (log.contains("'tls-cert-file") && log.contains("Bad directive")).then(|| {
+            format!(
+                "the server is built without TLS: choose one with it by {}, or leave out `tls`",
+                REDIS.name
+            )
+        })
     }
 
     fn is_client_variable(&self, name: &str) -> bool {
@@ -204,4 +233,17 @@ fn missing_client() -> Error {
         "install the package `redis-tools` of the distribution, or add the client's directory to {}",
         REDIS.name
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_tls_is_reported() {
+        let log = "*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\nReading the configuration file, at line 20\n\
+                   >>> 'tls-cert-file \"/etc/tls/server.crt\"'\nBad directive or wrong number of arguments\n";
+        assert!(Redis::new().reached_limit(log).unwrap().contains("leave out `tls`"));
+        assert_eq!(Redis::new().reached_limit("* Ready to accept connections"), None);
+    }
 }
