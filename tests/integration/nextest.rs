@@ -5,23 +5,28 @@ use std::path::Path;
 use std::process::Command;
 
 use rstest::rstest;
-use sandboxed_db_tests::{TestProcess, is_exhaustive, skip, skip_without_root};
+use sandboxed_db::{MariaDb, MySql, Postgres, Redis, Sqlite};
+use sandboxed_db_tests::{
+    ScratchDirs, TestProcess, TestedEngine, is_exhaustive, is_missing, skip, skip_without_root,
+};
 
 use crate::lifecycle::SUBJECT;
 use crate::requests::dirs_with_base;
 
-/// A test program that executes `subject` as its only test.
+/// A test program each of whose tests executes `subject`. `SUBJECT_TESTS` has a line for each: its
+/// name, and the arguments.
 const TEST: &str = r#"
     fn main() {
         use std::os::unix::process::CommandExt;
-        let mut args = std::env::args().skip(1);
-        if args.any(|arg| arg == "--list") {
-            if !std::env::args().any(|arg| arg == "--ignored") {
-                println!("it: test");
-            }
+        let tests = std::env::var("SUBJECT_TESTS").unwrap();
+        let tests = tests.lines().map(|line| line.split_once(' ').unwrap());
+        let args: Vec<String> = std::env::args().skip(1).collect();
+        let has = |wanted: &str| args.iter().any(|arg| arg == wanted);
+        if has("--list") {
+            tests.filter(|_| !has("--ignored")).for_each(|(name, _)| println!("{name}: test"));
             return;
         }
-        let order = std::env::var("SUBJECT_ARGUMENTS").unwrap();
+        let (_, order) = tests.filter(|(name, _)| has(name)).next().unwrap();
         panic!("{}", std::process::Command::new(env!("SUBJECT")).args(order.split(' ')).exec());
     }
 "#;
@@ -64,27 +69,13 @@ fn is_there() -> bool {
     there
 }
 
-#[rstest]
-#[case::a_test_that_hangs_is_killed("--sandboxes 4 --threads 2 sleep", "0s", "TIMEOUT")]
-#[case::a_test_that_hangs_is_terminated("--sandboxes 4 --threads 2 sleep", "10s", "TIMEOUT")]
-#[case::a_test_that_hangs_amid_starts_is_killed("--threads 8 churn", "0s", "TIMEOUT")]
-#[case::a_test_that_passes("--sandboxes 4 --threads 2 return", "0s", "PASS")]
-#[case::a_test_that_exits_without_dropping("--sandboxes 4 --threads 2 exit", "0s", "FAIL")]
-#[case::a_test_that_aborts("--sandboxes 4 --threads 2 abort", "0s", "SIGABRT")]
-fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case] outcome: &str) {
-    let is_basic = grace == "0s" && ["TIMEOUT", "PASS"].contains(&outcome);
-    if !is_there() || !is_basic && !is_exhaustive("compiles a package") {
-        return;
-    }
-    let dirs = dirs_with_base();
+/// Runs tests by nextest with this configuration. Returns its end and its output.
+fn run(dirs: &ScratchDirs, config: &str, tests: &str) -> (String, String) {
     let package = dirs.path().join("package");
     fs::create_dir_all(package.join(".config")).unwrap();
-    // The test that passes must not time out on a slow machine.
-    let period = if outcome == "TIMEOUT" { "2s" } else { "100s" };
     let config = format!(
-        "[profile.default]\n\
-         slow-timeout = {{ period = \"{period}\", terminate-after = 1, grace-period = \"{grace}\" }}\n\
-         leak-timeout = \"1s\"\nstatus-level = \"all\"\nfinal-status-level = \"all\"\nsuccess-output = \"immediate\"\n"
+        "[profile.default]\nleak-timeout = \"1s\"\nstatus-level = \"all\"\n\
+         final-status-level = \"all\"\nsuccess-output = \"immediate\"\n{config}"
     );
     for (name, text) in
         [("Cargo.toml", MANIFEST), ("lib.rs", ""), ("test.rs", TEST), (".config/nextest.toml", &config)]
@@ -97,7 +88,7 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
     let mut command = dirs.command(SUBJECT);
     command.args(["keep", "--program", "sh", "-c", "exec \"$0\" \"$@\" 2>&1"]);
     command.arg(nextest.get_program()).args(nextest.get_args());
-    command.args(["run", "--offline", "--color", "never"]);
+    command.args(["run", "--offline", "--color", "never", "--no-fail-fast"]);
     for (name, value) in nextest.get_envs().chain(directories.get_envs()) {
         match value {
             Some(value) => command.env(name, value),
@@ -114,13 +105,80 @@ fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case
         .current_dir(&package)
         .env("CARGO_TARGET_DIR", package.join("target"))
         .env("SUBJECT", SUBJECT)
-        .env("SUBJECT_ARGUMENTS", order);
+        .env("SUBJECT_TESTS", tests);
     let (ended, lines) = TestProcess::start(&mut command).gone();
     let text = lines.join("\n");
-    assert_eq!(ended, if outcome == "PASS" { "code 0" } else { "code 100" }, "{text}");
-    let line = text.lines().find(|line| line.contains("hanging::hanging it") && line.contains(outcome));
-    assert!(line.is_some(), "no {outcome} in\n{text}");
     assert!(text.contains("started "), "no sandbox was started:\n{text}");
     assert!(!text.to_lowercase().contains("leak"), "{text}");
+    (ended, text)
+}
+
+#[track_caller]
+fn assert_outcome(text: &str, test: &str, outcome: &str) {
+    let name = format!("hanging::hanging {test}");
+    let line = text.lines().find(|line| line.ends_with(&name) && line.contains(outcome));
+    assert!(line.is_some(), "no {outcome} of {test} in\n{text}");
+}
+
+#[rstest]
+#[case::a_test_that_hangs_is_killed("--sandboxes 4 --threads 2 sleep", "0s", "TIMEOUT")]
+#[case::a_test_that_hangs_is_terminated("--sandboxes 4 --threads 2 sleep", "10s", "TIMEOUT")]
+#[case::a_test_that_hangs_amid_starts_is_killed("--threads 8 churn", "0s", "TIMEOUT")]
+#[case::a_test_that_exits_without_dropping("--sandboxes 4 --threads 2 exit", "0s", "FAIL")]
+#[case::a_test_that_aborts("--sandboxes 4 --threads 2 abort", "0s", "SIGABRT")]
+fn leaves_nothing_under_nextest(#[case] order: &str, #[case] grace: &str, #[case] outcome: &str) {
+    if !is_there() || !order.ends_with("churn") && !is_exhaustive("compiles a package") {
+        return;
+    }
+    let dirs = dirs_with_base();
+    let config =
+        format!("slow-timeout = {{ period = \"2s\", terminate-after = 1, grace-period = \"{grace}\" }}\n");
+    let (ended, text) = run(&dirs, &config, &format!("it {order}"));
+    assert_eq!(ended, "code 100", "{text}");
+    assert_outcome(&text, "it", outcome);
+    dirs.assert_nothing_left();
+}
+
+/// Tests of an engine: two that pass, of which one drops its sandboxes, and one that hangs.
+fn tests<E: TestedEngine>(dirs: &ScratchDirs) -> Option<(String, String)> {
+    if is_missing::<E>() {
+        return None;
+    }
+    let name = E::engine().name().to_owned();
+    let seed = dirs.path().join(&name).join(E::SEED_NAME);
+    fs::create_dir(seed.parent().unwrap()).unwrap();
+    fs::write(&seed, E::SEED).unwrap();
+    let ends = [("stops", "stop"), ("drops", "return"), ("hangs", "sleep")];
+    let test = |(test, end)| {
+        let seed = seed.display();
+        format!("{name}_{test} --engine {name} --seed {seed} --sandboxes 4 --threads 2 {end}\n")
+    };
+    Some((name.clone(), ends.map(test).concat()))
+}
+
+/// Processes of all engines share a cache, whose layers one of them builds, or is killed amid that.
+#[test]
+fn tests_of_every_engine_leave_nothing_under_nextest() {
+    if !is_there() {
+        return;
+    }
+    let dirs = dirs_with_base();
+    let engines = [
+        tests::<Postgres>(&dirs),
+        tests::<Redis>(&dirs),
+        tests::<MariaDb>(&dirs),
+        tests::<MySql>(&dirs),
+        tests::<Sqlite>(&dirs),
+    ];
+    let (names, tests): (Vec<_>, Vec<_>) = engines.into_iter().flatten().unzip();
+    let config = "test-threads = 6\n[[profile.default.overrides]]\nfilter = 'test(hangs)'\n\
+                  slow-timeout = { period = \"2s\", terminate-after = 1, grace-period = \"0s\" }\n";
+    let (ended, text) = run(&dirs, config, &tests.concat());
+    assert_eq!(ended, "code 100", "{text}");
+    for name in names {
+        assert_outcome(&text, &format!("{name}_stops"), "PASS");
+        assert_outcome(&text, &format!("{name}_drops"), "PASS");
+        assert_outcome(&text, &format!("{name}_hangs"), "TIMEOUT");
+    }
     dirs.assert_nothing_left();
 }
