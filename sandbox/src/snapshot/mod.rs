@@ -285,8 +285,8 @@ impl<E: Engine> Snapshot<E> {
     /// | engine | clients that verify the certificate |
     /// |---|---|
     /// | `Postgres` | by the URL or the environment of [`Tcp`](crate::Tcp): `sslmode=verify-full` |
-    /// | `MariaDb`, `MySql` | by the URL: `ssl-mode=VERIFY_IDENTITY` and `ssl-ca` |
-    /// | `Redis` | by the file; the URL begins with `rediss://` |
+    /// | `MariaDb`, `MySql` | by the URL, `ssl-mode=VERIFY_IDENTITY` and `ssl-ca`, or by `MYSQL_SSL_CA` |
+    /// | `Redis` | by the file in `REDIS_CACERT`; the URL begins with `rediss://` |
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns

@@ -66,10 +66,14 @@ fn urls_say_that_clients_encrypt() {
         let options: MySqlConnectOptions = tcp.url().parse().unwrap();
         assert!(matches!(options.get_ssl_mode(), MySqlSslMode::VerifyIdentity), "{}", tcp.url());
         assert!(tcp.url().ends_with(&format!("&ssl-ca={}", root(&tcp))), "{}", tcp.url());
+        assert!(tcp.env().contains(&("MYSQL_SSL_CA".to_owned(), root(&tcp))));
         assert!(tcp.jdbc_url().unwrap().contains("?sslMode=verify-full&serverSslCert="));
     }
     if !is_missing::<Redis>() {
-        assert!(start::<Redis>().tcp().unwrap().url().starts_with("rediss://:"));
+        let db = start::<Redis>();
+        let tcp = db.tcp().unwrap();
+        assert!(tcp.url().starts_with("rediss://:"), "{}", tcp.url());
+        assert!(tcp.env().contains(&("REDIS_CACERT".to_owned(), root(&tcp))));
     }
 }
 

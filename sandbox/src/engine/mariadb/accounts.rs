@@ -46,6 +46,10 @@ pub(super) fn access(product: Product, database: &str, request: &TcpRequest<'_>)
         .env("MYSQL_USER", SUPERUSER)
         .env("MYSQL_PWD", password)
         .env("MYSQL_DATABASE", database);
+    let access = match root_certificate {
+        Some(path) => access.env("MYSQL_SSL_CA", path.display().to_string()),
+        None => access,
+    };
     let Ok(client) = client::own(installation) else { return access };
     let password = Dialect::MySql.literal(password);
     let unlock = format!(

@@ -157,7 +157,10 @@ impl Engine for Redis {
     fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
         let TcpRequest { installation, address, password, root_certificate, .. } = *request;
         let scheme = if root_certificate.is_some() { "rediss" } else { "redis" };
-        let access = TcpAccess::new(PORT, format!("{scheme}://:{password}@{address}"));
+        let mut access = TcpAccess::new(PORT, format!("{scheme}://:{password}@{address}"));
+        if let Some(path) = root_certificate {
+            access = access.env("REDIS_CACERT", path.display().to_string());
+        }
         // Without a client there is no password, and nobody may get in.
         let client = files::ask(installation).ok()?;
         let set = |client: Command, password: &str| {
