@@ -8,7 +8,7 @@ use diesel::Connection as _;
 use diesel_migrations::{FileBasedMigrations, MigrationHarness as _};
 use rstest::rstest;
 use sandboxed_db::{MigrationTool, Sandbox, Snapshot, Sqlite};
-use sandboxed_db_tests::{assert_says, directory, is_missing, printed, refused};
+use sandboxed_db_tests::{assert_says, directory, is_missing, printed, refused, skip_without};
 use sqlx::Connection as _;
 use sqlx::migrate::Migrator;
 
@@ -83,9 +83,7 @@ fn assert_agreed(
 
 #[test]
 fn sqlx_finds_its_migrations_applied() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let files = [
         ("1_notes.sql", NOTES.into()),
         ("2_it_has_authors.up.sql", AUTHORS.into()),
@@ -111,9 +109,7 @@ fn sqlx_finds_its_migrations_applied() {
 
 #[test]
 fn diesel_finds_its_migrations_applied() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let files = [
         ("1_notes/up.sql", NOTES.into()),
         ("2_authors/up.sql", AUTHORS.into()),
@@ -130,9 +126,7 @@ fn diesel_finds_its_migrations_applied() {
 
 #[test]
 fn refinery_finds_its_migrations_applied() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let files = [
         ("V1__notes.sql", NOTES.into()),
         ("V2__it_has_authors.sql", AUTHORS.into()),
@@ -206,9 +200,7 @@ fn a_tool_finds_its_rows_in_sqlite(
     #[case] definition: &[&str],
     #[case] rows: &str,
 ) {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let directory = directory(&files);
     let db = fresh().migrations_of(tool, directory.path()).start();
@@ -226,9 +218,7 @@ fn a_tool_finds_its_rows_in_sqlite(
 
 #[test]
 fn foreign_keys_hold_where_the_tool_enforces_them() {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let directory = directory(&[("1_a.sql", NO_PARENT)]);
     let report = refused(&fresh().migrations_of(MigrationTool::Sqlx, directory.path()));
     assert_says(&report, &["1_a.sql:3`", "FOREIGN KEY constraint failed"]);
@@ -239,9 +229,7 @@ fn foreign_keys_hold_where_the_tool_enforces_them() {
 #[case(MigrationTool::NodePgMigrate, "1_a.sql")]
 #[case(MigrationTool::Tern, "001_a.sql")]
 fn tools_of_postgres_are_refused_for_sqlite(#[case] tool: MigrationTool, #[case] name: &str) {
-    if is_missing::<Sqlite>() {
-        return;
-    }
+    skip_without!(Sqlite);
     let directory = directory(&[(name, MORE)]);
     let report = refused(&fresh().migrations_of(tool, directory.path()));
     assert_says(&report, &["which does not know this database", "`MigrationTool::Sqlx` (`--tool sqlx`)"]);
