@@ -7,7 +7,7 @@ use std::process::Command;
 
 use sandboxed_db::doctor::doctor_of;
 use sandboxed_db::engine::conformance::Conformance;
-use sandboxed_db::engine::{Described, Description, SandboxPath};
+use sandboxed_db::engine::{Described, Description, SandboxPath, Signal};
 use sandboxed_db::{Engine, ErrorKind, Sandbox, ServerStart, Snapshot, sandboxed_db};
 use sandboxed_db_tests::{DEADLINE, alone, assert_says, continues_alone, eventually, failed, passed, skip};
 
@@ -297,6 +297,26 @@ fn a_server_without_a_checkpoint_has_a_reason() {
     let locks = SCRIPT.replacen("close $o;", "flock $o, 2;", 1);
     let locked = perl("perl-with-a-lock", &locks).checkpoint(None);
     assert_says(&way(locked), &["without a checkpoint: it holds a lock of an unknown kind"]);
+}
+
+/// Its runtime allocates stacks beside other data.
+#[test]
+fn a_server_in_go_has_no_checkpoint() {
+    if !continues_resumed(a_server_in_go_has_no_checkpoint) {
+        return;
+    }
+    let nats = Description::new("nats", "nats-server")
+        .args(["--addr={listen}", "--port={port}"])
+        .port(4222)
+        .answers("", "INFO")
+        .stop_signal(Signal::Interrupt)
+        .tcp("nats://{address}")
+        .checkpoint(None);
+    let nats = Described::new(nats).unwrap();
+    match nats.locate() {
+        Err(error) => skip(&format!("no NATS is installed: {error}")),
+        Ok(_) => assert_says(&doctor_of(&nats).to_string(), &["one of its threads has an unusual stack"]),
+    }
 }
 
 #[test]
