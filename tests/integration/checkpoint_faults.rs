@@ -69,25 +69,39 @@ fn the_next_process_removes_what_a_killed_maker_left() {
     assert!(met > 0, "no kill met the making of a checkpoint");
 }
 
+fn prune(cache: &Path) {
+    let output = Command::new(SUBJECT).arg("prune").env("SANDBOXED_DB_CACHE", cache).output().unwrap();
+    assert!(output.status.success(), "{}", printed(&output));
+}
+
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn pruning_removes_what_a_killed_maker_left_only() {
     let dirs = ScratchDirs::with_shared_cache();
     let cache = cache_with_its_own_images(&dirs);
-    let prune = || {
-        let output = Command::new(SUBJECT).arg("prune").env("SANDBOXED_DB_CACHE", &cache).output().unwrap();
-        assert!(output.status.success(), "{}", printed(&output));
-    };
     let made = || checkpoints_in_the_making(&cache).len();
     let mut maker = one_by_one(&cache, &[]).stdout(Stdio::null()).spawn().unwrap();
     wait_until(DEADLINE, "a checkpoint is being made", || made() == 1);
     kill_process(Pid::from_child(&maker), Signal::STOP).unwrap();
-    prune();
+    prune(&cache);
     assert_eq!(made(), 1, "its maker lives");
     maker.kill().unwrap();
     maker.wait().unwrap();
-    prune();
+    prune(&cache);
     assert_eq!(made(), 0);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn pruning_removes_checkpoints_without_a_layer() {
+    let dirs = ScratchDirs::with_shared_cache();
+    let cache = cache_with_its_own_images(&dirs);
+    start_some(&cache, &[]);
+    prune(&cache);
+    assert_eq!(checkpoints(&cache).len(), 1, "it is of use");
+    fs::rename(cache.join("layers"), cache.join("elsewhere")).unwrap();
+    prune(&cache);
+    assert_eq!(checkpoints(&cache).len(), 0);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::cache::{self, Cache, DirectoryLock, Listed};
 use crate::engine::packages;
 use crate::error::Result;
 use crate::kept::Kept;
-use crate::launch::{verify_checkpoints, verify_images};
+use crate::launch::{prune_checkpoints, verify_checkpoints, verify_images};
 #[cfg(feature = "images")]
 use crate::oci;
 
@@ -162,6 +162,7 @@ impl Layers {
             }
         }
         self.store.cache().sweep();
+        prune_checkpoints()?;
         Kept::open()?.prune_without(|layer| self.store.path(layer).exists())?;
         self.store.cache().remove_older(REGISTRIES, INTERVAL, |_| false);
         history::prune(self.store.cache(), CHAIN_AGE);

@@ -10,7 +10,7 @@ use crate::launch::image::platform::Platform;
 use crate::launch::plan::{Data, Plan};
 
 /// Enters the name of a checkpoint, so that one of another form is never read.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 #[derive(Debug, Serialize)]
 struct Dependencies<'a> {

@@ -113,7 +113,7 @@ pub(crate) fn checkpoint_of(
     make: impl FnOnce(&Draft) -> Result<(), NoImage>,
 ) -> Result<Arc<Checkpoint>, NoImage> {
     let for_process = |why: String| NoImage::new(why, Holds::Process);
-    eligible(plan).map_err(for_process)?;
+    let layer = eligible(plan).map_err(for_process)?;
     let due = due().map_err(for_process)?;
     let key = key(plan).map_err(for_process)?;
     let path = CheckpointPath::of(&key).map_err(|error| for_process(error.to_string()))?;
@@ -134,7 +134,7 @@ pub(crate) fn checkpoint_of(
     }
     let found = path.find().and_then(|found| match found {
         Some(checkpoint) => Ok(checkpoint),
-        None => path.make(make),
+        None => path.make(layer, make),
     });
     let mut known = known();
     match found {
@@ -200,6 +200,18 @@ pub(crate) fn verify_checkpoints() -> crate::error::Result<Vec<String>> {
     Ok(damaged)
 }
 
+/// Removes checkpoints that no server can be resumed from any more.
+pub(crate) fn prune_checkpoints() -> crate::error::Result<()> {
+    let cache = Cache::open()?;
+    for key in cache.names(DIRECTORY)? {
+        let path = CheckpointPath::at(&cache, &key);
+        if path.directory().is_dir() {
+            path.remove_if_useless();
+        }
+    }
+    Ok(())
+}
+
 fn in_the_making() -> NoImage {
     NoImage::new("its checkpoint is being made", Holds::Once)
 }
@@ -213,15 +225,13 @@ fn due() -> Result<u64, String> {
     }
 }
 
-fn eligible(plan: &Plan) -> Result<(), String> {
-    let refusal = if !cfg!(target_arch = "x86_64") {
-        "this architecture is not supported"
-    } else if plan.process_mode.is_some() {
-        "process mode has no container"
-    } else if plan.server.is_none() || matches!(plan.data, Data::Writable { .. }) {
-        "a layer is built"
-    } else {
-        return Ok(());
+/// Returns the layer of a plan whose server may have a checkpoint.
+fn eligible(plan: &Plan) -> Result<&Path, String> {
+    let refusal = match &plan.data {
+        _ if !cfg!(target_arch = "x86_64") => "this architecture is not supported",
+        _ if plan.process_mode.is_some() => "process mode has no container",
+        Data::Overlay { lower, .. } if plan.server.is_some() => return Ok(lower),
+        _ => "a layer is built",
     };
     Err(refusal.to_owned())
 }

@@ -13,6 +13,7 @@ use crate::cache::{self, Cache, DirectoryLock};
 use crate::launch::image::difference;
 use crate::launch::image::seal::{Fingerprint, Seal};
 use crate::launch::protocol::{Holds, NoImage};
+use crate::machine::boot_id;
 
 /// The most checkpoints, of some megabytes each; the oldest are removed.
 const MOST: usize = 16;
@@ -26,6 +27,9 @@ const SEAL: &str = "seal";
 pub(super) struct Seals {
     /// A checkpoint in the place of another is refused.
     key: String,
+    /// The boot and the layer without which it is of no use.
+    boot: String,
+    layer: PathBuf,
     image: Seal,
     changes: String,
     /// Changes with the changes.
@@ -99,7 +103,7 @@ impl CheckpointPath {
                 return Ok(None);
             }
             // A copy of the cache has other times.
-            self.write_seals(&self.directory)?;
+            self.write_seals(&self.directory, &seals.layer)?;
         }
         Ok(Some(Checkpoint { lock, image, fingerprint, is_own: false }))
     }
@@ -116,10 +120,12 @@ impl CheckpointPath {
             && difference::hash(&self.directory.join(CHANGES), true)? == seals.changes)
     }
 
-    fn write_seals(&self, directory: &Path) -> Result<(), NoImage> {
+    fn write_seals(&self, directory: &Path, layer: &Path) -> Result<(), NoImage> {
         let changes = directory.join(CHANGES);
         let seals = Seals {
             key: self.key.clone(),
+            boot: boot_id()?,
+            layer: layer.to_owned(),
             image: Seal::of(&File::open(directory.join(IMAGE))?)?,
             fingerprint: difference::hash(&changes, false)?,
             changes: difference::hash(&changes, true)?,
@@ -134,6 +140,7 @@ impl CheckpointPath {
     /// call removes the directory of a process that was killed amid this.
     pub(super) fn make(
         &self,
+        layer: &Path,
         make: impl FnOnce(&Draft) -> Result<(), NoImage>,
     ) -> Result<Checkpoint, NoImage> {
         let lock = self.open_count()?;
@@ -154,11 +161,21 @@ impl CheckpointPath {
             lock.set_len(0)?;
         }
         made?;
-        self.write_seals(&path)?;
+        self.write_seals(&path, layer)?;
         let fingerprint = Fingerprint::of(&image)?;
         let lock = staged.publish_for_boot(&self.directory, SEAL)?;
         self.prune();
         Ok(Checkpoint { lock, image, fingerprint, is_own: true })
+    }
+
+    /// Removes the checkpoint if its boot or its layer is gone, or if it has no seal.
+    pub(super) fn remove_if_useless(&self) {
+        let is_of_use = |seals: Seals| seals.layer.exists() && boot_id().is_ok_and(|boot| boot == seals.boot);
+        if !self.seals().is_ok_and(is_of_use)
+            && let Err(error) = self.cache.remove(&self.directory, SEAL)
+        {
+            tracing::debug!(?error, "a checkpoint stays in its place");
+        }
     }
 
     /// Records a reason that holds for all processes.
