@@ -374,7 +374,7 @@ impl TestedEngine for Sqlite {
 }
 
 /// Runs SQL in this process's namespaces, as a test's own library does.
-fn sqlite(db: &Sandbox<Sqlite>, sql: &str) -> Result<String, String> {
+pub fn sqlite(db: &Sandbox<Sqlite>, sql: &str) -> Result<String, String> {
     sqlite_file(&Sqlite::file().below(&db.root()), sql)
 }
 

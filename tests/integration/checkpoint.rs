@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use postgres::NoTls;
 use postgres::error::SqlState;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sandboxed_db::{Sandbox, ServerStart};
 use sandboxed_db_tests::{
     DEADLINE, ScratchDirs, children, column, connect, continues_alone, eventually, fresh, printed,
     processes_beside, rounds, start, value, wait_until,
 };
 
+use super::lifecycle::{SUBJECT, kill};
 use super::prelinked::{cache_with_its_own_images, described, flip_a_byte, server};
 
-const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
-const VARIABLE: &str = "SANDBOXED_DB_START";
+pub(crate) const VARIABLE: &str = "SANDBOXED_DB_START";
 
 /// Starts sandboxes until there is a checkpoint.
 pub(crate) fn start_resumed() -> Sandbox {
@@ -96,10 +96,6 @@ fn a_resumed_server_does_all_that_a_server_does() {
     assert_eq!(note.unwrap().unwrap().payload(), "hello");
 }
 
-fn kill(process: u32) {
-    kill_process(Pid::from_raw(process.cast_signed()).unwrap(), Signal::KILL).unwrap();
-}
-
 #[test]
 fn a_resumed_server_recovers_from_a_killed_backend() {
     if !continues_resumed(a_resumed_server_recovers_from_a_killed_backend) {
@@ -110,7 +106,7 @@ fn a_resumed_server_recovers_from_a_killed_backend() {
     let mut client = connect(db.url());
     client.batch_execute("create table t as select n from generate_series(1, 1000) n").unwrap();
     let backend = children(server(&db)).into_iter().find(|child| !before.contains(child)).unwrap();
-    kill(backend);
+    kill(backend, Signal::KILL);
     let count = eventually(DEADLINE, "the server has recovered", || {
         let mut client = postgres::Client::connect(db.url(), NoTls).ok()?;
         client.query_one("select count(*) from t", &[]).ok()
@@ -119,14 +115,14 @@ fn a_resumed_server_recovers_from_a_killed_backend() {
     let log = db.log().unwrap();
     assert!(log.contains("automatic recovery in progress"), "{log}");
     // A child that ends makes the server restart, too.
-    kill(children(server(&db))[0]);
+    kill(children(server(&db))[0], Signal::KILL);
     eventually(DEADLINE, "the server has recovered again", || {
         let mut client = postgres::Client::connect(db.url(), NoTls).ok()?;
         client.query_one("select count(*) from t", &[]).ok()
     });
     // The children end with their parent.
     let beside = processes_beside(db.pid()).len();
-    kill(server(&db));
+    kill(server(&db), Signal::KILL);
     wait_until(DEADLINE, "only init is left", || processes_beside(db.pid()).len() + 4 <= beside);
 }
 
@@ -137,8 +133,7 @@ fn a_resumed_server_stops_cleanly() {
     }
     let db = start_resumed();
     connect(db.url()).batch_execute("create table t (a int)").unwrap();
-    let stop = Signal::INT;
-    kill_process(Pid::from_raw(server(&db).cast_signed()).unwrap(), stop).unwrap();
+    kill(server(&db), Signal::INT);
     wait_until(DEADLINE, "the server has stopped", || {
         db.log().is_ok_and(|log| log.contains("database system is shut down"))
     });
@@ -217,15 +212,16 @@ fn settings_have_checkpoints_of_their_own() {
     assert_ne!(value::<String>(&mut connect(start_resumed().url()), "show work_mem"), "9MB");
 }
 
-/// Starts some sandboxes in a process.
-fn start_some(cache: &Path) {
-    let output = Command::new(SUBJECT)
-        .args(["--sandboxes", "3", "one_by_one"])
-        .env("SANDBOXED_DB_CACHE", cache)
-        .env("SANDBOXED_DB_POOL", "0")
-        .env(VARIABLE, "checkpoint")
-        .output()
-        .unwrap();
+/// A process that starts sandboxes one by one, from checkpoints.
+pub(crate) fn one_by_one(cache: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(SUBJECT);
+    command.args(arguments).args(["--sandboxes", "3", "one_by_one"]);
+    command.env("SANDBOXED_DB_CACHE", cache).env("SANDBOXED_DB_POOL", "0").env(VARIABLE, "checkpoint");
+    command
+}
+
+pub(crate) fn start_some(cache: &Path, arguments: &[&str]) {
+    let output = one_by_one(cache, arguments).output().unwrap();
     assert!(output.status.success(), "{}", printed(&output));
 }
 
@@ -239,12 +235,12 @@ pub(crate) fn checkpoints(cache: &Path) -> Vec<PathBuf> {
 fn a_changed_checkpoint_is_refused_and_made_anew() {
     let dirs = ScratchDirs::with_shared_cache();
     let cache = cache_with_its_own_images(&dirs);
-    start_some(&cache);
+    start_some(&cache, &[]);
     let [checkpoint] = checkpoints(&cache).try_into().unwrap();
     let image = checkpoint.join("image");
     let seal = || fs::read(checkpoint.join("seal")).unwrap();
     let sealed = seal();
-    start_some(&cache);
+    start_some(&cache, &[]);
     assert_eq!(seal(), sealed, "it is used again");
     let cut = |path: &Path| {
         let file = File::options().write(true).open(path).unwrap();
@@ -261,7 +257,7 @@ fn a_changed_checkpoint_is_refused_and_made_anew() {
     for (what, damage) in damages {
         let sealed = seal();
         damage();
-        start_some(&cache);
+        start_some(&cache, &[]);
         assert_ne!(seal(), sealed, "{what}");
         assert_eq!(checkpoints(&cache), std::slice::from_ref(&checkpoint), "{what}");
     }

@@ -18,25 +18,9 @@ use sandboxed_db_tests::{
     in_mount_namespace, is_alone, mount_task, passed, printed, rounds, start, value, wait_until,
 };
 
-use super::checkpoint::{checkpoints, start_resumed};
-use super::lifecycle::launcher;
+use super::checkpoint::{VARIABLE, checkpoints, one_by_one, start_resumed, start_some};
+use super::lifecycle::{SUBJECT, launcher};
 use super::prelinked::{cache_with_its_own_images, flip_a_byte, server};
-
-const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
-const VARIABLE: &str = "SANDBOXED_DB_START";
-
-/// A process that starts sandboxes one by one, from checkpoints.
-fn one_by_one(cache: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(SUBJECT);
-    command.args(arguments).args(["--sandboxes", "3", "one_by_one"]);
-    command.env("SANDBOXED_DB_CACHE", cache).env("SANDBOXED_DB_POOL", "0").env(VARIABLE, "checkpoint");
-    command
-}
-
-fn start_some(cache: &Path, arguments: &[&str]) {
-    let output = one_by_one(cache, arguments).output().unwrap();
-    assert!(output.status.success(), "{}", printed(&output));
-}
 
 /// The staged checkpoints of a cache, which have images.
 fn checkpoints_in_the_making(cache: &Path) -> Vec<PathBuf> {

@@ -13,7 +13,7 @@ use sandboxed_db::engine::{
     Server, Signal,
 };
 use sandboxed_db::{Engine, MariaDb, Postgres, Redis, Result, Sandbox, Sqlite};
-use sandboxed_db_tests::{assert_says, skip_without};
+use sandboxed_db_tests::{assert_says, mariadb, skip_without, sqlite};
 
 #[test]
 fn postgres_keeps_the_contract() {
@@ -56,14 +56,7 @@ fn redis_keeps_the_contract() {
 #[test]
 fn sqlite_keeps_the_contract() {
     skip_without!(Sqlite);
-    let query = |db: &Sandbox<Sqlite>, sql: &str| {
-        let file = Sqlite::file().below(&db.root());
-        let output = std::process::Command::new("sqlite3").arg(file).arg(sql).output()?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
-        }
-    };
+    let query = |db: &Sandbox<Sqlite>, sql: &str| sqlite(db, sql).map_err(Error::other);
     Conformance::new(Sqlite::new())
         .reads(move |db| query(db, "select name from sqlite_master order by name"))
         .writes(move |db| query(db, "create table written (id)").map(drop))
@@ -77,15 +70,7 @@ fn sqlite_keeps_the_contract() {
 #[test]
 fn mariadb_keeps_the_contract() {
     skip_without!(MariaDb);
-    let query = |db: &Sandbox<MariaDb>, sql: &str| {
-        let socket = format!("--socket={}", MariaDb::socket().below(&db.root()).display());
-        let args = ["--no-defaults", "--user=root", &socket, "--execute", sql, "test"];
-        let output = std::process::Command::new("mariadb").args(args).output()?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
-        }
-    };
+    let query = |db: &Sandbox<MariaDb>, sql: &str| mariadb(&db.env(), sql).map_err(Error::other);
     Conformance::new(MariaDb::new())
         .reads(move |db| query(db, "show tables"))
         .writes(move |db| query(db, "create table written (id int)").map(drop))

@@ -3,7 +3,7 @@
 use rstest::rstest;
 use sandboxed_db_tests::{ScratchDirs, assert_says};
 
-use crate::simulated_host::SUBJECT;
+use crate::lifecycle::SUBJECT;
 
 const NUMBER: &str = "a whole number from";
 

@@ -14,8 +14,8 @@ use sandboxed_db_tests::{
     without_progress,
 };
 
+use crate::lifecycle::SUBJECT;
 use crate::requests::dirs_with_base;
-use crate::simulated_host::SUBJECT;
 
 /// A limit for every error, with a layer built before it on a busy machine. Most take milliseconds.
 const AT_ONCE: Duration = Duration::from_secs(60);

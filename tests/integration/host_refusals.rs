@@ -4,7 +4,8 @@
 use rstest::rstest;
 use sandboxed_db_tests::{ScratchDirs, TestProcess};
 
-use crate::simulated_host::{SUBJECT, SimulatedHost, assert_check, can, with_kernel_files};
+use crate::lifecycle::SUBJECT;
+use crate::simulated_host::{SimulatedHost, assert_check, can, with_kernel_files};
 
 /// The settings that a pod needs; every simulated machine is a pod.
 const POD: &str = "give the pod `hostUsers: false`, and its container";

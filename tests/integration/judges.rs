@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use rstest::rstest;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sandboxed_db::{Engine, Postgres, Sandbox};
 use sandboxed_db_tests::{
     DEADLINE, alone, column, connect, is_alone, passed, printed, rounds, skip, start, value, wait_until,
 };
 
-use super::checkpoint::start_resumed;
+use super::checkpoint::{VARIABLE, start_resumed};
+use super::lifecycle::kill;
 use super::prelinked::server;
-
-const VARIABLE: &str = "SANDBOXED_DB_START";
 
 #[rstest]
 #[case::executed("exec")]
@@ -74,7 +73,7 @@ fn a_server_is_judged() {
     assert!(value::<i64>(&mut client, indexes) > 100);
     drop(client);
 
-    kill_process(Pid::from_raw(server(&db).cast_signed()).unwrap(), Signal::INT).unwrap();
+    kill(server(&db), Signal::INT);
     wait_until(DEADLINE, "the server has stopped", || {
         db.log().is_ok_and(|log| log.contains("database system is shut down"))
     });

@@ -1,31 +1,22 @@
 //! The data of a failed test is kept on request, as the test left it.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sandboxed_db::cache::{Kept, KeptState};
 use sandboxed_db::{Keep, Sandbox, sandboxed_db};
 use sandboxed_db_tests::{
-    DEADLINE, alone, assert_says, column, connect, failed, fresh, is_alone, is_exhaustive, passed, value_at,
-    wait_until,
+    DEADLINE, alone, assert_says, children, column, connect, failed, fresh, is_alone, is_exhaustive, passed,
+    value_at, wait_until,
 };
+
+use crate::lifecycle::kill;
 
 /// Leaves a mark that the server has acknowledged, and not yet written.
 fn mark(url: &str) {
     connect(url).batch_execute("create unlogged table mark as select 'left' as text").unwrap();
-}
-
-/// The children of a process: the server is the only child of init and of the supervisor.
-fn children(parent: u32) -> Vec<u32> {
-    let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-    list.split_ascii_whitespace().map(|child| child.parse().unwrap()).collect()
-}
-
-fn pid(number: u32) -> Pid {
-    Pid::from_raw(number.cast_signed()).unwrap()
 }
 
 // Tests that are run by the tests below, most of which fail.
@@ -103,7 +94,7 @@ fn stops_all_processes(db: &Sandbox) {
     if is_alone() {
         for server in children(db.pid()) {
             let all = children(server).into_iter().chain([server]);
-            all.for_each(|process| kill_process(pid(process), Signal::STOP).unwrap());
+            all.for_each(|process| kill(process, Signal::STOP));
         }
         panic!("as expected");
     }
@@ -113,7 +104,7 @@ fn stops_all_processes(db: &Sandbox) {
 #[ignore = "run by `a_failure_to_keep_is_reported_beside_the_panic`"]
 fn kills_its_sandbox(db: &Sandbox) {
     if is_alone() {
-        kill_process(pid(db.pid()), Signal::KILL).unwrap();
+        kill(db.pid(), Signal::KILL);
         panic!("as expected");
     }
 }

@@ -18,7 +18,7 @@ use sandboxed_db_tests::{
     TestedEngine, alone, assert_says, is_alone, is_exhaustive, is_installed, is_missing, passed, skip,
 };
 
-use crate::simulated_host::SUBJECT;
+use crate::lifecycle::SUBJECT;
 use machines::{MORE, Machines, PLACE, SHARED, registry};
 
 macro_rules! machines {

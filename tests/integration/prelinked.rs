@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::checkpoint::start_resumed;
+use super::checkpoint::{VARIABLE, start_resumed};
+use super::lifecycle::SUBJECT;
 use sandboxed_db::{Sandbox, Snapshot};
 use sandboxed_db_tests::{
     DEADLINE, ScratchDirs, alone, children, connect, eventually, fresh, is_alone, passed, printed,
     processes_beside, skip, start, status, value,
 };
-
-const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
-const VARIABLE: &str = "SANDBOXED_DB_START";
 
 /// The directory of images in a cache.
 const IMAGES: &str = "linked";

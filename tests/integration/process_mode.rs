@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use postgres::{Client, NoTls};
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Signal, geteuid};
 use sandboxed_db::Sandbox;
 use sandboxed_db_fixtures::shop_snapshot;
 use sandboxed_db_tests::{
@@ -18,7 +18,8 @@ use sandboxed_db_tests::{
     rounds, skip, skip_without_root, start, status, value, value_at, wait_until,
 };
 
-const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
+use crate::lifecycle::{SUBJECT, kill};
+
 const MODE: &str = "SANDBOXED_DB_ISOLATION";
 /// Set in a program that runs again, to the expected result of its first start.
 const AGAIN: &str = "SANDBOXED_DB_TESTS_AGAIN";
@@ -180,8 +181,7 @@ fn a_killed_supervisor_ends_its_server_and_is_cleaned_up() {
     }
     let db = start();
     let (processes, root) = (below(db.pid()), directory(&db));
-    let supervisor = i32::try_from(db.pid()).ok().and_then(Pid::from_raw).unwrap();
-    kill_process(supervisor, Signal::KILL).unwrap();
+    kill(db.pid(), Signal::KILL);
     wait_until(CLEANUP_DEADLINE, "the server ends", || processes.iter().all(|&pid| is_gone(pid)));
     assert!(root.exists());
     let next = start();

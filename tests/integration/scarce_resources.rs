@@ -6,7 +6,8 @@ use sandboxed_db_tests::{ScratchDirs, assert_says, printed, skip, skip_as_root};
 
 use crate::errors::real;
 
-use crate::simulated_host::{SUBJECT, SimulatedHost, assert_check, can};
+use crate::lifecycle::SUBJECT;
+use crate::simulated_host::{SimulatedHost, assert_check, can};
 
 const ANOTHER_CACHE: &str = "set SANDBOXED_DB_CACHE to another directory, as in";
 const OTHER_CACHE: &str = "export SANDBOXED_DB_CACHE=\"${TMPDIR:-/tmp}/sandboxed-db-$(id -u)\"";

@@ -4,7 +4,8 @@ use std::process::{Command, Output};
 
 use sandboxed_db_tests::{ScratchDirs, skip};
 
-pub(crate) const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
+use crate::lifecycle::SUBJECT;
+
 const DENY_SYSCALLS: &str = env!("CARGO_BIN_EXE_deny_syscalls");
 
 /// A machine that is made to refuse: a script that prepares it, run in namespaces in which it may

@@ -2,20 +2,17 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use rstest::rstest;
 use sandboxed_db::{ErrorKind, Postgres, Sandbox, Snapshot, Sqlite, sandboxed_db};
-use sandboxed_db_tests::{alone, assert_says, directory, passed, skip_without};
+use sandboxed_db_tests::{alone, assert_says, directory, passed, skip_without, sqlite};
 
 pub(crate) fn file(db: &Sandbox<Sqlite>) -> PathBuf {
     Sqlite::file().below(&db.root())
 }
 
-pub(crate) fn sqlite(db: &Sandbox<Sqlite>, sql: &str) -> String {
-    let output = Command::new("sqlite3").arg(file(db)).arg(sql).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+pub(crate) fn query(db: &Sandbox<Sqlite>, sql: &str) -> String {
+    sqlite(db, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
 /// Starts a database with one file of the given name.
@@ -38,7 +35,7 @@ fn the_url_leads_to_the_file() {
     skip_without!(Sqlite);
     let db = Snapshot::new(Sqlite::new()).start().unwrap();
     assert_eq!(db.url(), format!("sqlite://{}", file(&db).display()));
-    assert_eq!(sqlite(&db, "pragma integrity_check"), "ok\n");
+    assert_eq!(query(&db, "pragma integrity_check"), "ok\n");
     assert!(format!("{:?}", db.tcp().unwrap_err()).contains("sqlite"));
     let error = Snapshot::new(Sqlite::new()).setting("cache_size", 1).start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
@@ -56,7 +53,7 @@ fn migrations_run_in_their_order() {
         ("2_rows.sql", "insert into t values ('\n.tables');"),
     ]);
     let db = Snapshot::new(Sqlite::new()).migrations(migrations.path()).start().unwrap();
-    assert_eq!(sqlite(&db, "select a from t"), "\n.tables\n");
+    assert_eq!(query(&db, "select a from t"), "\n.tables\n");
 }
 
 #[rstest]
@@ -74,7 +71,7 @@ fn a_script_that_fails_names_its_place(#[case] script: &str, #[case] expected: &
 fn rows_are_a_seed_of_sqlite() {
     skip_without!(Sqlite);
     let db = with("t.csv", "name,id\n\"a, \"\"b\"\"\",7\nc,8\n").unwrap();
-    assert_eq!(sqlite(&db, "select id, name from t order by id"), "7|a, \"b\"\n8|c\n");
+    assert_eq!(query(&db, "select id, name from t order by id"), "7|a, \"b\"\n8|c\n");
     let error = with("t.csv", "name,id\nc,8\nd\n").unwrap_err();
     assert_says(&format!("{error:?}"), &["t.csv:3", "expected 2 columns but found 1"]);
     let error = with("t.csv", "name,id\n,8\n").unwrap_err();
@@ -86,7 +83,7 @@ fn a_database_file_is_a_seed() {
     skip_without!(Sqlite);
     let source = with("rows.sql", "insert into t values (1, 'from the file');").unwrap();
     let db = with("copy.db", fs::read(file(&source)).unwrap()).unwrap();
-    assert_eq!(sqlite(&db, "select name from t"), "from the file\n");
+    assert_eq!(query(&db, "select name from t"), "from the file\n");
 }
 
 /// An attribute cannot skip a test.

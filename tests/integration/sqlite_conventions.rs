@@ -13,7 +13,7 @@ use sqlx::Connection as _;
 use sqlx::migrate::Migrator;
 
 use crate::migration_tools::program;
-use crate::sqlite::{file, sqlite as query};
+use crate::sqlite::{file, query};
 
 /// The body of a trigger has semicolons.
 const NOTES: &str = "create table notes (id integer primary key, text varchar(200) not null);\n\
