@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 
 use postgres::error::SqlState;
 use sandboxed_db::Sandbox;
-use sandboxed_db_tests::{DEADLINE, bin, connect, is_installed, skip, start, wait_until};
+use sandboxed_db_tests::{DEADLINE, bin, connect, start, wait_until};
 
+use crate::hardening::has_perl;
 use crate::isolation::{fails, has_its_own_proc, run, shell};
 
 // Files.
@@ -238,19 +239,12 @@ fn perl(db: &Sandbox, program: &str) -> (String, i32) {
     run(db, &format!("perl -l -MSocket -e \"{}\"", program.replace('$', "\\$")))
 }
 
-fn has_perl() -> bool {
-    if !is_installed("perl") {
-        skip("perl is not installed");
-    }
-    is_installed("perl")
-}
-
 #[test]
 fn sockets_without_a_file_do_not_cross() {
-    if !has_perl() {
+    let (one, other) = (start(), start());
+    if !has_perl(&one) {
         return;
     }
-    let (one, other) = (start(), start());
     let name = format!("sandboxed-db-tests-{}-inside", std::process::id());
     let socket =
         format!("socket(S, AF_UNIX, SOCK_STREAM, 0) or die; my $a = pack_sockaddr_un(chr(0) . '{name}');");
@@ -272,10 +266,10 @@ fn sockets_without_a_file_do_not_cross() {
 
 #[test]
 fn shared_memory_semaphores_and_queues_do_not_cross() {
-    if !has_perl() {
+    let (one, other) = (start(), start());
+    if !has_perl(&one) {
         return;
     }
-    let (one, other) = (start(), start());
     // IPC_CREAT | IPC_EXCL and all permissions.
     let (make, find) = ("07000 | 0777", "0");
     let find_or_make = |flags: &str| {

@@ -12,7 +12,7 @@ use sandboxed_db_tests::{
 
 use crate::isolation::{fails, has_its_own_proc, run, shell};
 
-fn has_perl(db: &Sandbox) -> bool {
+pub(crate) fn has_perl(db: &Sandbox) -> bool {
     let has = run(db, "perl -e 1").1 == 0;
     if !has {
         skip("there is no perl");
