@@ -397,11 +397,7 @@ pub(crate) mod tests {
         assert_eq!(arguments.settings.len(), 2);
         assert!(arguments.start_timeout.is_some() && arguments.krate.is_some());
         let beginnings = [
-            "unknown",
-            "expected a path",
-            "expected a path",
-            "expected the value",
-            "expected `,`",
+            "unknown", "expected a path", "expected a path", "expected the value", "expected `,`",
             "expected `,`",
         ];
         let messages = diagnostics.messages();

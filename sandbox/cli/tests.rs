@@ -244,14 +244,7 @@ fn mariadb_serves_a_program_and_its_data_is_opened() {
     let query = "mariadb --no-defaults -u root -S \"$MYSQL_UNIX_PORT\" -N -e 'select name from users' \"$MYSQL_DATABASE\"";
     let mut command = Command::new(PROGRAM);
     command.args([
-        "run",
-        "--engine",
-        "mariadb",
-        "--database",
-        "shop",
-        "--migrations",
-        "migrations",
-        "--seed",
+        "run", "--engine", "mariadb", "--database", "shop", "--migrations", "migrations", "--seed",
         "users.csv",
     ]);
     let output = command.args(["--", "sh", "-c", query]).current_dir(directory.path()).output().unwrap();

@@ -89,24 +89,8 @@ pub(crate) const START: Variable =
     Variable { name: "SANDBOXED_DB_START", values: Values::Words(&["checkpoint", "linked", "exec"]) };
 
 const ALL: [Variable; 18] = [
-    CACHE,
-    ISOLATION,
-    KEEP,
-    LOCKED,
-    MARIADB,
-    MAX,
-    MISSING,
-    MYSQL,
-    ONLY,
-    POOL,
-    POSTGRES,
-    PUSH,
-    REBUILD,
-    REDIS,
-    REGISTRY,
-    REGISTRY_KEY,
-    REPORT,
-    START,
+    CACHE, ISOLATION, KEEP, LOCKED, MARIADB, MAX, MISSING, MYSQL, ONLY, POOL, POSTGRES, PUSH, REBUILD, REDIS,
+    REGISTRY, REGISTRY_KEY, REPORT, START,
 ];
 
 /// A variable of the table above.

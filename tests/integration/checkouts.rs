@@ -24,11 +24,9 @@ fn run(mut command: Command, dirs: &ScratchDirs, program: &Path) -> TestProcess 
         fs::write(migrations.join("1.sql"), "create table t as select generate_series(1, 1000) i;").unwrap();
     }
     command.args(["keep", "--program"]).arg(program).args(THREADS);
-    TestProcess::start(command.arg("--migrations").arg(migrations).args([
-        "--churn-for-ms",
-        "600000",
-        "return",
-    ]))
+    TestProcess::start(
+        command.arg("--migrations").arg(migrations).args(["--churn-for-ms", "600000", "return"]),
+    )
 }
 
 /// Waits for that many further sandboxes.

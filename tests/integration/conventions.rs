@@ -103,11 +103,7 @@ pub(crate) fn apply_by_refinery(directory: &Path, db: &Sandbox) -> usize {
 )]
 #[case::diesel(MigrationTool::Diesel, "diesel", "__diesel_schema_migrations", "run_on", apply_by_diesel)]
 #[case::refinery(
-    MigrationTool::Refinery,
-    "refinery",
-    "refinery_schema_history",
-    "applied_on",
-    apply_by_refinery
+    MigrationTool::Refinery, "refinery", "refinery_schema_history", "applied_on", apply_by_refinery
 )]
 fn a_tool_finds_its_migrations_applied(
     #[case] tool: MigrationTool,

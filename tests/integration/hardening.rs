@@ -250,16 +250,8 @@ fn files_of_proc_about_the_host_are_masked() {
         return;
     }
     let masked = [
-        "interrupts",
-        "kallsyms",
-        "kcore",
-        "keys",
-        "kmsg",
-        "kpagecount",
-        "kpageflags",
-        "slabinfo",
-        "timer_list",
-        "vmallocinfo",
+        "interrupts", "kallsyms", "kcore", "keys", "kmsg", "kpagecount", "kpageflags", "slabinfo",
+        "timer_list", "vmallocinfo",
     ];
     for name in masked {
         let (output, exit) = run(&db, &format!("head -c 1 /proc/{name}"));
@@ -270,11 +262,7 @@ fn files_of_proc_about_the_host_are_masked() {
         assert_eq!(shell(&db, &format!("ls -A /proc/{name} 2> /dev/null || true")), "", "{name}");
     }
     for path in [
-        "sysrq-trigger",
-        "sys/kernel/hostname",
-        "sys/vm/drop_caches",
-        "self/oom_score_adj",
-        "1/oom_score_adj",
+        "sysrq-trigger", "sys/kernel/hostname", "sys/vm/drop_caches", "self/oom_score_adj", "1/oom_score_adj",
     ] {
         let (output, exit) = run(&db, &format!("echo 0 > /proc/{path}"));
         let closed = ["Read-only", "Permission denied", "nonexistent"].iter().any(|why| output.contains(why));

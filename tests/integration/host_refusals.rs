@@ -18,19 +18,9 @@ const ON_HOST: &str = "run on the host, not in this container,";
 
 /// The answers of Docker's default profile to a process without CAP_SYS_ADMIN.
 const DOCKER: &[&str] = &[
-    "clone3=ENOSYS",
-    "clone(new)=EPERM",
-    "unshare=EPERM",
-    "setns=EPERM",
-    "mount=EPERM",
-    "umount2=EPERM",
-    "pivot_root=EPERM",
-    "fsopen=EPERM",
-    "fsconfig=EPERM",
-    "fsmount=EPERM",
-    "open_tree=EPERM",
-    "move_mount=EPERM",
-    "mount_setattr=EPERM",
+    "clone3=ENOSYS", "clone(new)=EPERM", "unshare=EPERM", "setns=EPERM", "mount=EPERM", "umount2=EPERM",
+    "pivot_root=EPERM", "fsopen=EPERM", "fsconfig=EPERM", "fsmount=EPERM", "open_tree=EPERM",
+    "move_mount=EPERM", "mount_setattr=EPERM",
 ];
 
 #[test]

@@ -46,15 +46,7 @@ fn a_server_is_judged() {
     run(&db, "pgbench", &["--username", "postgres", "--initialize", "--quiet", "postgres"]);
     let seconds = rounds("1", "30");
     let bench = [
-        "--username",
-        "postgres",
-        "--client",
-        "4",
-        "--jobs",
-        "2",
-        "--time",
-        seconds,
-        "--no-vacuum",
+        "--username", "postgres", "--client", "4", "--jobs", "2", "--time", seconds, "--no-vacuum",
         "postgres",
     ];
     let text = run(&db, "pgbench", &bench);

@@ -169,10 +169,7 @@ fn assert_kept(name: &str, text: &str) -> KeptState {
 #[test]
 fn the_data_of_a_failed_test_is_kept() {
     let tests = [
-        "panics_by_value",
-        "returns_an_error_by_value",
-        "panics_by_reference",
-        "gives_its_handle_away",
+        "panics_by_value", "returns_an_error_by_value", "panics_by_reference", "gives_its_handle_away",
         "stops_its_server",
     ];
     for test in tests {

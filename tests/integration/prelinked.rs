@@ -62,17 +62,7 @@ fn description(db: &Sandbox) -> BTreeMap<String, String> {
     for line in read(server, "status").lines() {
         let (name, value) = line.split_once(':').unwrap();
         let varies = [
-            "Pid",
-            "Tgid",
-            "NSpid",
-            "NStgid",
-            "NSpgid",
-            "NSsid",
-            "PPid",
-            "SigQ",
-            "FDSize",
-            "Ngid",
-            "State",
+            "Pid", "Tgid", "NSpid", "NStgid", "NSpgid", "NSsid", "PPid", "SigQ", "FDSize", "Ngid", "State",
             "Cpus_allowed",
         ]
         .contains(&name);
@@ -87,17 +77,8 @@ fn description(db: &Sandbox) -> BTreeMap<String, String> {
     }
     assert_eq!(status(server, "PPid"), Some(init.to_string()));
     let files = [
-        "cmdline",
-        "comm",
-        "coredump_filter",
-        "environ",
-        "limits",
-        "oom_score_adj",
-        "personality",
-        "setgroups",
-        "timerslack_ns",
-        "uid_map",
-        "gid_map",
+        "cmdline", "comm", "coredump_filter", "environ", "limits", "oom_score_adj", "personality",
+        "setgroups", "timerslack_ns", "uid_map", "gid_map",
     ];
     for name in files {
         all.insert(name.to_owned(), read(server, name));

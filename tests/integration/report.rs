@@ -36,12 +36,8 @@ fn times(record: &Record) -> Vec<u64> {
         record.executed_at_us = record.admitted_at_us;
     }
     let later = [
-        record.layer_at_us,
-        record.admitted_at_us,
-        record.executed_at_us,
-        record.ready_at_us,
-        record.ended_at_us,
-        record.gone_at_us,
+        record.layer_at_us, record.admitted_at_us, record.executed_at_us, record.ready_at_us,
+        record.ended_at_us, record.gone_at_us,
     ];
     let later = later.map(|time| time.unwrap_or_else(|| panic!("{record:?}")));
     [&[record.asked_at_us], &later[..]].concat()

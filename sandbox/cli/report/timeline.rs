@@ -246,13 +246,8 @@ fn ends(record: &Record) -> [(Phase, Option<u64>); 7] {
 
 fn last_time(record: &Record) -> u64 {
     let times = [
-        record.layer_at_us,
-        record.admitted_at_us,
-        record.executed_at_us,
-        record.ready_at_us,
-        record.connected_at_us,
-        record.ended_at_us,
-        record.gone_at_us,
+        record.layer_at_us, record.admitted_at_us, record.executed_at_us, record.ready_at_us,
+        record.connected_at_us, record.ended_at_us, record.gone_at_us,
     ];
     times.into_iter().flatten().fold(record.asked_at_us, u64::max)
 }

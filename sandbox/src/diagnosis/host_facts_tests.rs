@@ -93,10 +93,7 @@ fn any_file_is_read_without_a_panic() {
         "9".repeat(99).as_str(),
     ] {
         let files = [
-            "proc/self/status",
-            "proc/self/uid_map",
-            "proc/self/attr/current",
-            "proc/self/limits",
+            "proc/self/status", "proc/self/uid_map", "proc/self/attr/current", "proc/self/limits",
             "proc/version",
         ];
         machine(&files.map(|file| (file, text)));

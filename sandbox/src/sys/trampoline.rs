@@ -93,6 +93,7 @@ unsafe extern "C" {
 }
 
 // `rdi` is the list. r12 is kept by system calls; rcx and r11 are not.
+#[rustfmt::skip] // One instruction on a line.
 std::arch::global_asm!(
     ".hidden sandboxed_db_go",
     ".hidden sandboxed_db_gone",

@@ -50,19 +50,8 @@ const OF_MARIADB: &[(&str, &str)] = &[
 
 /// Settings that the server's arguments set, or that would let clients in without a password.
 const FIXED: &[&str] = &[
-    "basedir",
-    "bind_address",
-    "chroot",
-    "datadir",
-    "log_error",
-    "pid_file",
-    "port",
-    "skip_grant_tables",
-    "skip_name_resolve",
-    "skip_networking",
-    "socket",
-    "tmpdir",
-    "user",
+    "basedir", "bind_address", "chroot", "datadir", "log_error", "pid_file", "port", "skip_grant_tables",
+    "skip_name_resolve", "skip_networking", "socket", "tmpdir", "user",
 ];
 
 /// Returns the configuration file: defaults, then the user's settings.

@@ -12,26 +12,9 @@ use std::path::Path;
 /// replication, the sources of locales (C.UTF-8 is part of libc). Neither they nor their
 /// dependencies are fetched, unless they are asked for.
 const NOT_NEEDED: [&str; 20] = [
-    "adduser",
-    "debconf",
-    "dpkg",
-    "galera-4",
-    "gawk",
-    "init-system-helpers",
-    "iproute2",
-    "libdbi-perl",
-    "locales",
-    "lsb-base",
-    "lsof",
-    "passwd",
-    "perl",
-    "postgresql-client-common",
-    "postgresql-common",
-    "procps",
-    "psmisc",
-    "rsync",
-    "socat",
-    "ssl-cert",
+    "adduser", "debconf", "dpkg", "galera-4", "gawk", "init-system-helpers", "iproute2", "libdbi-perl",
+    "locales", "lsb-base", "lsof", "passwd", "perl", "postgresql-client-common", "postgresql-common",
+    "procps", "psmisc", "rsync", "socat", "ssl-cert",
 ];
 
 /// Fields by which apt-get finds that a package is installed. Dependencies are left out, since they

@@ -33,23 +33,15 @@ const SIGNS: [(Cause, &[&str]); 6] = [
     (
         Cause::Unsigned,
         &[
-            "is not signed",
-            "does not have a Release file",
-            "NO_PUBKEY",
-            "EXPKEYSIG",
-            "BADSIG",
+            "is not signed", "does not have a Release file", "NO_PUBKEY", "EXPKEYSIG", "BADSIG",
             "cannot be authenticated",
         ],
     ),
     (
         Cause::Network,
         &[
-            "Failed to fetch",
-            "Unable to fetch",
-            "Could not resolve",
-            "Could not connect",
-            "Temporary failure",
-            "did not end in time",
+            "Failed to fetch", "Unable to fetch", "Could not resolve", "Could not connect",
+            "Temporary failure", "did not end in time",
         ],
     ),
     (Cause::Unknown, &["Unable to locate package", "has no installation candidate", "was not found"]),

@@ -35,15 +35,7 @@ pub(super) const OF_TLS: &[&str] = &["tls-port", "tls-cert-file", "tls-key-file"
 
 /// Set by the arguments of the server.
 const FIXED: &[&str] = &[
-    "dir",
-    "unixsocket",
-    "unixsocketperm",
-    "bind",
-    "port",
-    "daemonize",
-    "supervised",
-    "dbfilename",
-    "include",
+    "dir", "unixsocket", "unixsocketperm", "bind", "port", "daemonize", "supervised", "dbfilename", "include",
 ];
 
 /// Returns `redis.conf` with the user's settings, for a server of that major version.

@@ -32,21 +32,8 @@ const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// Files of /proc that the runtime specification of the Open Container Initiative masks, and those
 /// that only root may read: where the user outside is root, the id inside owns all of them.
 const MASKED_FILES: [&str; 15] = [
-    "interrupts",
-    "kallsyms",
-    "kcore",
-    "keys",
-    "kmsg",
-    "kpagecgroup",
-    "kpagecount",
-    "kpageflags",
-    "latency_stats",
-    "sched_debug",
-    "slabinfo",
-    "sysrq-trigger",
-    "timer_list",
-    "timer_stats",
-    "vmallocinfo",
+    "interrupts", "kallsyms", "kcore", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags",
+    "latency_stats", "sched_debug", "slabinfo", "sysrq-trigger", "timer_list", "timer_stats", "vmallocinfo",
 ];
 const MASKED_DIRECTORIES: [&str; 3] = ["acpi", "asound", "scsi"];
 

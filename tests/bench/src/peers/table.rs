@@ -33,19 +33,8 @@ impl Report {
 
     fn figures(&self, scenario: Scenario) -> Table {
         let mut table = table(&[
-            "each, in ms and MB",
-            "answered",
-            "p95",
-            "p99",
-            "removed",
-            "p99",
-            "per second",
-            "processor",
-            "memory",
-            "disk",
-            "tests",
-            "failed",
-            "ratio",
+            "each, in ms and MB", "answered", "p95", "p99", "removed", "p99", "per second", "processor",
+            "memory", "disk", "tests", "failed", "ratio",
         ]);
         let ours = self.cell(scenario, Contestant::Sandboxed).map(|cell| cell.answered.median);
         for cell in self.cells.iter().filter(|cell| cell.scenario == scenario) {

@@ -19,21 +19,15 @@ const KNOWN: [(&str, [&str; 5]); 2] = [
     (
         LIBRARY,
         [
-            "RAND_get0_public",
-            "RAND_get0_private",
-            "RAND_get0_primary",
-            "EVP_RAND_uninstantiate",
+            "RAND_get0_public", "RAND_get0_private", "RAND_get0_primary", "EVP_RAND_uninstantiate",
             "EVP_RAND_reseed",
         ],
     ),
     (
         "libcrypto.so.1.1",
         [
-            "RAND_DRBG_get0_public",
-            "RAND_DRBG_get0_private",
-            "RAND_DRBG_get0_master",
-            "RAND_DRBG_uninstantiate",
-            "RAND_DRBG_reseed",
+            "RAND_DRBG_get0_public", "RAND_DRBG_get0_private", "RAND_DRBG_get0_master",
+            "RAND_DRBG_uninstantiate", "RAND_DRBG_reseed",
         ],
     ),
 ];
