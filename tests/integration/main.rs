@@ -48,6 +48,8 @@ mod mariadb_conventions;
 mod matrix;
 mod migration_tools;
 mod mistakes;
+#[cfg(feature = "images")]
+mod musl;
 mod nextest;
 mod other_attributes;
 mod packages;
