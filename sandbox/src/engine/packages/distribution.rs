@@ -20,7 +20,9 @@ pub(super) fn directory(image: Option<&Image>) -> String {
 fn name(os_release: &str, architecture: &str) -> String {
     let version = ["VERSION_ID", "VERSION_CODENAME"].map(|name| field(os_release, name));
     let version = version.into_iter().find(|version| !version.is_empty()).unwrap_or("rolling");
-    let name = format!("{}-{version}-{architecture}", field(os_release, "ID"));
+    // The default of os-release(5), for images without the file.
+    let id = Some(field(os_release, "ID")).filter(|id| !id.is_empty()).unwrap_or("linux");
+    let name = format!("{id}-{version}-{architecture}");
     name.replace(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)), "_")
 }
 
@@ -80,5 +82,6 @@ mod tests {
         assert_eq!(name("ID=debian\nVERSION_ID=\"12\"\n", "x86_64"), "debian-12-x86_64");
         assert_eq!(name("VERSION_CODENAME=forky\nID=debian\n", "aarch64"), "debian-forky-aarch64");
         assert_eq!(name("ID=a/b\n", "x86_64"), "a_b-rolling-x86_64");
+        assert_eq!(name("", "x86_64"), "linux-rolling-x86_64");
     }
 }
