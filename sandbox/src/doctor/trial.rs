@@ -8,11 +8,14 @@ use super::deadline::within;
 use super::examination::{Examination, fix_of};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::launch::{Container, Holds, PAYS_FROM, ProcessOrigin};
+use crate::launch::{Container, Holds, NoImage, ProcessOrigin};
 use crate::snapshot::Snapshot;
 
 /// Long enough to download packages and to build a layer from nothing.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// How long a checkpoint is waited for: an attempt at a server without rest takes five seconds.
+const CHECKPOINT: Duration = Duration::from_secs(15);
 
 /// The durations of the parts of one sandbox's life, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -59,11 +62,10 @@ pub(super) fn examine<E: Engine>(examination: &mut Examination, engine: &E) -> O
 
 fn trial<E: Engine>(snapshot: &Snapshot<E>) -> Result<(TrialTimings, String)> {
     let mut sandbox = snapshot.start()?;
-    // One of the first starts makes a checkpoint.
-    for _ in 1..PAYS_FROM {
-        if sandbox.container().not_resumed().is_none_or(|why| why.holds != Holds::Once) {
-            break;
-        }
+    // One of the first starts makes a checkpoint, perhaps that of a prewarmed sandbox.
+    let deadline = Instant::now() + CHECKPOINT;
+    let may_be_later = |why: &NoImage| why.holds == Holds::Once && Instant::now() < deadline;
+    while sandbox.container().not_resumed().is_some_and(may_be_later) {
         drop(sandbox);
         sandbox = snapshot.start()?;
     }

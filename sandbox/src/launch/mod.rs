@@ -24,8 +24,8 @@ pub(crate) use host::error::LaunchError;
 pub(crate) use host::log::Log;
 pub(crate) use host::program::{ProgramExit, Stdin};
 pub(crate) use image::{
-    Draft, PAYS_FROM, ProcessOrigin, checkpoint_of, distrust, give_up_checkpoint, prune_checkpoints,
-    verify_checkpoints, verify_images,
+    Draft, ProcessOrigin, checkpoint_of, distrust, give_up_checkpoint, prune_checkpoints, verify_checkpoints,
+    verify_images,
 };
 pub(crate) use inside::become_launcher_if_asked;
 pub(crate) use limits::Limits;

@@ -36,7 +36,7 @@ pub(super) use capture::capture;
 #[cfg(target_arch = "x86_64")]
 pub(super) use checkpoint::take as take_checkpoint;
 pub(crate) use checkpoints::{
-    Checkpoint, Draft, PAYS_FROM, checkpoint_of, give_up_checkpoint, prune_checkpoints, verify_checkpoints,
+    Checkpoint, Draft, checkpoint_of, give_up_checkpoint, prune_checkpoints, verify_checkpoints,
 };
 #[cfg(target_arch = "x86_64")]
 pub(super) use restore::restore;

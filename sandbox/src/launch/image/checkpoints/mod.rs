@@ -31,7 +31,7 @@ const MOST_CHANGES: u64 = 64 << 20;
 
 /// The start of a plan that makes its checkpoint by default. Making one takes as much processor
 /// time as it saves in about twenty starts.
-pub(crate) const PAYS_FROM: u64 = 24;
+const PAYS_FROM: u64 = 24;
 
 /// A checkpoint, which is not removed while this is held.
 #[derive(Debug)]
@@ -93,6 +93,8 @@ fn with_changes(plan: &Plan, changes: &Path) -> Plan {
 enum Known {
     Checkpoint(Arc<Checkpoint>),
     None(NoImage),
+    /// The last attempt met a shortage, or a server without rest.
+    Failed(NoImage),
     /// A thread is making it.
     InTheMaking,
 }
@@ -125,10 +127,13 @@ pub(crate) fn checkpoint_of(
             }
             Some(Known::None(why)) => return Err(why.clone()),
             Some(Known::InTheMaking) => return Err(in_the_making()),
-            Some(Known::Checkpoint(_)) | None => {}
+            Some(Known::Checkpoint(_) | Known::Failed(_)) | None => {}
         }
         if !path.is_due(due)? {
-            return Err(NoImage::new(format!("it is made at start number {due}"), Holds::Once));
+            return Err(match known.get(&key) {
+                Some(Known::Failed(why)) => why.clone(),
+                _ => NoImage::new(format!("it is made at start number {due}"), Holds::Once),
+            });
         }
         known.insert(key.clone(), Known::InTheMaking);
     }
@@ -146,10 +151,11 @@ pub(crate) fn checkpoint_of(
         Err(why) => {
             tracing::debug!(?why, "a server has no checkpoint");
             path.refuse(&why);
-            match why.holds {
-                Holds::Once => known.remove(&key),
-                Holds::Process | Holds::Boot => known.insert(key, Known::None(why.clone())),
+            let outcome = match why.holds {
+                Holds::Once => Known::Failed,
+                Holds::Process | Holds::Boot => Known::None,
             };
+            known.insert(key, outcome(why.clone()));
             Err(why)
         }
     }
