@@ -215,7 +215,8 @@ fn in_a_cache_of_its_own<E: TestedEngine>() {
 
 /// Kills a resumed server, and starts another one on the data that it has left.
 fn recovers<E: TestedEngine>(snapshot: &Snapshot<E>) {
-    let snapshot = snapshot.clone().keep(Keep::OnFailure).keep_as("killed");
+    let test = format!("every_engine::recovers::{}", name::<E>());
+    let snapshot = snapshot.clone().keep(Keep::OnFailure).keep_as(&test);
     let killed = thread::spawn(move || {
         let db = start(&snapshot);
         assert!(is_resumed(&db));
@@ -227,12 +228,14 @@ fn recovers<E: TestedEngine>(snapshot: &Snapshot<E>) {
     });
     killed.join().unwrap_err();
     let kept = Kept::open().unwrap();
-    let state = kept.find("killed").unwrap_or_else(|error| panic!("{error:?}"));
+    let state = kept.find(&test).unwrap_or_else(|error| panic!("{error:?}"));
     assert!(!state.clean, "{state:?}");
     let db = state.start_as(E::engine()).unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(E::get(&db, "seed"), Ok(Some("seeded".to_owned())));
     assert_eq!(E::get(&db, "mine"), Ok(Some("acknowledged".to_owned())));
     E::check(&db).unwrap();
+    drop(db);
+    kept.remove(&state).unwrap();
 }
 
 fn is_resumed<E: TestedEngine>(db: &Sandbox<E>) -> bool {
