@@ -63,6 +63,7 @@ const DRIVERS: &[Driver] = drivers! {
     "postgres", [], ["Client", "Config"], {"0.19": "postgres"};
     "redis", [], ["Client", "Connection", "MultiplexedConnection", "ConnectionManager"],
         {"1": "redis"};
+    "fred", [], ["Client", "Config"], {"10": "fred"};
     "deadpool-postgres", [], ["Pool"], {"0.14": "deadpool-postgres"};
 };
 

@@ -42,7 +42,7 @@
 //! | `tokio` | `async` tests, code that prepares a layer | yes |
 //! | `sqlx`, `sqlx-0-8`, `tokio-postgres`, `postgres`, `deadpool-postgres`, `diesel`, `diesel-r2d2`, `diesel-async`, `diesel-async-0-8`, `diesel-async-0-7`, `sea-orm`, `sea-orm-1` | [parameters](guide::parameters) of that driver | no |
 //! | `sqlx-mysql`, `sqlx-0-8-mysql`, `mysql`, `mysql_async`, `diesel-mysql`, `diesel-mysql-r2d2`, `diesel-async-mysql`, `diesel-async-0-8-mysql`, `diesel-async-0-7-mysql`, `sea-orm-mysql`, `sea-orm-1-mysql` | the same of a [`MariaDb`] | no |
-//! | `redis` | the same of a [`Redis`] | no |
+//! | `redis`, `fred` | the same of a [`Redis`] | no |
 //! | `images`, `registries` | [servers of OCI and Docker images](guide::images): of files, of registries too | no |
 //! | `registries` | [layers in a registry](guide::layers_in_a_registry) | no |
 //! | `toml` | [servers that a file describes](engine::Described) | no |

@@ -121,9 +121,11 @@ fn attributes_start_redis() {
         passed(&mut alone(test));
     }
     #[cfg(feature = "drivers")]
-    for test in
-        ["plain_connections_of_redis_are_parameters", "asynchronous_connections_of_redis_are_parameters"]
-    {
+    for test in [
+        "plain_connections_of_redis_are_parameters",
+        "asynchronous_connections_of_redis_are_parameters",
+        "clients_of_fred_are_parameters",
+    ] {
         passed(&mut alone(&format!("redis::connections::{test}")));
     }
 }
@@ -165,6 +167,18 @@ mod connections {
     ) {
         one.set::<_, _, ()>("key", 7).await.unwrap();
         assert_eq!(other.get::<_, u32>("key").await.unwrap(), 7);
+    }
+
+    #[sandboxed_db(engine = Redis)]
+    #[ignore = "needs Redis, run by `attributes_start_redis`"]
+    async fn clients_of_fred_are_parameters(one: fred::clients::Client, config: fred::types::config::Config) {
+        use fred::interfaces::{ClientLike as _, KeysInterface as _};
+        use fred::types::Builder;
+
+        one.set::<(), _, _>("key", "value", None, None, false).await.unwrap();
+        let other = Builder::from_config(config).build().unwrap();
+        other.init().await.unwrap();
+        assert_eq!(other.get::<String, _>("key").await.unwrap(), "value");
     }
 }
 

@@ -17,6 +17,8 @@ mod diesel;
 mod diesel_async;
 #[cfg(any(feature = "diesel-r2d2", feature = "diesel-mysql-r2d2"))]
 mod diesel_r2d2;
+#[cfg(feature = "fred")]
+mod fred;
 mod info;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -81,6 +83,7 @@ pub use info::ConnectInfo;
 /// | type | feature |
 /// |---|---|
 /// | `redis::Client`, `redis::Connection`, `redis::aio::MultiplexedConnection`, `redis::aio::ConnectionManager` | `redis` for 1 |
+/// | `fred::clients::Client`, `fred::types::config::Config` | `fred` for 10 |
 ///
 /// Features for several versions of a driver may be on together. A driver or version that is
 /// missing connects to the `String`, or implements this trait in the suite.
@@ -130,7 +133,7 @@ pub use info::ConnectInfo;
             diesel-async 0.9: `diesel-async`, 0.8: `diesel-async-0-8`, 0.7: `diesel-async-0-7`\n\
             tokio-postgres 0.7: `tokio-postgres`; postgres 0.19: `postgres`; deadpool-postgres 0.14: `deadpool-postgres`\n\
             of MariaDB: sqlx, sea-orm, diesel and diesel-async with `-mysql` at the end, such as `sqlx-mysql`; `diesel-mysql-r2d2`\n\
-            mysql 28: `mysql`; mysql_async 0.37: `mysql_async`; of Redis: redis 1: `redis`\n\
+            mysql 28: `mysql`; mysql_async 0.37: `mysql_async`; of Redis: redis 1: `redis`; fred 10: `fred`\n\
             any other version: take `url: String`",
     note = "beside `#[rstest]` or `#[test_case]`, `#[sandboxed_db]` stands above, and `#[from(fixture)]` marks a fixture"
 )]
