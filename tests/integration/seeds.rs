@@ -273,7 +273,7 @@ fn a_file_that_is_no_seed_is_refused() {
 // Advice.
 
 #[rstest]
-#[case::schema_public("create schema public;\n", "drop it in a step before it (`drop schema public;`)")]
+#[case::schema_public("create schema public;\n", "drop it in an earlier step (`drop schema public;`)")]
 #[case::role_postgres("create role postgres;\n", "dump one database by pg_dump instead of all by pg_dumpall")]
 #[case::another_database(
     "create database x;\n\\c x\ncreate table t ();\n",
