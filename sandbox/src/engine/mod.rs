@@ -81,9 +81,9 @@ pub mod conformance {
 
 /// A kind of database server that sandboxes can run, such as [`Postgres`].
 ///
-/// An engine describes and runs nothing itself: a sandbox runs the commands that it returns. All
-/// paths that it returns are paths in the sandbox unless said otherwise. In process mode those of
-/// data, directories and files are translated when a command is run, as whole arguments and as
+/// An engine only describes: sandboxes run the commands that it returns. Paths that it returns are
+/// paths in the sandbox, unless a method says otherwise. In process mode the paths of the data, of
+/// directories and of files are translated when a command is run, both as whole arguments and as
 /// values of `name=path`.
 ///
 /// # The contract
@@ -92,8 +92,8 @@ pub mod conformance {
 ///   `/tmp` and `/run` besides, whose contents are lost.
 /// - At its stop signal, or [request](Server::stop_request), it writes everything into the data
 ///   directory and ends [cleanly](Server::clean_status). A layer is not stored otherwise.
-/// - A data directory that was copied after a clean stop is as good as the original. Files that
-///   name a process, a socket or a host are removed by [`tidy`](Self::tidy).
+/// - A copy of the data directory after a clean stop works as the original does.
+///   [`tidy`](Self::tidy) removes files that name a process, a socket or a host.
 /// - The name of a layer covers the installation's version and build, the words and the environment
 ///   of [`initialise`](Self::initialise) and of the [server](Self::server), the server's files, the
 ///   tasks [`set_up`](Self::set_up) and [`settle`](Self::settle), and the
@@ -178,8 +178,8 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// default there is none, and servers are started in other ways.
     ///
     /// All servers of a checkpoint share what the first one has in memory. An engine must return
-    /// none for a server that draws secrets which protect it before its first client, by other
-    /// generators than OpenSSL's.
+    /// `None` for a server that draws secrets before its first client, unless it draws them from
+    /// OpenSSL, whose generators each resumed server seeds anew.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when its program is missing.
@@ -217,8 +217,8 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Returns a task that runs at the end of each layer and does work that servers would do later:
-    /// gathers statistics, vacuums tables. A layer is as valid without, so its failure is no error.
-    /// By default there is none.
+    /// gathers statistics, vacuums tables. A layer is valid without it, so its failure is not an
+    /// error. By default there is none.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when its program is missing.
@@ -253,11 +253,12 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Removes files of a cleanly stopped server that the next server makes anew. `data` is a
-    /// directory outside a sandbox. By default there are none.
+    /// Removes files of a cleanly stopped server that the next server makes anew. `data` is a path
+    /// of the host. By default there are none.
     ///
     /// # Errors
-    /// File operations that fail, or data that a layer cannot hold.
+    /// A failed file operation, or data that a layer cannot hold, such as that of a server that
+    /// crashed.
     fn tidy(&self, data: &Path) -> io::Result<()> {
         let _ = data;
         Ok(())
@@ -267,9 +268,9 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// test learns of it: pairs of a path below the data directory and the link's target. By
     /// default none.
     ///
-    /// They are for files that a server removes at its start though a layer could keep them. An
-    /// existing file stays. `data` is a layer's, outside a sandbox. Servers that do not
-    /// [notify](Ready::Notify) get no links.
+    /// They stand for files that a server removes at its start although a layer could keep them. An
+    /// existing file stays. `data` is the data directory of a layer, as a path of the host. Servers
+    /// that do not [notify](Ready::Notify) get no links.
     fn links_when_ready(&self, data: &Path, settings: &[(String, String)]) -> Vec<(PathBuf, PathBuf)> {
         let _ = (data, settings);
         Vec::new()
