@@ -90,7 +90,7 @@ impl Tool for Prisma {
 
     fn record(&self, dialect: Dialect, migration: &Migration, contents: &str, _all: &[Migration]) -> String {
         let (id, now) = match dialect {
-            Dialect::Postgres => ("md5(random()::text)::uuid::text", "clock_timestamp()"),
+            Dialect::Postgres => ("md5(random()::text)::uuid::text", "statement_timestamp()"),
             Dialect::MySql => ("uuid()", "SYSDATE(3)"),
             // Milliseconds.
             Dialect::Sqlite => (UUID_OF_SQLITE, "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"),
