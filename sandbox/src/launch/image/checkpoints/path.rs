@@ -103,7 +103,10 @@ impl CheckpointPath {
                 return Ok(None);
             }
             // A copy of the cache has other times.
-            self.write_seals(&self.directory, &seals.layer)?;
+            let staged = self.cache.stage_file().map_err(in_cache)?;
+            staged.as_file().write_all(&self.seal(&self.directory, &seals.layer)?)?;
+            // Another process that finds no seal sets the checkpoint aside.
+            staged.publish(&self.directory.join(SEAL))?;
         }
         Ok(Some(Checkpoint { lock, image, fingerprint, is_own: false }))
     }
@@ -120,7 +123,8 @@ impl CheckpointPath {
             && difference::hash(&self.directory.join(CHANGES), true)? == seals.changes)
     }
 
-    fn write_seals(&self, directory: &Path, layer: &Path) -> Result<(), NoImage> {
+    /// Returns the contents of the seal of a checkpoint in that directory.
+    fn seal(&self, directory: &Path, layer: &Path) -> io::Result<Vec<u8>> {
         let changes = directory.join(CHANGES);
         let seals = Seals {
             key: self.key.clone(),
@@ -130,10 +134,7 @@ impl CheckpointPath {
             fingerprint: difference::hash(&changes, false)?,
             changes: difference::hash(&changes, true)?,
         };
-        // Another process may read the seals of a published checkpoint.
-        self.cache
-            .write(&directory.join(SEAL), serde_json::to_vec(&seals).map_err(io::Error::from)?)
-            .map_err(in_cache)
+        Ok(serde_json::to_vec(&seals)?)
     }
 
     /// Makes the checkpoint, unless another process is making it, which is not waited for. The next
@@ -161,7 +162,7 @@ impl CheckpointPath {
             lock.set_len(0)?;
         }
         made?;
-        self.write_seals(&path, layer)?;
+        fs::write(path.join(SEAL), self.seal(&path, layer)?)?;
         let fingerprint = Fingerprint::of(&image)?;
         let lock = staged.publish_for_boot(&self.directory, SEAL)?;
         self.prune();
