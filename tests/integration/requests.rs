@@ -11,7 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use sandboxed_db::cache::Layers;
 use sandboxed_db::report::Report;
 use sandboxed_db::{Postgres, Sandbox, Snapshot};
-use sandboxed_db_tests::{ScratchDirs, alone, connect, connect_async, is_alone, on_terminal, printed, value};
+use sandboxed_db_tests::{
+    ScratchDirs, alone, connect, connect_async, eventually, is_alone, on_terminal, printed, value,
+};
 use tempfile::TempDir;
 
 use crate::lifecycle::SUBJECT;
@@ -99,9 +101,11 @@ pub(crate) fn copy_base(cache: &Path) {
         let mut copy = Command::new("cp");
         copy.current_dir(shared).args(["-a", "--reflink=auto", "--parents"]).args(parts).arg(cache).output()
     };
-    let layer = copied(&[&format!("layers/{digest}")]).unwrap();
-    assert!(layer.status.success(), "{layer:?}");
-    // Other tests may write and replace these meanwhile.
+    // Other tests may seal the layer anew meanwhile, and write and replace the rest.
+    eventually(DEADLINE, "the base layer is copied", || {
+        let layer = copied(&[&format!("layers/{digest}")]).unwrap();
+        layer.status.success().then_some(())
+    });
     let _ = copied(&["servers", "linked"]);
 }
 
