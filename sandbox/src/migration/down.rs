@@ -95,7 +95,7 @@ fn is_mark(comment: &str, vocabulary: &[&str]) -> bool {
         vocabulary == DOWN && all.windows(2).any(|pair| pair[0] == "drop" && pair[1] == "below");
     let rolls_back = vocabulary == DOWN
         && significant.len() <= 3
-        && all.windows(2).any(|pair| pair[0] == "roll" && pair[1] == "down");
+        && all.windows(2).any(|pair| pair[0] == "roll" && pair[1] == "back");
     drops_below
         || rolls_back
         || (significant.len() <= 3
@@ -198,7 +198,7 @@ mod tests {
             "-- Down",
             "--- DOWN ---",
             "-- rollback",
-            "-- Roll down:",
+            "-- Roll back:",
             "/* undo */",
             "-- @DOWN",
             "-- !Down",
@@ -245,7 +245,7 @@ mod tests {
             "create table k ();\n-- down\n-- drop table k;\n",
             "-- Revert the type of a column\nalter table k alter c type int;",
             "create table k ();\n-- The cool down period of a machine in seconds\ncreate table m ();",
-            "create table k ();\n-- roll down is not possible here, since rows are lost\ndrop table o;",
+            "create table k ();\n-- roll back is not possible here, since rows are lost\ndrop table o;",
             "create function f() returns int language plpgsql as $$\nbegin\n  -- rollback\n  return 1;\nend $$;",
             "select '\n-- down\n';",
         ] {
