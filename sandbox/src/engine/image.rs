@@ -1,6 +1,7 @@
 //! An image as an engine sees it: a root file system in which to find the server.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -111,8 +112,13 @@ impl Image {
         Ok(output.lines().next().unwrap_or_default().trim().to_owned())
     }
 
+    /// Reads a file, which the image may have made of any size.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(self.on_host(path).ok_or(io::ErrorKind::NotFound)?)
+        const MOST: u64 = 64 << 20;
+        let mut contents = Vec::new();
+        let file = File::open(self.on_host(path).ok_or(io::ErrorKind::NotFound)?)?;
+        file.take(MOST + 1).read_to_end(&mut contents)?;
+        if contents.len() as u64 > MOST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(contents) }
     }
 }
 

@@ -154,11 +154,13 @@ impl<E: Engine> Snapshot<E> {
     /// sources and check them against their signed lists, and unpacks them into the cache. No
     /// script of a package runs, nothing is installed, and root is not needed. All servers of the
     /// description see the packages over the machine's `/usr`, with an installed server as with one
-    /// from [packages](crate::environment). Later starts use the unpacked packages as they are,
-    /// without a network. Layers depend on the packages' names, versions and contents.
+    /// from [packages](crate::environment). Until they are pruned, later starts use the unpacked
+    /// packages as they are, without a network. Layers depend on the packages' names, versions and
+    /// contents.
     ///
     /// With an [image](Self::image) of Debian, Ubuntu and their kin the packages are those of the
-    /// image's sources, checked by the image's keys.
+    /// image's sources, checked by the image's keys. A source that the image marks as `trusted` is
+    /// used without a check, as in the image itself.
     ///
     /// `name=version` asks for one version. An extension that must be loaded when the server starts
     /// needs its [setting](Self::setting) too, such as `shared_preload_libraries`.

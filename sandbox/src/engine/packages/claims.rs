@@ -60,7 +60,10 @@ pub(super) fn claims_of_image(status: &str, wanted: &[String], server: &str) -> 
 /// Returns the architecture of a system's C library, as packages name it.
 pub(super) fn architecture(status: &str) -> Option<&str> {
     let libc = installed(status).find(|stanza| name(stanza) == "libc6")?;
-    libc.lines().find_map(|line| line.strip_prefix("Architecture: "))
+    let architecture = libc.lines().find_map(|line| line.strip_prefix("Architecture: "))?;
+    // It becomes a part of apt-get's settings, which may name programs.
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (!architecture.is_empty() && architecture.chars().all(is_plain)).then_some(architecture)
 }
 
 /// Returns the claim for a package by its control file.
@@ -150,6 +153,11 @@ mod tests {
         assert!(lists(&claims, "bash") && lists(&claims, "libc6") && lists(&claims, "db"), "{claims}");
         assert!(!lists(&claims, "curl") && !claims.contains("i386"), "{claims}");
         assert_eq!((architecture(&held), architecture("Package: x\n")), (Some("amd64"), None));
+        let hostile = "amd64\"; APT::Update::Pre-Invoke { \"touch /tmp/x\"; }; Y \"";
+        assert_eq!(
+            architecture(&held.replace("Architecture: amd64", &format!("Architecture: {hostile}"))),
+            None
+        );
     }
 
     #[test]

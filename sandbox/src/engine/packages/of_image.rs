@@ -1,7 +1,7 @@
 //! The packages of an image's distribution: which are installed, and where others come from.
 //!
-//! apt-get(8) of this machine gets a copy of the image's sources, keys and preferences, and nothing
-//! else of the image: its settings may name programs, and so may sources of other kinds than HTTP,
+//! apt-get(8) of this machine gets copies of the image's sources, keys, preferences and credentials,
+//! and none of its settings: these may name programs, and so may sources of other kinds than HTTP,
 //! which would all run on this machine.
 
 use std::fs;
@@ -15,9 +15,14 @@ const STATUS: &str = "/var/lib/dpkg/status";
 /// The lists of the files of each package, `<package>.list`.
 const LISTS: &str = "/var/lib/dpkg/info";
 const ETC: &str = "/etc/apt";
-/// The files of [`ETC`] that are copied as they are, and the directories of such files.
+/// The files of [`ETC`] that are copied as they are.
 const COPIED: [&str; 3] = ["trusted.gpg", "preferences", "auth.conf"];
+/// The directories of further such files.
 const COPIED_PARTS: [&str; 3] = ["trusted.gpg.d", "preferences.d", "auth.conf.d"];
+
+/// The beginnings of two errors.
+pub(super) const NO_SOURCE: &str = "there is no source of packages by HTTP";
+pub(super) const UNNAMED_KEY: &str = "sources cannot name the key";
 
 /// Returns the status file of the image's packages; `None` if it has none.
 pub(super) fn status(image: &Image) -> Option<String> {
@@ -63,7 +68,7 @@ pub(super) fn configure(image: &Image, directory: &Path) -> io::Result<Vec<(&'st
         fs::write(directory.join(name), usable)?;
     }
     if is_empty {
-        return Err(Error::other(format!("there is no source of packages by HTTP in {ETC} of the image")));
+        return Err(Error::other(format!("{NO_SOURCE} in {ETC} of the image")));
     }
     Ok([
         ("Dir::Etc", ""),
@@ -87,22 +92,31 @@ struct ImageKeys<'a> {
     copied: usize,
 }
 
-impl Keys for ImageKeys<'_> {
-    fn copy(&mut self, key: &Path) -> io::Result<PathBuf> {
-        // Without the key nothing is verified, so the source is refused.
-        let contents = self.image.read(key).unwrap_or_default();
+impl ImageKeys<'_> {
+    fn write(&mut self, contents: &[u8]) -> io::Result<PathBuf> {
         // The ending must be that of the form, and older programs know no others.
         let ending = if contents.starts_with(b"-----BEGIN") { "asc" } else { "gpg" };
         self.copied += 1;
         let copy = self.directory.join(format!("{}.{ending}", self.copied));
-        if copy.to_string_lossy().contains([' ', '\t', ',', '[', ']']) {
+        let is_plain = |c: char| c.is_alphanumeric() || "/._-+~".contains(c);
+        if !copy.to_str().is_some_and(|path| path.chars().all(is_plain)) {
             let copy = copy.display();
-            return Err(Error::other(format!(
-                "sources cannot name the key `{copy}`, whose path has a space"
-            )));
+            return Err(Error::other(format!("{UNNAMED_KEY} `{copy}`: its path has a special character")));
         }
         fs::write(&copy, contents)?;
         Ok(copy)
+    }
+}
+
+impl Keys for ImageKeys<'_> {
+    fn copy(&mut self, key: &Path) -> io::Result<PathBuf> {
+        // Without the key nothing is verified, so the source is refused.
+        let contents = self.image.read(key).unwrap_or_default();
+        self.write(&contents)
+    }
+
+    fn store(&mut self, key: &str) -> io::Result<PathBuf> {
+        self.write(key.as_bytes())
     }
 }
 

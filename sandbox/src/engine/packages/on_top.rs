@@ -43,7 +43,7 @@ pub(crate) fn on_top(names: &[String], below: &Below<'_>) -> Result<Tree> {
 pub(super) fn without_packages(selection: &Selection<'_>, image: &Image) -> Error {
     let object = format!("add {} to the image {}", selection.what, image.id());
     Error::new(ErrorKind::InvalidConfig, object)
-        .caused_by("it has no packages of Debian or Ubuntu: /var/lib/dpkg/status is missing or empty")
+        .caused_by("it has no packages of Debian or Ubuntu: /var/lib/dpkg/status has no installed `libc6`")
         .with_hint(
             "use an image that is made from Debian's or Ubuntu's, or one that has them, and leave out `package`",
         )

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::of_image::{NO_SOURCE, UNNAMED_KEY};
 use crate::cache;
 use crate::error::{Error, ErrorKind};
 
@@ -15,10 +16,12 @@ enum Cause {
     Network,
     Unknown,
     Conflict,
+    NoSource,
+    UnnamedKey,
     Other,
 }
 
-const SIGNS: [(Cause, &[&str]); 6] = [
+const SIGNS: [(Cause, &[&str]); 8] = [
     (Cause::FullDisk, &["No space left on device", "enough free space", "Disk quota exceeded"]),
     (
         Cause::Damaged,
@@ -46,6 +49,8 @@ const SIGNS: [(Cause, &[&str]); 6] = [
     ),
     (Cause::Unknown, &["Unable to locate package", "has no installation candidate", "was not found"]),
     (Cause::Conflict, &["unmet dependencies", "have held broken packages"]),
+    (Cause::NoSource, &[NO_SOURCE]),
+    (Cause::UnnamedKey, &[UNNAMED_KEY]),
 ];
 
 fn cause(error: &io::Error, text: &str) -> Cause {
@@ -101,6 +106,14 @@ pub(super) fn explained(step: String, error: io::Error, sources: &str, otherwise
         Cause::Conflict => (
             ErrorKind::InvalidConfig,
             format!("the sources in {sources} have no versions that fit together: they may be of several releases"),
+        ),
+        Cause::NoSource => (
+            ErrorKind::InvalidConfig,
+            "use an image with sources by HTTP, or one that has the packages, and leave out `package`".to_owned(),
+        ),
+        Cause::UnnamedKey => (
+            ErrorKind::InvalidConfig,
+            "set SANDBOXED_DB_CACHE to a path of letters, digits and `/._-+~`".to_owned(),
         ),
         Cause::Other => (ErrorKind::NotInstalled, String::new()),
     };
