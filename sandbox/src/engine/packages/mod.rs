@@ -224,7 +224,7 @@ fn fetch(
     let own_lists = || {
         let mut apt = Apt::new(&temp.join("apt-own-lists"), false, &status, deadline)?;
         if let Some(image) = selection.image() {
-            let architecture = claims::architecture(&system).unwrap_or_default();
+            let architecture = claims::architecture(&system).ok_or(io::ErrorKind::InvalidData)?;
             apt = apt.of_system(architecture, of_image::configure(image, &temp.join("apt-of-image"))?)?;
         }
         progress.step("fetching the distribution's package lists");
@@ -255,7 +255,7 @@ fn publish(
         let unpacked = || -> io::Result<_> {
             let file = archive.path(downloads);
             let hash = blake3::Hasher::new().update_reader(fs::File::open(&file)?)?.finalize();
-            let unpacked = unpack::unpack(&file, tree.path(), &downloads.join("output"), deadline)?;
+            let unpacked = unpack::unpack(&file, tree.path(), downloads, deadline)?;
             Ok((hash.to_hex().to_string(), unpacked))
         };
         let (hash, (control, alternatives)) = unpacked().map_err(|error| selection.failed(error))?;

@@ -13,31 +13,39 @@ use super::client::{complaints, run};
 /// Where `dpkg-deb --raw-extract` puts a package's control files.
 const CONTROL: &str = "DEBIAN";
 
-/// Unpacks a package file into `tree`, and runs none of its scripts. Returns its control file and
-/// the links that its script makes.
+/// Unpacks a package file into `tree`, and runs none of its scripts. `scratch` is a directory on
+/// the same file system. Returns the package's control file and the links that its script makes.
 pub(super) fn unpack(
     file: &Path,
     tree: &Path,
     scratch: &Path,
     deadline: Instant,
 ) -> io::Result<(String, Vec<Alternative>)> {
+    // A link of one package must not lead files of another one out of the tree: tar(1) follows
+    // those that exist before.
+    let package = scratch.join("package");
+    fs::create_dir(&package)?;
     let mut command = Command::new("dpkg-deb");
-    let (done, output) = run(command.arg("--raw-extract").arg(file).arg(tree), scratch, deadline, &|| {})?;
+    let command = command.arg("--raw-extract").arg(file).arg(&package);
+    let (done, output) = run(command, &scratch.join("output"), deadline, &|| {})?;
     done.map_err(|why| Error::other(format!("{why}\n{}", complaints(&output))))?;
-    let parts = tree.join(CONTROL);
+    let parts = package.join(CONTROL);
     let control = fs::read_to_string(parts.join("control"))?;
     let script = match fs::read(parts.join("postinst")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         script => script?,
     };
     fs::remove_dir_all(parts)?;
+    merge(&package, tree)?;
     Ok((control, alternatives::read(&String::from_utf8_lossy(&script))))
 }
 
 /// Makes an unpacked tree fit over the `/usr` of a merged-usr system: all is below `usr`, and
 /// nothing sets user or group IDs.
 pub(super) fn tidy(tree: &Path) -> io::Result<()> {
-    fs::create_dir_all(tree.join("usr"))?;
+    if !is_directory(&tree.join("usr")) {
+        fs::create_dir(tree.join("usr"))?;
+    }
     merge_usr(tree)?;
     drop_set_id(&tree.join("usr"))
 }
@@ -50,7 +58,8 @@ fn merge_usr(tree: &Path) -> io::Result<()> {
         if name == "usr" {
             continue;
         }
-        if name == "bin" || name == "sbin" || name.to_string_lossy().starts_with("lib") {
+        let is_merged = name == "bin" || name == "sbin" || name.to_string_lossy().starts_with("lib");
+        if is_merged && is_directory(&path) {
             merge(&path, &tree.join("usr").join(name))?;
         } else {
             fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path))?;
@@ -59,13 +68,20 @@ fn merge_usr(tree: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns `true` for a directory, and not for a link to one, which may lead out of the tree.
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|file| file.is_dir())
+}
+
 /// Moves a directory's content into another; directories that both have are united.
 fn merge(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
+    if !is_directory(to) {
+        fs::create_dir(to)?;
+    }
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() && target.is_dir() {
+        if entry.file_type()?.is_dir() && is_directory(&target) {
             merge(&entry.path(), &target)?;
         } else {
             fs::rename(entry.path(), target)?;
@@ -96,6 +112,31 @@ fn drop_set_id(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_of_a_package_lead_nothing_out_of_the_tree() {
+        let (temp, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("file"), "of the host").unwrap();
+        let (tree, package) = (temp.path().join("tree"), temp.path().join("package"));
+        let link = |path: &Path| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(outside.path(), path).unwrap();
+        };
+        link(&tree.join("usr/share/x"));
+        fs::create_dir_all(package.join("usr/share/x")).unwrap();
+        fs::write(package.join("usr/share/x/evil"), "").unwrap();
+        assert!(merge(&package, &tree).is_err(), "a directory takes the place of a link");
+        // A directory that would be moved below `usr`.
+        link(&tree.join("lib"));
+        tidy(&tree).unwrap();
+        assert!(tree.join("lib").symlink_metadata().is_err());
+        let usr = temp.path().join("linked");
+        link(&usr.join("usr"));
+        assert!(tidy(&usr).is_err(), "`usr` is a link");
+        let left: Vec<_> =
+            fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["file"]);
+    }
 
     #[test]
     fn everything_ends_below_usr_and_without_set_id_bits() {
