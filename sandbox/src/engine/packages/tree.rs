@@ -72,11 +72,11 @@ impl Tree {
 
     /// Finds a whole tree in the cache, and keeps it locked until the process ends.
     pub(super) fn find(cache: &Cache, root: &Path) -> Option<Self> {
-        if !in_use().iter().any(|lock| lock.path() == root && lock.exists()) {
-            // One that is no directory is replaced.
-            keep_locked(DirectoryLock::shared(root).ok()??);
-        }
+        let is_locked = in_use().iter().any(|lock| lock.path() == root && lock.exists());
+        // One that is no directory is replaced.
+        let lock = if is_locked { None } else { Some(DirectoryLock::shared(root).ok()??) };
         let tree = Self::read(root)?;
+        in_use().extend(lock);
         listed(root.to_owned()).note_use(cache);
         Some(tree)
     }
