@@ -297,6 +297,10 @@ fn a_server_without_a_checkpoint_has_a_reason() {
     let locks = SCRIPT.replacen("close $o;", "flock $o, 2;", 1);
     let locked = perl("perl-with-a-lock", &locks).checkpoint(None);
     assert_says(&way(locked), &["without a checkpoint: it holds a lock of an unknown kind"]);
+    // The third one asks the resumed server.
+    let mortal = SCRIPT.replacen("print $c 'hello'", "exit 3 if ++$n > 2; print $c 'hello'", 1);
+    let mortal = perl("perl-that-answers-twice", &mortal).checkpoint(None);
+    assert_says(&way(mortal), &["without a checkpoint: its first client failed"]);
 }
 
 /// Its runtime allocates stacks beside other data.
@@ -315,7 +319,10 @@ fn a_server_in_go_has_no_checkpoint() {
     let nats = Described::new(nats).unwrap();
     match nats.locate() {
         Err(error) => skip(&format!("no NATS is installed: {error}")),
-        Ok(_) => assert_says(&doctor_of(&nats).to_string(), &["one of its threads has an unusual stack"]),
+        Ok(_) => assert_says(
+            &doctor_of(&nats).to_string(),
+            &["one of its threads has a stack without a guard mapping"],
+        ),
     }
 }
 

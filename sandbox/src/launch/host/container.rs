@@ -34,10 +34,11 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
 const COPY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The deadline for the kernel to end a killed container.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-/// When a stop signal is sent for the second time.
+/// When a stop signal is sent for the second time, or follows a request without an answer.
 const STOP_AGAIN: Duration = Duration::from_secs(1);
 /// The deadline for making an image, which takes about thirty milliseconds.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A running container. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -323,6 +324,8 @@ impl Container {
     /// Has init look once more for the sign of readiness, and waits until it is seen. A server
     /// that only reports its readiness has none.
     pub(crate) fn wait_for_sign(&self, timeout: Duration) -> Result<()> {
+        // The report of the start may be unread yet, and would pass for the sign.
+        self.wait_ready(timeout)?;
         {
             let mut control = lock(&self.control);
             control.ready = false;
@@ -376,6 +379,8 @@ impl Container {
                 return Err(Error::new(ErrorKind::Timeout, within).into());
             }
             if Instant::now() >= again {
+                // A late answer must not bring the next signal forward.
+                requested = None;
                 control.request(&Request::Signal(signal), &[])?;
                 again = Instant::now() + (begin.elapsed() * 2).max(STOP_AGAIN);
             }

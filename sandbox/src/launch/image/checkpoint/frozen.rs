@@ -107,7 +107,11 @@ impl Frozen {
             // The C library keeps a thread's data above its stack.
             stack.name == "[stack]" || is_guarded && stack.range().contains(&registers.fs_base)
         });
-        if has_its_own { Ok(()) } else { Err(refused("one of its threads has an unusual stack")) }
+        if has_its_own {
+            Ok(())
+        } else {
+            Err(refused("one of its threads has a stack without a guard mapping, or not from the C library"))
+        }
     }
 
     fn threads(&self) -> impl Iterator<Item = &FrozenThread> {
