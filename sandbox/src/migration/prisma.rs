@@ -68,8 +68,6 @@ impl Tool for Prisma {
 
     /// prisma-engines, `flavour`: `postgres.rs`, `mysql.rs` and `sqlite.rs`.
     fn create_table(&self, dialect: Dialect, _all: &[Migration]) -> String {
-        // The text is repeated to find the place of an error, outside its transaction in SQLite.
-        let unless = if dialect == Dialect::Sqlite { "IF NOT EXISTS " } else { "" };
         let ([id, checksum, name], time, now, number, options) = match dialect {
             Dialect::Postgres => (LIMITED, "TIMESTAMPTZ", "now()", "INTEGER", ""),
             Dialect::MySql => (
@@ -81,8 +79,9 @@ impl Tool for Prisma {
             ),
             Dialect::Sqlite => (["TEXT"; 3], "DATETIME", "current_timestamp", "INTEGER UNSIGNED", ""),
         };
+        // The text is repeated to find the place of an error, when the table may be there.
         format!(
-            "CREATE TABLE {unless}_prisma_migrations (id {id} PRIMARY KEY NOT NULL, checksum {checksum} NOT NULL, \
+            "CREATE TABLE IF NOT EXISTS _prisma_migrations (id {id} PRIMARY KEY NOT NULL, checksum {checksum} NOT NULL, \
              finished_at {time}, migration_name {name} NOT NULL, logs TEXT, rolled_back_at {time}, \
              started_at {time} NOT NULL DEFAULT {now}, applied_steps_count {number} NOT NULL DEFAULT 0){options}"
         )
