@@ -43,7 +43,7 @@ impl std::fmt::Debug for Credentials {
 pub(super) fn credentials(host: &str) -> Credentials {
     let name = if host == "docker.io" { DOCKER } else { host };
     match found(docker_file(), name) {
-        Credentials::Password { user, password } => Credentials::Password { user, password },
+        of_docker @ Credentials::Password { .. } => of_docker,
         of_docker => match found(podman_file(), host) {
             of_podman @ Credentials::Password { .. } => of_podman,
             _ => of_docker,

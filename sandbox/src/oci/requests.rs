@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -83,7 +83,8 @@ pub(super) struct Registry {
     repository: String,
     is_http: bool,
     access: Access,
-    credentials: Credentials,
+    /// Found when the registry asks for them: a helper of Docker may take its time.
+    credentials: Arc<OnceLock<Credentials>>,
     /// The header that the registry has asked for.
     authorization: Arc<Mutex<Option<String>>>,
     /// When all requests, with their repetitions, must have ended.
@@ -136,7 +137,7 @@ impl Registry {
             repository: repository.clone(),
             is_http: *is_http,
             access,
-            credentials: credentials(host),
+            credentials: Arc::default(),
             authorization: Arc::default(),
             deadline: None,
         })
@@ -291,9 +292,13 @@ impl Registry {
         address.starts_with("https://") || self.is_http && is_local(address)
     }
 
+    fn credentials(&self) -> &Credentials {
+        self.credentials.get_or_init(|| credentials(&self.host))
+    }
+
     /// Returns the header that answers a challenge.
     fn authorize(&self, challenge: Challenge) -> Result<String, Trouble> {
-        let basic = self.credentials.basic();
+        let basic = self.credentials().basic();
         let Challenge::Bearer { realm, service } = challenge else {
             return basic.ok_or_else(|| self.refused(StatusCode::UNAUTHORIZED));
         };
@@ -333,7 +338,7 @@ impl Registry {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Trouble::Final(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                format!("{host} does not let `{repository}` be {verb}{}", self.credentials.advice(host)),
+                format!("{host} does not let `{repository}` be {verb}{}", self.credentials().advice(host)),
             )),
             StatusCode::NOT_FOUND => Trouble::Final(io::Error::other(format!("{host} has no such image"))),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
