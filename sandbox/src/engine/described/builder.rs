@@ -367,7 +367,8 @@ impl Description {
     #[must_use]
     pub fn checkpoint(mut self, shares: Option<&str>) -> Self {
         let shares = shares.map_or(Shares::Nothing(Never), |values| Shares::Values(values.to_owned()));
-        self.checkpoint = Some(CheckpointPart { shares, client: None });
+        let client = self.checkpoint.take().and_then(|checkpoint| checkpoint.client);
+        self.checkpoint = Some(CheckpointPart { shares, client });
         self
     }
 
@@ -377,8 +378,11 @@ impl Description {
     #[must_use]
     pub fn checkpoint_client<W: Into<String>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
         let line = self.line(words);
-        if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.client = line;
+        match &mut self.checkpoint {
+            Some(checkpoint) => checkpoint.client = line,
+            None => {
+                self.note::<(), _>(Err("`checkpoint_client` needs `checkpoint` before it"));
+            }
         }
         self
     }
