@@ -115,6 +115,9 @@ impl Tcp {
     /// Returns the URL for Java's database drivers, with the superuser's password in it; `None`
     /// where the engine has none.
     ///
+    /// With [TLS](crate::Snapshot::tls) the drivers of PostgreSQL and MariaDB verify the server's
+    /// certificate. MySQL's only encrypts: it reads root certificates from Java's key stores.
+    ///
     /// # Example
     /// ```no_run
     /// # fn main() -> sandboxed_db::Result<()> {

@@ -44,7 +44,9 @@ pub(super) fn url_options(root_certificate: Option<&Path>) -> String {
 pub(super) fn jdbc_options(product: Product, root_certificate: Option<&Path>) -> String {
     match (product, root_certificate) {
         (Product::MariaDb, None) => "sslMode=disable".to_owned(),
-        (Product::MariaDb, Some(path)) => format!("sslMode=verify-full&serverSslCert={}", path.display()),
+        (Product::MariaDb, Some(path)) => {
+            format!("sslMode=verify-full&serverSslCert={}", encode_path(&path.display().to_string()))
+        }
         // The driver asks the server for the key that encrypts the password.
         (Product::MySql, None) => "allowPublicKeyRetrieval=true".to_owned(),
         // It reads certificates from Java's key stores.

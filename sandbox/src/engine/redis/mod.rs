@@ -23,7 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Data
 /// A layer is an RDB file, which each server loads at its start. A server writes it at its clean
-/// stop, by `SHUTDOWN SAVE`, or at the stop signal where that command is refused. A
+/// stop, by `SHUTDOWN SAVE`. Where that command is refused, it writes it at the stop signal, before
+/// version 7 only with a save point. A
 /// [seed](crate::Snapshot::seed) is a file of commands, one a line as redis-cli(1) takes them, or
 /// an RDB file, whatever its name. In a file of commands, empty lines and lines that begin with `#`
 /// are left out, and the first command that the server refuses is an error. An RDB file replaces
