@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use sandboxed_db::Snapshot;
 use serde_json::Value;
 
-use super::{KeptData, PROGRAM, program, text};
+use super::kept::KeptData;
+use super::{PROGRAM, program, text};
 
 #[test]
 fn commands_print_json_or_refuse_the_option() {
