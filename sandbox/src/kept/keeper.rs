@@ -108,7 +108,7 @@ impl StateKeeper {
         kept.publish(staged, KeptState { name, failed, clean, kept: kept_at, size, ..self.state.clone() })
     }
 
-    /// Ends the server by its stop signal, or else kills it and all its processes; returns whether
+    /// Ends the server by its request or stop signal, or else kills it and all its processes; returns whether
     /// it ended cleanly.
     fn end_server(&self) -> Result<bool> {
         let container = &self.holdings.container;

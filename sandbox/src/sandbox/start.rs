@@ -270,7 +270,7 @@ impl<E: Engine> Prepared<E> {
         container.wait_ready(self.start_timeout).map_err(explain)
     }
 
-    /// The limit that the sandbox has reached, and the fix.
+    /// The limit that the sandbox has reached, or the cause that its log shows, and the fix.
     pub(super) fn limit_reached(&self, container: &Container) -> Option<Fix> {
         let on_host = container.is_on_host();
         let in_cache = on_host || matches!(self.plan.data, Data::Writable { .. });

@@ -121,9 +121,9 @@ pub(super) fn advice(run: &FileRun, message: &str) -> Option<String> {
     let advice = if message == IN_TRANSACTION {
         "end it with `COMMIT;`"
     } else if is_csv && all(&["Unknown column"]) {
-        "the first line names the columns: rename it there, or add the column by a step before it"
+        "the first line names the columns: rename it there, or add the column in an earlier step"
     } else if is_csv && all(&["Table '", "' doesn't exist"]) {
-        "the file is named for its table, as in `database.table.csv`: rename the file, or make the table in a step before it"
+        "the file is named for its table, as in `database.table.csv`: rename the file, or create the table in an earlier step"
     } else if run.after.is_none() && message.contains("_migrations' doesn't exist") {
         "name the tool that makes the table: `Snapshot::migrations_of(MigrationTool::…, directory)` (`--tool`)"
     } else if all(&["Table '", "' doesn't exist"]) {
