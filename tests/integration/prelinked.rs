@@ -41,16 +41,18 @@ fn is_restored(process: u32) -> bool {
 }
 
 /// Starts sandboxes until the image is ready, and none from a checkpoint: there is none with a
-/// limit that no other test has.
+/// limit that no other start has.
 fn start_restored() -> Sandbox {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = u64::from(std::process::id()) << 8 | NUMBER.fetch_add(1, Ordering::Relaxed);
-    restored(&fresh().memory((4 << 30) + number))
+    restored(|| {
+        let number = u64::from(std::process::id()) << 16 | NUMBER.fetch_add(1, Ordering::Relaxed);
+        fresh().memory((4 << 30) + number)
+    })
 }
 
-fn restored(snapshot: &Snapshot) -> Sandbox {
+fn restored(snapshot: impl Fn() -> Snapshot) -> Sandbox {
     eventually(DEADLINE, "a server is restored", || {
-        let db = snapshot.start().unwrap();
+        let db = snapshot().start().unwrap();
         is_restored(server(&db)).then_some(db)
     })
 }
@@ -135,7 +137,7 @@ fn a_server_is_described() {
     let way = std::env::var(VARIABLE).unwrap();
     let db = match way.as_str() {
         "exec" => start(),
-        "linked" => restored(&fresh()),
+        "linked" => restored(fresh),
         _ => start_resumed(),
     };
     assert_eq!(is_restored(server(&db)), way == "linked");

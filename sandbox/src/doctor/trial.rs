@@ -8,7 +8,7 @@ use super::deadline::within;
 use super::examination::{Examination, fix_of};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::launch::{Container, Holds, NoImage, ProcessOrigin};
+use crate::launch::{Container, NoImage, ProcessOrigin};
 use crate::snapshot::Snapshot;
 
 /// Long enough to download packages and to build a layer from nothing.
@@ -64,7 +64,7 @@ fn trial<E: Engine>(snapshot: &Snapshot<E>) -> Result<(TrialTimings, String)> {
     let mut sandbox = snapshot.start()?;
     // One of the first starts makes a checkpoint, perhaps that of a prewarmed sandbox.
     let deadline = Instant::now() + CHECKPOINT;
-    let may_be_later = |why: &NoImage| why.holds == Holds::Once && Instant::now() < deadline;
+    let may_be_later = |why: &NoImage| why.may_pass() && Instant::now() < deadline;
     while sandbox.container().not_resumed().is_some_and(may_be_later) {
         drop(sandbox);
         sandbox = snapshot.start()?;

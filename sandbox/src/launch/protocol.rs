@@ -140,7 +140,9 @@ pub(crate) struct NoImage {
 pub(crate) enum Holds {
     /// For one start: resources were short.
     Once,
-    /// For the test process: another attempt may wait for a deadline.
+    /// For half a minute in the test process: a deadline has passed, or a process was killed.
+    Pause,
+    /// For the test process.
     Process,
     /// For all processes, until the program changes or the machine boots.
     Boot,
@@ -149,6 +151,11 @@ pub(crate) enum Holds {
 impl NoImage {
     pub(crate) fn new(why: impl Into<String>, holds: Holds) -> Self {
         Self { why: why.into(), holds }
+    }
+
+    /// Returns `true` if the reason may be gone at the next start.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self.holds, Holds::Once | Holds::Pause)
     }
 }
 

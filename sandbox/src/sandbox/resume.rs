@@ -66,8 +66,7 @@ impl<E: Engine> Prepared<E> {
 }
 
 fn warm_up(container: &Container, work: &WarmUp) -> Result<(), NoImage> {
-    let failed =
-        |error| NoImage::new(format!("its first client failed: {:?}", explain(error)), Holds::Process);
+    let failed = |error| NoImage::new(format!("its first client failed: {:?}", explain(error)), Holds::Pause);
     match work {
         WarmUp::Sign => container.wait_for_sign(WARM_UP).map_err(failed),
         WarmUp::Task(Task { command, input }) => {

@@ -6,8 +6,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
+use super::PAUSE;
 use super::platform::Platform;
 use super::seal::{Fingerprint, Seal};
 use crate::cache::{self, Cache, StagedFile};
@@ -19,8 +20,8 @@ use crate::launch::protocol::{Holds, NoImage};
 /// Enters the name of an image, so that an image of another form is never read.
 const FORMAT: u32 = 7;
 
-/// The most images, of some megabytes each; the oldest are removed.
-const MOST: usize = 16;
+/// The most images, of some megabytes each; those that are unused for the longest time are removed.
+const MOST: usize = 64;
 
 /// How a container's server was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ enum Known {
     Image(KnownImage),
     /// No image can be made, for this reason.
     None(NoImage),
+    /// No image is used until then, for this reason.
+    Pause(Instant, NoImage),
     /// A thread is making the image.
     InTheMaking,
 }
@@ -81,9 +84,10 @@ pub(in crate::launch) fn image_of<E: fmt::Display>(
         match known.get(&key) {
             Some(Known::Image(image)) if image.is_unchanged() => return Ok(image.file.clone()),
             Some(Known::None(why)) => return Err(why.clone()),
+            Some(Known::Pause(end, why)) if Instant::now() < *end => return Err(why.clone()),
             Some(Known::InTheMaking) => return Err(in_the_making()),
             // A changed file may have been replaced by a good one.
-            Some(Known::Image(_)) | None => known.insert(key.clone(), Known::InTheMaking),
+            Some(Known::Image(_) | Known::Pause(..)) | None => known.insert(key.clone(), Known::InTheMaking),
         };
     }
     let path = ImagePath::of(&key).map_err(|error| for_process(error.to_string()));
@@ -101,6 +105,7 @@ pub(in crate::launch) fn image_of<E: fmt::Display>(
         Err(why) => {
             match why.holds {
                 Holds::Once => known.remove(&key),
+                Holds::Pause => known.insert(key, Known::Pause(Instant::now() + PAUSE, why.clone())),
                 Holds::Process | Holds::Boot => known.insert(key, Known::None(why.clone())),
             };
             Err(why)
@@ -121,7 +126,9 @@ pub(in crate::launch) fn give_up(plan: &Plan, image: &Arc<File>, why: &NoImage) 
     let mut known = known();
     match known.get(&key) {
         Some(Known::Image(current)) if Arc::ptr_eq(&current.file, image) => {
-            if current.is_own || why.holds == Holds::Process {
+            if why.holds == Holds::Pause {
+                known.insert(key, Known::Pause(Instant::now() + PAUSE, why.clone()));
+            } else if current.is_own || why.holds == Holds::Process {
                 path.refuse(why);
                 known.insert(key, Known::None(why.clone()));
             } else {
@@ -220,7 +227,7 @@ fn make<E: fmt::Display>(
     let plan = Plan { limits: Limits::default().settled(0), ..plan.clone() };
     match capture(&plan, &image) {
         Ok(captured) => captured?,
-        Err(error) => return Err(NoImage::new(error.to_string(), Holds::Process)),
+        Err(error) => return Err(NoImage::new(error.to_string(), Holds::Pause)),
     }
     if let Ok(staged) = staged {
         path.publish(staged, &image);
@@ -279,6 +286,7 @@ impl ImagePath {
             |seal: &Seal| KnownImage { file: file.clone(), fingerprint: seal.fingerprint, is_own: false };
         let image = known(&seal);
         if image.is_unchanged() {
+            self.note_use();
             return Ok(Some(image));
         }
         if let Ok(Some(seal)) = seal.renewed(&file) {
@@ -289,6 +297,15 @@ impl ImagePath {
         }
         self.set_aside();
         Ok(None)
+    }
+
+    /// Sets the time of the seal, by which images are pruned. A cache that only its owner writes
+    /// keeps the time when the image was made.
+    fn note_use(&self) {
+        let touched = File::open(&self.seal).and_then(|seal| seal.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::debug!(%error, "the use of an image is not noted");
+        }
     }
 
     /// Moves an image that was changed out of its place, so that it is made anew.
@@ -331,12 +348,17 @@ impl ImagePath {
         remove(&self.seal);
     }
 
-    /// Removes the oldest images. Those in use stay in memory.
+    /// Removes the images that no process has looked up for the longest time. Those in use stay in
+    /// memory.
     fn prune(&self) {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let mut all: Vec<(SystemTime, PathBuf)> = entries
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .filter(|(_, path)| path.extension().is_none_or(|extension| extension != "seal"))
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_none_or(|extension| extension != "seal"))
+            .filter_map(|path| {
+                Some((modified(&path.with_extension("seal")).or_else(|| modified(&path))?, path))
+            })
             .collect();
         all.sort_unstable();
         let surplus = all.len().saturating_sub(MOST);
@@ -355,9 +377,12 @@ fn remove(path: &Path) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+    use crate::launch::Command;
     use crate::launch::plan::{File as PlannedFile, root};
 
     #[test]
@@ -373,5 +398,36 @@ mod tests {
         assert_ne!(key(&usual), Ok(with("/etc/ssl/openssl.cnf")));
         // Each server reads its own configuration.
         assert_eq!(key(&usual), Ok(with("/etc/postgresql/postgresql.conf")));
+    }
+
+    #[test]
+    fn a_capture_that_failed_by_chance_is_tried_again_later() {
+        let data = Data::Overlay { lower: PathBuf::from("/lower"), changes: None, upper_size: 1 };
+        let mut plan = root(vec![PathBuf::from("/usr")], data, "/data".into(), "x");
+        // No other program has an image by this key.
+        let program = format!("/nonexistent/{}", std::process::id());
+        plan.server = Some(Command::new(program));
+        plan.prelink = true;
+        let captures = Cell::new(0);
+        let find = || {
+            loop {
+                let found = image_of(&plan, |_, _| {
+                    captures.set(captures.get() + 1);
+                    Err("no launcher")
+                });
+                // Another process may be making an image.
+                match found {
+                    Err(why) if why == in_the_making() => {}
+                    found => return found,
+                }
+            }
+        };
+        let why = find().unwrap_err();
+        assert_eq!(why, NoImage::new("no launcher", Holds::Pause));
+        assert_eq!(find().unwrap_err(), why);
+        assert_eq!(captures.get(), 1);
+        known().insert(key(&plan).unwrap(), Known::Pause(Instant::now(), why.clone()));
+        assert_eq!(find().unwrap_err(), why);
+        assert_eq!(captures.get(), 2);
     }
 }

@@ -28,6 +28,7 @@ mod unsupported;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 pub(crate) use cache::{ProcessOrigin, distrust, verify_images};
 pub(super) use cache::{give_up, image_of};
@@ -42,6 +43,10 @@ pub(crate) use checkpoints::{
 pub(super) use restore::restore;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use unsupported::{capture, restore, take_checkpoint};
+
+/// How long a process does without an image or a checkpoint after a failure that may be chance.
+/// Another such failure takes some seconds.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// Descriptors that only init can open, for the lists of a checkpoint.
 #[derive(Debug, Default)]

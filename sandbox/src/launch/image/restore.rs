@@ -91,7 +91,7 @@ pub(in crate::launch) fn restore(
         return Err(why);
     }
     if is_late {
-        return Err(NoImage::new(format!("it takes longer than {TIMEOUT:?}"), Holds::Process));
+        return Err(NoImage::new(format!("it takes longer than {TIMEOUT:?}"), Holds::Pause));
     }
     // After the arrivals comes the call that failed, with its result.
     let call: Vec<u64> = words
@@ -107,7 +107,7 @@ pub(in crate::launch) fn restore(
             NoImage::new(format!("system call {number} failed: {why}"), holds)
         }
         (_, Some(errno)) => io::Error::from_raw_os_error(errno).into(),
-        (_, None) => NoImage::new("it was killed", Holds::Process),
+        (_, None) => NoImage::new("it was killed", Holds::Pause),
     })
 }
 

@@ -107,7 +107,7 @@ fn capture(
     };
     let refused = image::capture(&server, &image, filter).err().map(|error| match error.raw_os_error() {
         // Its linker met a shortage, or it was killed.
-        Some(libc::ESRCH) => NoImage::new("it ends before it begins", Holds::Process),
+        Some(libc::ESRCH) => NoImage::new("it ends before it begins", Holds::Pause),
         _ => error.into(),
     });
     send(control, &Event::Captured(refused), &[]);

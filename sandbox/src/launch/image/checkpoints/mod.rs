@@ -16,11 +16,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use self::key::key;
 use self::path::{CHANGES, CheckpointPath, DIRECTORY};
-use super::difference;
 use super::seal::Fingerprint;
+use super::{PAUSE, difference};
 use crate::cache::{Cache, DirectoryLock};
 use crate::environment::START;
 use crate::launch::plan::{Data, Plan};
@@ -95,6 +96,8 @@ enum Known {
     None(NoImage),
     /// The last attempt met a shortage, or a server without rest.
     Failed(NoImage),
+    /// None is used until then, for this reason.
+    Pause(Instant, NoImage),
     /// A thread is making it.
     InTheMaking,
 }
@@ -126,8 +129,9 @@ pub(crate) fn checkpoint_of(
                 return Ok(checkpoint.clone());
             }
             Some(Known::None(why)) => return Err(why.clone()),
+            Some(Known::Pause(end, why)) if Instant::now() < *end => return Err(why.clone()),
             Some(Known::InTheMaking) => return Err(in_the_making()),
-            Some(Known::Checkpoint(_) | Known::Failed(_)) | None => {}
+            Some(Known::Checkpoint(_) | Known::Failed(_) | Known::Pause(..)) | None => {}
         }
         if !path.is_due(due)? {
             return Err(match known.get(&key) {
@@ -152,7 +156,7 @@ pub(crate) fn checkpoint_of(
             tracing::debug!(?why, "a server has no checkpoint");
             path.refuse(&why);
             let outcome = match why.holds {
-                Holds::Once => Known::Failed,
+                Holds::Once | Holds::Pause => Known::Failed,
                 Holds::Process | Holds::Boot => Known::None,
             };
             known.insert(key, outcome(why.clone()));
@@ -174,6 +178,10 @@ pub(crate) fn give_up_checkpoint(plan: &Plan, checkpoint: &Arc<Checkpoint>, why:
     let mut known = known();
     match known.get(&key) {
         Some(Known::Checkpoint(current)) if Arc::ptr_eq(current, checkpoint) => {
+            if why.holds == Holds::Pause {
+                known.insert(key, Known::Pause(Instant::now() + PAUSE, why.clone()));
+                return;
+            }
             path.set_aside(&checkpoint.lock);
             if checkpoint.is_own || why.holds == Holds::Process {
                 path.refuse(why);

@@ -157,7 +157,7 @@ impl CheckpointPath {
         let mut options = File::options();
         let image = options.read(true).write(true).create_new(true).mode(0o600).open(path.join(IMAGE))?;
         let made = make(&Draft { image: image.try_clone()?, changes: path.join(CHANGES) });
-        if made.as_ref().is_err_and(|why| why.holds == Holds::Once) {
+        if made.as_ref().is_err_and(NoImage::may_pass) {
             // An attempt is expensive, and the next one waits for as many starts.
             lock.set_len(0)?;
         }
