@@ -108,8 +108,8 @@ impl StateKeeper {
         kept.publish(staged, KeptState { name, failed, clean, kept: kept_at, size, ..self.state.clone() })
     }
 
-    /// Ends the server by its request or stop signal, or else kills it and all its processes; returns whether
-    /// it ended cleanly.
+    /// Ends the server by its request or stop signal, or else kills it and all its processes;
+    /// returns whether it ended cleanly.
     fn end_server(&self) -> Result<bool> {
         let container = &self.holdings.container;
         let stop = |signal, requested, limit| {

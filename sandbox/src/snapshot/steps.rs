@@ -149,8 +149,8 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Adds a command as [`run`](Self::run) does, whose environment leads to a TCP port of
-    /// 127.0.0.1 instead of the Unix socket: for programs that cannot use Unix sockets, such as those with
-    /// a JDBC driver.
+    /// 127.0.0.1 instead of the Unix socket: for programs that cannot use Unix sockets, such as
+    /// those with a JDBC driver.
     ///
     /// The variables are those of [`Tcp::env`](crate::Tcp::env). The superuser has a password while
     /// the command runs, and none after it.

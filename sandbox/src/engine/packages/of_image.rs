@@ -1,8 +1,8 @@
 //! The packages of an image's distribution: which are installed, and where others come from.
 //!
-//! apt-get(8) of this machine gets copies of the image's sources, keys, preferences and credentials,
-//! and none of its settings: these may name programs, and so may sources of other kinds than HTTP,
-//! which would all run on this machine.
+//! apt-get(8) of this machine gets copies of the image's sources, keys, preferences and
+//! credentials, and none of its settings: these may name programs, and so may sources of other
+//! kinds than HTTP, which would all run on this machine.
 
 use std::fs;
 use std::io::{self, Error};
