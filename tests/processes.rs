@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Time for the kernel to remove the resources of a dead process; it takes milliseconds.
-pub const CLEANUP_DEADLINE: Duration = Duration::from_secs(10);
+pub const CLEANUP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Polls until there is a value.
 #[track_caller]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use sandboxed_db::cache::{Kept, Layers};
@@ -379,5 +379,5 @@ fn a_server_runs_without_a_container<E: TestedEngine>() {
     }
     process.order("stop").unwrap();
     process.killed();
-    wait_until(Duration::from_secs(10), "nothing is left", || dirs.leftovers().is_empty());
+    wait_until(CLEANUP_DEADLINE, "nothing is left", || dirs.leftovers().is_empty());
 }

@@ -7,8 +7,10 @@ mod violation;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use crate::engine::{Engine, Scripts};
 use crate::sandbox::Sandbox;
@@ -24,7 +26,7 @@ pub type Checked = Result<(), Violation>;
 /// The checks of an engine, with what they need to know about its database.
 ///
 /// Each check is a separate method; [`check_all`](Self::check_all) runs those that apply. They
-/// start servers as tests do, in the same cache, and take some seconds.
+/// start servers as tests do, in the same cache.
 #[derive(Clone)]
 pub struct Conformance<E: Engine> {
     engine: E,
@@ -176,14 +178,13 @@ impl<E: Engine> Conformance<E> {
         self
     }
 
-    /// Runs all checks: those of scripts only where a script is given.
+    /// Runs all checks, those of scripts only where a script is given. They run at once, since most
+    /// wait for a server to start or to stop.
     ///
     /// # Errors
     /// All violations.
     pub fn check_all(&self) -> Checked {
         let mut checks: Vec<fn(&Self) -> Checked> = vec![
-            Self::is_ready_when_it_says_so,
-            Self::shares_nothing,
             Self::stops_cleanly,
             Self::keeps_its_data,
             Self::survives_a_copy,
@@ -201,7 +202,17 @@ impl<E: Engine> Conformance<E> {
                 checks.push(Self::refuses_open_transactions);
             }
         }
-        match Violation::all(checks.into_iter().filter_map(|check| check(self).err())) {
+        // Two crowds at once could each hold slots for which the other waits.
+        let crowds: [fn(&Self) -> Checked; 2] = [Self::is_ready_when_it_says_so, Self::shares_nothing];
+        let outcomes = thread::scope(|scope| {
+            let others: Vec<_> = checks.iter().map(|check| scope.spawn(|| check(self))).collect();
+            let mut outcomes: Vec<Checked> = crowds.iter().map(|check| check(self)).collect();
+            for other in others {
+                outcomes.push(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            outcomes
+        });
+        match Violation::all(outcomes.into_iter().filter_map(Checked::err)) {
             Some(violation) => Err(violation),
             None => Ok(()),
         }
