@@ -8,7 +8,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use postgres::NoTls;
 use postgres::error::SqlState;
@@ -79,8 +78,10 @@ fn a_resumed_server_does_all_that_a_server_does() {
     });
     // A request to cancel goes to the backend of the right key.
     let cancel = client.cancel_token();
+    let mut watcher = connect(db.url());
     let canceller = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(200));
+        let sleeps = "select count(*) > 0 from pg_stat_activity where wait_event = 'PgSleep'";
+        wait_until(DEADLINE, "the server sleeps", || value(&mut watcher, sleeps));
         cancel.cancel_query(NoTls).unwrap();
     });
     let error = client.batch_execute("select pg_sleep(60)").unwrap_err();

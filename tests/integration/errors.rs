@@ -392,12 +392,15 @@ fn a_server_that_is_never_ready_is_an_error() {
     let server: &[(&str, &Path)] = &[("SANDBOXED_DB_POSTGRES", &bin)];
     // Without the misbehaviour, for the layer.
     succeeds(&dirs, server, &[]);
-    let limits = ["--start-timeout-ms", "700", "--setting", "test.misbehave=1"];
-    let report = report(&dirs, server, &limits);
-    assert_says(
-        &report,
-        &["could not start the server within 700ms", "hint: raise `start_timeout`", "| still thinking"],
-    );
+    // On a busy machine the server may not even begin in the shorter time.
+    let shows_the_log = [("700", "700ms"), ("20000", "20s")].into_iter().any(|(limit, shown)| {
+        let limits = ["--start-timeout-ms", limit, "--setting", "test.misbehave=1"];
+        let report = report(&dirs, server, &limits);
+        let failed = format!("could not start the server within {shown}");
+        assert_says(&report, &[&failed, "hint: raise `start_timeout`"]);
+        report.contains("| still thinking")
+    });
+    assert!(shows_the_log);
 }
 
 #[test]

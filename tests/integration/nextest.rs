@@ -74,7 +74,7 @@ fn run(dirs: &ScratchDirs, config: &str, tests: &str) -> (String, String) {
     let package = dirs.path().join("package");
     fs::create_dir_all(package.join(".config")).unwrap();
     let config = format!(
-        "[profile.default]\nleak-timeout = \"1s\"\nstatus-level = \"all\"\n\
+        "[profile.default]\nleak-timeout = \"10s\"\nstatus-level = \"all\"\n\
          final-status-level = \"all\"\nsuccess-output = \"immediate\"\n{config}"
     );
     for (name, text) in

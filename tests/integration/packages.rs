@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount, mount_remount};
 use sandboxed_db::cache::{LayerInfo, Layers, Limit};
 use sandboxed_db::{ErrorKind, Postgres, Snapshot};
 use sandboxed_db_tests::{
-    Answer, AptRepository, MountUser, Package, alone, assert_says, in_mount_namespace, is_alone, mount_task,
-    passed, skip,
+    Answer, AptRepository, DEADLINE, MountUser, Package, alone, assert_says, in_mount_namespace, is_alone,
+    mount_task, passed, skip, wait_until,
 };
 
 use crate::errors::real;
@@ -207,11 +206,7 @@ fn a_process_killed_while_it_fetches_leaves_nothing() {
     let Some(fable) = Fable::new(TestCache::new()) else { return };
     fable.repository.answer(Answer::Silence);
     let request = fable.begin();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while fable.repository.asked().is_empty() {
-        assert!(Instant::now() < deadline, "nothing was fetched");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until(DEADLINE, "something is fetched", || !fable.repository.asked().is_empty());
     request.kill();
     assert_eq!(fable.trees(), 0);
     fable.repository.answer(Answer::File);

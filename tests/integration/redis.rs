@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use rstest::rstest;
 use sandboxed_db::{Engine, ErrorKind, Redis, Sandbox, ServerStart, Snapshot, sandboxed_db};
@@ -34,7 +33,7 @@ pub(crate) fn ask(db: &Sandbox<Redis>, commands: &str) -> String {
     let path = PathBuf::from(db.url().strip_prefix("unix://").unwrap());
     assert_eq!(path, Redis::socket().below(&db.root()));
     let mut stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     talk(&mut stream, commands)
 }
 
@@ -109,7 +108,7 @@ fn a_port_of_redis_refuses_clients_that_give_no_password() {
     let tcp = db.tcp().unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(tcp.url(), format!("redis://:{}@{}", tcp.password(), tcp.address()));
     let mut stream = TcpStream::connect(tcp.address()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     assert!(talk(&mut stream, "PING").contains("NOAUTH"));
 }
 
