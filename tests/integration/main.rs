@@ -32,6 +32,7 @@ mod host_refusals;
 mod images;
 mod integrity;
 mod isolation;
+mod judged_engine;
 mod judges;
 mod kept;
 mod killed;
