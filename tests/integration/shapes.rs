@@ -50,21 +50,10 @@ fn a_test_takes_a_url(url: String) {
 }
 
 #[sandboxed_db]
-fn a_test_takes_a_reference_to_a_url(url: &String) {
-    assert_eq!(value_at::<String>(url, DATABASE), "postgres");
-}
-
-#[sandboxed_db]
 fn a_test_returns_a_result(db: Sandbox) -> Result<(), postgres::Error> {
     let mut client = postgres::Client::connect(db.url(), NoTls)?;
     assert_eq!(client.query_one(DATABASE, &[])?.get::<_, &str>(0), "postgres");
     Ok(())
-}
-
-#[sandboxed_db]
-fn a_test_returns_a_result_and_takes_a_reference(db: &Sandbox) -> sandboxed_db::Result<()> {
-    assert_eq!(value_at::<String>(db.url(), DATABASE), "postgres");
-    db.log().map(|log| assert!(log.contains("ready to accept connections"), "{log}"))
 }
 
 #[sandboxed_db]
@@ -85,11 +74,6 @@ async fn an_async_test_takes_a_reference_to_a_sandbox(db: &Sandbox) {
 }
 
 #[sandboxed_db]
-async fn an_async_test_takes_a_url(url: String) {
-    assert_eq!(answer_async(&url, DATABASE).await.unwrap(), "postgres");
-}
-
-#[sandboxed_db]
 async fn an_async_test_returns_a_result(db: Sandbox) -> Result<(), tokio_postgres::Error> {
     assert_eq!(answer_async(db.url(), DATABASE).await?, "postgres");
     Ok(())
@@ -98,12 +82,6 @@ async fn an_async_test_returns_a_result(db: Sandbox) -> Result<(), tokio_postgre
 #[sandboxed_db]
 async fn an_async_test_returns_a_result_and_takes_a_reference(db: &Sandbox) -> Result<(), Box<dyn Error>> {
     assert_eq!(answer_async(db.url(), DATABASE).await?, "postgres");
-    Ok(())
-}
-
-#[sandboxed_db]
-async fn an_async_test_returns_a_result_and_takes_a_url(url: String) -> Result<(), tokio_postgres::Error> {
-    assert_eq!(answer_async(&url, DATABASE).await?, "postgres");
     Ok(())
 }
 
@@ -183,11 +161,6 @@ fn a_parameter_may_be_unused(_db: Sandbox, _: String) {}
 
 #[sandboxed_db]
 async fn an_async_parameter_may_be_unused(_: &Sandbox, _url: String) {}
-
-#[sandboxed_db(engine = Postgres)]
-fn an_engine_is_a_type(url: String) {
-    assert_eq!(value_at::<String>(&url, DATABASE), "postgres");
-}
 
 #[sandboxed_db(engine = Postgres::new().database("shop"))]
 fn an_engine_is_an_expression(url: String) {
