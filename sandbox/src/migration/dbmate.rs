@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::engine::Dialect;
 
 use super::script::lines;
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, numbered};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Tool, numbered};
 
 const UP: &str = "migrate:up";
 const DOWN: &str = "migrate:down";
@@ -51,10 +51,10 @@ impl Tool for Dbmate {
         format!("CREATE TABLE IF NOT EXISTS schema_migrations (version {version} primary key)")
     }
 
-    fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+    fn record(&self, dialect: Dialect, applied: &Applied<'_>) -> String {
         let insert = format!(
             "INSERT INTO schema_migrations (version) VALUES ({})",
-            dialect.literal(&migration.version)
+            dialect.literal(&applied.migration.version)
         );
         match dialect {
             // Where a dump has emptied the search path, dbmate uses `public`.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::engine::Dialect;
 
-use super::tool::{Execution, Listing, Migration, Refusal, Tool};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Tool};
 
 const UP: &str = "up.sql";
 const METADATA: &str = "metadata.toml";
@@ -80,10 +80,10 @@ impl Tool for Diesel {
             .to_owned()
     }
 
-    fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+    fn record(&self, dialect: Dialect, applied: &Applied<'_>) -> String {
         format!(
             "INSERT INTO __diesel_schema_migrations (version) VALUES ({})",
-            dialect.literal(&migration.version)
+            dialect.literal(&applied.migration.version)
         )
     }
 }

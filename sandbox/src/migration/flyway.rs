@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::engine::Dialect;
 
 use super::script::line;
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, by_number, unpadded};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Tool, by_number, unpadded};
 
 pub(super) struct Flyway;
 
@@ -92,13 +92,7 @@ impl Tool for Flyway {
         String::new()
     }
 
-    fn record(
-        &self,
-        _dialect: Dialect,
-        _migration: &Migration,
-        _contents: &str,
-        _all: &[Migration],
-    ) -> String {
+    fn record(&self, _dialect: Dialect, _applied: &Applied<'_>) -> String {
         String::new()
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::engine::Dialect;
 
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, numbered, unpadded};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Tool, numbered, unpadded};
 
 pub(super) struct GolangMigrate;
 
@@ -44,7 +44,7 @@ impl Tool for GolangMigrate {
 
     /// golang-migrate looks its schema up before the first migration, when `search_path` is that of
     /// a new session.
-    fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+    fn record(&self, dialect: Dialect, applied: &Applied<'_>) -> String {
         let empty = match dialect {
             Dialect::Postgres => "RESET search_path; TRUNCATE schema_migrations",
             Dialect::MySql => "TRUNCATE schema_migrations",
@@ -52,7 +52,7 @@ impl Tool for GolangMigrate {
         };
         format!(
             "{empty}; INSERT INTO schema_migrations (version, dirty) VALUES ({}, false)",
-            migration.version
+            applied.migration.version
         )
     }
 }

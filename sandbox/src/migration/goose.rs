@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::engine::Dialect;
 
 use super::script::lines;
-use super::tool::{Execution, Listing, Migration, Refusal, Request, Tool, numbered, unpadded};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Request, Tool, numbered, unpadded};
 
 const MARK: &str = "+goose";
 
@@ -75,14 +75,11 @@ impl Tool for Goose {
         )
     }
 
-    fn record(
-        &self,
-        _dialect: Dialect,
-        migration: &Migration,
-        _contents: &str,
-        _all: &[Migration],
-    ) -> String {
-        format!("INSERT INTO goose_db_version (version_id, is_applied) VALUES ({}, true)", migration.version)
+    fn record(&self, _dialect: Dialect, applied: &Applied<'_>) -> String {
+        format!(
+            "INSERT INTO goose_db_version (version_id, is_applied) VALUES ({}, true)",
+            applied.migration.version
+        )
     }
 }
 

@@ -22,4 +22,4 @@ pub(crate) use order::in_order;
 pub(crate) use recognise::{by_contents, by_names};
 pub(crate) use sqlx::{are_named_by_time, is_dependency as is_sqlx_a_dependency};
 pub use tool::MigrationTool;
-pub(crate) use tool::{Listing, Migration, Refusal, Request};
+pub(crate) use tool::{Applied, Listing, Migration, Refusal, Request};

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::engine::Dialect;
 
 use super::script::lines;
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, by_number, numbered, unpadded};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Tool, by_number, numbered, unpadded};
 
 pub(super) struct NodePgMigrate;
 
@@ -98,10 +98,10 @@ impl Tool for NodePgMigrate {
             .to_owned()
     }
 
-    fn record(&self, dialect: Dialect, migration: &Migration, _contents: &str, _all: &[Migration]) -> String {
+    fn record(&self, dialect: Dialect, applied: &Applied<'_>) -> String {
         format!(
             "INSERT INTO public.pgmigrations (name, run_on) VALUES ({}, NOW())",
-            dialect.literal(&migration.name)
+            dialect.literal(&applied.migration.name)
         )
     }
 }

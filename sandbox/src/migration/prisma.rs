@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::engine::Dialect;
 
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Tool, hex};
 
 pub(super) const SCRIPT: &str = "migration.sql";
 const LOCK: &str = "migration_lock.toml";
@@ -87,15 +87,15 @@ impl Tool for Prisma {
         )
     }
 
-    fn record(&self, dialect: Dialect, migration: &Migration, contents: &str, _all: &[Migration]) -> String {
+    fn record(&self, dialect: Dialect, applied: &Applied<'_>) -> String {
         let (id, now) = match dialect {
             Dialect::Postgres => ("md5(random()::text)::uuid::text", "statement_timestamp()"),
             Dialect::MySql => ("uuid()", "SYSDATE(3)"),
             // Milliseconds.
             Dialect::Sqlite => (UUID_OF_SQLITE, "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"),
         };
-        let checksum = hex(&hmac_sha256::Hash::hash(contents.as_bytes()));
-        let name = dialect.literal(&migration.name);
+        let checksum = hex(&hmac_sha256::Hash::hash(applied.contents.as_bytes()));
+        let name = dialect.literal(&applied.migration.name);
         format!(
             "INSERT INTO _prisma_migrations (id, checksum, started_at, finished_at, migration_name, applied_steps_count) \
              VALUES ({id}, '{checksum}', {now}, {now}, {name}, 1)"

@@ -8,7 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::engine::Dialect;
 
-use super::tool::{Execution, Listing, Migration, MigrationTool, Refusal, Tool, numbered, unpadded};
+use super::tool::{Applied, Execution, Listing, Migration, MigrationTool, Refusal, Tool, numbered, unpadded};
 
 pub(super) struct Refinery;
 
@@ -65,13 +65,8 @@ impl Tool for Refinery {
         )
     }
 
-    fn record(
-        &self,
-        dialect: Dialect,
-        Migration { version, name, .. }: &Migration,
-        contents: &str,
-        all: &[Migration],
-    ) -> String {
+    fn record(&self, dialect: Dialect, applied: &Applied<'_>) -> String {
+        let Applied { migration: Migration { version, name, .. }, contents, all } = applied;
         let now = match dialect {
             Dialect::Postgres => {
                 "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::engine::Dialect;
 
-use super::tool::{Execution, Listing, Migration, Refusal, Tool, hex, numbered, unpadded};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Tool, hex, numbered, unpadded};
 
 pub(super) struct Sqlx;
 
@@ -49,13 +49,8 @@ impl Tool for Sqlx {
 
     /// The age of the session stands for the time that sqlx measures. SQLite has no such clock, so
     /// the time is -1, which sqlx itself writes until it has measured.
-    fn record(
-        &self,
-        dialect: Dialect,
-        Migration { version, name, .. }: &Migration,
-        contents: &str,
-        _all: &[Migration],
-    ) -> String {
+    fn record(&self, dialect: Dialect, applied: &Applied<'_>) -> String {
+        let Applied { migration: Migration { version, name, .. }, contents, .. } = applied;
         let checksum = hex(&hmac_sha512::sha384::Hash::hash(contents.as_bytes()));
         let (checksum, time) = match dialect {
             Dialect::Postgres => (

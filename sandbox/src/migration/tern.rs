@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::engine::Dialect;
 
 use super::script::{Script, line};
-use super::tool::{Execution, Listing, Migration, Refusal, Request, Tool, numbered, unpadded};
+use super::tool::{Applied, Execution, Listing, Migration, Refusal, Request, Tool, numbered, unpadded};
 
 const DIVIDER: &str = "---- create above / drop below ----";
 const DISABLE_TRANSACTION: &str = "---- tern: disable-tx ----";
@@ -74,14 +74,8 @@ impl Tool for Tern {
             .to_owned()
     }
 
-    fn record(
-        &self,
-        _dialect: Dialect,
-        migration: &Migration,
-        _contents: &str,
-        _all: &[Migration],
-    ) -> String {
-        format!("RESET ALL; UPDATE public.schema_version SET version = {}", migration.version)
+    fn record(&self, _dialect: Dialect, applied: &Applied<'_>) -> String {
+        format!("RESET ALL; UPDATE public.schema_version SET version = {}", applied.migration.version)
     }
 }
 

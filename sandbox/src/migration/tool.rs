@@ -183,8 +183,18 @@ pub(crate) trait Tool: Sync {
     /// their order. Empty for a tool whose table is not filled.
     fn create_table(&self, dialect: Dialect, all: &[Migration]) -> String;
 
-    /// SQL that records one of them, whose file has these contents.
-    fn record(&self, dialect: Dialect, migration: &Migration, contents: &str, all: &[Migration]) -> String;
+    /// SQL that records one of them.
+    fn record(&self, dialect: Dialect, applied: &Applied<'_>) -> String;
+}
+
+/// A migration that has been applied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Applied<'a> {
+    pub(crate) migration: &'a Migration,
+    /// The contents of its file.
+    pub(crate) contents: &'a str,
+    /// All migrations of the directory.
+    pub(crate) all: &'a [Migration],
 }
 
 /// The names in a directory that are not hidden.

@@ -9,7 +9,7 @@ use super::source::unreadable;
 use super::{FileStep, ReadFiles, SourceFile};
 use crate::engine::{Dialect, Scripts};
 use crate::error::{Error, ErrorKind, Result};
-use crate::migration::{self, Listing, Migration, MigrationTool, Refusal, in_order};
+use crate::migration::{self, Applied, Listing, Migration, MigrationTool, Refusal, in_order};
 
 /// Returns `true` for a directory that holds files of SQL, or that cannot be read.
 pub(crate) fn holds_scripts(directory: &Path) -> bool {
@@ -85,7 +85,8 @@ pub(super) fn read(
         let sql = |sql: String| (!sql.is_empty()).then_some(sql);
         let table = if index == 0 { rules.create_table(dialect, &migrations) } else { String::new() };
         file.before = sql(joined(rules.session(dialect), &table));
-        file.after = sql(rules.record(dialect, migration, &contents, &migrations));
+        file.after =
+            sql(rules.record(dialect, &Applied { migration, contents: &contents, all: &migrations }));
         Ok(file)
     });
     let files = files.collect::<Result<Vec<FileStep>>>()?;
