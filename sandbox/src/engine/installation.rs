@@ -148,7 +148,8 @@ impl Installation {
         self
     }
 
-    /// Shows sandboxes a further directory of the installation, if it exists outside of `/usr`.
+    /// Shows sandboxes a further directory of the installation, if the directory exists outside of
+    /// `/usr`.
     #[must_use]
     pub(crate) fn show(mut self, directory: PathBuf) -> Self {
         if self.image.is_none() && directory.is_dir() && !directory.starts_with("/usr") {
@@ -232,13 +233,13 @@ impl Installation {
         self
     }
 
-    /// The path in a sandbox of the server's program.
+    /// Returns the path of the server's program in a sandbox.
     #[must_use]
     pub fn server(&self) -> PathBuf {
         self.directories[0].inside.join(&self.server)
     }
 
-    /// The path in a sandbox of the installation's program `name`.
+    /// Returns the path of the installation's program `name` in a sandbox.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         let with_it = self.directories.iter().find(|directory| self.is_in(directory, name));
@@ -263,26 +264,26 @@ impl Installation {
         self.image.as_ref()
     }
 
-    /// The directory of the server's program in a sandbox.
+    /// Returns the directory of the server's program in a sandbox.
     #[must_use]
     pub fn bin(&self) -> &Path {
         &self.directories[0].inside
     }
 
-    /// The version as the server's program prints it, such as `postgres (PostgreSQL) 15.18`. Empty
-    /// for a server that prints none.
+    /// Returns the version as the server's program prints it, such as `postgres (PostgreSQL)
+    /// 15.18`; an empty text for a server that prints none.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.build_info.version
     }
 
-    /// The first number in the version, such as 15.
+    /// Returns the first number in the version, such as 15.
     #[must_use]
     pub fn major(&self) -> u32 {
         Version(&self.build_info.version).major().unwrap_or(0)
     }
 
-    /// A hash of the server's program: two builds of one version may differ.
+    /// Returns a hash of the server's program: two builds of one version may differ.
     #[must_use]
     pub fn build(&self) -> &str {
         &self.build_info.build

@@ -1,7 +1,8 @@
 //! Engines: the knowledge of one database each, its programs, its data directory, its clients.
 //!
-//! [`Postgres`], [`MariaDb`], [`Redis`] and [`Sqlite`] are such. Other databases are added by
-//! implementing [`Engine`], and [`Scripts`] and [`Sql`] for what else they can do:
+//! The library has [`Postgres`], [`MariaDb`], [`MySql`], [`Redis`] and [`Sqlite`]. A crate adds
+//! another database by implementing [`Engine`], and also [`Scripts`] and [`Sql`] if the database
+//! has the abilities in this table:
 //!
 //! | trait | the database | methods of [`Snapshot`](crate::Snapshot) |
 //! |---|---|---|
@@ -135,7 +136,7 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// Returns the engine's name in lower case, as in digests and messages.
     fn name(&self) -> &str;
 
-    /// Asks for a version of the engine. By default an engine has no versions to choose from.
+    /// Requests a version of the engine. By default an engine has no versions to choose from.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for text that is no version. [`locate`](Engine::locate) checks
@@ -149,8 +150,8 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     /// Finds the server's programs on this machine.
     ///
     /// # Errors
-    /// [`ErrorKind::NotInstalled`] without any, or without the version asked for: tests may be
-    /// skipped for it. Any other kind for an installation that cannot be used.
+    /// [`ErrorKind::NotInstalled`] if no server is installed, or not the requested version; tests
+    /// may be skipped for this error. Any other kind for an installation that cannot be used.
     fn locate(&self) -> Result<Installation>;
 
     /// Finds the server's programs in an image, for [`Snapshot::image`](crate::Snapshot::image). By
@@ -165,17 +166,17 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
             .with_hint("`Engine::locate_in` is for that; leave out `image`"))
     }
 
-    /// Returns names and values of all that a layer depends on besides what is
-    /// [covered](crate::engine::Engine#the-contract) anyway, such as a number that is raised when
-    /// [`tidy`](Self::tidy) changes. By default nothing.
+    /// Returns names and values of everything on which a layer depends and that is not
+    /// [covered](crate::engine::Engine#the-contract) otherwise, such as a number that is raised
+    /// when [`tidy`](Self::tidy) changes. By default nothing.
     fn identity(&self, installation: &Installation) -> Vec<(String, String)> {
         let _ = installation;
         Vec::new()
     }
 
-    /// Returns the work of a first client for a server that has just become ready, after which it
-    /// is at rest. Then its checkpoint can be taken, from which further servers are resumed. By
-    /// default there is none, and servers are started in other ways.
+    /// Returns the work of a first client for a server that has just become ready. After that work
+    /// the server is idle, and its checkpoint can be taken, from which further servers are resumed.
+    /// By default there is none, and servers are started in other ways.
     ///
     /// All servers of a checkpoint share what the first one has in memory. An engine must return
     /// `None` for a server that draws secrets before its first client, unless it draws them from
@@ -239,16 +240,17 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
     ) -> Result<Server>;
 
     /// Returns `true` for a database without a server, whose files clients open by their paths. Its
-    /// sandboxes are private directories of the host, as in [process mode](Mode::Process), whatever
-    /// the user: libraries resolve symbolic links in a path, and so do not reach a file through
+    /// sandboxes are private directories of the host, as in [process mode](Mode::Process), even for
+    /// root: libraries resolve symbolic links in a path, and so do not reach a file through
     /// `/proc/PID/root`. Default `false`.
     fn is_opened_by_path(&self) -> bool {
         false
     }
 
-    /// Names the cause of a failure that the server's log shows, such as the setting behind a limit
-    /// that was reached, and what to do. By default none.
-    fn reached_limit(&self, log: &str) -> Option<String> {
+    /// Finds the cause of a failure in the server's log, such as a limit that was reached or a
+    /// feature that the server is built without. Returns the cause and its fix as one sentence,
+    /// which becomes the error's hint. Default `None`.
+    fn cause_in_log(&self, log: &str) -> Option<String> {
         let _ = log;
         None
     }

@@ -60,7 +60,7 @@ impl Programs {
         }
     }
 
-    /// Adds another name of the server's program, to look for after the ones before.
+    /// Adds another name of the server's program, which is searched after the earlier ones.
     #[must_use]
     pub fn or(mut self, server: impl Into<String>) -> Self {
         self.servers.push(server.into());
@@ -68,7 +68,7 @@ impl Programs {
     }
 
     /// Adds a program that belongs to the installation, in the server's directory or in another of
-    /// the search. A missing one is no error here: see [`Installation::has`].
+    /// the search. A missing one causes no error here: see [`Installation::has`].
     #[must_use]
     pub fn client(mut self, name: impl Into<String>) -> Self {
         self.clients.push(name.into());
@@ -84,7 +84,7 @@ impl Programs {
         self
     }
 
-    /// Adds directories to look in before the usual ones.
+    /// Adds directories that are searched before the usual ones.
     #[must_use]
     pub fn directories<P: Into<PathBuf>>(mut self, directories: impl IntoIterator<Item = P>) -> Self {
         self.directories.splice(..0, directories.into_iter().map(Into::into));
@@ -131,7 +131,7 @@ impl Programs {
     /// Returns the first installation, or the first of that version, such as `7` or `7.0`.
     ///
     /// # Errors
-    /// [`ErrorKind::NotInstalled`] without one, or if its package cannot be fetched, and
+    /// [`ErrorKind::NotInstalled`] if none is found, or if its package cannot be fetched, and
     /// [`ErrorKind::InvalidConfig`] for a server that does not run.
     pub fn find(&self, version: Option<&str>) -> Result<Installation> {
         let mut others = Vec::new();

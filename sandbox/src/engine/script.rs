@@ -7,17 +7,17 @@ use super::{Dialect, Installation};
 use crate::error::Result;
 use crate::launch::{Command, ProgramExit};
 
-/// An engine with a client that runs files: the database's seeds.
+/// An engine with a client that runs files. It makes [seeds](crate::Snapshot::seed) possible.
 pub trait Scripts: fmt::Debug + Send + Sync {
     /// Returns the command that runs a file to its end, or to its first error. The sandbox shows
     /// the file at its own path.
     ///
-    /// The command must fail where the file leaves a transaction open, which would be lost
-    /// silently.
+    /// The command must fail if the file leaves a transaction open, because its changes would be
+    /// lost silently.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when there is no such program,
-    /// or none for the file's format.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the client is missing, or
+    /// cannot run files of that format.
     fn run_file(&self, installation: &Installation, run: &FileRun) -> Result<Command>;
 
     /// Returns the failure of a file's client, with its place as far as the client reported it.
@@ -28,8 +28,8 @@ pub trait Scripts: fmt::Debug + Send + Sync {
             .then(|| ScriptError { message: exit.stderr.trim().to_owned(), ..ScriptError::default() })
     }
 
-    /// Says in one sentence what to do about a file that failed with this message, where the
-    /// message shows a usual cause. By default nothing.
+    /// Returns one sentence with the fix for a file that failed with this message, if the message
+    /// shows a common cause. Default `None`.
     fn advice(&self, installation: &Installation, run: &FileRun, message: &str) -> Option<String> {
         let _ = (installation, run, message);
         None
@@ -55,7 +55,7 @@ pub trait Scripts: fmt::Debug + Send + Sync {
     }
 }
 
-/// An engine that speaks SQL: the database's migrations.
+/// An engine that speaks SQL. It makes [migrations](crate::Snapshot::migrations) possible.
 pub trait Sql: Scripts {
     /// Returns the dialect.
     fn dialect(&self) -> Dialect;
@@ -84,7 +84,7 @@ impl<'a> From<&'a ProgramExit> for ClientExit<'a> {
     }
 }
 
-/// Format of a file, which decides how it gets into a database.
+/// The format of a file, which decides how the file is loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {

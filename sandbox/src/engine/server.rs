@@ -12,11 +12,11 @@ use crate::sys::socket::connect_now;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// In a container with a separate network: all clients on its loopback are inside the
-    /// sandbox.
+    /// The server runs in a container with a separate network: all clients on its loopback are
+    /// inside the sandbox.
     Container,
-    /// Without a container, where `SANDBOXED_DB_ISOLATION=process` is set. The server shares the
-    /// host's network, so it must ask clients for a password.
+    /// The server runs without a container, as `SANDBOXED_DB_ISOLATION=process` requests. It shares
+    /// the host's network, so it must ask clients for a password.
     Process {
         /// The only address at which the server may listen; without one it listens at none.
         address: Option<Ipv4Addr>,
@@ -118,29 +118,30 @@ impl Server {
 
     /// Sets how many bytes of memory an idle server holds. Default 8 MB.
     ///
-    /// Without `SANDBOXED_DB_MAX` as many sandboxes live at a time as fit into four fifths of the
-    /// machine's memory by this size.
+    /// Without `SANDBOXED_DB_MAX` the number of sandboxes that may live at a time is four fifths of
+    /// the machine's memory divided by this size.
     #[must_use]
     pub fn idle_memory(mut self, bytes: u64) -> Self {
         self.idle_memory = bytes;
         self
     }
 
-    /// Requests a clean shutdown by this text, sent to a Unix socket, before the stop signal: for a
-    /// server that looks for signals only now and then. By default there is only the signal.
+    /// Sets a text that requests a clean shutdown. The sandbox sends it to a Unix socket before the
+    /// stop signal, for a server that checks for signals only now and then. By default there is
+    /// only the signal.
     ///
-    /// The signal follows at once if the server answers, since a server that shuts down does not,
-    /// and otherwise after a second.
+    /// An answer means that the server refuses; then the signal follows at once. Otherwise it
+    /// follows after a second.
     #[must_use]
     pub fn stop_request(mut self, socket: impl Into<SandboxPath>, text: impl Into<String>) -> Self {
         self.stop.request = Some((socket.into(), text.into()));
         self
     }
 
-    /// Adds an exit status with which the server ends after a clean shutdown. Default 0 only.
+    /// Adds an exit status that the server has after a clean shutdown. Default 0 only.
     ///
-    /// A layer is stored only after a clean shutdown, so a status that the server also has after a
-    /// failure must not be among them.
+    /// A layer is stored only after a clean shutdown, so do not add a status that the server also
+    /// has after a failure.
     #[must_use]
     pub fn clean_status(mut self, status: i32) -> Self {
         self.stop.clean_codes.push(status);
@@ -172,8 +173,7 @@ impl Server {
         self
     }
 
-    /// Says whether the server uses io_uring(7), which sandboxes are otherwise denied. Default
-    /// `false`.
+    /// Allows io_uring(7), which sandboxes are otherwise denied. Default `false`.
     #[must_use]
     pub fn io_uring(mut self, io_uring: bool) -> Self {
         self.io_uring = io_uring;

@@ -1,15 +1,16 @@
 //! Dialects of SQL.
 
-/// A dialect of SQL: how names and text are quoted, and in which statements migration tools keep
-/// their books. For [`Sql::dialect`](super::Sql::dialect).
+/// A dialect of SQL, for [`Sql::dialect`](super::Sql::dialect). It decides how names and text are
+/// quoted, and by which statements bookkeeping tables are filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// PostgreSQL's.
+    /// The dialect of PostgreSQL.
     Postgres,
-    /// MySQL's and MariaDB's. Statements that change the schema commit the transaction they are in.
+    /// The dialect of MySQL and MariaDB, in which statements that change the schema commit the
+    /// current transaction.
     MySql,
-    /// SQLite's.
+    /// The dialect of SQLite.
     Sqlite,
 }
 

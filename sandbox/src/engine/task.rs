@@ -2,8 +2,8 @@
 
 use crate::launch::Command;
 
-/// A program that an engine has run beside its server, to its end: a client with a script on its
-/// standard input. It must end with exit status 0.
+/// A program that an engine runs beside its server until the program ends: a client with a script
+/// on its standard input. Its exit status must be 0.
 ///
 /// # Example
 /// ```
@@ -32,6 +32,6 @@ pub enum WarmUp {
     /// The look for the sign of readiness, which fails for a server that only
     /// [notifies](super::Ready::Notify).
     Sign,
-    /// A client.
+    /// A client, which must succeed.
     Task(Task),
 }

@@ -279,7 +279,7 @@ impl<E: Engine> Prepared<E> {
             .or_else(|| limits::processes(container.reached(), container.log(), &self.plan.limits, !on_host))
             .or_else(|| {
                 let log = container.log().tail(limits::LOG_LINES).unwrap_or_default();
-                self.engine.reached_limit(&log).map(Fix::none)
+                self.engine.cause_in_log(&log).map(Fix::none)
             })
     }
 

@@ -8,9 +8,9 @@ use super::forms::{CommandLine, SignalName, Texts, VersionArg};
 use super::sign::Sign;
 use super::template::{Absolute, Inside, OfPassword, OfPort, OfSeed, OfSetting, Outside, Template};
 
-/// The parts of a server that [`Described`](super::Described) starts: a builder for what a file of
-/// TOML says otherwise. Each method has the name and the meaning of a
-/// [key](super::Described#keys), and texts have the same placeholders.
+/// The parts of a server that [`Described`](super::Described) starts, as a builder in place of a
+/// file of TOML. Each method has the name and the meaning of a [key](super::Described#keys), and
+/// texts have the same placeholders.
 ///
 /// # Example
 /// ```

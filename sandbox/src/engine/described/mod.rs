@@ -24,9 +24,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Any server that a file of TOML or a [`Description`] describes, without an [`Engine`] in Rust.
 ///
-/// Files need the feature `toml`. The attribute takes the file as well: `#[sandboxed_db(engine =
-/// "memcached.toml")] fn t(url: String)`, and so do the command line, `--engine memcached.toml`,
-/// and the packages for Python and Node.
+/// Files need the feature `toml`. The attribute accepts a file as well: `#[sandboxed_db(engine =
+/// "memcached.toml")] fn t(url: String)`. So do the command line, `--engine memcached.toml`, and
+/// the packages for Python and Node.
 ///
 /// # Example
 /// A file for memcached:
@@ -133,11 +133,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// a program, with its arguments, that does the work of a first client beforehand and must succeed
 /// on a resumed server; without it the sign of readiness is looked for once more.
 ///
-/// Servers resumed from one checkpoint share all that the server has drawn before: random state,
-/// seeds of hash tables, identifiers, its time of start. `shares` says which values those are; then
-/// servers are resumed with `SANDBOXED_DB_START=checkpoint` only. Write `false` for a server whose
-/// clients cannot see any, and leave `checkpoint` out where the server draws secrets that protect
-/// it, by other generators than OpenSSL's.
+/// Servers that are resumed from one checkpoint share everything that the server drew before:
+/// random state, seeds of hash tables, identifiers, its start time. `shares` names those values;
+/// servers are then resumed with `SANDBOXED_DB_START=checkpoint` only. Write `false` for a server
+/// whose clients cannot observe any, and leave `checkpoint` out for a server that draws secrets by
+/// other generators than OpenSSL's.
 ///
 /// # Layers
 /// The name of a layer covers the whole description, so each change of it builds new layers.

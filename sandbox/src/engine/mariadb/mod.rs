@@ -36,21 +36,21 @@ pub use mysql::MySql;
 /// makes the first layer, and its client, `mariadb`, runs migrations and seeds.
 ///
 /// # Accounts
-/// The superuser is `root`: `root@localhost` by the Unix socket, without a password, and
-/// `root@'%'` at a port that [`tcp`](crate::Sandbox::tcp) opens, with a random one. Host names are
-/// not resolved (`skip_name_resolve`), so an account for a host that is named is reached by no
-/// client, except `localhost` by the Unix socket.
+/// The superuser is `root`. By the Unix socket it is `root@localhost`, without a password; at a
+/// port that [`tcp`](crate::Sandbox::tcp) opens it is `root@'%'`, with a random password. Host
+/// names are not resolved (`skip_name_resolve`), so no client reaches an account for a named host,
+/// except `localhost` by the Unix socket.
 ///
 /// # Files
 /// A file of SQL runs as by `mariadb < file`: with `DELIMITER`, and with `source` of further files,
-/// relative to the directory of the first. It ends at the first error. Dumps of mariadb-dump(1) are
-/// such files. A file that ends inside a transaction is refused.
+/// relative to the directory of the first file. The run ends at the first error. Dumps of
+/// mariadb-dump(1) are such files. A file that ends inside a transaction is refused.
 ///
 /// # Settings
 /// A [setting](crate::Snapshot::setting) is a system variable or an option of the server by its
 /// name in `my.cnf`, such as `sql_mode`, `default_time_zone`, `collation_server` or
-/// `lower_case_table_names`. Those that decide the outcome of SQL have the server's own defaults,
-/// except the character set, which is `utf8mb4`. The time zone of the server is UTC.
+/// `lower_case_table_names`. Settings that decide the outcome of SQL have the server's own
+/// defaults, except the character set, which is `utf8mb4`. The time zone of the server is UTC.
 ///
 /// # Checkpoints
 /// Servers that are resumed from one checkpoint (`SANDBOXED_DB_START=checkpoint`) share the state
@@ -84,7 +84,7 @@ impl MariaDb {
         Self { version: None, database: "test".to_owned() }
     }
 
-    /// Asks for a version, such as `10.11`. Default: any, see [above](Self). A start without that
+    /// Requests a version, such as `10.11`. Default: any, see [above](Self). A start without that
     /// version installed is [`ErrorKind::NotInstalled`].
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {

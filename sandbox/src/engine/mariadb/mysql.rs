@@ -14,12 +14,12 @@ use crate::engine::{
 use crate::environment::MYSQL;
 use crate::error::{Error, ErrorKind, Result};
 
-/// MySQL from version 8 on, by the same means as [`MariaDb`](crate::MariaDb).
+/// MySQL from version 8 on, with the same methods as [`MariaDb`](crate::MariaDb).
 ///
-/// The tests of this library run it where a server is installed, which CI has not: its packages are
-/// in no distribution that CI uses. The server, `mysqld`, and its client, `mysql`, are found in the
-/// directories that `SANDBOXED_DB_MYSQL` names, else in those of `PATH`, else in the usual ones
-/// such as `/usr/sbin`. A `mysqld` that is MariaDB's is passed over.
+/// The tests of this library run MySQL where a server is installed. CI has none, because no
+/// distribution that CI uses packages it. The server, `mysqld`, and its client, `mysql`, are found
+/// in the directories that `SANDBOXED_DB_MYSQL` names, else in those of `PATH`, else in the usual
+/// ones such as `/usr/sbin`. A `mysqld` of MariaDB is passed over.
 ///
 /// Accounts and files are those of [`MariaDb`](crate::MariaDb). Settings are system variables and
 /// options of the server, with the server's own defaults where they decide the outcome of SQL; a
@@ -54,7 +54,7 @@ impl MySql {
         Self { version: None, database: "test".to_owned(), lower_case_table_names: 0 }
     }
 
-    /// Asks for a version, such as `8.0`. Default: any, see [above](Self). A start without that
+    /// Requests a version, such as `8.0`. Default: any, see [above](Self). A start without that
     /// version installed is [`ErrorKind::NotInstalled`].
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {

@@ -87,7 +87,7 @@ impl Postgres {
         }
     }
 
-    /// Asks for a version, such as `15` or `15.18`. Default: any, see [above](Self). A start
+    /// Requests a version, such as `15` or `15.18`. Default: any, see [above](Self). A start
     /// without that version installed is
     /// [`ErrorKind::NotInstalled`](crate::ErrorKind::NotInstalled).
     #[must_use]
@@ -112,7 +112,7 @@ impl Postgres {
         self
     }
 
-    /// Sets the library that compares text. Default: PostgreSQL itself for `C.UTF-8` from version
+    /// Sets the library that compares text. Default: for `C.UTF-8` PostgreSQL itself from version
     /// 17 on, otherwise the C library.
     ///
     /// # Example
@@ -126,8 +126,8 @@ impl Postgres {
         self
     }
 
-    /// Adds an argument for initdb(1), such as `--data-checksums`. It wins over what the other
-    /// methods and this library choose.
+    /// Adds an argument for initdb(1), such as `--data-checksums`. It takes precedence over the
+    /// choices of the other methods and of this library.
     #[must_use]
     pub fn initdb_arg(mut self, arg: impl Into<String>) -> Self {
         self.initdb_args.push(arg.into());
@@ -234,7 +234,7 @@ impl Engine for Postgres {
             .end_signal(Signal::Quit))
     }
 
-    fn reached_limit(&self, log: &str) -> Option<String> {
+    fn cause_in_log(&self, log: &str) -> Option<String> {
         if log.contains("SSL is not supported by this build") {
             return Some(
                 "the server is built without OpenSSL: choose one with it by SANDBOXED_DB_POSTGRES, or leave out `tls`"

@@ -66,7 +66,7 @@ impl Redis {
         Self::default()
     }
 
-    /// Asks for a version, such as `7` or `7.0`. Default: any, see [above](Self). A start without
+    /// Requests a version, such as `7` or `7.0`. Default: any, see [above](Self). A start without
     /// that version installed is [`ErrorKind::NotInstalled`].
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
@@ -190,7 +190,7 @@ impl Engine for Redis {
         Ok(server)
     }
 
-    fn reached_limit(&self, log: &str) -> Option<String> {
+    fn cause_in_log(&self, log: &str) -> Option<String> {
         (log.contains("'tls-cert-file") && log.contains("Bad directive")).then(|| {
             format!(
                 "the server is built without TLS: choose one with it by {}, or leave out `tls`",
@@ -247,7 +247,7 @@ mod tests {
     fn a_server_without_tls_is_reported() {
         let log = "*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\nReading the configuration file, at line 20\n\
                    >>> 'tls-cert-file \"/etc/tls/server.crt\"'\nBad directive or wrong number of arguments\n";
-        assert!(Redis::new().reached_limit(log).unwrap().contains("leave out `tls`"));
-        assert_eq!(Redis::new().reached_limit("* Ready to accept connections"), None);
+        assert!(Redis::new().cause_in_log(log).unwrap().contains("leave out `tls`"));
+        assert_eq!(Redis::new().cause_in_log("* Ready to accept connections"), None);
     }
 }

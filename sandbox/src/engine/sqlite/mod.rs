@@ -18,10 +18,10 @@ const IDLE_MEMORY: u64 = 1_000_000;
 
 /// SQLite: each sandbox has a copy of one database file.
 ///
-/// It is for suites that run against several databases. There is no server: the test's own library
-/// opens the file, by the [URL](crate::Sandbox::url) `sqlite:///PATH` or by its
-/// [path](Self::file). `sqlite3`, the command-line program of SQLite, runs migrations and seeds. It
-/// is found in `PATH` or in the usual directories.
+/// This engine is for suites that run against several databases. There is no server: the test's own
+/// library opens the file, by the [URL](crate::Sandbox::url) `sqlite:///PATH` or by its
+/// [path](Self::file). The command-line program `sqlite3` runs migrations and seeds; it is found in
+/// `PATH` or in the usual directories.
 ///
 /// A sandbox is a private directory of the host, in the cache, whatever `SANDBOXED_DB_ISOLATION`
 /// says: SQLite resolves symbolic links in a path, and so opens no file in another root. The
@@ -34,8 +34,8 @@ const IDLE_MEMORY: u64 = 1_000_000;
 /// refused. An empty field of CSV is `NULL`, quoted or not.
 ///
 /// # Limits
-/// There are no settings, as SQLite's are those of each connection, and no
-/// [port](crate::Sandbox::tcp). [`disk`](crate::Snapshot::disk) does not hold.
+/// The engine has no settings, because those of SQLite belong to a connection. It has no
+/// [port](crate::Sandbox::tcp), and the limit [`disk`](crate::Snapshot::disk) does not apply.
 ///
 /// # Example
 /// ```no_run
