@@ -33,11 +33,13 @@ pub enum ErrorKind {
     /// A sandbox could not be launched, and the machine's configuration is not known to be the
     /// cause.
     Launch,
-    /// The server was not ready, a program or code had not finished, or no slot was free, in time.
+    /// A deadline passed before the server was ready, a program or code had finished, or a slot was
+    /// free.
     Timeout,
-    /// The server ended while it should have been running, or ended with an error.
+    /// The server ended without a request, or its end was not clean.
     Exited,
-    /// A running sandbox could not be controlled: a request, the log, a TCP port, its end.
+    /// An operation on a running sandbox failed: a request to it, reading its log, opening a TCP
+    /// port, ending it.
     Control,
 }
 
@@ -161,14 +163,16 @@ impl Error {
         &self.0.step
     }
 
-    /// Returns the known cause and its fix, if the library knows them.
+    /// Returns the hint: the known cause and its fix in one sentence; `None` if the library does
+    /// not know them.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// Returns the one command or setting that fixes the cause, if one does. The hint holds it too,
-    /// with instructions. No command changes files or directories other than the library's cache.
+    /// Returns the one command or setting that fixes the cause, if there is one. The
+    /// [hint](Self::hint) contains it too, with instructions. No command changes files or
+    /// directories outside the library's cache.
     #[must_use]
     pub fn command(&self) -> Option<&str> {
         self.0.fix.as_ref().map(|fix| fix.command.as_str()).filter(|command| !command.is_empty())

@@ -42,8 +42,8 @@
 //! | `tokio` | `async` tests, code that prepares a layer | yes |
 //! | `sqlx`, `sqlx-0-8`, `tokio-postgres`, `postgres`, `deadpool-postgres`, `diesel`, `diesel-r2d2`, `diesel-async`, `diesel-async-0-8`, `diesel-async-0-7`, `sea-orm`, `sea-orm-1` | [parameters](guide::parameters) of that driver | no |
 //! | `sqlx-mysql`, `sqlx-0-8-mysql`, `mysql`, `mysql_async`, `diesel-mysql`, `diesel-mysql-r2d2`, `diesel-async-mysql`, `diesel-async-0-8-mysql`, `diesel-async-0-7-mysql`, `sea-orm-mysql`, `sea-orm-1-mysql` | the same of a [`MariaDb`] | no |
-//! | `redis`, `fred` | the same of a [`Redis`] | no |
-//! | `images`, `registries` | [servers of OCI and Docker images](guide::images): of files, of registries too | no |
+//! | `redis`, `fred` | parameters of drivers for [`Redis`] | no |
+//! | `images`, `registries` | [servers from OCI and Docker images](guide::images): `images` for those in files, `registries` for those in registries too | no |
 //! | `registries` | [layers in a registry](guide::layers_in_a_registry) | no |
 //! | `toml` | [servers that a file describes](engine::Described) | no |
 //! | `tls` | [TLS](guide::parameters#tls) for clients by TCP | no |
@@ -118,7 +118,7 @@ pub mod cache {
     pub use crate::layer::{Damage, LayerInfo, Layers, Limit};
 }
 
-/// Makes a function that takes a database a test with a separate, pristine server.
+/// Turns a function that takes a database into a test with its own pristine server.
 ///
 /// The function may be `async` with the feature `tokio`, which is on by default: it runs on a tokio
 /// runtime, single-threaded unless `flavor` says otherwise. It returns `()`, a `Result<(), E>` with
@@ -144,8 +144,9 @@ pub mod cache {
 /// error until its own engine is named.
 ///
 /// # Arguments
-/// All arguments are optional. Each has a method of the same name on [`Snapshot`], which documents
-/// defaults and errors, except `snapshot`, `engine`, `flavor`, `worker_threads` and `crate`.
+/// All arguments are optional. [`Snapshot`] has a method of the same name for each, which documents
+/// its default and its errors, except for `snapshot`, `engine`, `flavor`, `worker_threads` and
+/// `crate`.
 ///
 /// - `snapshot = path::of::function`: the function returns the [`Snapshot`] that the other
 ///   arguments extend, such as one that a suite shares. Default: a fresh server.
@@ -201,9 +202,10 @@ pub mod cache {
 /// tests are called `version_15`, since only the compiler knows the engine. Parameters with
 /// separate lists are the same in all tests.
 ///
-/// A version is searched among the servers that are installed side by side, see [`Postgres`] and
-/// [`Redis`]. The test of a missing version fails. With `SANDBOXED_DB_MISSING=skip` in the
-/// environment it passes, and its output says that it was skipped and why; the default is `fail`.
+/// The server of a version is searched among those that are installed side by side, see
+/// [`Postgres`] and [`Redis`]. If it is missing, its test fails. With `SANDBOXED_DB_MISSING=skip`
+/// in the environment that test passes, and its output says that it was skipped and why; the
+/// default is `fail`.
 ///
 /// # With rstest and test_case
 /// `#[sandboxed_db]` stands above `#[rstest]` and `#[test_case]`. Each case has a server of its
@@ -216,9 +218,9 @@ pub mod cache {
 /// timed out runs until the test program ends. Below `#[rstest]` the attribute is written
 /// `#[test_attr(sandboxed_db(…))]`, and a parameter from the database `#[ignore] db: Sandbox`.
 ///
-/// With test_case, the arguments of a case fill the first parameters, and the database all others.
-/// `#[test_case(1 => 2)]` is refused, since the harness has judged the result before: pass the
-/// expected value as a further argument.
+/// With test_case, the arguments of a case fill the first parameters, and the database fills all
+/// others. `#[test_case(1 => 2)]` is refused, because the harness judges the result before
+/// test_case can compare it: pass the expected value as a further argument.
 ///
 /// # Beside other attributes
 /// `#[test_log::test]` works above and below. Attributes that run the function themselves, such as
@@ -226,10 +228,10 @@ pub mod cache {
 /// serial_test, stand below; an attribute that adds names to the body stands above.
 ///
 /// # Failures
-/// The output of a failed test has what the server logged last since its start, the time of the
-/// start and the command that opens the data, which is kept if `keep` says so. If the server cannot
-/// be started the test fails with its place and the full report of the [`Error`]; so does a
-/// `#[should_panic]` test, by not panicking. No panic hook runs then, and there is no backtrace.
+/// The output of a failed test contains the end of the server's log, the duration of the start, and
+/// the command that opens the data if `keep` has kept it. If the server cannot be started, the test
+/// fails with its place and the full report of the [`Error`]. A `#[should_panic]` test then fails
+/// too, because it does not panic. No panic hook runs then, and there is no backtrace.
 ///
 /// # Example
 /// ```no_run

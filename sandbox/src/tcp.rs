@@ -26,7 +26,7 @@ const TRIES: u32 = 64;
 /// A TCP port of 127.0.0.1 at which a sandbox's server is reached; from
 /// [`Sandbox::tcp`](crate::Sandbox::tcp).
 ///
-/// It is closed when the sandbox ends, whatever is still kept of this.
+/// The port closes when the sandbox ends, even if this value still exists.
 #[derive(Clone)]
 pub struct Tcp {
     address: SocketAddr,
@@ -97,7 +97,7 @@ impl Tcp {
         })
     }
 
-    /// The URL for clients, with the superuser's password in it.
+    /// Returns the URL for clients, with the superuser's password in it.
     ///
     /// With [TLS](crate::Snapshot::tls) its parameters `sslmode=verify-full` and `sslrootcert` make
     /// libpq, sqlx, Go's lib/pq and pgx check the server's certificate. The crates `postgres` and
@@ -133,37 +133,37 @@ impl Tcp {
         self.jdbc_url.as_deref()
     }
 
-    /// The address: 127.0.0.1 and a port that was free. Where the machine has IPv6 it is the port
-    /// at `::1`, too.
+    /// Returns the address: 127.0.0.1 and a port that was free. Where the machine has IPv6, the
+    /// same port of `::1` is open too.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The port.
+    /// Returns the port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The superuser's password, made at random for this sandbox.
+    /// Returns the superuser's password, which is random and made for this sandbox.
     #[must_use]
     pub fn password(&self) -> &str {
         &self.password
     }
 
-    /// Returns the file, in PEM, by which clients check the certificate of the server; `None`
+    /// Returns the file, in PEM, by which clients verify the certificate of the server; `None`
     /// without [TLS](crate::Snapshot::tls).
     ///
-    /// It lies in the sandbox and ends with it. Only the user who runs the test can read it: copy
-    /// it for programs of other users and other containers.
+    /// The file is removed with the sandbox. Only the user who runs the test can read it: copy it
+    /// for programs of other users and other containers.
     #[must_use]
     pub fn root_certificate(&self) -> Option<&Path> {
         self.root_certificate.as_deref()
     }
 
-    /// Variables of the environment by which a program finds the server at the port: as
-    /// [`Sandbox::env`](crate::Sandbox::env), by TCP.
+    /// Returns environment variables by which a program finds the server at the port, as
+    /// [`Sandbox::env`](crate::Sandbox::env) does for the Unix socket.
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
         self.env.clone()

@@ -9,12 +9,12 @@ use crate::launch::ProcessOrigin;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerStart {
-    /// The program was executed.
+    /// The server's program was executed.
     #[default]
     Executed,
-    /// From the image of a linked program.
+    /// The server was restored from the image of its linked program.
     Linked,
-    /// From a checkpoint of a ready server.
+    /// The server was resumed from a checkpoint of a ready one.
     Resumed,
 }
 
@@ -32,12 +32,12 @@ impl From<&ProcessOrigin> for ServerStart {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Finding the layer, or building it.
+    /// The time to find or build the layer.
     pub layer: Duration,
-    /// `true` if this start built the layer, rather than found it or waited for another start to
-    /// build it.
+    /// `true` if this start built the layer; `false` if it found the layer, or waited for another
+    /// start to build it.
     pub layer_built: bool,
-    /// Waiting for a slot.
+    /// The wait for a slot.
     pub queue: Duration,
     /// Present if the sandbox was prewarmed by the [pool](crate::Snapshot::start): the age of its
     /// server when it was handed over. `launch` is then the time to find it, and `server` the wait
@@ -45,14 +45,15 @@ pub struct Timings {
     pub pooled: Option<Duration>,
     /// The part of `launch` that decides the container's plan.
     pub plan: Duration,
-    /// From the request to the executed server: the plan, namespaces, mounts, the root.
+    /// The time from the request to the executed server: the plan, namespaces, mounts, the root.
     pub launch: Duration,
-    /// From the executed server to a server that is ready.
+    /// The time from the executed server to a ready one.
     pub server: Duration,
     /// How the server was started.
     pub start: ServerStart,
-    /// Making the test's parameters, as far as they are made: a pool's first connection, a port's
-    /// password. Zero for a test that takes only the handle, and outside of `#[sandboxed_db]`.
+    /// The time to make the test's parameters that are made so far, such as a pool's first
+    /// connection or a port's password. Zero for a test that takes only the handle, and outside of
+    /// `#[sandboxed_db]`.
     pub connect: Duration,
 }
 

@@ -96,7 +96,7 @@ impl<E: Engine> Conformance<E> {
         crowd.iter().try_for_each(|sandbox| self.read(&check, sandbox).map(drop))
     }
 
-    /// Checks that 20 sandboxes at once share no data: that writes reach only their own.
+    /// Checks that 20 simultaneous sandboxes share no data: a write reaches its own sandbox only.
     ///
     /// # Errors
     /// The violation.
@@ -125,7 +125,7 @@ impl<E: Engine> Conformance<E> {
         check.of(Directory::copy(engine, installation, &layer.data()))
     }
 
-    /// Checks that a stop at once after the start, and one after a write, are clean.
+    /// Checks that a stop right after the start, and a stop after a write, are clean.
     ///
     /// # Errors
     /// The violation.
@@ -149,7 +149,7 @@ impl<E: Engine> Conformance<E> {
         Ok(())
     }
 
-    /// Checks that data is there again after a clean stop, in the same directory.
+    /// Checks that data survives a clean stop in the same directory.
     ///
     /// # Errors
     /// The violation.
@@ -162,7 +162,7 @@ impl<E: Engine> Conformance<E> {
         self.read_again(&check, &directory, &directory)
     }
 
-    /// Checks that a copy of the data directory is as good as the directory, after a clean stop and
+    /// Checks that a copy of the data directory works as the original does, after a clean stop and
     /// [`tidy`](Engine::tidy).
     ///
     /// # Errors
@@ -276,8 +276,8 @@ impl<E: Engine> Conformance<E> {
         Ok(())
     }
 
-    /// Checks that a [setting](Self::setting) reaches the server, and that one which cannot is
-    /// refused.
+    /// Checks that a [setting](Self::setting) reaches the server, and that a setting that cannot be
+    /// set is refused.
     ///
     /// # Errors
     /// The violation.

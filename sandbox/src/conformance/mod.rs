@@ -23,10 +23,10 @@ type Work<E, T> = Arc<dyn Fn(&Sandbox<E>) -> Result<T, Box<dyn StdError + Send +
 /// The outcome of a check.
 pub type Checked = Result<(), Violation>;
 
-/// The checks of an engine, with what they need to know about its database.
+/// The checks of an engine, with their inputs for its database.
 ///
-/// Each check is a separate method; [`check_all`](Self::check_all) runs those that apply. They
-/// start servers as tests do, in the same cache.
+/// Each check is a separate method; [`check_all`](Self::check_all) runs those that apply. The
+/// checks start servers as tests do, in the same cache.
 #[derive(Clone)]
 pub struct Conformance<E: Engine> {
     engine: E,
@@ -71,8 +71,8 @@ impl<E: Engine> Conformance<E> {
         }
     }
 
-    /// Says how a client reads the data that [`writes`](Self::writes) and the scripts change: equal
-    /// data is equal text. Required.
+    /// Sets the function by which a client reads the data that [`writes`](Self::writes) and the
+    /// scripts change. Equal data must give equal text. Required.
     #[must_use]
     pub fn reads<X: Into<Box<dyn StdError + Send + Sync>>>(
         mut self,
@@ -82,7 +82,8 @@ impl<E: Engine> Conformance<E> {
         self
     }
 
-    /// Says how a client changes data, in a way that [`reads`](Self::reads) shows. Required.
+    /// Sets the function by which a client changes data; [`reads`](Self::reads) must show the
+    /// change. Required.
     #[must_use]
     pub fn writes<X: Into<Box<dyn StdError + Send + Sync>>>(
         mut self,
@@ -92,8 +93,8 @@ impl<E: Engine> Conformance<E> {
         self
     }
 
-    /// Says that the server holds its data in memory only, as memcached does: after a stop it is
-    /// gone.
+    /// Declares that the server holds its data in memory only, as memcached does, and loses it at a
+    /// stop.
     #[must_use]
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
@@ -101,14 +102,15 @@ impl<E: Engine> Conformance<E> {
     }
 
     /// Adds a setting of the server with a valid value other than the default. Without one the
-    /// engine is taken to have no settings, and must refuse them.
+    /// engine must refuse all settings.
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.setting = Some((name.into(), value.into()));
         self
     }
 
-    /// Adds an engine that makes other data of the same steps, such as one with another collation.
+    /// Adds an engine that makes different data from the same steps, such as one with another
+    /// collation.
     #[must_use]
     pub fn other(mut self, engine: E) -> Self {
         self.others.push(engine);
@@ -135,8 +137,8 @@ impl<E: Engine> Conformance<E> {
         self
     }
 
-    /// Adds a script that the server refuses because of this line, counted from one. Let it be in
-    /// the middle, and let lines before it succeed.
+    /// Adds a script that the server refuses because of this line, counted from one. The line must
+    /// be in the middle of the script, and the lines before it must succeed.
     #[must_use]
     pub fn broken_script(mut self, text: impl Into<String>, line: u64) -> Self
     where
@@ -167,7 +169,7 @@ impl<E: Engine> Conformance<E> {
         self
     }
 
-    /// Says that the database has no transactions that a script could leave open, in place of
+    /// Declares that the database has no transactions that a script could leave open, in place of
     /// [`open_transaction`](Self::open_transaction).
     #[must_use]
     pub fn without_transactions(mut self) -> Self

@@ -85,18 +85,18 @@ pub use info::ConnectInfo;
 /// | `redis::Client`, `redis::Connection`, `redis::aio::MultiplexedConnection`, `redis::aio::ConnectionManager` | `redis` for 1 |
 /// | `fred::clients::Client`, `fred::types::config::Config` | `fred` for 10 |
 ///
-/// Features for several versions of a driver may be on together. A driver or version that is
-/// missing connects to the `String`, or implements this trait in the suite.
+/// Features for several versions of a driver may be on together. For a driver or a version that is
+/// missing, connect to the `String`, or implement this trait in the suite.
 ///
 /// All parameters of a test are made before its body begins, in their order, from one server unless
-/// the attribute says otherwise. The test's function drops parameters that it takes by value as any
-/// function does, the last one first. The server outlives them, unless the test takes the `Sandbox`
-/// itself by value: as the first parameter it is dropped last. A pool that is still open at the end
-/// of the test neither delays nor fails it.
+/// the attribute gives them several. The test's function drops parameters that it takes by value as
+/// any function does, the last one first. The server outlives them, unless the test takes the
+/// `Sandbox` itself by value: as the first parameter it is dropped last. A pool that is still open
+/// at the end of the test neither delays nor fails it.
 ///
 /// # Plain and `async` tests
-/// The method is `async`, so that pools and clients can connect. A plain test waits for it, and
-/// gets a tokio runtime that runs until the test has ended. So one implementation fits every test.
+/// The method is `async`, so that pools and clients can connect. A plain test waits for it, and has
+/// a tokio runtime until the test ends. One implementation therefore serves every test.
 ///
 /// # Example
 /// The state of an application:
@@ -138,13 +138,14 @@ pub use info::ConnectInfo;
     note = "beside `#[rstest]` or `#[test_case]`, `#[sandboxed_db]` stands above, and `#[from(fixture)]` marks a fixture"
 )]
 pub trait FromSandbox<E: Engine = Postgres>: Sized {
-    /// The error of a value that could not be made; the test fails with it and the server's log.
+    /// The error of a value that cannot be made. The test fails with this error and the server's
+    /// log.
     type Error: Into<Box<dyn Error + Send + Sync>>;
 
     /// Makes the value. A connection is connected.
     ///
     /// # Errors
-    /// The cause why the value cannot be made.
+    /// The reason why the value cannot be made.
     fn from_sandbox(sandbox: &Sandbox<E>) -> impl Future<Output = Result<Self, Self::Error>>;
 }
 

@@ -31,16 +31,16 @@ pub struct CacheInfo {
     pub directory: PathBuf,
     /// The type of its file system, such as `ext4`.
     pub file_system: String,
-    /// Bytes that it takes on disk.
+    /// The size of the directory on disk, in bytes.
     pub used: u64,
-    /// Bytes that are free there.
+    /// The free space of the file system, in bytes.
     pub free: u64,
-    /// `true` if it can be written now.
+    /// `true` if the directory can be written now.
     pub writable: bool,
-    /// `true` if copies there share blocks with their originals, so that a layer is quickly built
-    /// on another.
+    /// `true` if copies in the directory share blocks with their originals, which makes building a
+    /// layer on another fast.
     pub reflink: bool,
-    /// `true` if it holds finished layers.
+    /// `true` if the directory holds finished layers.
     pub has_layers: bool,
 }
 

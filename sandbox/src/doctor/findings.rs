@@ -27,7 +27,7 @@ pub struct Findings {
     pub servers: Vec<ServerInfo>,
     /// The limits of a sandbox; empty if none could be launched.
     pub limits: Vec<LimitInfo>,
-    /// How long one sandbox took, if one was started.
+    /// The durations of one sandbox, if one was started.
     pub timings: Option<TrialTimings>,
 }
 
@@ -35,9 +35,9 @@ pub struct Findings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Check {
-    /// Its subject, such as `namespaces`.
+    /// The subject of the check, such as `namespaces`.
     pub name: &'static str,
-    /// Its result.
+    /// The result of the check.
     pub status: CheckStatus,
     /// The finding in one sentence.
     pub sentence: String,
@@ -51,7 +51,7 @@ pub struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// Good.
+    /// The check found nothing to do.
     Ok,
     /// Sandboxes work with a shortcoming.
     Warning,

@@ -29,13 +29,13 @@ use crate::fix::Fix;
 use crate::isolation::{self, Isolation};
 use examination::Examination;
 
-/// Examines this machine: whether sandboxes start here, and with what.
+/// Examines whether this machine can run sandboxes, and reports the means that it offers.
 ///
-/// Everything is tried, nothing is guessed: only after a failed trial are files such as those of
-/// sysctl(8) read, for the reason. At the end a server is started and ended once. Its layer is
-/// built if the cache has none, and without an installed PostgreSQL the distribution's packages are
-/// downloaded, as by any start. Each check has a deadline. Nothing remains but the files of a start
-/// in the cache.
+/// The doctor tries each operation. Only after a failure it reads files such as those of sysctl(8),
+/// to find the reason. At the end it starts and ends one server. The server's layer is built if the
+/// cache has none, and without an installed PostgreSQL the distribution's packages are downloaded,
+/// as by any start. Each check has a deadline. Nothing remains except the files of a start in the
+/// cache.
 ///
 /// # Example
 /// ```no_run

@@ -21,15 +21,15 @@ const CHECKPOINT: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TrialTimings {
-    /// Finding the layer, or building it.
+    /// The time to find or build the layer.
     pub layer: f64,
     /// `true` if the layer was built.
     pub layer_built: bool,
-    /// From the request to the executed server.
+    /// The time from the request to the executed server.
     pub launch: f64,
-    /// From the executed server to a server that is ready.
+    /// The time from the executed server to a ready one.
     pub server: f64,
-    /// From the drop of the handle to the end of all processes.
+    /// The time from the drop of the handle to the end of all processes.
     pub teardown: f64,
 }
 

@@ -3,18 +3,18 @@
 use crate::environment::KEEP;
 use crate::error::Result;
 
-/// When the data of a sandbox is kept after its end, for `sandboxed-db open` and `sandboxed-db
-/// diff`.
+/// Decides whether the data of a sandbox is kept after its end, for `sandboxed-db open` and
+/// `sandboxed-db diff`.
 ///
 /// See [`Snapshot::keep`](crate::Snapshot::keep).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing outlives a sandbox.
+    /// Keeps nothing.
     #[default]
     Never,
-    /// When its test fails.
+    /// Keeps the data if the test fails.
     OnFailure,
-    /// However its test ends.
+    /// Keeps the data, whether the test passes or fails.
     Always,
 }
 

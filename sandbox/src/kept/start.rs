@@ -29,8 +29,8 @@ impl KeptState {
     /// state does not change.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a state that was removed, or whose engine is not
-    /// PostgreSQL, or whose version is not installed; else as
+    /// [`ErrorKind::InvalidConfig`] for a state that was removed, whose engine is not PostgreSQL,
+    /// or whose version is not installed; all other errors are those of
     /// [`Snapshot::start`](crate::Snapshot::start).
     pub fn start(&self) -> Result<Sandbox> {
         self.start_as(self.postgres())
@@ -57,7 +57,7 @@ impl KeptState {
     /// Starts a server on the state as the test found it: on the layer of its snapshot.
     ///
     /// # Errors
-    /// As [`start`](Self::start), and [`ErrorKind::InvalidConfig`] when the layer is gone.
+    /// As [`start`](Self::start), and [`ErrorKind::InvalidConfig`] if the layer was removed.
     pub fn start_before(&self) -> Result<Sandbox> {
         self.start_before_as(self.postgres())
     }
@@ -75,7 +75,8 @@ impl KeptState {
         self.start_on(engine, layer.data(), layer.lock().clone())
     }
 
-    /// Returns `true` if a file of the data directory is the layer's file, and so unchanged.
+    /// Returns `true` if a file of the data directory is a hard link to the layer's, and therefore
+    /// unchanged.
     #[must_use]
     pub fn is_untouched(&self, file: &Path) -> bool {
         let original = layer::data_of(&self.layer).and_then(|data| fs::metadata(data.join(file)).ok());

@@ -25,15 +25,15 @@ pub struct KeptState {
     /// [`Snapshot::keep_as`](crate::Snapshot::keep_as); with `#2`, `#3`, … for further sandboxes of
     /// the same test.
     pub name: String,
-    /// The directory that relative paths of its description start at: that of the test's package.
+    /// The directory at which relative paths of the description start: that of the test's package.
     pub package: PathBuf,
     /// `true` if the test failed.
     pub failed: bool,
-    /// `true` if the server was shut down cleanly before. If not, it had died or hung, and its
-    /// files are as a crash leaves them: data that it had not written is lost, and a server that
-    /// starts on them recovers first.
+    /// `true` if the server was shut down cleanly before the data was kept. If not, it had died or
+    /// hung, and its files are as after a crash: data that it had not written is lost, and a server
+    /// that starts on them recovers first.
     pub clean: bool,
-    /// When it was kept; in JSON as in ISO 8601.
+    /// The time when the state was kept; in JSON a text of ISO 8601.
     #[serde(with = "cache::iso_8601")]
     pub kept: SystemTime,
     /// The engine's name, such as `postgres`.
@@ -52,9 +52,9 @@ pub struct KeptState {
     pub packages: Vec<String>,
     /// The settings of the server, as in the snapshot.
     pub settings: Vec<(String, String)>,
-    /// The digest of the layer it started from.
+    /// The digest of the layer from which the sandbox started.
     pub layer: String,
-    /// Bytes on disk, without the files that it shares with the layer.
+    /// The size on disk in bytes, without the files that the state shares with the layer.
     pub size: u64,
     /// The directory of the state.
     #[serde(default)]
@@ -62,7 +62,7 @@ pub struct KeptState {
 }
 
 impl KeptState {
-    /// The data directory. It shares files with the layer: do not write to them.
+    /// Returns the data directory. It shares files with the layer: do not write to them.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.directory.join(DATA)

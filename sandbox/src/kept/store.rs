@@ -19,8 +19,8 @@ pub(super) const SIZE: u64 = 2 << 30;
 /// [asks for it](crate::Snapshot::keep).
 ///
 /// The cache holds at most 20 states and at most 2 GiB, without the files that they share with
-/// layers; the oldest ones are removed first. A state replaces the one before of the same test, and
-/// is removed with the layer it started from.
+/// layers; the oldest states are removed first. A state replaces the previous one of the same test,
+/// and is removed together with the layer from which it started.
 ///
 /// # Example
 /// ```no_run
@@ -37,15 +37,15 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The states in the user's cache directory, which need not exist.
+    /// Opens the states in the user's cache directory, which need not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when no such directory can be named.
+    /// [`ErrorKind::InvalidConfig`] if the environment determines no such directory.
     pub fn open() -> Result<Self> {
         Ok(Self { cache: Cache::open()? })
     }
 
-    /// All states, the newest first.
+    /// Returns all states, the newest first.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] when the cache cannot be read.
@@ -58,7 +58,7 @@ impl Kept {
         Ok(states)
     }
 
-    /// The state of that name, or the only one whose name contains it.
+    /// Returns the state of that name, or the only one whose name contains it.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when there is none, or several names contain it;
@@ -136,8 +136,8 @@ impl Kept {
         Ok(state)
     }
 
-    /// Removes a state, unless it is in use; returns whether it was removed. A program that this
-    /// process starts at the same time seems to use it for an instant.
+    /// Removes a state unless it is in use, and returns whether it was removed. A program that this
+    /// process starts at the same moment may make the state appear to be in use.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] when the cache cannot be written.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::path::SandboxPath;
 
-/// A program to execute in a sandbox: its arguments, its whole environment, and the directory it
-/// starts in.
+/// A program to execute in a sandbox, with its arguments, its whole environment, and its working
+/// directory.
 ///
 /// Arguments and variables are either text or paths inside the sandbox. In process mode there is no
 /// separate root, and the paths, but no text, are replaced by those of the host.
@@ -72,7 +72,7 @@ impl Command {
         self
     }
 
-    /// Sets a variable of the environment, which is otherwise empty.
+    /// Sets a variable of the environment. The program gets no other variables.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), Word::Text(value.into())));
@@ -86,8 +86,7 @@ impl Command {
         self
     }
 
-    /// Sets the directory that the program starts in: one of the host that the sandbox shows at the
-    /// same place.
+    /// Sets the working directory: one of the host that the sandbox shows at the same place.
     #[must_use]
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.current_dir = path.into();

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::command::Command;
 use super::path::SandboxPath;
 
-/// The sign by which a server counts as ready: it is data, which the sandbox's init carries out
-/// inside the sandbox.
+/// The sign by which a server counts as ready. The sandbox's init checks it inside the sandbox.
 ///
 /// A sign other than a notification is looked for every half millisecond at first, and less often
 /// the longer it takes, until [`start_timeout`](crate::Snapshot::start_timeout) has passed.
@@ -31,11 +30,12 @@ pub enum Ready {
     Answer {
         /// The server's address.
         at: Endpoint,
-        /// Sent after a connection is made. Nothing, where the server speaks first.
+        /// The bytes to send after the connection is made; none for a server that speaks first.
         send: Vec<u8>,
-        /// Bytes that the answer contains.
+        /// The bytes that the answer must contain.
         expect: Vec<u8>,
-        /// Sent before the connection is closed, so that the server sees no broken client.
+        /// The bytes to send before the connection is closed, so that the server sees no broken
+        /// client.
         end: Vec<u8>,
     },
     /// The server answers `GET` by HTTP.
@@ -61,7 +61,8 @@ pub enum Endpoint {
 }
 
 impl Ready {
-    /// The server answers `send` with bytes that contain `expect`.
+    /// Returns [`Answer`](Self::Answer): the server answers `send` with bytes that contain
+    /// `expect`.
     pub fn answer(at: Endpoint, send: impl Into<Vec<u8>>, expect: impl Into<Vec<u8>>) -> Self {
         Self::Answer { at, send: send.into(), expect: expect.into(), end: Vec::new() }
     }

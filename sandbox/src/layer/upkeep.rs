@@ -37,8 +37,8 @@ const CHAIN_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The layers in the user's cache directory, for programs that look after it.
 ///
-/// A build prunes the cache to 10 GiB, at most once an hour; the command `sandboxed-db` does the
-/// rest.
+/// A build prunes the cache to 10 GiB, at most once an hour. The command `sandboxed-db` offers the
+/// methods below.
 ///
 /// # Example
 /// ```no_run
@@ -58,7 +58,7 @@ pub struct Layers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LayerInfo {
-    /// Its name.
+    /// The digest, which is the layer's name.
     pub digest: String,
     /// The engine's name, such as `postgres`; `image` for an unpacked image and `packages` for
     /// unpacked packages, which belong to no engine; empty when the manifest cannot be read.
@@ -66,20 +66,21 @@ pub struct LayerInfo {
     /// The version, as the server's program prints it; the reference of an unpacked image; the
     /// distribution of unpacked packages.
     pub version: String,
-    /// The digest of the layer it was built on.
+    /// The digest of the layer on which this one was built; `None` for a fresh server's layer.
     pub parent: Option<String>,
     /// The files that were run on the parent.
     pub steps: Vec<String>,
-    /// The place in a registry from which it was pulled; none if it was built on this machine.
+    /// The place in a registry from which the layer was pulled; `None` if it was built on this
+    /// machine.
     pub origin: Option<String>,
-    /// Bytes on disk.
+    /// The size on disk in bytes.
     pub size: u64,
-    /// Bytes of them that other layers share: removing this layer alone does not free these.
+    /// The bytes of `size` that other layers share: removing this layer alone does not free them.
     pub shared: u64,
-    /// When it was last used, to the hour; in JSON as in ISO 8601.
+    /// The time of the last use, to the hour; in JSON a text of ISO 8601.
     #[serde(serialize_with = "cache::iso_8601::serialize")]
     pub last_used: SystemTime,
-    /// `true` if a process uses it now.
+    /// `true` if a process uses the layer now.
     pub in_use: bool,
 }
 
@@ -98,29 +99,29 @@ pub struct Damage {
 /// The limit to which layers are pruned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// Bytes on disk of all layers together.
+    /// The size on disk of all layers together, in bytes.
     pub size: u64,
-    /// How long a layer may go unused.
+    /// The time that a layer may go unused; `None` for no limit.
     pub age: Option<Duration>,
 }
 
 impl Layers {
-    /// The layers of the user's cache directory, which need not exist.
+    /// Opens the layers of the user's cache directory, which need not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when no such directory can be
-    /// named.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the environment determines
+    /// no such directory.
     pub fn open() -> Result<Self> {
         Ok(Self { store: Store::open(None)? })
     }
 
-    /// The cache directory.
+    /// Returns the cache directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.store.cache().root()
     }
 
-    /// All layers, the one used last first, and all unpacked images and packages among them.
+    /// Returns all layers, unpacked images and unpacked packages, the most recently used first.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read.
@@ -138,8 +139,9 @@ impl Layers {
         Ok(entries)
     }
 
-    /// Removes layers that went unused for too long, and then the least recently used ones, until
-    /// the rest is no larger than the limit. Layers in use stay. Returns the removed ones.
+    /// Removes layers that are older than the limit's age, and then the least recently used ones
+    /// until the rest is no larger than the limit's size. Layers in use stay. Returns the removed
+    /// ones.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
@@ -170,8 +172,8 @@ impl Layers {
         Ok(removed)
     }
 
-    /// Compares every layer's files with its manifest, contents included. Damaged layers are set
-    /// aside, so that they are rebuilt at the next request.
+    /// Compares every layer's files with its manifest, including their contents. Damaged layers are
+    /// set aside and rebuilt at their next request.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.

@@ -16,13 +16,13 @@
 //! (or its start has failed). If its test dropped the handle, one more line follows with the
 //! outcome. A killed process therefore leaves a record without an end: only the outcome is lost.
 //!
-//! Servers that only build a layer have no record; that of the start that waited for them holds the
-//! time.
+//! A server that only builds a layer has no record; the record of the start that waited for it
+//! contains the time.
 //!
-//! Lines are appended, also to those of an earlier run; the field `run` differs. A relative path
-//! starts at `PWD`, the directory of the shell, since cargo runs the tests of each package in that
-//! package's directory. A file that cannot be opened fails the start; one that later cannot be
-//! written costs one warning per process.
+//! Lines are appended, even to a file of an earlier run; the field `run` tells runs apart. A
+//! relative path starts at `PWD`, the directory of the shell, since cargo runs the tests of each
+//! package in that package's directory. A start fails if the file cannot be opened. A later failure
+//! to write causes one warning per process.
 //!
 //! # Example
 //! The tests that waited longest for their database:
@@ -59,8 +59,8 @@ pub(crate) use recorder::{Ended, Recorder, with_causes};
 pub struct Report {
     /// The last record of each sandbox, in the order of the requests.
     pub records: Vec<Record>,
-    /// How many lines were no records: a killed process or a full disk can cut a line short, and a
-    /// later version of this library may write another format.
+    /// The number of lines that are no records: a killed process or a full disk can cut a line
+    /// short, and a later version of this library may write another format.
     pub skipped: usize,
 }
 
@@ -68,8 +68,8 @@ impl Report {
     /// Reads a file that was written by `SANDBOXED_DB_REPORT`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a file that cannot be read. Other lines than records are no
-    /// error.
+    /// [`ErrorKind::InvalidConfig`] for a file that cannot be read. Lines that are no records cause
+    /// no error.
     pub fn read(path: &Path) -> Result<Self> {
         let failed = |error| {
             Error::io(ErrorKind::InvalidConfig, "read", path, error).with_hint(format!(

@@ -12,9 +12,9 @@ pub const VERSION: u32 = 1;
 
 /// One sandbox of a run, in one line of JSON with these names.
 ///
-/// A value that is not known (yet) is `null`. Times are in microseconds since 1970-01-01 UTC. Those
-/// of one sandbox come from a monotonic clock that starts at `asked_at_us`, so their differences
-/// hold even if the machine's clock is set meanwhile.
+/// A value that is unknown, or not known yet, is `null`. Times are in microseconds since 1970-01-01
+/// UTC. Those of one sandbox come from a monotonic clock that starts at `asked_at_us`, so their
+/// differences are right even if the machine's clock is set meanwhile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {
@@ -45,7 +45,7 @@ pub struct Record {
     pub engine: String,
     /// The version that the server's program prints, such as `postgres (PostgreSQL) 15.18`.
     pub engine_version: Option<String>,
-    /// The digest of the layer it started from.
+    /// The digest of the layer from which the sandbox started.
     pub layer: Option<String>,
     /// `true` if this start built the layer.
     pub layer_built: bool,
@@ -71,10 +71,11 @@ pub struct Record {
     pub gone_at_us: Option<u64>,
     /// The outcome of its test.
     pub outcome: Outcome,
-    /// The reason why it could not be started.
+    /// The reason why the sandbox could not be started.
     pub error: Option<String>,
-    /// Why its test failed: the panic's message or the returned error, on one line of at most 1,000
-    /// characters. `null` for a test that passed, and for one that runs without the attribute.
+    /// The reason why the test failed: the panic's message or the returned error, on one line of at
+    /// most 1,000 characters. `null` for a test that passed, and for one that runs without the
+    /// attribute.
     pub failure: Option<String>,
     /// The command that starts a server on its data, if the data was [kept](crate::Keep).
     pub reopen: Option<String>,
@@ -109,8 +110,8 @@ impl Record {
         Some(Duration::from_micros(self.ready_at_us?.saturating_sub(self.asked_at_us)))
     }
 
-    /// Returns how long the sandbox was in use, from the last parameter to the beginning of its
-    /// end; `None` if either is unknown.
+    /// Returns the time for which the sandbox was in use, from the last parameter to the beginning
+    /// of its end; `None` if either is unknown.
     #[must_use]
     pub fn used(&self) -> Option<Duration> {
         let begin = self.connected_at_us.or(self.ready_at_us)?;

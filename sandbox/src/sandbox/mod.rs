@@ -42,9 +42,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running database server in a separate container.
 ///
-/// Dropping it kills the server and every other process in the container; the kernel frees the
-/// rest. The end of the test process does the same, even by SIGKILL. Where the data may be
-/// [kept](crate::Snapshot::keep), the container lives until that is done.
+/// Dropping the handle kills the server and every other process in the container; the kernel frees
+/// the rest. The end of the test process has the same effect, even by SIGKILL. Where the data may
+/// be [kept](crate::Snapshot::keep), the container lives until that is done.
 ///
 /// # Example
 /// ```no_run
@@ -195,7 +195,7 @@ impl<E: Engine> Sandbox<E> {
     /// first call gives the superuser a password of 160 random bits; roles that a test makes need a
     /// separate password. The Unix socket needs none. The port closes when the sandbox ends.
     ///
-    /// The first call takes some hundredths of a second, for a client that sets the password;
+    /// The first call takes some hundredths of a second, because a client sets the password;
     /// without a call there is no port and no cost. A call in code that
     /// [prepares](crate::Snapshot::prepare) a layer works too: the password then stays in the layer
     /// until the next call.
@@ -241,18 +241,18 @@ impl<E: Engine> Sandbox<E> {
         read.map_err(|error| Error::new(ErrorKind::Control, "read the server's log").caused_by(error))
     }
 
-    /// Returns how long each part of the start took. `SANDBOXED_DB_REPORT` records it for
-    /// [all sandboxes](crate::report) of a run.
+    /// Returns the duration of each part of the start. `SANDBOXED_DB_REPORT` records it for [all
+    /// sandboxes](crate::report) of a run.
     #[must_use]
     pub fn timings(&self) -> Timings {
         self.postmortem.timings(self.timings)
     }
 
-    /// Returns the process id of the sandbox's init, PID 1 inside, in the pid namespace of the
-    /// caller.
+    /// Returns the process id of the sandbox's init, which is PID 1 inside, in the pid namespace of
+    /// the caller.
     ///
-    /// `nsenter(1)` and `/proc/<pid>/root` accept it. In process mode
-    /// (`SANDBOXED_DB_ISOLATION=process`) it is the id of the server's supervisor.
+    /// `nsenter(1)` and `/proc/<pid>/root` accept the id. In process mode
+    /// (`SANDBOXED_DB_ISOLATION=process`) it is that of the server's supervisor.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.container().pid()
@@ -283,14 +283,14 @@ impl<E: Engine> Sandbox<E> {
         stopped.map_err(|error| explain(error).with_log(log()))
     }
 
-    /// Returns the engine, as the description has it.
+    /// Returns the engine of the description.
     #[must_use]
     pub fn engine(&self) -> &E {
         self.prepared.engine()
     }
 
-    /// Returns the sandbox's root as this process reaches it, below which the server's Unix socket
-    /// lies: for drivers that take a path instead of a URL.
+    /// Returns the sandbox's root as a path that this process can use. The server's Unix socket is
+    /// below it, for drivers that take a path instead of a URL.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.container().root()

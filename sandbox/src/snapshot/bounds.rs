@@ -10,31 +10,31 @@ use crate::kept::Keep;
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl<E: Engine> Snapshot<E> {
-    /// Sets how long a server may take from its execution until it is ready. Default 30 s; zero is
-    /// refused at the start.
+    /// Sets the time that a server may take from its execution until it is ready. Default 30 s; a
+    /// start refuses zero.
     ///
-    /// Servers start in some hundredths of a second here, so 30 s means a badly overloaded machine
-    /// or a server that will never be ready. (pg_ctl(1) waits for 60 s by default.)
+    /// Servers start in some hundredths of a second, so one that takes 30 s runs on a badly
+    /// overloaded machine or will never be ready. (pg_ctl(1) waits for 60 s by default.)
     #[must_use]
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit.min(LONGEST);
         self
     }
 
-    /// Sets how long one step may take when a layer is built, and how long to wait for another
-    /// process that builds it. Default 30 minutes; zero is refused at the start.
+    /// Sets the time that one step may take when a layer is built, and the time to wait for another
+    /// process that builds it. Default 30 minutes; a start refuses zero.
     #[must_use]
     pub fn build_timeout(mut self, limit: Duration) -> Self {
         self.build_timeout = limit.min(LONGEST);
         self
     }
 
-    /// Sets how old the data of the steps may be: a layer with an older step is rebuilt. Default
-    /// unlimited; zero is refused at the start.
+    /// Sets the greatest age of the steps' data: a layer with an older step is rebuilt. Default
+    /// unlimited; a start refuses zero.
     ///
-    /// A layer is kept as its steps have left it. A seed that calls `now()`, or makes data for the
-    /// current month, holds the time of the build from then on. With a limit of a day such data is
-    /// at most a day old.
+    /// A layer stays as its steps have left it. A seed that calls `now()`, or makes data for the
+    /// current month, keeps the time of the build. With a limit of a day such data is at most a day
+    /// old.
     ///
     /// # Example
     /// ```no_run
@@ -49,27 +49,28 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Sets how many bytes a sandbox may write into its data directory. Default 1 GiB.
+    /// Sets the number of bytes that a sandbox may write into its data directory. Default 1 GiB.
     ///
-    /// Written data is kept in memory, and a file of the layer counts whole as soon as a part of it
-    /// is written. Nothing is reserved. There may be one file for each 4 KB, and at least 16,384.
+    /// Written data is kept in memory, and a file of the layer counts in full as soon as a part of
+    /// it is written. Nothing is reserved. There may be one file for each 4 KB, and at least 16,384
+    /// files.
     #[must_use]
     pub fn disk(mut self, bytes: u64) -> Self {
         self.disk = bytes;
         self
     }
 
-    /// Sets how much memory the processes of a sandbox may take, in bytes. Default 4 GiB; less than
-    /// 32 MB is refused at the start.
+    /// Sets the memory that the processes of a sandbox may take, in bytes. Default 4 GiB; a start
+    /// refuses less than 32 MB.
     ///
     /// Files are not counted: [`disk`](Self::disk) limits the data directory, `/dev/shm` is limited
-    /// to 512 MB, and `/tmp`, `/run` and the log together to 64 MB. While a layer is built at least
-    /// the default applies.
+    /// to 512 MB, and `/tmp`, `/run` and the log together to 64 MB. While a layer is built, the
+    /// limit is at least the default.
     ///
     /// # Precision
-    /// The limit applies to each process, for its own memory: not for files, nor for shared memory
-    /// such as `shared_buffers`. A server that requests more gets and reports an error; it is not
-    /// killed.
+    /// The limit applies to each process and to its private memory: files and shared memory such as
+    /// `shared_buffers` do not count. A server that requests more memory gets an error and reports
+    /// it; it is not killed.
     ///
     /// The limit applies to the sandbox as a whole only if the tests have a control group with the
     /// controller `memory`, as under `systemd-run --user --scope -p Delegate=yes cargo test`. The
@@ -83,44 +84,45 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Sets how many processes and threads a sandbox may have at a time: those of the server, their
-    /// children, and one of the sandbox itself. Default 512, or more if the server's settings need
-    /// it: `max_connections = 1000` allows about 1300. Fewer than 16 are refused at the start.
-    /// While a layer is built at least the default applies.
+    /// Sets the number of processes and threads that a sandbox may have at a time: those of the
+    /// server, their children, and one of the sandbox itself. Default 512, or more if the server's
+    /// settings need it: `max_connections = 1000` allows about 1300. A start refuses less than 16.
+    /// While a layer is built, the limit is at least the default.
     ///
     /// # Precision
-    /// Exact, except for root without a control group (see [`memory`](Self::memory)): the kernel
-    /// exempts root from the usual limit. Sandboxes of root may have up to 300 more from Linux 6.14
-    /// on, and have no limit before.
+    /// The limit is exact, except for root without a control group (see [`memory`](Self::memory)),
+    /// because the kernel exempts root from the usual limit. From Linux 6.14 on sandboxes of root
+    /// may have up to 300 more; before, they have no limit.
     #[must_use]
     pub fn pids(mut self, count: u32) -> Self {
         self.limits.pids = Some(count);
         self
     }
 
-    /// Sets how many processors a sandbox may use: `0.5` is half of one. Default all. Not applied
-    /// while a layer is built.
+    /// Sets the number of processors that a sandbox may use: `0.5` is half of one. Default all. The
+    /// limit does not apply while a layer is built.
     ///
     /// # Precision
-    /// To the millisecond with a control group (see [`memory`](Self::memory)). Without one it is
-    /// rounded up, and the sandbox is bound to that many processors, chosen at random.
+    /// With a control group (see [`memory`](Self::memory)) the limit is exact to a millisecond.
+    /// Without one the number is rounded up, and the sandbox is bound to that many processors,
+    /// chosen at random.
     #[must_use]
     pub fn cpu(mut self, cores: f64) -> Self {
         self.limits.cpu = Some(cores);
         self
     }
 
-    /// Sets when the data of a sandbox is kept after its end, as the test left it, for
+    /// Decides whether the data of a sandbox is kept after its end, as the test left it, for
     /// `sandboxed-db open`, `sandboxed-db diff` and [`Kept`](crate::cache::Kept). Default
     /// [`Keep::Never`]. `SANDBOXED_DB_KEEP` takes precedence: `never`, `on_failure` or `always`.
     ///
     /// # Contents
-    /// The data directory. The server is shut down first, so everything committed is in it. A
-    /// server that has died leaves its files as after a crash; one that does not end within 10
-    /// seconds is killed. Files that are equal to the layer's become hard links to them, the others
-    /// are copied. This takes some hundredths of a second, and a few MB of the cache within the
-    /// bounds of [`Kept`](crate::cache::Kept). If the data cannot be kept the test's output says so
-    /// in one line.
+    /// The data directory is kept. The server is shut down first, so everything committed is in it.
+    /// A server that has died leaves its files as after a crash; a server that does not end within
+    /// 10 seconds is killed. Files that are equal to the layer's become hard links to them; the
+    /// others are copied. This takes some hundredths of a second, and a few MB of the cache within
+    /// the bounds of [`Kept`](crate::cache::Kept). If the data cannot be kept, the test's output
+    /// says so in one line.
     ///
     /// # Failure
     /// With the attribute, a failure is a failed test. The server survives a dropped handle, and

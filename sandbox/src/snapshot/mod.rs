@@ -20,10 +20,10 @@ const DISK: u64 = 1 << 30;
 
 /// A description of a prepared database, from which any number of pristine servers start.
 ///
-/// A description does nothing by itself. The first start runs the steps and stores the outcome as a
-/// layer in the cache. Every further start, in this process or another, uses the layer. A layer is
-/// found by the contents of all files, so a changed file makes another layer. A damaged layer is
-/// detected before use and rebuilt. `SANDBOXED_DB_REBUILD=1` rebuilds all layers once a run.
+/// A description does nothing by itself. The first start runs the steps and stores their outcome as
+/// a layer in the cache. Every further start, in this process or another, uses the layer. A layer
+/// is found by the contents of all files, so a changed file leads to another layer. A damaged layer
+/// is detected before use and rebuilt. `SANDBOXED_DB_REBUILD=1` rebuilds all layers once in a run.
 ///
 /// The cache directory is `SANDBOXED_DB_CACHE`, else `sandboxed-db` in `XDG_CACHE_HOME`, else
 /// `~/.cache/sandboxed-db`.
@@ -148,21 +148,21 @@ impl<E: Engine> Snapshot<E> {
     }
 
     /// Adds a package of the distribution on top of the server, such as an extension that is not
-    /// installed. Only on Debian, Ubuntu and their kin.
+    /// installed. Packages work on Debian, Ubuntu and their derivatives only.
     ///
-    /// The first start has apt-get(8) download the package and its dependencies from the machine's
-    /// sources and check them against their signed lists, and unpacks them into the cache. No
-    /// script of a package runs, nothing is installed, and root is not needed. All servers of the
-    /// description see the packages over the machine's `/usr`, with an installed server as with one
-    /// from [packages](crate::environment). Until they are pruned, later starts use the unpacked
-    /// packages as they are, without a network. Layers depend on the packages' names, versions and
-    /// contents.
+    /// At the first start apt-get(8) downloads the package and its dependencies from the machine's
+    /// sources and checks them against the signed lists; the library unpacks them into the cache.
+    /// No script of a package runs, nothing is installed, and root is not needed. All servers of
+    /// the description see the packages as part of the machine's `/usr`, whether the server is
+    /// installed or from [packages](crate::environment) too. Until they are pruned, later starts
+    /// use the unpacked packages as they are, without a network. Layers depend on the packages'
+    /// names, versions and contents.
     ///
-    /// With an [image](Self::image) of Debian, Ubuntu and their kin the packages are those of the
-    /// image's sources, checked by the image's keys. A source that the image marks as `trusted` is
-    /// used without a check, as in the image itself.
+    /// With an [image](Self::image) of Debian, Ubuntu or a derivative, the packages come from the
+    /// image's sources and are checked by the image's keys. A source that the image marks as
+    /// `trusted` is used without a check, as in the image itself.
     ///
-    /// `name=version` asks for one version. An extension that must be loaded when the server starts
+    /// `name=version` requests one version. An extension that must be loaded when the server starts
     /// needs its [setting](Self::setting) too, such as `shared_preload_libraries`.
     ///
     /// # Errors
@@ -241,8 +241,9 @@ impl<E: Engine> Snapshot<E> {
         self
     }
 
-    /// Returns a description that begins with the steps of this one and shares their layers: a
-    /// schema, then the reference data of all tests, then the scenario of a few.
+    /// Returns a description that begins with the steps of this one and shares their layers. A
+    /// suite can thus have a schema, extend it by the reference data of all tests, and extend that
+    /// by the scenario of a few.
     ///
     /// Settings apply from the first step on, so a snapshot with other settings shares only the
     /// fresh server.
@@ -259,11 +260,16 @@ impl<E: Engine> Snapshot<E> {
         self.clone()
     }
 
-    /// Sets a setting of the server, by its name in `postgresql.conf`. The last value of a name
-    /// counts.
+    /// Sets a setting of the server, by its name in the server's configuration, such as
+    /// `postgresql.conf`. If a name is set several times, the last value counts.
     ///
-    /// Settings apply while steps run too, so other settings make other layers. Settings on which
-    /// the sandbox depends (`data_directory`, `unix_socket_directories`, `port`) cannot be set.
+    /// Settings apply while steps run too, so other settings lead to other layers.
+    ///
+    /// # Errors
+    /// None here. [`start`](Self::start) returns
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a setting on which the
+    /// sandbox depends, such as `data_directory`, `unix_socket_directories` or `port`, and
+    /// [`ErrorKind::Exited`](crate::ErrorKind::Exited) for one that the server refuses.
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.settings.push((name.into(), value.to_string()));

@@ -39,18 +39,18 @@ impl<E: Engine> Snapshot<E> {
     /// Starts a server on a pristine copy.
     ///
     /// At most [`SANDBOXED_DB_MAX`](crate::environment) sandboxes live at a time, in all processes
-    /// with the same cache. Default: as many idle servers as fit into four fifths of the memory,
-    /// and at most 2048 for each processor. Further starts wait for a slot in the order of their
-    /// requests, at most 10 minutes.
+    /// with the same cache. Default: the number of idle servers that fit into four fifths of the
+    /// memory, and at most 2048 for each processor. Further starts wait for a slot in the order of
+    /// their requests, at most 10 minutes.
     ///
     /// # Prewarmed sandboxes
     /// From the second start of the same description in a process on, a pool starts further
     /// sandboxes while tests run, and hands a ready one over in about a millisecond. A prewarmed
-    /// sandbox serves a request only if nothing differs, down to the files of the snapshot. At most
-    /// `SANDBOXED_DB_POOL` are ready at a time; default: one for each processor, and `0` turns the
-    /// pool off. Prewarmed sandboxes give way to requested ones, and end soon after the last
-    /// request and with the process. There are none in process mode
-    /// (`SANDBOXED_DB_ISOLATION=process`).
+    /// sandbox serves a request only if nothing differs, including the contents of the snapshot's
+    /// files. At most `SANDBOXED_DB_POOL` are ready at a time; default: one for each processor, and
+    /// `0` turns the pool off. Prewarmed sandboxes give way to requested ones, and end soon after
+    /// the last request and with the process. In process mode (`SANDBOXED_DB_ISOLATION=process`)
+    /// there is no pool.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a description that cannot work: a missing file, a failing
@@ -185,10 +185,10 @@ impl<E: Engine> Snapshot<E> {
         }
     }
 
-    /// Starts a server on a pristine copy, without blocking the runtime; any runtime will do.
+    /// Starts a server on a pristine copy, without blocking the runtime. Every runtime works.
     ///
-    /// The start runs on its own thread. If the future is dropped, a sandbox that starts
-    /// nevertheless ends at once.
+    /// The start runs on its own thread. If the future is dropped, the start goes on, and its
+    /// sandbox ends as soon as it exists.
     ///
     /// # Errors
     /// As [`start`](Self::start).

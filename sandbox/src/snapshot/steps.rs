@@ -16,11 +16,13 @@ impl<E: Engine> Snapshot<E> {
     /// Adds migrations: a directory of SQL files, each run by the database's client, such as
     /// psql(1), in its own session.
     ///
-    /// The outcome is a layer. Files that are added at the end run on the layer of the others.
+    /// The outcome is a layer. Files that are added at the end run on the layer of the earlier
+    /// files.
     ///
     /// # Tools
-    /// A directory that only one tool uses runs as with that tool, and the tool's bookkeeping table
-    /// is filled. So an application that migrates when it starts finds all migrations applied:
+    /// A directory in the layout of exactly one tool runs as that tool runs it, and the tool's
+    /// bookkeeping table is filled. So an application that migrates when it starts finds all
+    /// migrations applied:
     ///
     /// | in the directory | tool | table |
     /// |---|---|---|
@@ -95,13 +97,13 @@ impl<E: Engine> Snapshot<E> {
     /// | any other | SQL, with everything that the database's client accepts; in PostgreSQL that is psql(1), with `COPY … FROM stdin` and its data, and `\ir` of further files | by the client, in a separate session |
     ///
     /// Files of SQL and of rows may be compressed: `.gz` by gzip(1), `.zst` by zstd(1). Text is
-    /// UTF-8 unless it says otherwise.
+    /// UTF-8 unless the file chooses another client encoding.
     ///
     /// An archive keeps its owners and privileges: an earlier step must create the roles that it
     /// names.
     ///
-    /// The outcome is cached until the file changes: the values of `now()` and `random()` in a seed
-    /// stay those of the day when the layer was built.
+    /// The outcome is cached until the file changes, so the values of `now()` and `random()` in a
+    /// seed stay those of the layer's build; see [`max_age`](Self::max_age).
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns
@@ -121,12 +123,13 @@ impl<E: Engine> Snapshot<E> {
     /// outcome is a layer.
     ///
     /// The program runs in the directory of the package whose source adds the step, with the
-    /// variables of [`Sandbox::env`](crate::Sandbox::env), `DATABASE_URL` among them. Variables of
-    /// the user's that name another server (`PG…`) are removed. The program must succeed within
-    /// [`build_timeout`](Self::build_timeout).
+    /// variables of [`Sandbox::env`](crate::Sandbox::env), such as `DATABASE_URL`. Variables of the
+    /// user's environment that lead to another server (`PG…`) are removed. The program must succeed
+    /// within [`build_timeout`](Self::build_timeout).
     ///
     /// The layer is found by the program's name and arguments. Declare all other inputs by
-    /// [`depends_on`](Self::depends_on) before it; otherwise a change of them goes unnoticed.
+    /// [`depends_on`](Self::depends_on) before this step; otherwise the library does not notice
+    /// their changes.
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns
@@ -148,12 +151,12 @@ impl<E: Engine> Snapshot<E> {
         self.program(program.into(), args, Address::Socket, Location::caller())
     }
 
-    /// Adds a command as [`run`](Self::run) does, whose environment leads to a TCP port of
+    /// Adds a program as [`run`](Self::run) does, but its environment leads to a TCP port of
     /// 127.0.0.1 instead of the Unix socket: for programs that cannot use Unix sockets, such as
     /// those with a JDBC driver.
     ///
     /// The variables are those of [`Tcp::env`](crate::Tcp::env). The superuser has a password while
-    /// the command runs, and none after it.
+    /// the program runs, and none afterwards.
     ///
     /// # Errors
     /// As [`run`](Self::run), and as [`Sandbox::tcp`](crate::Sandbox::tcp).
@@ -178,7 +181,7 @@ impl<E: Engine> Snapshot<E> {
 
     /// Declares files and directories on which the steps after this one depend. If a name or a byte
     /// in them changes, those steps run again. [`run`](Self::run) and [`prepare`](Self::prepare)
-    /// need this, since their inputs are not known otherwise.
+    /// need this, because the library cannot find their inputs itself.
     ///
     /// # Errors
     /// None here. [`start`](Self::start) returns
@@ -199,10 +202,10 @@ impl<E: Engine> Snapshot<E> {
     /// [`build_timeout`](Self::build_timeout).
     ///
     /// # The key must change with the code
-    /// The library cannot see what the code does: it uses a layer of the same key and the same
-    /// steps before it, even if the code has changed since. So write a version into the key
-    /// (`"shop-schema-3"`), or declare the files that count by [`depends_on`](Self::depends_on),
-    /// the code's own source and Cargo.lock among them. Different code needs different keys.
+    /// The library cannot see what the code does. It uses a layer with the same key and the same
+    /// earlier steps, even if the code has changed since. Therefore write a version into the key
+    /// (`"shop-schema-3"`), or declare the files that matter by [`depends_on`](Self::depends_on),
+    /// including the code's own source and Cargo.lock. Different code needs different keys.
     /// `SANDBOXED_DB_REBUILD=1` in CI finds a forgotten change.
     ///
     /// # Errors

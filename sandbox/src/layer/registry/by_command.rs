@@ -18,27 +18,29 @@ use crate::report::with_causes;
 /// How long another process may build or pull the same layer.
 const LOCK_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// A layer that [`Layers::push`] or [`Layers::pull`] has moved, or has left where it is.
+/// A layer that [`Layers::push`] or [`Layers::pull`] has moved, or could not or need not move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Transfer {
     /// The layer.
     pub digest: String,
-    /// `true` if it was there already.
+    /// `true` if the destination had the layer already.
     pub was_there: bool,
-    /// Bytes that were sent or received.
+    /// The number of bytes that were sent or received.
     pub bytes: u64,
-    /// The reason why it cannot be moved.
+    /// The reason why the layer cannot be moved.
     pub problem: Option<String>,
 }
 
 impl Layers {
-    /// Pushes layers to a repository of a registry, such as `ghcr.io/team/test-layers`, that does
-    /// not have them yet: all layers, or the one whose digest begins with the tag.
+    /// Pushes layers to a repository, such as `ghcr.io/team/test-layers`, except those that it has
+    /// already. Without a tag all layers are pushed, with one the layer whose digest begins with
+    /// the tag.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for another reference, and for a digest that no layer or
-    /// several layers have; [`ErrorKind::Layer`] for a registry that cannot be used.
+    /// [`ErrorKind::InvalidConfig`] for a reference that is no repository, and for a tag with which
+    /// the digest of no layer or of several layers begins; [`ErrorKind::Layer`] for a registry that
+    /// cannot be used.
     pub fn push(&self, reference: &str) -> Result<Vec<Transfer>> {
         let (place, tag) = open(reference, "push layers to")?;
         let names = self.store.names()?;
@@ -56,8 +58,8 @@ impl Layers {
         transfers(digests, push)
     }
 
-    /// Pulls layers that the cache does not have from a repository of a registry: all, or the one
-    /// whose digest begins with the tag.
+    /// Pulls layers from a repository, except those that the cache has already. Without a tag all
+    /// layers are pulled, with one the layer whose digest begins with the tag.
     ///
     /// # Errors
     /// As [`push`](Self::push).
