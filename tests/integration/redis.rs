@@ -51,6 +51,8 @@ fn a_command_that_redis_refuses_fails_with_its_line() {
     for (contents, expected) in [
         ("SET a 1\n# x\nLPUSH a x\nSET b 2\n", ":3`"),
         ("SET a 1\nNONSENSE x\n", "NONSENSE"),
+        ("SET a 1\nSET b 'x\nSET c 3\n", ":2`"),
+        ("insert into users values (1, 'ann');\n", "quotes do not match"),
         ("SET a 1\nMULTI\nSET b 2\n", "ends inside a transaction"),
     ] {
         let (_place, file) = seed("bad.redis", contents.as_bytes());
@@ -106,7 +108,7 @@ fn a_port_of_redis_refuses_clients_that_give_no_password() {
     let db = start(&Snapshot::new(Redis::new()));
     assert!(db.env().contains(&("REDIS_URL".to_owned(), db.url().to_owned())));
     let tcp = db.tcp().unwrap_or_else(|error| panic!("{error:?}"));
-    assert_eq!(tcp.url(), format!("redis://:{}@{}", tcp.password(), tcp.address()));
+    assert_eq!(tcp.url(), format!("redis://default:{}@{}", tcp.password(), tcp.address()));
     let mut stream = TcpStream::connect(tcp.address()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     assert!(talk(&mut stream, "PING").contains("NOAUTH"));

@@ -13,13 +13,17 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// redis-cli ends with success whatever the server answers, and prints errors among the answers. So
 /// each command is followed by one that prints its line. The first error ends the client; a missing
-/// last line means a client that ended early, or a transaction that stays open.
+/// last line means a client that ended early, or a transaction that stays open. A line whose quotes
+/// do not match is not sent, and answered by `Invalid argument(s)` alone.
 const RUN: &str = r#"
 awk '
     /^[ \t]*(#|$)/ { next }
     { print; printf "ECHO \"sandboxed-db line %d.\"\n", NR }
     END { print "ECHO \"sandboxed-db end.\"" }
 ' "$2" | "$3" --no-raw -s "$1" | awk '
+    error == "" && $0 == "Invalid argument(s)" {
+        error = "its quotes do not match: each argument is in quotes as a whole, or has none at its ends"
+    }
     error == "" && match($0, /^( *[0-9]+\) )*\(error\) /) { error = substr($0, RLENGTH + 1) }
     /"sandboxed-db line [0-9]+\."$/ && error != "" {
         line = $0; sub(/.* line /, "", line); sub(/\."$/, "", line)

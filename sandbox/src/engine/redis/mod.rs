@@ -158,7 +158,8 @@ impl Engine for Redis {
     fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
         let TcpRequest { installation, address, password, root_certificate, .. } = *request;
         let scheme = if root_certificate.is_some() { "rediss" } else { "redis" };
-        let mut access = TcpAccess::new(PORT, format!("{scheme}://:{password}@{address}"));
+        // With the name of the user: redis-cli takes a missing one for an empty name.
+        let mut access = TcpAccess::new(PORT, format!("{scheme}://default:{password}@{address}"));
         if let Some(path) = root_certificate {
             access = access.env("REDIS_CACERT", path.display().to_string());
         }
