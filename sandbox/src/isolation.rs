@@ -2,7 +2,7 @@
 //! directory.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -58,7 +58,9 @@ pub(crate) fn mode<E: Engine>(engine: &E, installation: &Installation) -> Result
         Isolation::Container => Mode::Container,
         Isolation::Process => {
             let unset = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let unset = TcpRequest { installation, address: unset, password: "", root_certificate: None };
+            let root = Path::new("/");
+            let unset =
+                TcpRequest { installation, address: unset, password: "", root_certificate: None, root };
             let port = engine.tcp(&unset).map(|access| access.port);
             Mode::Process { address: port.and_then(free_loopback) }
         }

@@ -55,8 +55,15 @@ impl Tcp {
             let error = Error::new(ErrorKind::InvalidConfig, format!("reach `{name}` by TCP"));
             Err(error.caused_by(cause.to_owned()).with_hint(hint))
         };
-        let root = root_certificate.as_deref();
-        let request = TcpRequest { installation, address, password: &password, root_certificate: root };
+        let root = container.root();
+        let root_certificate_path = root_certificate.as_deref();
+        let request = TcpRequest {
+            installation,
+            address,
+            password: &password,
+            root_certificate: root_certificate_path,
+            root: &root,
+        };
         let Some(access) = engine.tcp(&request) else {
             return refused(
                 "its engine does not say how",

@@ -77,6 +77,22 @@ fn a_dump_of_mariadb_is_a_seed() {
     );
 }
 
+/// Debian's options of clients name the socket of the machine's own server.
+#[test]
+fn a_client_with_options_of_the_machine_finds_the_sandbox() {
+    skip_without!(MariaDb);
+    let home = tempfile::tempdir().unwrap();
+    let db = start(&Snapshot::new(MariaDb::new().database("my-shop")));
+    for (env, expected) in
+        [(db.env(), "my-shop\troot@localhost\n"), (db.tcp().unwrap().env(), "my-shop\troot@%\n")]
+    {
+        let mut client = Command::new("mariadb");
+        client.args(["--skip-column-names", "--execute", "SELECT database(), current_user()"]);
+        let output = client.envs(env).env("HOME", home.path()).output().unwrap();
+        assert_eq!(printed(&output), expected);
+    }
+}
+
 /// Layers are copies of a data directory with holes, and each sandbox changes its copy.
 #[test]
 fn mariadb_check_finds_no_fault_in_a_sandbox() {

@@ -18,6 +18,8 @@ pub struct TcpRequest<'a> {
     /// With [TLS](super::Engine::tls) the host's path of the certificate, in PEM, by which clients
     /// check the server's.
     pub root_certificate: Option<&'a Path>,
+    /// The sandbox's root as seen from outside.
+    pub root: &'a Path,
 }
 
 /// Describes how clients outside reach a server by TCP; from [`Engine::tcp`](super::Engine::tcp).
@@ -31,7 +33,7 @@ pub struct TcpRequest<'a> {
 /// use sandboxed_db::engine::{Command, Task, TcpAccess};
 /// let password = "6b1f";
 /// let client = Command::new("/usr/bin/redis-cli").arg("-s").path_arg("/run/redis.sock");
-/// let access = TcpAccess::new(6379, format!("redis://:{password}@127.0.0.1:40000"))
+/// let access = TcpAccess::new(6379, format!("redis://default:{password}@127.0.0.1:40000"))
 ///     .task(Task::new(client.args(["-e", "CONFIG", "SET", "requirepass", password]), ""))
 ///     .env("REDISCLI_AUTH", password);
 /// ```

@@ -1,6 +1,7 @@
 //! The handle of a running server.
 
 mod certificate;
+mod client_files;
 mod holdings;
 mod image;
 mod image_reference;
@@ -126,6 +127,7 @@ impl<E: Engine> Sandbox<E> {
             None => holdings.report.0.ready(container.pid(), timings.server),
             Some(executed) => holdings.report.0.handed_over(container.pid(), executed),
         }
+        client_files::write(prepared.engine(), &container.root())?;
         let (url, tcp) = match prepared.engine().url(&container.root()) {
             Some(url) => (url, None),
             // The server listens on a port only.

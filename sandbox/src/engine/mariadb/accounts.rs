@@ -32,7 +32,7 @@ pub(super) fn set_up(product: Product) -> String {
 
 /// Returns the access by TCP. Without a client the account stays locked.
 pub(super) fn access(product: Product, database: &str, request: &TcpRequest<'_>) -> TcpAccess {
-    let TcpRequest { installation, address, password, root_certificate, .. } = *request;
+    let TcpRequest { installation, address, password, root_certificate, root } = *request;
     let path = percent_encode(database);
     let scheme = if product == Product::MariaDb { "mariadb" } else { "mysql" };
     let options = tls::jdbc_options(product, root_certificate);
@@ -41,6 +41,7 @@ pub(super) fn access(product: Product, database: &str, request: &TcpRequest<'_>)
     let jdbc = format!("jdbc:{scheme}://{address}/{path}?{options}&user={SUPERUSER}&password={password}");
     let access = TcpAccess::new(PORT, url)
         .jdbc_url(jdbc)
+        .env("MYSQL_HOME", client::home(root))
         .env("MYSQL_HOST", address.ip().to_string())
         .env("MYSQL_TCP_PORT", address.port().to_string())
         .env("MYSQL_USER", SUPERUSER)

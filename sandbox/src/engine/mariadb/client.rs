@@ -1,10 +1,11 @@
 //! The client program: how it runs files, and the meaning of its reports.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::config::SOCKET;
+use super::accounts::SUPERUSER;
+use super::config::{SOCKET, SOCKETS};
 use super::rows;
-use crate::engine::{ClientExit, Command, FileRun, Format, Installation, ScriptError};
+use crate::engine::{ClientExit, Command, FileRun, Format, Installation, SandboxPath, ScriptError};
 use crate::error::{Error, ErrorKind, Result};
 
 const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
@@ -42,6 +43,22 @@ before=$1 after=$2; shift 2
 
 /// The lines of the script before [`REQUESTS`].
 const LINES_BEFORE: u64 = 2;
+
+/// Returns the value of `MYSQL_HOME`, the directory of options that clients read after the machine's
+/// (MariaDB documentation, "Configuring MariaDB with Option Files"). Debian's name a socket, which
+/// would win over `MYSQL_UNIX_PORT` and lead to the machine's own server.
+pub(super) fn home(root: &Path) -> String {
+    SandboxPath::new(SOCKETS).below(root).display().to_string()
+}
+
+/// Returns the file of these options. Without the database's name `mariadb` connects to no database.
+pub(super) fn files(database: &str, root: &Path) -> Vec<(SandboxPath, String)> {
+    let socket = SandboxPath::new(SOCKET).below(root).display().to_string();
+    let socket = socket.replace('\\', r"\\").replace('"', "\\\"");
+    let options =
+        format!("[client]\nsocket = \"{socket}\"\nuser = {SUPERUSER}\n[mysql]\ndatabase = {database}\n");
+    vec![(SandboxPath::new(SOCKETS).join("my.cnf"), options)]
+}
 
 /// Returns the client for scripts of this library, which it reads from the standard input. It does
 /// not repeat a statement that fails, which may hold a password.

@@ -212,6 +212,10 @@ impl Engine for MariaDb {
         env(&self.database, root)
     }
 
+    fn client_files(&self, root: &Path) -> Vec<(SandboxPath, String)> {
+        client::files(&self.database, root)
+    }
+
     fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
         Some(accounts::access(Product::MariaDb, &self.database, request))
     }
@@ -342,6 +346,7 @@ fn url(database: &str, root: &Path) -> String {
 fn env(database: &str, root: &Path) -> Vec<(String, String)> {
     let socket = SandboxPath::new(SOCKET).below(root).display().to_string();
     [
+        ("MYSQL_HOME", client::home(root).as_str()),
         ("MYSQL_UNIX_PORT", socket.as_str()),
         ("MYSQL_HOST", "localhost"),
         ("MYSQL_USER", SUPERUSER),

@@ -183,6 +183,10 @@ impl Engine for MySql {
         super::env(&self.database, root)
     }
 
+    fn client_files(&self, root: &Path) -> Vec<(SandboxPath, String)> {
+        client::files(&self.database, root)
+    }
+
     fn tcp(&self, request: &TcpRequest<'_>) -> Option<TcpAccess> {
         Some(accounts::access(Product::MySql, &self.database, request))
     }
