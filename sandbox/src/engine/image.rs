@@ -132,6 +132,9 @@ pub(super) fn missing(image: &Image, program: &str) -> Error {
 /// The error of an image whose server has another version than the requested one.
 pub(super) fn other_version(image: &Image, wanted: Option<&str>, found: &[String]) -> Error {
     let wanted = wanted.unwrap_or_default();
+    // Directories of one image may be links to each other.
+    let found: std::collections::BTreeSet<_> = found.iter().map(String::as_str).collect();
+    let found: Vec<_> = found.into_iter().collect();
     Error::new(ErrorKind::NotInstalled, format!("find version {wanted} in the image {}", image.id))
         .caused_by(format!("it holds {}", found.join(", ")))
         .with_hint("leave out the version, or choose an image that has it")

@@ -11,6 +11,9 @@ use super::digest::Sha256;
 const FORMS: &str = "`oci:DIRECTORY[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, \
                      or a name in a registry such as `docker.io/library/postgres:17`";
 
+/// Kinds of skopeo(1) that would else be names of repositories on docker.io.
+const FOREIGN: [&str; 4] = ["containers-storage:", "dir:", "docker-daemon:", "ostree:"];
+
 /// The place of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reference {
@@ -74,6 +77,8 @@ impl FromStr for Reference {
             path(rest).map(|(file, tag)| Self::LayoutArchive { file, tag })
         } else if let Some(rest) = text.strip_prefix("docker-archive:") {
             path(rest).map(|(file, name)| Self::DockerArchive { file, name })
+        } else if let Some(kind) = FOREIGN.into_iter().find(|kind| text.starts_with(kind)) {
+            Err(format!("images of the kind `{kind}` are not read; accepted are {FORMS}"))
         } else {
             registry(text).map(Self::Registry).map_err(|why| format!("{why}; accepted are {FORMS}"))
         }
@@ -230,6 +235,7 @@ mod tests {
         for text in [
             "", "oci:", "oci::tag", "docker-archive:", "Postgres", "a//b", "a/../b", "x:", "x:a b",
             "x@sha256:1", "http://registry.example/a", "re gistry.io/a", "user@host.io/a", "-a", "x:../y",
+            "docker-daemon:postgres:17", "containers-storage:postgres", "dir:images/pg",
         ] {
             let refused = text.parse::<Reference>().unwrap_err();
             assert!(refused.contains("docker-archive:FILE[:NAME:TAG]"), "{text}: {refused}");

@@ -30,6 +30,7 @@ impl Remote {
     /// [`io::ErrorKind::NotConnected`] for a registry that cannot be reached.
     pub(super) fn open(reference: &RegistryReference) -> io::Result<Self> {
         let registry = Registry::of(reference, Access::Pull)?;
+        let _progress = Progress::start(&format!("asking {} for {reference}", reference.host));
         let wanted = reference.digest.map(|digest| digest.to_string());
         let wanted = wanted.or_else(|| reference.tag.clone()).unwrap_or_else(|| "latest".to_owned());
         let (bytes, media_type) = registry.document(&format!("manifests/{wanted}"), DOCUMENTS)?;

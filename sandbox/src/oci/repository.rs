@@ -131,20 +131,24 @@ impl Repository {
     }
 
     pub(crate) fn has_manifest(&self, tag: &str) -> io::Result<bool> {
-        self.has(&format!("manifests/{tag}"))
+        self.has(&format!("manifests/{tag}"), is_document)
     }
 
     pub(crate) fn has_blob(&self, digest: Sha256) -> io::Result<bool> {
-        self.has(&format!("blobs/{digest}"))
+        self.has(&format!("blobs/{digest}"), |_| true)
     }
 
     /// Asks as a writer, whose token then serves for the push.
-    fn has(&self, path: &str) -> io::Result<bool> {
+    fn has(&self, path: &str, is_it: impl Fn(&Response<Body>) -> bool) -> io::Result<bool> {
         self.writer.retry(|| {
             let response = asked(&self.writer, &ask(&self.writer, Method::HEAD, path, DOCUMENTS))?;
             match response.status() {
                 StatusCode::NOT_FOUND => Ok(false),
-                status if status.is_success() => Ok(true),
+                status if status.is_success() && is_it(&response) => Ok(true),
+                status if status.is_success() => Err(Trouble::Final(io::Error::other(format!(
+                    "{} answers {status} without a manifest, and is no registry",
+                    self.writer.host
+                )))),
                 status => Err(self.writer.refused(status)),
             }
         })
@@ -223,6 +227,13 @@ fn asked(registry: &Registry, request: &Ask<'_>) -> Result<Response<Body>, Troub
     if may_pass { Err(registry.refused(status)) } else { Ok(response) }
 }
 
+/// Returns `true` for the answer of a registry that has a manifest. Another server, such as one with
+/// a page to log in, may answer with success whatever is asked.
+fn is_document(response: &Response<Body>) -> bool {
+    let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    media_type.is_some_and(|media_type| media_type.starts_with("application/vnd."))
+}
+
 /// The path of the next page of a list, RFC 8288. Another place is never asked.
 fn next_page(response: &Response<Body>) -> Option<&str> {
     let link = response.headers().get(LINK)?.to_str().ok()?;
@@ -236,6 +247,9 @@ fn path_of(link: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -246,6 +260,27 @@ mod tests {
         for other in ["", "</v2/a>", "<https://other.io/v2/a>; rel=\"next\"", "</v2/a>; rel=\"prev\"", "<"] {
             assert_eq!(path_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_page_to_log_in_is_no_manifest() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let answers = std::thread::spawn(move || {
+            let (mut client, _) = server.accept().unwrap();
+            let mut request = BufReader::new(client.try_clone().unwrap()).lines();
+            while request.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            client
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n")
+                .unwrap();
+        });
+        let repository = Repository::of(&format!("{address}/layers").parse().unwrap()).unwrap();
+        let error = repository.has_manifest("tag").unwrap_err();
+        assert!(
+            error.to_string().ends_with("answers 200 OK without a manifest, and is no registry"),
+            "{error}"
+        );
+        answers.join().unwrap();
     }
 
     proptest! {

@@ -340,9 +340,13 @@ impl Registry {
                 io::ErrorKind::PermissionDenied,
                 format!("{host} does not let `{repository}` be {verb}{}", self.credentials().advice(host)),
             )),
-            StatusCode::NOT_FOUND => Trouble::Final(io::Error::other(format!("{host} has no such image"))),
+            StatusCode::NOT_FOUND => {
+                let why = format!("{host} has no such image");
+                Trouble::Final(io::Error::new(io::ErrorKind::NotFound, why))
+            }
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                let why = format!("{host} answered {status}");
+                // `retry` names the host.
+                let why = format!("it answered {status}");
                 Trouble::Passing(io::Error::new(io::ErrorKind::NotConnected, why))
             }
             status => Trouble::Final(io::Error::other(format!("{host} answered {status}"))),

@@ -108,8 +108,14 @@ impl Files {
         let allowance = Cell::new(MOST_BYTES);
         let mut archive = tar::Archive::new(Metered { reader: File::open(path)?, allowance: &allowance });
         let (mut files, mut links) = (BTreeMap::new(), Vec::new());
-        for entry in archive.entries_with_seek()?.take(MOST) {
-            let entry = entry?;
+        // The library quotes the bytes that it could not read.
+        let strange = || io::Error::new(io::ErrorKind::InvalidData, "it is damaged, or no tar archive");
+        let entries = archive.entries_with_seek()?;
+        for entry in entries.take(MOST) {
+            let entry = entry.map_err(|error| match error.kind() {
+                io::ErrorKind::Other => strange(),
+                _ => error,
+            })?;
             let name = normal(&entry.path()?);
             // Docker links equal layers of an archive to each other.
             if let (true, Some(target)) = (entry.header().entry_type().is_symlink(), entry.link_name()?) {
@@ -141,7 +147,7 @@ impl Files {
             }
             Self::Archive(archive, files) => files.get(&normal(name)).cloned().ok_or_else(|| {
                 let (archive, name) = (archive.display(), name.display());
-                io::Error::other(format!("`{archive}` has no file `{name}`"))
+                io::Error::new(io::ErrorKind::InvalidData, format!("`{archive}` has no file `{name}`"))
             }),
         }
     }

@@ -211,14 +211,50 @@ fn note_path(cache: &Cache, reference: &Reference) -> PathBuf {
 }
 
 pub(super) fn unusable(reference: &Reference, error: io::Error) -> Error {
-    let missing = error.kind() == io::ErrorKind::NotFound;
+    let advice = advice(reference, error.kind());
     let kind = match error.kind() {
         // Tests may be skipped on a machine without a network.
         io::ErrorKind::NotConnected => ErrorKind::NotInstalled,
         _ => ErrorKind::InvalidConfig,
     };
-    Error::new(kind, format!("use the image `{reference}`")).caused_by(error).or_hint(|| {
-        missing.then(|| "make it, as by `skopeo copy docker://postgres:17 oci:DIRECTORY`".to_owned())
+    Error::new(kind, format!("use the image `{reference}`"))
+        .caused_by(error)
+        .or_hint(|| advice.map(str::to_owned))
+}
+
+/// Returns the fix for an image of this kind.
+fn advice(reference: &Reference, error: io::ErrorKind) -> Option<&'static str> {
+    Some(match (reference, error) {
+        (Reference::Registry(_), io::ErrorKind::NotFound) => {
+            "check its name and tag: `skopeo list-tags` shows those of a repository"
+        }
+        (Reference::Registry(_), io::ErrorKind::NotConnected) => {
+            "check the network, and a proxy's HTTPS_PROXY; an image of this machine is `oci:DIRECTORY`, \
+             `oci-archive:FILE` or `docker-archive:FILE`"
+        }
+        (Reference::Registry(_), _) => return None,
+        (Reference::Layout { .. }, io::ErrorKind::NotADirectory) => {
+            "for a file write `oci-archive:FILE`, or `docker-archive:FILE` for the output of `docker save`"
+        }
+        (Reference::LayoutArchive { .. } | Reference::DockerArchive { .. }, io::ErrorKind::IsADirectory) => {
+            "for a directory write `oci:DIRECTORY`"
+        }
+        (Reference::LayoutArchive { .. }, io::ErrorKind::InvalidData) => {
+            "for the output of `docker save` write `docker-archive:FILE`"
+        }
+        (Reference::DockerArchive { .. }, io::ErrorKind::InvalidData) => {
+            "for an archive of an OCI layout write `oci-archive:FILE`"
+        }
+        (Reference::DockerArchive { .. }, io::ErrorKind::NotFound) => {
+            "make it, as by `docker save postgres:17 --output FILE`"
+        }
+        (Reference::LayoutArchive { .. }, io::ErrorKind::NotFound) => {
+            "make it, as by `skopeo copy docker://postgres:17 oci-archive:FILE`"
+        }
+        (Reference::Layout { .. }, io::ErrorKind::NotFound) => {
+            "make it, as by `skopeo copy docker://postgres:17 oci:DIRECTORY`"
+        }
+        _ => return None,
     })
 }
 
