@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use sandboxed_db::cache::KeptState;
 use sandboxed_db::engine::Described;
-use sandboxed_db::{Engine, Error, ErrorKind, MariaDb, Redis, Result, Sandbox, Snapshot, Sqlite};
+use sandboxed_db::{Engine, Error, ErrorKind, MariaDb, MySql, Redis, Result, Sandbox, Snapshot, Sqlite};
 use serde::Deserialize;
 
 use crate::description::Description;
@@ -21,6 +21,7 @@ pub(super) enum EngineName {
     #[default]
     Postgres,
     MariaDb,
+    MySql,
     Redis,
     Sqlite,
     /// A file of TOML that describes it.
@@ -28,9 +29,10 @@ pub(super) enum EngineName {
 }
 
 impl EngineName {
-    const BUILT_IN: [(&str, Self); 4] = [
+    const BUILT_IN: [(&str, Self); 5] = [
         ("postgres", Self::Postgres),
         ("mariadb", Self::MariaDb),
+        ("mysql", Self::MySql),
         ("redis", Self::Redis),
         ("sqlite", Self::Sqlite),
     ];
@@ -40,7 +42,15 @@ impl FromStr for EngineName {
     type Err = String;
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {
-        if let Some((_, engine)) = Self::BUILT_IN.into_iter().find(|(known, _)| *known == name) {
+        // As databases, servers and types are called elsewhere.
+        let lower = name.to_ascii_lowercase();
+        let known = match lower.as_str() {
+            "pg" | "postgresql" => "postgres",
+            "valkey" => "redis",
+            "sqlite3" => "sqlite",
+            other => other,
+        };
+        if let Some((_, engine)) = Self::BUILT_IN.into_iter().find(|(name, _)| *name == known) {
             return Ok(engine);
         }
         if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
@@ -94,6 +104,7 @@ impl EngineName {
         Ok(match self {
             Self::Postgres => work.run(sandboxed_db::Postgres::new()),
             Self::MariaDb => work.run(MariaDb::new()),
+            Self::MySql => work.run(MySql::new()),
             Self::Redis => work.run(Redis::new()),
             Self::Sqlite => work.run(Sqlite::new()),
             Self::File(path) => work.run(Described::from_toml(path)?),
@@ -125,6 +136,7 @@ impl EngineName {
         Ok(match self {
             Self::Postgres => work.run(description.of_sql(description.postgres(), directory)?),
             Self::MariaDb => work.run(description.of_sql(description.mariadb(), directory)?),
+            Self::MySql => work.run(description.of_sql(description.mysql(), directory)?),
             Self::Redis => work.run(description.of_scripts(Redis::new(), directory)?),
             Self::Sqlite => work.run(description.of_sql(Sqlite::new(), directory)?),
             Self::File(path) => {
@@ -147,10 +159,17 @@ pub(super) fn on_kept<W: OnKept>(state: &KeptState, work: W) -> Result<W::Output
     Ok(match state.engine.as_str() {
         "postgres" => work.run(state.start()?, Some(vec!["psql".to_owned()])),
         "mariadb" => {
-            let sandbox = state.start_as(mariadb(state))?;
-            let socket = MariaDb::socket().below(&sandbox.root()).display().to_string();
-            let client = ["mariadb", "--no-defaults", "--user=root", "--socket", &socket];
-            let client = client.into_iter().chain(database(state)).map(str::to_owned).collect();
+            let engine = database(state).into_iter().fold(MariaDb::new(), MariaDb::database);
+            let engine = minor(state).into_iter().fold(engine, MariaDb::version);
+            let sandbox = state.start_as(engine)?;
+            let client = mysql_client("mariadb", &sandbox.root(), state);
+            work.run(sandbox, Some(client))
+        }
+        "mysql" => {
+            let engine = database(state).into_iter().fold(MySql::new(), MySql::database);
+            let engine = minor(state).into_iter().fold(engine, MySql::version);
+            let sandbox = state.start_as(engine)?;
+            let client = mysql_client("mysql", &sandbox.root(), state);
             work.run(sandbox, Some(client))
         }
         "redis" => {
@@ -170,14 +189,17 @@ pub(super) fn on_kept<W: OnKept>(state: &KeptState, work: W) -> Result<W::Output
     })
 }
 
-/// The engine for an initialised server: data of one version is read by no older one.
-fn mariadb(state: &KeptState) -> MariaDb {
-    let engine = database(state).into_iter().fold(MariaDb::new(), MariaDb::database);
+/// The version of the server, by two numbers: data of one version is read by no older one.
+fn minor(state: &KeptState) -> Option<String> {
     let mut numbers = crate::layers::version(&state.version).split('.');
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => engine.version(format!("{major}.{minor}")),
-        _ => engine,
-    }
+    Some(format!("{}.{}", numbers.next()?, numbers.next()?))
+}
+
+/// The client of MariaDB or MySQL, with its arguments.
+fn mysql_client(program: &str, root: &Path, state: &KeptState) -> Vec<String> {
+    let socket = MariaDb::socket().below(root).display().to_string();
+    let client = [program, "--no-defaults", "--user=root", "--socket", &socket];
+    client.into_iter().chain(database(state)).map(str::to_owned).collect()
 }
 
 /// The name of its database.
@@ -203,10 +225,13 @@ mod tests {
             assert_eq!(name.parse(), Ok(engine.clone()));
             assert_eq!(engine.to_string(), name);
         }
+        for (name, known) in [("MariaDb", "mariadb"), ("valkey", "redis"), ("PostgreSQL", "postgres")] {
+            assert_eq!(name.parse::<EngineName>(), known.parse());
+        }
         let error = EngineName::from_str("oracle").unwrap_err();
         assert_eq!(
             error,
-            "unknown engine `oracle`, expected `postgres`, `mariadb`, `redis`, `sqlite`, or a file of TOML that describes one"
+            "unknown engine `oracle`, expected `postgres`, `mariadb`, `mysql`, `redis`, `sqlite`, or a file of TOML that describes one"
         );
     }
 }

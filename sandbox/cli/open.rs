@@ -24,7 +24,7 @@ use super::{Format, print};
 pub(super) struct OpenArguments {
     /// The test: its path or a part of it.
     test: Option<String>,
-    /// List or open only the data of this engine: postgres, mariadb, redis, sqlite, or a file of
+    /// List or open only the data of this engine: postgres, mariadb, mysql, redis, sqlite, or a file of
     /// TOML that describes one.
     #[arg(long)]
     engine: Option<EngineName>,

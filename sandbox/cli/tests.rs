@@ -184,7 +184,7 @@ fn a_file_describes_the_engine() {
     for (args, expected) in [
         (
             ["--migrations", "m"],
-            "migrations are SQL, which this engine does not speak; postgres, mariadb and sqlite do",
+            "migrations are SQL, which this engine does not speak; postgres, mariadb, mysql and sqlite do",
         ),
         (["--database", "shop"], "could not set `--database` of `perl-server`"),
         (["--seed", "bad"], "could not run `"),
@@ -200,7 +200,8 @@ fn a_file_describes_the_engine() {
     assert!(text(&output.stdout).contains("perl-server"), "{output:?}");
     let output = run(&["run", "--engine", "oracle", "--", "true"]);
     assert!(
-        text(&output.stderr).contains("expected `postgres`, `mariadb`, `redis`, `sqlite`, or a file of TOML"),
+        text(&output.stderr)
+            .contains("expected `postgres`, `mariadb`, `mysql`, `redis`, `sqlite`, or a file of TOML"),
         "{output:?}"
     );
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 use sandboxed_db::engine::{Scripts, Sql};
-use sandboxed_db::{Engine, Error, ErrorKind, MariaDb, Postgres, Result, Snapshot};
+use sandboxed_db::{Engine, Error, ErrorKind, MariaDb, MySql, Postgres, Result, Snapshot};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ use crate::engine::EngineName;
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Description {
-    /// The database server: postgres, mariadb, redis, sqlite, or a file of TOML that describes one.
+    /// The database server: postgres, mariadb, mysql, redis, sqlite, or a file of TOML that describes one.
     #[arg(long, default_value_t)]
     pub(super) engine: EngineName,
     /// The version of the server, such as 15 [default: the newest found].
@@ -104,6 +104,11 @@ impl Description {
         self.initdb_args.iter().fold(engine, |engine, argument| engine.initdb_arg(argument))
     }
 
+    /// Returns MySQL with those parts.
+    pub(super) fn mysql(&self) -> MySql {
+        self.database.iter().fold(MySql::new(), |engine, name| engine.database(name))
+    }
+
     /// Returns MariaDB with those parts.
     pub(super) fn mariadb(&self) -> MariaDb {
         self.database.iter().fold(MariaDb::new(), |engine, name| engine.database(name))
@@ -138,13 +143,13 @@ impl Description {
     ) -> Result<Snapshot<E>> {
         let name = engine.name().to_owned();
         let parts = [
-            ("database", self.database.is_some(), &["postgres", "mariadb"][..]),
+            ("database", self.database.is_some(), &["postgres", "mariadb", "mysql"][..]),
             ("initdb_arg", !self.initdb_args.is_empty(), &["postgres"]),
         ];
         let foreign = parts.into_iter().find(|(_, given, owners)| *given && !owners.contains(&&*name));
         if let Some((part, _, owners)) = foreign {
             return Err(Error::new(ErrorKind::InvalidConfig, format!("set `{part}` of `{name}`"))
-                .caused_by(format!("it applies to {} only", owners.join(" and ")))
+                .caused_by(format!("it applies to {} only", owners.join(", ")))
                 .with_hint(format!("leave out `{part}`")));
         }
         let snapshot = Snapshot::new(engine).relative_to(directory);

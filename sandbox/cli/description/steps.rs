@@ -192,7 +192,7 @@ impl Steps {
                             format!("migrate `{name}` by `{}`", directory.display()),
                         )
                         .caused_by(
-                            "migrations are SQL, which this engine does not speak; postgres, mariadb and sqlite do",
+                            "migrations are SQL, which this engine does not speak; postgres, mariadb, mysql and sqlite do",
                         )
                         .with_hint(
                             "load a file in its language by `seed`, or prepare it by a program with `run`",

@@ -145,7 +145,7 @@ mod tests {
             (
                 "{\"id\":1,\"method\":\"start\",\"params\":{\"snapshot\":{\"engine\":\"oracle\"}}}",
                 1.into(),
-                "unknown engine `oracle`, expected `postgres`, `mariadb`, `redis`, `sqlite`",
+                "unknown engine `oracle`, expected `postgres`, `mariadb`, `mysql`, `redis`, `sqlite`",
             ),
             (
                 "{\"id\":1,\"method\":\"start\",\"params\":{\"snapshot\":{\"start_timeout\":\"x\"}}}",

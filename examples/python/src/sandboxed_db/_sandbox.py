@@ -116,7 +116,7 @@ def start(
     The database is prepared once by migrations, programs and seeds, in this order, and cached. Relative paths start
     at `directory` (default: the working directory).
 
-    - `engine`: the server: "postgres", "mariadb", "redis", "sqlite", or a file of TOML that describes one.
+    - `engine`: the server: "postgres", "mariadb", "mysql", "redis", "sqlite", or a file of TOML that describes one.
     - `version`: its version, such as "16" (default: the newest found).
     - `image`: run the server of an image, such as "docker://postgres:17"; `locked` refuses one whose name
       `sandboxed-db.lock` does not record.
