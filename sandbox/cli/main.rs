@@ -62,8 +62,8 @@ enum Subcommand {
     ///
     /// If not, names the cause and the command that fixes it, and exits with 1.
     Doctor {
-        /// Check with a server of this engine: postgres, mariadb, mysql, redis, sqlite, or a file of TOML
-        /// that describes one.
+        /// Check with a server of this engine: postgres, mariadb, mysql, redis, sqlite, or a file
+        /// of TOML that describes one.
         #[arg(long, default_value_t)]
         engine: engine::EngineName,
         #[command(flatten)]
@@ -113,8 +113,8 @@ enum Subcommand {
     },
     /// List the layers, the last used first.
     Layers {
-        /// List only the layers of this engine: postgres, mariadb, mysql, redis, sqlite, or a file of TOML
-        /// that describes one.
+        /// List only the layers of this engine: postgres, mariadb, mysql, redis, sqlite, or a file
+        /// of TOML that describes one.
         #[arg(long)]
         engine: Option<engine::EngineName>,
         #[command(flatten)]

@@ -24,8 +24,8 @@ use super::{Format, print};
 pub(super) struct OpenArguments {
     /// The test: its path or a part of it.
     test: Option<String>,
-    /// List or open only the data of this engine: postgres, mariadb, mysql, redis, sqlite, or a file of
-    /// TOML that describes one.
+    /// List or open only the data of this engine: postgres, mariadb, mysql, redis, sqlite, or a
+    /// file of TOML that describes one.
     #[arg(long)]
     engine: Option<EngineName>,
     /// Print the URL and wait for an interrupt, instead of running a program.

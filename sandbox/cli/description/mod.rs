@@ -20,7 +20,8 @@ use crate::engine::EngineName;
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Description {
-    /// The database server: postgres, mariadb, mysql, redis, sqlite, or a file of TOML that describes one.
+    /// The database server: postgres, mariadb, mysql, redis, sqlite, or a file of TOML that
+    /// describes one.
     #[arg(long, default_value_t)]
     pub(super) engine: EngineName,
     /// The version of the server, such as 15 [default: the newest found].

@@ -295,9 +295,9 @@ pub trait Engine: Clone + fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Returns files for the database's clients, which variables of [`env`](Self::env) lead to, with
-    /// their contents. They are written below `root` when the server is ready, for the user who runs
-    /// the test alone. By default none.
+    /// Returns files for the database's clients, which variables of [`env`](Self::env) lead to,
+    /// with their contents. They are written below `root` when the server is ready, for the user
+    /// who runs the test alone. By default none.
     fn client_files(&self, root: &Path) -> Vec<(SandboxPath, String)> {
         let _ = root;
         Vec::new()

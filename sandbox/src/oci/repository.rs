@@ -227,8 +227,8 @@ fn asked(registry: &Registry, request: &Ask<'_>) -> Result<Response<Body>, Troub
     if may_pass { Err(registry.refused(status)) } else { Ok(response) }
 }
 
-/// Returns `true` for the answer of a registry that has a manifest. Another server, such as one with
-/// a page to log in, may answer with success whatever is asked.
+/// Returns `true` for the answer of a registry that has a manifest. Another server, such as one
+/// with a page to log in, may answer with success whatever is asked.
 fn is_document(response: &Response<Body>) -> bool {
     let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     media_type.is_some_and(|media_type| media_type.starts_with("application/vnd."))

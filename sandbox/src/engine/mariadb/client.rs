@@ -44,14 +44,15 @@ before=$1 after=$2; shift 2
 /// The lines of the script before [`REQUESTS`].
 const LINES_BEFORE: u64 = 2;
 
-/// Returns the value of `MYSQL_HOME`, the directory of options that clients read after the machine's
-/// (MariaDB documentation, "Configuring MariaDB with Option Files"). Debian's name a socket, which
-/// would win over `MYSQL_UNIX_PORT` and lead to the machine's own server.
+/// Returns the value of `MYSQL_HOME`, the directory of options that clients read after the
+/// machine's (MariaDB documentation, "Configuring MariaDB with Option Files"). Debian's name a
+/// socket, which would win over `MYSQL_UNIX_PORT` and lead to the machine's own server.
 pub(super) fn home(root: &Path) -> String {
     SandboxPath::new(SOCKETS).below(root).display().to_string()
 }
 
-/// Returns the file of these options. Without the database's name `mariadb` connects to no database.
+/// Returns the file of these options. Without the database's name `mariadb` connects to no
+/// database.
 pub(super) fn files(database: &str, root: &Path) -> Vec<(SandboxPath, String)> {
     let socket = SandboxPath::new(SOCKET).below(root).display().to_string();
     let socket = socket.replace('\\', r"\\").replace('"', "\\\"");
