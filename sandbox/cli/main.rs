@@ -60,7 +60,8 @@ Exit codes:
 enum Subcommand {
     /// Check that sandboxes work on this machine.
     ///
-    /// If not, names the cause and the command that fixes it, and exits with 1.
+    /// If they do not, the output names the cause and the command that fixes it, and the exit code
+    /// is 1.
     Doctor {
         /// Check with a server of this engine: postgres, mariadb, mysql, redis, sqlite, or a file
         /// of TOML that describes one.
@@ -71,12 +72,12 @@ enum Subcommand {
     },
     /// Run a program with its own database server, and exit as the program does.
     ///
-    /// The program finds the server by DATABASE_URL, PGHOST and the like; REDIS_URL for Redis.
-    /// Paths are relative to the working directory.
+    /// The program finds the server by variables such as DATABASE_URL and PGHOST; for Redis by
+    /// REDIS_URL. Paths are relative to the working directory.
     ///
     /// `--migrations`, `--seed`, `--prepare`, `--prepare-tcp` and `--depends-on` prepare the
-    /// database, in the order as written. The result is cached as layers, so that a step runs again
-    /// only if it or a step before it has changed.
+    /// database, in their order on the command line. The result is cached as layers, so that a step
+    /// runs again only if it or an earlier step has changed.
     Run(run::RunArguments),
     /// Serve the tests of another language by lines of JSON.
     ///
@@ -111,7 +112,7 @@ enum Subcommand {
         #[command(flatten)]
         format: Format,
     },
-    /// List the layers, the last used first.
+    /// List the layers, the most recently used first.
     Layers {
         /// List only the layers of this engine: postgres, mariadb, mysql, redis, sqlite, or a file
         /// of TOML that describes one.
@@ -122,7 +123,7 @@ enum Subcommand {
     },
     /// Remove old layers and the kept data of old tests.
     ///
-    /// Removes those that were not used for a time, and the least recently used ones beyond a size.
+    /// Removes those that were unused for a time, and the least recently used ones beyond a size.
     /// Layers and data in use stay.
     Prune {
         /// The size that may stay, such as 5GiB.
@@ -136,13 +137,14 @@ enum Subcommand {
     },
     /// Push layers to a registry.
     ///
-    /// Layers that the registry has are left out. Credentials are those of `docker login`. The
-    /// chapter `layers_in_a_registry` of the guide describes how tests do it by themselves.
+    /// Layers that the registry already has are not pushed. Credentials are those of `docker
+    /// login`. The chapter `layers_in_a_registry` of the guide describes how tests push and pull
+    /// layers themselves.
     Push(transfer::TransferArguments),
     /// Pull layers from a registry.
     ///
-    /// Layers that the cache has are left out. Pull only from registries that you trust: a layer
-    /// can run code in the sandboxes that start from it.
+    /// Layers that the cache already has are not pulled. Pull only from registries that you trust:
+    /// a layer can run code in the sandboxes that start from it.
     Pull(transfer::TransferArguments),
     /// Compare the contents of all layers with their manifests.
     ///

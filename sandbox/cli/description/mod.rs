@@ -50,22 +50,22 @@ pub(super) struct Description {
     /// An argument for initdb, such as --initdb-arg=--data-checksums.
     #[arg(id = "initdb_arg", long = "initdb-arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
     initdb_args: Vec<String>,
-    /// The time in which the server must be ready [default: 30s].
+    /// The longest time that the server may take until it is ready [default: 30s].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "time")]
     start_timeout: Option<Duration>,
-    /// The time in which each step must end [default: 30m].
+    /// The longest time that each step may take [default: 30m].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "time")]
     build_timeout: Option<Duration>,
-    /// The size that the server may write to its data directory [default: 1GiB].
+    /// The amount of data that the server may write to its data directory [default: 1GiB].
     #[arg(long, value_name = "SIZE")]
     disk: Option<ByteSize>,
     /// The memory of the server's processes [default: 4GiB].
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
-    /// The number of processes and threads of the server [default: 512, or as max_connections
-    /// needs].
+    /// The number of processes and threads of the server [default: 512, or more if max_connections
+    /// needs it].
     #[arg(long, value_name = "COUNT")]
     pids: Option<u32>,
     /// Encrypt the connections by TCP, with a certificate for this server. Implies --tcp.

@@ -27,7 +27,7 @@ struct StepOptions {
     /// Run the migrations in a directory.
     #[arg(long, value_name = "DIRECTORY")]
     migrations: Vec<PathBuf>,
-    /// The tool that the migrations are written for, if their names do not show it.
+    /// The tool for which the migrations are written, if their names do not show it.
     #[arg(long, value_enum, requires = "migrations")]
     tool: Option<MigrationTool>,
     /// Load a file of SQL, rows (.csv) or a dump of pg_dump; SQL and rows may be compressed.
@@ -43,7 +43,7 @@ struct StepOptions {
     run_tcp: Vec<String>,
     /// Run commands again when this file or directory has changed.
     ///
-    /// Counts for the commands directly before this option, and for all later steps.
+    /// It applies to the commands directly before this option and to all later steps.
     #[arg(long, value_name = "PATH")]
     depends_on: Vec<PathBuf>,
 }

@@ -21,7 +21,7 @@ use super::{Format, colour, print};
 pub(super) struct DiffArguments {
     /// The test: its path or a part of it; `sandboxed-db open` lists kept tests.
     test: String,
-    /// Limit for each table how many added, removed and changed rows are shown.
+    /// Show at most this number of added, removed and changed rows of each table.
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     rows: usize,
 }

@@ -35,8 +35,8 @@ use crate::units::counted;
 pub(super) struct ReportArguments {
     /// The file that the tests wrote [default: SANDBOXED_DB_REPORT].
     ///
-    /// Several files are those of the machines of one run, which are shown below each other by the
-    /// names of their files.
+    /// Several files are the records of one run on several machines. The report shows the machines
+    /// below each other, with the names of their files.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Write a self-contained page of HTML.

@@ -25,8 +25,7 @@ use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
-    /// Take requests on a Unix socket, which only this user may open, instead of standard input.
-    /// The end of standard input is the end of the program nevertheless.
+    /// The program still ends when standard input ends.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
