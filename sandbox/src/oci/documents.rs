@@ -185,8 +185,6 @@ pub(crate) fn architecture() -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn index(platforms: &[&str]) -> Index {
@@ -216,15 +214,5 @@ mod tests {
         let configuration: Configuration = parse("configuration", text.as_bytes()).unwrap();
         assert!(configuration.check().unwrap_err().starts_with("it is for linux/m68k, and"));
         assert!(configuration.env().is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn no_document_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse::<Index>("index", &bytes);
-            let _ = parse::<Manifest>("manifest", &bytes);
-            let _ = parse::<Configuration>("configuration", &bytes);
-            let _ = parse::<Vec<DockerImage>>("manifest", &bytes);
-        }
     }
 }

@@ -268,7 +268,7 @@ fn unpack_once(cache: &Cache, found: &Found, reference: &Reference) -> Result<Un
     })?;
     let _lock = lock.ok_or_else(|| {
         Error::new(ErrorKind::Cache, format!("wait for another process that unpacks `{reference}`"))
-            .with_hint("it does not finish: look at it, and end it")
+            .with_hint("that process does not finish: inspect it, and end it")
     })?;
     if let Some(image) = UnpackedImage::find(cache, id)? {
         return Ok(image);

@@ -101,11 +101,6 @@ fn documents_that_do_not_fit_are_refused() {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = read(&bytes, &bytes);
-    }
-
-    #[test]
     fn no_change_of_a_document_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), of_manifest in any::<bool>()) {
         let (mut manifest, mut configuration) = documents();
         let bytes = if of_manifest { &mut manifest } else { &mut configuration };

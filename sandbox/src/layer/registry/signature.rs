@@ -163,8 +163,6 @@ jkEikNWhQA5/RTTvHQ8lez0KGHSYQk6k
         #[test]
         fn no_signature_panics(payload: Vec<u8>, signature in "[A-Za-z0-9+/=]{0,100}") {
             prop_assert!(!Key::parse(KEY).unwrap().has_signed(&payload, &signature, Sha256::of(b"abc")));
-            let _ = serde_json::from_slice::<Manifest>(&payload);
-            let _ = serde_json::from_slice::<Payload>(&payload);
         }
     }
 }
