@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -90,9 +90,14 @@ pub(super) fn build(plan: &Plan, proc: Proc, resumes: bool) -> Result<Root, Fail
         None => Programs::Usr(usr(&plan.usr)?),
         Some(image) => Programs::Image { root: open_lower(image)?, usr: open_lowers(&plan.usr)? },
     };
-    let data = data(&plan.data)?;
+    let (data, upper) = data(&plan.data)?;
     let binds = binds(plan)?;
 
+    // Attached, it goes with the old root. A detached mount costs its own wait for the kernel when
+    // it is closed. Before Linux 6.13 this one cannot be attached again.
+    if let Some(upper) = upper {
+        let _ = attach(upper.as_fd(), STAGE);
+    }
     let scratch = tmpfs(plan.scratch_size, "0755", NO_EXEC)?;
     attach(scratch.as_fd(), STAGE)
         .map_err(|errno| Failure::new(LaunchStep::Attach, "the new root", errno))?;
@@ -251,14 +256,16 @@ fn usr(lowers: &[PathBuf]) -> Result<OwnedFd, Failure> {
     }
 }
 
-fn data(data: &Data) -> Result<OwnedFd, Failure> {
+/// Returns the mount of the data directory, and the tmpfs that an overlay writes to.
+fn data(data: &Data) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
     match data {
-        Data::Writable { source } => take(&utf8(source), NO_EXEC),
+        Data::Writable { source } => Ok((take(&utf8(source), NO_EXEC)?, None)),
         Data::Overlay { lower, changes, upper_size } => {
             let upper = tmpfs_with(*upper_size, "0700", NO_EXEC, Some(LARGE_PAGES))?;
             let lowers = changes.iter().chain([lower]).map(|path| open_lower(path));
-            overlay(&lowers.collect::<Result<Vec<_>, _>>()?, Some(&upper), NO_EXEC)
-                .map_err(|error| refused(LaunchStep::Overlay, "the data directory", error))
+            let mount = overlay(&lowers.collect::<Result<Vec<_>, _>>()?, Some(&upper), NO_EXEC)
+                .map_err(|error| refused(LaunchStep::Overlay, "the data directory", error))?;
+            Ok((mount, Some(upper)))
         }
     }
 }
@@ -314,8 +321,9 @@ fn mount_proc(proc: Proc, chooses_ids: bool) -> Result<Option<File>, Failure> {
     // By a separate mount: one with a file open for writing cannot be made read-only.
     let last_pid = match chooses_ids {
         true => {
-            let writable = take("proc", NO_EXEC)?;
-            open(Path::new(&format!("/proc/self/fd/{}", writable.as_raw_fd())).join(LAST_PID))
+            // It goes with the old root.
+            mount_at(&take("proc", NO_EXEC)?, "/proc")?;
+            open(Path::new("/proc").join(LAST_PID))
         }
         false => None,
     };
@@ -367,8 +375,9 @@ fn open_lowers(paths: &[PathBuf]) -> Result<Vec<OwnedFd>, Failure> {
 }
 
 fn mount_at(mount: &OwnedFd, target: &str) -> Result<(), Failure> {
-    attach(mount.as_fd(), target)
-        .map_err(|errno| Failure::new(LaunchStep::Attach, &format!("/{target}"), errno))
+    attach(mount.as_fd(), target).map_err(|errno| {
+        Failure::new(LaunchStep::Attach, &format!("/{}", target.trim_start_matches('/')), errno)
+    })
 }
 
 fn make_file(path: &Path) -> Result<(), Failure> {
