@@ -199,6 +199,38 @@ fn every_start_is_resumed_once_there_is_a_checkpoint() {
     }
 }
 
+/// Pages of shared memory that a launcher has read lie there in its memory.
+fn holds_pages(process: u32) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    maps.lines().any(|line| line.starts_with("400000000-"))
+}
+
+#[test]
+fn only_the_launcher_keeps_pages_of_its_last_checkpoint() {
+    if !continues_resumed(only_the_launcher_keeps_pages_of_its_last_checkpoint) {
+        return;
+    }
+    let db = start_resumed();
+    let [launcher] = children(std::process::id()).try_into().unwrap();
+    wait_until(DEADLINE, "a launcher has read pages", || {
+        let db = start();
+        assert!(!holds_pages(db.pid()) && !holds_pages(server(&db)));
+        assert_eq!(value::<i32>(&mut connect(db.url()), "select 1"), 1);
+        holds_pages(launcher)
+    });
+    // The next container inherits them, and one of another checkpoint does not.
+    let next = start();
+    assert!(is_resumed(&next) && !holds_pages(next.pid()) && !holds_pages(server(&next)));
+    assert_eq!(value::<String>(&mut connect(next.url()), "show work_mem"), "4MB");
+    let other = eventually(DEADLINE, "a server with a setting is resumed", || {
+        let db = fresh().setting("work_mem", "9MB").start().unwrap();
+        is_resumed(&db).then_some(db)
+    });
+    assert!(!holds_pages(launcher));
+    assert_eq!(value::<String>(&mut connect(other.url()), "show work_mem"), "9MB");
+    assert_eq!(value::<String>(&mut connect(db.url()), "show work_mem"), "4MB");
+}
+
 #[test]
 fn settings_have_checkpoints_of_their_own() {
     if !continues_resumed(settings_have_checkpoints_of_their_own) {

@@ -67,13 +67,13 @@ impl<I> StartMethod<I> {
         }
     }
 
-    /// Returns the method as a message has it, where the image travels as a descriptor.
-    pub(super) fn without_image(&self) -> StartMethod<()> {
+    /// Replaces the image, which travels as a descriptor beside a message.
+    pub(super) fn map<J>(self, image: impl FnOnce(I) -> J) -> StartMethod<J> {
         match self {
             Self::Execute => StartMethod::Execute,
-            Self::Restore(_) => StartMethod::Restore(()),
-            Self::Resume(_) => StartMethod::Resume(()),
-            Self::Capture(_) => StartMethod::Capture(()),
+            Self::Restore(of) => StartMethod::Restore(image(of)),
+            Self::Resume(of) => StartMethod::Resume(image(of)),
+            Self::Capture(of) => StartMethod::Capture(image(of)),
         }
     }
 }
@@ -81,11 +81,9 @@ impl<I> StartMethod<I> {
 impl StartMethod<()> {
     /// Joins the method with the descriptor of its message. `None` if the descriptor is missing.
     pub(super) fn with_image<I>(self, image: Option<I>) -> Option<StartMethod<I>> {
-        match self {
-            Self::Execute => Some(StartMethod::Execute),
-            Self::Restore(()) => image.map(StartMethod::Restore),
-            Self::Resume(()) => image.map(StartMethod::Resume),
-            Self::Capture(()) => image.map(StartMethod::Capture),
+        match (self, image) {
+            (Self::Execute, _) => Some(StartMethod::Execute),
+            (start, image) => image.map(|image| start.map(|()| image)),
         }
     }
 }

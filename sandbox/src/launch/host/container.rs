@@ -175,7 +175,7 @@ impl Container {
             limits: plan.limits,
             files: plan.files_size(),
             process_mode: plan.process_mode.is_some(),
-            start: start.without_image(),
+            start: start.map(|_| ()),
         });
         let mode = plan.process_mode.as_ref();
         let plan = memory(c"sandboxed-db plan", &bytes)?;

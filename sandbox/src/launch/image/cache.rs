@@ -18,7 +18,7 @@ use crate::launch::plan::{Data, Plan};
 use crate::launch::protocol::{Holds, NoImage};
 
 /// Enters the name of an image, so that an image of another form is never read.
-const FORMAT: u32 = 7;
+const FORMAT: u32 = 8;
 
 /// The most images, of some megabytes each; those that are unused for the longest time are removed.
 const MOST: usize = 64;

@@ -256,7 +256,8 @@ impl Program {
             farewell: farewell.ok_or_else(|| refused("its C library makes no system call"))?,
         });
         let entry = lists.lay_list(&list);
-        image.finish(&lists, &Description { files: files.all, system, entry, id: None, processes: 1 })
+        let description = Description { files: files.all, system, entry, id: None, processes: 1 };
+        image.finish(&lists, (0, 0), &description)
     }
 
     /// Returns a part of the program's memory.

@@ -17,6 +17,8 @@ mod format;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod memory;
+#[cfg(target_arch = "x86_64")]
+mod passed;
 mod platform;
 #[cfg(target_arch = "x86_64")]
 mod prelink;
@@ -40,9 +42,11 @@ pub(crate) use checkpoints::{
     Checkpoint, Draft, checkpoint_of, give_up_checkpoint, prune_checkpoints, verify_checkpoints,
 };
 #[cfg(target_arch = "x86_64")]
+pub(super) use passed::{LauncherImage, PassedImage};
+#[cfg(target_arch = "x86_64")]
 pub(super) use restore::restore;
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use unsupported::{capture, restore, take_checkpoint};
+pub(super) use unsupported::{LauncherImage, PassedImage, capture, restore, take_checkpoint};
 
 /// How long a process does without an image or a checkpoint after a failure that may be chance.
 /// Another such failure takes some seconds.

@@ -18,10 +18,12 @@ use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
 use super::Handles;
 use super::format::{FIRST_FILE, IMAGE, Image, LAST_PID, SHARED_MEMORY};
 use super::kernel::ARRIVED;
+use super::passed::PassedImage;
 use crate::launch::command::ResolvedCommand;
 use crate::launch::protocol::{Holds, NoImage, encode};
 use crate::machine::maps::Mapping;
-use crate::sys::call_list::{CALL, Calls, RANGE, REPORT};
+use crate::sys::call_list::{CALL, Calls, PASSING, RANGE, REPORT};
+use crate::sys::inherited_pages::{self, InheritedPages};
 use crate::sys::process::{FreshProcess, SingleThreaded, fork, reset_signals};
 use crate::sys::socket;
 use crate::sys::trampoline::{StoredAt, go, leave_restartable_sequences};
@@ -38,13 +40,15 @@ const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 /// # Errors
 /// The reason. Processes that the first one has forked may be left.
 pub(in crate::launch) fn restore(
-    file: &File,
+    PassedImage { file, pages }: &PassedImage,
     command: &ResolvedCommand,
     stdio: [OwnedFd; 3],
     handles: &Handles,
 ) -> Result<Pid, NoImage> {
     let proof = SingleThreaded::check()?;
     let image = Image::read(file)?;
+    let of_image = |pages: &InheritedPages| image.passing.is_some_and(|part| pages.are(part));
+    let inherited = pages.as_ref().is_some_and(of_image);
     let expected = image.description.id.and_then(|id| Pid::from_raw(id.cast_signed()));
     if let Some(id) = image.description.id {
         let last_pid = handles.last_pid.as_ref().ok_or(Errno::NOENT)?;
@@ -58,7 +62,7 @@ pub(in crate::launch) fn restore(
         };
         match put(reporter.as_fd(), REPORT.unsigned_abs().into()) {
             Ok(kept) => {
-                let descriptors = Descriptors { image: file, reporter: &kept, handles };
+                let descriptors = Descriptors { image: file, inherited, reporter: &kept, handles };
                 let Err(why) = become_program(fresh, &image, command, &stdio, descriptors, &proof);
                 say(&kept, &why);
             }
@@ -114,6 +118,8 @@ pub(in crate::launch) fn restore(
 /// Descriptors that lists find by their numbers.
 struct Descriptors<'a> {
     image: &'a File,
+    /// `true` if the pages for lists are at their place.
+    inherited: bool,
     reporter: &'a OwnedFd,
     handles: &'a Handles,
 }
@@ -136,7 +142,7 @@ fn become_program(
     let last_pid = last_pid.as_ref().map(|file| put(file.as_fd(), LAST_PID)).transpose()?;
     let shared_memory = shared_memory.as_ref().map(|root| put(root.as_fd(), SHARED_MEMORY)).transpose()?;
     let mut calls = Calls::default();
-    clear(image, &mut calls)?;
+    clear(image, descriptors.inherited, &mut calls)?;
     calls.jump(image.description.entry);
     let kept = [Some(&stored), Some(descriptors.reporter), last_pid.as_ref(), shared_memory.as_ref()];
     fresh.keep_only(&kept.into_iter().flatten().map(AsFd::as_fd).collect::<Vec<_>>())?;
@@ -169,8 +175,8 @@ fn put(descriptor: BorrowedFd<'_>, number: u64) -> Result<OwnedFd, Errno> {
 }
 
 /// Moves the kernel's own mappings to the addresses that the program knows, and unmaps all other
-/// memory but the lists.
-fn clear(image: &Image, list: &mut Calls) -> io::Result<()> {
+/// memory but the lists and their pages.
+fn clear(image: &Image, inherited: bool, list: &mut Calls) -> io::Result<()> {
     let system = &image.description.system;
     let mappings = Mapping::parse_all(&fs::read_to_string("/proc/self/maps")?);
     let own: Vec<_> = mappings.iter().filter(|mapping| mapping.is_system()).collect();
@@ -197,11 +203,20 @@ fn clear(image: &Image, list: &mut Calls) -> io::Result<()> {
     }
     let mut kept = targets;
     kept.push(RANGE);
+    let passing = image.passing;
+    if let Some((_, length)) = passing.filter(|_| inherited) {
+        kept.push(PASSING.start..PASSING.start + inherited_pages::size(length));
+    }
     kept.sort_by_key(|range| range.start);
     let ends = [0].into_iter().chain(kept.iter().map(|range| range.end));
     let starts = kept.iter().map(|range| range.start).chain([TASK_SIZE]);
     for (start, end) in ends.zip(starts).filter(|(start, end)| start < end) {
         list.call(libc::SYS_munmap, &[start, end - start]);
+    }
+    if let Some((offset, length)) = passing.filter(|_| !inherited) {
+        let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_POPULATE) as u64;
+        let arguments = [PASSING.start, length, libc::PROT_READ as u64, flags, IMAGE, offset];
+        list.call_for(libc::SYS_mmap, &arguments, PASSING.start);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::process::Pid;
 
@@ -22,8 +22,42 @@ pub(in crate::launch) fn take_checkpoint(_init: u32, _into: &File) -> io::Result
     Err(io::ErrorKind::Unsupported.into())
 }
 
+#[derive(Debug)]
+pub(in crate::launch) struct PassedImage(File);
+
+impl AsFd for PassedImage {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<PassedImage> for File {
+    fn from(PassedImage(file): PassedImage) -> Self {
+        file
+    }
+}
+
+#[derive(Debug, Default)]
+pub(in crate::launch) struct LauncherImage;
+
+impl LauncherImage {
+    pub(in crate::launch) fn choose(&mut self, _image: BorrowedFd<'_>) {}
+
+    pub(in crate::launch) fn pass(&mut self, image: OwnedFd) -> PassedImage {
+        PassedImage(image.into())
+    }
+
+    pub(in crate::launch) fn done(&mut self) {}
+
+    pub(in crate::launch) fn is_due(&self) -> bool {
+        false
+    }
+
+    pub(in crate::launch) fn read(&mut self, _image: &File) {}
+}
+
 pub(in crate::launch) fn restore(
-    _image: &File,
+    _image: &PassedImage,
     _command: &ResolvedCommand,
     _stdio: [OwnedFd; 3],
     _handles: &Handles,

@@ -18,7 +18,7 @@ use super::privileges::{HostUser, RESTORE, drop_capabilities, drop_last_capabili
 use super::seccomp::{self, Filters};
 use super::supervisor::{ServerContext, Supervisor};
 use crate::launch::command::Command;
-use crate::launch::image;
+use crate::launch::image::{self, PassedImage};
 use crate::launch::plan::NOTIFY_SOCKET;
 use crate::launch::protocol::{Event, Failure, Holds, LaunchStep, NoImage, StartMethod, Up};
 use crate::sys::process::{FreshProcess, loopback_up};
@@ -37,7 +37,7 @@ pub(super) fn main(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
-    start: StartMethod<OwnedFd>,
+    start: StartMethod<PassedImage>,
     inherited: Inherited<'_>,
 ) {
     if let Err(failure) = live(fresh, control, plan, start, inherited) {
@@ -49,13 +49,13 @@ fn live(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
-    start: StartMethod<OwnedFd>,
+    start: StartMethod<PassedImage>,
     inherited: Inherited<'_>,
 ) -> Result<(), Failure> {
     // The second line of defence, if this process is stopped; the first is the control socket's end
     // of file.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let mut plan = begin(fresh, control, plan, start.image())?;
+    let mut plan = begin(fresh, control, plan, start.image().map(AsFd::as_fd))?;
     let server = match (plan.server.take(), start) {
         (Some(command), start) => Some((command, start)),
         (None, StartMethod::Execute) => None,

@@ -22,7 +22,7 @@ use super::init::{self, Inherited};
 use super::privileges::HostUser;
 use super::process;
 use super::seccomp::Filters;
-use crate::launch::image;
+use crate::launch::image::{self, LauncherImage};
 use crate::launch::protocol::{
     Event, Failure, Launch, LaunchStep, LauncherRequest, MARKER, StartMethod, encode,
 };
@@ -70,6 +70,7 @@ fn main(fresh: FreshProcess, requests: BorrowedFd<'static>) {
     let user = HostUser { uid: geteuid().as_raw(), gid: getegid().as_raw() };
 
     let mut launcher = Launcher {
+        image: LauncherImage::default(),
         proof,
         user,
         filters: Filters::compile(),
@@ -110,6 +111,8 @@ fn complain(errno: Errno) {
 }
 
 struct Launcher {
+    /// The image of the last server that was resumed.
+    image: LauncherImage,
     proof: SingleThreaded,
     user: HostUser,
     filters: Option<Filters>,
@@ -152,10 +155,19 @@ impl Launcher {
     /// Starts one init, or a supervisor in process mode. Everything about it is reported over
     /// `control`.
     fn launch(&mut self, launch: &Launch, control: &OwnedFd, plan: OwnedFd, image: Option<OwnedFd>) {
+        let mut due = None;
         let launched = match launch.start.with_image(image) {
             None => Err(Failure::other(LaunchStep::Receive, "", "the image is missing")),
             Some(_) if launch.process_mode => self.start_supervisor(control, plan),
-            Some(start) => self.start_init(launch, control, plan, start),
+            Some(start) => {
+                if let StartMethod::Resume(image) = &start {
+                    self.image.choose(image.as_fd());
+                    due = self.image.is_due().then(|| image.try_clone());
+                }
+                let launched = self.start_init(launch, control, plan, start);
+                self.image.done();
+                launched
+            }
         };
         let (event, pidfd) = match launched {
             Ok(Some((spawned, pidfd))) => (spawned, Some(pidfd)),
@@ -166,6 +178,10 @@ impl Launcher {
         let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
         // If the test process is gone, init learns it by itself.
         let _ = socket::send(control.as_fd(), &message, &fds);
+        // The test waits for init now, and not for this.
+        if let Some(Ok(image)) = due {
+            self.image.read(&image.into());
+        }
     }
 
     fn start_init(
@@ -176,11 +192,12 @@ impl Launcher {
         start: StartMethod<OwnedFd>,
     ) -> Result<Option<(Event, OwnedFd)>, Failure> {
         let group = self.delegation.as_mut().and_then(|all| all.make(&launch.limits, launch.files).ok());
-        let (user, filters) = (self.user, self.filters.as_ref());
+        let (user, filters, image) = (self.user, self.filters.as_ref(), &mut self.image);
         // The child takes its copies of the descriptors; the parent's are closed at the end.
         let mut request = Some((plan, start));
         let mut child = |fresh, group: Controllers| {
             if let Some((plan, start)) = request.take() {
+                let start = start.map(|file| image.pass(file));
                 init::main(fresh, control, plan, start, Inherited { user, filters, group });
             }
         };

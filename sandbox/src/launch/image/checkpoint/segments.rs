@@ -34,36 +34,26 @@ impl SharedMemory {
         Ok(Self { runs })
     }
 
-    /// Adds the calls that make and map the memory. The new descriptor gets the number `free`, and
-    /// is closed again.
+    /// Adds the calls that make and map the memory, and its pages to those at [`PASSING`]. The new
+    /// descriptor gets the number `free`, and is closed again.
     pub(super) fn make(
         &self,
         region: (&Mapping, u64),
         free: u64,
-        image: &mut ImageWriter<'_>,
+        passing: &mut Vec<u8>,
         lists: &mut StoredLists,
         list: &mut Calls,
-    ) -> io::Result<()> {
+    ) {
         let (mapping, protection) = region;
         // A file of a tmpfs, unlike memfd_create(2), has folios as large as what is written.
         const FLAGS: u64 = (libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC) as u64;
         let here = lists.lay(b".\0");
         list.call_for(libc::SYS_openat, &[SHARED_MEMORY, here, FLAGS, 0o600], free);
-        let whole = self.runs.iter().map(|(_, run)| run.as_slice()).collect::<Vec<_>>().concat();
-        if !whole.is_empty() {
-            let (offset, length) = (image.add_pages(&whole)?, whole.len() as u64);
-            let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_POPULATE) as u64;
-            let arguments = [PASSING.start, length, libc::PROT_READ as u64, flags, IMAGE, offset];
-            list.call_for(libc::SYS_mmap, &arguments, PASSING.start);
-            let mut from = PASSING.start;
-            // In ascending order and before the file has its size: larger pages would be cleared
-            // whole.
-            for (offset, run) in &self.runs {
-                let length = run.len() as u64;
-                list.call_for(libc::SYS_pwrite64, &[free, from, length, *offset], length);
-                from += length;
-            }
-            list.call(libc::SYS_munmap, &[PASSING.start, length]);
+        // In ascending order and before the file has its size: larger pages would be cleared whole.
+        for (offset, run) in &self.runs {
+            let (from, length) = (PASSING.start + passing.len() as u64, run.len() as u64);
+            list.call_for(libc::SYS_pwrite64, &[free, from, length, *offset], length);
+            passing.extend_from_slice(run);
         }
         let length = mapping.end - mapping.start;
         list.call(libc::SYS_ftruncate, &[free, length]);
@@ -71,7 +61,6 @@ impl SharedMemory {
         // Pages that are still missing appear one by one. Kernels without large pages refuse that.
         list.attempt(libc::SYS_madvise, &[mapping.start, length, libc::MADV_NOHUGEPAGE as u64]);
         list.call(libc::SYS_close, &[free]);
-        Ok(())
     }
 }
 

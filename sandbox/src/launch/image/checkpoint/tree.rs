@@ -18,7 +18,8 @@ use crate::launch::image::kernel::{arrive, close_files, draw_randomness, set_nam
 use crate::launch::image::memory::{Files, protection};
 use crate::launch::image::refused;
 use crate::launch::plan::NOTIFY_SOCKET;
-use crate::sys::call_list::{Calls, Exit, StoredLists};
+use crate::sys::call_list::{Calls, Exit, PASSING, StoredLists};
+use crate::sys::inherited_pages;
 
 /// Options of rt_sigprocmask(2) and clone(2) that libc has as other types.
 const SETMASK: u64 = libc::SIG_SETMASK as u64;
@@ -80,12 +81,13 @@ impl Tree {
         let mut open = Open::standard();
         list.call(libc::SYS_umask, &[0]);
         scratch.make(open.lowest(), &mut lists, &mut list);
+        let mut passing = Vec::new();
         for (mapping, shared) in &memory.shared {
             let protection = protection(mapping);
             match shared {
                 Shared::Anonymous(memory) => {
                     let region = (mapping, protection);
-                    memory.make(region, open.lowest(), &mut image, &mut lists, &mut list)?;
+                    memory.make(region, open.lowest(), &mut passing, &mut lists, &mut list);
                 }
                 Shared::Named(path) => {
                     let path = lay_path(&mut lists, Path::new(path));
@@ -97,6 +99,13 @@ impl Tree {
                 Shared::Segment(segment) => segment.make(mapping, &mut image, &mut list)?,
             }
         }
+        let passing = match passing.len() as u64 {
+            0 => (0, 0),
+            length => {
+                list.call(libc::SYS_munmap, &[PASSING.start, inherited_pages::size(length)]);
+                (image.add_pages(&passing)?, length)
+            }
+        };
         if !log.is_empty() {
             const STDERR: u64 = 2;
             let (place, length) = (lists.lay(&log), log.len() as u64);
@@ -134,7 +143,7 @@ impl Tree {
             id: Some(first.first.id),
             processes,
         };
-        image.finish(&lists, &description)
+        image.finish(&lists, passing, &description)
     }
 
     /// The list of a child, which begins as a copy of the first process.
