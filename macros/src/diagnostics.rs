@@ -157,6 +157,13 @@ pub(crate) fn no_such_file(path: &LitStr, neighbours: &[String]) -> Error {
     Error::new(path.span(), message)
 }
 
+pub(crate) fn quoted_engine(name: &LitStr, engine: &str) -> Error {
+    let message = format!(
+        "an engine is a type: write `engine = {engine}`; a string names a file of TOML that describes one"
+    );
+    Error::new(name.span(), message)
+}
+
 pub(crate) fn not_a_directory(path: &LitStr) -> Error {
     let message = format!("`{}` is a file; `migrations` names the directory of migrations", path.value());
     Error::new(path.span(), message)

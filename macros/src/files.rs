@@ -24,7 +24,10 @@ pub(crate) fn check(arguments: &Arguments, package: &Path, diagnostics: &mut Dia
         if let Err(error) = fs::metadata(package.join(file.value()))
             && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
         {
-            diagnostics.push(diagnostics::no_such_file(file, &neighbours(&package.join(file.value()))));
+            diagnostics.push(match built_in(&file.value()) {
+                Some(engine) => diagnostics::quoted_engine(file, engine),
+                None => diagnostics::no_such_file(file, &neighbours(&package.join(file.value()))),
+            });
         }
     }
     for step in &arguments.steps {
@@ -43,6 +46,18 @@ pub(crate) fn check(arguments: &Arguments, package: &Path, diagnostics: &mut Dia
             }
         }
     }
+}
+
+/// Returns the engine that the command line calls so.
+fn built_in(name: &str) -> Option<&'static str> {
+    Some(match &*name.to_ascii_lowercase() {
+        "postgres" | "postgresql" | "pg" => "Postgres",
+        "mariadb" => "MariaDb",
+        "mysql" => "MySql",
+        "redis" | "valkey" => "Redis",
+        "sqlite" | "sqlite3" => "Sqlite",
+        _ => return None,
+    })
 }
 
 /// Returns the names in the directory of a path.
@@ -86,6 +101,12 @@ mod tests {
             reports(quote!(migrations = "source/none", seed = ["Cargo.tml", "src"], depends_on = "zzzz"));
         let engine = reports(quote!(engine = "Cargo.tml"));
         assert!(engine[0].starts_with("`Cargo.tml` does not exist in the package's directory"), "{engine:?}");
+        assert_eq!(
+            reports(quote!(engine = "mariadb")),
+            [
+                "an engine is a type: write `engine = MariaDb`; a string names a file of TOML that describes one"
+            ]
+        );
         let beginnings = [
             "`source/none` does not exist in",
             "`Cargo.tml` does not exist in the package's directory, did you mean `Cargo.toml`?\n",
