@@ -54,11 +54,11 @@ impl<E: Engine> Snapshot<E> {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a description that cannot work: a missing file, a failing
-    /// migration, an unknown setting. [`ErrorKind::NotInstalled`] for a server that is not
-    /// installed. [`ErrorKind::HostUnsupported`] for a machine that refuses containers.
-    /// [`ErrorKind::Cache`] for a cache that cannot be read or written. [`ErrorKind::Exited`] and
-    /// [`ErrorKind::Timeout`] for a server that does not start. [`ErrorKind::Timeout`] if no slot
-    /// is free in time.
+    /// migration, a setting on which the sandbox depends. [`ErrorKind::NotInstalled`] for a server
+    /// that is not installed. [`ErrorKind::HostUnsupported`] for a machine that refuses containers.
+    /// [`ErrorKind::Cache`] for a cache that cannot be read or written. [`ErrorKind::Exited`] for a
+    /// server that ends at its start, such as one that refuses a setting. [`ErrorKind::Timeout`]
+    /// for a server that is not ready in time, and if no slot is free in time.
     pub fn start(&self) -> Result<Sandbox<E>> {
         self.start_for_test(None)
     }
