@@ -31,7 +31,7 @@ pub struct CacheInfo {
     pub directory: PathBuf,
     /// The type of its file system, such as `ext4`.
     pub file_system: String,
-    /// The size of the directory on disk, in bytes.
+    /// The size of the directory on disk, in bytes; 0 if it is not writable and holds no layers.
     pub used: u64,
     /// The free space of the file system, in bytes.
     pub free: u64,
@@ -107,13 +107,16 @@ fn look(directory: PathBuf, file_system: String) -> (CacheInfo, Option<Fix>) {
     });
     let free = rustix::fs::statvfs(&directory).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
     let layers = directory.join("layers").read_dir();
+    let has_layers = layers.is_ok_and(|mut layers| layers.next().is_some());
+    // A directory that cannot be a cache may be any, such as the root of all files.
+    let is_cache = written.is_ok() || has_layers;
     let info = CacheInfo {
         file_system,
-        used: used(&directory),
+        used: if is_cache { used(&directory) } else { 0 },
         free,
         writable: written.is_ok(),
         reflink: written == Ok(true),
-        has_layers: layers.is_ok_and(|mut layers| layers.next().is_some()),
+        has_layers,
         directory,
     };
     (info, written.err())
