@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandboxed_db::{Engine, ErrorKind, MariaDb, MySql, Sandbox, Snapshot, sandboxed_db};
-use sandboxed_db_tests::{alone, assert_says, is_missing, mariadb, passed, printed, skip_without};
+use sandboxed_db::{Engine, ErrorKind, MariaDb, MySql, Sandbox, ServerStart, Snapshot, sandboxed_db};
+use sandboxed_db_tests::{
+    DEADLINE, alone, assert_says, children, continues_alone, eventually, is_missing, mariadb, passed,
+    printed, skip_without,
+};
 
 fn start(snapshot: &Snapshot<MariaDb>) -> Sandbox<MariaDb> {
     snapshot.start().unwrap_or_else(|error| panic!("{error:?}"))
@@ -247,4 +250,38 @@ fn an_attribute_names_mariadb(db: Sandbox<MariaDb>, url: String) {
     assert_eq!(query(&db, "SELECT name FROM users"), "ann");
     let socket = MariaDb::socket().below(&db.root());
     assert_eq!(url, format!("mysql://root@localhost/test?socket={}", socket.display()));
+}
+
+#[test]
+fn resumed_servers_share_memory_until_they_write_to_it() {
+    skip_without!(MariaDb);
+    let resumes = |process: &mut Command| {
+        process.env("SANDBOXED_DB_START", "checkpoint").env("SANDBOXED_DB_POOL", "0");
+    };
+    if !continues_alone(resumed_servers_share_memory_until_they_write_to_it, resumes) {
+        return;
+    }
+    let snapshot = Snapshot::new(MariaDb::new());
+    let is_resumed = |db: &Sandbox<MariaDb>| db.timings().start == ServerStart::Resumed;
+    eventually(DEADLINE, "a server is resumed", || is_resumed(&start(&snapshot)).then_some(()));
+    // Its launch has the memory read that later ones inherit.
+    drop(start(&snapshot));
+    let [one, other] = [(); 2].map(|()| start(&snapshot));
+    assert!(is_resumed(&one) && is_resumed(&other));
+    for db in [&one, &other] {
+        let [server] = children(db.pid()).try_into().unwrap();
+        let memory = std::fs::read_to_string(format!("/proc/{server}/smaps_rollup")).unwrap();
+        // Pages of the image are clean, and pages without siblings are private.
+        let shared = memory.lines().find_map(|line| line.strip_prefix("Shared_Dirty:")).unwrap();
+        let kilobytes: u64 = shared.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(kilobytes > 1024, "{memory}");
+    }
+    let fill = "CREATE TABLE t (a INT PRIMARY KEY, b TEXT); INSERT INTO t SELECT seq, seq FROM seq_1_to_9999";
+    query(&one, fill);
+    // The server gives memory back and takes it again.
+    for megabytes in [16, 128] {
+        query(&one, &format!("SET GLOBAL innodb_buffer_pool_size = {megabytes} << 20; DO SLEEP(0.2)"));
+    }
+    assert_says(&query(&one, "CHECK TABLE t; SELECT COUNT(*), SUM(b) FROM t"), &["OK", "9999\t49995000"]);
+    assert_eq!(query(&other, "SHOW TABLES"), "");
 }

@@ -13,10 +13,12 @@ pub(super) const PAGE: u64 = 4096;
 /// Room for the list that a process makes for itself.
 pub(super) const OWN: u64 = 64 << 10;
 /// The address of lists that come from a file, and the room for them.
-pub(super) const STORED: u64 = PLACE + PAGE + OWN;
+pub(crate) const STORED: u64 = PLACE + PAGE + OWN;
 pub(super) const ROOM: u64 = 4 << 20;
-/// A place for mappings that a list makes for a moment, of up to 700 GB, below the heap of Go.
-pub(crate) const PASSING: Range<u64> = 0x4_0000_0000..0xc0_0000_0000;
+/// A place for mappings that a list makes for a moment, of up to 500 GB.
+pub(crate) const PASSING: Range<u64> = 0x4_0000_0000..0x80_0000_0000;
+/// A place for memory that the launcher holds, below the heap of Go.
+pub(crate) const HELD: Range<u64> = PASSING.end..0xc0_0000_0000;
 
 /// The addresses that lists need.
 pub(crate) const RANGE: Range<u64> = PLACE..STORED + ROOM;

@@ -6,6 +6,8 @@ pub(crate) mod call_list;
 pub(crate) mod clone;
 pub(crate) mod constructor;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod held_memory;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod inherited_pages;
 pub(crate) mod lock;
 pub(crate) mod mount;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::held::Inheritance;
 use crate::sys::call_list::StoredLists;
 
 pub(super) const PAGE: u64 = 4096;
@@ -36,6 +37,8 @@ pub(super) struct Description {
     pub(super) id: Option<u32>,
     /// The number of processes.
     pub(super) processes: usize,
+    /// Memory that the first process can inherit.
+    pub(super) inheritance: Option<Inheritance>,
 }
 
 /// A file with mappings in an image, and the state by which a change is noticed.
@@ -192,6 +195,7 @@ mod tests {
             entry: 7,
             id: Some(2),
             processes: 5,
+            inheritance: None,
         };
         writer.finish(&lists, (first, 2 * PAGE), &description).unwrap();
         let read = Image::read(&file).unwrap();

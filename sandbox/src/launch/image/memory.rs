@@ -91,12 +91,18 @@ impl Region {
         };
         let arguments = [self.start, length, protection, flags, file, offset];
         list.call_for(libc::SYS_mmap, &arguments, self.start);
-        for advice in &self.advice {
-            list.call(libc::SYS_madvise, &[self.start, length, advice.unsigned_abs().into()]);
-        }
+        self.advise(list);
         if let Source::Stack { used, offset } = self.source {
             let (into, length) = (self.start + used, length - used);
             list.call_for(libc::SYS_pread64, &[IMAGE, into, length, offset], length);
+        }
+    }
+
+    /// Adds the calls that give the kernel the advice that it had.
+    pub(super) fn advise(&self, list: &mut Calls) {
+        let length = self.end - self.start;
+        for advice in &self.advice {
+            list.call(libc::SYS_madvise, &[self.start, length, advice.unsigned_abs().into()]);
         }
     }
 }
@@ -143,21 +149,33 @@ impl Copies {
         Source::Copied
     }
 
-    /// Adds the calls that copy everything into memory that is mapped.
+    /// Address and length of each run.
+    pub(super) fn runs(&self) -> &[[u64; 2]] {
+        &self.runs
+    }
+
+    /// The number of bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Adds the calls that copy everything into memory that is mapped, and returns the offset of
+    /// the pages in the image.
     pub(super) fn make(
         &self,
         image: &mut ImageWriter<'_>,
         lists: &mut StoredLists,
         list: &mut Calls,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         // IOV_MAX of linux/uio.h.
         const AT_A_TIME: usize = 1024;
+        let pages = image.add_pages(&self.bytes)?;
         if self.runs.is_empty() {
-            return Ok(());
+            return Ok(pages);
         }
         // For a few pages of each, no larger one is cleared.
         list.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1]);
-        let mut offset = image.add_pages(&self.bytes)?;
+        let mut offset = pages;
         for runs in self.runs.chunks(AT_A_TIME) {
             let length = runs.iter().map(|[_, length]| length).sum();
             let vector = lists.lay(&bytes(runs.as_flattened()));
@@ -169,7 +187,7 @@ impl Copies {
         for protected in &self.protected {
             list.call(libc::SYS_mprotect, protected);
         }
-        Ok(())
+        Ok(pages)
     }
 }
 

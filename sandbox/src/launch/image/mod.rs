@@ -14,6 +14,8 @@ mod difference;
 #[cfg(target_arch = "x86_64")]
 mod format;
 #[cfg(target_arch = "x86_64")]
+mod held;
+#[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod memory;
@@ -28,9 +30,13 @@ mod seal;
 #[cfg(not(target_arch = "x86_64"))]
 mod unsupported;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use crate::sys::held_memory::HeldMemory;
 
 pub(crate) use cache::{ProcessOrigin, distrust, verify_images};
 pub(super) use cache::{give_up, image_of};
@@ -42,17 +48,21 @@ pub(crate) use checkpoints::{
     Checkpoint, Draft, checkpoint_of, give_up_checkpoint, prune_checkpoints, verify_checkpoints,
 };
 #[cfg(target_arch = "x86_64")]
+pub(super) use held::Held;
+#[cfg(target_arch = "x86_64")]
 pub(super) use passed::{LauncherImage, PassedImage};
 #[cfg(target_arch = "x86_64")]
 pub(super) use restore::restore;
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use unsupported::{LauncherImage, PassedImage, capture, restore, take_checkpoint};
+pub(super) use unsupported::{
+    Held, HeldMemory, LauncherImage, PassedImage, capture, restore, take_checkpoint,
+};
 
 /// How long a process does without an image or a checkpoint after a failure that may be chance.
 /// Another such failure takes some seconds.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Descriptors that only init can open, for the lists of a checkpoint.
+/// The means of a checkpoint that only init has.
 #[derive(Debug, Default)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing is resumed"))]
 pub(super) struct Handles {
@@ -60,6 +70,8 @@ pub(super) struct Handles {
     pub(super) last_pid: Option<File>,
     /// The root of a tmpfs for shared memory.
     pub(super) shared_memory: Option<OwnedFd>,
+    /// Memory of the checkpoint that init has inherited.
+    pub(super) memory: RefCell<Option<HeldMemory>>,
 }
 
 /// The refusal of a program, for a reason in words.

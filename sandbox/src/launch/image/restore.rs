@@ -15,10 +15,10 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
 
-use super::Handles;
 use super::format::{FIRST_FILE, IMAGE, Image, LAST_PID, SHARED_MEMORY};
 use super::kernel::ARRIVED;
 use super::passed::PassedImage;
+use super::{Handles, HeldMemory};
 use crate::launch::command::ResolvedCommand;
 use crate::launch::protocol::{Holds, NoImage, encode};
 use crate::machine::maps::Mapping;
@@ -70,6 +70,8 @@ pub(in crate::launch) fn restore(
         }
     })?;
     drop((reporter, stdio));
+    // The server has it now.
+    drop(handles.memory.take());
     let mut words = Vec::new();
     let arrived = vec![ARRIVED; image.description.processes];
     let deadline = Instant::now() + TIMEOUT;
@@ -138,12 +140,18 @@ fn become_program(
     chdir(&command.current_dir)?;
     reset_signals();
     let stored = put(descriptors.image.as_fd(), IMAGE)?;
-    let Handles { last_pid, shared_memory } = descriptors.handles;
+    let Handles { last_pid, shared_memory, memory } = descriptors.handles;
     let last_pid = last_pid.as_ref().map(|file| put(file.as_fd(), LAST_PID)).transpose()?;
     let shared_memory = shared_memory.as_ref().map(|root| put(root.as_fd(), SHARED_MEMORY)).transpose()?;
     let mut calls = Calls::default();
-    clear(image, descriptors.inherited, &mut calls)?;
-    calls.jump(image.description.entry);
+    let held = memory.borrow().as_ref().map(HeldMemory::range);
+    let inheritance = image.description.inheritance.as_ref();
+    let (entry, kept) = match (inheritance, held) {
+        (Some(inheritance), Some(held)) => (inheritance.entry, held),
+        _ => (image.description.entry, 0..0),
+    };
+    clear(image, descriptors.inherited, kept, &mut calls)?;
+    calls.jump(entry);
     let kept = [Some(&stored), Some(descriptors.reporter), last_pid.as_ref(), shared_memory.as_ref()];
     fresh.keep_only(&kept.into_iter().flatten().map(AsFd::as_fd).collect::<Vec<_>>())?;
     let mut files = Vec::new();
@@ -175,8 +183,8 @@ fn put(descriptor: BorrowedFd<'_>, number: u64) -> Result<OwnedFd, Errno> {
 }
 
 /// Moves the kernel's own mappings to the addresses that the program knows, and unmaps all other
-/// memory but the lists and their pages.
-fn clear(image: &Image, inherited: bool, list: &mut Calls) -> io::Result<()> {
+/// memory but the lists, their pages and what is held.
+fn clear(image: &Image, inherited: bool, held: Range<u64>, list: &mut Calls) -> io::Result<()> {
     let system = &image.description.system;
     let mappings = Mapping::parse_all(&fs::read_to_string("/proc/self/maps")?);
     let own: Vec<_> = mappings.iter().filter(|mapping| mapping.is_system()).collect();
@@ -207,6 +215,7 @@ fn clear(image: &Image, inherited: bool, list: &mut Calls) -> io::Result<()> {
     if let Some((_, length)) = passing.filter(|_| inherited) {
         kept.push(PASSING.start..PASSING.start + inherited_pages::size(length));
     }
+    kept.extend((!held.is_empty()).then_some(held));
     kept.sort_by_key(|range| range.start);
     let ends = [0].into_iter().chain(kept.iter().map(|range| range.end));
     let starts = kept.iter().map(|range| range.start).chain([TASK_SIZE]);

@@ -56,6 +56,21 @@ impl LauncherImage {
     pub(in crate::launch) fn read(&mut self, _image: &File) {}
 }
 
+/// No memory is held.
+#[derive(Debug, Default)]
+pub(in crate::launch) struct Held;
+
+#[derive(Debug)]
+pub(in crate::launch) enum HeldMemory {}
+
+impl Held {
+    pub(in crate::launch) fn prepare(&mut self, _checkpoint: Option<&OwnedFd>) {}
+
+    pub(in crate::launch) fn take(&mut self) -> Option<HeldMemory> {
+        None
+    }
+}
+
 pub(in crate::launch) fn restore(
     _image: &PassedImage,
     _command: &ResolvedCommand,

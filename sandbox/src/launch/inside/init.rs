@@ -18,18 +18,20 @@ use super::privileges::{HostUser, RESTORE, drop_capabilities, drop_last_capabili
 use super::seccomp::{self, Filters};
 use super::supervisor::{ServerContext, Supervisor};
 use crate::launch::command::Command;
-use crate::launch::image::{self, PassedImage};
+use crate::launch::image::{self, Handles, HeldMemory, PassedImage};
 use crate::launch::plan::NOTIFY_SOCKET;
 use crate::launch::protocol::{Event, Failure, Holds, LaunchStep, NoImage, StartMethod, Up};
 use crate::sys::process::{FreshProcess, loopback_up};
 
 /// State that the launcher has prepared for all inits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Inherited<'a> {
     pub(super) user: HostUser,
     pub(super) filters: Option<&'a Filters>,
     /// The limits that the control group of this process enforces.
     pub(super) group: Controllers,
+    /// Memory of the checkpoint that is resumed.
+    pub(super) memory: Option<HeldMemory>,
 }
 
 /// The life of an init. Runs in the child just cloned.
@@ -69,6 +71,7 @@ fn live(
     limits::apply(&plan.limits, inherited.user, inherited.group, proc.as_fd())?;
     let resumes = matches!(server, Some((_, StartMethod::Resume(_))));
     let Root { log, outer_proc, handles } = mounts::build(&plan, proc, resumes)?;
+    let handles = Handles { memory: inherited.memory.into(), ..handles };
     drop_capabilities(match server {
         None | Some((_, StartMethod::Execute)) => CapabilitySet::empty(),
         Some(_) => RESTORE,

@@ -22,7 +22,7 @@ use super::init::{self, Inherited};
 use super::privileges::HostUser;
 use super::process;
 use super::seccomp::Filters;
-use crate::launch::image::{self, LauncherImage};
+use crate::launch::image::{self, Held, LauncherImage};
 use crate::launch::protocol::{
     Event, Failure, Launch, LaunchStep, LauncherRequest, MARKER, StartMethod, encode,
 };
@@ -76,6 +76,7 @@ fn main(fresh: FreshProcess, requests: BorrowedFd<'static>) {
         filters: Filters::compile(),
         delegation: Delegation::find(),
         groups: Vec::new(),
+        held: Held::default(),
     };
 
     let mut buffer = [0; LONGEST_REQUEST];
@@ -119,6 +120,7 @@ struct Launcher {
     delegation: Option<Delegation>,
     /// The groups of running sandboxes, each with the pidfd of its init.
     groups: Vec<(OwnedFd, Group)>,
+    held: Held,
 }
 
 impl Launcher {
@@ -193,12 +195,18 @@ impl Launcher {
     ) -> Result<Option<(Event, OwnedFd)>, Failure> {
         let group = self.delegation.as_mut().and_then(|all| all.make(&launch.limits, launch.files).ok());
         let (user, filters, image) = (self.user, self.filters.as_ref(), &mut self.image);
+        self.held.prepare(match &start {
+            StartMethod::Resume(checkpoint) => Some(checkpoint),
+            _ => None,
+        });
+        let held = &mut self.held;
         // The child takes its copies of the descriptors; the parent's are closed at the end.
         let mut request = Some((plan, start));
         let mut child = |fresh, group: Controllers| {
             if let Some((plan, start)) = request.take() {
                 let start = start.map(|file| image.pass(file));
-                init::main(fresh, control, plan, start, Inherited { user, filters, group });
+                let memory = held.take();
+                init::main(fresh, control, plan, start, Inherited { user, filters, group, memory });
             }
         };
         let in_group = group.and_then(|group| {

@@ -157,7 +157,7 @@ pub(super) fn build(plan: &Plan, proc: Proc, resumes: bool) -> Result<Root, Fail
     mask_proc(empty)?;
     make_read_only(c".").map_err(|errno| Failure::new(LaunchStep::Attach, "the read-only root", errno))?;
     enter()?;
-    Ok(Root { log, outer_proc, handles: Handles { last_pid, shared_memory } })
+    Ok(Root { log, outer_proc, handles: Handles { last_pid, shared_memory, ..Handles::default() } })
 }
 
 /// Where the programs of a root come from.

@@ -15,7 +15,7 @@ use crate::launch::image::memory::{
 };
 use crate::launch::image::refused;
 use crate::machine::maps::Mapping;
-use crate::sys::call_list::{Calls, PASSING, RANGE, StoredLists};
+use crate::sys::call_list::{Calls, HELD, PASSING, RANGE, StoredLists};
 
 /// The most private memory of a process, in bytes.
 const MOST: u64 = 512 << 20;
@@ -184,7 +184,7 @@ fn check(mapping: &Mapping) -> io::Result<()> {
         return Err(restless("a part of its memory is swapped out"));
     }
     let overlaps = |range: &Range<u64>| mapping.start < range.end && range.start < mapping.end;
-    if overlaps(&RANGE) || overlaps(&PASSING) {
+    if overlaps(&RANGE) || overlaps(&PASSING) || overlaps(&HELD) {
         return Err(refused("its memory lies where a restore needs room"));
     }
     Ok(())

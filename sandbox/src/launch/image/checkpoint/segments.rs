@@ -4,31 +4,27 @@ use std::io;
 
 use super::frozen::{Frozen, Room};
 use super::memory::pages;
+use super::runs::Runs;
 use crate::launch::image::format::{IMAGE, ImageWriter, PAGE, SHARED_MEMORY, is_zero};
 use crate::launch::image::refused;
 use crate::machine::maps::Mapping;
-use crate::sys::call_list::{Calls, PASSING, StoredLists};
+use crate::sys::call_list::{Calls, StoredLists};
 
 /// Memory without a name, by its pages that are not zero.
 #[derive(Debug)]
 pub(super) struct SharedMemory {
-    /// Offset and contents of each run.
-    runs: Vec<(u64, Vec<u8>)>,
+    runs: Runs,
 }
 
 impl SharedMemory {
     pub(super) fn look(process: &Frozen, mapping: &Mapping) -> io::Result<Self> {
-        let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
+        let mut runs = Runs::default();
         // Reading a page that no process has touched would make it.
         for number in present(process, mapping)? {
             let start = mapping.start + number * PAGE;
             let page = process.read(start, start + PAGE)?;
-            if is_zero(&page) {
-                continue;
-            }
-            match runs.last_mut() {
-                Some((offset, run)) if *offset + run.len() as u64 == number * PAGE => run.extend(page),
-                _ => runs.push((number * PAGE, page)),
+            if !is_zero(&page) {
+                runs.add(number * PAGE, &page);
             }
         }
         Ok(Self { runs })
@@ -49,12 +45,7 @@ impl SharedMemory {
         const FLAGS: u64 = (libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC) as u64;
         let here = lists.lay(b".\0");
         list.call_for(libc::SYS_openat, &[SHARED_MEMORY, here, FLAGS, 0o600], free);
-        // In ascending order and before the file has its size: larger pages would be cleared whole.
-        for (offset, run) in &self.runs {
-            let (from, length) = (PASSING.start + passing.len() as u64, run.len() as u64);
-            list.call_for(libc::SYS_pwrite64, &[free, from, length, *offset], length);
-            passing.extend_from_slice(run);
-        }
+        self.runs.write(free, passing, list);
         let length = mapping.end - mapping.start;
         list.call(libc::SYS_ftruncate, &[free, length]);
         map_shared(mapping, protection, free, list);

@@ -12,6 +12,7 @@ use super::rest::Processes;
 use super::restless;
 use super::scratch::{Scratch, lay_path};
 use super::segments::{check_namespace, map_shared};
+use super::start::Start;
 use super::threads::PreparedThread;
 use crate::launch::image::format::{Description, ImageWriter, LAST_PID};
 use crate::launch::image::kernel::{arrive, close_files, draw_randomness, set_name, set_signal_stack};
@@ -20,9 +21,6 @@ use crate::launch::image::refused;
 use crate::launch::plan::NOTIFY_SOCKET;
 use crate::sys::call_list::{Calls, Exit, PASSING, StoredLists};
 use crate::sys::inherited_pages;
-
-/// Options of rt_sigprocmask(2) and clone(2) that libc has as other types.
-const SETMASK: u64 = libc::SIG_SETMASK as u64;
 
 pub(super) struct Tree {
     init: u32,
@@ -66,10 +64,7 @@ impl Tree {
         let program = fs::read_link(first.proc.join("exe"))?;
         let program = files.number(&program.to_string_lossy())?;
 
-        let every_signal = lists.lay(&[0xff; 8]);
-        list.call(libc::SYS_rt_sigprocmask, &[SETMASK, every_signal, 0, 8]);
-        memory.regions.iter().for_each(|region| region.map(&mut list));
-        memory.copies.make(&mut image, &mut lists, &mut list)?;
+        let start = Start::prepare(&memory, &mut image, &mut lists)?;
         if state.has_small_pages {
             list.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1]);
         }
@@ -99,13 +94,6 @@ impl Tree {
                 Shared::Segment(segment) => segment.make(mapping, &mut image, &mut list)?,
             }
         }
-        let passing = match passing.len() as u64 {
-            0 => (0, 0),
-            length => {
-                list.call(libc::SYS_munmap, &[PASSING.start, inherited_pages::size(length)]);
-                (image.add_pages(&passing)?, length)
-            }
-        };
         if !log.is_empty() {
             const STDERR: u64 = 2;
             let (place, length) = (lists.lay(&log), log.len() as u64);
@@ -118,7 +106,14 @@ impl Tree {
             set_action(&mut lists, &mut list, signal, action, &before);
         }
         set_signal_stack(&mut lists, &mut list, state.thread.signal_stack);
-        table.make(&mut open, &scratch.sockets, &mut lists, &mut list)?;
+        table.make(&mut open, &scratch.sockets, &mut passing, &mut lists, &mut list)?;
+        let passing = match passing.len() as u64 {
+            0 => (0, 0),
+            length => {
+                list.call(libc::SYS_munmap, &[PASSING.start, inherited_pages::size(length)]);
+                (image.add_pages(&passing)?, length)
+            }
+        };
         list.call(libc::SYS_umask, &[state.umask]);
         for (number, limit) in &state.limits {
             let limit = lists.lay(&limit.map(u64::to_ne_bytes).concat());
@@ -134,7 +129,8 @@ impl Tree {
             return Err(refused("its first process leads a session or depends on its parent"));
         }
         ending.add(&state, &mut lists, &mut list);
-        let entry = lists.lay_list(&list);
+        let rest = lists.lay_list(&list);
+        let (entry, inheritance) = start.lead_to(rest, &memory, &mut lists);
         let processes = 1 + self.children.len();
         let description = Description {
             files: files.all,
@@ -142,6 +138,7 @@ impl Tree {
             entry,
             id: Some(first.first.id),
             processes,
+            inheritance,
         };
         image.finish(&lists, passing, &description)
     }

@@ -1,5 +1,6 @@
 //! Descriptors: a closed list of kinds, and the calls that make them anew under their numbers.
 
+mod contents;
 mod listener;
 mod open;
 mod pipe;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, minor};
 
+use self::contents::Contents;
 use self::listener::Listener;
 pub(super) use self::open::Open;
 use self::pipe::Pipe;
@@ -61,6 +63,8 @@ enum Kind {
     File {
         path: PathBuf,
         position: u64,
+        /// Written when it is opened.
+        contents: Option<Contents>,
     },
     /// A file without a name.
     Unnamed {
@@ -158,7 +162,9 @@ impl<'a> Table<'a> {
             if metadata.is_dir() && position != 0 {
                 return Err(restless("it reads a directory"));
             } else if named == Some(identity) {
-                Kind::File { path: link, position }
+                let is_first = !lower.values().any(|other| other.kind.is_file_at(&link));
+                let contents = if is_first { Contents::look(&path, &metadata, flags)? } else { None };
+                Kind::File { path: link, position, contents }
             } else if flags & UNNAMED == UNNAMED && metadata.len() <= MOST_UNNAMED {
                 let directory = link.parent().unwrap_or(Path::new("/")).to_owned();
                 Kind::Unnamed { directory, contents: fs::read(&path)?, position }
@@ -168,7 +174,7 @@ impl<'a> Table<'a> {
         } else if metadata.file_type().is_char_device()
             && DEVICES.contains(&(major(metadata.rdev()), minor(metadata.rdev())))
         {
-            Kind::File { path: link, position: 0 }
+            Kind::File { path: link, position: 0, contents: None }
         } else {
             return Err(refused(&format!("it has `{text}` open, whose kind is not understood")));
         };
@@ -193,12 +199,21 @@ impl<'a> Table<'a> {
         &self,
         open: &mut Open,
         sockets: &[(PathBuf, u32)],
+        passing: &mut Vec<u8>,
         lists: &mut StoredLists,
         list: &mut Calls,
     ) -> io::Result<()> {
         for (&number, descriptor) in &self.all {
-            if !open.has(number) {
-                self.create(number, descriptor, open, sockets, lists, list)?;
+            if open.has(number) {
+                continue;
+            }
+            match &descriptor.kind {
+                Kind::File { path, position, contents: Some(contents) } => {
+                    let flags = descriptor.flags | libc::O_TRUNC as u64;
+                    open_file(number, (path, *position), flags, open, lists, list);
+                    contents.write(number, passing, lists, list);
+                }
+                _ => self.create(number, descriptor, open, sockets, lists, list)?,
             }
         }
         self.fill(|_| true, lists, list);
@@ -291,15 +306,9 @@ impl<'a> Table<'a> {
                 list.call_for(libc::SYS_dup3, &[*of, number, exec], number);
                 open.add(number);
             }
-            Kind::File { path, position } => {
-                const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY;
-                const HERE: u64 = libc::AT_FDCWD as u64;
-                let path = lay_path(lists, path);
-                let flags = flags & !u64::from(ONCE.unsigned_abs());
-                open.create(number, exec, libc::SYS_openat, &[HERE, path, flags, 0], list);
-                if *position != 0 {
-                    list.call_for(libc::SYS_lseek, &[number, *position, 0], *position);
-                }
+            Kind::File { path, position, .. } => {
+                let flags = flags & !(libc::O_TRUNC as u64);
+                open_file(number, (path, *position), flags, open, lists, list);
             }
             Kind::Unnamed { directory, contents, position } => {
                 const HERE: u64 = libc::AT_FDCWD as u64;
@@ -328,6 +337,31 @@ impl<'a> Table<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Adds the calls that open a file that exists, at a position.
+fn open_file(
+    number: u64,
+    (path, position): (&Path, u64),
+    flags: u64,
+    open: &mut Open,
+    lists: &mut StoredLists,
+    list: &mut Calls,
+) {
+    const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY;
+    const HERE: u64 = libc::AT_FDCWD as u64;
+    let path = lay_path(lists, path);
+    let arguments = [HERE, path, flags & !u64::from(ONCE.unsigned_abs()), 0];
+    open.create(number, flags & CLOEXEC, libc::SYS_openat, &arguments, list);
+    if position != 0 {
+        list.call_for(libc::SYS_lseek, &[number, position, 0], position);
+    }
+}
+
+impl Kind {
+    fn is_file_at(&self, wanted: &Path) -> bool {
+        matches!(self, Self::File { path, .. } if path == wanted)
     }
 }
 
