@@ -132,6 +132,8 @@ fn a_sandbox_is_pristine_beside_a_ruined_one_and_after_it() {
     let (ruined, older) = (shop(), shop());
     pristine(&ruined);
     ruin(&mut connect(ruined.url()));
+    let maintenance = ruined.url().replace("/shop?", "/postgres?");
+    connect(&maintenance).batch_execute("drop database shop with (force)").unwrap();
     let beside = shop();
     pristine(&older);
     // Rewrites the files, and reads them instead of the server's memory.
