@@ -17,8 +17,14 @@ pub(crate) const STORED: u64 = PLACE + PAGE + OWN;
 pub(super) const ROOM: u64 = 4 << 20;
 /// A place for mappings that a list makes for a moment, of up to 500 GB.
 pub(crate) const PASSING: Range<u64> = 0x4_0000_0000..0x80_0000_0000;
-/// A place for memory that the launcher holds, below the heap of Go.
+/// A place for memory of a program that the launcher holds, below the heap of Go.
 pub(crate) const HELD: Range<u64> = PASSING.end..0xc0_0000_0000;
+
+/// Returns the addresses for that many bytes at [`PASSING`], whole large pages.
+pub(crate) fn passing(length: u64) -> Range<u64> {
+    const LARGE: u64 = 2 << 20;
+    PASSING.start..PASSING.start + length.next_multiple_of(LARGE)
+}
 
 /// The addresses that lists need.
 pub(crate) const RANGE: Range<u64> = PLACE..STORED + ROOM;

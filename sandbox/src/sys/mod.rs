@@ -7,8 +7,6 @@ pub(crate) mod clone;
 pub(crate) mod constructor;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod held_memory;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod inherited_pages;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod process;

@@ -66,7 +66,7 @@ pub(crate) fn go(calls: &Calls, stored: StoredAt<'_>, _proof: &SingleThreaded) -
 }
 
 /// Maps writable memory at an address where there is none: zeroes, or a copy of a part of a file.
-pub(super) fn map_new(
+fn map_new(
     address: u64,
     length: u64,
     file: Option<(BorrowedFd<'_>, u64)>,

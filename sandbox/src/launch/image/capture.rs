@@ -256,9 +256,16 @@ impl Program {
             farewell: farewell.ok_or_else(|| refused("its C library makes no system call"))?,
         });
         let entry = lists.lay_list(&list);
-        let files = files.all;
-        let description = Description { files, system, entry, id: None, processes: 1, inheritance: None };
-        image.finish(&lists, (0, 0), &description)
+        let description = Description {
+            files: files.all,
+            system,
+            entry,
+            id: None,
+            processes: 1,
+            passing: None,
+            inheritance: None,
+        };
+        image.finish(&lists, &description)
     }
 
     /// Returns a part of the program's memory.

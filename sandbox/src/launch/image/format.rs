@@ -37,6 +37,10 @@ pub(super) struct Description {
     pub(super) id: Option<u32>,
     /// The number of processes.
     pub(super) processes: usize,
+    /// Offset and length of the pages that lists find at [`PASSING`], and unmap.
+    ///
+    /// [`PASSING`]: crate::sys::call_list::PASSING
+    pub(super) passing: Option<(u64, u64)>,
     /// Memory that the first process can inherit.
     pub(super) inheritance: Option<Inheritance>,
 }
@@ -111,13 +115,7 @@ impl<'a> ImageWriter<'a> {
         Ok(offset)
     }
 
-    /// Ends the image. `passing` is the part of the file that lists find in memory.
-    pub(super) fn finish(
-        self,
-        lists: &StoredLists,
-        passing: (u64, u64),
-        description: &Description,
-    ) -> io::Result<()> {
+    pub(super) fn finish(self, lists: &StoredLists, description: &Description) -> io::Result<()> {
         if description.files.len() > MOST_FILES {
             return Err(io::Error::other("it maps more files than an image can hold"));
         }
@@ -126,7 +124,7 @@ impl<'a> ImageWriter<'a> {
         self.file.write_all_at(lists, self.next)?;
         let after = self.next + lists.len() as u64;
         self.file.write_all_at(&text, after)?;
-        let head = [self.next, lists.len() as u64, text.len() as u64, passing.0, passing.1];
+        let head = [self.next, lists.len() as u64, text.len() as u64];
         self.file.write_all_at(&head.map(u64::to_le_bytes).concat(), 0)
     }
 }
@@ -142,36 +140,22 @@ pub(super) struct Image {
     pub(super) description: Description,
     /// Offset and length of the lists.
     pub(super) lists: (u64, u64),
-    pub(super) passing: Option<(u64, u64)>,
-}
-
-/// Returns the words at the begin of an image. By an offset: all users of the open file share its
-/// position.
-fn head(file: &File) -> io::Result<[u64; 5]> {
-    let mut head = [0; 40];
-    file.read_exact_at(&mut head, 0)?;
-    Ok(std::array::from_fn(|at| u64::from_le_bytes(head[8 * at..8 * at + 8].try_into().expect("8 bytes"))))
-}
-
-/// Returns offset and length of the pages that lists find at [`PASSING`], and unmap.
-///
-/// [`PASSING`]: crate::sys::call_list::PASSING
-pub(super) fn passing(file: &File) -> io::Result<Option<(u64, u64)>> {
-    let [.., offset, length] = head(file)?;
-    Ok(Some((offset, length)).filter(|_| length > 0))
 }
 
 impl Image {
     pub(super) fn read(file: &File) -> io::Result<Self> {
-        let [offset, length, text, ..] = head(file)?;
+        // By offsets: all users of the open file share its position.
+        let mut head = [0; 24];
+        file.read_exact_at(&mut head, 0)?;
+        let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
+        let (offset, length, text) = (word(0), word(8), word(16));
         let size = file.metadata()?.len();
         let after = offset.checked_add(length).filter(|after| after.checked_add(text) == Some(size));
         let after = after.filter(|_| text <= LONGEST_DESCRIPTION && offset % PAGE == 0);
         let after = after.ok_or_else(|| io::Error::other("it is not the image of a program"))?;
         let mut bytes = vec![0; text as usize];
         file.read_exact_at(&mut bytes, after)?;
-        let description = serde_json::from_slice(&bytes)?;
-        Ok(Self { description, lists: (offset, length), passing: passing(file)? })
+        Ok(Self { description: serde_json::from_slice(&bytes)?, lists: (offset, length) })
     }
 }
 
@@ -195,12 +179,12 @@ mod tests {
             entry: 7,
             id: Some(2),
             processes: 5,
+            passing: None,
             inheritance: None,
         };
-        writer.finish(&lists, (first, 2 * PAGE), &description).unwrap();
+        writer.finish(&lists, &description).unwrap();
         let read = Image::read(&file).unwrap();
         assert_eq!((read.description.system, read.description.entry), (description.system, 7));
-        assert_eq!(read.passing, Some((first, 2 * PAGE)));
         let at = |offset| {
             let mut byte = [7];
             file.read_exact_at(&mut byte, offset).unwrap();

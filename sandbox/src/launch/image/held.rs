@@ -1,26 +1,30 @@
 //! Memory of a checkpoint that the launcher holds, so that servers inherit it by fork(2) instead of
-//! copying it out of the image.
+//! taking it from the image.
 //!
-//! Copied memory must be without a file, see `may_be_given_back` of `memory.rs`. The launcher reads
-//! it once, at addresses where no program has memory. Its child, init, and init's child, the
-//! server, share the pages until they write to them; the server moves them to the addresses that it
-//! knows.
+//! The launcher reads the memory once, at addresses where no program has any. Its child, init, and
+//! init's child, the server, share the pages. Memory that the server copies must be without a file,
+//! see `may_be_given_back` of `memory.rs`: the server moves it to the addresses that it knows, and
+//! shares the pages until it writes to them. Contents of shared memory and of files are written
+//! from the pages at [`PASSING`](crate::sys::call_list::PASSING): to map these takes as long as to
+//! copy them.
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::fstat;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::format::Image;
+use super::format::{Description, Image};
 use super::kernel::bytes;
 use super::memory::{Copies, Region, Source};
-use crate::sys::call_list::{Calls, HELD, STORED, StoredLists};
+use crate::sys::call_list::{self, Calls, HELD, STORED, StoredLists};
 use crate::sys::held_memory::{HeldMemory, with_small_pages};
 
-/// The most bytes of pages that a launcher holds.
+/// The most bytes of each part that a launcher holds.
 const MOST: u64 = 64 << 20;
 
 /// Part of an image's description: the memory that a process can inherit.
@@ -120,51 +124,98 @@ impl Inheritance {
     }
 }
 
+/// Memory of a checkpoint that a process has inherited.
+#[derive(Debug, Default)]
+pub(in crate::launch) struct InheritedMemory {
+    /// Memory that the first process copies otherwise.
+    copies: Option<HeldMemory>,
+    /// The pages at [`PASSING`](crate::sys::call_list::PASSING).
+    passing: Option<HeldMemory>,
+}
+
+impl InheritedMemory {
+    fn read(file: &File) -> io::Result<Self> {
+        // Where the kernel counts what might be written, each fork would need as much again.
+        const STRICT: &str = "2";
+        if fs::read_to_string("/proc/sys/vm/overcommit_memory")?.trim() == STRICT {
+            return Ok(Self::default());
+        }
+        let image = Image::read(file)?;
+        let Description { inheritance, passing, .. } = &image.description;
+        let inheritance = inheritance.as_ref();
+        let copies = inheritance.map(|memory| with_small_pages(|| memory.read(&image, file)));
+        let passing = passing.filter(|(_, length)| *length <= MOST);
+        let passing = passing.map(|(offset, length)| {
+            let mut memory = HeldMemory::map(&call_list::passing(length))?;
+            memory.ask_for_large_pages();
+            file.read_exact_at(&mut memory.bytes_mut()[..length as usize], offset)?;
+            io::Result::Ok(memory)
+        });
+        Ok(Self { copies: copies.transpose()?, passing: passing.transpose()? })
+    }
+
+    /// Returns the addresses of the two parts.
+    pub(super) fn ranges(&self) -> (Option<Range<u64>>, Option<Range<u64>>) {
+        let range = |memory: &Option<HeldMemory>| memory.as_ref().map(HeldMemory::range);
+        (range(&self.copies), range(&self.passing))
+    }
+
+    fn let_inherit(&mut self, inherit: bool) -> Result<(), Errno> {
+        [&mut self.copies, &mut self.passing]
+            .into_iter()
+            .flatten()
+            .try_for_each(|memory| memory.let_inherit(inherit))
+    }
+}
+
+/// The launch after which memory is read. That takes a millisecond, which each further launch saves
+/// in part.
+const READ_AFTER: u32 = 2;
+
 /// The memory that a launcher holds, of one checkpoint.
 #[derive(Debug, Default)]
 pub(in crate::launch) struct Held {
-    /// The image of the last server that was resumed.
-    last: Option<Identity>,
-    /// The image whose memory is held, or could not be.
-    of: Option<Identity>,
-    memory: Option<HeldMemory>,
+    /// The image of the last server that was resumed, and the number of such launches in a row.
+    last: Option<(Identity, u32)>,
+    /// The image whose memory is held, and whether the next child inherits that.
+    memory: Option<(Identity, InheritedMemory)>,
+    is_inherited: bool,
 }
 
 impl Held {
     /// Prepares a launch: its init inherits the memory of the checkpoint that it resumes, and no
-    /// other. The second of two launches in a row with one checkpoint reads its memory.
+    /// other.
     pub(in crate::launch) fn prepare(&mut self, checkpoint: Option<&OwnedFd>) {
         let asked = checkpoint.and_then(|image| Identity::of(image).ok());
-        if let Some(image) = checkpoint {
-            if asked.is_some() && asked == self.last && asked != self.of {
-                self.memory = None;
-                self.memory = hold(image).ok().flatten();
-                self.of = asked;
-            }
-            self.last = asked;
+        if checkpoint.is_some() {
+            let before = self.last.filter(|(last, _)| asked == Some(*last));
+            self.last =
+                asked.map(|asked| (asked, before.map_or(1, |(_, launches)| launches.saturating_add(1))));
         }
-        let inherits = asked.is_some() && asked == self.of;
-        if self.memory.as_mut().is_some_and(|memory| memory.let_inherit(inherits).is_err()) {
-            self.memory = None;
+        self.is_inherited = self.memory.as_ref().is_some_and(|(of, _)| asked == Some(*of));
+        let inherit = self.is_inherited;
+        if self.memory.as_mut().is_some_and(|(_, memory)| memory.let_inherit(inherit).is_err()) {
+            (self.memory, self.is_inherited) = (None, false);
         }
     }
 
     /// Returns the memory that this process, a child of the launcher, has inherited.
-    pub(in crate::launch) fn take(&mut self) -> Option<HeldMemory> {
-        self.memory.take_if(|memory| memory.is_inherited())
+    pub(in crate::launch) fn take(&mut self) -> Option<InheritedMemory> {
+        self.memory.take_if(|_| self.is_inherited).map(|(_, memory)| memory)
     }
-}
 
-fn hold(image: &OwnedFd) -> io::Result<Option<HeldMemory>> {
-    // Where the kernel counts what might be written, each fork would need as much again.
-    const STRICT: &str = "2";
-    if fs::read_to_string("/proc/sys/vm/overcommit_memory")?.trim() == STRICT {
-        return Ok(None);
+    /// Returns `true` if [`read`](Self::read) pays for the checkpoint of the last launch.
+    pub(in crate::launch) fn is_due(&self) -> bool {
+        matches!(self.last, Some((_, READ_AFTER))) && !self.is_inherited
     }
-    let file = File::from(image.try_clone()?);
-    let image = Image::read(&file)?;
-    let Some(inheritance) = &image.description.inheritance else { return Ok(None) };
-    with_small_pages(|| inheritance.read(&image, &file)).map(Some)
+
+    /// Reads the memory of the checkpoint of the last launch. Without it a server takes all from
+    /// the image.
+    pub(in crate::launch) fn read(&mut self, image: &File) {
+        self.memory = None;
+        let last = self.last.map(|(last, _)| last);
+        self.memory = last.and_then(|last| Some((last, InheritedMemory::read(image).ok()?)));
+    }
 }
 
 /// The marks of an image, which is never written again.

@@ -19,8 +19,6 @@ mod held;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod memory;
-#[cfg(target_arch = "x86_64")]
-mod passed;
 mod platform;
 #[cfg(target_arch = "x86_64")]
 mod prelink;
@@ -35,9 +33,6 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-#[cfg(target_arch = "x86_64")]
-pub(super) use crate::sys::held_memory::HeldMemory;
-
 pub(crate) use cache::{ProcessOrigin, distrust, verify_images};
 pub(super) use cache::{give_up, image_of};
 #[cfg(target_arch = "x86_64")]
@@ -48,15 +43,11 @@ pub(crate) use checkpoints::{
     Checkpoint, Draft, checkpoint_of, give_up_checkpoint, prune_checkpoints, verify_checkpoints,
 };
 #[cfg(target_arch = "x86_64")]
-pub(super) use held::Held;
-#[cfg(target_arch = "x86_64")]
-pub(super) use passed::{LauncherImage, PassedImage};
+pub(super) use held::{Held, InheritedMemory};
 #[cfg(target_arch = "x86_64")]
 pub(super) use restore::restore;
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use unsupported::{
-    Held, HeldMemory, LauncherImage, PassedImage, capture, restore, take_checkpoint,
-};
+pub(super) use unsupported::{Held, InheritedMemory, capture, restore, take_checkpoint};
 
 /// How long a process does without an image or a checkpoint after a failure that may be chance.
 /// Another such failure takes some seconds.
@@ -71,7 +62,7 @@ pub(super) struct Handles {
     /// The root of a tmpfs for shared memory.
     pub(super) shared_memory: Option<OwnedFd>,
     /// Memory of the checkpoint that init has inherited.
-    pub(super) memory: RefCell<Option<HeldMemory>>,
+    pub(super) memory: RefCell<Option<InheritedMemory>>,
 }
 
 /// The refusal of a program, for a reason in words.

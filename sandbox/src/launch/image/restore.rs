@@ -17,13 +17,11 @@ use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, waitpid};
 
 use super::format::{FIRST_FILE, IMAGE, Image, LAST_PID, SHARED_MEMORY};
 use super::kernel::ARRIVED;
-use super::passed::PassedImage;
-use super::{Handles, HeldMemory};
+use super::{Handles, InheritedMemory};
 use crate::launch::command::ResolvedCommand;
 use crate::launch::protocol::{Holds, NoImage, encode};
 use crate::machine::maps::Mapping;
 use crate::sys::call_list::{CALL, Calls, PASSING, RANGE, REPORT};
-use crate::sys::inherited_pages::{self, InheritedPages};
 use crate::sys::process::{FreshProcess, SingleThreaded, fork, reset_signals};
 use crate::sys::socket;
 use crate::sys::trampoline::{StoredAt, go, leave_restartable_sequences};
@@ -40,15 +38,13 @@ const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 /// # Errors
 /// The reason. Processes that the first one has forked may be left.
 pub(in crate::launch) fn restore(
-    PassedImage { file, pages }: &PassedImage,
+    file: &File,
     command: &ResolvedCommand,
     stdio: [OwnedFd; 3],
     handles: &Handles,
 ) -> Result<Pid, NoImage> {
     let proof = SingleThreaded::check()?;
     let image = Image::read(file)?;
-    let of_image = |pages: &InheritedPages| image.passing.is_some_and(|part| pages.are(part));
-    let inherited = pages.as_ref().is_some_and(of_image);
     let expected = image.description.id.and_then(|id| Pid::from_raw(id.cast_signed()));
     if let Some(id) = image.description.id {
         let last_pid = handles.last_pid.as_ref().ok_or(Errno::NOENT)?;
@@ -62,7 +58,7 @@ pub(in crate::launch) fn restore(
         };
         match put(reporter.as_fd(), REPORT.unsigned_abs().into()) {
             Ok(kept) => {
-                let descriptors = Descriptors { image: file, inherited, reporter: &kept, handles };
+                let descriptors = Descriptors { image: file, reporter: &kept, handles };
                 let Err(why) = become_program(fresh, &image, command, &stdio, descriptors, &proof);
                 say(&kept, &why);
             }
@@ -120,8 +116,6 @@ pub(in crate::launch) fn restore(
 /// Descriptors that lists find by their numbers.
 struct Descriptors<'a> {
     image: &'a File,
-    /// `true` if the pages for lists are at their place.
-    inherited: bool,
     reporter: &'a OwnedFd,
     handles: &'a Handles,
 }
@@ -144,13 +138,17 @@ fn become_program(
     let last_pid = last_pid.as_ref().map(|file| put(file.as_fd(), LAST_PID)).transpose()?;
     let shared_memory = shared_memory.as_ref().map(|root| put(root.as_fd(), SHARED_MEMORY)).transpose()?;
     let mut calls = Calls::default();
-    let held = memory.borrow().as_ref().map(HeldMemory::range);
-    let inheritance = image.description.inheritance.as_ref();
-    let (entry, kept) = match (inheritance, held) {
-        (Some(inheritance), Some(held)) => (inheritance.entry, held),
-        _ => (image.description.entry, 0..0),
+    let (copies, passing) = memory.borrow().as_ref().map(InheritedMemory::ranges).unwrap_or_default();
+    let entry = match (&image.description.inheritance, &copies) {
+        (Some(inheritance), Some(_)) => inheritance.entry,
+        _ => image.description.entry,
     };
-    clear(image, descriptors.inherited, kept, &mut calls)?;
+    clear(image, copies.into_iter().chain(passing.clone()), &mut calls)?;
+    if let (Some((offset, length)), None) = (image.description.passing, passing) {
+        let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_POPULATE) as u64;
+        let arguments = [PASSING.start, length, libc::PROT_READ as u64, flags, IMAGE, offset];
+        calls.call_for(libc::SYS_mmap, &arguments, PASSING.start);
+    }
     calls.jump(entry);
     let kept = [Some(&stored), Some(descriptors.reporter), last_pid.as_ref(), shared_memory.as_ref()];
     fresh.keep_only(&kept.into_iter().flatten().map(AsFd::as_fd).collect::<Vec<_>>())?;
@@ -183,8 +181,8 @@ fn put(descriptor: BorrowedFd<'_>, number: u64) -> Result<OwnedFd, Errno> {
 }
 
 /// Moves the kernel's own mappings to the addresses that the program knows, and unmaps all other
-/// memory but the lists, their pages and what is held.
-fn clear(image: &Image, inherited: bool, held: Range<u64>, list: &mut Calls) -> io::Result<()> {
+/// memory but the lists and what was inherited.
+fn clear(image: &Image, inherited: impl Iterator<Item = Range<u64>>, list: &mut Calls) -> io::Result<()> {
     let system = &image.description.system;
     let mappings = Mapping::parse_all(&fs::read_to_string("/proc/self/maps")?);
     let own: Vec<_> = mappings.iter().filter(|mapping| mapping.is_system()).collect();
@@ -211,21 +209,12 @@ fn clear(image: &Image, inherited: bool, held: Range<u64>, list: &mut Calls) -> 
     }
     let mut kept = targets;
     kept.push(RANGE);
-    let passing = image.passing;
-    if let Some((_, length)) = passing.filter(|_| inherited) {
-        kept.push(PASSING.start..PASSING.start + inherited_pages::size(length));
-    }
-    kept.extend((!held.is_empty()).then_some(held));
+    kept.extend(inherited);
     kept.sort_by_key(|range| range.start);
     let ends = [0].into_iter().chain(kept.iter().map(|range| range.end));
     let starts = kept.iter().map(|range| range.start).chain([TASK_SIZE]);
     for (start, end) in ends.zip(starts).filter(|(start, end)| start < end) {
         list.call(libc::SYS_munmap, &[start, end - start]);
-    }
-    if let Some((offset, length)) = passing.filter(|_| !inherited) {
-        let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_POPULATE) as u64;
-        let arguments = [PASSING.start, length, libc::PROT_READ as u64, flags, IMAGE, offset];
-        list.call_for(libc::SYS_mmap, &arguments, PASSING.start);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::process::Pid;
 
@@ -22,32 +22,19 @@ pub(in crate::launch) fn take_checkpoint(_init: u32, _into: &File) -> io::Result
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[derive(Debug)]
-pub(in crate::launch) struct PassedImage(File);
-
-impl AsFd for PassedImage {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl From<PassedImage> for File {
-    fn from(PassedImage(file): PassedImage) -> Self {
-        file
-    }
-}
-
+/// No memory is held.
 #[derive(Debug, Default)]
-pub(in crate::launch) struct LauncherImage;
+pub(in crate::launch) struct Held;
 
-impl LauncherImage {
-    pub(in crate::launch) fn choose(&mut self, _image: BorrowedFd<'_>) {}
+#[derive(Debug)]
+pub(in crate::launch) enum InheritedMemory {}
 
-    pub(in crate::launch) fn pass(&mut self, image: OwnedFd) -> PassedImage {
-        PassedImage(image.into())
+impl Held {
+    pub(in crate::launch) fn prepare(&mut self, _checkpoint: Option<&OwnedFd>) {}
+
+    pub(in crate::launch) fn take(&mut self) -> Option<InheritedMemory> {
+        None
     }
-
-    pub(in crate::launch) fn done(&mut self) {}
 
     pub(in crate::launch) fn is_due(&self) -> bool {
         false
@@ -56,23 +43,8 @@ impl LauncherImage {
     pub(in crate::launch) fn read(&mut self, _image: &File) {}
 }
 
-/// No memory is held.
-#[derive(Debug, Default)]
-pub(in crate::launch) struct Held;
-
-#[derive(Debug)]
-pub(in crate::launch) enum HeldMemory {}
-
-impl Held {
-    pub(in crate::launch) fn prepare(&mut self, _checkpoint: Option<&OwnedFd>) {}
-
-    pub(in crate::launch) fn take(&mut self) -> Option<HeldMemory> {
-        None
-    }
-}
-
 pub(in crate::launch) fn restore(
-    _image: &PassedImage,
+    _image: &File,
     _command: &ResolvedCommand,
     _stdio: [OwnedFd; 3],
     _handles: &Handles,

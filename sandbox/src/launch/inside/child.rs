@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{setsid, umask};
 
@@ -18,14 +18,14 @@ pub(super) fn begin(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
-    image: Option<BorrowedFd<'_>>,
+    image: Option<&OwnedFd>,
 ) -> Result<Plan, Failure> {
     // Standard input is the launcher's socket: a copy of it would hide the test process's death
     // from the launcher.
     let device = |error: io::Error| Failure::io(LaunchStep::HostTree, "/dev/null", &error);
     let null = File::open("/dev/null").map_err(device)?;
     rustix::stdio::dup2_stdin(&null).map_err(|errno| device(errno.into()))?;
-    let kept = [Some(control.as_fd()), Some(plan.as_fd()), image].into_iter().flatten();
+    let kept = [Some(control), Some(&plan), image].into_iter().flatten().map(AsFd::as_fd);
     drop(null);
     fresh
         .keep_only(&kept.collect::<Vec<_>>())

@@ -18,7 +18,7 @@ use super::privileges::{HostUser, RESTORE, drop_capabilities, drop_last_capabili
 use super::seccomp::{self, Filters};
 use super::supervisor::{ServerContext, Supervisor};
 use crate::launch::command::Command;
-use crate::launch::image::{self, Handles, HeldMemory, PassedImage};
+use crate::launch::image::{self, Handles, InheritedMemory};
 use crate::launch::plan::NOTIFY_SOCKET;
 use crate::launch::protocol::{Event, Failure, Holds, LaunchStep, NoImage, StartMethod, Up};
 use crate::sys::process::{FreshProcess, loopback_up};
@@ -31,7 +31,7 @@ pub(super) struct Inherited<'a> {
     /// The limits that the control group of this process enforces.
     pub(super) group: Controllers,
     /// Memory of the checkpoint that is resumed.
-    pub(super) memory: Option<HeldMemory>,
+    pub(super) memory: Option<InheritedMemory>,
 }
 
 /// The life of an init. Runs in the child just cloned.
@@ -39,7 +39,7 @@ pub(super) fn main(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
-    start: StartMethod<PassedImage>,
+    start: StartMethod<OwnedFd>,
     inherited: Inherited<'_>,
 ) {
     if let Err(failure) = live(fresh, control, plan, start, inherited) {
@@ -51,13 +51,13 @@ fn live(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
-    start: StartMethod<PassedImage>,
+    start: StartMethod<OwnedFd>,
     inherited: Inherited<'_>,
 ) -> Result<(), Failure> {
     // The second line of defence, if this process is stopped; the first is the control socket's end
     // of file.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let mut plan = begin(fresh, control, plan, start.image().map(AsFd::as_fd))?;
+    let mut plan = begin(fresh, control, plan, start.image())?;
     let server = match (plan.server.take(), start) {
         (Some(command), start) => Some((command, start)),
         (None, StartMethod::Execute) => None,

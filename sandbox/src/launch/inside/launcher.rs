@@ -22,7 +22,7 @@ use super::init::{self, Inherited};
 use super::privileges::HostUser;
 use super::process;
 use super::seccomp::Filters;
-use crate::launch::image::{self, Held, LauncherImage};
+use crate::launch::image::{self, Held};
 use crate::launch::protocol::{
     Event, Failure, Launch, LaunchStep, LauncherRequest, MARKER, StartMethod, encode,
 };
@@ -70,7 +70,6 @@ fn main(fresh: FreshProcess, requests: BorrowedFd<'static>) {
     let user = HostUser { uid: geteuid().as_raw(), gid: getegid().as_raw() };
 
     let mut launcher = Launcher {
-        image: LauncherImage::default(),
         proof,
         user,
         filters: Filters::compile(),
@@ -112,8 +111,6 @@ fn complain(errno: Errno) {
 }
 
 struct Launcher {
-    /// The image of the last server that was resumed.
-    image: LauncherImage,
     proof: SingleThreaded,
     user: HostUser,
     filters: Option<Filters>,
@@ -162,13 +159,13 @@ impl Launcher {
             None => Err(Failure::other(LaunchStep::Receive, "", "the image is missing")),
             Some(_) if launch.process_mode => self.start_supervisor(control, plan),
             Some(start) => {
-                if let StartMethod::Resume(image) = &start {
-                    self.image.choose(image.as_fd());
-                    due = self.image.is_due().then(|| image.try_clone());
-                }
-                let launched = self.start_init(launch, control, plan, start);
-                self.image.done();
-                launched
+                let checkpoint = match &start {
+                    StartMethod::Resume(checkpoint) => Some(checkpoint),
+                    _ => None,
+                };
+                self.held.prepare(checkpoint);
+                due = checkpoint.filter(|_| self.held.is_due()).map(OwnedFd::try_clone);
+                self.start_init(launch, control, plan, start)
             }
         };
         let (event, pidfd) = match launched {
@@ -182,7 +179,7 @@ impl Launcher {
         let _ = socket::send(control.as_fd(), &message, &fds);
         // The test waits for init now, and not for this.
         if let Some(Ok(image)) = due {
-            self.image.read(&image.into());
+            self.held.read(&image.into());
         }
     }
 
@@ -194,17 +191,11 @@ impl Launcher {
         start: StartMethod<OwnedFd>,
     ) -> Result<Option<(Event, OwnedFd)>, Failure> {
         let group = self.delegation.as_mut().and_then(|all| all.make(&launch.limits, launch.files).ok());
-        let (user, filters, image) = (self.user, self.filters.as_ref(), &mut self.image);
-        self.held.prepare(match &start {
-            StartMethod::Resume(checkpoint) => Some(checkpoint),
-            _ => None,
-        });
-        let held = &mut self.held;
+        let (user, filters, held) = (self.user, self.filters.as_ref(), &mut self.held);
         // The child takes its copies of the descriptors; the parent's are closed at the end.
         let mut request = Some((plan, start));
         let mut child = |fresh, group: Controllers| {
             if let Some((plan, start)) = request.take() {
-                let start = start.map(|file| image.pass(file));
                 let memory = held.take();
                 init::main(fresh, control, plan, start, Inherited { user, filters, group, memory });
             }

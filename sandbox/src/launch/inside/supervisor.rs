@@ -23,7 +23,7 @@ use super::paths::HostPaths;
 use super::privileges::drop_last_capability;
 use super::prober::{self, Probe, ProbeAddress};
 use crate::launch::command::{Command, ResolvedCommand};
-use crate::launch::image::{self, Handles, PassedImage};
+use crate::launch::image::{self, Handles};
 use crate::launch::plan::Symlink;
 use crate::launch::protocol::{
     Event, Exit, Failure, LONGEST_MESSAGE, LaunchStep, NoImage, Request, StartMethod, Up,
@@ -127,7 +127,7 @@ impl<'a> Supervisor<'a> {
     /// Starts a planned server and reports that all is prepared.
     pub(super) fn start(
         control: &'a OwnedFd,
-        server: Option<(Command, StartMethod<PassedImage>)>,
+        server: Option<(Command, StartMethod<OwnedFd>)>,
         context: &'a ServerContext,
         up: Up,
     ) -> Result<Self, Failure> {
@@ -149,13 +149,13 @@ impl<'a> Supervisor<'a> {
         let mut not_restored = None;
         match server {
             Some((command, StartMethod::Restore(image))) => {
-                not_restored = supervisor.restore_server(&command, &image)?;
+                not_restored = supervisor.restore_server(&command, &image.into())?;
                 if not_restored.is_some() {
                     supervisor.start_server(command)?;
                 }
             }
             Some((command, StartMethod::Resume(image))) => {
-                not_restored = supervisor.resume_server(&command, &image)?;
+                not_restored = supervisor.resume_server(&command, &image.into())?;
             }
             Some((command, _)) => supervisor.start_server(command)?,
             None => {}
@@ -297,7 +297,7 @@ impl<'a> Supervisor<'a> {
 
     /// Restores the server from an image, or returns the reason why it cannot be. Drops this
     /// process's last capability.
-    fn restore_server(&mut self, command: &Command, image: &PassedImage) -> Result<Option<NoImage>, Failure> {
+    fn restore_server(&mut self, command: &Command, image: &File) -> Result<Option<NoImage>, Failure> {
         let not_restored = self.restore(command, image)?;
         if not_restored.is_none() {
             self.begin_probing()?;
@@ -307,13 +307,13 @@ impl<'a> Supervisor<'a> {
 
     /// Restores the ready server of a checkpoint, or returns the reason why it cannot be. Drops
     /// this process's last capability.
-    fn resume_server(&mut self, command: &Command, image: &PassedImage) -> Result<Option<NoImage>, Failure> {
+    fn resume_server(&mut self, command: &Command, image: &File) -> Result<Option<NoImage>, Failure> {
         let not_restored = self.restore(command, image)?;
         self.ready = not_restored.is_none();
         Ok(not_restored)
     }
 
-    fn restore(&mut self, command: &Command, image: &PassedImage) -> Result<Option<NoImage>, Failure> {
+    fn restore(&mut self, command: &Command, image: &File) -> Result<Option<NoImage>, Failure> {
         let command = self.context.resolve(&self.context.server(command.clone()));
         let log = || self.context.log.try_clone().map(OwnedFd::from);
         let stdio = || io::Result::Ok([File::open("/dev/null")?.into(), log()?, log()?]);

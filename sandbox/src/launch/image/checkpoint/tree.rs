@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::descriptors::{Open, Table};
@@ -19,8 +20,7 @@ use crate::launch::image::kernel::{arrive, close_files, draw_randomness, set_nam
 use crate::launch::image::memory::{Files, protection};
 use crate::launch::image::refused;
 use crate::launch::plan::NOTIFY_SOCKET;
-use crate::sys::call_list::{Calls, Exit, PASSING, StoredLists};
-use crate::sys::inherited_pages;
+use crate::sys::call_list::{self, Calls, Exit, StoredLists};
 
 pub(super) struct Tree {
     init: u32,
@@ -108,10 +108,11 @@ impl Tree {
         set_signal_stack(&mut lists, &mut list, state.thread.signal_stack);
         table.make(&mut open, &scratch.sockets, &mut passing, &mut lists, &mut list)?;
         let passing = match passing.len() as u64 {
-            0 => (0, 0),
+            0 => None,
             length => {
-                list.call(libc::SYS_munmap, &[PASSING.start, inherited_pages::size(length)]);
-                (image.add_pages(&passing)?, length)
+                let Range { start, end } = call_list::passing(length);
+                list.call(libc::SYS_munmap, &[start, end - start]);
+                Some((image.add_pages(&passing)?, length))
             }
         };
         list.call(libc::SYS_umask, &[state.umask]);
@@ -138,9 +139,10 @@ impl Tree {
             entry,
             id: Some(first.first.id),
             processes,
+            passing,
             inheritance,
         };
-        image.finish(&lists, passing, &description)
+        image.finish(&lists, &description)
     }
 
     /// The list of a child, which begins as a copy of the first process.

@@ -10,7 +10,7 @@ use crate::launch::image::platform::Platform;
 use crate::launch::plan::{Data, Plan};
 
 /// Enters the name of a checkpoint, so that one of another form is never read.
-const FORMAT: u32 = 8;
+const FORMAT: u32 = 9;
 
 #[derive(Debug, Serialize)]
 struct Dependencies<'a> {
