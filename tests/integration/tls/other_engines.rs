@@ -72,7 +72,7 @@ fn urls_say_that_clients_encrypt() {
     if !is_missing::<Redis>() {
         let db = start::<Redis>();
         let tcp = db.tcp().unwrap();
-        assert!(tcp.url().starts_with("rediss://:"), "{}", tcp.url());
+        assert!(tcp.url().starts_with("rediss://default:"), "{}", tcp.url());
         assert!(tcp.env().contains(&("REDIS_CACERT".to_owned(), root(&tcp))));
     }
 }
