@@ -125,9 +125,16 @@ impl Resources {
     fn now() -> Self {
         Self {
             mounts: fs::read_to_string("/proc/self/mountinfo").map_or(0, |mounts| mounts.lines().count()),
-            descriptors: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            descriptors: fs::read_dir("/proc/self/fd")
+                .map_or(0, |open| open.flatten().filter(is_own).count()),
         }
     }
+}
+
+/// Returns `true` for a descriptor of a sandbox: a socket, a process or a file without a name.
+/// Files of the cache stay open for further starts.
+fn is_own(descriptor: &fs::DirEntry) -> bool {
+    fs::read_link(descriptor.path()).is_ok_and(|target| !target.exists())
 }
 
 #[expect(clippy::print_stdout, reason = "the output of the program")]
