@@ -299,8 +299,8 @@ impl ImagePath {
         Ok(None)
     }
 
-    /// Sets the time of the seal, by which images are pruned. A cache that only its owner writes
-    /// keeps the time when the image was made.
+    /// Sets the time of the seal, by which images are pruned. In a cache that cannot be written it
+    /// stays the time when the image was made.
     fn note_use(&self) {
         let touched = File::open(&self.seal).and_then(|seal| seal.set_modified(SystemTime::now()));
         if let Err(error) = touched {

@@ -11,16 +11,15 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::format::{Description, Image};
 use super::kernel::bytes;
 use super::memory::{Copies, Region, Source};
+use super::seal::Fingerprint;
 use crate::sys::call_list::{self, Calls, HELD, STORED, StoredLists};
 use crate::sys::held_memory::{HeldMemory, with_small_pages};
 
@@ -176,17 +175,17 @@ const READ_AFTER: u32 = 2;
 #[derive(Debug, Default)]
 pub(in crate::launch) struct Held {
     /// The image of the last server that was resumed, and the number of such launches in a row.
-    last: Option<(Identity, u32)>,
+    last: Option<(Fingerprint, u32)>,
     /// The image whose memory is held, and whether the next child inherits that.
-    memory: Option<(Identity, InheritedMemory)>,
+    memory: Option<(Fingerprint, InheritedMemory)>,
     is_inherited: bool,
 }
 
 impl Held {
     /// Prepares a launch: its init inherits the memory of the checkpoint that it resumes, and no
     /// other.
-    pub(in crate::launch) fn prepare(&mut self, checkpoint: Option<&OwnedFd>) {
-        let asked = checkpoint.and_then(|image| Identity::of(image).ok());
+    pub(in crate::launch) fn prepare(&mut self, checkpoint: Option<&File>) {
+        let asked = checkpoint.and_then(|image| Fingerprint::of(image).ok());
         if checkpoint.is_some() {
             let before = self.last.filter(|(last, _)| asked == Some(*last));
             self.last =
@@ -215,26 +214,5 @@ impl Held {
         self.memory = None;
         let last = self.last.map(|(last, _)| last);
         self.memory = last.and_then(|last| Some((last, InheritedMemory::read(image).ok()?)));
-    }
-}
-
-/// The marks of an image, which is never written again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    size: i64,
-    changed: (i64, u64),
-}
-
-impl Identity {
-    fn of(image: &OwnedFd) -> io::Result<Self> {
-        let status = fstat(image)?;
-        Ok(Self {
-            device: status.st_dev,
-            inode: status.st_ino,
-            size: status.st_size,
-            changed: (status.st_ctime, status.st_ctime_nsec),
-        })
     }
 }

@@ -1,6 +1,6 @@
 //! The seal of an image: its hash, and a fingerprint that changes when the file does.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Seek};
 use std::os::unix::fs::MetadataExt;
 
@@ -44,16 +44,13 @@ impl Seal {
 
 impl Fingerprint {
     pub(super) fn of(file: &File) -> io::Result<Self> {
-        file.metadata().map(|metadata| Self::new(&metadata))
-    }
-
-    fn new(metadata: &Metadata) -> Self {
-        Self {
+        let metadata = file.metadata()?;
+        Ok(Self {
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
+        })
     }
 }
 

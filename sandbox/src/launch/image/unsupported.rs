@@ -30,7 +30,7 @@ pub(in crate::launch) struct Held;
 pub(in crate::launch) enum InheritedMemory {}
 
 impl Held {
-    pub(in crate::launch) fn prepare(&mut self, _checkpoint: Option<&OwnedFd>) {}
+    pub(in crate::launch) fn prepare(&mut self, _checkpoint: Option<&File>) {}
 
     pub(in crate::launch) fn take(&mut self) -> Option<InheritedMemory> {
         None

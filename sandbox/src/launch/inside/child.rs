@@ -18,14 +18,14 @@ pub(super) fn begin(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
-    image: Option<&OwnedFd>,
+    image: Option<&File>,
 ) -> Result<Plan, Failure> {
     // Standard input is the launcher's socket: a copy of it would hide the test process's death
     // from the launcher.
     let device = |error: io::Error| Failure::io(LaunchStep::HostTree, "/dev/null", &error);
     let null = File::open("/dev/null").map_err(device)?;
     rustix::stdio::dup2_stdin(&null).map_err(|errno| device(errno.into()))?;
-    let kept = [Some(control), Some(&plan), image].into_iter().flatten().map(AsFd::as_fd);
+    let kept = [Some(control.as_fd()), Some(plan.as_fd()), image.map(AsFd::as_fd)].into_iter().flatten();
     drop(null);
     fresh
         .keep_only(&kept.collect::<Vec<_>>())

@@ -39,7 +39,7 @@ pub(super) fn main(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
-    start: StartMethod<OwnedFd>,
+    start: StartMethod<File>,
     inherited: Inherited<'_>,
 ) {
     if let Err(failure) = live(fresh, control, plan, start, inherited) {
@@ -51,7 +51,7 @@ fn live(
     fresh: FreshProcess,
     control: &OwnedFd,
     plan: OwnedFd,
-    start: StartMethod<OwnedFd>,
+    start: StartMethod<File>,
     inherited: Inherited<'_>,
 ) -> Result<(), Failure> {
     // The second line of defence, if this process is stopped; the first is the control socket's end
@@ -81,7 +81,7 @@ fn live(
     let context = ServerContext { log, notify, ready, when_ready, handles, env, host: None };
     let up = Up { outer_proc, filtered: inherited.filters.is_some(), ..Up::default() };
     if let Some((command, StartMethod::Capture(image))) = server {
-        return capture(control, command, image.into(), &context, up, inherited.filters);
+        return capture(control, command, image, &context, up, inherited.filters);
     }
     if let Some(filters) = inherited.filters {
         filters.install(plan.io_uring).map_err(|error| filter_refused(&error))?;

@@ -4,6 +4,7 @@
 //! small single-threaded process forks in well under a millisecond, and its children may run
 //! ordinary Rust.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic;
 use std::time::{Duration, Instant};
@@ -155,7 +156,7 @@ impl Launcher {
     /// `control`.
     fn launch(&mut self, launch: &Launch, control: &OwnedFd, plan: OwnedFd, image: Option<OwnedFd>) {
         let mut due = None;
-        let launched = match launch.start.with_image(image) {
+        let launched = match launch.start.with_image(image.map(File::from)) {
             None => Err(Failure::other(LaunchStep::Receive, "", "the image is missing")),
             Some(_) if launch.process_mode => self.start_supervisor(control, plan),
             Some(start) => {
@@ -164,7 +165,7 @@ impl Launcher {
                     _ => None,
                 };
                 self.held.prepare(checkpoint);
-                due = checkpoint.filter(|_| self.held.is_due()).map(OwnedFd::try_clone);
+                due = checkpoint.filter(|_| self.held.is_due()).map(File::try_clone);
                 self.start_init(launch, control, plan, start)
             }
         };
@@ -179,7 +180,7 @@ impl Launcher {
         let _ = socket::send(control.as_fd(), &message, &fds);
         // The test waits for init now, and not for this.
         if let Some(Ok(image)) = due {
-            self.held.read(&image.into());
+            self.held.read(&image);
         }
     }
 
@@ -188,7 +189,7 @@ impl Launcher {
         launch: &Launch,
         control: &OwnedFd,
         plan: OwnedFd,
-        start: StartMethod<OwnedFd>,
+        start: StartMethod<File>,
     ) -> Result<Option<(Event, OwnedFd)>, Failure> {
         let group = self.delegation.as_mut().and_then(|all| all.make(&launch.limits, launch.files).ok());
         let (user, filters, held) = (self.user, self.filters.as_ref(), &mut self.held);

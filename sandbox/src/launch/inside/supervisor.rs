@@ -127,7 +127,7 @@ impl<'a> Supervisor<'a> {
     /// Starts a planned server and reports that all is prepared.
     pub(super) fn start(
         control: &'a OwnedFd,
-        server: Option<(Command, StartMethod<OwnedFd>)>,
+        server: Option<(Command, StartMethod<File>)>,
         context: &'a ServerContext,
         up: Up,
     ) -> Result<Self, Failure> {
@@ -149,13 +149,13 @@ impl<'a> Supervisor<'a> {
         let mut not_restored = None;
         match server {
             Some((command, StartMethod::Restore(image))) => {
-                not_restored = supervisor.restore_server(&command, &image.into())?;
+                not_restored = supervisor.restore_server(&command, &image)?;
                 if not_restored.is_some() {
                     supervisor.start_server(command)?;
                 }
             }
             Some((command, StartMethod::Resume(image))) => {
-                not_restored = supervisor.resume_server(&command, &image.into())?;
+                not_restored = supervisor.resume_server(&command, &image)?;
             }
             Some((command, _)) => supervisor.start_server(command)?,
             None => {}
