@@ -98,6 +98,11 @@ impl Engine for Redis {
         programs().find_in(image, self.version.as_deref())
     }
 
+    fn identity(&self, _: &Installation) -> Vec<(String, String)> {
+        // Raised when seeds of the same contents are loaded in another way.
+        vec![("seeds".to_owned(), "2".to_owned())]
+    }
+
     fn data_dir(&self) -> SandboxPath {
         DATA.into()
     }
