@@ -139,9 +139,9 @@ impl Layers {
         Ok(entries)
     }
 
-    /// Removes layers that are older than the limit's age, and then the least recently used ones
-    /// until the rest is no larger than the limit's size. Layers in use stay. Returns the removed
-    /// ones.
+    /// Removes layers that were unused for longer than the limit's age, and then the least recently
+    /// used ones until the rest is no larger than the limit's size. Layers in use stay. Returns the
+    /// removed ones.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) when the cache cannot be read or written.
